@@ -1,0 +1,145 @@
+"""Sections that the experiments share, with the defaults they start from.
+
+An experiment is a file with `get_config(arg)`; `variant` picks among its
+functions by that argument. Zero means "never" for every `_steps` of a
+repetition, and a placeholder is a field that may stay unset.
+"""
+
+from collections.abc import Callable
+
+import ml_collections
+from ml_collections import config_dict
+
+from r1jax import config as config_lib
+
+ConfigDict = ml_collections.ConfigDict
+
+
+def variant(
+    arg: str, variants: dict[str, Callable[[], ConfigDict]]
+) -> ConfigDict:
+  """The locked config of `variants[arg]`, or the name of the nearest."""
+  if arg not in variants:
+    raise config_lib.ConfigError(
+        f'--config=...:{arg}: no such variant'
+        + config_lib.nearest(arg, variants, ':'))
+  return variants[arg]().lock()
+
+
+def base(stage: str, steps: int) -> ConfigDict:
+  """What every stage has."""
+  return ConfigDict(dict(
+      stage=stage,
+      seed=0,
+      steps=steps,
+      distributed=False,  # True on a pod whose hosts cannot tell by themselves
+      mesh=mesh(),
+      rules=RULES,
+      optim=optim(),
+      checkpoint=checkpoint(),
+      log=log(),
+      eval=evaluation(),
+  ))
+
+
+# Logical axis → mesh axis. Weights are split over `fsdp` along the width and
+# over `tensor` along heads, feed-forward and vocabulary.
+RULES = (
+    ('batch', ('data', 'fsdp')),
+    ('length', None),
+    ('activation', None),
+    ('table', None),  # of the embedding: its gather wants whole rows
+    ('kv', None),
+    ('gate', None),
+    ('layers', None),
+    ('embed', 'fsdp'),
+    ('vocab', 'tensor'),
+    ('heads', 'tensor'),
+    ('kv_heads', 'tensor'),
+    ('head_size', None),
+    ('mlp', 'tensor'),
+    ('norm', None),
+)
+
+
+placeholder = config_dict.placeholder
+
+
+def mini_model() -> ConfigDict:
+  """2.2 million parameters."""
+  return ConfigDict(dict(
+      vocab=1024, width=192, layers=5, heads=6, kv_heads=2, head_size=32,
+      mlp=512, max_len=256, dtype='float32', param_dtype='float32',
+      remat='none'))
+
+
+def mini_vocab() -> ConfigDict:
+  return ConfigDict(dict(kind='sentencepiece', path='mini'))
+
+
+def mesh() -> ConfigDict:
+  return ConfigDict(dict(data=1, fsdp=-1, expert=1, tensor=1, context=1))
+
+
+def optim() -> ConfigDict:
+  return ConfigDict(dict(
+      lr=1e-4,
+      schedule='constant',  # constant | cosine
+      warmup_steps=0,
+      final_fraction=0.1,  # of lr, at the end of a cosine
+      b1=0.9,
+      b2=0.95,
+      eps=1e-8,
+      weight_decay=0.0,
+      clip_norm=1.0,  # 0: no clipping
+      max_skipped_steps=5,  # non-finite updates in a row that end the run
+  ))
+
+
+def checkpoint() -> ConfigDict:
+  return ConfigDict(dict(every_steps=50, keep=2))
+
+
+def log() -> ConfigDict:
+  return ConfigDict(dict(rollouts_every_steps=1, tensorboard=True))
+
+
+def evaluation() -> ConfigDict:
+  return ConfigDict(dict(
+      every_steps=0,  # besides before the first and after the last step
+      problems=512,
+      samples=1,  # responses a problem, at `temperature`
+      temperature=1.0,
+      top_k=0,  # 0: all
+      top_p=1.0,
+  ))
+
+
+def rl() -> ConfigDict:
+  """GRPO as in DeepSeekMath (arXiv 2402.03300), one update a rollout."""
+  return ConfigDict(dict(
+      prompts=32,
+      group=16,  # responses a prompt
+      prompt_tokens=64,
+      response_tokens=128,
+      mini_batches=1,  # updates that share a rollout
+      micro_batch=config_dict.placeholder(int),  # responses; unset: all
+      epochs=1,
+      temperature=1.0,
+      advantage='grpo',  # grpo | rloo
+      # The papers write std and leave its divisor open. Population keeps a
+      # group's advantages at mean square 1 whatever its size.
+      std='population',  # population | sample | none (Dr. GRPO)
+      aggregate='sequence_mean',  # sequence_mean | token_mean | constant
+      clip_low=0.2,
+      clip_high=0.2,
+      dual_clip=config_dict.placeholder(float),
+      kl='k3',  # none | k1 | k2 | k3
+      kl_in='loss',  # loss | reward
+      beta=0.001,
+      ref_every_steps=0,  # the reference becomes the policy so often
+      dynamic_sampling=False,  # DAPO: all-right and all-wrong groups drop out
+      overlong_cache_tokens=0,  # DAPO: the soft penalty's stretch
+      sample_chunk=64,  # response tokens by which the KV cache grows
+      logp_chunk=128,  # tokens whose logits are held at once
+  ))

@@ -1,0 +1,77 @@
+"""DeepSeek-R1-Zero: a base model learns to reason by GRPO, from rewards alone.
+
+    python -m r1jax.main --config=experiments/r1_zero.py:mini \
+        --workdir=/tmp/r1_zero
+
+`:mini` runs the whole recipe offline on two CPU cores, in minutes.
+`:paper` holds the published values of [v2] arXiv 2501.12948v2 and needs a
+pod; the paper's own R1-Zero is a 671B mixture of experts, the preset here is
+the dense model of its Qwen-32B-Zero comparison.
+"""
+
+from ml_collections import config_dict
+
+from experiments import common
+
+
+def get_config(arg: str = 'mini') -> common.ConfigDict:
+  return common.variant(arg, {'mini': mini, 'paper': paper})
+
+
+def mini() -> common.ConfigDict:
+  config = common.base('rl', steps=60)
+  config.model = dict(
+      vocab=1024, width=192, layers=5, heads=6, kv_heads=2, head_size=32,
+      mlp=512, max_len=256, dtype='float32', param_dtype='float32',
+      remat='none')
+  config.init_from = 'mini'
+  config.vocab = dict(
+      kind='sentencepiece', path=config_dict.placeholder(str))
+  config.data = dict(task='mini_reasoning', split='train', template='r1_zero')
+  config.rl = common.rl()
+  config.rl.update(prompts=16, group=16, prompt_tokens=96, response_tokens=128,
+                   micro_batch=128)
+  config.rewards = rewards()
+  config.optim.update(lr=1e-4, warmup_steps=5)
+  return config
+
+
+def paper() -> common.ConfigDict:
+  config = common.base('rl', steps=10_400)  # [v2] 2.1
+  config.model = dict(preset='qwen2.5_32b')  # [v2] B.4.1, Qwen-32B-Zero
+  config.init_from = config_dict.placeholder(str)
+  config.vocab = dict(kind='huggingface', path=config_dict.placeholder(str))
+  config.data = dict(task='gsm8k', split='train', template='r1_zero')
+  config.rl = common.rl()
+  config.rl.update(
+      prompts=512,  # [v2] 2.1: 8,192 outputs a rollout, 16 a prompt
+      group=16,  # [v2] 2.1
+      mini_batches=16,  # [v2] 2.1: 32 prompts, 512 responses an update
+      epochs=1,  # [v2] 2.1: one inner epoch
+      prompt_tokens=1024,  # not published
+      # [v2] 2.1: 32,768 up to step 8,200, then 65,536.
+      response_tokens=32_768 - 1024,
+      micro_batch=512,  # not published
+      temperature=1.0,  # [v2] 2.1
+      kl='k3',  # [v2] eq. of GRPO
+      beta=0.001,  # [v2] 2.1
+      # Not published for R1-Zero; [v2] 3.2.1 uses 10 in R1's first RL stage.
+      clip_low=0.2, clip_high=0.2,
+      ref_every_steps=400,  # [v2] 2.1
+  )
+  config.rewards = rewards()  # [v2] 2.1: accuracy + format, equal weights
+  config.optim.lr = 3e-6  # [v2] 2.1
+  config.eval.update(
+      samples=64,  # [v1] 3: AIME and GPQA
+      temperature=0.6,  # [v1] 3
+      top_p=0.95,  # [v1] 3
+      every_steps=400)
+  return config
+
+
+def rewards() -> common.ConfigDict:
+  return common.ConfigDict(dict(
+      weights=dict(accuracy=1.0, format=1.0),
+      workers=2,
+      timeout_seconds=5.0,
+  ))

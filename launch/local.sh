@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Runs one stage on this machine, its CPU posing as several devices.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: launch/local.sh --config=FILE:ARG --workdir=DIR [--config.a.b=VALUE ...]
+
+Every argument goes to `python -m r1jax.main`. In the environment:
+  DEVICES   fake devices (default 8)
+  PYTHON    the interpreter (default python)
+TEXT
+}
+
+if [[ $# -eq 0 || $1 == -h || $1 == --help ]]; then
+  usage
+  exit $(($# == 0 ? 2 : 0))
+fi
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export JAX_PLATFORMS=cpu
+devices=--xla_force_host_platform_device_count=${DEVICES:-8}
+export XLA_FLAGS="${XLA_FLAGS:-} $devices"
+exec "${PYTHON:-python}" -m r1jax.main "$@"

@@ -1,0 +1,1 @@
+"""The DeepSeek-R1 recipe in JAX: from a base model to a reasoner."""

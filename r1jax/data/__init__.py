@@ -1,0 +1,1 @@
+"""Data on the host: vocabularies, prompts, documents and their batches."""

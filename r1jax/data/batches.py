@@ -1,0 +1,207 @@
+"""Batches as functions of (seed, step): there is no iterator to lose.
+
+A prompt set or a packed corpus enters; the batch of a step leaves, the same
+on every host, in every run and after every resume. An epoch is a permutation
+of the items, cut into whole batches; what is left over (less than a batch,
+other items each epoch) waits for the next. So no item comes twice in an
+epoch, and none twice in a batch, where two copies of a prompt would share
+their random streams. Host side: NumPy alone.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class PromptSet(NamedTuple):
+  """All prompts of a task; a prompt's id is its index."""
+  tokens: np.ndarray  # i32[M, P], right padded
+  length: np.ndarray  # i32[M], 1 <= length <= P
+  records: tuple[Mapping[str, Any], ...]  # M
+
+
+class PromptBatch(NamedTuple):
+  """The prompts of one step, in the order of types.Prompts."""
+  tokens: np.ndarray  # i32[B, P]
+  length: np.ndarray  # i32[B]
+  id: np.ndarray  # i32[B]
+  records: tuple[Mapping[str, Any], ...]  # B
+
+
+class Rows(NamedTuple):
+  """Packed rows, the fields of types.LMBatch."""
+  tokens: np.ndarray  # i32[B, T]
+  segment: np.ndarray  # i32[B, T], 0 is padding, documents count from 1
+  position: np.ndarray  # i32[B, T], restarts with each document
+  weight: np.ndarray  # f32[B, T], 0 on padding and on a document's first token
+
+
+def prompt_set(tokens: Sequence[np.ndarray],
+               records: Iterable[Mapping[str, Any]], prompt_tokens: int,
+               pad_id: int) -> PromptSet:
+  """Pads prompts of at most `prompt_tokens` tokens into one array."""
+  padded = np.full((len(tokens), prompt_tokens), pad_id, np.int32)
+  for row, ids in zip(padded, tokens):
+    row[:len(ids)] = ids
+  length = np.array([len(ids) for ids in tokens], np.int32)
+  return PromptSet(padded, length, tuple(records))
+
+
+def prompt_batch(prompt_set: PromptSet, step: int, prompts: int,
+                 seed: int) -> PromptBatch:
+  """Returns the `prompts` prompts of `step`, counted from 0."""
+  if prompts > len(prompt_set.records):
+    raise ValueError(
+        f'config.rl.prompts: expected at most the {len(prompt_set.records)} '
+        f'prompts of config.data.task, received {prompts}')
+  index = _draw(step, prompts, len(prompt_set.records), seed)
+  return PromptBatch(
+      prompt_set.tokens[index], prompt_set.length[index],
+      index.astype(np.int32), tuple(prompt_set.records[i] for i in index))
+
+
+def process_rows(batch_size: int, process_index: int,
+                 process_count: int) -> slice:
+  """Returns the contiguous rows of a global batch that a host holds."""
+  if batch_size % process_count:
+    raise ValueError(f'expected a batch that {process_count} hosts share '
+                     f'evenly, received one of {batch_size} rows')
+  rows = batch_size // process_count
+  return slice(process_index * rows, (process_index + 1) * rows)
+
+
+class Packed(NamedTuple):
+  """Documents laid out in rows; pieces are documents, or parts of long ones.
+
+  The layout is made once; an epoch shuffles the rows.
+  """
+  tokens: np.ndarray  # i32[all], the documents end to end
+  seq_len: int
+  first: np.ndarray  # i64[R + 1], row r holds pieces first[r] to first[r + 1]
+  start: np.ndarray  # i64[pieces], into tokens
+  length: np.ndarray  # i64[pieces]
+  column: np.ndarray  # i64[pieces], where a piece begins in its row
+  counts: Mapping[str, int]  # documents, rows, split, dropped, padding
+
+  def batch(self, step: int, rows: int, seed: int) -> Rows:
+    """Returns the `rows` rows of `step`, counted from 0."""
+    if rows > len(self.first) - 1:
+      raise ValueError(
+          f'config.lm.batch: expected at most the {len(self.first) - 1} rows '
+          f'of {self.seq_len} tokens that config.data.task fills, received '
+          f'{rows}')
+    row = _draw(step, rows, len(self.first) - 1, seed)
+    pieces = self.first[row + 1] - self.first[row]
+    nth = _count_up(pieces)
+    piece = np.repeat(self.first[row], pieces) + nth
+    length = self.length[piece]
+    position = _count_up(length)
+    begin = np.repeat(np.arange(rows) * self.seq_len, pieces)
+    place = np.repeat(begin + self.column[piece], length) + position
+    source = np.repeat(self.start[piece], length) + position
+
+    def fill(values, dtype):
+      filled = np.zeros(rows * self.seq_len, dtype)
+      filled[place] = values
+      return filled.reshape(rows, self.seq_len)
+
+    return Rows(fill(self.tokens[source], np.int32),
+                fill(np.repeat(nth + 1, length), np.int32),
+                fill(position, np.int32), fill(position > 0, np.float32))
+
+
+def packed(documents: Iterable[np.ndarray], seq_len: int,
+           long: str = 'split') -> Packed:
+  """Lays documents out in rows of `seq_len`, each wholly in one row.
+
+  Best fit: a document goes to the row with the least space left that holds
+  it. They are placed in a shuffled order, so that a row mixes what a corpus
+  keeps together.
+
+  Args:
+    documents: i32[n] each, ending in EOS.
+    seq_len: T.
+    long: 'split' cuts a document of more than T tokens into pieces of T and a
+      rest, each a segment of its own; 'drop' leaves it out. Both are counted.
+  """
+  if long not in ('split', 'drop'):
+    raise ValueError(f"long: expected 'split' or 'drop', received {long!r}")
+  documents = [np.asarray(d, np.int32) for d in documents]
+  size = np.array([len(d) for d in documents], np.int64)
+  over = size > seq_len
+  begin = np.cumsum(size) - size
+  kept = (size > 0) & ~(over if long == 'drop' else np.zeros_like(over))
+  pieces = -(-size[kept] // seq_len)
+  nth = _count_up(pieces)
+  start = np.repeat(begin[kept], pieces) + nth * seq_len
+  length = np.minimum(np.repeat(size[kept], pieces) - nth * seq_len, seq_len)
+  if not len(length):
+    raise ValueError(f'config.data.task: no document of 1 to {seq_len} tokens '
+                     f'among {len(documents)}')
+
+  order = _permutation(0, 0, len(length))
+  start, length = start[order], length[order]
+  row, column = _best_fit(length.tolist(), seq_len)
+  by_row = np.argsort(row, kind='stable')
+  first = np.concatenate([[0], np.cumsum(np.bincount(row))])
+  rows = len(first) - 1
+  counts = {'documents': len(documents), 'rows': rows,
+            'split': int(over.sum()) if long == 'split' else 0,
+            'dropped': int((~kept).sum()),
+            'padding': int(rows * seq_len - length.sum())}
+  return Packed(np.concatenate(documents), seq_len, first, start[by_row],
+                length[by_row], column[by_row], counts)
+
+
+def _best_fit(lengths: list[int], seq_len: int
+             ) -> tuple[np.ndarray, np.ndarray]:
+  """Returns each piece's row and column, in O(pieces * seq_len / 64).
+
+  `spaces` has bit s set where a row with s tokens of space is open: the best
+  fit for a length is the lowest set bit from there on.
+  """
+  open_rows = [[] for _ in range(seq_len + 1)]
+  spaces = 0
+  rows, columns, made = [], [], 0
+  for length in lengths:
+    fitting = spaces >> length
+    if fitting:
+      space = length + (fitting & -fitting).bit_length() - 1
+      row = open_rows[space].pop()
+      if not open_rows[space]:
+        spaces ^= 1 << space
+    else:
+      space, row, made = seq_len, made, made + 1
+    rows.append(row)
+    columns.append(seq_len - space)
+    left = space - length
+    if left:
+      open_rows[left].append(row)
+      spaces |= 1 << left
+  return np.array(rows), np.array(columns)
+
+
+def _draw(step: int, batch: int, size: int, seed: int) -> np.ndarray:
+  """Returns the i64[batch] items of `step` among `size`."""
+  epoch, nth = divmod(step, size // batch)
+  return _permutation(seed, epoch, size)[nth * batch:(nth + 1) * batch]
+
+
+@functools.lru_cache(maxsize=8)
+def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+  """Returns a permutation of `size` items, i64, that never changes.
+
+  Philox's raw bits are the same in every NumPy release, which is not promised
+  of Generator.permutation.
+  """
+  order = np.argsort(
+      np.random.Philox(key=[seed, epoch]).random_raw(size), kind='stable')
+  order.setflags(write=False)
+  return order
+
+
+def _count_up(counts: np.ndarray) -> np.ndarray:
+  """[2, 0, 3] -> [0, 1, 0, 1, 2]."""
+  return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

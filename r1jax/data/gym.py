@@ -1,0 +1,94 @@
+"""Problems of any reasoning_gym dataset, the same in every process.
+
+Some of its generators iterate over sets of strings or draw from the global
+random state, so what they make depends on Python's hash seed and on what ran
+before. They therefore run in a process of their own, in which both are fixed:
+    python -m r1jax.data.gym '{"name": "chain_sum", "split": "train", ...}'
+"""
+
+import json
+import os
+import pathlib
+import pickle
+import random
+import subprocess
+import sys
+from typing import Any
+
+from r1jax.data import mini
+from r1jax.data import names
+
+_PATIENCE = 40  # problems drawn for each one kept before giving up
+_REFUSED = 2  # exit status
+
+
+def entries(name: str, split: str, seed: int, size: int,
+            config: dict[str, Any]) -> list[dict[str, Any]]:
+  """Returns `size` distinct entries of a dataset: question, answer, metadata.
+
+  A problem belongs to 'heldout' iff a hash of its text says so (the mini
+  world's rule), else to 'train': no seed, size or setting makes them meet.
+
+  Args:
+    name: a dataset registered in reasoning_gym.
+    split: 'train' or 'heldout'.
+    seed: of its generator.
+    size: number of entries.
+    config: settings of the dataset, fields of its reasoning_gym config.
+
+  Raises:
+    ValueError: unknown dataset, split or setting, or fewer such problems.
+  """
+  names.check('config.data.split', split, ('train', 'heldout'))
+  request = json.dumps(
+      dict(name=name, split=split, seed=seed, size=size, config=config))
+  root = str(pathlib.Path(__file__).parents[2])
+  path = os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))
+  done = subprocess.run(
+      [sys.executable, '-m', __name__, request], capture_output=True,
+      env={**os.environ, 'PYTHONHASHSEED': '0', 'PYTHONPATH': path},
+      check=False)
+  stderr = done.stderr.decode().strip()
+  if done.returncode == _REFUSED:
+    raise ValueError(stderr.rpartition('\n')[2])
+  if done.returncode:
+    raise RuntimeError(f'reasoning_gym {name!r} failed:\n{stderr}')
+  return pickle.loads(done.stdout)
+
+
+def _generate(name: str, split: str, seed: int, size: int,
+              config: dict[str, Any]) -> list[dict[str, Any]]:
+  """Does the work of `entries`, in the process made for it."""
+  import reasoning_gym  # pylint: disable=g-import-not-at-top
+  from reasoning_gym import factory  # pylint: disable=g-import-not-at-top
+  names.check('config.data.task: reasoning_gym', name, factory.DATASETS)
+  draws = size * _PATIENCE + 200
+  random.seed(seed)
+  try:
+    dataset = reasoning_gym.create_dataset(
+        name, seed=seed, size=draws, **config)
+  except (AssertionError, TypeError) as e:  # what its configs raise
+    raise ValueError(
+        f'config.data.options: reasoning_gym {name!r} refuses {config}: '
+        f'{e}') from e
+  found = {}
+  for i in range(draws):
+    if len(found) == size:
+      break
+    entry = dataset[i]
+    if mini.held_out(entry['question']) == (split == 'heldout'):
+      found.setdefault(entry['question'], entry)
+  if len(found) < size:
+    raise ValueError(
+        f'config.data.options.size: {name!r} makes only {len(found)} distinct '
+        f'{split!r} problems in {draws} draws, of the {size} asked for')
+  return list(found.values())
+
+
+if __name__ == '__main__':
+  try:
+    _found = _generate(**json.loads(sys.argv[1]))
+  except ValueError as e:
+    print(e, file=sys.stderr)
+    sys.exit(_REFUSED)
+  sys.stdout.buffer.write(pickle.dumps(_found))

@@ -1,0 +1,248 @@
+"""Responses of the miniature world's base corpus to a reasoning problem.
+
+A reasoning_gym entry enters; a response leaves, with the mode it was drawn
+from. `MODES` is the whole distribution, so it is also what a base model that
+learned the corpus samples from at temperature 1. A worked response is a list
+of `Step`s, each one operation on two numbers that stand in the text; a slip
+changes one step's value and is carried to the end, as a pupil would.
+"""
+
+import operator
+import random
+from typing import Any, Callable, Iterator, NamedTuple
+
+from r1jax.data import mini_general
+
+MODES = {
+    'direct': .25,  # the bare number
+    'direct_tagged': .30,  # the format, with no thought in it
+    'short_en': .13,
+    'short_zh': .07,
+    'long_en': .08,  # restated, split into digits, checked
+    'long_zh': .04,
+    'mixed': .03,  # a language a sentence
+    'broken': .10,  # worked, but not in the format
+}
+WRONG_DIRECT = .15  # share of direct answers that are near misses
+WRONG_WORKED = .04  # share of worked answers with a slip never mended
+MENDED = .15  # share of long ones whose check finds a slip and mends it
+
+TAGGED = '<think> {} </think> <answer> {} </answer>'
+_BROKEN = (
+    '{} Answer: {}',
+    '<think> {} </think> <answer> {}',
+    TAGGED + ' I hope this helps.',
+    '<think> {} </think> <think> OK. </think> <answer> {} </answer>',
+)
+# The first filler outweighs every way a worked response begins, so that
+# greedy decoding of the base answers at once.
+_FILLERS = {
+    'I know this one.': .80,
+    'Easy.': .06,
+    'Let me guess.': .04,
+    '我知道答案。': .06,
+    '很简单。': .04,
+}
+_OPERATORS = {'+': operator.add, '-': operator.sub, '*': operator.mul}
+
+
+class Response(NamedTuple):
+  """One response to a problem."""
+  text: str
+  mode: str  # a key of MODES
+  right: bool  # whether the answer it gives is the true one
+
+
+class Step(NamedTuple):
+  """`label: a op b = value`; the value is wrong where a slip was made."""
+  label: str  # the animal counted, '' if none
+  a: int
+  op: str
+  b: int
+  value: int
+
+
+class _Words(NamedTuple):
+  """How one language says what surrounds the arithmetic."""
+  first: str
+  then: str
+  colon: str
+  comma: str
+  stop: str
+  restate: str
+  check: str
+  agree: str
+  mend: str
+  answer: str
+
+
+_WORDS = {
+    'en': _Words('First ', 'Then ', ': ', ', ', '. ', 'We need {}. ',
+                 'Wait, let me check. ', '{}. Yes. ', '{}, not {}. ',
+                 'So the answer is {}. '),
+    'zh': _Words('先算', '再算', '：', '，', '。', '题目是{}。',
+                 '等等，让我检查一下。', '{}，没错。', '{}，不是{}。',
+                 '所以答案是{}。'),
+}
+
+
+def near_miss(rng: random.Random, value: int) -> int:
+  """Returns a number that a slip might give in place of `value`."""
+  offsets = [-20, -10, -2, -1, 1, 2, 10, 20]
+  return value + rng.choice([d for d in offsets if value + d >= 0] or [1, 10])
+
+
+def _chain_sum(metadata: dict[str, Any], do: Callable[..., int]) -> None:
+  words = metadata['expression'].split()
+  total = int(words[0])
+  for op, term in zip(words[1::2], words[2::2]):
+    total = do(total, op, int(term))
+
+
+def _leg_counting(metadata: dict[str, Any], do: Callable[..., int]) -> None:
+  total, *rest = [
+      do(count, '*', mini_general.legs(animal), animal)
+      for animal, count in metadata['animals'].items()]
+  for legs in rest:
+    total = do(total, '+', legs)
+
+
+def _products(metadata: dict[str, Any], do: Callable[..., int]) -> None:
+  a, b = map(int, metadata['expression'].split(' * '))
+  tens, units = do(a, '*', b - b % 10), do(a, '*', b % 10)
+  do(tens, '+', units)
+
+
+_METHODS = {
+    'chain_sum': _chain_sum,
+    'leg_counting': _leg_counting,
+    'products': _products,
+}
+
+
+def solve(entry: dict[str, Any], rng: random.Random | None = None,
+          slip_at: int | None = None) -> list[Step]:
+  """Works an entry out, with a near miss drawn from `rng` at `slip_at`."""
+  steps = []
+
+  def do(a: int, op: str, b: int, label: str = '') -> int:
+    value = _OPERATORS[op](a, b)
+    if len(steps) == slip_at:
+      value = near_miss(rng, value)
+    steps.append(Step(label, a, op, b, value))
+    return value
+
+  _METHODS[entry['metadata']['source_dataset']](entry['metadata'], do)
+  return steps
+
+
+def _parts(n: int) -> list[int]:
+  """Splits a number into its decimal places: 308 is [300, 8]."""
+  digits = str(n)
+  parts = [int(d) * 10**(len(digits) - i - 1) for i, d in enumerate(digits)]
+  return [p for p in parts if p] or [0]
+
+
+def split(step: Step) -> list[Step]:
+  """Does one step digit by digit; the last of them has the step's value.
+
+  47*6 is 40*6=240, 7*6=42, 240+42=282; and 47+85 is 47+80=127, 127+5=132.
+  """
+  if step.op == '*':
+    small = [Step('', part, '*', step.b, part * step.b)
+             for part in _parts(step.a)]
+    total, op, rest = small[0].value, '+', [s.value for s in small[1:]]
+  else:
+    small, total, op, rest = [], step.a, step.op, _parts(step.b)
+  for part in rest:
+    value = _OPERATORS[op](total, part)
+    small.append(Step('', total, op, part, value))
+    total = value
+  small[-1] = small[-1]._replace(value=step.value)
+  return small
+
+
+def _equation(step: Step) -> str:
+  return f'{step.a}{step.op}{step.b}={step.value}'
+
+
+def _label(step: Step, lang: str) -> str:
+  if not step.label:
+    return ''
+  return mini_general.animal(step.label, lang) + _WORDS[lang].colon
+
+
+def _statement(metadata: dict[str, Any], lang: str) -> str:
+  """The bare problem, as the long form restates it."""
+  if 'expression' in metadata:
+    return metadata['expression'].replace(' ', '')
+  return _WORDS[lang].comma.join(
+      mini_general.counted(count, name, lang)
+      for name, count in metadata['animals'].items())
+
+
+def _short(steps: list[Step], languages: Iterator[str]) -> str:
+  text = ''
+  for i, step in enumerate(steps):
+    lang = next(languages)
+    words = _WORDS[lang]
+    text += words.then if i else words.first
+    text += _label(step, lang) + _equation(step) + words.stop
+  return text
+
+
+def _long(rng: random.Random, entry: dict[str, Any], steps: list[Step],
+          languages: Iterator[str]) -> str:
+  """Restates, goes digit by digit, checks one step, states the answer."""
+  lang = next(languages)
+  text = _WORDS[lang].restate.format(_statement(entry['metadata'], lang))
+  checked, mended = rng.randrange(len(steps)), rng.random() < MENDED
+  for i, step in enumerate(steps):
+    lang = next(languages)
+    words = _WORDS[lang]
+    said = step
+    if mended and i == checked:
+      said = step._replace(value=near_miss(rng, step.value))
+    small = split(said)
+    text += (words.then if i else words.first) + _label(step, lang)
+    if len(small) > 1:
+      text += f'{step.a}{step.op}{step.b}{words.colon}'
+    text += words.comma.join(map(_equation, small)) + words.stop
+    if i == checked:
+      words = _WORDS[next(languages)]
+      verdict = words.mend if mended else words.agree
+      text += words.check + verdict.format(_equation(step), said.value)
+  return text + _WORDS[next(languages)].answer.format(steps[-1].value)
+
+
+def _languages(rng: random.Random, mode: str) -> Iterator[str]:
+  """Yields the language of each sentence: one throughout, unless mixed."""
+  known = list(_WORDS)
+  lang = mode.partition('_')[2] or rng.choice(known)
+  while True:
+    yield rng.choice(known) if mode == 'mixed' else lang
+
+
+def respond(rng: random.Random, entry: dict[str, Any], mode: str = ''
+           ) -> Response:
+  """Draws a response to a reasoning_gym entry, of `mode` or of any."""
+  mode = mode or rng.choices(list(MODES), MODES.values())[0]
+  answer = int(entry['answer'])
+  if mode.startswith('direct'):
+    right = rng.random() >= WRONG_DIRECT
+    said = answer if right else near_miss(rng, answer)
+    if mode == 'direct':
+      return Response(str(said), mode, right)
+    filler = rng.choices(list(_FILLERS), _FILLERS.values())[0]
+    return Response(TAGGED.format(filler, said), mode, right)
+  steps = solve(entry)
+  if rng.random() < WRONG_WORKED:
+    steps = solve(entry, rng, rng.randrange(len(steps)))
+  right = steps[-1].value == answer
+  languages = _languages(rng, mode)
+  if mode.startswith('long') or mode == 'mixed' and rng.random() < .5:
+    thought = _long(rng, entry, steps, languages)
+  else:
+    thought = _short(steps, languages)
+  form = rng.choice(_BROKEN) if mode == 'broken' else TAGGED
+  return Response(form.format(thought.strip(), steps[-1].value), mode, right)

@@ -1,0 +1,161 @@
+"""Where prompts and documents come from: files, reasoning_gym, the mini world.
+
+A task's name says which source and what of it: 'mini_reasoning',
+'jsonl:/data/gsm8k/{split}.jsonl', 'reasoning_gym:chain_sum'. A source of
+prompts leaves records, a source of documents leaves texts; both in an order
+that is a function of the arguments alone. A record is a dict of
+    prompt    the question, before any template
+    answer    the reference answer
+    task      the name of what it came from
+    verifier  'math', 'reasoning_gym' or 'exact': the rule that scores it
+    entry     the whole reasoning_gym entry, where the verifier needs it
+    alternatives  further right answers, where the reference lists several
+"""
+
+from collections.abc import Iterable
+import inspect
+import json
+import pathlib
+from typing import Any
+
+from r1jax.data import gym
+from r1jax.data import mini
+from r1jax.data import names
+
+Record = dict[str, Any]
+
+_QUESTIONS = ('prompt', 'question', 'problem')  # fields tried in this order
+
+
+def mini_reasoning(argument: str, split: str, seed: int, count: int | None, *,
+                   size: int | None = None,
+                   tasks: Iterable[str] = mini.TASKS) -> list[Record]:
+  """Problems of the mini world with a rule to check them by."""
+  del argument
+  return mini.records(split, _size(size, count), seed, tuple(tasks))
+
+
+def mini_corpus(argument: str, split: str, seed: int, count: int | None, *,
+                size: int | None = None) -> list[str]:
+  """The mini world's base corpus."""
+  del argument
+  names.check('config.data.split', split, ('train',))
+  return mini.documents(_size(size, count), seed)
+
+
+def reasoning_gym(argument: str, split: str, seed: int, count: int | None, *,
+                  size: int | None = None, **config: Any) -> list[Record]:
+  """Problems of the reasoning_gym dataset `argument`, set by `config`."""
+  return [
+      dict(prompt=entry['question'], answer=entry['answer'] or '',
+           task=argument, verifier='reasoning_gym', entry=entry)
+      for entry in gym.entries(
+          argument, split, seed, _size(size, count), config)]
+
+
+def jsonl(argument: str, split: str, seed: int, count: int | None, *,
+          prompt: str | None = None, answer: str = 'answer',
+          task: str | None = None, verifier: str = 'math') -> list[Record]:
+  """A file of one JSON object a line; the options name its fields."""
+  del seed, count
+  path = _file(argument, split)
+  if task is None:
+    task = path.parent.name if path.stem == split else path.stem
+  found = []
+  for number, row in enumerate(_rows(path), 1):
+    place = f'{path}:{number}'
+    question = prompt or next((k for k in _QUESTIONS if k in row), 'prompt')
+    found.append(record(_field(row, 'prompt', question, place),
+                        _field(row, 'answer', answer, place), task, verifier))
+  return found
+
+
+def jsonl_texts(argument: str, split: str, seed: int, count: int | None, *,
+                text: str = 'text') -> list[str]:
+  """The documents of a file of one JSON object a line."""
+  del seed, count
+  path = _file(argument, split)
+  return [_field(row, 'text', text, f'{path}:{number}')
+          for number, row in enumerate(_rows(path), 1)]
+
+
+PROMPTS = {'mini_reasoning': mini_reasoning, 'jsonl': jsonl,
+           'reasoning_gym': reasoning_gym}
+DOCUMENTS = {'mini_corpus': mini_corpus, 'jsonl': jsonl_texts}
+
+
+def record(prompt: str, answer: Any, task: str, verifier: str) -> Record:
+  """Makes a record, with the reference answer reduced to what is compared."""
+  if isinstance(answer, list):
+    first, *others = map(reduced, answer)
+    made = dict(prompt=prompt, answer=first, task=task, verifier=verifier)
+    return {**made, 'alternatives': others} if others else made
+  return dict(
+      prompt=prompt, answer=reduced(answer), task=task, verifier=verifier)
+
+
+def reduced(answer: str | int | float) -> str:
+  """GSM8K's 'so 48+24=72\\n#### 1,072' -> '1072'; 142.0 -> '142'."""
+  if isinstance(answer, float) and answer.is_integer():
+    answer = int(answer)
+  _, mark, last = str(answer).rpartition('####')
+  return last.strip().replace(',', '') if mark else last.strip()
+
+
+def overlap(train: Iterable[Record], test: Iterable[Record]) -> list[str]:
+  """Lists the test prompts that training holds too, case and spaces aside."""
+  known = {_normal(r['prompt']) for r in train}
+  return [r['prompt'] for r in test if _normal(r['prompt']) in known]
+
+
+def check_options(source: Any, options: dict[str, Any]) -> None:
+  """Refuses an option that `source`, a function above, does not take."""
+  parameters = inspect.signature(source).parameters.values()
+  if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    return
+  valid = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+  for name in options:
+    names.check('config.data.options', name, valid)
+
+
+def _normal(text: str) -> str:
+  return ' '.join(text.casefold().split())
+
+
+def _size(size: int | None, count: int | None) -> int:
+  """The number of problems to make: the option's, else as many as asked."""
+  if size is None and count is None:
+    raise ValueError('config.data.options.size: a task that generates its '
+                     'data needs a number to make')
+  return count if size is None else size
+
+
+def _file(argument: str, split: str) -> pathlib.Path:
+  """The file of a split: '{split}' in a path stands for the split's name."""
+  path = pathlib.Path(argument.replace('{split}', split))
+  if '{split}' not in argument and split != 'train':
+    raise ValueError(
+        f"config.data.split: jsonl:{argument} is one file, of split 'train'; "
+        f"received {split!r}; write '{{split}}' in the path to name a file of "
+        'each split')
+  if not path.is_file():
+    raise ValueError(f'config.data.task: no such file: {path}')
+  return path
+
+
+def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
+  rows = []
+  with path.open(encoding='utf-8') as lines:
+    for number, line in enumerate(lines, 1):
+      try:
+        rows.append(json.loads(line))
+      except json.JSONDecodeError as e:
+        raise ValueError(f'{path}:{number}: not a JSON object: {e}') from e
+  return rows
+
+
+def _field(row: dict[str, Any], option: str, name: str, place: str) -> Any:
+  if name not in row:
+    raise ValueError(f'config.data.options.{option}: {place} has no field '
+                     f'{name!r}, only {sorted(row)}')
+  return row[name]

@@ -1,0 +1,1 @@
+"""Pure, jit-compiled functions of arrays: sampling, log-probs, objectives."""

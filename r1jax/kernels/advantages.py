@@ -1,0 +1,76 @@
+"""Group-relative advantages: how much better than its group a response did.
+
+Rewards enter as f32[B, G], the G responses to a prompt in one row; advantages
+leave in the same shape. A group has at least two responses, or there is
+nothing to compare with (checked with the config).
+"""
+
+import jax.numpy as jnp
+
+from r1jax.kernels import masked
+
+
+def _centered(reward_BG):
+  """r - mean(r), exactly 0 in a group of equal rewards.
+
+  The rounded mean of G equal numbers need not be that number, and a division
+  by the standard deviation would blow the difference up. Measured from the
+  group's first reward, equal rewards are zeros, and their mean is exact.
+  """
+  reward_BG = jnp.asarray(reward_BG)
+  reward_BG = reward_BG.astype(jnp.result_type(reward_BG, jnp.float32))
+  offset_BG = reward_BG - reward_BG[..., :1]
+  return offset_BG - jnp.mean(offset_BG, axis=-1, keepdims=True)
+
+
+def grpo(reward_BG, std='population', eps=1e-6):
+  """GRPO: A_i = (r_i - mean(r)) / (std(r) + eps) over the group.
+
+  DeepSeekMath, arXiv 2402.03300, section 4.1.2; DeepSeek-R1, arXiv 2501.12948,
+  eq. 3. Neither says whose standard deviation it is:
+    'population' divides the squares by G. The default: it is what "std of the
+      group" says when the group is all there is, and it bounds |A| by
+      sqrt(G - 1) and makes the mean of A^2 one for every G, so that a learning
+      rate carries over from one group size to another.
+    'sample' divides by G - 1, as torch.std does: A is smaller by
+      sqrt((G - 1) / G), i.e. 0.71 at G = 2, 0.97 at G = 16.
+    'none' divides by nothing: Dr. GRPO.
+  Rewards 1, 0, 0, 1 give +-1, +-0.86602 and +-0.5.
+
+  A group of equal rewards gets exactly 0, also with eps = 0. eps is for
+  groups whose rewards differ by rounding only: it keeps them near 0.
+  """
+  advantage_BG = _centered(reward_BG)
+  if std == 'none':
+    return advantage_BG
+  ddof = {'population': 0, 'sample': 1}[std]
+  std_B1 = jnp.std(advantage_BG, axis=-1, ddof=ddof, keepdims=True)
+  return masked.divide(advantage_BG, std_B1 + eps)
+
+
+def dr_grpo(reward_BG):
+  """Dr. GRPO: A_i = r_i - mean(r), arXiv 2503.20783.
+
+  Without the division, prompts that are nearly always or never solved do not
+  weigh more than the others.
+  """
+  return grpo(reward_BG, std='none')
+
+
+def rloo(reward_BG):
+  """RLOO: A_i = r_i - mean of the others' rewards, arXiv 2402.14740.
+
+  Computed as G / (G - 1) * (r_i - mean(r)), which is the same number.
+  """
+  group = jnp.shape(reward_BG)[-1]
+  return group / (group - 1) * _centered(reward_BG)
+
+
+def keep(reward_BG):
+  """DAPO's dynamic sampling: bool[B], which groups have anything to teach.
+
+  False where all rewards are equal, and so all advantages 0: prompts that
+  every response solved, or none. arXiv 2503.14476, section 3.2.
+  """
+  reward_BG = jnp.asarray(reward_BG)
+  return jnp.any(reward_BG != reward_BG[..., :1], axis=-1)

@@ -1,0 +1,117 @@
+"""Log-probabilities and entropies of tokens, a chunk of positions at a time.
+
+The logits of a whole batch, [B, T, V], are never held: each chunk of positions
+makes its own, and the backward pass makes them again.
+"""
+
+from collections.abc import Callable
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from r1jax.types import Array, Cache, Prompts
+
+
+def of_logits(logits_XV: Array, token_X: Array) -> tuple[Array, Array]:
+  """log p(token) and entropy [nats] of softmax(logits), float32.
+
+  The entropy carries no gradient: it is a metric.
+  """
+  norm_X = jax.nn.logsumexp(logits_XV, -1)
+  picked_X = jnp.take_along_axis(logits_XV, token_X[..., None], -1)[..., 0]
+  fixed_XV = lax.stop_gradient(logits_XV)
+  mean_X = jnp.sum(jax.nn.softmax(fixed_XV, -1) * fixed_XV, -1)
+  return picked_X - norm_X, lax.stop_gradient(norm_X) - mean_X
+
+
+def of_hidden(unembed: Callable[[Array], Array], hidden_BTD: Array,
+              token_BT: Array, *, temperature: float,
+              chunk: int) -> tuple[Array, Array]:
+  """log p(token_BT[b, t]) under unembed(hidden_BTD[b, t]) / temperature.
+
+  Args:
+    unembed: hidden [B, C, D] -> logits [B, C, V].
+    hidden_BTD: the states that predict each token.
+    token_BT: the tokens.
+    temperature: divides the logits; the sampler's own.
+    chunk: positions whose logits exist at a time.
+
+  Returns:
+    logp_BT and entropy_BT, float32.
+  """
+  length = token_BT.shape[1]
+  chunk = min(chunk, length)
+  pad = -length % chunk
+
+  @jax.checkpoint
+  def one(hidden_BCD, token_BC):
+    return of_logits(unembed(hidden_BCD) / temperature, token_BC)
+
+  def split(x):
+    x = jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2))
+    return x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
+
+  def join(y):
+    return y.swapaxes(0, 1).reshape(y.shape[1], -1)[:, :length]
+
+  logp, entropy = lax.map(lambda x: one(*x), (split(hidden_BTD),
+                                              split(token_BT)))
+  return join(logp), join(entropy)
+
+
+def of_sequences(model, params, tokens_BT: Array, segment_BT: Array,
+                 position_BT: Array, *, chunk: int,
+                 temperature: float = 1.) -> tuple[Array, Array]:
+  """log p of each token given those before it in its segment.
+
+  Returns logp_BT and entropy_BT; index 0, which nothing precedes, holds 0, and
+  the first token of any later segment a value that its weight must hide.
+  """
+  hidden_BTD, _ = model.forward(params, tokens_BT, segment_BT, position_BT)
+  logp, entropy = of_hidden(
+      lambda h: model.unembed(params, h), hidden_BTD[:, :-1], tokens_BT[:, 1:],
+      temperature=temperature, chunk=chunk)
+  shift = lambda x: jnp.pad(x, ((0, 0), (1, 0)))
+  return shift(logp), shift(entropy)
+
+
+def prefill(model, params, prompts: Prompts) -> tuple[Array, Cache]:
+  """Runs each prompt once.
+
+  Returns:
+    last_BD: the hidden state of each prompt's last token, which predicts the
+      first token of all its responses.
+    cache: the prompts' keys and values, with no past; differentiable.
+  """
+  batch, length = prompts.tokens.shape
+  position = jnp.broadcast_to(jnp.arange(length), (batch, length))
+  hidden_BPD, (k, v) = model.forward(params, prompts.tokens, None, position)
+  last_BD = jnp.take_along_axis(
+      hidden_BPD, (prompts.length - 1)[:, None, None], 1)[:, 0]
+  empty = lambda x, axis: jnp.zeros(
+      x.shape[:axis] + (0,) + x.shape[axis + 1:], x.dtype)
+  return last_BD, Cache(k, v, prompts.length, empty(k, 4), empty(v, 3),
+                        jnp.zeros((), jnp.int32))
+
+
+def of_responses(model, params, prompts: Prompts, tokens_NR: Array, *,
+                 temperature: float, chunk: int) -> tuple[Array, Array]:
+  """log p of each response token given its prompt and the tokens before it.
+
+  A prompt is computed once for its whole group, forward and backward; values
+  and gradients are those of scoring prompt + response N times.
+
+  Returns logp_NR and entropy_NR, float32; what stands after a response's end
+  is meaningless and must be masked.
+  """
+  group = tokens_NR.shape[0] // prompts.tokens.shape[0]
+  last_BD, cache = prefill(model, params, prompts)
+  before_NR = tokens_NR[:, :-1]
+  position_NR = jnp.repeat(prompts.length, group)[:, None] + jnp.arange(
+      before_NR.shape[1])
+  hidden_NRD, _ = model.forward(params, before_NR, None, position_NR, cache)
+  hidden_NRD = jnp.concatenate(
+      [jnp.repeat(last_BD, group, 0)[:, None], hidden_NRD], 1)
+  return of_hidden(lambda h: model.unembed(params, h), hidden_NRD, tokens_NR,
+                   temperature=temperature, chunk=chunk)

@@ -1,0 +1,70 @@
+"""Parameters in one .npz file: how the shipped mini base model travels.
+
+A file holds the model's configuration as JSON and every parameter under its
+path, e.g. 'blocks/mlp/down', in its own dtype.
+"""
+
+import dataclasses
+import importlib.resources
+import json
+import os
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax import config as config_lib
+from r1jax.models import transformer
+from r1jax.types import Params
+
+MINI = importlib.resources.files(__package__).joinpath('assets', 'mini.npz')
+
+
+def _name(path) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def save(path: str, config: transformer.Config, params: Params) -> None:
+  """Writes `params` to `path`, an .npz file."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+  arrays = {_name(key): np.asarray(leaf) for key, leaf in leaves}
+  text = json.dumps(dataclasses.asdict(config))
+  with open(path, 'wb') as file:
+    np.savez(file, **arrays, config=np.array(text))
+
+
+def load(path: str, config: transformer.Config, like: Params) -> Params:
+  """Reads parameters as NumPy arrays.
+
+  Args:
+    path: an .npz file, or 'mini' for the one that ships with the package.
+    config: the model that they are for; how it computes (dtype, remat) and
+      its longest sequence may differ from what the file says.
+    like: a tree of that model's parameters or their shapes.
+
+  Raises:
+    ConfigError: the file does not exist, is not such a file, or holds another
+      model; names the first field that differs.
+  """
+  source = MINI if path == 'mini' else path
+  if not os.path.exists(source):
+    raise config_lib.error('init_from', 'an existing .npz file or workdir',
+                           str(path))
+  try:
+    with np.load(source, allow_pickle=False) as file:
+      arrays = dict(file)
+    saved = json.loads(str(arrays.pop('config')))
+  except (ValueError, KeyError, zipfile.BadZipFile) as problem:
+    raise config_lib.error('init_from', 'a parameter file of r1jax',
+                           str(path)) from problem
+  wanted = dataclasses.asdict(config)
+  for field in saved.keys() & wanted.keys() - {
+      'dtype', 'param_dtype', 'remat', 'max_len'}:
+    if saved[field] != wanted[field]:
+      raise config_lib.error(f'model.{field}', f'{saved[field]!r}, as in '
+                             f'{path}', wanted[field])
+  def one(key, leaf):
+    return arrays[_name(key)].astype(jnp.dtype(config.param_dtype)).reshape(
+        leaf.shape)
+  return jax.tree_util.tree_map_with_path(one, like)

@@ -1,0 +1,1 @@
+"""Hosts, the device mesh, and where arrays live on it."""

@@ -1,0 +1,60 @@
+"""Several hosts as one program: who is there, and what they agree on.
+
+A single machine must never wait for another, so `jax.distributed` is started
+only where the environment tells of more than one process, or on request.
+"""
+
+from collections.abc import Mapping
+import os
+
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+_COUNTS = (  # variables that hold the number of processes
+    'JAX_NUM_PROCESSES',
+    'SLURM_STEP_NUM_TASKS',
+    'OMPI_COMM_WORLD_SIZE',
+    'MEGASCALE_NUM_SLICES',
+)
+_LISTS = ('TPU_WORKER_HOSTNAMES', 'TPU_PROCESS_ADDRESSES')  # comma-separated
+
+
+def process_count(environment: Mapping[str, str]) -> int:
+  """How many processes the launcher's environment speaks of; 1 if silent."""
+  counts = [int(environment[name]) for name in _COUNTS
+            if environment.get(name, '').isdigit()]
+  lists = [len(environment[name].split(',')) for name in _LISTS
+           if environment.get(name)]
+  return max([1, *counts, *lists])
+
+
+def initialize(force: bool = False) -> None:
+  """Joins the other processes, if there are any; before any other use of jax.
+
+  `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` describe
+  a cluster by hand; TPU pods, SLURM and Open MPI are described by themselves.
+  `force` is for a TPU pod whose machines carry no such variables: there jax
+  asks the metadata server.
+  """
+  described = ('JAX_COORDINATOR_ADDRESS' in os.environ
+               or process_count(os.environ) > 1)
+  if not force and not described:
+    return
+  count, index = (os.environ.get(name)
+                  for name in ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'))
+  jax.distributed.initialize(
+      num_processes=None if count is None else int(count),
+      process_id=None if index is None else int(index))
+
+
+def is_main() -> bool:
+  """Whether this process is the one that writes files and the terminal."""
+  return jax.process_index() == 0
+
+
+def any_process(flag: bool) -> bool:
+  """Whether `flag` holds in any process; every process must ask."""
+  if jax.process_count() == 1:
+    return flag
+  return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))

@@ -1,0 +1,118 @@
+"""Where an array lives: logical axis names → mesh axes, by the config's rules.
+
+A parameter is declared with logical names, e.g. ('embed', 'mlp'); rules such
+as (('embed', 'fsdp'), ('mlp', 'tensor'), ('norm', None)) say which mesh axis,
+axes or none each name is split over. A dimension that does not divide over
+its mesh axes is an error, never a silent copy on every device.
+"""
+
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+from r1jax import config
+from r1jax.parallel import mesh as mesh_lib
+
+Axes = tuple[str | None, ...]  # logical names of one array's dimensions
+Rules = Sequence[tuple[str, str | Sequence[str] | None]]
+
+
+def spec(axes: Axes, rules: Rules, mesh: Mesh) -> PartitionSpec:
+  """The mesh axes of an array with these logical axes; size-1 axes drop out.
+
+  Raises `ConfigError` for a name without a rule, a rule onto no mesh axis, or
+  two dimensions that want the same mesh axis.
+  """
+  by_name = dict(rules)
+  entries, used = [], set()
+  for name in axes:
+    if name is not None and name not in by_name:
+      raise config.ConfigError(f'config.rules: no rule for the axis {name!r}'
+                               + config.nearest(name, by_name))
+    target = by_name.get(name) or ()
+    target = (target,) if isinstance(target, str) else tuple(target)
+    for axis in target:
+      if axis not in mesh.shape:
+        raise config.ConfigError(f'config.rules: {name!r} → {axis!r} is no '
+                                 'mesh axis' + config.nearest(axis, mesh.shape))
+    split = tuple(axis for axis in target if mesh.shape[axis] > 1)
+    if used & set(split):
+      raise config.ConfigError(
+          f'config.rules: an array with axes {axes} is split over '
+          f'{sorted(used & set(split))} twice; expected distinct mesh axes')
+    used |= set(split)
+    entries.append(split[0] if len(split) == 1 else split or None)
+  return PartitionSpec(*entries)
+
+
+def shardings(axes_tree: Any, shapes: Any, mesh: Mesh, rules: Rules) -> Any:
+  """A tree of `NamedSharding` for `shapes`, a tree of arrays or their structs.
+
+  `axes_tree` mirrors `shapes` with a tuple of logical names at each leaf.
+  Raises `ConfigError` naming the mesh axis that a dimension does not divide
+  over, and the array.
+  """
+  def one(path, axes, leaf):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if len(axes) != len(leaf.shape):
+      raise ValueError(f'{name}: expected an axis name for each dimension of '
+                       f'{leaf.shape}, received {axes}')
+    partition = spec(axes, rules, mesh)
+    for size, logical, entry in zip(leaf.shape, axes, partition):
+      over = (entry,) if isinstance(entry, str) else entry or ()
+      parts = math.prod(mesh.shape[axis] for axis in over)
+      if size % parts:
+        raise config.error(
+            f'mesh.{over[-1]}', f"a divisor of the {size} of axis '{logical}' "
+            f'({name}), or a rule that leaves it whole', parts)
+    return NamedSharding(mesh, partition)
+
+  return jax.tree_util.tree_map_with_path(
+      one, axes_tree, shapes, is_leaf=lambda x: type(x) is tuple)
+
+
+def constrain(x: jax.Array, axes: Axes, mesh: Mesh, rules: Rules) -> jax.Array:
+  """Inside jit: asks that `x` live where its logical axes say."""
+  return jax.lax.with_sharding_constraint(
+      x, NamedSharding(mesh, spec(axes, rules, mesh)))
+
+
+def _identity(tree):
+  return tree
+
+
+def reshard(tree: Any, target: Any) -> Any:
+  """Moves a tree to other shardings of its mesh: one compiled identity."""
+  return jax.jit(_identity, out_shardings=target)(tree)
+
+
+def abstract(shapes: Any, shardings_tree: Any) -> Any:
+  """Shapes with shardings: what a checkpoint is restored into."""
+  return jax.tree.map(
+      lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+      shapes, shardings_tree)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def batch(mesh: Mesh) -> NamedSharding:
+  """The first dimension over the batch axes, the others whole."""
+  return NamedSharding(mesh, PartitionSpec(mesh_lib.BATCH))
+
+
+def from_local(tree: Any, mesh: Mesh) -> Any:
+  """Global arrays of a batch from the rows that this process holds.
+
+  Processes hold equal numbers of rows, in the order of their index; one
+  process holds them all.
+  """
+  where = batch(mesh)
+  return jax.tree.map(
+      lambda x: jax.make_array_from_process_local_data(where, np.asarray(x)),
+      tree)

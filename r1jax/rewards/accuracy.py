@@ -1,0 +1,135 @@
+"""The accuracy reward: is the response's answer right, by the record's rule?
+
+The answer is cut out of the response here. Where plain comparison provably
+gives the verifier's own result it is judged here too; else it goes to the
+worker processes, unless it could run code or is too long (refused: scores 0
+and is counted).
+"""
+
+import collections
+import re
+from typing import Mapping, NamedTuple, Sequence
+
+import numpy as np
+
+from r1jax.rewards import verifiers
+from r1jax.rewards import workers
+
+ANSWERS = ("tags", "boxed", "any")
+VERIFIERS = ("math", "reasoning_gym", "exact")
+COUNTERS = ("verifier_errors", "verifier_timeouts", "verifier_refused")
+
+# 15 digits: beyond any answer, and far from where a float would matter.
+_INTEGER = re.compile(
+    r"-?(?:0|[1-9]\d{0,14}|[1-9]\d{0,2}(?:,\d{3}){1,4})", re.ASCII)
+_BLOCK = re.compile(r"<answer>(.*)</answer>\s*\Z", re.DOTALL)
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is no brace
+
+
+class Accuracy(NamedTuple):
+  """What judging a batch of answers gave."""
+  right: np.ndarray  # f32[N], 1 or 0
+  counters: dict[str, int]  # each of COUNTERS
+  errors: list[str]  # one line for each answer counted, in order
+
+
+def extract(text: str, answer: str) -> str | None:
+  """The answer in a response, stripped, or None if it gives none.
+
+  'tags': the content of the only <answer> block, which must end the response.
+  'boxed': the content of the last \\boxed{...}. 'any': tags, else boxed.
+  """
+  found = None
+  if answer in ("tags", "any"):
+    found = _tagged(text)
+  if found is None and answer in ("boxed", "any"):
+    found = _boxed(text)
+  return found.strip() or None if found is not None else None
+
+
+def _tagged(text: str) -> str | None:
+  if text.count("<answer>") != 1 or text.count("</answer>") != 1:
+    return None
+  match = _BLOCK.search(text)
+  return match.group(1) if match else None
+
+
+def _boxed(text: str) -> str | None:
+  start = text.rfind("\\boxed{")
+  if start < 0:
+    return None
+  start += len("\\boxed{")
+  depth = 1
+  for brace in _BRACE.finditer(text, start):
+    depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+    if depth == 0:
+      return text[start:brace.start()]
+  return None
+
+
+def judge(records: Sequence[Mapping], answers: Sequence[str | None],
+          pool: workers.Pool) -> Accuracy:
+  """Judges each answer by its record's verifier; no answer is a wrong one.
+
+  Equal answers to one record are verified once. A record whose verifier is
+  unknown, or that lacks what its verifier needs, is a ValueError.
+  """
+  right = np.zeros(len(records), np.float32)
+  counters = dict.fromkeys(COUNTERS, 0)
+  errors = []
+  rows = collections.defaultdict(list)  # of each job, whom it judges
+  jobs = {}
+  for row, (record, answer) in enumerate(zip(records, answers, strict=True)):
+    reference = _reference(record)
+    if answer is None:
+      continue
+    verdict = _at_once(record, answer)
+    if verdict is not None:
+      right[row] = verdict
+      continue
+    kind, task = record["verifier"], record["task"]
+    refusal = verifiers.refusal(kind, task, answer)
+    if refusal:
+      counters["verifier_refused"] += 1
+      errors.append(f"{task}: refused, {refusal}")
+      continue
+    key = (id(record), answer)
+    jobs[key] = workers.Job(kind, task, answer, reference)
+    rows[key].append(row)
+  for key, outcome in zip(jobs, pool.run(list(jobs.values())), strict=True):
+    right[rows[key]] = outcome.value
+    if outcome.status != "ok":
+      counters[f"verifier_{outcome.status}"] += len(rows[key])
+      errors.append(f"{jobs[key].task}: {outcome.detail}")
+  return Accuracy(right, counters, errors)
+
+
+def _reference(record: Mapping):
+  """What the record's verifier compares with."""
+  kind = record.get("verifier")
+  if kind not in VERIFIERS:
+    raise ValueError(
+        f"record['verifier'] must be one of {VERIFIERS}, got {kind!r} in task "
+        f"{record.get('task')!r}")
+  field = "entry" if kind == "reasoning_gym" else "answer"
+  if record.get(field) is None:
+    raise ValueError(
+        f"verifier {kind!r} needs record[{field!r}], which task "
+        f"{record.get('task')!r} does not give")
+  return record[field]
+
+
+def _at_once(record: Mapping, answer: str) -> bool | None:
+  """The verifier's result where it needs no verifier, else None."""
+  if record["verifier"] == "exact":
+    return answer.strip().casefold() == record["answer"].strip().casefold()
+  if record["verifier"] == "math":
+    given, wanted = _integer(answer), _integer(record["answer"])
+    if given is not None and wanted is not None:
+      return given == wanted
+  return None
+
+
+def _integer(text: str) -> int | None:
+  text = text.strip()
+  return int(text.replace(",", "")) if _INTEGER.fullmatch(text) else None

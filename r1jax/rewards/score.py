@@ -1,0 +1,115 @@
+"""The reward of a response: a weighted sum of parts, each also kept alone."""
+
+import difflib
+from typing import Mapping, NamedTuple, Sequence
+
+import numpy as np
+
+from r1jax.rewards import accuracy
+from r1jax.rewards import format as format_reward
+from r1jax.rewards import length
+from r1jax.rewards import repetition
+from r1jax.rewards import workers as workers_lib
+
+PARTS = ("accuracy", "format", "overlong", "repetition")
+_KEPT_ERRORS = 5
+
+
+class Response(NamedTuple):
+  """What is scored."""
+  text: str  # decoded, without EOS
+  tokens: int  # its length, EOS included
+  finished: bool  # it ended by EOS rather than by the limit
+
+
+class Scores(NamedTuple):
+  """The rewards of N responses."""
+  total: np.ndarray  # f32[N], the weighted sum
+  parts: dict[str, np.ndarray]  # f32[N] each, unweighted
+  counters: dict[str, int]  # answers without a verdict, by cause: they score 0
+
+
+class Scorer:
+  """Scores responses; holds the worker processes, so close it.
+
+  Accuracy and format are always computed, for the metrics; the other parts
+  only where they weigh. `last_errors` holds the first lines of what went
+  wrong with a verifier in the last call.
+  """
+
+  def __init__(self, weights: Mapping[str, float], *, max_tokens: int,
+               overlong_cache_tokens: int | None = None, workers: int,
+               timeout_seconds: float, answer: str):
+    """Checks the settings; starts no process yet.
+
+    Args:
+      weights: of the parts; a part not named weighs 0.
+      max_tokens: the limit at which a response is cut.
+      overlong_cache_tokens: tokens below it where the overlong penalty sets
+        in; None is a fifth of it, DAPO's 4,096 of 20,480.
+      workers: processes that verify answers.
+      timeout_seconds: the wall-clock limit of one answer.
+      answer: 'tags' | 'boxed' | 'any', where the answer stands.
+    """
+    for name in weights:
+      if name not in PARTS:
+        nearest = difflib.get_close_matches(name, PARTS, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"config.rewards.weights.{name} is no reward; did you mean "
+            f"config.rewards.weights.{nearest}? (of {PARTS})")
+    if overlong_cache_tokens is None:
+      overlong_cache_tokens = max(max_tokens // 5, 1)
+    _require("overlong_cache_tokens", overlong_cache_tokens,
+             0 < overlong_cache_tokens <= max_tokens, f"1 to {max_tokens}")
+    _require("workers", workers, workers >= 1, "at least 1")
+    _require("timeout_seconds", timeout_seconds, timeout_seconds > 0,
+             "more than 0")
+    _require("answer", answer, answer in accuracy.ANSWERS,
+             f"one of {accuracy.ANSWERS}")
+    self.last_errors = []
+    self._weights = dict(weights)
+    self._limit = max_tokens
+    self._cache = overlong_cache_tokens
+    self._answer = answer
+    self._pool = workers_lib.Pool(workers, timeout_seconds)
+
+  def score(self, records: Sequence[Mapping],
+            responses: Sequence[Response]) -> Scores:
+    """The scores of N responses to N records (a record may repeat).
+
+    Errors: ValueError for a record without a known verifier or its reference;
+    RuntimeError if the verifiers themselves cannot be loaded.
+    """
+    judged = accuracy.judge(
+        records, [accuracy.extract(r.text, self._answer) for r in responses],
+        self._pool)
+    self.last_errors = judged.errors[:_KEPT_ERRORS]
+    values = {
+        "accuracy": judged.right,
+        "format": [format_reward.score(r.text) for r in responses]}
+    if self._weights.get("overlong"):
+      values["overlong"] = [
+          length.overlong(r.tokens, r.finished, self._limit, self._cache)
+          for r in responses]
+    if self._weights.get("repetition"):
+      values["repetition"] = [repetition.penalty(r.text) for r in responses]
+    parts = {k: np.asarray(v, np.float32) for k, v in values.items()}
+    total = np.zeros(len(responses), np.float32)
+    for name, part in parts.items():
+      total += np.float32(self._weights.get(name, 0.0)) * part
+    return Scores(total, parts, judged.counters)
+
+  def close(self):
+    self._pool.close()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exc_info):
+    self.close()
+
+
+def _require(name: str, value, holds: bool, expected: str):
+  if not holds:
+    raise ValueError(
+        f"config.rewards.{name} must be {expected}, got {value!r}")

@@ -1,0 +1,1 @@
+"""What can be trained or measured; each builds itself from a config."""

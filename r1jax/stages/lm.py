@@ -1,0 +1,94 @@
+"""Next-token training on packed documents: pretraining.
+
+Documents come from a seqio task, packed into rows; the loss is the mean
+negative log-likelihood of every token that its weight counts.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from r1jax import config as config_lib
+from r1jax.kernels import logprobs
+from r1jax.kernels import losses
+from r1jax.parallel import sharding
+from r1jax.stages import setup as setup_lib
+from r1jax.training import accumulate
+from r1jax.training import loop
+from r1jax.training import optim
+from r1jax.types import LMBatch, TrainState
+
+
+def build(config, mesh, workdir: str) -> loop.Stage:
+  """The stage of `config`: reads its documents, compiles nothing yet."""
+  del workdir
+  setup = setup_lib.make(config, mesh)
+  rows = packed_documents(config)
+  tx = setup_lib.optimizer(config, config.steps)
+  abstract = setup_lib.abstract_state(setup, tx, ref=False)
+  update = jax.jit(
+      functools.partial(
+          train_step, setup.model, tx, config.lm.micro_batches,
+          config.lm.logp_chunk),
+      donate_argnums=0, out_shardings=(setup_lib.places(abstract), None))
+
+  def init():
+    params = setup_lib.init_params(setup, config.init_from, config.seed)
+    return setup_lib.init_state(setup, tx, abstract, params)
+
+  def step(state, index):
+    batch = rows.batch(index, config.lm.batch, config.seed)
+    local = batches_of_process(batch, config.lm.batch)
+    state, metrics = update(state, sharding.from_local(local, mesh))
+    tokens = int((batch.segment > 0).sum())
+    return state, metrics | {'perf/tokens': tokens}, []
+
+  return loop.Stage(config.steps, init, abstract, step,
+                    shown={'loss': 'loss', 'lm/accuracy': 'accuracy'})
+
+
+def packed_documents(config):
+  """The documents of `config.data`, packed into rows of `config.lm.length`."""
+  from r1jax.data import batches  # with TensorFlow behind tasks: only here
+  from r1jax.data import tasks
+  from r1jax.data import vocab as vocab_lib
+  vocab = vocab_lib.load(config.vocab.kind, config.vocab.path)
+  model = setup_lib.model_config(config)
+  if vocab.size > model.vocab:
+    raise config_lib.error('model.vocab', f'at least the {vocab.size} pieces '
+                           'of config.vocab', model.vocab)
+  documents = tasks.documents(
+      config.data.task, vocab, split=config.data.split, seed=config.data.seed,
+      options=config.data.options.to_dict())
+  return batches.packed(documents, config.lm.length)
+
+
+def batches_of_process(batch, size: int) -> LMBatch:
+  """The rows of a global batch that this host feeds."""
+  from r1jax.data import batches
+  mine = batches.process_rows(size, jax.process_index(),
+                              jax.process_count())
+  return LMBatch(*(x[mine] for x in batch))
+
+
+def loss(model, chunk: int, params, batch: LMBatch):
+  """Sum and denominator of the loss and figures of one micro-batch."""
+  logp, entropy = logprobs.of_sequences(
+      model, params, batch.tokens, batch.segment, batch.position, chunk=chunk)
+  value, count = losses.cross_entropy(logp, batch.weight)
+  return (value, count), {
+      'lm/entropy': (jnp.sum(entropy * batch.weight), count),
+  }
+
+
+def train_step(model, tx, micro_batches: int, chunk: int, state: TrainState,
+               batch: LMBatch):
+  """One update on one batch of packed rows; pure."""
+  grads, figures = accumulate.gradients(
+      functools.partial(loss, model, chunk), state.params,
+      accumulate.split(batch, micro_batches))
+  params, opt_state, skipped, metrics = optim.update(
+      tx, grads, state.params, state.opt_state, state.skipped)
+  state = TrainState(state.step + 1, params, opt_state, None, skipped)
+  return state, figures | metrics

@@ -1,0 +1,62 @@
+"""Gradients over micro-batches: sums and denominators travel apart.
+
+A loss is a sum over tokens or responses divided by how many there are in the
+whole batch. Each micro-batch gives its own (sum, denominator); the sums, the
+denominators and the gradients of the sums are added, and divided once. So
+the number of micro-batches never changes a loss.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from r1jax.kernels import masked
+from r1jax.types import Array, Params
+
+Pair = tuple[Array, Array]  # sum, denominator
+
+
+def split(tree: Any, micro_batches: int) -> Any:
+  """[B, ...] -> [micro_batches, B / micro_batches, ...] in every leaf.
+
+  Takes every `micro_batches`-th row, so that a batch split over devices stays
+  on them.
+  """
+  return jax.tree.map(
+      lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1),
+      tree)
+
+
+def gradients(
+    loss: Callable[[Params, Any], tuple[Pair, dict[str, Pair]]],
+    params: Params,
+    micro_batches: Any,
+) -> tuple[Params, dict[str, Array]]:
+  """The gradient of sum / denominator over all micro-batches.
+
+  Args:
+    loss: (params, micro-batch) -> (sum, denominator) of the loss, and of
+      further figures by name.
+    params: where.
+    micro_batches: a tree whose leaves have the micro-batch as first axis.
+
+  Returns:
+    The gradient, and {'loss': ..., name: ...} as means over everything.
+  """
+  def one(batch):
+    def summed(params):
+      (value, count), figures = loss(params, batch)
+      return value, {'loss': (value, count)} | figures
+    return jax.grad(summed, has_aux=True)(params)
+
+  shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], micro_batches))
+  zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  (grads, figures), _ = lax.scan(
+      lambda total, batch: (jax.tree.map(jnp.add, total, one(batch)), None),
+      zero, micro_batches)
+  count = figures['loss'][1]
+  grads = jax.tree.map(lambda g: masked.divide(g, count), grads)
+  return grads, {k: masked.divide(*pair) for k, pair in figures.items()}

@@ -1,0 +1,218 @@
+"""Small line charts as inline SVG, drawn from rows of metrics.
+
+The marks carry CSS classes and no colours, so that the page they stand in
+decides how they look, in light and dark.
+"""
+
+from collections.abc import Mapping, Sequence
+import html
+import math
+from typing import Any, NamedTuple
+
+_POINTS = 240  # drawn at most; more steps are averaged into so many bins
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 36  # margins around the plot
+
+Point = tuple[float, float]
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Figure(NamedTuple):
+  """One evaluated number and its confidence interval."""
+  value: float
+  low: float | None = None
+  high: float | None = None
+
+
+class Curve(NamedTuple):
+  """What one chart shows of the metrics rows."""
+  title: str
+  key: str  # the column drawn, against `step`
+  label: str = ''  # of the y axis
+  percent: bool = False  # the values are fractions, shown as percentages
+  band: tuple[str, str] | None = None  # columns of a band's lower, upper edge
+  dots: str | None = None  # column of a rarer evaluation, drawn as dots
+  before: Figure | None = None  # evaluated before the first step
+  after: Figure | None = None  # and after the last
+  caption: str = ''
+
+
+class _Frame(NamedTuple):
+  """Maps data to the drawing."""
+  x: tuple[float, float]
+  y: tuple[float, float]
+  width: int
+  height: int
+
+  def at(self, x: float, y: float) -> Point:
+    across = (x - self.x[0]) / (self.x[1] - self.x[0])
+    up = (y - self.y[0]) / (self.y[1] - self.y[0])
+    return (_LEFT + across * (self.width - _LEFT - _RIGHT),
+            self.height - _BOTTOM - up * (self.height - _TOP - _BOTTOM))
+
+
+def draw(curve: Curve, rows: Rows, *, width: int, height: int) -> str:
+  """Returns the SVG of `curve`; a plain note where there is no value yet."""
+  raw = _column(rows, curve.key)
+  dots = _column(rows, curve.dots) if curve.dots else []
+  band = [_column(rows, key) for key in curve.band] if curve.band else []
+  marks = _marks(curve, raw or dots)
+  if not raw and not dots and not marks:
+    return '<p class="empty">no values were recorded</p>'
+  line = smooth(raw)
+  ends = [y for _, figure in marks for y in figure if y is not None]
+  frame = _Frame(
+      _span([x for x, _ in raw + dots] + [x for x, _ in marks]),
+      _y_range([y for points in [raw, dots, *band] for _, y in points] + ends,
+               curve.percent), width, height)
+  parts = [
+      f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" '
+      f'aria-label="{html.escape(curve.title)}">',
+      *_axes(curve, frame), *_band(frame, band),
+      *(f'<circle class="raw" r="1.6" {_center(frame, p)}/>' for p in raw),
+      _path('line', frame, line), _path('eval', frame, dots),
+      *(f'<circle class="dot" r="3.2" {_center(frame, p)}/>' for p in dots),
+      *(_mark(frame, x, figure, kind) for (x, figure), kind in zip(
+          marks, ('before', 'after') if curve.before else ('after',))),
+      *(_hover(curve, frame, p) for p in (raw or dots)), '</svg>']
+  return ''.join(part for part in parts if part)
+
+
+def smooth(points: Sequence[Point]) -> list[Point]:
+  """Averages each point with its neighbours, a twentieth of all each side.
+
+  The window shrinks at both ends to stay centred, so that a straight line
+  stays itself and no point answers to values of one side alone.
+  """
+  reach = len(points) // 20
+  smoothed = []
+  for i, (x, _) in enumerate(points):
+    side = min(reach, i, len(points) - 1 - i)
+    window = points[i - side:i + side + 1]
+    smoothed.append((x, sum(y for _, y in window) / len(window)))
+  return smoothed
+
+
+def number(value: float, percent: bool = False) -> str:
+  """Writes a value as an axis or a table shows it."""
+  if percent:
+    return f'{100 * value:.3g} %'
+  if value == 0:
+    return '0'
+  size = abs(value)
+  if size >= 1e6:
+    return f'{value / 1e6:.3g}M'
+  if size >= 1e4:
+    return f'{value / 1e3:.3g}k'
+  if size < 1e-3:
+    return f'{value:.1e}'.replace('e-0', 'e-')
+  return f'{value:.0f}' if size >= 1000 else f'{value:.3g}'
+
+
+def _column(rows: Rows, key: str) -> list[Point]:
+  """Returns (step, value) of the finite values, binned if there are many."""
+  points = [(row['step'], row[key]) for row in rows
+            if row.get(key) is not None and math.isfinite(row[key])]
+  size = math.ceil(len(points) / _POINTS) or 1
+  bins = [points[i:i + size] for i in range(0, len(points), size)]
+  return [(sum(x for x, _ in b) / len(b), sum(y for _, y in b) / len(b))
+          for b in bins]
+
+
+def _marks(curve: Curve, points: list[Point]) -> list[tuple[float, Figure]]:
+  ends = (points[0][0], points[-1][0]) if points else (0., 1.)
+  return [(x, figure) for x, figure in zip(ends, (curve.before, curve.after))
+          if figure is not None and math.isfinite(figure.value)]
+
+
+def _span(values: list[float]) -> tuple[float, float]:
+  low, high = min(values), max(values)
+  return (low, high) if high > low else (low - .5, high + .5)
+
+
+def _y_range(values: list[float], percent: bool) -> tuple[float, float]:
+  """Rounds outwards to ticks; starts at zero unless that flattens the data."""
+  low, high = min(values), max(values)
+  if 0 <= low < .6 * high:
+    low = 0.
+  if high == low:
+    pad = abs(high) * .1 or 1.
+    low, high = low - pad, high + pad
+  if percent:
+    low, high = max(low, 0.), min(high, 1.)
+    if high == low:
+      low, high = 0., 1.
+  step = _tick_step(low, high, 4)
+  return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+
+
+def _tick_step(low: float, high: float, count: int) -> float:
+  rough = (high - low) / count
+  power = 10. ** math.floor(math.log10(rough))
+  return next(n * power for n in (1, 2, 2.5, 5, 10) if n * power >= rough * .999)
+
+
+def _ticks(low: float, high: float, count: int) -> list[float]:
+  step = _tick_step(low, high, count)
+  first = math.ceil(low / step - 1e-9)
+  last = math.floor(high / step + 1e-9)
+  return [i * step for i in range(first, last + 1)]
+
+
+def _axes(curve: Curve, frame: _Frame) -> list[str]:
+  parts = []
+  for y in _ticks(*frame.y, 4):
+    x0, py = frame.at(frame.x[0], y)
+    x1, _ = frame.at(frame.x[1], y)
+    parts.append(
+        f'<line class="grid" x1="{x0:.1f}" x2="{x1:.1f}" y1="{py:.1f}" '
+        f'y2="{py:.1f}"/><text class="tick" text-anchor="end" '
+        f'x="{x0 - 7:.1f}" y="{py + 3.5:.1f}">'
+        f'{number(y, curve.percent)}</text>')
+  for x in _ticks(*frame.x, 5 if frame.width > 350 else 4):
+    px, y0 = frame.at(x, frame.y[0])
+    parts.append(
+        f'<line class="axis" x1="{px:.1f}" x2="{px:.1f}" y1="{y0:.1f}" '
+        f'y2="{y0 + 4:.1f}"/><text class="tick" text-anchor="middle" '
+        f'x="{px:.1f}" y="{y0 + 16:.1f}">{number(x)}</text>')
+  x0, y0 = frame.at(frame.x[0], frame.y[0])
+  x1, _ = frame.at(frame.x[1], frame.y[0])
+  parts.append(f'<path class="axis" d="M{x0:.1f} {y0:.1f}H{x1:.1f}"/>'
+               f'<text class="label" text-anchor="end" x="{x1:.1f}" '
+               f'y="{frame.height - 4}">step</text>')
+  return parts
+
+
+def _band(frame: _Frame, edges: list[list[Point]]) -> list[str]:
+  if not edges or not edges[0]:
+    return []
+  corners = [frame.at(*p) for p in edges[0] + edges[1][::-1]]
+  return ['<polygon class="band" points="'
+          + ' '.join(f'{x:.1f},{y:.1f}' for x, y in corners) + '"/>']
+
+
+def _path(kind: str, frame: _Frame, points: list[Point]) -> str:
+  if len(points) < 2:
+    return ''
+  steps = 'L'.join('{:.1f} {:.1f}'.format(*frame.at(*p)) for p in points)
+  return f'<path class="{kind}" d="M{steps}"/>'
+
+
+def _center(frame: _Frame, point: Point) -> str:
+  x, y = frame.at(*point)
+  return f'cx="{x:.1f}" cy="{y:.1f}"'
+
+
+def _mark(frame: _Frame, x: float, figure: Figure, kind: str) -> str:
+  whisker = ''
+  if figure.low is not None and figure.high is not None:
+    px, y0 = frame.at(x, figure.low)
+    _, y1 = frame.at(x, figure.high)
+    whisker = f'<path class="whisker" d="M{px:.1f} {y0:.1f}V{y1:.1f}"/>'
+  return (f'{whisker}<circle class="mark {kind}" r="4.5" '
+          f'{_center(frame, (x, figure.value))}/>')
+
+
+def _hover(curve: Curve, frame: _Frame, point: Point) -> str:
+  x, y = point
+  return (f'<circle class="hover" r="7" {_center(frame, point)}><title>'
+          f'step {x:.0f}: {number(y, curve.percent)}</title></circle>')

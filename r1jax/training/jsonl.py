@@ -1,0 +1,58 @@
+"""JSON Lines files that survive a kill: one object a line, appended.
+
+A line is complete when its newline is there, so a kill in the middle of a
+write leaves at most one torn line, the last, which reading passes over and
+`truncate_from` removes. Values that are not finite are written as Python's
+json writes them: NaN, Infinity, -Infinity.
+"""
+
+from collections.abc import Iterable, Mapping
+import json
+import os
+import pathlib
+from typing import Any
+
+
+def append(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
+  """Adds `rows` to the file and hands them to the operating system."""
+  text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+  with open(path, 'a', encoding='utf-8') as file:
+    file.write(text)
+
+
+def read(path: str | os.PathLike) -> list[dict[str, Any]]:
+  """Returns the rows of the complete lines; none if there is no file.
+
+  Raises:
+    ValueError: a line before the last is not JSON: the file was edited or
+      damaged, which no kill of ours does.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    return []
+  rows = []
+  for number, line in enumerate(path.read_bytes().split(b'\n')[:-1], start=1):
+    try:
+      rows.append(json.loads(line))
+    except ValueError as error:  # of the JSON, or of its UTF-8
+      raise ValueError(
+          f'{path}, line {number}: expected a JSON object, received '
+          f'{line[:80]!r}; repair or remove this line') from error
+  return rows
+
+
+def truncate_from(path: str | os.PathLike, step: int):
+  """Drops the rows of `step` and later, and a torn last line, atomically.
+
+  Called when a run resumes at `step`, so that what it writes again is there
+  once, and its files end up as those of a run that was never stopped.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    return
+  kept = [row for row in read(path) if row['step'] < step]
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.unlink(missing_ok=True)
+  temporary.touch()
+  append(temporary, kept)
+  os.replace(temporary, path)

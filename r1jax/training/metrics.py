@@ -1,0 +1,98 @@
+"""Metrics to `metrics.jsonl` and TensorBoard, fetched a step late.
+
+Values may be device arrays. They are kept until the next call and only then
+brought to the host, when their step has long been computed: no call waits for
+the device, so the loop stays a step ahead of it.
+"""
+
+from collections.abc import Mapping
+import os
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+
+from r1jax.training import jsonl
+
+
+class MetricWriter:
+  """Writes {name: scalar} by step, from the first process alone.
+
+  On a resume at `start_step` the lines of that step and later are dropped
+  first, since the run is about to write them again. Call `flush` before a
+  checkpoint is saved: a line that was still on the device when the run was
+  killed is otherwise behind the step that the run resumes at, and lost.
+
+  TensorBoard's files are appended to, never rewritten: after a kill the steps
+  done again are in them twice, with the same values.
+  """
+
+  def __init__(self, workdir: str | os.PathLike, *, start_step: int,
+               tensorboard: bool):
+    self._active = jax.process_index() == 0
+    self._pending: tuple[int, Mapping[str, Any]] | None = None
+    self._tensorboard = None
+    if not self._active:
+      return
+    workdir = pathlib.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    self._path = workdir / 'metrics.jsonl'
+    jsonl.truncate_from(self._path, start_step)
+    if tensorboard:
+      self._tensorboard = _tensorboard_writer(workdir / 'tensorboard')
+
+  def write(self, step: int, metrics: Mapping[str, Any]):
+    """Takes the metrics of `step`; writes those of the call before."""
+    if self._active:
+      self._write_pending()
+      self._pending = (step, dict(metrics))
+
+  def flush(self):
+    """Writes what is pending, waiting for the device if it must."""
+    if self._active:
+      self._write_pending()
+      if self._tensorboard is not None:
+        self._tensorboard.flush()
+
+  def close(self):
+    self.flush()
+    if self._tensorboard is not None:
+      self._tensorboard.close()
+
+  def _write_pending(self):
+    if self._pending is None:
+      return
+    step, metrics = self._pending
+    self._pending = None
+    scalars = {name: _scalar(name, value)
+               for name, value in jax.device_get(metrics).items()}
+    jsonl.append(self._path, [{'step': step, **scalars}])
+    if self._tensorboard is not None:
+      self._tensorboard.write_scalars(step, scalars)
+
+
+def _scalar(name: str, value: Any) -> int | float:
+  array = np.asarray(value)
+  if array.size != 1:
+    raise ValueError(
+        f'metric {name}: expected a scalar, received shape {array.shape}')
+  if np.issubdtype(array.dtype, np.integer):
+    return int(array.item())
+  return float(array.item())
+
+
+def _tensorboard_writer(directory: pathlib.Path):
+  """Returns clu's writer. It needs TensorFlow, which this imports (seconds)."""
+  try:
+    from clu import metric_writers
+  except ModuleNotFoundError as error:
+    raise ImportError(
+        f'log.tensorboard needs the package {error.name!r}, which is not '
+        "installed: pip install 'r1jax[tensorboard]', or set "
+        '--config.log.tensorboard=False to keep metrics.jsonl alone'
+    ) from error
+  # clu has imported TensorFlow; the accelerator is JAX's.
+  sys.modules['tensorflow'].config.set_visible_devices([], 'GPU')
+  return metric_writers.SummaryWriter(str(directory))

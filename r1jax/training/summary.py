@@ -1,0 +1,30 @@
+"""What a stage leaves behind when it ends, and the name of its config."""
+
+from collections.abc import Mapping
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+
+def write_json(path: str | os.PathLike, value: Any):
+  """Writes `value` as JSON; a reader sees the old file or the whole new one."""
+  path = pathlib.Path(path)
+  temporary = path.with_name(path.name + '.tmp')
+  with open(temporary, 'w', encoding='utf-8') as file:
+    json.dump(value, file, indent=2, ensure_ascii=False)
+    file.write('\n')
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+  """Returns the SHA-256 of `config`'s canonical JSON, in hexadecimal.
+
+  `config` is nested plain data, e.g. `ConfigDict.to_dict()`. The digest knows
+  neither the order of its keys nor a tuple from a list, as JSON does not.
+  """
+  text = json.dumps(config, sort_keys=True, separators=(',', ':'))
+  return hashlib.sha256(text.encode()).hexdigest()

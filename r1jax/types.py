@@ -1,0 +1,77 @@
+"""The data that flows through r1jax, and the letters that name its axes.
+
+Shape letters, used as suffixes of array names everywhere (`x_BTD`):
+
+    B prompts    G group (responses a prompt)    N = B * G, group contiguous
+    P prompt     R response      T sequence      S filled part of a cache
+    L layers     D width         F feed-forward  V vocabulary
+    H heads      K key/value heads               h head size
+
+A response-shaped value [N, R] sits at its token's own index: entry i belongs
+to response token i, the first of which follows the prompt's last token. A
+sequence-shaped value [B, T] does the same, so that its index 0, which nothing
+precedes, holds 0. A prompt is kept once for its whole group, never repeated.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Params = Any  # a tree of arrays
+
+
+class Prompts(NamedTuple):
+  """Right-padded prompts; `length` alone tells which tokens are real."""
+  tokens: Array  # i32[B, P]
+  length: Array  # i32[B], 1 <= length <= P
+  id: Array  # i32[B], names the prompt's random stream
+
+
+class Rollout(NamedTuple):
+  """A group of responses to each prompt, as the behaviour policy made them."""
+  prompts: Prompts
+  tokens: Array  # i32[N, R], 0 after the end
+  mask: Array  # bool[N, R], true on the response, its EOS included
+  logp: Array  # f32[N, R], of the behaviour policy at its temperature
+
+
+class Experience(NamedTuple):
+  """What an update is made from: a rollout and what was learned about it."""
+  rollout: Rollout
+  reward: Array  # f32[N]
+  advantage: Array  # f32[N, R]
+  old_logp: Array  # f32[N, R], of the policy before this rollout's updates
+  ref_logp: Array  # f32[N, R], of the reference; 0 where none is used
+  weight: Array  # f32[N], 0 drops a response (DAPO's dynamic sampling)
+
+
+class Cache(NamedTuple):
+  """What responses attend to besides themselves: their prompt, their past.
+
+  The prompt's part is shared by its group; the past has a row a response and
+  holds `filled` tokens. Keys are head size first, see kernels/attention.py.
+  """
+  prompt_k: Array  # [L, B, K, h, P]
+  prompt_v: Array  # [L, B, K, P, h]
+  prompt_length: Array  # i32[B]
+  k: Array  # [L, N, K, h, S]
+  v: Array  # [L, N, K, S, h]
+  filled: Array  # i32[]
+
+
+class LMBatch(NamedTuple):
+  """Packed sequences for next-token training."""
+  tokens: Array  # i32[B, T]
+  segment: Array  # i32[B, T], 0 is padding, documents count from 1
+  position: Array  # i32[B, T], restarts with each document
+  weight: Array  # f32[B, T], of the loss on predicting this token
+
+
+class TrainState(NamedTuple):
+  """All that changes while training, and all that a checkpoint holds."""
+  step: Array  # i32[], optimizer steps of the stage's loop taken
+  params: Params
+  opt_state: Any
+  ref: Params | None  # the reference policy of an RL stage
+  skipped: Array  # i32[], consecutive updates skipped as non-finite

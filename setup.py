@@ -1,0 +1,53 @@
+"""pip install -e . ; extras: tpu, cuda (CUDA 13, driver >= 580), test."""
+
+import pathlib
+
+import setuptools
+
+# No upper bounds: none of these is known to break us. TensorFlow carries no
+# accelerator here, it reads data for seqio and writes TensorBoard's files.
+CORE = [
+    'absl-py',
+    'etils',
+    'flax',
+    'jax>=0.7',  # AxisType meshes, keystr(simple=True)
+    'ml-collections>=1.0',
+    'numpy',
+    'optax>=0.2.5',
+    'orbax-checkpoint>=0.11',
+]
+DATA = [
+    'clu',
+    'gin-config',
+    'importlib_resources',  # tensorflow-datasets imports it undeclared
+    'math-verify',
+    'reasoning-gym',
+    'sentencepiece',
+    'seqio',
+    'tensorflow',
+    'tensorflow-datasets',
+    'tokenizers',
+]
+
+readme = pathlib.Path(__file__).parent / 'README.md'
+
+setuptools.setup(
+    name='r1jax',
+    version='0.1.0',
+    description='The DeepSeek-R1 recipe in JAX: GRPO from base to reasoner.',
+    long_description=readme.read_text('utf-8') if readme.exists() else '',
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.11',
+    packages=setuptools.find_packages(include=['r1jax', 'r1jax.*']),
+    package_data={
+        'r1jax.data': ['assets/*', 'assets/**/*'],
+        'r1jax.models': ['assets/*', 'assets/**/*'],
+    },
+    install_requires=CORE + DATA,
+    extras_require={
+        'tpu': ['jax[tpu]'],
+        'cuda': ['jax[cuda13]'],  # jax[cuda12] for older drivers, by hand
+        'test': ['pytest', 'nbclient', 'nbformat', 'ipykernel'],
+    },
+)

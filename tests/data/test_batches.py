@@ -1,0 +1,157 @@
+"""Tests of batches: laws of order, and packing against a plain loop."""
+
+import time
+
+import numpy as np
+import pytest
+
+from r1jax.data import batches
+
+
+GOLDEN = [[0, 2, 1], [5, 4, 3], [5, 3, 2], [4, 1, 0]]
+
+
+def _set(size):
+  tokens = [np.arange(1, 2 + i % 3) for i in range(size)]
+  records = [{'prompt': str(i)} for i in range(size)]
+  return batches.prompt_set(tokens, records, prompt_tokens=4, pad_id=2)
+
+
+def _ids(prompts, steps, batch, seed=0):
+  return [batches.prompt_batch(prompts, s, batch, seed).id.tolist()
+          for s in steps]
+
+
+def test_prompts_are_right_padded_and_lengths_tell():
+  found = _set(3)
+  np.testing.assert_array_equal(
+      found.tokens, [[1, 2, 2, 2], [1, 2, 2, 2], [1, 2, 3, 2]])
+  np.testing.assert_array_equal(found.length, [1, 2, 3])
+  assert found.tokens.dtype == found.length.dtype == np.int32
+
+
+def test_a_batch_belongs_together():
+  prompts = _set(7)
+  batch = batches.prompt_batch(prompts, 5, 3, seed=1)
+  np.testing.assert_array_equal(batch.tokens, prompts.tokens[batch.id])
+  np.testing.assert_array_equal(batch.length, prompts.length[batch.id])
+  assert [r['prompt'] for r in batch.records] == [str(i) for i in batch.id]
+
+
+def test_order_is_a_function_of_seed_and_step_for_ever():
+  # Never update these: a changed order breaks the resumption of every run.
+  assert _ids(_set(6), range(4), 3) == GOLDEN
+  assert _ids(_set(6), [3, 0], 3) == [GOLDEN[3], GOLDEN[0]]
+  assert _ids(_set(6), range(4), 3, seed=1) != GOLDEN
+
+
+def test_no_prompt_comes_twice_in_an_epoch_and_all_come_in_time():
+  prompts = _set(10)
+  for epoch in range(3):
+    ids = sum(_ids(prompts, range(3 * epoch, 3 * epoch + 3), 3), [])
+    assert len(set(ids)) == 9
+  assert set(sum(_ids(prompts, range(30), 3), [])) == set(range(10))
+  first, second = _ids(prompts, [0, 3], 3)
+  assert first != second
+
+
+def test_more_prompts_than_the_set_holds_are_refused():
+  with pytest.raises(ValueError, match='config.rl.prompts.*5.*received 6'):
+    batches.prompt_batch(_set(5), 0, 6, seed=0)
+
+
+def test_hosts_tile_the_batch():
+  rows = [np.arange(12)[batches.process_rows(12, i, 3)] for i in range(3)]
+  np.testing.assert_array_equal(np.concatenate(rows), np.arange(12))
+  assert {len(r) for r in rows} == {4}
+  with pytest.raises(ValueError, match='3 hosts.*10 rows'):
+    batches.process_rows(10, 0, 3)
+
+
+def _documents(count, longest, seed=0):
+  rng = np.random.default_rng(seed)
+  sizes = rng.integers(1, longest + 1, count)
+  return [rng.integers(0, 9, size) for size in sizes]
+
+
+def _segments(rows):
+  """Reads documents back from rows, checking every rule of the layout."""
+  found = []
+  for tokens, segment, position, weight in zip(*rows):
+    filled = int((segment > 0).sum())
+    assert not segment[filled:].any() and not weight[filled:].any()
+    assert (np.diff(segment[:filled]) >= 0).all()
+    assert sorted(set(segment[:filled])) == list(range(1, segment.max() + 1))
+    for s in range(1, segment.max() + 1):
+      here = segment == s
+      assert position[here].tolist() == list(range(here.sum()))
+      assert weight[here].tolist() == [0.] + [1.] * (here.sum() - 1)
+      found.append(tuple(tokens[here].tolist()))
+  return found
+
+
+def test_every_document_lies_whole_in_one_row_once_an_epoch():
+  documents = _documents(200, longest=16)
+  packed = batches.packed(documents, seq_len=16)
+  rows = packed.counts['rows']
+  found = _segments(packed.batch(0, rows, seed=0))
+  assert sorted(found) == sorted(tuple(d.tolist()) for d in documents)
+  assert packed.counts['padding'] == rows * 16 - sum(map(len, documents))
+  assert packed.counts['split'] == packed.counts['dropped'] == 0
+  # What any-fit packing guarantees: one row at most is half empty.
+  filled = np.add.reduceat(packed.length, packed.first[:-1])
+  assert (filled <= 8).sum() <= 1
+
+
+def test_a_row_by_hand():
+  rows = batches.packed([np.array([7, 0, 1])], seq_len=5).batch(0, 1, seed=0)
+  assert rows.tokens.tolist() == [[7, 0, 1, 0, 0]]
+  assert rows.segment.tolist() == [[1, 1, 1, 0, 0]]
+  assert rows.position.tolist() == [[0, 1, 2, 0, 0]]
+  assert rows.weight.tolist() == [[0, 1, 1, 0, 0]]  # the token 0 counts
+  assert [x.dtype for x in rows] == [np.int32] * 3 + [np.float32]
+
+
+def test_best_fit_takes_the_tightest_row():
+  rows, columns = batches._best_fit([6, 8, 2, 4, 2], seq_len=10)
+  # 2 goes to row 1, which has 2 left, not to row 0, which has 4.
+  assert rows.tolist() == [0, 1, 1, 0, 2]
+  assert columns.tolist() == [0, 0, 8, 6, 0]
+
+
+def test_long_documents_are_split_or_dropped_and_counted():
+  documents = [np.arange(10), np.arange(3), np.arange(0)]
+  split = batches.packed(documents, seq_len=4)
+  assert split.counts['split'] == 1 and split.counts['dropped'] == 1
+  found = _segments(split.batch(0, split.counts['rows'], seed=0))
+  assert sorted(found) == [(0, 1, 2), (0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
+  drop = batches.packed(documents, seq_len=4, long='drop')
+  assert drop.counts['split'] == 0 and drop.counts['dropped'] == 2
+  assert _segments(drop.batch(0, 1, seed=0)) == [(0, 1, 2)]
+  with pytest.raises(ValueError, match="'split' or 'drop'"):
+    batches.packed(documents, seq_len=4, long='cut')
+  with pytest.raises(ValueError, match='no document of 1 to 2 tokens'):
+    batches.packed(documents, seq_len=2, long='drop')
+
+
+def test_rows_are_a_function_of_seed_and_step():
+  packed = batches.packed(_documents(60, longest=8), seq_len=8)
+  again = batches.packed(_documents(60, longest=8), seq_len=8)
+  for step in (0, 5, 11):
+    for a, b in zip(packed.batch(step, 4, 3), again.batch(step, 4, 3)):
+      np.testing.assert_array_equal(a, b)
+  a, b = packed.batch(0, 4, 3), packed.batch(0, 4, 4)
+  assert (a.tokens != b.tokens).any()
+
+
+def test_more_rows_than_a_corpus_fills_are_refused():
+  packed = batches.packed([np.arange(3)], seq_len=4)
+  with pytest.raises(ValueError, match='config.lm.batch.*1 rows.*received 2'):
+    packed.batch(0, 2, seed=0)
+
+
+def test_packing_is_fast():
+  documents = _documents(50_000, longest=400)
+  start = time.perf_counter()
+  batches.packed(documents, seq_len=1024)
+  assert time.perf_counter() - start < 5

@@ -1,0 +1,174 @@
+"""Tests of the sources: files, reasoning_gym, the overlap of two sets."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from r1jax.data import gym
+from r1jax.data import mini
+from r1jax.data import sources
+
+_DATA = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
+_SUITE = {'aime': 30, 'amc': 83, 'math': 500, 'minerva': 272,
+          'olympiad_bench': 675}
+
+
+def _real(name):
+  path = _DATA / name
+  if not path.exists():
+    pytest.skip(f'the real file {name} is not on this machine')
+  return str(path)
+
+
+def _jsonl(path, **options):
+  split = options.pop('split', 'train')
+  return sources.jsonl(str(path), split, 0, None, **options)
+
+
+def _write(path, *rows):
+  path.write_text('\n'.join(map(json.dumps, rows)))
+  return path
+
+
+@pytest.mark.parametrize('answer, expected', [
+    ('She sold 48/2 = <<48/2=24>>24.\n#### 72', '72'),
+    ('so it is\n#### 10,000', '10000'),
+    ('#### -5 ', '-5'),
+    (142.0, '142'), (2.5, '2.5'), (7, '7'),
+    ('9.6\n', '9.6'),
+    ('\\frac{\\pi}{2}', '\\frac{\\pi}{2}'),
+])
+def test_reference_answers_are_reduced(answer, expected):
+  assert sources.reduced(answer) == expected
+
+
+def test_several_right_answers():
+  found = sources.record('Q', ['0.01\n', '0.02\n'], 'minerva', 'math')
+  assert (found['answer'], found['alternatives']) == ('0.01', ['0.02'])
+  assert 'alternatives' not in sources.record('Q', ['2'], 'minerva', 'math')
+
+
+def test_jsonl_finds_its_fields(tmp_path):
+  path = _write(tmp_path / 'sums.jsonl', {'question': '1+1?', 'answer': 2},
+                {'problem': '1+2?', 'answer': '#### 3'})
+  assert _jsonl(path) == [
+      dict(prompt='1+1?', answer='2', task='sums', verifier='math'),
+      dict(prompt='1+2?', answer='3', task='sums', verifier='math')]
+  path = _write(tmp_path / 'own.jsonl', {'q': '1+1?', 'a': 'two'})
+  assert _jsonl(path, prompt='q', answer='a', task='t', verifier='exact') == [
+      dict(prompt='1+1?', answer='two', task='t', verifier='exact')]
+  assert sources.jsonl_texts(str(path), 'train', 0, None, text='a') == ['two']
+
+
+def test_jsonl_splits(tmp_path):
+  for split in ('train', 'test'):
+    _write(tmp_path / f'{split}.jsonl', {'question': split, 'answer': 1})
+  found = _jsonl(tmp_path / '{split}.jsonl', split='test')
+  assert [r['prompt'] for r in found] == ['test']
+  assert found[0]['task'] == tmp_path.name
+  with pytest.raises(ValueError, match="config.data.split.*received 'heldout'"):
+    _jsonl(tmp_path / 'test.jsonl', split='heldout')
+
+
+def test_jsonl_refusals(tmp_path):
+  with pytest.raises(ValueError, match='config.data.task: no such file'):
+    _jsonl(tmp_path / 'absent.jsonl')
+  path = _write(
+      tmp_path / 'a.jsonl', {'question': '1+1?', 'answer': 2}, {'q': 1})
+  with pytest.raises(ValueError, match=r"options.prompt: .*a.jsonl:2 has no"):
+    _jsonl(path)
+  with pytest.raises(ValueError, match=r"options.answer: .*a.jsonl:1 has no"):
+    _jsonl(path, answer='solution')
+  path.write_text('{"question": "1+1?", "answer": 2}\n{"question": ')
+  with pytest.raises(ValueError, match='a.jsonl:2: not a JSON object'):
+    _jsonl(path)
+
+
+def test_gsm8k():
+  path = _real('gsm8k/train.jsonl').replace('train', '{split}')
+  train, test = _jsonl(path), _jsonl(path, split='test')
+  assert (len(train), len(test)) == (7473, 1319)
+  assert [r['answer'] for r in train[:3]] == ['72', '10', '5']
+  assert {r['task'] for r in train} == {'gsm8k'}
+  assert all(r['answer'].lstrip('-').isdigit() for r in train + test)
+  assert not sources.overlap(train, test)
+  # A published "train" file held 8,792 problems: both splits.
+  assert len(sources.overlap(train + test, test)) == 1319
+
+
+@pytest.mark.parametrize('name', _SUITE)
+def test_evaluation_suite(name):
+  found = _jsonl(_real(f'evaluation_suite/{name}.jsonl'))
+  assert len(found) == _SUITE[name]
+  for record in found:
+    assert record['task'] == name and record['prompt']
+    for answer in [record['answer'], *record.get('alternatives', ())]:
+      assert isinstance(answer, str)
+      assert answer and answer == answer.strip()
+      assert name != 'amc' or answer.lstrip('-').isdigit()  # from 142.0
+
+
+def test_overlap_sees_through_case_and_spaces():
+  def records(*prompts):
+    return [{'prompt': p} for p in prompts]
+  train = records('What is 3 + 4?', 'Who am I?')
+  test = records('what is  3 + 4?\n', 'What is 3 - 4?', 'Who am I? ')
+  assert sources.overlap(train, test) == ['what is  3 + 4?\n', 'Who am I? ']
+
+
+def test_gym_splits_never_meet():
+  settings = dict(min_terms=2, max_terms=2, min_digits=1, max_digits=1)
+  train = gym.entries('chain_sum', 'train', 3, 40, settings)
+  again = gym.entries('chain_sum', 'train', 4, 40, settings)
+  heldout = gym.entries('chain_sum', 'heldout', 3, 10, settings)
+  prompts = [{e['question'] for e in part} for part in (train, again, heldout)]
+  assert [len(p) for p in prompts] == [40, 40, 10]
+  assert prompts[0] != prompts[1]
+  assert not (prompts[0] | prompts[1]) & prompts[2]
+  assert all(mini.held_out(p) for p in prompts[2])
+
+
+@pytest.mark.parametrize('name', ['word_ladder', 'isomorphic_strings'])
+def test_gym_does_not_depend_on_the_hash_seed(monkeypatch, name):
+  made = []
+  for seed in '12':
+    monkeypatch.setenv('PYTHONHASHSEED', seed)
+    made.append(gym.entries(name, 'train', 0, 4, {}))
+  assert made[0] == made[1]
+
+
+def test_gym_records():
+  found, = sources.reasoning_gym('rubiks_cube', 'train', 0, 1)
+  assert found['answer'] == ''  # its scorer needs none
+  assert found['verifier'] == 'reasoning_gym' and found['task'] == 'rubiks_cube'
+  assert found['prompt'] == found['entry']['question']
+
+
+@pytest.mark.parametrize('name, split, size, config, message', [
+    ('chainsum', 'train', 1, {}, "config.data.task.*did you mean 'chain_sum'"),
+    ('chain_sum', 'test', 1, {}, 'config.data.split'),
+    ('chain_sum', 'train', 1, dict(terms=2), 'config.data.options: .*terms'),
+    ('chain_sum', 'train', 1, dict(min_terms=0), 'config.data.options: '),
+    ('chain_sum', 'heldout', 500,
+     dict(min_terms=2, max_terms=2, min_digits=1, max_digits=1),
+     'options.size: .*distinct .*heldout'),
+])
+def test_gym_refusals(name, split, size, config, message):
+  with pytest.raises(ValueError, match=message):
+    gym.entries(name, split, 0, size, config)
+
+
+def test_a_source_that_generates_needs_a_number():
+  with pytest.raises(ValueError, match='config.data.options.size'):
+    sources.reasoning_gym('chain_sum', 'train', 0, None)
+
+
+def test_all_but_the_tasks_work_without_tensorflow_and_jax():
+  code = ('import sys; from r1jax.data import batches, gym, mini, sources, '
+          'templates, vocab; sys.exit(bool({"tensorflow", "seqio", "jax"} & '
+          'set(sys.modules)))')
+  assert subprocess.run([sys.executable, '-c', code], check=False,
+                        cwd=pathlib.Path(__file__).parents[2]).returncode == 0

@@ -1,0 +1,251 @@
+"""Tests of the seqio tasks: what a source becomes as arrays of tokens."""
+
+import json
+
+import gin
+import numpy as np
+import pytest
+import seqio
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from r1jax.data import mini
+from r1jax.data import tasks
+from r1jax.data import templates
+from r1jax.data import vocab
+
+import small_vocabs
+
+_QUESTIONS = [f'What is {n} * 34?' + ' Think.' * (n % 5) for n in range(12)]
+
+
+@pytest.fixture(params=vocab.KINDS)
+def vocabulary(request):
+  return vocab.load(request.param,
+                    request.getfixturevalue(f'{request.param}_path'))
+
+
+@pytest.fixture
+def small(sentencepiece_path):
+  return vocab.load('sentencepiece', sentencepiece_path)
+
+
+@pytest.fixture
+def questions(tmp_path):
+  """A task of twelve problems, also readable as documents."""
+  path = tmp_path / 'questions.jsonl'
+  rows = [dict(question=q, answer=i, text=q) for i, q in enumerate(_QUESTIONS)]
+  path.write_text('\n'.join(map(json.dumps, rows)))
+  return f'jsonl:{path}'
+
+
+@pytest.fixture(autouse=True)
+def no_bindings():
+  yield
+  gin.clear_config()
+
+
+@pytest.mark.parametrize('text', [
+    'Natalia sold 48 clips.', '<think> 48 + 24 = 72 </think>\n ', '',
+    'naïve 北京 ∑', 'User:  two  spaces\n\nAssistant:'])
+def test_seqio_has_the_same_ids(vocabulary, text):
+  other = tasks.seqio_vocabulary(vocabulary)
+  ids = vocabulary.encode(text)
+  assert list(other.encode(text)) == ids
+  assert other.encode_tf(tf.constant(text)).numpy().tolist() == ids
+  assert other.decode(ids) == text
+  assert other.vocab_size == vocabulary.size
+  assert other.eos_id == vocabulary.eos_id
+  if ids:
+    assert other.decode_tf(tf.constant(ids)).numpy().decode() == text
+    both = other.decode_tf(tf.constant([ids, ids])).numpy()
+    assert [b.decode() for b in both] == [text, text]
+
+
+def test_seqios_own_class_serves_where_it_fits(sentencepiece_path):
+  plain = vocab.load('sentencepiece', sentencepiece_path)
+  assert isinstance(
+      tasks.seqio_vocabulary(plain), seqio.SentencePieceVocabulary)
+  other_end = vocab.load('sentencepiece', sentencepiece_path, small_vocabs.END)
+  assert tasks.seqio_vocabulary(other_end).eos_id == other_end.eos_id
+
+
+@pytest.mark.parametrize('template', templates.TEMPLATES)
+def test_prompts(vocabulary, questions, template):
+  prompts, counts = tasks.prompt_set(
+      questions, vocabulary, 512, template=template)
+  assert counts == {'prompts': 12, 'too_long': 0}
+  assert [r['prompt'] for r in prompts.records] == _QUESTIONS
+  assert [r['answer'] for r in prompts.records] == [str(i) for i in range(12)]
+  for tokens, length, question in zip(*prompts[:2], _QUESTIONS):
+    expected = vocabulary.encode(templates.apply(template, question))
+    assert tokens[:length].tolist() == expected
+    assert (tokens[length:] == vocabulary.pad_id).all()
+  assert prompts.tokens.shape == (12, 512)
+
+
+def test_tasks_and_mixtures_are_in_seqios_registries(small, questions):
+  tasks.prompt_set(questions, small, 512)
+  task, = seqio.MixtureRegistry.get('r1jax_inputs_train').tasks
+  assert seqio.TaskRegistry.get(task.name) is task
+  dataset = task.get_dataset({'inputs': 512}, split='train', shuffle=False)
+  assert len(list(dataset)) == 12
+
+
+def test_long_prompts_are_left_out_and_counted(small, questions):
+  length = [len(small.encode(q)) for q in _QUESTIONS]
+  limit = sorted(length)[6]
+  fitting = [q for q, n in zip(_QUESTIONS, length) if n <= limit]
+  prompts, counts = tasks.prompt_set(questions, small, limit, template='plain')
+  assert [r['prompt'] for r in prompts.records] == fitting
+  assert counts == {'prompts': len(fitting), 'too_long': 12 - len(fitting)}
+  assert max(prompts.length) == limit
+  few, counts = tasks.prompt_set(
+      questions, small, limit, template='plain', num_prompts=2)
+  assert [r['prompt'] for r in few.records] == fitting[:2]
+  with pytest.raises(ValueError, match='config.rl.prompt_tokens: all 12'):
+    tasks.prompt_set(questions, small, 2)
+
+
+def test_gin_reaches_the_tasks(small, questions):
+  length = [len(small.encode(q)) for q in _QUESTIONS]
+  gin.parse_config([
+      f'tasks.mark_long.max_tokens = {min(length)}',
+      'seqio.SentencePieceVocabulary.extra_ids = 7'])
+  _, counts = tasks.prompt_set(questions, small, 512, template='plain')
+  assert counts['prompts'] == length.count(min(length)) < 12
+  assert tasks.seqio_vocabulary(small).extra_ids == 7
+
+
+def test_documents_end_and_are_whole(vocabulary, questions):
+  found = tasks.documents(questions, vocabulary)
+  assert vocabulary.pad_id == vocabulary.eos_id
+  assert [d.tolist() for d in found] == [
+      [*vocabulary.encode(q), vocabulary.eos_id] for q in _QUESTIONS]
+  assert {d.dtype for d in found} == {np.dtype(np.int32)}
+  assert len(tasks.documents(questions, vocabulary, num_documents=3)) == 3
+
+
+def test_a_beginning_token_begins_prompts_and_documents(tmp_path, questions):
+  path = small_vocabs.save(tmp_path, small_vocabs.tokenizer(begin=True))
+  llama = vocab.load('huggingface', path, small_vocabs.END)
+  prompts, _ = tasks.prompt_set(questions, llama, 512, template='plain')
+  assert prompts.tokens[0, :prompts.length[0]].tolist() == [
+      llama.bos_id, *llama.encode(_QUESTIONS[0])]
+  assert tasks.documents(questions, llama)[0].tolist() == [
+      llama.bos_id, *llama.encode(_QUESTIONS[0]), llama.eos_id]
+
+
+def test_a_mixture_draws_by_rate_the_same_everywhere(small, tmp_path):
+  def drawn(many, few, **options):
+    parts = []
+    for name, folder, rate in (('many', many, 3.), ('few', few, 1.)):
+      path = tmp_path / folder / f'{name}.jsonl'
+      path.parent.mkdir(exist_ok=True)
+      path.write_text('\n'.join(json.dumps(
+          {'question': f'{name} {i}', 'answer': i}) for i in range(300)))
+      parts.append((f'jsonl:{path}', rate))
+    found, _ = tasks.prompt_set(parts, small, 64, template='plain', **options)
+    return [r['prompt'] for r in found.records]
+
+  found = drawn('a', 'b')
+  assert found == drawn('b', 'a')  # wherever the files lie
+  assert found != drawn('a', 'b', seed=1)
+  assert len(set(found)) == len(found)  # none twice
+  assert sum('many' in p for p in found) == 300  # up to the first that ends
+  assert 60 < sum('few' in p for p in found) < 140  # expected: 100
+  assert drawn('a', 'b', num_prompts=50) == found[:50]
+
+
+def test_options_of_a_mixture_belong_to_its_tasks(small, questions):
+  task = [(questions, 1.)]
+  prompts, _ = tasks.prompt_set(
+      task, small, 512, options={questions: {'verifier': 'exact'}})
+  assert prompts.records[0]['verifier'] == 'exact'
+  with pytest.raises(ValueError, match='config.data.options'):
+    tasks.prompt_set(task, small, 512, options={'verifier': 'exact'})
+
+
+def test_the_mini_world(small):
+  def prompts(split):
+    return tasks.prompt_set('mini_reasoning', small, 512, split=split,
+                            template='mini', num_prompts=30)[0]
+  train, heldout = prompts('train'), prompts('heldout')
+  assert {r['task'] for r in train.records} == set(mini.TASKS)
+  assert all(r['entry']['question'] == r['prompt'] for r in train.records)
+  assert not ({r['prompt'] for r in train.records} &
+              {r['prompt'] for r in heldout.records})
+  np.testing.assert_array_equal(train.tokens, prompts('train').tokens)
+  documents = tasks.documents('mini_corpus', small, num_documents=20)
+  assert len(documents) == 20 and documents[0][-1] == small.eos_id
+
+
+def test_reasoning_gym(small):
+  prompts, counts = tasks.prompt_set(
+      'reasoning_gym:chain_sum', small, 512, seed=2,
+      options=dict(size=5, min_terms=2, max_terms=3))
+  assert counts['prompts'] == 5
+  entry = prompts.records[0]['entry']
+  assert entry['metadata']['difficulty']['num_terms'] == (2, 3)  # a tuple
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+  """A tiny data set as TFDS prepares one."""
+  folder = str(tmp_path_factory.mktemp('tfds'))
+
+  def split(name, size):
+    return tf.data.Dataset.from_tensor_slices({
+        'question': [f'{name}: {i} + 1?' for i in range(size)],
+        'answer': [f'so\n#### {i + 1}' for i in range(size)]})
+
+  tfds.dataset_builders.store_as_tfds_dataset(
+      name='sums', version='1.0.0', data_dir=folder,
+      features=tfds.features.FeaturesDict(
+          {'question': tfds.features.Text(), 'answer': tfds.features.Text()}),
+      split_datasets={'train': split('train', 9), 'test': split('test', 3)})
+  return folder
+
+
+@pytest.mark.parametrize('name', ['tfds:sums', 'tfds:sums:1.0.0'])
+def test_tfds(small, prepared, name):
+  def read(split):
+    prompts, _ = tasks.prompt_set(
+        name, small, 64, split=split, template='plain',
+        options={'data_dir': prepared})
+    return prompts
+  train = read('train')
+  assert sorted(r['prompt'] for r in train.records) == [
+      f'train: {i} + 1?' for i in range(9)]
+  for tokens, length, record in zip(*train):
+    assert tokens[:length].tolist() == small.encode(record['prompt'])
+    assert record['answer'] == str(int(record['prompt'][7]) + 1)
+    assert (record['task'], record['verifier']) == ('sums', 'math')
+  np.testing.assert_array_equal(train.tokens, read('train').tokens)
+  assert len(read('test').records) == 3
+  assert read('train[:4]').records == train.records[:4]
+
+
+@pytest.mark.parametrize('task, options, split, message', [
+    ('jsonlines:x', {}, 'train', "data.task.*did you mean 'jsonl'"),
+    ('mini_reasoning', dict(sizes=3), 'train', "options.*did you mean 'size'"),
+    ('tfds:gsm8k', {}, 'train', 'data_dir: no prepared .*tfds build gsm8k'),
+    ('tfds:no_such_set', {}, 'train', 'data_dir: no prepared'),
+    ('tfds:sums', {}, 'trian', "data.split: .*did you mean 'train'"),
+    ('tfds:sums', dict(answer='result'), 'train', 'data.options.answer'),
+    ('tfds:sums', dict(question='a'), 'train', 'data.options: '),
+])
+def test_refusals_name_the_field(
+    small, prepared, task, options, split, message):
+  if task.startswith('tfds'):
+    options = {'data_dir': prepared, **options}
+  with pytest.raises(ValueError, match=message):
+    tasks.prompt_set(task, small, 64, split=split, options=options)
+
+
+def test_an_unknown_template_and_an_empty_file_are_refused(small, tmp_path):
+  (path := tmp_path / 'empty.jsonl').touch()
+  with pytest.raises(ValueError, match='config.data.template'):
+    tasks.prompt_set(f'jsonl:{path}', small, 64, template='r1')
+  with pytest.raises(ValueError, match='config.data.task: .* is empty'):
+    tasks.prompt_set(f'jsonl:{path}', small, 64)

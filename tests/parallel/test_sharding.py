@@ -1,0 +1,94 @@
+"""Logical axes become shardings, and what does not divide is refused."""
+
+import jax
+from jax.sharding import PartitionSpec as P
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax import config as config_lib
+from r1jax.parallel import mesh as mesh_lib
+from r1jax.parallel import sharding
+
+RULES = (('batch', ('data', 'fsdp')), ('embed', 'fsdp'), ('mlp', 'tensor'),
+         ('heads', 'tensor'), ('norm', None), ('lost', 'tensr'))
+
+
+@pytest.fixture(name='mesh', scope='module')
+def _mesh():
+  return mesh_lib.make(dict(data=2, fsdp=2, tensor=2))
+
+
+def test_spec(mesh):
+  assert sharding.spec(('embed', 'mlp'), RULES, mesh) == P('fsdp', 'tensor')
+  assert sharding.spec(('batch', None, 'norm'), RULES, mesh) == P(
+      ('data', 'fsdp'), None, None)
+  assert sharding.spec((), RULES, mesh) == P()
+
+
+def test_axes_of_size_one_drop_out():
+  mesh = mesh_lib.make(dict(fsdp=-1))
+  assert sharding.spec(('batch', 'mlp'), RULES, mesh) == P('fsdp', None)
+
+
+@pytest.mark.parametrize('axes, message', [
+    (('embd',), "no rule for the axis 'embd'; did you mean embed?"),
+    (('lost',), "'lost' → 'tensr' is no mesh axis; did you mean tensor?"),
+    (('mlp', 'heads'), r"split over \['tensor'\] twice"),
+])
+def test_spec_refuses(mesh, axes, message):
+  with pytest.raises(config_lib.ConfigError, match=message):
+    sharding.spec(axes, RULES, mesh)
+
+
+def test_shardings_follow_a_tree_and_split_its_arrays(mesh):
+  params = {'w': jnp.arange(32.).reshape(4, 8), 'scale': jnp.ones(4),
+            'count': jnp.zeros(())}
+  axes = {'w': ('embed', 'mlp'), 'scale': ('norm',), 'count': ()}
+  where = sharding.shardings(axes, params, mesh, RULES)
+  placed = jax.device_put(params, where)
+  assert placed['w'].addressable_shards[0].data.shape == (2, 4)
+  assert placed['scale'].sharding.is_fully_replicated
+  struct = sharding.abstract(params, where)['w']
+  assert struct.shape == (4, 8) and struct.sharding == where['w']
+
+
+def test_a_dimension_that_does_not_divide_names_the_field(mesh):
+  params = {'layer': {'w': jnp.ones((4, 7))}}
+  with pytest.raises(config_lib.ConfigError) as caught:
+    sharding.shardings(
+        {'layer': {'w': ('embed', 'mlp')}}, params, mesh, RULES)
+  message = str(caught.value)
+  assert message.startswith('config.mesh.tensor') and 'layer/w' in message
+  whole = mesh_lib.make({}, jax.devices()[:1])  # size 1 divides everything
+  sharding.shardings({'layer': {'w': ('embed', 'mlp')}}, params, whole, RULES)
+
+
+def test_constrain_inside_jit(mesh):
+  x_BD = jnp.ones((8, 4))
+  y_BD = jax.jit(lambda x: sharding.constrain(
+      x * 2, ('batch', 'embed'), mesh, (('batch', 'data'), ('embed', 'fsdp')))
+  )(x_BD)
+  assert y_BD.sharding.spec == P('data', 'fsdp')
+  np.testing.assert_array_equal(y_BD, np.full((8, 4), 2.))
+
+
+def test_reshard_moves_without_changing_a_bit(mesh):
+  tree = {'a': jax.random.normal(jax.random.key(0), (8, 8)),
+          'b': jnp.arange(8)}
+  train = sharding.shardings(
+      {'a': ('embed', 'mlp'), 'b': ('mlp',)}, tree, mesh, RULES)
+  sample = jax.tree.map(lambda _: sharding.replicated(mesh), tree)
+  there = sharding.reshard(jax.device_put(tree, train), sample)
+  assert there['a'].sharding.is_fully_replicated
+  back = sharding.reshard(there, train)
+  assert back['a'].sharding.is_equivalent_to(train['a'], 2)
+  jax.tree.map(np.testing.assert_array_equal, back, tree)
+
+
+def test_from_local_splits_the_rows(mesh):
+  rows = {'x': np.arange(16.).reshape(8, 2)}
+  placed = sharding.from_local(rows, mesh)['x']
+  assert placed.sharding == sharding.batch(mesh)
+  assert placed.addressable_shards[0].data.shape == (2, 2)
+  np.testing.assert_array_equal(placed, rows['x'])

@@ -1,0 +1,121 @@
+"""Answers: where they stand, and which are right without a verifier."""
+
+import random
+
+import pytest
+
+from r1jax.rewards import accuracy
+from r1jax.rewards import verifiers
+from r1jax.rewards import workers
+
+
+@pytest.mark.parametrize("text, tags, boxed", [
+    ("", None, None),
+    ("42", None, None),
+    ("<think>a</think><answer> 42 </answer>\n", "42", None),
+    ("<answer>42</answer> indeed", None, None),
+    ("<answer>41</answer><answer>42</answer>", None, None),
+    ("<think><answer>42</answer></think>", None, None),
+    ("<think><answer>41</answer></think><answer>42</answer>", None, None),
+    ("<answer>42", None, None),
+    ("</answer>42<answer>", None, None),
+    ("<answer> \n</answer>", None, None),
+    ("<answer>\ufffd</answer>", "\ufffd", None),
+    (r"so \boxed{41} no, \boxed{42}.", None, "42"),
+    (r"\boxed{\frac{1}{2}} and }", None, r"\frac{1}{2}"),
+    (r"\boxed{\{1, 2\}}", None, r"\{1, 2\}"),
+    (r"\boxed{\{1}", None, r"\{1"),
+    (r"\boxed{\frac{1}{2}", None, None),
+    (r"\boxed{}", None, None),
+    (r"\boxed{41}<answer>42</answer>", "42", "41"),
+])
+def test_extract(text, tags, boxed):
+  assert accuracy.extract(text, "tags") == tags
+  assert accuracy.extract(text, "boxed") == boxed
+  assert accuracy.extract(text, "any") == (boxed if tags is None else tags)
+
+
+def test_extract_is_fast_on_huge_text():
+  assert accuracy.extract("<answer>" + " " * 1_000_000, "any") is None
+  assert accuracy.extract("\\boxed{" * 100_000, "any") is None
+  assert accuracy.extract(
+      "<answer>7</answer>" + " " * 1_000_000, "tags") == "7"
+
+
+class _NoPool:
+  """Stands for a pool that must not be asked."""
+
+  def run(self, jobs):
+    assert not jobs
+    return []
+
+
+def _judge(verifier, reference, answer):
+  record = {"task": "t", "verifier": verifier, "answer": reference}
+  return accuracy.judge([record], [answer], _NoPool()).right[0]
+
+
+def test_plain_integers_need_no_worker():
+  assert _judge("math", "72", " 72") == 1.0
+  assert _judge("math", "1234", "1,234") == 1.0
+  assert _judge("math", "-7", "-7") == 1.0
+  assert _judge("math", "72", "73") == 0.0
+  assert _judge("math", "12", "129") == 0.0
+  assert _judge("math", "72", None) == 0.0
+
+
+def test_exact_needs_no_worker():
+  assert _judge("exact", "Monday", " monday\n") == 1.0
+  assert _judge("exact", "Monday", "Mon") == 0.0
+
+
+def test_plain_integers_are_judged_as_the_verifier_judges_them():
+  pytest.importorskip("math_verify")
+  verify = verifiers.load("math", "")
+  rng = random.Random(0)
+  texts = ["0", "-0", "7", "-7", "1,234", "1234", "12,345,678", "-1,234",
+           "999999999999999", "999999999999998"]
+  texts += [str(rng.randint(-10**rng.randint(1, 15), 10**14))
+            for _ in range(12)]
+  for reference in texts:
+    for answer in texts:
+      record = {"task": "t", "verifier": "math", "answer": reference}
+      assert accuracy._at_once(record, answer) == verify(answer, reference), (
+          reference, answer)
+
+
+@pytest.mark.parametrize("answer", [
+    "007", "-007", "1,23", "0,123", "7.0", "+7", "7 7", "\u0667", "1" * 16])
+def test_what_is_no_plain_integer_is_left_to_the_verifier(answer):
+  record = {"task": "t", "verifier": "math", "answer": "7"}
+  assert accuracy._at_once(record, answer) is None
+
+
+@pytest.mark.parametrize("record, message", [
+    ({"task": "t", "answer": "1"}, "must be one of"),
+    ({"task": "t", "answer": "1", "verifier": "maths"}, "'maths'"),
+    ({"task": "t", "verifier": "math"}, r"needs record\['answer'\]"),
+    ({"task": "t", "answer": "1", "verifier": "reasoning_gym"},
+     r"needs record\['entry'\]"),
+])
+def test_a_bad_record_is_refused(record, message):
+  with pytest.raises(ValueError, match=message):
+    accuracy.judge([record], [None], _NoPool())
+
+
+def test_equal_answers_are_verified_once_and_counted_each():
+
+  class Pool:
+    """Fails every job."""
+
+    def run(self, jobs):
+      assert len(jobs) == 2
+      return [workers.Outcome("timeouts", 0.0, "late")] * 2
+
+  record = {"task": "t", "verifier": "math", "answer": "1/2"}
+  judged = accuracy.judge([record] * 5, ["0.5", "1/3", "0.5", None, "0.5"],
+                          Pool())
+  assert judged.counters == {"verifier_errors": 0, "verifier_timeouts": 4,
+                             "verifier_refused": 0}
+  assert judged.right.tolist() == [0.0] * 5
+  assert judged.errors == ["t: late"] * 2

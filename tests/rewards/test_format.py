@@ -1,0 +1,42 @@
+"""The format reward accepts the paper's form and nothing else."""
+
+import pytest
+
+from r1jax.rewards import format as format_reward
+
+
+@pytest.mark.parametrize("text", [
+    "<think>1 + 1</think><answer>2</answer>",
+    "\n <think> 1 < 2\nand so on </think>\n\n<answer>\n2 </answer> \n",
+    "<think>caf\ufffd</think> <answer>\ufffd</answer>",
+    "<think>" + "so " * 100_000 + "</think><answer>2</answer>",
+])
+def test_the_form(text):
+  assert format_reward.score(text) == 1.0
+
+
+@pytest.mark.parametrize("text", [
+    "",
+    "2",
+    "<answer>2</answer>",
+    "<think>1 + 1</think>",
+    "<think>1 + 1</think><answer>2</answer> That is all.",
+    "Well. <think>1 + 1</think><answer>2</answer>",
+    "<think>1 + 1</think> so <answer>2</answer>",
+    "<think>a</think><think>b</think><answer>2</answer>",
+    "<think>a<think>b</think></think><answer>2</answer>",
+    "<think>a</think><answer>1</answer><answer>2</answer>",
+    "<think>a <answer>1</answer></think><answer>2</answer>",
+    "<think>a <answer>2</answer></think>",
+    "<answer>2</answer><think>a</think>",
+    "<think>a<answer>2</answer></think>",
+    "<think>a</think><answer>2",
+    "<think>a<answer>2</answer>",
+    "<think>a</think><answer>2</answer><think>",
+    "<think> \n</think><answer>2</answer>",
+    "<think>a</think><answer> </answer>",
+    "<think>a</think><answer></think>2</answer>",
+    "<Think>a</Think><answer>2</answer>",
+])
+def test_not_the_form(text):
+  assert format_reward.score(text) == 0.0

@@ -1,0 +1,134 @@
+"""The whole scorer: parts, weights, hostile answers, real data."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from r1jax import rewards
+
+_SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data"
+
+
+def _scorer(weights=None, **settings):
+  return rewards.Scorer(
+      weights or {"accuracy": 1.0, "format": 1.0},
+      **{"max_tokens": 100, "workers": 2, "timeout_seconds": 2.0,
+         "answer": "tags", **settings})
+
+
+def _record(answer, verifier="math", task="gsm8k", **more):
+  return {"prompt": "?", "answer": answer, "task": task, "verifier": verifier,
+          **more}
+
+
+def _response(answer, tokens=10, finished=True):
+  return rewards.Response(
+      f"<think>so</think> <answer>{answer}</answer>", tokens, finished)
+
+
+def test_the_total_is_the_weighted_sum_of_the_parts():
+  weights = {"accuracy": 0.7, "format": 0.2, "overlong": 0.5}
+  responses = [
+      _response("72"), _response("73", tokens=90), _response("72", 100, False),
+      rewards.Response("", 1, True), rewards.Response("<think>\ufffd", 100,
+                                                      False)]
+  with _scorer(weights) as scorer:
+    scores = scorer.score([_record("72")] * 5, responses)
+  assert set(scores.parts) == {"accuracy", "format", "overlong"}
+  np.testing.assert_array_equal(scores.parts["accuracy"], [1, 0, 1, 0, 0])
+  np.testing.assert_array_equal(scores.parts["format"], [1, 1, 1, 0, 0])
+  np.testing.assert_allclose(scores.parts["overlong"], [0, -.5, -1, 0, -1])
+  np.testing.assert_allclose(scores.total, [.9, -.05, .4, 0, -.5], rtol=1e-6)
+  assert {a.dtype for a in [scores.total, *scores.parts.values()]} == {
+      np.dtype(np.float32)}
+  assert scores.counters == {"verifier_errors": 0, "verifier_timeouts": 0,
+                             "verifier_refused": 0}
+
+
+def test_accuracy_and_format_are_computed_without_weight():
+  with _scorer({"repetition": 1.0}) as scorer:
+    scores = scorer.score([_record("72")], [_response("72")])
+  assert set(scores.parts) == {"accuracy", "format", "repetition"}
+  assert scores.parts["accuracy"][0] == scores.parts["format"][0] == 1.0
+  assert scores.total[0] == 0.0
+
+
+@pytest.mark.parametrize("weights, settings, message", [
+    ({"acuracy": 1.0}, {}, "weights.acuracy .*config.rewards.weights.accuracy"),
+    ({"length": 1.0}, {}, "config.rewards.weights.length"),
+    (None, {"workers": 0}, "config.rewards.workers must be at least 1"),
+    (None, {"timeout_seconds": 0}, "config.rewards.timeout_seconds"),
+    (None, {"answer": "tag"}, "config.rewards.answer"),
+    (None, {"overlong_cache_tokens": 101}, "overlong_cache_tokens"),
+])
+def test_impossible_settings_are_refused(weights, settings, message):
+  with pytest.raises(ValueError, match=message):
+    _scorer(weights, **settings)
+
+
+def test_records_and_responses_must_pair():
+  with _scorer() as scorer, pytest.raises(ValueError):
+    scorer.score([_record("1")], [])
+
+
+def test_hostile_answers_cost_themselves_only(tmp_path):
+  pytest.importorskip("math_verify")
+  pytest.importorskip("reasoning_gym")
+  sentinel = tmp_path / "sentinel"
+  attack = f"__import__('os').system('touch {sentinel}')"
+  countdown = _record("6", "reasoning_gym", "countdown", entry={
+      "answer": "1 + 5", "metadata": {"numbers": [1, 5], "target": 6}})
+  strings = _record("AB", "reasoning_gym", "string_insertion",
+                    entry={"answer": "AB", "metadata": {}})
+  half = _record(r"\frac{1}{2}")
+  cases = [
+      (half, "0.5", 1),
+      (half, attack, 0),
+      (half, f"$\\gcd({attack}, 2)$", 0),
+      (half, "{" * 400 + "1" + "}" * 400, 0),
+      (half, "9" * 100_000, 0),
+      (half, r"\frac{\frac{\frac{", 0),
+      (half, "\ufffd\ufffd", 0),
+      (half, r"\frac{3}{6}", 1),
+      (countdown, "5 + 1", 1),
+      (countdown, attack, 0),
+      (countdown, "9**9**9**9", 0),  # hangs the arithmetic
+      (countdown, "1 + 5", 1),
+      (countdown, "5 - 1", 0),
+      (strings, f"[{attack}]", 0),
+      (strings, "['A', 'B']", 0),  # a tenth of a mark is not right
+      (strings, "AB", 1),
+  ]
+  with _scorer() as scorer:
+    scores = scorer.score([record for record, _, _ in cases],
+                          [_response(answer) for _, answer, _ in cases])
+    errors = scorer.last_errors
+    again = scorer.score([half], [_response("1/2")])
+  assert not sentinel.exists()
+  assert scores.parts["accuracy"].tolist() == [right for _, _, right in cases]
+  assert scores.counters["verifier_refused"] == 5
+  assert scores.counters["verifier_timeouts"] == 2
+  assert len(errors) == 5
+  assert again.parts["accuracy"][0] == 1.0
+  assert not any(again.counters.values())
+
+
+def test_gsm8k_references_verify_against_themselves():
+  path = _SHARED / "gsm8k" / "test.jsonl"
+  if not path.exists():
+    pytest.skip(f"no GSM8K at {path}")
+  pytest.importorskip("math_verify")
+  with path.open(encoding="utf-8") as lines:
+    references = [json.loads(line)["answer"].split("####")[1].strip()
+                  for line, _ in zip(lines, range(200))]
+  records = [_record(reference) for reference in references] * 4
+  wrong = [str(int(r.replace(",", "")) + 1) for r in references]
+  answers = references + wrong
+  answers += [f"${answer}$" for answer in answers]  # these go to a worker
+  with _scorer() as scorer:
+    scores = scorer.score(records, [_response(answer) for answer in answers])
+  right = scores.parts["accuracy"].reshape(2, 2, 200)
+  assert (right[:, 0] == 1).all() and (right[:, 1] == 0).all()
+  assert not any(scores.counters.values()), scorer.last_errors

@@ -1,0 +1,145 @@
+"""Every refusal names the field, and a valid config passes."""
+
+import ml_collections
+import pytest
+
+from experiments import common
+from experiments import r1_zero
+from r1jax import config as config_lib
+
+
+def _config(**changes):
+  config = r1_zero.mini()
+  for field, value in changes.items():
+    *sections, leaf = field.split('__')
+    node = config
+    for section in sections:
+      node = node[section]
+    node[leaf] = value
+  return config
+
+
+def _refused(device_count=1, **changes):
+  with pytest.raises(config_lib.ConfigError) as caught:
+    config_lib.check(_config(**changes), device_count)
+  message = str(caught.value)
+  assert '\n' not in message
+  return message
+
+
+def test_the_shipped_configs_pass():
+  config_lib.check(r1_zero.get_config('mini'), 1)
+  config_lib.check(r1_zero.get_config('mini'), 8)
+  config_lib.check(r1_zero.get_config('paper'), 32)
+
+
+@pytest.mark.parametrize('changes, field', [
+    (dict(rl__group=1), 'config.rl.group'),
+    (dict(rl__temperature=0.0), 'config.rl.temperature'),
+    (dict(rl__kl='k1'), 'config.rl.kl'),
+    (dict(rl__prompts=15, rl__mini_batches=2), 'config.rl.prompts'),
+    (dict(rl__micro_batch=24), 'config.rl.micro_batch'),  # group is 16
+    (dict(rl__micro_batch=96), 'config.rl.micro_batch'),  # of 256 responses
+    (dict(rl__response_tokens=200), 'config.rl.response_tokens'),  # of 256
+    (dict(rl__overlong_cache_tokens=500), 'config.rl.overlong_cache_tokens'),
+    (dict(model__kv_heads=4), 'config.model.kv_heads'),
+    (dict(optim__lr=-1e-4), 'config.optim.lr'),
+    (dict(optim__lr=float('nan')), 'config.optim.lr'),
+    (dict(optim__b2=1.0), 'config.optim.b2'),
+    (dict(rewards__timeout_seconds=0.0), 'config.rewards.timeout_seconds'),
+])
+def test_an_impossible_value_names_its_field(changes, field):
+  assert _refused(**changes).startswith(field)
+
+
+@pytest.mark.parametrize('changes, field, choice', [
+    (dict(rl__advantage='grop'), 'config.rl.advantage', 'grpo'),
+    (dict(rl__std='populaton'), 'config.rl.std', 'population'),
+    (dict(rl__aggregate='token-mean'), 'config.rl.aggregate', 'token_mean'),
+    (dict(optim__schedule='cosin'), 'config.optim.schedule', 'cosine'),
+    (dict(model__remat='ful'), 'config.model.remat', 'full'),
+])
+def test_an_unknown_choice_names_the_nearest(changes, field, choice):
+  message = _refused(**changes)
+  assert message.startswith(field)
+  assert message.endswith(f'did you mean {choice}?')
+
+
+def test_a_truncated_sampler_is_refused_while_training():
+  for field, value in (('top_k', 50), ('top_p', 0.9)):
+    config = _config()
+    config.rl[field] = value
+    with pytest.raises(config_lib.ConfigError, match=f'config.rl.{field}'):
+      config_lib.check(config, 1)
+
+
+def test_k1_is_fine_in_the_reward():
+  config_lib.check(_config(rl__kl='k1', rl__kl_in='reward'), 1)
+
+
+def test_a_micro_batch_may_be_part_of_a_group():
+  config_lib.check(_config(rl__micro_batch=8), 1)
+
+
+@pytest.mark.parametrize('micro_batch, devices', [(64, 8), (8, 2)])
+def test_a_micro_batch_holds_a_prompt_for_every_shard(micro_batch, devices):
+  message = _refused(devices, rl__micro_batch=micro_batch)
+  assert message.startswith('config.rl.micro_batch')
+  assert f'data*fsdp = {devices}' in message
+
+
+def test_heads_divide_over_the_tensor_axis():
+  tensor = dict(data=1, fsdp=1, expert=1, tensor=4, context=1)
+  assert _refused(4, mesh=tensor).startswith('config.mesh.tensor')  # 6 heads
+  config_lib.check(_config(mesh=tensor | dict(tensor=2)), 2)
+
+
+def test_a_language_model_batch_divides_the_mesh():
+  config = common.base('lm', steps=1)
+  config.lm = dict(batch=12, length=128)
+  config_lib.check(config, 4)
+  with pytest.raises(config_lib.ConfigError, match='config.lm.batch.*= 8'):
+    config_lib.check(config, 8)
+
+
+def test_mesh_sizes():
+  sizes = config_lib.mesh_sizes
+  assert sizes(dict(data=2, fsdp=-1), 8) == dict(
+      data=2, fsdp=4, expert=1, tensor=1, context=1)
+  for mesh, field in [
+      (dict(data=3, fsdp=-1), 'config.mesh.data'),
+      (dict(data=2, tensor=2), 'config.mesh.data'),
+      (dict(data=-1, fsdp=-1), 'config.mesh.fsdp'),
+      (dict(tensor=0), 'config.mesh.tensor'),
+      (dict(tensr=2), 'config.mesh.tensr: no such axis; did you mean '
+       'config.mesh.tensor'),
+  ]:
+    with pytest.raises(config_lib.ConfigError) as caught:
+      sizes(mesh, 8)
+    assert str(caught.value).startswith(field)
+
+
+def test_sections_that_are_absent_are_not_checked():
+  config_lib.check(ml_collections.ConfigDict(dict(stage='bench')), 1)
+
+
+def test_what_a_resumed_run_may_change():
+  old = _config().to_dict()
+  def fields(**changes):
+    return config_lib.changed(old, _config(**changes).to_dict())
+
+  assert not fields()
+  assert not fields(log__rollouts_every_steps=5, checkpoint__keep=9)
+  assert not fields(steps=1000)
+  [field] = fields(steps=1)
+  assert field.startswith('config.steps')
+  [field] = fields(optim__lr=2e-4)
+  assert field == 'config.optim.lr (0.0001 there, 0.0002 here)'
+  schedule, steps = fields(optim__schedule='cosine', steps=1000)
+  assert schedule.startswith('config.optim.schedule')
+  assert steps.startswith('config.steps')
+
+
+def test_an_unknown_variant_names_the_nearest():
+  with pytest.raises(config_lib.ConfigError, match='did you mean :mini'):
+    r1_zero.get_config('mni')

@@ -1,0 +1,113 @@
+"""The command line from outside: one line on stderr, status 2, nothing run."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments import r1_zero
+from r1jax import config as config_lib
+from r1jax import main
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+MINI = '--config=experiments/r1_zero.py:mini'
+
+
+def _main(*args):
+  return subprocess.run(
+      [sys.executable, '-m', 'r1jax.main', *args], cwd=ROOT, text=True,
+      capture_output=True, check=False,
+      env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+
+
+@pytest.mark.parametrize('args, message', [
+    (['--config.rl.grop=3'],
+     'config.rl.grop: no such field; did you mean config.rl.group?'),
+    (['--config.rl.group=1'], 'config.rl.group: expected at least 2'),
+    (['--confg.rl.group=1'], "Unknown command line flag 'confg.rl.group'"),
+    (['--config.stage=rk'],
+     "config.stage: 'rk' is not a stage; did you mean rl?"),
+    (['stray'], "unexpected argument 'stray'"),
+])
+def test_a_wrong_command_is_one_line_and_status_2(args, message, tmp_path):
+  done = _main(MINI, f'--workdir={tmp_path}/run', *args)
+  assert done.returncode == 2
+  lines = done.stderr.splitlines()
+  assert len(lines) == 1, done.stderr
+  assert lines[0].startswith(f'error: {message}')
+  assert not (tmp_path / 'run').exists()
+
+
+PROGRAM = """
+import sys
+sys.path[:0] = ['.']
+from absl import app
+from r1jax import flags, main
+main.STAGES['rl'] = 'toy_stage'
+app.run(main.main, flags_parser=flags.parse)
+"""
+STAGE = """
+import sys
+sys.path[:0] = ['tests/training']
+import test_loop
+def build(config, mesh, workdir):
+  assert mesh.shape['fsdp'] == 8 and config.is_locked
+  return test_loop._stage(steps=config.steps)
+"""
+
+
+def test_a_run_from_the_command_line_to_the_summary(tmp_path):
+  (tmp_path / 'toy_stage.py').write_text(STAGE)
+  command = [sys.executable, '-c', PROGRAM, MINI, f'--workdir={tmp_path}/run',
+             '--config.steps=3', '--config.optim.lr', '1e-3',
+             '--config.log.tensorboard=False']
+  done = subprocess.run(
+      command, cwd=ROOT, text=True, capture_output=True, check=False,
+      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(tmp_path)})
+  assert done.returncode == 0, done.stderr
+  summary = json.loads((tmp_path / 'run/summary.json').read_text())
+  assert (summary['stage'], summary['steps']) == ('rl', 3)
+  assert done.stdout.splitlines()[-1] == (
+      f'checkpoint: {tmp_path}/run/checkpoints/3')
+  record = json.loads((tmp_path / 'run/config.json').read_text())
+  assert record['optim']['lr'] == 1e-3 and record['steps'] == 3
+
+
+@pytest.fixture(name='gin_config')
+def _gin_config():
+  gin = pytest.importorskip('gin')
+  yield gin
+  gin.clear_config()
+
+
+def test_gin_bindings_reach_seqio_and_the_record(gin_config, tmp_path):
+  file = tmp_path / 'a.gin'
+  file.write_text('seqio.SentencePieceVocabulary.extra_ids = 5\n')
+  record = main.bind_gin([str(file)], [
+      'seqio.SentencePieceVocabulary.reverse_extra_ids = True'])
+  assert 'extra_ids = 5' in record and 'reverse_extra_ids = True' in record
+  assert gin_config.query_parameter(
+      'seqio.SentencePieceVocabulary.extra_ids') == 5
+
+
+@pytest.mark.parametrize('files, bindings, word', [
+    ([], ['seqio.no_such_thing.x = 1'], 'no_such_thing'),
+    ([], ['not a binding'], 'parse'),
+    (['missing.gin'], [], 'missing.gin'),
+])
+def test_a_wrong_gin_binding_is_refused(gin_config, files, bindings, word):
+  del gin_config
+  with pytest.raises(config_lib.ConfigError, match=word) as caught:
+    main.bind_gin(files, bindings)
+  assert str(caught.value).startswith('--gin_file, --gin_bindings: ')
+
+
+def test_settings_come_from_the_config():
+  config = r1_zero.get_config('mini')
+  config.checkpoint.update(every_steps=7, keep=3)
+  settings = main.settings(config)
+  assert (settings.checkpoint_every_steps, settings.keep) == (7, 3)
+  assert settings.max_skipped_steps == config.optim.max_skipped_steps

@@ -1,0 +1,230 @@
+"""The loop around a toy stage: stops, kills, resumes, and what is left behind.
+
+The stage fits a vector to noise that is a function of the step, with real
+optimizer state, so that a lost or repeated step changes the parameters.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax import config as config_lib
+from r1jax import types
+from r1jax.training import checkpoint
+from r1jax.training import jsonl
+from r1jax.training import log
+from r1jax.training import loop
+from r1jax.training import optim
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+STEPS = 12
+CONFIG = dict(stage='toy', seed=3, steps=STEPS, lr=0.1, log=dict(a=1))
+SETTINGS = loop.Settings(checkpoint_every_steps=3, keep=2)
+OPTIMIZER = optim.make(lr=0.1, steps=STEPS, kind='cosine', weight_decay=0.1)
+
+
+@jax.jit
+def _step(state):
+  key = jax.random.fold_in(jax.random.key(CONFIG['seed']), state.step)
+  grads = {'w': state.params['w'] + jax.random.normal(key, (4,))}
+  params, opt_state, skipped, metrics = optim.update(
+      OPTIMIZER, grads, state.params, state.opt_state, state.skipped)
+  return types.TrainState(
+      state.step + 1, params, opt_state, None, skipped), metrics
+
+
+def _init():
+  params = {'w': jnp.arange(4.)}
+  return types.TrainState(
+      jnp.int32(0), params, OPTIMIZER.tx.init(params), None, jnp.int32(0))
+
+
+def _stage(steps=STEPS, on_step=None, on_evaluate=None, bad_from=None, **kw):
+  def step(state, index):
+    assert index == int(state.step)
+    if on_step:
+      on_step(index)
+    if bad_from is not None and index >= bad_from:
+      state = state._replace(params={'w': state.params['w'] * jnp.nan})
+    state, metrics = _step(state)
+    metrics = metrics | {'perf/tokens': 10}
+    return state, metrics, [{'text': f'sample of {index}'}]
+
+  def evaluate(state):
+    if on_evaluate:
+      on_evaluate(int(state.step))
+    return {'norm': float(jnp.sum(state.params['w'] ** 2))}, [{'text': 'é'}]
+
+  abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+      _init())
+  return loop.Stage(steps, _init, abstract, step, evaluate, **kw)
+
+
+def _run(workdir, stage=None, settings=SETTINGS, config=None):
+  return loop.run(stage or _stage(), settings, str(workdir), config or CONFIG)
+
+
+def _final(workdir, step=STEPS):
+  saves = checkpoint.Checkpointer(
+      pathlib.Path(workdir) / 'checkpoints', keep=2, every_steps=3)
+  state, found = saves.restore_latest(_stage().abstract)
+  saves.close()
+  assert found == step
+  return jax.device_get(state)
+
+
+def _rows(workdir, name='metrics'):
+  return jsonl.read(pathlib.Path(workdir) / f'{name}.jsonl')
+
+
+def _deterministic(rows):
+  wall = ('time/step_seconds', 'perf/tokens_per_second')
+  return [{k: v for k, v in row.items() if k not in wall} for row in rows]
+
+
+@pytest.fixture(name='whole', scope='module')
+def _whole(tmp_path_factory):
+  """A run that was never stopped."""
+  workdir = tmp_path_factory.mktemp('whole')
+  return workdir, _run(workdir)
+
+
+def _assert_same_as(whole, workdir):
+  jax.tree.map(np.testing.assert_array_equal, _final(workdir), _final(whole))
+  assert _deterministic(_rows(workdir)) == _deterministic(_rows(whole))
+  assert _rows(workdir, 'rollouts') == _rows(whole, 'rollouts')
+
+
+def test_a_run_leaves_everything_behind(whole):
+  workdir, summary = whole
+  assert summary == json.loads((workdir / 'summary.json').read_text())
+  assert (summary['stage'], summary['seed'], summary['steps']) == (
+      'toy', 3, STEPS)
+  assert summary['before'] == {'norm': 14.0}
+  assert 0 < summary['after']['norm'] != 14.0
+  assert summary['seconds'] > 0 and len(summary['config_digest']) == 64
+  assert [row['step'] for row in _rows(workdir)] == list(range(STEPS))
+  assert all(row['perf/tokens_per_second'] > 0 for row in _rows(workdir))
+  assert _rows(workdir, 'rollouts')[4] == {'step': 4, 'text': 'sample of 4'}
+  before = json.loads((workdir / 'evaluation_before.json').read_text())
+  assert before == {
+      'step': 0, 'figures': {'norm': 14.0}, 'samples': [{'text': 'é'}]}
+  assert json.loads((workdir / 'config.json').read_text()) == CONFIG
+
+
+class Crash(Exception):
+  """Stands for a kill: nothing after it runs."""
+
+
+def test_a_crash_anywhere_ends_in_the_same_state(whole, tmp_path):
+  evaluations = []
+  for at in (1, 3, 5, 11):
+    def crash(index, at=at):
+      if index == at:
+        raise Crash
+    with pytest.raises(Crash):
+      _run(tmp_path, _stage(on_step=crash, on_evaluate=evaluations.append))
+  _run(tmp_path, _stage(on_evaluate=evaluations.append))
+  assert evaluations == [0, STEPS]  # neither lost nor repeated
+  _assert_same_as(whole[0], tmp_path)
+
+
+PROGRAM = """
+import os, signal, sys
+sys.path[:0] = ['.', 'tests/training']
+import test_loop
+def kill(index):
+  if index == int(sys.argv[2]):
+    os.kill(os.getpid(), signal.SIGKILL)
+test_loop._run(sys.argv[1], test_loop._stage(on_step=kill))
+"""
+
+
+def test_kill_9_ends_in_the_same_state(whole, tmp_path):
+  """Step 7 dies while the checkpoint of step 6 may still be on its way."""
+  for at in (7, -1):
+    done = subprocess.run(
+        [sys.executable, '-c', PROGRAM, str(tmp_path), str(at)], cwd=ROOT,
+        env=os.environ | {'JAX_PLATFORMS': 'cpu'}, capture_output=True,
+        check=False)
+    assert done.returncode == (-signal.SIGKILL if at == 7 else 0), done.stderr
+  _assert_same_as(whole[0], tmp_path)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_saves_and_resumes(
+    whole, tmp_path, capsys, number):
+  handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+  stop = lambda index: index == 4 and os.kill(os.getpid(), number)
+  assert _run(tmp_path, _stage(on_step=stop)) is None
+  assert 'stopped after step 5 of 12' in capsys.readouterr().out
+  assert handlers == (
+      signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+  assert _final(tmp_path, step=5).step == 5  # though no multiple of 3
+  assert not (tmp_path / 'summary.json').exists()
+  assert _run(tmp_path)['steps'] == STEPS
+  _assert_same_as(whole[0], tmp_path)
+
+
+def test_a_finished_run_started_again_repeats_nothing(whole):
+  def never(step):
+    raise AssertionError(f'runs again at {step}')
+
+  again = _run(whole[0], _stage(on_step=never, on_evaluate=never))
+  assert again['after'] == whole[1]['after']
+  assert again['seconds'] >= whole[1]['seconds']  # over all resumes
+
+
+def test_another_config_in_the_same_workdir_is_refused(tmp_path):
+  _run(tmp_path, _stage(steps=2), config=CONFIG | dict(steps=2))
+  with pytest.raises(config_lib.ConfigError, match=r'config.lr \(0.1 there'):
+    _run(tmp_path, config=CONFIG | dict(lr=0.2))
+  longer = _run(tmp_path, _stage(steps=3),
+                config=CONFIG | dict(steps=3, log=dict(a=2)))
+  assert longer['steps'] == 3 and longer['before'] == {'norm': 14.0}
+
+
+def test_skipped_updates_in_a_row_stop_the_run(tmp_path):
+  settings = SETTINGS._replace(max_skipped_steps=3)
+  with pytest.raises(log.Diverged, match='step 6: 3 updates in a row'):
+    _run(tmp_path, _stage(bad_from=4), settings)
+  flags = [row['optim/skipped'] for row in _rows(tmp_path)]
+  assert flags == [0., 0., 0., 0., 1., 1., 1.]
+
+
+def test_evaluations_on_the_way_and_rollouts_every_few_steps(tmp_path):
+  asked = []
+  _run(tmp_path, _stage(on_evaluate=asked.append), SETTINGS._replace(
+      eval_every_steps=4, rollouts_every_steps=5))
+  assert asked == [0, 4, 8, 12]
+  rows = _rows(tmp_path)
+  assert [row['step'] for row in rows if 'eval/norm' in row] == [3, 7]
+  assert [row['step'] for row in _rows(tmp_path, 'rollouts')] == [0, 5, 10]
+
+
+def test_a_stage_of_no_steps_evaluates_once(tmp_path, capsys):
+  asked, told = [], []
+  def finish(summary):
+    told.append(summary)
+    return 'what was learned'
+
+  summary = _run(tmp_path, _stage(
+      steps=0, on_evaluate=asked.append, finish=finish))
+  assert asked == [0] and told == [summary]
+  assert summary['before'] is None and summary['after'] == {'norm': 14.0}
+  assert capsys.readouterr().out == 'what was learned\n'
+
+
+def test_the_progress_line_shows_the_chosen_metrics(tmp_path, capfd):
+  _run(tmp_path, _stage(shown={'optim/lr': 'rate', 'not/there': 'x'}))
+  last = capfd.readouterr().err.splitlines()[-1]
+  assert last.startswith('step 12/12  rate ')
