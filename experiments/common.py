@@ -26,9 +26,10 @@ def variant(
   return variants[arg]().lock()
 
 
-def base(stage: str, steps: int) -> ConfigDict:
-  """What every stage has."""
+def base(name: str, stage: str, steps: int) -> ConfigDict:
+  """What every stage has; `name` is its file and variant, for the report."""
   return ConfigDict(dict(
+      name=name,
       stage=stage,
       seed=0,
       steps=steps,
@@ -49,8 +50,6 @@ RULES = (
     ('length', None),
     ('activation', None),
     ('table', None),  # of the embedding: its gather wants whole rows
-    ('kv', None),
-    ('gate', None),
     ('layers', None),
     ('embed', 'fsdp'),
     ('vocab', 'tensor'),
@@ -66,10 +65,10 @@ placeholder = config_dict.placeholder
 
 
 def mini_model() -> ConfigDict:
-  """2.2 million parameters."""
+  """A Llama of 1.0 million parameters."""
   return ConfigDict(dict(
-      vocab=1024, width=192, layers=5, heads=6, kv_heads=2, head_size=32,
-      mlp=512, max_len=256, dtype='float32', param_dtype='float32',
+      vocab=1024, width=128, layers=4, heads=4, kv_heads=2, head_size=32,
+      mlp=448, max_len=256, dtype='float32', param_dtype='float32',
       remat='none'))
 
 
@@ -107,7 +106,10 @@ def log() -> ConfigDict:
 def evaluation() -> ConfigDict:
   return ConfigDict(dict(
       every_steps=0,  # besides before the first and after the last step
+      split='heldout',
       problems=512,
+      batch=128,  # problems at a time
+      shown=6,  # problems in the report
       samples=1,  # responses a problem, at `temperature`
       temperature=1.0,
       top_k=0,  # 0: all

@@ -19,29 +19,28 @@ def get_config(arg: str = 'mini') -> common.ConfigDict:
 
 
 def mini() -> common.ConfigDict:
-  config = common.base('rl', steps=60)
-  config.model = dict(
-      vocab=1024, width=192, layers=5, heads=6, kv_heads=2, head_size=32,
-      mlp=512, max_len=256, dtype='float32', param_dtype='float32',
-      remat='none')
+  config = common.base('r1_zero.py:mini', 'rl', steps=60)
+  config.model = common.mini_model()
   config.init_from = 'mini'
-  config.vocab = dict(
-      kind='sentencepiece', path=config_dict.placeholder(str))
-  config.data = dict(task='mini_reasoning', split='train', template='r1_zero')
+  config.vocab = common.mini_vocab()
+  config.data = dict(task='mini_reasoning', split='train', template='mini',
+                     num_prompts=4096, seed=0, options=dict())
   config.rl = common.rl()
-  config.rl.update(prompts=16, group=16, prompt_tokens=96, response_tokens=128,
-                   micro_batch=128)
+  config.rl.update(prompts=16, group=16, prompt_tokens=32, response_tokens=192,
+                   micro_batch=64, logp_chunk=32)
   config.rewards = rewards()
   config.optim.update(lr=1e-4, warmup_steps=5)
   return config
 
 
 def paper() -> common.ConfigDict:
-  config = common.base('rl', steps=10_400)  # [v2] 2.1
+  config = common.base('r1_zero.py:paper', 'rl', steps=10_400)  # [v2] 2.1
   config.model = dict(preset='qwen2.5_32b')  # [v2] B.4.1, Qwen-32B-Zero
   config.init_from = config_dict.placeholder(str)
-  config.vocab = dict(kind='huggingface', path=config_dict.placeholder(str))
-  config.data = dict(task='gsm8k', split='train', template='r1_zero')
+  config.vocab = dict(kind='huggingface',
+                      path=config_dict.placeholder(str), eos=config_dict.placeholder(str))
+  config.data = dict(task='tfds:gsm8k', split='train', template='r1_zero',
+                     num_prompts=7473, seed=0, options=dict())
   config.rl = common.rl()
   config.rl.update(
       prompts=512,  # [v2] 2.1: 8,192 outputs a rollout, 16 a prompt
@@ -74,4 +73,5 @@ def rewards() -> common.ConfigDict:
       weights=dict(accuracy=1.0, format=1.0),
       workers=2,
       timeout_seconds=5.0,
+      answer='tags',  # where the answer stands: tags | boxed | any
   ))

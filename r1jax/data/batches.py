@@ -56,7 +56,11 @@ def prompt_batch(prompt_set: PromptSet, step: int, prompts: int,
     raise ValueError(
         f'config.rl.prompts: expected at most the {len(prompt_set.records)} '
         f'prompts of config.data.task, received {prompts}')
-  index = _draw(step, prompts, len(prompt_set.records), seed)
+  return take(prompt_set, _draw(step, prompts, len(prompt_set.records), seed))
+
+
+def take(prompt_set: PromptSet, index: np.ndarray) -> PromptBatch:
+  """Returns the prompts with the ids i64[B] in `index`."""
   return PromptBatch(
       prompt_set.tokens[index], prompt_set.length[index],
       index.astype(np.int32), tuple(prompt_set.records[i] for i in index))

@@ -161,19 +161,19 @@ class Attention(nn.Module):
     width, heads, kv_heads, size = c.width, c.heads, c.kv_heads, c.head_size
     wq = _param(self, 'q', ('embed', 'heads', 'head_size'),
                 (width, heads, size), _linear(width))
-    wkv = _param(self, 'kv', ('embed', 'kv', 'kv_heads', 'head_size'),
-                 (width, 2, kv_heads, size), _linear(width))
+    wk, wv = (_param(self, name, ('embed', 'kv_heads', 'head_size'),
+                     (width, kv_heads, size), _linear(width))
+              for name in ('k', 'v'))
     wo = _param(self, 'o', ('heads', 'head_size', 'embed'),
                 (heads, size, width),
                 _linear(heads * size, (2 * c.layers) ** -0.5))
-    q = jnp.einsum('btd,dxh->btxh', x_BTD, wq)
-    kv = jnp.einsum('btd,dcxh->cbtxh', x_BTD, wkv)
+    q, k, v = (jnp.einsum('btd,dxh->btxh', x_BTD, w) for w in (wq, wk, wv))
     if c.qkv_bias:
-      zeros = nn.initializers.zeros
-      q += _param(self, 'q_bias', ('heads', 'head_size'), (heads, size), zeros)
-      kv += _param(self, 'kv_bias', ('kv', 'kv_heads', 'head_size'),
-                   (2, kv_heads, size), zeros)[:, None, None]
-    k, v = kv
+      bias = lambda name, axis, n: _param(
+          self, name, (axis, 'head_size'), (n, size), nn.initializers.zeros)
+      q += bias('q_bias', 'heads', heads)
+      k += bias('k_bias', 'kv_heads', kv_heads)
+      v += bias('v_bias', 'kv_heads', kv_heads)
     if c.qk_norm:
       q = RMSNorm(c, name='q_norm')(q)
       k = RMSNorm(c, name='k_norm')(k)
@@ -189,18 +189,17 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-  """down(activation(gate(x)) * up(x)); gate and up are one matrix product."""
+  """down(activation(gate(x)) * up(x))."""
   config: Config
 
   @nn.compact
   def __call__(self, x_BTD):
     c = self.config
-    gate_up = _param(self, 'gate_up', ('embed', 'gate', 'mlp'),
-                     (c.width, 2, c.mlp), _linear(c.width))
+    gate, up = (_param(self, name, ('embed', 'mlp'), (c.width, c.mlp),
+                       _linear(c.width)) for name in ('gate', 'up'))
     down = _param(self, 'down', ('mlp', 'embed'), (c.mlp, c.width),
                   _linear(c.mlp, (2 * c.layers) ** -0.5))
-    gate, up = jnp.einsum('btd,dcf->cbtf', x_BTD, gate_up)
-    return (_ACTIVATIONS[c.activation](gate) * up) @ down
+    return (_ACTIVATIONS[c.activation](x_BTD @ gate) * (x_BTD @ up)) @ down
 
 
 class Block(nn.Module):

@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -116,3 +117,19 @@ def from_local(tree: Any, mesh: Mesh) -> Any:
   return jax.tree.map(
       lambda x: jax.make_array_from_process_local_data(where, np.asarray(x)),
       tree)
+
+
+def to_local(x: jax.Array) -> np.ndarray:
+  """The rows of a batch that this process holds; `from_local`'s inverse."""
+  rows = {shard.index[0].start or 0: shard.data
+          for shard in x.addressable_shards}
+  return np.concatenate([np.asarray(rows[start]) for start in sorted(rows)])
+
+
+def sum_over_processes(counts: dict[str, int]) -> dict[str, int]:
+  """Adds up what every process counted."""
+  if jax.process_count() == 1:
+    return counts
+  totals = multihost_utils.process_allgather(
+      np.array([counts[name] for name in sorted(counts)]))
+  return dict(zip(sorted(counts), totals.sum(0).tolist()))

@@ -1,0 +1,148 @@
+"""Samples a group of responses to each prompt; the rollout's one program.
+
+The prompt is computed once and its keys and values are shared by its group.
+The responses' own cache doubles when it is full, and the loop ends when every
+response has. Every random number is a function of (seed, step, prompt id,
+sample, token): the same samples however a batch is split.
+"""
+
+import math
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from r1jax.kernels import logprobs
+from r1jax.types import Array, Prompts, Rollout
+
+
+def sample_keys(seed, step, id_B: Array, group: int) -> Array:
+  """One key a response, key[N]."""
+  key = jax.random.fold_in(jax.random.key(seed), step)
+  of_prompt = jax.vmap(jax.random.fold_in, (None, 0))(key, id_B)
+  of_sample = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
+  return of_sample(of_prompt, jnp.arange(group)).reshape(-1)
+
+
+def truncate(logits_NV: Array, top_k: int, top_p: float) -> Array:
+  """-inf outside the top k tokens, and outside the nucleus of mass p.
+
+  The nucleus is the smallest set of most likely tokens whose probabilities
+  reach `top_p` (Holtzman et al., arXiv 1904.09751). 0 and 1 leave all.
+  """
+  if not top_k and top_p >= 1:
+    return logits_NV
+  ordered = -jnp.sort(-logits_NV, -1)
+  keep = jnp.arange(ordered.shape[-1]) < (top_k or ordered.shape[-1])
+  if top_p < 1:
+    probability = jax.nn.softmax(jnp.where(keep, ordered, -jnp.inf), -1)
+    keep &= jnp.cumsum(probability, -1) - probability < top_p
+  least = jnp.min(jnp.where(keep, ordered, jnp.inf), -1, keepdims=True)
+  return jnp.where(logits_NV >= least, logits_NV, -jnp.inf)
+
+
+def categorical(logits_NV: Array, uniform_N2: Array) -> tuple[Array, Array]:
+  """Draws token_N ~ softmax(logits) and gives its log p, float32.
+
+  Inverts the distribution function in two steps, first among about sqrt(V)
+  blocks of tokens, then within the block: two uniforms a draw, where Gumbel
+  noise takes V, and the resolution of both together.
+  """
+  vocab = logits_NV.shape[-1]
+  block = 2 ** math.ceil(math.log2(vocab) / 2)
+  largest_N1 = logits_NV.max(-1, keepdims=True)
+  weight = jnp.exp(logits_NV - largest_N1)
+  weight = jnp.pad(weight, ((0, 0), (0, -vocab % block)))
+  weight = weight.reshape(-1, weight.shape[-1] // block, block)
+
+  def invert(weight_NX, uniform_N):
+    # uniform < 1, so that the last entry is always larger: what is drawn has
+    # positive weight.
+    below = jnp.cumsum(weight_NX, -1)
+    target = uniform_N[:, None] * below[:, -1:]
+    return jnp.sum(below <= target, -1), below[:, -1]
+
+  which_N, total_N = invert(weight.sum(-1), uniform_N2[:, 0])
+  row = jnp.take_along_axis(weight, which_N[:, None, None], 1)[:, 0]
+  token_N = which_N * block + invert(row, uniform_N2[:, 1])[0]
+  picked_N = jnp.take_along_axis(logits_NV, token_N[:, None], 1)[:, 0]
+  return token_N, picked_N - largest_N1[:, 0] - jnp.log(total_N)
+
+
+def draw(logits_NV: Array, key_N: Array, index, *, temperature: float,
+         top_k: int, top_p: float) -> tuple[Array, Array]:
+  """The response's token number `index` and its log p; greedy at 0."""
+  if temperature == 0:
+    token_N = jnp.argmax(logits_NV, -1)
+    return token_N, logprobs.of_logits(logits_NV, token_N)[0]
+  uniform_N2 = jax.vmap(
+      lambda key: jax.random.uniform(jax.random.fold_in(key, index), (2,)))(
+          key_N)
+  return categorical(truncate(logits_NV / temperature, top_k, top_p),
+                     uniform_N2)
+
+
+def cache_sizes(response_tokens: int, chunk: int) -> list[int]:
+  """[chunk, 2 chunk, 4 chunk, ..., response_tokens]."""
+  sizes = [min(chunk, response_tokens)]
+  while sizes[-1] < response_tokens:
+    sizes.append(min(2 * sizes[-1], response_tokens))
+  return sizes
+
+
+def sample(model, params, prompts: Prompts, key_N: Array, *,
+           response_tokens: int, eos_id: int, temperature: float,
+           chunk: int = 64, top_k: int = 0, top_p: float = 1.) -> Rollout:
+  """Samples len(key_N) / B responses to each of B prompts.
+
+  Args:
+    model: `models.Model`.
+    params: the behaviour policy.
+    prompts: B prompts.
+    key_N: from `sample_keys`, group contiguous.
+    response_tokens: R; a response without EOS by then is cut there.
+    eos_id: ends a response; it is part of the response and of its mask. A
+      negative one never comes up.
+    temperature: 0 takes the likeliest token.
+    chunk: response tokens that the cache begins with.
+    top_k, top_p: for evaluation only; log p is that of the truncated
+      distribution.
+  """
+  rows = key_N.shape[0]
+  group = rows // prompts.tokens.shape[0]
+  last_BD, cache = logprobs.prefill(model, params, prompts)
+  start_N = jnp.repeat(prompts.length, group)
+
+  def step(carry):
+    index, hidden_ND, done_N, tokens, mask, logp, k, v = carry
+    logits_NV = model.unembed(params, hidden_ND[:, None])[:, 0]
+    token_N, logp_N = draw(logits_NV, key_N, index, temperature=temperature,
+                           top_k=top_k, top_p=top_p)
+    token_N = jnp.where(done_N, 0, token_N).astype(jnp.int32)
+    put = lambda x, y: lax.dynamic_update_index_in_dim(x, y, index, 1)
+    tokens, mask, logp = (put(tokens, token_N), put(mask, ~done_N),
+                          put(logp, jnp.where(done_N, 0., logp_N)))
+    done_N = done_N | (token_N == eos_id)
+    hidden_N1D, (new_k, new_v) = model.forward(
+        params, token_N[:, None], None, (start_N + index)[:, None],
+        cache._replace(k=k, v=v, filled=index))
+    k = lax.dynamic_update_slice_in_dim(k, new_k, index, 4)
+    v = lax.dynamic_update_slice_in_dim(v, new_v, index, 3)
+    return index + 1, hidden_N1D[:, 0], done_N, tokens, mask, logp, k, v
+
+  layers, _, heads, size, _ = cache.prompt_k.shape
+  shape = (rows, response_tokens)
+  carry = (jnp.zeros((), jnp.int32), jnp.repeat(last_BD, group, 0),
+           jnp.zeros(rows, bool), jnp.zeros(shape, jnp.int32),
+           jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32),
+           jnp.zeros((layers, rows, heads, size, 0), cache.prompt_k.dtype),
+           jnp.zeros((layers, rows, heads, 0, size), cache.prompt_v.dtype))
+  for end in cache_sizes(response_tokens, chunk):
+    *rest, k, v = carry
+    grown = end - v.shape[3]
+    k = jnp.pad(k, [(0, 0)] * 4 + [(0, grown)])
+    v = jnp.pad(v, [(0, 0)] * 3 + [(0, grown), (0, 0)])
+    carry = lax.while_loop(
+        lambda c, end=end: (c[0] < end) & ~jnp.all(c[2]), step, (*rest, k, v))
+  _, _, _, tokens, mask, logp, *_ = carry
+  return Rollout(prompts, tokens, mask, logp)

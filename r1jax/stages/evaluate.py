@@ -1,0 +1,85 @@
+"""Measures a policy on held-out problems: pass@1, greedy, format, length.
+
+A problem is sampled at the evaluation's temperature and once greedily. pass@1
+is the mean over a problem's samples (DeepSeek-R1, arXiv 2501.12948, 3); its
+interval is that of a mean over problems.
+"""
+
+from collections.abc import Callable
+import math
+from typing import Any
+
+import numpy as np
+
+from r1jax import rewards as rewards_lib
+from r1jax.data import batches
+from r1jax.stages import rollouts
+from r1jax.stages import setup as setup_lib
+
+STREAM = 2**31  # keeps evaluation's random streams apart from training's
+
+
+def make(config, setup: setup_lib.Setup, vocab, prompts: batches.PromptSet,
+         scorer: rewards_lib.Scorer) -> Callable[[Any], tuple[dict, list]]:
+  """Params -> (figures, sample records), over `prompts`, `config.eval`'s way."""
+  eval_config, rl = config.eval, config.rl
+  settings = rollouts.Settings(
+      group=eval_config.samples, response_tokens=rl.response_tokens,
+      eos_id=vocab.eos_id, temperature=eval_config.temperature,
+      chunk=rl.sample_chunk, top_k=eval_config.top_k, top_p=eval_config.top_p)
+  sampled = rollouts.Sampler(setup, settings, vocab, scorer)
+  greedy = rollouts.Sampler(
+      setup, settings._replace(group=1, temperature=0., top_k=0, top_p=1.),
+      vocab, scorer)
+
+  def evaluate(params):
+    rows = run(sampled, params, prompts, eval_config.batch, config.seed)
+    best = run(greedy, params, prompts, eval_config.batch, config.seed)
+    return figures(rows, best, eval_config.samples), samples(
+        rows[::eval_config.samples], eval_config.shown)
+
+  return evaluate
+
+
+def run(sampler: rollouts.Sampler, params, prompts: batches.PromptSet,
+        batch: int, seed: int) -> list[dict[str, Any]]:
+  """The logged rows of every prompt, in order; the last batch is filled up."""
+  rows, count = [], len(prompts.records)
+  for start in range(0, count, batch):
+    index = np.arange(start, start + batch) % count
+    scored = sampler(params, batches.take(prompts, index), seed,
+                     STREAM + start // batch)
+    group = len(scored.rows) // batch
+    rows += scored.rows[:(min(start + batch, count) - start) * group]
+  return rows
+
+
+def figures(rows: list[dict], greedy: list[dict],
+            group: int) -> dict[str, Any]:
+  """{'n', 'pass@1', 'ci95', 'greedy', 'format', 'response_length', ...}.
+
+  `ci95` is [low, high], the normal interval of the mean over problems; lengths
+  are in tokens, EOS included; `truncated` is the share without EOS.
+  """
+  right = np.array([row['accuracy'] for row in rows]).reshape(-1, group).mean(1)
+  half = 1.96 * right.std(ddof=1) / math.sqrt(len(right))
+  mean = lambda name, among=rows: float(np.mean([row[name] for row in among]))
+  tasks = sorted({row['task'] for row in rows})
+  return {
+      'n': len(right),
+      'pass@1': float(right.mean()),
+      'ci95': [float(right.mean() - half), float(right.mean() + half)],
+      'greedy': mean('accuracy', greedy),
+      'format': mean('format'),
+      'response_length': mean('tokens'),
+      'truncated': 1. - mean('finished'),
+      'tasks': {task: mean('accuracy', [r for r in rows if r['task'] == task])
+                for task in tasks},
+  }
+
+
+def samples(rows: list[dict], count: int) -> list[dict[str, Any]]:
+  """The first `count` problems' responses, for the report."""
+  return [{'prompt': row['prompt'], 'answer': row['answer'],
+           'text': row['response'], 'reward': row['reward'],
+           'correct': row['accuracy'] == 1.} for row in rows[:count]]

@@ -1,0 +1,174 @@
+"""Group-relative objectives: GRPO, Dr. GRPO, RLOO, DAPO; pure functions.
+
+Scored rollouts enter, an updated state leaves. Maximised is
+
+    J = E[min(rho A, clip(rho, 1 - low, 1 + high) A) - beta KL(pi || ref)]
+
+(DeepSeekMath, arXiv 2402.03300, eq. 3; rho = pi / pi_old. The slides this
+project began from print rho upside down and + beta KL; both are misprints.)
+pi_old is the sampler's own log-probability, so no scoring pass is spent on it.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from r1jax.kernels import advantages
+from r1jax.kernels import kl
+from r1jax.kernels import logprobs
+from r1jax.kernels import losses
+from r1jax.kernels import masked
+from r1jax.training import accumulate
+from r1jax.training import optim
+from r1jax.types import Array, Experience, TrainState
+
+
+class Objective(NamedTuple):
+  """What is maximised; the fields of config.rl. Hashable, static under jit."""
+  group: int
+  mini_batches: int
+  micro_batch: int | None  # responses
+  temperature: float
+  advantage: str
+  std: str
+  aggregate: str
+  clip_low: float
+  clip_high: float
+  dual_clip: float | None
+  kl: str
+  kl_in: str
+  beta: float
+  drop_equal_groups: bool
+  logp_chunk: int
+
+  @property
+  def uses_ref(self) -> bool:
+    return self.kl != 'none' and self.beta > 0
+
+
+def micro_batches(experience: Experience, group: int,
+                  size: int | None) -> Experience:
+  """Leaves [micro-batches, ...] of `size` responses each, whole groups or parts.
+
+  A micro-batch smaller than a group takes that much of one group, with its
+  prompt; a larger one takes several groups. None is one micro-batch of all.
+  """
+  rows = experience.reward.shape[0]
+  size = rows if size is None else size
+  prompts = experience.rollout.prompts
+  if size < group:
+    prompts = jax.tree.map(
+        lambda x: jnp.repeat(x, group // size, 0)[:, None], prompts)
+    rest = jax.tree.map(
+        lambda x: x.reshape(-1, size, *x.shape[1:]),
+        experience._replace(rollout=experience.rollout._replace(prompts=())))
+  else:
+    count = rows // size
+    prompts = accumulate.split(prompts, count)
+    grouped = jax.tree.map(
+        lambda x: x.reshape(-1, group, *x.shape[1:]),
+        experience._replace(rollout=experience.rollout._replace(prompts=())))
+    rest = jax.tree.map(lambda x: x.reshape(count, size, *x.shape[3:]),
+                        accumulate.split(grouped, count))
+  return rest._replace(rollout=rest.rollout._replace(prompts=prompts))
+
+
+def reference_logp(model, objective: Objective, ref, rollout) -> Array:
+  """log p of every response token under the reference, f32[N, R]."""
+  rows = rollout.tokens.shape[0]
+  nothing = jnp.zeros(rows)
+  parts = micro_batches(
+      Experience(rollout, nothing, nothing, nothing, nothing, nothing),
+      objective.group, objective.micro_batch)
+  score = lambda part: logprobs.of_responses(
+      model, ref, part.rollout.prompts, part.rollout.tokens,
+      temperature=objective.temperature, chunk=objective.logp_chunk)[0]
+  logp = jax.lax.map(score, parts)  # [count, size, R]
+  if logp.shape[1] < objective.group:
+    return logp.reshape(rows, -1)
+  count, size, length = logp.shape
+  return logp.reshape(count, size // objective.group, objective.group,
+                      length).swapaxes(0, 1).reshape(rows, length)
+
+
+def learn(model, objective: Objective, ref, rollout, reward: Array
+          ) -> tuple[Experience, dict[str, Array]]:
+  """Rewards -> advantages, under the reference's eyes; pure.
+
+  Returns the experience and the figures of its rewards.
+  """
+  mask, logp = rollout.mask, rollout.logp
+  ref_logp = jnp.zeros_like(logp)
+  if objective.uses_ref:
+    ref_logp = masked.select(
+        reference_logp(model, objective, ref, rollout), mask)
+    if objective.kl_in == 'reward':
+      penalty = kl.estimate(objective.kl, logp, ref_logp)
+      reward -= objective.beta * masked.total(penalty, mask, axis=1)
+  reward_BG = reward.reshape(-1, objective.group)
+  if objective.advantage == 'rloo':
+    advantage_BG = advantages.rloo(reward_BG)
+  else:
+    advantage_BG = advantages.grpo(reward_BG, objective.std)
+  keep_B = advantages.keep(reward_BG)
+  weight_B = keep_B if objective.drop_equal_groups else jnp.ones_like(keep_B)
+  weight_N = jnp.repeat(weight_B.astype(jnp.float32), objective.group)
+  advantage = jnp.broadcast_to(advantage_BG.reshape(-1, 1), mask.shape)
+  experience = Experience(rollout, reward, advantage, logp, ref_logp, weight_N)
+  length = mask.sum(1)
+  return experience, {
+      'reward/mean': reward.mean(),
+      'reward/std': reward_BG.std(1).mean(),
+      'reward/frac_zero_std': 1. - keep_B.astype(jnp.float32).mean(),
+      'response_length/mean': length.astype(jnp.float32).mean(),
+      'response_length/min': length.min(),
+      'response_length/max': length.max(),
+  }
+
+
+def loss(model, objective: Objective, params, part: Experience):
+  """Sum and denominator of the loss and of its figures, for a micro-batch."""
+  rollout, mask = part.rollout, part.rollout.mask
+  logp, entropy = logprobs.of_responses(
+      model, params, rollout.prompts, rollout.tokens,
+      temperature=objective.temperature, chunk=objective.logp_chunk)
+  logp = masked.select(logp, mask)
+  surrogate = losses.surrogate(
+      logp, part.old_logp, part.advantage, objective.clip_low,
+      objective.clip_high, objective.dual_clip)
+  token_loss, figures = surrogate.loss, {}
+  count = masked.count(logp, mask).astype(jnp.float32)
+  mean = lambda x: (masked.total(x, mask), count)
+  if objective.uses_ref:
+    distance = kl.estimate(objective.kl, logp, part.ref_logp)
+    figures['kl/ref'] = mean(distance)
+    if objective.kl_in == 'loss':
+      token_loss = token_loss + objective.beta * distance
+  figures |= {
+      'policy/entropy': mean(entropy),
+      'policy/clipped_low': mean(surrogate.clipped_low),
+      'policy/clipped_high': mean(surrogate.clipped_high),
+      'policy/logp_drift': mean(jnp.abs(logp - part.old_logp)),
+  }
+  pair = losses.aggregate(token_loss, mask, part.weight, objective.aggregate,
+                          mask.shape[1])
+  return pair, jax.lax.stop_gradient(figures)
+
+
+def update(model, tx, objective: Objective, state: TrainState,
+           experience: Experience, index) -> tuple[TrainState, dict]:
+  """One update on mini-batch number `index` of a rollout; pure."""
+  prompts = experience.reward.shape[0] // (
+      objective.group * objective.mini_batches)
+  mini = micro_batches(experience, objective.group, prompts * objective.group)
+  mini = jax.tree.map(lambda x: x[index], mini)
+  grads, figures = accumulate.gradients(
+      functools.partial(loss, model, objective), state.params,
+      micro_batches(mini, objective.group, objective.micro_batch))
+  params, opt_state, skipped, metrics = optim.update(
+      tx, grads, state.params, state.opt_state, state.skipped)
+  figures['policy/loss'] = figures.pop('loss')
+  return state._replace(params=params, opt_state=opt_state,
+                        skipped=skipped), figures | metrics

@@ -1,0 +1,144 @@
+"""Reinforcement learning from rewards: the R1-Zero stage and its kin.
+
+A step samples a group of responses to each prompt, scores them on the host,
+turns rewards into advantages and makes one or more updates (stages/grpo.py).
+"""
+
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from r1jax import config as config_lib
+from r1jax import rewards as rewards_lib
+from r1jax.data import batches
+from r1jax.data import vocab as vocab_lib
+from r1jax.stages import evaluate as evaluate_lib
+from r1jax.stages import grpo
+from r1jax.stages import rl_report
+from r1jax.stages import rollouts
+from r1jax.stages import setup as setup_lib
+from r1jax.training import loop
+from r1jax.types import TrainState
+
+
+class Learner:
+  """The compiled parts of a step, and their order."""
+
+  def __init__(self, setup: setup_lib.Setup, tx, abstract: TrainState,
+               objective: grpo.Objective, sampler: rollouts.Sampler, *,
+               epochs: int, ref_every_steps: int):
+    self._objective, self._sampler = objective, sampler
+    self._updates = epochs * objective.mini_batches
+    self._ref_every_steps = ref_every_steps
+    places = setup_lib.places(abstract)
+    self._learn = jax.jit(functools.partial(grpo.learn, setup.model, objective))
+    self._update = jax.jit(
+        functools.partial(grpo.update, setup.model, tx, objective),
+        donate_argnums=0, out_shardings=(places, None))
+    self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+
+  def __call__(self, state: TrainState, batch, seed: int, step: int
+               ) -> tuple[TrainState, dict[str, Any], list[dict]]:
+    """One step: rollout, rewards, advantages, updates."""
+    clock = [time.perf_counter()]
+    tick = lambda: clock.append(time.perf_counter()) or clock[-1] - clock[-2]
+    scored = self._sampler(state.params, batch, seed, step)
+    metrics = {f'reward/{name}': jnp.mean(part)
+               for name, part in scored.parts.items()}
+    metrics |= {f'verifier/{name.removeprefix("verifier_")}': count
+                for name, count in scored.counters.items()}
+    metrics['timing/rollout_seconds'] = tick()
+    experience, figures = self._learn(state.ref, scored.rollout, scored.reward)
+    metrics |= figures
+    history = []
+    for index in range(self._updates):
+      state, figures = self._update(
+          state, experience, index % self._objective.mini_batches)
+      history.append(figures)
+    metrics |= {name: sum(f[name] for f in history) / len(history)
+                for name in history[0]}
+    metrics['sampling/logp_difference'] = history[0]['policy/logp_drift']
+    state = state._replace(step=state.step + 1)
+    if self._ref_every_steps and not (step + 1) % self._ref_every_steps:
+      state = state._replace(ref=self._copy(state.params))
+    tokens = sum(row['tokens'] for row in scored.rows)
+    metrics['perf/tokens'] = tokens * jax.process_count()
+    finished = sum(row['finished'] for row in scored.rows)
+    metrics['response_length/clip_ratio'] = 1 - finished / len(scored.rows)
+    jax.block_until_ready(state.params)
+    metrics['timing/update_seconds'] = tick()
+    return state, metrics, scored.rows
+
+
+def build(config, mesh, workdir: str) -> loop.Stage:
+  """The stage of `config`: reads its prompts, compiles nothing yet."""
+  setup = setup_lib.make(config, mesh)
+  vocab = vocab_lib.load(
+      config.vocab.kind, config.vocab.path, config.vocab.get('eos'))
+  if vocab.size > setup.model.config.vocab:
+    raise config_lib.error('model.vocab', f'at least the {vocab.size} pieces '
+                           'of config.vocab', setup.model.config.vocab)
+  scorer = make_scorer(config)
+  objective = make_objective(config)
+  tx = setup_lib.optimizer(
+      config, config.steps * config.rl.epochs * config.rl.mini_batches)
+  abstract = setup_lib.abstract_state(setup, tx, ref=objective.uses_ref)
+  settings = rollouts.Settings(
+      group=config.rl.group, response_tokens=config.rl.response_tokens,
+      eos_id=vocab.eos_id, temperature=config.rl.temperature,
+      chunk=config.rl.sample_chunk)
+  learner = Learner(
+      setup, tx, abstract, objective,
+      rollouts.Sampler(setup, settings, vocab, scorer),
+      epochs=config.rl.epochs, ref_every_steps=config.rl.ref_every_steps)
+  prompts = read_prompts(config, vocab, config.data.split,
+                         config.data.num_prompts)
+  held_out = read_prompts(config, vocab, config.eval.split,
+                          config.eval.problems)
+  evaluate = evaluate_lib.make(config, setup, vocab, held_out, scorer)
+
+  def init():
+    params = setup_lib.init_params(setup, config.init_from, config.seed)
+    return setup_lib.init_state(setup, tx, abstract, params)
+
+  def step(state, index):
+    batch = batches.prompt_batch(
+        prompts, index, config.rl.prompts, config.seed)
+    return learner(state, batch, config.seed, index)
+
+  return loop.Stage(
+      config.steps, init, abstract, step,
+      evaluate=lambda state: evaluate(state.params),
+      finish=functools.partial(rl_report.write, config.to_dict(), workdir),
+      shown={'reward/mean': 'reward', 'reward/accuracy': 'accuracy',
+             'response_length/mean': 'length'})
+
+
+def make_scorer(config) -> rewards_lib.Scorer:
+  """The rewards of `config`, with the limit that the sampler has."""
+  fields = config.rewards.to_dict()
+  return rewards_lib.Scorer(
+      fields.pop('weights'), max_tokens=config.rl.response_tokens, **fields)
+
+
+def make_objective(config) -> grpo.Objective:
+  fields = config.rl.to_dict()
+  return grpo.Objective(
+      drop_equal_groups=fields.pop('dynamic_sampling'),
+      **{k: fields[k] for k in grpo.Objective._fields if k in fields})
+
+
+def read_prompts(config, vocab, split: str, count: int):
+  """The prompts of a split of `config.data`, with what was left out counted."""
+  from r1jax.data import tasks  # TensorFlow: only where a dataset is built
+  prompts, counts = tasks.prompt_set(
+      config.data.task, vocab, config.rl.prompt_tokens, split=split,
+      template=config.data.template, seed=config.data.seed, num_prompts=count,
+      options=config.data.options.to_dict())
+  if counts['too_long']:
+    print(f'{counts["too_long"]} prompts of split {split!r} are longer than '
+          f'config.rl.prompt_tokens = {config.rl.prompt_tokens} and left out')
+  return prompts
