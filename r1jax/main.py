@@ -20,6 +20,7 @@ from ml_collections import config_flags
 from r1jax import config as config_lib
 from r1jax import flags
 from r1jax.parallel import distributed
+from r1jax.parallel import memory
 from r1jax.parallel import mesh as mesh_lib
 from r1jax.training import log as log_lib
 from r1jax.training import loop
@@ -62,6 +63,8 @@ def run() -> None:
   # Hosts and devices
   #########################################################################
   distributed.initialize(force=bool(config.get('distributed')))
+  if jax.default_backend() == 'cpu':
+    memory.keep_freed()
   logging.info('process %d of %d, devices %s', jax.process_index(),
                jax.process_count(), jax.devices())
 

@@ -18,7 +18,9 @@ import jax.numpy as jnp
 
 from r1jax.types import Array
 
-_MASKED = -1e30  # finite: a wholly masked part gets weight 0, never NaN
+# Finite, and far below the least maximum: what is masked weighs exactly 0, in
+# a wholly masked part too, and nothing is ever inf - inf.
+_MASKED, _LEAST = -1e30, -1e20
 
 
 class Part(NamedTuple):
@@ -45,11 +47,10 @@ def _attend_part(q_NTHh: Array, part: Part, softcap: float | None):
   score = score.reshape(x, kv_heads, g, t, m, s)
   if softcap:
     score = softcap * jnp.tanh(score / softcap)
-  mask = part.mask[:, None, :, :, None]  # [X, 1, G, T, 1, S]
-  score = jnp.where(mask, score, _MASKED)
+  score = jnp.where(part.mask[:, None, :, :, None], score, _MASKED)
   # The result does not depend on the maximum, so no gradient flows through it.
-  largest = lax.stop_gradient(score.max(-1))
-  weight = jnp.where(mask, jnp.exp(score - largest[..., None]), 0.)
+  largest = lax.stop_gradient(score.max(-1, initial=_LEAST))
+  weight = jnp.exp(score - largest[..., None])
   out = jnp.einsum('xkqs,xksh->xkqh',
                    weight.reshape(x, kv_heads, g * t * m, s).astype(
                        part.v.dtype), part.v,

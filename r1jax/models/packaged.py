@@ -60,7 +60,7 @@ def load(path: str, config: transformer.Config, like: Params) -> Params:
                            str(path)) from problem
   wanted = dataclasses.asdict(config)
   for field in saved.keys() & wanted.keys() - {
-      'dtype', 'param_dtype', 'remat', 'max_len'}:
+      'dtype', 'param_dtype', 'remat', 'unroll', 'max_len'}:
     if saved[field] != wanted[field]:
       raise config_lib.error(f'model.{field}', f'{saved[field]!r}, as in '
                              f'{path}', wanted[field])

@@ -54,6 +54,7 @@ class Config:
   dtype: str = 'float32'  # of computation
   param_dtype: str = 'float32'
   remat: str = 'none'  # a key of REMAT
+  unroll: int = 1  # layers a scan step: more run faster, compile slower
 
   def is_local(self) -> list[bool]:
     """Which layers attend within the window only."""
@@ -240,7 +241,7 @@ class Decoder(nn.Module):
     block = nn.remat(Block, policy=REMAT[c.remat], prevent_cse=False) if (
         c.remat != 'none') else Block
     self.blocks = nn.scan(
-        block, length=c.layers, in_axes=(nn.broadcast, 0), out_axes=0, unroll=c.layers,
+        block, length=c.layers, in_axes=(nn.broadcast, 0), out_axes=0, unroll=c.unroll,
         variable_axes={'params': 0}, split_rngs={'params': True},
         metadata_params={nn.PARTITION_NAME: 'layers'})(c, self.constrain)
     self.final_norm = RMSNorm(c)

@@ -133,3 +133,10 @@ def sum_over_processes(counts: dict[str, int]) -> dict[str, int]:
   totals = multihost_utils.process_allgather(
       np.array([counts[name] for name in sorted(counts)]))
   return dict(zip(sorted(counts), totals.sum(0).tolist()))
+
+
+def to_host(x: jax.Array) -> np.ndarray:
+  """The whole of a batch, on every process."""
+  if x.is_fully_addressable:
+    return np.asarray(x)
+  return multihost_utils.process_allgather(x, tiled=True)

@@ -10,11 +10,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from r1jax import config as config_lib
 from r1jax import rewards as rewards_lib
 from r1jax.data import batches
 from r1jax.data import vocab as vocab_lib
+from r1jax.kernels import advantages
+from r1jax.parallel import sharding
 from r1jax.stages import evaluate as evaluate_lib
 from r1jax.stages import grpo
 from r1jax.stages import rl_report
@@ -29,10 +32,11 @@ class Learner:
 
   def __init__(self, setup: setup_lib.Setup, tx, abstract: TrainState,
                objective: grpo.Objective, sampler: rollouts.Sampler, *,
-               epochs: int, ref_every_steps: int):
+               epochs: int, ref_every_steps: int, sampling_rounds: int):
     self._objective, self._sampler = objective, sampler
     self._updates = epochs * objective.mini_batches
     self._ref_every_steps = ref_every_steps
+    self._rounds = sampling_rounds
     places = setup_lib.places(abstract)
     self._learn = jax.jit(functools.partial(grpo.learn, setup.model, objective))
     self._update = jax.jit(
@@ -40,12 +44,16 @@ class Learner:
         donate_argnums=0, out_shardings=(places, None))
     self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
-  def __call__(self, state: TrainState, batch, seed: int, step: int
+  def __call__(self, state: TrainState, draw, seed: int, step: int
                ) -> tuple[TrainState, dict[str, Any], list[dict]]:
-    """One step: rollout, rewards, advantages, updates."""
+    """One step: rollout, rewards, advantages, updates.
+
+    `draw` gives the batch of prompts of a number: one a step, or
+    `sampling_rounds` of them where equal groups are replaced.
+    """
     clock = [time.perf_counter()]
     tick = lambda: clock.append(time.perf_counter()) or clock[-1] - clock[-2]
-    scored = self._sampler(state.params, batch, seed, step)
+    scored = self._sample(state.params, draw, seed, step)
     metrics = {f'reward/{name}': jnp.mean(part)
                for name, part in scored.parts.items()}
     metrics |= {f'verifier/{name.removeprefix("verifier_")}': count
@@ -72,6 +80,29 @@ class Learner:
     metrics['timing/update_seconds'] = tick()
     return state, metrics, scored.rows
 
+  def _sample(self, params, draw, seed: int, step: int) -> rollouts.Scored:
+    """A step's rollout; DAPO's dynamic sampling draws on for equal groups.
+
+    Groups whose rewards are all equal teach nothing. They are replaced by
+    those of further batches, up to `sampling_rounds` in all (DAPO, arXiv
+    2503.14476, eq. 11); what is still missing then weighs 0.
+    """
+    rounds = max(self._rounds, 1)
+    every = []
+    for number in range(step * rounds, (step + 1) * rounds):
+      every.append(self._sampler(params, draw(number), seed, number))
+      keep = np.concatenate([
+          sharding.to_host(advantages.keep(
+              scored.reward.reshape(-1, self._objective.group)))
+          for scored in every])
+      prompts = len(keep) // len(every)
+      if not self._rounds or keep.sum() >= prompts:
+        break
+    if len(every) == 1:
+      return every[0]
+    chosen = np.sort(np.argsort(~keep, kind='stable')[:prompts])
+    return rollouts.select(every, chosen, self._objective.group)
+
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its prompts, compiles nothing yet."""
@@ -93,7 +124,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   learner = Learner(
       setup, tx, abstract, objective,
       rollouts.Sampler(setup, settings, vocab, scorer),
-      epochs=config.rl.epochs, ref_every_steps=config.rl.ref_every_steps)
+      epochs=config.rl.epochs, ref_every_steps=config.rl.ref_every_steps,
+      sampling_rounds=config.rl.sampling_rounds)
   prompts = read_prompts(config, vocab, config.data.split,
                          config.data.num_prompts)
   held_out = read_prompts(config, vocab, config.eval.split,
@@ -105,9 +137,9 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     return setup_lib.init_state(setup, tx, abstract, params)
 
   def step(state, index):
-    batch = batches.prompt_batch(
-        prompts, index, config.rl.prompts, config.seed)
-    return learner(state, batch, config.seed, index)
+    draw = lambda number: batches.prompt_batch(
+        prompts, number, config.rl.prompts, config.seed)
+    return learner(state, draw, config.seed, index)
 
   return loop.Stage(
       config.steps, init, abstract, step,
@@ -127,7 +159,7 @@ def make_scorer(config) -> rewards_lib.Scorer:
 def make_objective(config) -> grpo.Objective:
   fields = config.rl.to_dict()
   return grpo.Objective(
-      drop_equal_groups=fields.pop('dynamic_sampling'),
+      drop_equal_groups=fields['sampling_rounds'] > 0,
       **{k: fields[k] for k in grpo.Objective._fields if k in fields})
 
 

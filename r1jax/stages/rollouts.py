@@ -5,9 +5,11 @@ live, each process scoring its own.
 """
 
 from collections.abc import Sequence
+import functools
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from r1jax import rewards as rewards_lib
@@ -95,6 +97,26 @@ class Sampler:
         sharding.sum_over_processes(scores.counters),
         _log_rows(records, np.repeat(ids, self._settings.group), responses,
                   scores))
+
+
+def select(every: Sequence[Scored], chosen: np.ndarray, group: int) -> Scored:
+  """One rollout of the groups numbered `chosen` among several rollouts'.
+
+  What was sampled and counted is kept of all, for the log.
+  """
+  where = every[0].reward.sharding
+  responses = (chosen[:, None] * group + np.arange(group)).reshape(-1)
+  pick = jax.jit(lambda index, *arrays: jnp.concatenate(arrays)[index],
+                 out_shardings=where)
+  take = lambda index: functools.partial(pick, index)
+  prompts = jax.tree.map(take(chosen), *(s.rollout.prompts for s in every))
+  rollout, reward, parts = jax.tree.map(
+      take(responses),
+      *((s.rollout._replace(prompts=()), s.reward, s.parts) for s in every))
+  counters = {name: sum(s.counters[name] for s in every)
+              for name in every[0].counters}
+  return Scored(rollout._replace(prompts=prompts), reward, parts, counters,
+                [row for s in every for row in s.rows])
 
 
 def _log_rows(records, ids, responses, scores) -> list[dict[str, Any]]:

@@ -39,13 +39,14 @@ class Curve(NamedTuple):
 class _Frame(NamedTuple):
   """Maps data to the drawing."""
   x: tuple[float, float]
-  y: tuple[float, float]
+  y_ticks: list[float]  # the axis ends at the first and the last
   width: int
   height: int
 
   def at(self, x: float, y: float) -> Point:
+    low, high = self.y_ticks[0], self.y_ticks[-1]
     across = (x - self.x[0]) / (self.x[1] - self.x[0])
-    up = (y - self.y[0]) / (self.y[1] - self.y[0])
+    up = (min(max(y, low), high) - low) / (high - low)
     return (_LEFT + across * (self.width - _LEFT - _RIGHT),
             self.height - _BOTTOM - up * (self.height - _TOP - _BOTTOM))
 
@@ -62,7 +63,7 @@ def draw(curve: Curve, rows: Rows, *, width: int, height: int) -> str:
   ends = [y for _, figure in marks for y in figure if y is not None]
   frame = _Frame(
       _span([x for x, _ in raw + dots] + [x for x, _ in marks]),
-      _y_range([y for points in [raw, dots, *band] for _, y in points] + ends,
+      _y_ticks([y for points in [raw, dots, *band] for _, y in points] + ends,
                curve.percent), width, height)
   parts = [
       f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" '
@@ -78,34 +79,39 @@ def draw(curve: Curve, rows: Rows, *, width: int, height: int) -> str:
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:
-  """Averages each point with its neighbours, a twentieth of all each side.
+  """Replaces each point by the line fitted to its neighbours, read at its x.
 
-  The window shrinks at both ends to stay centred, so that a straight line
-  stays itself and no point answers to values of one side alone.
+  The neighbours are a twentieth of all points on each side; at an end, those
+  there are. A line, unlike a mean, follows a slope right up to the ends, and
+  it is steadier there than a shrinking window.
   """
   reach = len(points) // 20
   smoothed = []
   for i, (x, _) in enumerate(points):
-    side = min(reach, i, len(points) - 1 - i)
-    window = points[i - side:i + side + 1]
-    smoothed.append((x, sum(y for _, y in window) / len(window)))
+    window = points[max(i - reach, 0):i + reach + 1]
+    mean_x = sum(u for u, _ in window) / len(window)
+    mean_y = sum(v for _, v in window) / len(window)
+    spread = sum((u - mean_x) ** 2 for u, _ in window)
+    shared = sum((u - mean_x) * (v - mean_y) for u, v in window)
+    slope = shared / spread if spread else 0.
+    smoothed.append((x, mean_y + slope * (x - mean_x)))
   return smoothed
 
 
 def number(value: float, percent: bool = False) -> str:
   """Writes a value as an axis or a table shows it."""
   if percent:
-    return f'{100 * value:.3g} %'
+    return f'{100 * value:.4g} %'
   if value == 0:
     return '0'
   size = abs(value)
   if size >= 1e6:
-    return f'{value / 1e6:.3g}M'
+    return f'{value / 1e6:.4g}M'
   if size >= 1e4:
-    return f'{value / 1e3:.3g}k'
+    return f'{value / 1e3:.4g}k'
   if size < 1e-3:
     return f'{value:.1e}'.replace('e-0', 'e-')
-  return f'{value:.0f}' if size >= 1000 else f'{value:.3g}'
+  return f'{value:.0f}' if size >= 1000 else f'{value:.4g}'
 
 
 def _column(rows: Rows, key: str) -> list[Point]:
@@ -129,38 +135,45 @@ def _span(values: list[float]) -> tuple[float, float]:
   return (low, high) if high > low else (low - .5, high + .5)
 
 
-def _y_range(values: list[float], percent: bool) -> tuple[float, float]:
-  """Rounds outwards to ticks; starts at zero unless that flattens the data."""
+def _y_ticks(values: list[float], percent: bool) -> list[float]:
+  """Ticks that enclose the values; from zero, unless that flattens them."""
   low, high = min(values), max(values)
   if 0 <= low < .6 * high:
     low = 0.
-  if high == low:
+  if high - low <= 1e-9 * abs(high):
     pad = abs(high) * .1 or 1.
     low, high = low - pad, high + pad
   if percent:
     low, high = max(low, 0.), min(high, 1.)
-    if high == low:
+    if high <= low:
       low, high = 0., 1.
   step = _tick_step(low, high, 4)
-  return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+  return _multiples(step, math.floor(low / step + 1e-9),
+                    math.ceil(high / step - 1e-9))
+
+
+def _x_ticks(low: float, high: float, count: int) -> list[float]:
+  """Whole steps within the axis."""
+  step = max(_tick_step(low, high, count), 1.)
+  return _multiples(step, math.ceil(low / step - 1e-9),
+                    math.floor(high / step + 1e-9))
+
+
+def _multiples(step: float, first: int, last: int) -> list[float]:
+  return [i * step for i in range(first, last + 1)]
 
 
 def _tick_step(low: float, high: float, count: int) -> float:
+  """The least of 1, 2, 2.5, 5 times a power of ten for `count` intervals."""
   rough = (high - low) / count
   power = 10. ** math.floor(math.log10(rough))
-  return next(n * power for n in (1, 2, 2.5, 5, 10) if n * power >= rough * .999)
-
-
-def _ticks(low: float, high: float, count: int) -> list[float]:
-  step = _tick_step(low, high, count)
-  first = math.ceil(low / step - 1e-9)
-  last = math.floor(high / step + 1e-9)
-  return [i * step for i in range(first, last + 1)]
+  return next(n * power for n in (1, 2, 2.5, 5, 10)
+              if n * power >= rough * .999)
 
 
 def _axes(curve: Curve, frame: _Frame) -> list[str]:
   parts = []
-  for y in _ticks(*frame.y, 4):
+  for y in frame.y_ticks:
     x0, py = frame.at(frame.x[0], y)
     x1, _ = frame.at(frame.x[1], y)
     parts.append(
@@ -168,14 +181,14 @@ def _axes(curve: Curve, frame: _Frame) -> list[str]:
         f'y2="{py:.1f}"/><text class="tick" text-anchor="end" '
         f'x="{x0 - 7:.1f}" y="{py + 3.5:.1f}">'
         f'{number(y, curve.percent)}</text>')
-  for x in _ticks(*frame.x, 5 if frame.width > 350 else 4):
-    px, y0 = frame.at(x, frame.y[0])
+  for x in _x_ticks(*frame.x, 5 if frame.width > 350 else 4):
+    px, y0 = frame.at(x, frame.y_ticks[0])
     parts.append(
         f'<line class="axis" x1="{px:.1f}" x2="{px:.1f}" y1="{y0:.1f}" '
         f'y2="{y0 + 4:.1f}"/><text class="tick" text-anchor="middle" '
         f'x="{px:.1f}" y="{y0 + 16:.1f}">{number(x)}</text>')
-  x0, y0 = frame.at(frame.x[0], frame.y[0])
-  x1, _ = frame.at(frame.x[1], frame.y[0])
+  x0, y0 = frame.at(frame.x[0], frame.y_ticks[0])
+  x1, _ = frame.at(frame.x[1], frame.y_ticks[0])
   parts.append(f'<path class="axis" d="M{x0:.1f} {y0:.1f}H{x1:.1f}"/>'
                f'<text class="label" text-anchor="end" x="{x1:.1f}" '
                f'y="{frame.height - 4}">step</text>')

@@ -22,8 +22,6 @@ import pathlib
 import time
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from r1jax import config as config_lib
 from r1jax import types
 from r1jax.parallel import distributed
@@ -147,14 +145,14 @@ def _train(stage, settings, workdir, state, start, saves, clock, stop):
         jsonl.append(rollouts, [{'step': step, **row} for row in records])
       every = settings.eval_every_steps
       if stage.evaluate and every and not done % every and done < stage.steps:
-        metrics = metrics | _prefixed(stage.evaluate(state)[0])
-      # A copy, for the next step may donate the state.
-      log.take(step, metrics, jnp.copy(state.skipped))
+        with log.aside(state):
+          metrics = metrics | _prefixed(stage.evaluate(state)[0])
+      log.take(step, metrics, state)
       last = distributed.any_process(stop.asked) or done == stage.steps
       if last or done % settings.checkpoint_every_steps == 0:
-        log.settle()  # nothing behind a checkpoint may still be unwritten
-        saves.save(done, state, force=last)
-        clock.save()
+        with log.aside(state):
+          saves.save(done, state, force=last)
+          clock.save()
       if last:
         break
   saves.wait()

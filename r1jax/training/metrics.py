@@ -1,9 +1,4 @@
-"""Metrics to `metrics.jsonl` and TensorBoard, fetched a step late.
-
-Values may be device arrays. They are kept until the next call and only then
-brought to the host, when their step has long been computed: no call waits for
-the device, so the loop stays a step ahead of it.
-"""
+"""Metrics to `metrics.jsonl` and TensorBoard."""
 
 from collections.abc import Mapping
 import os
@@ -11,9 +6,9 @@ import pathlib
 import sys
 from typing import Any
 
-import jax
 import numpy as np
 
+from r1jax.parallel import distributed
 from r1jax.training import jsonl
 
 
@@ -21,18 +16,14 @@ class MetricWriter:
   """Writes {name: scalar} by step, from the first process alone.
 
   On a resume at `start_step` the lines of that step and later are dropped
-  first, since the run is about to write them again. Call `flush` before a
-  checkpoint is saved: a line that was still on the device when the run was
-  killed is otherwise behind the step that the run resumes at, and lost.
-
-  TensorBoard's files are appended to, never rewritten: after a kill the steps
-  done again are in them twice, with the same values.
+  first, since the run is about to write them again. TensorBoard's files are
+  appended to, never rewritten: after a kill the steps done again are in them
+  twice, with the same values.
   """
 
   def __init__(self, workdir: str | os.PathLike, *, start_step: int,
                tensorboard: bool):
-    self._active = jax.process_index() == 0
-    self._pending: tuple[int, Mapping[str, Any]] | None = None
+    self._active = distributed.is_main()
     self._tensorboard = None
     if not self._active:
       return
@@ -44,33 +35,22 @@ class MetricWriter:
       self._tensorboard = _tensorboard_writer(workdir / 'tensorboard')
 
   def write(self, step: int, metrics: Mapping[str, Any]):
-    """Takes the metrics of `step`; writes those of the call before."""
-    if self._active:
-      self._write_pending()
-      self._pending = (step, dict(metrics))
-
-  def flush(self):
-    """Writes what is pending, waiting for the device if it must."""
-    if self._active:
-      self._write_pending()
-      if self._tensorboard is not None:
-        self._tensorboard.flush()
-
-  def close(self):
-    self.flush()
-    if self._tensorboard is not None:
-      self._tensorboard.close()
-
-  def _write_pending(self):
-    if self._pending is None:
+    """Adds the row of `step`; an array of one element counts as a scalar."""
+    if not self._active:
       return
-    step, metrics = self._pending
-    self._pending = None
-    scalars = {name: _scalar(name, value)
-               for name, value in jax.device_get(metrics).items()}
+    scalars = {name: _scalar(name, value) for name, value in metrics.items()}
     jsonl.append(self._path, [{'step': step, **scalars}])
     if self._tensorboard is not None:
       self._tensorboard.write_scalars(step, scalars)
+
+  def flush(self):
+    """Puts on disk what TensorBoard's writer still holds."""
+    if self._tensorboard is not None:
+      self._tensorboard.flush()
+
+  def close(self):
+    if self._tensorboard is not None:
+      self._tensorboard.close()
 
 
 def _scalar(name: str, value: Any) -> int | float:
@@ -90,7 +70,7 @@ def _tensorboard_writer(directory: pathlib.Path):
   except ModuleNotFoundError as error:
     raise ImportError(
         f'log.tensorboard needs the package {error.name!r}, which is not '
-        "installed: pip install 'r1jax[tensorboard]', or set "
+        'installed: pip install clu tensorboard tensorflow, or set '
         '--config.log.tensorboard=False to keep metrics.jsonl alone'
     ) from error
   # clu has imported TensorFlow; the accelerator is JAX's.

@@ -103,7 +103,7 @@ def _card(key, name, percent, before, after) -> str:
     if key != 'pass@1' or not evaluation.get('ci95'):
       return ''
     low, high = evaluation['ci95']
-    return f'[{100 * low:.1f}, {100 * high:.1f}]'
+    return f'<span>[{100 * low:.1f}, {100 * high:.1f}]</span>'
 
   if key in before and key in after:
     figure = (f'<span class="was">{value(before)}</span>'
@@ -129,13 +129,14 @@ def _figures(curves, panels, rows) -> str:
       figures.append(f'<figure><h3>{_text(curve.title)}{label}</h3>{svg}'
                      f'<figcaption>{caption}</figcaption></figure>')
     if figures:
-      drawn.append(f'<div class="{kind}">{"".join(figures)}</div>')
+      thirds = ' thirds' * (kind == 'panel' and len(figures) % 3 == 0)
+      drawn.append(f'<div class="{kind}{thirds}">{"".join(figures)}</div>')
   if not drawn:
     return ''
   return (
       f'<section><h2>Over training</h2>{"".join(drawn)}<p class="small legend">'
       '<span class="key raw"></span>each step '
-      '<span class="key line"></span>moving mean '
+      '<span class="key line"></span>smoothed '
       '<span class="key before"></span>evaluated before '
       '<span class="key after"></span>evaluated after</p></section>')
 

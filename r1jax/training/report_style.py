@@ -51,10 +51,13 @@ h2 + .small { margin-top: -10px; }
 .unit { color: var(--soft); font-size: 14px; }
 .ci { color: var(--faint); font-size: 12px; min-height: 1.5em;
       font-variant-numeric: tabular-nums; }
+.ci span { white-space: nowrap; }
 .wide, .panel { display: grid; gap: 26px 30px; margin-top: 8px; }
-.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); }
-.panel { grid-template-columns: repeat(auto-fit, minmax(min(100%, 215px), 1fr));
+.wide { grid-template-columns:
+          repeat(auto-fit, minmax(min(100%, 380px), 1fr)); }
+.panel { grid-template-columns: repeat(auto-fit, minmax(215px, 1fr));
          margin-top: 26px; gap: 22px 18px; }
+.panel.thirds { grid-template-columns: repeat(auto-fit, minmax(270px, 1fr)); }
 figure { margin: 0; break-inside: avoid; min-width: 0; }
 h3 { font-size: 15px; font-weight: 600; margin: 0 0 4px; }
 .panel h3 { font-size: 13px; }
@@ -100,7 +103,8 @@ article:first-of-type { margin-top: 14px; }
 .reference { color: var(--soft); font-size: 13px; overflow-wrap: anywhere; }
 .reference b { color: var(--ink); font-size: 15px; margin-left: 4px; }
 .sides { display: grid; gap: 14px;
-         grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); }
+         grid-template-columns:
+           repeat(auto-fit, minmax(min(100%, 340px), 1fr)); }
 .response { background: var(--card); border-radius: 8px; min-width: 0;
             padding: 12px 16px 14px; }
 .meta { display: flex; flex-wrap: wrap; gap: 4px 12px; align-items: center;
@@ -132,6 +136,12 @@ details[open] summary { margin-bottom: 12px; }
   main { padding: 32px 18px 56px; }
   h1 { font-size: 29px; }
   .subtitle { font-size: 17px; }
+  .cards, .panel, .panel.thirds { grid-template-columns: 1fr 1fr; gap: 12px; }
+  .card { padding: 12px 13px 10px; }
+  .figure { font-size: 22px; }
+  .arrow { font-size: 16px; margin: 0 .2em; }
+  .wide .chart text { font-size: 13px; }
+  .panel .chart text { font-size: 16px; }
   th { padding-right: 14px; white-space: normal; }
 }
 @media print {

@@ -1,0 +1,200 @@
+"""Times complete GRPO steps of a workload and prints one JSON line.
+
+A step is a rollout in which no response ends early, rewards (a remainder of
+the sum of the token ids, on the host), the reference's log-probabilities with
+the advantages, and the updates; the sampler's own log-probabilities are the
+old ones. Each part is waited for before the next begins.
+
+Model FLOPs are 2 a parameter and token, 6 with the backward pass (Kaplan et
+al., arXiv 2001.08361, sec. 2.1), a prompt counted once for its whole group.
+Attention's own products and all that is computed twice are left out.
+"""
+
+import functools
+import json
+import math
+import os
+import resource
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax import config as config_lib
+from r1jax.parallel import distributed
+from r1jax.parallel import sharding
+from r1jax.stages import grpo
+from r1jax.stages import rl as rl_lib
+from r1jax.stages import rollouts
+from r1jax.stages import setup as setup_lib
+from r1jax.types import Prompts, TrainState
+
+PARTS = ('rollout', 'reward', 'reference', 'update')
+_IMPORTED = time.perf_counter()
+
+
+class Program:
+  """A jitted function that compiles at its first call and times that apart."""
+
+  def __init__(self, function, **options):
+    self.seconds = 0.  # of compilation
+    self._jitted, self._compiled = jax.jit(function, **options), None
+
+  def __call__(self, *args):
+    if self._compiled is None:
+      started = time.perf_counter()
+      self._compiled = self._jitted.lower(*args).compile()
+      self.seconds = time.perf_counter() - started
+    return self._compiled(*args)
+
+
+def run(config, mesh) -> None:
+  """Measures the workload of `config` on `mesh`; process 0 prints."""
+  steps, warmup = config.bench.steps, config.bench.warmup
+  if not 1 <= warmup < steps:
+    raise config_lib.error(
+        'bench.warmup', 'at least 1, as the first step compiles, and less than '
+        f'bench.steps = {steps}', warmup)
+  setup = setup_lib.make(config, mesh)
+  programs, state = make(config, setup)
+  prompts = random_prompts(config, setup)
+  ready, rows = process_seconds(), []
+  for index in range(steps):
+    state, seconds, metrics = step(config, programs, state, prompts, index)
+    rows.append(seconds | {'step': sum(seconds.values())})
+  if config.bench.profile:
+    with jax.profiler.trace(config.bench.profile):
+      step(config, programs, state, prompts, steps)
+  peak = peak_mib()
+  parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(setup.params))
+  bound = matmul_gflop_per_second(setup, config.bench.matmul)
+  line = {
+      'workload': {'name': config.name, 'parameters': parameters,
+                   'dtype': setup.model.config.dtype, **config.rl},
+      'jax': jax.__version__,
+      'devices': {'kind': jax.devices()[0].device_kind, 'count': mesh.size},
+      'ready_seconds': ready,  # since process start, the weights made
+      'time_to_first_update_seconds': ready + rows[0]['step'],
+      'compile_seconds': {name: p.seconds for name, p in programs.items()},
+      'matmul_gflop_per_second': bound,
+      **summary(config.rl, parameters, rows[warmup:], bound),
+      'peak_memory_mib': peak,
+      'last_step': {name: float(value) for name, value in metrics.items()},
+  }
+  if distributed.is_main():
+    short = lambda digits: float(f'{float(digits):.5g}')
+    print(json.dumps(json.loads(json.dumps(line), parse_float=short)))
+
+
+def make(config, setup) -> tuple[dict[str, Program], TrainState]:
+  """The programs of a step, not yet compiled, and the state to begin with."""
+  rl, objective = config.rl, rl_lib.make_objective(config)
+  settings = rollouts.Settings(
+      group=rl.group, response_tokens=rl.response_tokens, eos_id=-1,
+      temperature=rl.temperature, chunk=rl.sample_chunk)
+  tx = setup_lib.optimizer(
+      config, config.bench.steps * rl.epochs * rl.mini_batches)
+  abstract = setup_lib.abstract_state(setup, tx, ref=objective.uses_ref)
+  bind = functools.partial
+  programs = {
+      'rollout': Program(bind(rollouts.sample, setup.model, settings)),
+      'reference': Program(bind(grpo.learn, setup.model, objective)),
+      'update': Program(
+          bind(grpo.update, setup.model, tx, objective), donate_argnums=0,
+          out_shardings=(setup_lib.places(abstract), None))}
+  params = setup_lib.init_params(setup, config.init_from, config.seed)
+  state = setup_lib.init_state(setup, tx, abstract, params)
+  return programs, jax.block_until_ready(state)
+
+
+def step(config, programs, state: TrainState, prompts: Prompts, index: int):
+  """Returns the new state, the seconds of each of PARTS, and the metrics."""
+  clock = [time.perf_counter()]
+  def wait(x):
+    jax.block_until_ready(x)
+    clock.append(time.perf_counter())
+    return x
+  rollout = wait(programs['rollout'](
+      state.params, prompts, np.uint32(config.seed), np.uint32(index)))
+  tokens = sharding.to_local(rollout.tokens)
+  reward = wait(sharding.from_local(
+      np.float32(tokens.sum(1) % 17 / 16), prompts.id.sharding.mesh))
+  experience, metrics = wait(programs['reference'](state.ref, rollout, reward))
+  for mini_batch in [*range(config.rl.mini_batches)] * config.rl.epochs:
+    state, figures = programs['update'](state, experience, np.int32(mini_batch))
+  wait(state)
+  return state, dict(zip(PARTS, np.diff(clock).tolist())), metrics | figures
+
+
+def random_prompts(config, setup) -> Prompts:
+  """`rl.prompts` prompts of exactly `rl.prompt_tokens` random tokens."""
+  shape = count, length = config.rl.prompts, config.rl.prompt_tokens
+  tokens = np.random.default_rng(config.seed).integers(
+      setup.model.config.vocab, size=shape, dtype=np.int32)
+  return jax.device_put(
+      Prompts(tokens, np.full(count, length, np.int32),
+              np.arange(count, dtype=np.int32)), setup.batch)
+
+
+def model_flops(rl, parameters: int) -> dict[str, int]:
+  """Of each part of a step, and of the step."""
+  tokens = rl.prompts * (rl.prompt_tokens + rl.group * rl.response_tokens)
+  scored = tokens if rl.kl != 'none' and rl.beta > 0 else 0
+  flops = {'rollout': 2 * parameters * tokens,
+           'reference': 2 * parameters * scored,
+           'update': 6 * parameters * tokens * rl.epochs}
+  return flops | {'step': sum(flops.values())}
+
+
+def summary(rl, parameters: int, rows: list[dict[str, float]], bound: float
+            ) -> dict[str, dict]:
+  """Medians of `rows`, the seconds of each part and of the step.
+
+  Tokens a second are response tokens, in the update once an epoch. `bound` is
+  in GFLOP/s; `of_matmul` is the fraction of it that was reached.
+  """
+  out = {name: {'seconds': statistics.median(row[name] for row in rows)}
+         for name in rows[0]}
+  out['step']['all'] = [row['step'] for row in rows]
+  tokens = rl.prompts * rl.group * rl.response_tokens
+  for name, times in (('rollout', 1), ('update', rl.epochs), ('step', 1)):
+    out[name]['tokens_per_second'] = times * tokens / out[name]['seconds']
+  for name, flops in model_flops(rl, parameters).items():
+    rate = flops / 1e9 / out[name]['seconds']
+    out[name] |= {'gflop': flops / 1e9, 'gflop_per_second': rate,
+                  'of_matmul': rate / bound}
+  return out
+
+
+def matmul_gflop_per_second(setup, size: int) -> float:
+  """The machine's own rate: all devices multiply matrices `size` square."""
+  a = jnp.full((size, size), 1 / size, setup.model.config.dtype,
+               device=setup.replicated)
+  product, seconds = jax.jit(jnp.matmul), []
+  for _ in range(21):  # the first compiles
+    started = time.perf_counter()
+    product(a, a).block_until_ready()
+    seconds.append(time.perf_counter() - started)
+  return 2 * setup.mesh.size * size ** 3 / statistics.median(seconds[1:]) / 1e9
+
+
+def process_seconds() -> float:
+  """Since this process began; where no system tells, since this import."""
+  if not os.path.exists('/proc/self/stat'):
+    return time.perf_counter() - _IMPORTED
+  with open('/proc/self/stat', encoding='utf-8') as file:
+    ticks = int(file.read().rpartition(')')[2].split()[19])  # starttime
+  now = time.clock_gettime(time.CLOCK_BOOTTIME)
+  return now - ticks / os.sysconf('SC_CLK_TCK')
+
+
+def peak_mib() -> float:
+  """Peak memory of the fullest device; on CPUs that of the process."""
+  if jax.default_backend() == 'cpu':
+    unit = 1 if sys.platform == 'darwin' else 1024  # bytes there, else KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
+  return max(device.memory_stats()['peak_bytes_in_use']
+             for device in jax.local_devices()) / 2 ** 20

@@ -1,0 +1,132 @@
+"""Log-probabilities in chunks and over shared prompts against plain ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tiny
+from r1jax.kernels import logprobs
+from r1jax.types import Prompts
+
+TEMPERATURE = 0.7
+TOKENS = np.random.default_rng(0).integers(0, tiny.SHAPE['vocab'], (2, 9))
+POSITION = np.broadcast_to(np.arange(9), (2, 9))
+
+
+def _log_softmax(logits):
+  logits = np.asarray(logits, np.float64)
+  logits = logits - logits.max(-1, keepdims=True)
+  return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+def test_of_logits_by_hand():
+  logits = jnp.log(jnp.array([[.5, .25, .25], [1., 1., 1.]]))
+  logp, entropy = logprobs.of_logits(logits + 3., jnp.array([0, 2]))
+  np.testing.assert_allclose(logp, np.log([.5, 1 / 3]), rtol=1e-6)
+  # .5 ln 2 + 2 * .25 ln 4, and ln 3.
+  np.testing.assert_allclose(entropy, [1.5 * np.log(2), np.log(3)], rtol=1e-6)
+
+
+def test_the_entropy_carries_no_gradient():
+  gradient = jax.grad(lambda x: logprobs.of_logits(x, jnp.int32(0))[1])
+  np.testing.assert_array_equal(gradient(jnp.array([1., 2., 4.])), 0)
+
+
+def _of_sequences(params, chunk, temperature=TEMPERATURE):
+  return logprobs.of_sequences(
+      tiny.model(), params, TOKENS, None, POSITION, chunk=chunk,
+      temperature=temperature)
+
+
+@pytest.mark.parametrize('chunk', [1, 3, 8, 100])  # of 8: 3 leaves a rest
+def test_chunks_change_neither_values_nor_gradients(chunk):
+  model, params = tiny.model(), tiny.params()
+
+  def naive(params):
+    hidden, _ = model.forward(params, TOKENS, None, POSITION)
+    logits = model.unembed(params, hidden[:, :-1]) / TEMPERATURE
+    logp = jax.nn.log_softmax(logits)
+    entropy = -jnp.sum(jnp.exp(logp) * logp, -1)
+    logp = jnp.take_along_axis(logp, TOKENS[:, 1:, None], -1)[..., 0]
+    return [jnp.pad(x, ((0, 0), (1, 0))) for x in (logp, entropy)]
+
+  weight = np.random.default_rng(1).normal(size=TOKENS.shape)
+
+  def both(function):
+    def total(params):
+      logp, entropy = function(params)
+      return jnp.sum(weight * logp), (logp, entropy)
+    return jax.jit(jax.grad(total, has_aux=True))(params)
+
+  got = both(lambda p: _of_sequences(p, chunk))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(
+      a, b, rtol=1e-4, atol=1e-5), got, tuple(both(naive)[:1]) + (
+          tuple(both(naive)[1]),))
+
+
+def test_a_value_sits_at_its_token_and_index_0_holds_0():
+  logp, entropy = _of_sequences(tiny.params(), 4, 1.)
+  hidden, _ = tiny.model().forward(tiny.params(), TOKENS, None, POSITION)
+  expected = _log_softmax(tiny.model().unembed(tiny.params(), hidden))
+  for b, t in np.ndindex(2, 8):
+    before = expected[b, t]
+    np.testing.assert_allclose(
+        logp[b, t + 1], before[TOKENS[b, t + 1]], atol=1e-5)
+    np.testing.assert_allclose(
+        entropy[b, t + 1], -np.sum(np.exp(before) * before), atol=1e-5)
+  np.testing.assert_array_equal(logp[:, 0], 0)
+  np.testing.assert_array_equal(entropy[:, 0], 0)
+
+
+@pytest.mark.parametrize('switches', [{}, dict(window=3, global_every=2)])
+@pytest.mark.parametrize('length', [1, 6])
+def test_a_shared_prompt_is_worth_one_repeated_for_its_group(length, switches):
+  """Values, and the gradients of all parameters."""
+  model, params = tiny.model(**switches), tiny.params(**switches)
+  prompts, group = tiny.prompts((3, 5, 1)), 2
+  rng = np.random.default_rng(0)
+  tokens = rng.integers(0, tiny.SHAPE['vocab'], (6, length))
+  weight = rng.normal(size=tokens.shape)
+  start = np.repeat(prompts.length, group)
+  whole = np.repeat(np.pad(prompts.tokens, ((0, 0), (0, length))), group, 0)
+  index = start[:, None] + np.arange(length)
+  np.put_along_axis(whole, index, tokens, 1)
+
+  def shared(params):
+    return logprobs.of_responses(
+        model, params, prompts, tokens, temperature=TEMPERATURE, chunk=4)
+
+  def repeated(params):
+    position = np.broadcast_to(np.arange(whole.shape[1]), whole.shape)
+    outs = logprobs.of_sequences(model, params, whole, None, position, chunk=99,
+                                 temperature=TEMPERATURE)
+    return tuple(jnp.take_along_axis(x, index, 1) for x in outs)
+
+  def gradient(function):
+    return jax.jit(jax.grad(
+        lambda p: (lambda y: (jnp.sum(weight * y[0]), y))(function(p)),
+        has_aux=True))(params)
+
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(
+      a, b, rtol=1e-4, atol=1e-5), gradient(shared), gradient(repeated))
+
+
+def test_what_stands_behind_a_prompt_does_not_matter():
+  model, params = tiny.model(), tiny.params()
+  tokens = TOKENS[:, :4]
+  score = jax.jit(lambda prompts: logprobs.of_responses(
+      model, params, prompts, tokens, temperature=1., chunk=4))
+  some, other = (score(tiny.prompts((3, 2), pad=pad)) for pad in (0, 7))
+  np.testing.assert_array_equal(some, other)
+
+
+def test_prefill_gives_the_last_token_of_each_prompt():
+  prompts = tiny.prompts((3, 5))
+  last, cache = logprobs.prefill(tiny.model(), tiny.params(), prompts)
+  for b, length in enumerate(prompts.length):
+    one = Prompts(prompts.tokens[b:b + 1], np.array([length]), None)
+    hidden, _ = tiny.model().forward(
+        tiny.params(), one.tokens, None, np.arange(5)[None])
+    np.testing.assert_allclose(last[b], hidden[0, length - 1], atol=1e-5)
+  assert cache.filled == 0 and cache.v.shape[3] == cache.k.shape[4] == 0

@@ -1,0 +1,204 @@
+"""The decoder against plain NumPy, and what it must never look at."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import numpy_decoder
+import tiny
+from r1jax.models import transformer
+from r1jax.types import Cache
+
+QWEN = dict(qkv_bias=True, qk_norm=True, tied=False)
+GEMMA = dict(window=3, global_every=2, rope_theta_local=100., post_norms=True,
+             embed_scale=True, activation='gelu', softcap_attention=1.,
+             softcap_final=2., attention_scale=0.4)
+# Each switch, and what it stands on where it means nothing alone.
+SWITCHES = [({name: value}, {}) for name, value in QWEN.items()] + [
+    (dict(window=3, global_every=2), {}),
+    (dict(global_every=1), dict(window=3)),
+    (dict(rope_theta_local=100.), dict(window=3)),
+    (dict(softcap_attention=1.), {}),
+    (dict(softcap_final=2.), {}),
+    (dict(attention_scale=2.), {}),
+    (dict(post_norms=True), {}),
+    (dict(embed_scale=True), {}),
+    (dict(activation='gelu'), {}),
+    (dict(rms_eps=0.1), {}),
+    (dict(rope_theta=10.), {}),
+    (GEMMA | QWEN, {}),
+]
+
+# Two rows of documents: the first row begins with padding and holds two.
+SEGMENT = np.array([[0, 0, 1, 1, 1, 1, 1, 2, 2, 2], [1] * 8 + [0] * 2])
+POSITION = np.array([[0, 1, 0, 1, 2, 3, 4, 0, 1, 2], [*range(8), 0, 1]])
+TOKENS = np.random.default_rng(0).integers(0, tiny.SHAPE['vocab'], (2, 10))
+
+
+def _hidden(tokens, segment=None, position=None, **switches):
+  if position is None:
+    position = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+  forward = jax.jit(tiny.model(**switches).forward)
+  return forward(tiny.params(**switches), tokens, segment, position)[0]
+
+
+def _logits(params, tokens, segment, position, **switches):
+  model = tiny.model(**switches)
+  hidden, _ = model.forward(params, tokens, segment, position)
+  return model.unembed(params, hidden)
+
+
+@pytest.mark.parametrize('switch, ground', [({}, {}), *SWITCHES])
+def test_agrees_with_numpy_and_every_switch_matters(switch, ground):
+  switches = ground | switch
+  params = tiny.params(**switches)
+  got = jax.jit(lambda p: _logits(p, TOKENS, SEGMENT, POSITION, **switches))(
+      params)
+  assert got.shape == (2, 10, tiny.SHAPE['vocab']) and got.dtype == jnp.float32
+  reference = lambda fields: numpy_decoder.logits(
+      tiny.config(**fields), params, TOKENS, SEGMENT, POSITION)
+  np.testing.assert_allclose(got, reference(switches), atol=1e-4)
+  if switch:
+    assert np.abs(got - reference(ground)).max() > 0.01
+
+
+def test_a_gradient_is_a_slope_and_remat_does_not_change_it():
+  """Along a random direction, where float64 NumPy gives the slope."""
+  switches = GEMMA | QWEN
+  params, along = (tiny.params(seed, **switches) for seed in (0, 1))
+
+  def gradient(remat):
+    return jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(_logits(
+        p, TOKENS, SEGMENT, POSITION, **switches, remat=remat)))))(params)
+
+  def moved(step):
+    return np.sum(np.sin(numpy_decoder.logits(
+        tiny.config(**switches),
+        jax.tree.map(lambda p, d: p + step * np.float64(d), params, along),
+        TOKENS, SEGMENT, POSITION)))
+
+  plain = gradient('none')
+  slope = sum(np.vdot(g, d) for g, d in zip(*map(
+      jax.tree.leaves, (plain, along))))
+  np.testing.assert_allclose(
+      slope, (moved(1e-5) - moved(-1e-5)) / 2e-5, rtol=1e-3)
+  assert all(np.any(leaf) for leaf in jax.tree.leaves(plain))
+  for remat in ('dots', 'full'):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(
+        a, b, rtol=1e-4, atol=1e-5), gradient(remat), plain)
+
+
+@pytest.mark.parametrize('switches', [{}, GEMMA])
+def test_a_token_sees_none_after_it(switches):
+  hidden = _hidden(TOKENS, **switches)
+  assert hidden.shape == (2, 10, tiny.SHAPE['width'])
+  changed = TOKENS.copy()
+  changed[:, 6] = (changed[:, 6] + 1) % tiny.SHAPE['vocab']
+  other = _hidden(changed, **switches)
+  np.testing.assert_array_equal(other[:, :6], hidden[:, :6])
+  assert np.all(np.any(other[:, 6:] != hidden[:, 6:], -1))
+
+
+@pytest.mark.parametrize('switches', [{}, GEMMA])
+def test_documents_of_a_row_are_alone(switches):
+  """Equal to separate runs, so neither neighbours nor padding are seen."""
+  hidden = _hidden(TOKENS, SEGMENT, POSITION, **switches)
+  documents = (0, slice(2, 7)), (0, slice(7, 10)), (1, slice(0, 8))
+  alone = np.zeros((3, 10), int)
+  for begin, place in zip(alone, documents):
+    begin[:place[1].stop - place[1].start] = TOKENS[place]
+  alone = _hidden(alone, **switches)
+  for got, place in zip(alone, documents):
+    expected = hidden[place]
+    np.testing.assert_allclose(got[:len(expected)], expected, atol=1e-5)
+  changed = np.where(SEGMENT == 0, 5, TOKENS)
+  np.testing.assert_array_equal(
+      _hidden(changed, SEGMENT, POSITION, **switches)[SEGMENT > 0],
+      hidden[SEGMENT > 0])
+
+
+@pytest.mark.parametrize('switches', [{}, GEMMA])
+def test_decoding_through_a_cache_is_the_forward_pass(switches):
+  """Two prompts, one of them padded, two responses each, a token a time."""
+  model, params = tiny.model(**switches), tiny.params(**switches)
+  prompts = tiny.prompts((3, 5))
+  responses = np.random.default_rng(1).integers(0, 29, (4, 6))
+  position = np.broadcast_to(np.arange(5), (2, 5))
+  _, (k, v) = jax.jit(model.forward)(params, prompts.tokens, None, position)
+  layers, _, heads, size, _ = k.shape
+  cache = Cache(k, v, prompts.length, jnp.zeros((layers, 4, heads, size, 6)),
+                jnp.zeros((layers, 4, heads, 6, size)), jnp.int32(0))
+  start = np.repeat(prompts.length, 2)
+
+  @jax.jit
+  def step(cache, token, position):
+    hidden, (k, v) = model.forward(
+        params, token[:, None], None, position[:, None], cache)
+    i = cache.filled
+    return hidden[:, 0], cache._replace(
+        k=jax.lax.dynamic_update_slice_in_dim(cache.k, k, i, 4),
+        v=jax.lax.dynamic_update_slice_in_dim(cache.v, v, i, 3), filled=i + 1)
+
+  decoded, whole = [], np.zeros((4, 11), int)
+  for i in range(6):
+    hidden, cache = step(cache, responses[:, i], start + i)
+    decoded.append(hidden)
+    whole[np.arange(4), start + i] = responses[:, i]
+  for row in range(4):
+    whole[row, :start[row]] = prompts.tokens[row // 2, :start[row]]
+  expected = _hidden(whole, **switches)
+  for row, begin in enumerate(start):
+    np.testing.assert_allclose(np.stack(decoded)[:, row],
+                               expected[row, begin:begin + 6], atol=1e-5)
+
+
+def test_bfloat16_computes_near_float32():
+  params = tiny.params()
+  half, full = (
+      jax.jit(lambda p, d=dtype: _logits(p, TOKENS, SEGMENT, POSITION, dtype=d))(
+          params) for dtype in ('bfloat16', 'float32'))
+  assert half.dtype == jnp.float32
+  assert 0 < np.abs(half - full).max() < 0.05 * np.abs(full).max()
+
+
+@pytest.mark.parametrize('switches', [{}, QWEN | GEMMA])
+def test_axes_mirror_the_parameters(switches):
+  model, params = tiny.model(**switches), tiny.params(**switches)
+  is_axes = lambda x: type(x) is tuple
+  axes = model.axes()
+  assert jax.tree.structure(axes, is_leaf=is_axes) == jax.tree.structure(params)
+  jax.tree.map(lambda names, leaf: _check_axes(names, leaf.shape, model.config),
+               axes, params, is_leaf=is_axes)
+
+
+def _check_axes(names, shape, config):
+  sizes = dict(layers=config.layers, embed=config.width, table=config.width,
+               vocab=config.vocab, heads=config.heads, mlp=config.mlp,
+               kv_heads=config.kv_heads, head_size=config.head_size)
+  assert len(names) == len(shape)
+  for name, size in zip(names, shape):
+    assert name == 'norm' or sizes[name] == size
+
+
+def test_rotary_scores_depend_on_the_distance_alone():
+  q, k = np.random.default_rng(0).normal(size=(2, 1, 1, 1, 8)).astype('f')
+
+  def score(at_q, at_k):
+    turn = lambda x, at: transformer.rotate(
+        x, transformer.rotary_table(np.array([[at]]), 8, 100.))
+    assert np.isclose(np.linalg.norm(turn(q, at_q)), np.linalg.norm(q))
+    return float(jnp.vdot(turn(q, at_q), turn(k, at_k)))
+
+  np.testing.assert_allclose(score(9, 4), score(25, 20), rtol=1e-5)
+  np.testing.assert_allclose(score(0, 0), np.vdot(q, k), rtol=1e-5)
+  assert abs(score(9, 4) - score(9, 5)) > 0.01
+
+
+def test_local_layers_and_global_ones_between():
+  local = lambda **fields: dataclasses.replace(
+      tiny.config(layers=6), **fields).is_local()
+  assert local(window=4, global_every=3) == [True, True, False] * 2
+  assert local() == [False] * 6

@@ -1,0 +1,162 @@
+"""The benchmark: what its line says, against counts made by hand."""
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+
+import jax
+import pytest
+
+from experiments import bench as experiment
+from r1jax import config as config_lib
+from r1jax.parallel import mesh as mesh_lib
+from r1jax.stages import bench
+from r1jax.stages import setup as setup_lib
+
+# 2 prompts of 3 tokens, 4 responses of 5 tokens each: 40 new tokens, and
+# 2 * (3 + 4 * 5) = 46 with each prompt counted once.
+NEW, SEEN = 40, 46
+# Embedding 32 * 16; in each of 2 layers q and o 16 * 16 each, k and v 16 * 8
+# each, an MLP of 3 * 16 * 24 and two norms of 16; the last norm.
+PARAMETERS = 512 + 2 * (512 + 256 + 1152 + 32) + 16
+
+
+def _config(**rl):
+  config = experiment.tiny().unlock()
+  config.model.update(vocab=32, width=16, layers=2, heads=2, kv_heads=1,
+                      head_size=8, mlp=24, max_len=8)
+  config.rl.update(dict(prompts=2, group=4, prompt_tokens=3, response_tokens=5,
+                        micro_batch=4, sample_chunk=2, logp_chunk=2) | rl)
+  config.bench.update(steps=3, warmup=1, matmul=32)
+  return config
+
+
+def _run(config, capsys, devices=1):
+  config_lib.check(config, devices)
+  bench.run(config, mesh_lib.make(config.mesh, jax.devices()[:devices]))
+  [line] = capsys.readouterr().out.splitlines()
+  return json.loads(line)
+
+
+@pytest.fixture(name='line', scope='module')
+def _line():
+  with pytest.MonkeyPatch.context() as patch:
+    lines = []
+    patch.setattr('builtins.print', lines.append)
+    started = bench.process_seconds()
+    bench.run(_config(), mesh_lib.make({}, jax.devices()[:1]))
+  [text] = lines
+  return json.loads(text) | {'started': started}
+
+
+def test_the_line_has_every_field(line):
+  assert line['jax'] == jax.__version__
+  assert line['devices'] == {'kind': 'cpu', 'count': 1}
+  assert line['peak_memory_mib'] > 50  # of a process that has imported jax
+  assert line['matmul_gflop_per_second'] > 0
+  assert line['workload'].items() >= dict(
+      name='bench.py:tiny', parameters=PARAMETERS, dtype='float32', prompts=2,
+      group=4, prompt_tokens=3, response_tokens=5, micro_batch=4, logp_chunk=2,
+      sample_chunk=2, beta=0.001, kl='k3').items()
+
+
+def test_seconds_are_medians_of_the_steps_after_the_warmup(line):
+  assert len(line['step']['all']) == 2
+  assert line['step']['seconds'] == pytest.approx(
+      sum(line['step']['all']) / 2, rel=1e-4)
+  for part in bench.PARTS:
+    assert 0 < line[part]['seconds'] < line['step']['seconds']
+
+
+def test_tokens_per_second_count_response_tokens(line):
+  for part in ('rollout', 'update', 'step'):
+    assert line[part]['tokens_per_second'] == pytest.approx(
+        NEW / line[part]['seconds'], rel=1e-4)
+  assert line['last_step']['response_length/min'] == 5
+  assert line['last_step']['response_length/max'] == 5
+
+
+def test_flops_are_those_counted_by_hand(line):
+  for part, times in dict(rollout=2, reference=2, update=6, step=10).items():
+    gflop = times * PARAMETERS * SEEN / 1e9
+    figures = line[part]
+    assert figures['gflop'] == pytest.approx(gflop, rel=1e-4)
+    assert figures['gflop_per_second'] == pytest.approx(
+        gflop / figures['seconds'], rel=1e-4)
+    assert figures['of_matmul'] == pytest.approx(
+        figures['gflop_per_second'] / line['matmul_gflop_per_second'],
+        rel=1e-4)
+
+
+def test_the_first_update_waits_for_compilation(line):
+  compiled = line['compile_seconds']
+  assert compiled.keys() == {'rollout', 'reference', 'update'}
+  assert min(compiled.values()) > 10 * line['step']['seconds'] / 3
+  assert line['started'] <= line['ready_seconds'] * 1.0001
+  assert line['time_to_first_update_seconds'] >= (
+      line['ready_seconds'] + sum(compiled.values())) * .9999
+
+
+def test_a_step_learns(line):
+  metrics = line['last_step']
+  assert metrics['optim/grad_norm'] > 0 and metrics['optim/skipped'] == 0
+  assert metrics['reward/std'] > 0
+  assert metrics['kl/ref'] > 0  # the reference stayed behind
+  assert metrics['policy/logp_drift'] < 1e-4  # and the sampler did not
+
+
+def test_epochs_mini_batches_and_devices(capsys):
+  line = _run(_config(prompts=4, epochs=3, mini_batches=2, micro_batch=8,
+                      beta=0.), capsys, devices=2)
+  assert line['devices']['count'] == 2
+  assert line['update']['gflop'] == pytest.approx(
+      3 * 6 * PARAMETERS * 2 * SEEN / 1e9, rel=1e-4)
+  assert line['reference']['gflop'] == 0
+  assert line['update']['tokens_per_second'] == pytest.approx(
+      3 * 2 * NEW / line['update']['seconds'], rel=1e-4)
+
+
+def test_a_profile_is_of_one_more_step(capsys, tmp_path):
+  config = _config()
+  config.bench.update(steps=2, profile=str(tmp_path))
+  assert len(_run(config, capsys)['step']['all']) == 1
+  assert list(tmp_path.rglob('*.xplane.pb'))
+
+
+@pytest.mark.parametrize('warmup', [0, 3])
+def test_a_warmup_that_leaves_no_steady_step_is_refused(warmup):
+  config = _config()
+  config.bench.warmup = warmup
+  with pytest.raises(config_lib.ConfigError, match='config.bench.warmup'):
+    bench.run(config, mesh_lib.make({}, jax.devices()[:1]))
+
+
+def test_process_seconds_agree_with_the_system():
+  try:
+    told = subprocess.run(['ps', '-o', 'etimes=', '-p', str(os.getpid())],
+                          capture_output=True, text=True, check=True)
+  except (FileNotFoundError, subprocess.CalledProcessError):
+    pytest.skip('no ps that knows etimes')
+  assert abs(bench.process_seconds() - int(told.stdout)) < 3
+
+
+@pytest.mark.parametrize('arg, parameters, tokens', [
+    ('tiny', 3_082_496, 16 * (64 + 16 * 128)),
+    ('smollm2', 134_515_008, 4 * (64 + 8 * 64)),  # as published
+])
+def test_the_shipped_workloads(arg, parameters, tokens):
+  config = experiment.get_config(arg)
+  config_lib.check(config, 1)
+  assert config.is_locked and config.bench.profile is None
+  setup = setup_lib.make(config, mesh_lib.make({}, jax.devices()[:1]))
+  assert sum(math.prod(x.shape) for x in jax.tree.leaves(setup.params)
+             ) == parameters
+  assert bench.model_flops(config.rl, parameters)['step'] == (
+      10 * parameters * tokens)
+  assert (config.rl.kl, config.rl.beta, config.rl.epochs) == ('k3', 0.001, 1)
+
+
+def test_the_file_is_short():
+  assert len(pathlib.Path(bench.__file__).read_text().splitlines()) < 200

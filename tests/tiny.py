@@ -1,0 +1,57 @@
+"""A decoder that compiles in a second, and what to feed it."""
+
+import functools
+
+import jax
+import ml_collections
+import numpy as np
+
+from experiments import common
+from r1jax import models
+from r1jax.models import transformer
+from r1jax.parallel import mesh as mesh_lib
+from r1jax.stages import setup as setup_lib
+from r1jax.types import Prompts
+
+SHAPE = dict(vocab=29, width=16, layers=2, heads=4, kv_heads=2, head_size=4,
+             mlp=24, max_len=64)
+EOS = 1
+
+
+def config(**switches) -> transformer.Config:
+  return transformer.Config(**(SHAPE | switches))
+
+
+@functools.cache
+def model(**switches) -> models.Model:
+  return models.build(config(**switches))
+
+
+@functools.cache
+def params(seed=0, **switches):
+  """Random parameters, none at the 0 or 1 that a model begins with."""
+  rng = np.random.default_rng(seed)
+
+  def one(path, leaf):
+    center = jax.tree_util.keystr(path[-1:], simple=True) == 'scale'
+    return (center + 0.3 * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(
+      one, jax.eval_shape(model(**switches).init, jax.random.key(0)))
+
+
+def prompts(lengths=(3, 5, 1, 4), padded=5, pad=0, seed=0) -> Prompts:
+  """Random prompts; their ids are not their places."""
+  rng = np.random.default_rng(seed)
+  tokens = rng.integers(2, SHAPE['vocab'], (len(lengths), padded))
+  length = np.array(lengths, np.int32)
+  tokens[np.arange(padded) >= length[:, None]] = pad
+  return Prompts(tokens.astype(np.int32), length,
+                 np.arange(len(lengths), dtype=np.int32) * 7 + 3)
+
+
+def setup(sizes=None, **switches) -> setup_lib.Setup:
+  """The model on a mesh of all devices, or on one device without `sizes`."""
+  mesh = mesh_lib.make(sizes) if sizes else mesh_lib.make({}, jax.devices()[:1])
+  return setup_lib.make(ml_collections.ConfigDict(
+      dict(model=SHAPE | switches, rules=common.RULES)), mesh)

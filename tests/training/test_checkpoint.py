@@ -1,0 +1,394 @@
+"""Checkpoints: bitwise round trips, damage of every kind, kills, resharding."""
+
+import gc
+import logging
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r1jax import config as config_lib
+from r1jax import types
+from r1jax.training import checkpoint
+from r1jax.training import manifest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+P = jax.sharding.PartitionSpec
+
+# Of one array that cannot be read Orbax raises, and its other arrays' readers
+# are dropped with what they were about to raise.
+pytestmark = pytest.mark.filterwarnings(
+    'ignore::pytest.PytestUnraisableExceptionWarning',
+    'ignore:coroutine:RuntimeWarning')
+
+
+def _params(seed, width=64):
+  normal = np.random.default_rng(seed).normal
+  return {
+      'layers': {'w': jnp.asarray(normal(size=(2, width, width)), jnp.float32),
+                 'scale': jnp.asarray(normal(size=8), jnp.bfloat16)},
+      'table': jnp.asarray(normal(size=(16, 8)), jnp.bfloat16)}
+
+
+def _state(step, width=64, ref=True):
+  """Every leaf is a function of the step, none of another step's value."""
+  return types.TrainState(
+      jnp.int32(step), _params(step, width),
+      ({'mu': _params(1000 + step, width), 'on': jnp.arange(5) % 2 == step % 2},
+       None), _params(2000 + step, width) if ref else None, jnp.int32(step % 3))
+
+
+def _abstract(tree, sharding=None):
+  return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(
+          x.shape, x.dtype, sharding=sharding or x.sharding), tree)
+
+
+def _bits(x):
+  return np.atleast_1d(np.asarray(x)).view(np.uint8)
+
+
+def _assert_same(left, right):
+  assert jax.tree.structure(left) == jax.tree.structure(right)
+  for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right)):
+    assert a.dtype == b.dtype and a.shape == b.shape
+    np.testing.assert_array_equal(_bits(a), _bits(b))
+
+
+def _open(directory, keep=3, every_steps=1):
+  return checkpoint.Checkpointer(directory, keep=keep, every_steps=every_steps)
+
+
+def _save(directory, *steps, **kwargs):
+  saves = _open(directory, **kwargs)
+  for step in steps:
+    assert saves.save(step, _state(step))
+  saves.close()
+
+
+def _restore(directory, abstract=None):
+  saves = _open(directory)
+  try:
+    return saves.restore_latest(abstract or _abstract(_state(0)))
+  finally:
+    saves.close()
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _collect():
+  """Brings what Orbax dropped to light while this module's filters hold."""
+  yield
+  gc.collect()
+
+
+@pytest.fixture(name='saved', scope='module')
+def _saved(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('saved') / 'checkpoints'
+  _save(directory, 1, 2)
+  return directory
+
+
+@pytest.fixture(name='copied')
+def _copied(saved, tmp_path):
+  return pathlib.Path(shutil.copytree(saved, tmp_path / 'checkpoints'))
+
+
+def test_round_trip_is_bitwise_and_of_the_latest(saved):
+  state, step = _restore(saved)
+  assert step == 2
+  _assert_same(state, _state(2))
+
+
+def test_values_that_are_not_finite_survive(tmp_path):
+  odd = jnp.array([jnp.nan, jnp.inf, -jnp.inf, -0., 1e-45])
+  state = types.TrainState(jnp.int32(0), {'w': odd}, (), None, jnp.int32(0))
+  saves = _open(tmp_path)
+  saves.save(0, state)
+  _assert_same(saves.restore_latest(_abstract(state))[0], state)
+  saves.close()
+
+
+def test_an_empty_directory_holds_nothing(tmp_path):
+  assert _restore(tmp_path / 'checkpoints') is None
+  with pytest.raises(FileNotFoundError, match='no checkpoint in'):
+    checkpoint.restore_params(tmp_path, _abstract(_params(0)))
+  with pytest.raises(FileNotFoundError, match='not a directory'):
+    checkpoint.restore_params(tmp_path / 'nowhere', _abstract(_params(0)))
+
+
+def test_due_steps_are_saved_once_and_the_latest_kept(tmp_path):
+  saves = _open(tmp_path, keep=2, every_steps=2)
+  assert [step for step in range(1, 8) if saves.save(step, _state(step))] == [
+      2, 4, 6]
+  assert not saves.save(6, _state(6), force=True)
+  assert saves.save(7, _state(7), force=True)
+  saves.close()
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['6', '7']
+  saves = _open(tmp_path, keep=2)
+  assert saves.restore_latest(_abstract(_state(0)))[1] == 7
+  assert not saves.save(7, _state(7), force=True)  # what it stands at
+  saves.close()
+
+
+def test_a_relative_directory_is_refused():
+  with pytest.raises(ValueError, match='absolute path, received some/where'):
+    _open('some/where')
+
+
+def test_a_save_may_be_followed_by_donation(tmp_path):
+  advance = jax.jit(lambda s: jax.tree.map(lambda x: x * 0, s),
+                    donate_argnums=0)
+  state = _state(4, width=256)
+  saves = _open(tmp_path)
+  saves.save(4, state)
+  jax.block_until_ready(advance(state))
+  saves.wait()
+  restored, _ = saves.restore_latest(_abstract(_state(0, width=256)))
+  _assert_same(restored, _state(4, width=256))
+  saves.close()
+
+
+def _flip(data, rng):
+  place = rng.randrange(len(data))
+  return data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + (
+      data[place + 1:])
+
+
+DAMAGES = {
+    'gone': None,
+    'empty': lambda data, rng: b'',
+    'half': lambda data, rng: data[:len(data) // 2],
+    'zeros': lambda data, rng: bytes(len(data)),
+    'noise': lambda data, rng: rng.randbytes(len(data)),
+    'a flipped bit': _flip,
+}
+
+
+def _largest(directory):
+  return max((p for p in directory.rglob('*') if p.is_file()),
+             key=lambda p: p.stat().st_size)
+
+
+def _damage(path, kind, rng=random.Random(0)):
+  data = path.read_bytes()
+  path.unlink()
+  if DAMAGES[kind]:
+    path.write_bytes(DAMAGES[kind](data, rng))
+
+
+@pytest.mark.parametrize('item', ['params', 'rest', 'manifest'])
+@pytest.mark.parametrize('kind', DAMAGES)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    copied, caplog, kind, item):
+  _damage(_largest(copied / '2' / item), kind)
+  with caplog.at_level(logging.WARNING, logger='absl'):
+    state, step = _restore(copied)
+  assert step == 1
+  _assert_same(state, _state(1))
+  assert 'checkpoints/2 is damaged and is passed over' in caplog.text
+  assert sorted(p.name for p in copied.iterdir()) == ['1', 'damaged-2']
+
+
+def test_no_damaged_file_changes_what_is_restored(copied):
+  """Any file, any damage: the state of step 2 or of step 1, bit for bit."""
+  intact = copied.with_name('intact')
+  shutil.copytree(copied, intact)
+  rng = random.Random(1)
+  files = [p for p in (intact / '2').rglob('*') if p.is_file()]
+  found = {1: 0, 2: 0}
+  for file in files:
+    shutil.rmtree(copied)
+    shutil.copytree(intact, copied)
+    _damage(copied / file.relative_to(intact), rng.choice([*DAMAGES]), rng)
+    state, step = _restore(copied)
+    _assert_same(state, _state(step))
+    found[step] += 1
+  assert found[1] >= 5 and sum(found.values()) == len(files)
+
+
+@pytest.mark.parametrize('item', ['params', 'rest', 'manifest'])
+def test_a_missing_item_is_damage(copied, item):
+  shutil.rmtree(copied / '2' / item)
+  assert _restore(copied)[1] == 1
+
+
+def test_values_that_are_readable_but_not_those_saved_are_damage(copied):
+  """A whole item of another step: every file is sound, no array is right."""
+  shutil.rmtree(copied / '2' / 'params')
+  shutil.copytree(copied / '1' / 'params', copied / '2' / 'params')
+  assert _restore(copied)[1] == 1
+
+
+def test_a_damaged_step_can_be_saved_anew(copied):
+  _damage(_largest(copied / '2'), 'half')
+  saves = _open(copied)
+  assert saves.restore_latest(_abstract(_state(0)))[1] == 1
+  assert saves.save(2, _state(2))
+  saves.close()
+  state, step = _restore(copied)
+  assert step == 2
+  _assert_same(state, _state(2))
+
+
+def test_all_damaged_is_one_clear_error(copied):
+  for step in '12':
+    _damage(_largest(copied / step), 'half')
+  with pytest.raises(RuntimeError, match=r'every checkpoint in .* is damaged '
+                     r'\(steps \[2, 1\]'):
+    _restore(copied)
+  assert {p.name for p in copied.iterdir()} == {'1', '2'}  # nothing is moved
+
+
+def test_what_a_killed_save_leaves_is_not_a_checkpoint(copied):
+  left = copied / '3.orbax-checkpoint-tmp'
+  shutil.copytree(copied / '2', left)
+  assert _restore(copied)[1] == 2
+  assert not left.exists()
+
+
+def _without(tree, name):
+  return {k: v for k, v in tree.items() if k != name}
+
+
+def _mismatches():
+  good = _abstract(_state(0))
+  wide = good._replace(params=_abstract(_params(0, width=32)))
+  double = good._replace(params=good.params | {'table': jax.ShapeDtypeStruct(
+      (16, 8), jnp.float32, sharding=good.params['table'].sharding)})
+  return {
+      'shape': (wide, r'params\.layers\.w: expected float32\[2, 32, 32\], '
+                r'received float32\[2, 64, 64\]'),
+      'dtype': (double, r'params\.table: expected float32\[16, 8\], received '
+                r'bfloat16\[16, 8\]'),
+      'missing': (good._replace(params=good.params | {'new': good.step}),
+                  r'params\.new: expected int32\[\], received no such array'),
+      'more': (good._replace(params=_without(good.params, 'table')),
+               r'params\.table: expected no such array, received bfloat16'),
+      'ref': (good._replace(ref=None), r'ref\.layers\.scale: expected no such'),
+  }
+
+
+@pytest.mark.parametrize('what', ['shape', 'dtype', 'missing', 'more', 'ref'])
+def test_another_model_is_refused_by_name(saved, what):
+  abstract, message = _mismatches()[what]
+  with pytest.raises(config_lib.ConfigError, match=message) as error:
+    _restore(saved, abstract)
+  assert 'set config.model' in str(error.value)
+  assert {p.name for p in saved.iterdir()} == {'1', '2'}  # and not as damaged
+
+
+@pytest.mark.parametrize('where', ['.', 'checkpoints', 'checkpoints/1'])
+def test_restore_params_from_a_workdir_or_checkpoint(saved, caplog, where):
+  before = sorted(saved.rglob('*'))
+  with caplog.at_level(logging.WARNING):
+    params = checkpoint.restore_params(
+        saved.parent / where, _abstract(_params(0)))
+  _assert_same(params, _params(1 if where.endswith('1') else 2))
+  assert not caplog.records
+  assert sorted(saved.rglob('*')) == before
+
+
+def test_restore_params_passes_over_damage_and_refuses_another_model(copied):
+  _damage(_largest(copied / '2' / 'rest'), 'gone')  # not read, not missed
+  _assert_same(
+      checkpoint.restore_params(copied, _abstract(_params(0))), _params(2))
+  _damage(_largest(copied / '2' / 'params'), 'a flipped bit')
+  _assert_same(
+      checkpoint.restore_params(copied, _abstract(_params(0))), _params(1))
+  assert (copied / '2').exists()
+  with pytest.raises(RuntimeError, match='every checkpoint .* damaged'):
+    checkpoint.restore_params(copied / '2', _abstract(_params(0)))
+  with pytest.raises(config_lib.ConfigError, match='set config.model'):
+    checkpoint.restore_params(copied, _abstract(_params(0, width=8)))
+
+
+def test_resharding_from_one_device_to_eight_and_back(saved, tmp_path):
+  mesh = jax.make_mesh((8,), ('fsdp',), axis_types=(
+      jax.sharding.AxisType.Auto,))
+
+  def place(x):
+    axis = [size % 8 == 0 for size in x.shape]
+    spec = P(*('fsdp' if i == (axis + [True]).index(True) else None
+               for i in range(len(x.shape))))
+    return jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=jax.sharding.NamedSharding(mesh, spec))
+
+  eight = jax.tree.map(place, _abstract(_state(0)))
+  state, _ = _restore(saved, eight)
+  _assert_same(state, _state(2))
+  assert len(state.params['layers']['w'].addressable_shards) == 8
+  assert state.params['layers']['w'].addressable_shards[0].data.shape == (
+      2, 8, 64)
+  saves = _open(tmp_path)
+  saves.save(5, state)
+  _assert_same(saves.restore_latest(_abstract(_state(0)))[0], _state(2))
+  saves.close()
+
+
+PROGRAM = """
+import sys
+sys.path[:0] = ['.', 'tests/training']
+import test_checkpoint as t
+saves = t._open(sys.argv[1], keep=2)
+found = saves.restore_latest(t._abstract(t._state(0, width=256)))
+print(found[1] if found else 0, flush=True)
+step = found[1] if found else 0
+while True:
+  step += 1
+  saves.save(step, t._state(step, width=256))
+  print(step, flush=True)
+"""
+
+
+def test_kill_9_while_saving_loses_one_save_at_most(tmp_path):
+  """Three rounds in one directory; a save is in flight nearly all the time."""
+  rng, abstract = random.Random(0), _abstract(_state(0, width=256))
+  at = 0
+  for _ in range(3):
+    with subprocess.Popen(
+        [sys.executable, '-c', PROGRAM, str(tmp_path)], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, env=os.environ | {'JAX_PLATFORMS': 'cpu'}
+    ) as process:
+      assert int(process.stdout.readline()) == at
+      begun = at
+      for _ in range(rng.randint(2, 4)):
+        begun = int(process.stdout.readline())
+      try:
+        process.wait(rng.random() * .1)
+      except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+      begun = ([begun] + [int(x) for x in process.stdout.read().split()])[-1]
+    assert process.returncode == -signal.SIGKILL
+    state, at = _restore(tmp_path, abstract)
+    assert begun - 1 <= at <= begun + 1
+    _assert_same(state, _state(at, width=256))
+
+
+@pytest.mark.parametrize('dtype', ['bool', 'uint8', 'bfloat16', 'int32'])
+def test_digest_is_the_weighted_sum_of_bits(dtype):
+  x = (np.arange(60).reshape(3, 4, 5) % 7 * 1.).astype(jnp.dtype(dtype))
+  bits = x.reshape(-1).view(f'u{x.itemsize}').astype(object)
+  slow = sum(b * (2 * i + 1) for i, b in enumerate(bits)) % 2**32
+  assert manifest.digests({'x': jnp.asarray(x)}) == {'x': slow}
+
+
+def test_digest_by_hand():
+  ones = jnp.array([1, 2, -1], jnp.int32)  # 1·1 + 2·3 - 1·5, modulo 2^32
+  assert manifest.digests({'a': ones, 'b': -ones}) == {'a': 2, 'b': 2**32 - 2}
+
+
+def test_manifest_notices_a_change_of_itself():
+  made = manifest.make({'w': jnp.ones((2, 3), jnp.bfloat16)})
+  entries = manifest.entries_of(made)
+  assert entries['w']['shape'] == [2, 3] and entries['w']['dtype'] == 'bfloat16'
+  entries['w']['shape'] = [3, 2]
+  with pytest.raises(ValueError, match='checksum'):
+    manifest.entries_of(made)

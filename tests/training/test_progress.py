@@ -1,0 +1,98 @@
+"""Progress on terminals of any width, and in logs."""
+
+import fcntl
+import io
+import os
+import pty
+import struct
+import termios
+
+import pytest
+
+from r1jax.training import progress
+
+VALUES = {'reward': 0.51234, 'length': 104.4, 'tokens/s': 12345.6}
+
+
+class _Clock:
+  now = 100.
+
+  def __call__(self):
+    return self.now
+
+
+class _Terminal(io.StringIO):
+  """A terminal that does not tell its width."""
+  encoding = 'utf-8'
+
+  def isatty(self):
+    return True
+
+
+def _steps(out, total=10, seconds=1., stop=None):
+  clock = _Clock()
+  shown = progress.Progress(total, out, clock=clock)
+  clock.now += 60  # an evaluation, and the first step compiles
+  for step in range(1, (stop or total) + 1):
+    shown.update(step, VALUES)
+    clock.now += seconds
+  return shown
+
+
+def test_a_log_gets_a_line_every_two_seconds_and_the_last():
+  out = io.StringIO()
+  _steps(out, total=10, seconds=.9).close()
+  lines = out.getvalue().splitlines()
+  assert [line.split('/')[0] for line in lines] == [
+      'step  1', 'step  4', 'step  7', 'step 10']
+  assert '\r' not in out.getvalue() and '\x1b' not in out.getvalue()
+
+
+def test_values_are_short_and_time_left_omits_the_first_step():
+  out = io.StringIO()
+  _steps(out, total=4000, seconds=2., stop=2)
+  assert out.getvalue().splitlines() == [
+      'step    1/4000  reward 0.512  length 104  tokens/s 12.3k',
+      'step    2/4000  reward 0.512  length 104  tokens/s 12.3k  2:13:16 left']
+
+
+def test_a_terminal_gets_one_line_redrawn():
+  out = _Terminal()
+  shown = _steps(out, stop=5)
+  *_, last = out.getvalue().split('\r')
+  assert last.startswith('━' * 8 + '─' * 8 + '  step  5/10') and (
+      last.endswith('0:05 left\x1b[K'))
+  assert '\n' not in out.getvalue()
+  shown.message('saved')
+  assert out.getvalue().endswith('\r\x1b[Ksaved\n')
+  shown.close()
+  shown.close()
+  assert out.getvalue().endswith('saved\n\n')
+
+
+def test_a_terminal_without_the_bar_s_characters_gets_plain_ones():
+  out = _Terminal()
+  out.encoding = 'ascii'
+  _steps(out, stop=5)
+  assert '========--------' in out.getvalue() and out.getvalue().isascii()
+
+
+@pytest.mark.parametrize('columns', [0, 1, 2, 20, 60, 200])
+def test_no_width_is_overrun(columns):
+  leader, follower = pty.openpty()
+  fcntl.ioctl(follower, termios.TIOCSWINSZ,
+              struct.pack('HHHH', 24, columns, 0, 0))
+  with open(follower, 'w', encoding='utf-8') as out:
+    _steps(out, stop=3)
+    drawn = os.read(leader, 65536).decode()
+  os.close(leader)
+  longest = max(map(len, drawn.replace('\x1b[K', '').split('\r')))
+  assert longest <= (columns or 80) - 1
+  assert columns < 20 or 'step  3/10' in drawn
+  assert ('━' in drawn) == (columns in (0, 200))
+
+
+def test_odd_values_are_shown():
+  out = io.StringIO()
+  progress.Progress(0, out).update(0, {'a': float('nan'), 'b': -3.2e7})
+  assert out.getvalue() == 'step 0/0  a nan  b -32.0M\n'
