@@ -25,6 +25,7 @@ DATA = [
     'sentencepiece',
     'seqio',
     'tensorflow',
+    'tensorboard',  # clu imports its protocol undeclared
     'tensorflow-datasets',
     'tokenizers',
 ]

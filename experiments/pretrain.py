@@ -12,12 +12,12 @@ def get_config(arg: str = 'mini') -> common.ConfigDict:
 
 
 def mini() -> common.ConfigDict:
-  config = common.base('pretrain.py:mini', 'lm', steps=1200)
+  config = common.base('pretrain.py:mini', 'lm', steps=1000)
   config.model = common.mini_model()
   config.init_from = common.placeholder(str)
   config.vocab = common.mini_vocab()
   config.data = dict(task='mini_corpus', split='train', seed=0,
-                     options=dict(size=180_000))
+                     options=dict(size=150_000))
   config.lm = dict(batch=32, length=256, micro_batches=1, logp_chunk=64)
   config.optim.update(lr=4e-3, schedule='cosine', warmup_steps=50,
                       final_fraction=0.05, weight_decay=0.1)

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -13,7 +14,7 @@ from r1jax.parallel import mesh as mesh_lib
 from r1jax.stages import setup as setup_lib
 from r1jax.types import Prompts
 
-SHAPE = dict(vocab=29, width=16, layers=2, heads=4, kv_heads=2, head_size=4,
+SHAPE = dict(vocab=30, width=16, layers=2, heads=4, kv_heads=2, head_size=4,
              mlp=24, max_len=64)
 EOS = 1
 
@@ -34,7 +35,7 @@ def params(seed=0, **switches):
 
   def one(path, leaf):
     center = jax.tree_util.keystr(path[-1:], simple=True) == 'scale'
-    return (center + 0.3 * rng.normal(size=leaf.shape)).astype(leaf.dtype)
+    return jnp.asarray(center + 0.3 * rng.normal(size=leaf.shape), leaf.dtype)
 
   return jax.tree_util.tree_map_with_path(
       one, jax.eval_shape(model(**switches).init, jax.random.key(0)))
@@ -55,3 +56,18 @@ def setup(sizes=None, **switches) -> setup_lib.Setup:
   mesh = mesh_lib.make(sizes) if sizes else mesh_lib.make({}, jax.devices()[:1])
   return setup_lib.make(ml_collections.ConfigDict(
       dict(model=SHAPE | switches, rules=common.RULES)), mesh)
+
+
+def placed(setup: setup_lib.Setup, **switches):
+  """The random parameters where `setup` wants them."""
+  return jax.device_put(params(**switches), setup_lib.places(setup.params))
+
+
+def assert_near(got, expected, tolerance=1e-5):
+  """Trees agree within `tolerance` of each array's largest entry, or of 1."""
+  def one(path, a, b):
+    a, b = np.asarray(a), np.asarray(b)
+    np.testing.assert_allclose(
+        a, b, rtol=0, atol=tolerance * max(1., np.abs(b).max(initial=0)),
+        err_msg=jax.tree_util.keystr(path))
+  jax.tree_util.tree_map_with_path(one, got, expected)

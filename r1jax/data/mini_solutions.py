@@ -14,10 +14,10 @@ from typing import Any, Callable, Iterator, NamedTuple
 from r1jax.data import mini_general
 
 MODES = {
-    'direct': .25,  # the bare number
-    'direct_tagged': .30,  # the format, with no thought in it
-    'short_en': .13,
-    'short_zh': .07,
+    'direct': .25,  # the bare answer
+    'direct_tagged': .32,  # the format, with no thought in it
+    'short_en': .12,
+    'short_zh': .06,
     'long_en': .08,  # restated, split into digits, checked
     'long_zh': .04,
     'mixed': .03,  # a language a sentence
@@ -92,37 +92,47 @@ def near_miss(rng: random.Random, value: int) -> int:
   return value + rng.choice([d for d in offsets if value + d >= 0] or [1, 10])
 
 
-def _chain_sum(metadata: dict[str, Any], do: Callable[..., int]) -> None:
+def _chain_sum(metadata: dict[str, Any], do: Callable[..., int]) -> str:
   words = metadata['expression'].split()
   total = int(words[0])
   for op, term in zip(words[1::2], words[2::2]):
     total = do(total, op, int(term))
+  return str(total)
 
 
-def _leg_counting(metadata: dict[str, Any], do: Callable[..., int]) -> None:
+def _leg_counting(metadata: dict[str, Any], do: Callable[..., int]) -> str:
   total, *rest = [
       do(count, '*', mini_general.legs(animal), animal)
       for animal, count in metadata['animals'].items()]
   for legs in rest:
     total = do(total, '+', legs)
+  return str(total)
 
 
-def _products(metadata: dict[str, Any], do: Callable[..., int]) -> None:
-  a, b = map(int, metadata['expression'].split(' * '))
-  tens, units = do(a, '*', b - b % 10), do(a, '*', b % 10)
-  do(tens, '+', units)
+def _complex_product(metadata: dict[str, Any], do: Callable[..., int]) -> str:
+  """(a + bi)(c + di) = (ac - bd) + (ad + bc)i."""
+  a, b, c, d = map(int, (*metadata['num1'], *metadata['num2']))
+  real = do(do(a, '*', c), '-', do(b, '*', d))
+  imaginary = do(do(a, '*', d), '+', do(b, '*', c))
+  return f'{real}{imaginary:+}i'
 
 
 _METHODS = {
     'chain_sum': _chain_sum,
     'leg_counting': _leg_counting,
-    'products': _products,
+    'complex_arithmetic': _complex_product,
 }
 
 
 def solve(entry: dict[str, Any], rng: random.Random | None = None,
-          slip_at: int | None = None) -> list[Step]:
-  """Works an entry out, with a near miss drawn from `rng` at `slip_at`."""
+          slip_at: int | None = None) -> tuple[list[Step], str]:
+  """Works an entry out: its steps and the answer they lead to.
+
+  A near miss drawn from `rng` takes the place of the value of step `slip_at`,
+  counted from the end where it is negative.
+  """
+  metadata = entry['metadata']
+  method = _METHODS[metadata['source_dataset']]
   steps = []
 
   def do(a: int, op: str, b: int, label: str = '') -> int:
@@ -132,8 +142,10 @@ def solve(entry: dict[str, Any], rng: random.Random | None = None,
     steps.append(Step(label, a, op, b, value))
     return value
 
-  _METHODS[entry['metadata']['source_dataset']](entry['metadata'], do)
-  return steps
+  answer = method(metadata, do)
+  if slip_at is not None and slip_at < 0:
+    return solve(entry, rng, len(steps) + slip_at)
+  return steps, answer
 
 
 def _parts(n: int) -> list[int]:
@@ -176,6 +188,9 @@ def _statement(metadata: dict[str, Any], lang: str) -> str:
   """The bare problem, as the long form restates it."""
   if 'expression' in metadata:
     return metadata['expression'].replace(' ', '')
+  if 'num1' in metadata:
+    return '*'.join(f'({int(real)}+{int(imaginary)}i)' for real, imaginary in (
+        metadata['num1'], metadata['num2']))
   return _WORDS[lang].comma.join(
       mini_general.counted(count, name, lang)
       for name, count in metadata['animals'].items())
@@ -192,7 +207,7 @@ def _short(steps: list[Step], languages: Iterator[str]) -> str:
 
 
 def _long(rng: random.Random, entry: dict[str, Any], steps: list[Step],
-          languages: Iterator[str]) -> str:
+          answer: str, languages: Iterator[str]) -> str:
   """Restates, goes digit by digit, checks one step, states the answer."""
   lang = next(languages)
   text = _WORDS[lang].restate.format(_statement(entry['metadata'], lang))
@@ -212,7 +227,7 @@ def _long(rng: random.Random, entry: dict[str, Any], steps: list[Step],
       words = _WORDS[next(languages)]
       verdict = words.mend if mended else words.agree
       text += words.check + verdict.format(_equation(step), said.value)
-  return text + _WORDS[next(languages)].answer.format(steps[-1].value)
+  return text + _WORDS[next(languages)].answer.format(answer)
 
 
 def _languages(rng: random.Random, mode: str) -> Iterator[str]:
@@ -227,22 +242,22 @@ def respond(rng: random.Random, entry: dict[str, Any], mode: str = ''
            ) -> Response:
   """Draws a response to a reasoning_gym entry, of `mode` or of any."""
   mode = mode or rng.choices(list(MODES), MODES.values())[0]
-  answer = int(entry['answer'])
-  if mode.startswith('direct'):
-    right = rng.random() >= WRONG_DIRECT
-    said = answer if right else near_miss(rng, answer)
-    if mode == 'direct':
-      return Response(str(said), mode, right)
+  steps, true = solve(entry)
+  direct = mode.startswith('direct')
+  answer = true
+  if rng.random() < (WRONG_DIRECT if direct else WRONG_WORKED):
+    steps, answer = solve(
+        entry, rng, -1 if direct else rng.randrange(len(steps)))
+  right = answer == true
+  if mode == 'direct':
+    return Response(answer, mode, right)
+  if mode == 'direct_tagged':
     filler = rng.choices(list(_FILLERS), _FILLERS.values())[0]
-    return Response(TAGGED.format(filler, said), mode, right)
-  steps = solve(entry)
-  if rng.random() < WRONG_WORKED:
-    steps = solve(entry, rng, rng.randrange(len(steps)))
-  right = steps[-1].value == answer
+    return Response(TAGGED.format(filler, answer), mode, right)
   languages = _languages(rng, mode)
   if mode.startswith('long') or mode == 'mixed' and rng.random() < .5:
-    thought = _long(rng, entry, steps, languages)
+    thought = _long(rng, entry, steps, answer, languages)
   else:
     thought = _short(steps, languages)
   form = rng.choice(_BROKEN) if mode == 'broken' else TAGGED
-  return Response(form.format(thought.strip(), steps[-1].value), mode, right)
+  return Response(form.format(thought.strip(), answer), mode, right)

@@ -55,9 +55,8 @@ def run(config, mesh) -> None:
   """Measures the workload of `config` on `mesh`; process 0 prints."""
   steps, warmup = config.bench.steps, config.bench.warmup
   if not 1 <= warmup < steps:
-    raise config_lib.error(
-        'bench.warmup', 'at least 1, as the first step compiles, and less than '
-        f'bench.steps = {steps}', warmup)
+    raise config_lib.error('bench.warmup', 'at least 1, which compiles, and '
+                           f'less than bench.steps = {steps}', warmup)
   setup = setup_lib.make(config, mesh)
   programs, state = make(config, setup)
   prompts = random_prompts(config, setup)

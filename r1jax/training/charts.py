@@ -29,11 +29,16 @@ class Curve(NamedTuple):
   key: str  # the column drawn, against `step`
   label: str = ''  # of the y axis
   percent: bool = False  # the values are fractions, shown as percentages
-  band: tuple[str, str] | None = None  # columns of a band's lower, upper edge
   dots: str | None = None  # column of a rarer evaluation, drawn as dots
   before: Figure | None = None  # evaluated before the first step
   after: Figure | None = None  # and after the last
   caption: str = ''
+
+
+class _Mark(NamedTuple):
+  x: float
+  figure: Figure
+  kind: str  # before or after
 
 
 class _Frame(NamedTuple):
@@ -55,27 +60,24 @@ def draw(curve: Curve, rows: Rows, *, width: int, height: int) -> str:
   """Returns the SVG of `curve`; a plain note where there is no value yet."""
   raw = _column(rows, curve.key)
   dots = _column(rows, curve.dots) if curve.dots else []
-  band = [_column(rows, key) for key in curve.band] if curve.band else []
   marks = _marks(curve, raw or dots)
   if not raw and not dots and not marks:
     return '<p class="empty">no values were recorded</p>'
-  line = smooth(raw)
-  ends = [y for _, figure in marks for y in figure if y is not None]
+  ends = [y for mark in marks for y in mark.figure if y is not None]
   frame = _Frame(
-      _span([x for x, _ in raw + dots] + [x for x, _ in marks]),
-      _y_ticks([y for points in [raw, dots, *band] for _, y in points] + ends,
-               curve.percent), width, height)
+      _span([x for x, _ in raw + dots] + [mark.x for mark in marks]),
+      _y_ticks([y for _, y in raw + dots] + ends, curve.percent),
+      width, height)
   parts = [
       f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" '
       f'aria-label="{html.escape(curve.title)}">',
-      *_axes(curve, frame), *_band(frame, band),
+      *_axes(curve, frame),
       *(f'<circle class="raw" r="1.6" {_center(frame, p)}/>' for p in raw),
-      _path('line', frame, line), _path('eval', frame, dots),
+      _path('line', frame, smooth(raw)), _path('eval', frame, dots),
       *(f'<circle class="dot" r="3.2" {_center(frame, p)}/>' for p in dots),
-      *(_mark(frame, x, figure, kind) for (x, figure), kind in zip(
-          marks, ('before', 'after') if curve.before else ('after',))),
+      *(_draw_mark(frame, mark) for mark in marks),
       *(_hover(curve, frame, p) for p in (raw or dots)), '</svg>']
-  return ''.join(part for part in parts if part)
+  return ''.join(parts)
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:
@@ -110,7 +112,7 @@ def number(value: float, percent: bool = False) -> str:
   if size >= 1e4:
     return f'{value / 1e3:.4g}k'
   if size < 1e-3:
-    return f'{value:.1e}'.replace('e-0', 'e-')
+    return f'{value:.1e}'.replace('.0e', 'e').replace('e-0', 'e-')
   return f'{value:.0f}' if size >= 1000 else f'{value:.4g}'
 
 
@@ -124,10 +126,18 @@ def _column(rows: Rows, key: str) -> list[Point]:
           for b in bins]
 
 
-def _marks(curve: Curve, points: list[Point]) -> list[tuple[float, Figure]]:
+def _marks(curve: Curve, points: list[Point]) -> list[_Mark]:
+  """What was evaluated, at the first and last step, without what is NaN."""
   ends = (points[0][0], points[-1][0]) if points else (0., 1.)
-  return [(x, figure) for x, figure in zip(ends, (curve.before, curve.after))
-          if figure is not None and math.isfinite(figure.value)]
+  marks = []
+  for x, kind in zip(ends, ('before', 'after')):
+    figure = getattr(curve, kind)
+    if figure is None or not math.isfinite(figure.value):
+      continue
+    if None in figure or not all(map(math.isfinite, figure)):
+      figure = Figure(figure.value)
+    marks.append(_Mark(x, figure, kind))
+  return marks
 
 
 def _span(values: list[float]) -> tuple[float, float]:
@@ -195,14 +205,6 @@ def _axes(curve: Curve, frame: _Frame) -> list[str]:
   return parts
 
 
-def _band(frame: _Frame, edges: list[list[Point]]) -> list[str]:
-  if not edges or not edges[0]:
-    return []
-  corners = [frame.at(*p) for p in edges[0] + edges[1][::-1]]
-  return ['<polygon class="band" points="'
-          + ' '.join(f'{x:.1f},{y:.1f}' for x, y in corners) + '"/>']
-
-
 def _path(kind: str, frame: _Frame, points: list[Point]) -> str:
   if len(points) < 2:
     return ''
@@ -215,11 +217,15 @@ def _center(frame: _Frame, point: Point) -> str:
   return f'cx="{x:.1f}" cy="{y:.1f}"'
 
 
-def _mark(frame: _Frame, x: float, figure: Figure, kind: str) -> str:
+def _draw_mark(frame: _Frame, mark: _Mark) -> str:
+  x, figure, kind = mark
   whisker = ''
-  if figure.low is not None and figure.high is not None:
-    px, y0 = frame.at(x, figure.low)
-    _, y1 = frame.at(x, figure.high)
+  if figure.low is not None:
+    # A normal interval may reach beyond what a fraction can be.
+    ends = frame.y_ticks[0], frame.y_ticks[-1]
+    low, high = (min(max(y, ends[0]), ends[1]) for y in figure[1:])
+    px, y0 = frame.at(x, low)
+    _, y1 = frame.at(x, high)
     whisker = f'<path class="whisker" d="M{px:.1f} {y0:.1f}V{y1:.1f}"/>'
   return (f'{whisker}<circle class="mark {kind}" r="4.5" '
           f'{_center(frame, (x, figure.value))}/>')

@@ -1,12 +1,13 @@
 """How far a run is, on the terminal: one line redrawn, or plain log lines."""
 
 from collections.abc import Callable
+import math
 import os
 import sys
 import time
 from typing import TextIO
 
-_BAR = 16  # columns
+_BAR = range(6, 17)  # columns, of which as many as there is room for
 _LINE_SECONDS = 2.  # at least between two plain lines
 
 
@@ -26,7 +27,6 @@ class Progress:
     self._live = self._out.isatty()
     self._mark: tuple[int, float] | None = None  # rates are measured from here
     self._shown_at = float('-inf')
-    self._line = ''
 
   def update(self, step: int, values: dict[str, float] | None = None):
     """Shows that `step` steps are done, with `values` under their names."""
@@ -42,23 +42,16 @@ class Progress:
               for name, value in (values or {}).items()]
     if left is not None:
       words.append(f'{_duration(left)} left')
-    self._line = '  '.join(words)
+    line = '  '.join(words)
     if self._live:
-      self._draw(step)
+      self._draw(step, line)
     else:
-      self._print(self._line)
-
-  def message(self, text: str):
-    """Prints a line of its own above the live one."""
-    if self._live and self._line:
-      self._out.write('\r\x1b[K')
-    self._print(text)
+      self._print(line)
 
   def close(self):
     """Leaves the last line standing."""
-    if self._live and self._line:
+    if self._live and self._shown_at > float('-inf'):
       self._print('')
-    self._line = ''
 
   def _seconds_left(self, step: int, now: float) -> float | None:
     """From the mean step time, without the first step, which compiles."""
@@ -69,13 +62,13 @@ class Progress:
       return None
     return (now - mark_time) / (step - mark_step) * (self._total - step)
 
-  def _draw(self, step: int):
+  def _draw(self, step: int, line: str):
     columns = self._columns() - 1  # a full last column wraps on some terminals
-    line = self._line
-    if len(line) + _BAR + 2 <= columns:
+    bar = min(columns - len(line) - 2, _BAR[-1])
+    if bar in _BAR:
       full, empty = ('━', '─') if self._takes('━─') else ('=', '-')
-      done = round(_BAR * min(step / max(self._total, 1), 1))
-      line = f'{full * done}{empty * (_BAR - done)}  {line}'
+      done = round(bar * min(step / max(self._total, 1), 1))
+      line = f'{full * done}{empty * (bar - done)}  {line}'
     self._out.write(f'\r{line[:max(columns, 0)]}\x1b[K')
     self._out.flush()
 
@@ -98,6 +91,8 @@ class Progress:
 
 
 def _short(value: float) -> str:
+  if not math.isfinite(value):
+    return str(value)
   if abs(value) >= 1e6:
     return f'{value / 1e6:.1f}M'
   if abs(value) >= 1e4:

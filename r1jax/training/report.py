@@ -119,7 +119,7 @@ def _card(key, name, percent, before, after) -> str:
 def _figures(curves, panels, rows) -> str:
   drawn = []
   for kind, group, size in (('wide', curves, (460, 290)),
-                            ('panel', panels, (300, 200))):
+                            ('panel', panels, (300, 190))):
     figures = []
     for curve in group:
       svg = charts.draw(curve, rows, width=size[0], height=size[1])
@@ -160,20 +160,25 @@ def _sample(sample) -> str:
   sides = ''.join(
       _response(name, sample[name]) for name in ('before', 'after')
       if sample.get(name))
+  answer = ''
+  if sample.get('answer') is not None:
+    answer = f'<p class="reference">answer <b>{_text(sample["answer"])}</b></p>'
   return (f'<article><div class="question"><p class="text">'
-          f'{_text(sample["prompt"])}</p><p class="reference">answer '
-          f'<b>{_text(sample["answer"])}</b></p></div>'
+          f'{_text(sample["prompt"]).strip()}</p>{answer}</div>'
           f'<div class="sides">{sides}</div></article>')
 
 
 def _response(name, response) -> str:
-  verdict = 'correct' if response['correct'] else 'wrong'
-  sign = '✓' if response['correct'] else '✗'
+  verdict = reward = ''
+  if response.get('correct') is not None:
+    word, sign = ('correct', '✓') if response['correct'] else ('wrong', '✗')
+    verdict = f'<span class="badge {word}">{sign} {word}</span>'
+  if response.get('reward') is not None:
+    reward = f'<span class="reward">reward {response["reward"]:.2f}</span>'
   text = _TAG.sub(r'<span class="tag \2">&lt;\1\2&gt;</span>',
-                  _text(response['text']))
+                  _text(response['text']).strip())
   return (f'<div class="response"><p class="meta"><span class="when">{name}'
-          f'</span><span class="badge {verdict}">{sign} {verdict}</span>'
-          f'<span class="reward">reward {response["reward"]:.2f}</span></p>'
+          f'</span>{verdict}{reward}</p>'
           f'<pre class="text">{text or "<i>nothing</i>"}</pre></div>')
 
 

@@ -74,7 +74,6 @@ figcaption { color: var(--soft); font-size: 13px; line-height: 1.45; }
 .chart .raw { fill: var(--line); opacity: .28; }
 .chart .line { fill: none; stroke: var(--line); stroke-width: 2.2;
                stroke-linejoin: round; stroke-linecap: round; }
-.chart .band { fill: var(--line); opacity: .12; }
 .chart .eval { fill: none; stroke: var(--eval); stroke-width: 1.4;
                stroke-dasharray: 4 3; }
 .chart .dot { fill: var(--eval); }
@@ -131,6 +130,9 @@ th { text-align: left; font-weight: 400; color: var(--soft);
 td { padding: 3px 0; overflow-wrap: anywhere; font-size: 12.5px; }
 summary { cursor: pointer; font-size: 15px; color: var(--soft); }
 details[open] summary { margin-bottom: 12px; }
+@media (min-width: 561px) {
+  .panel.thirds .chart text { font-size: 11.5px; }
+}
 @media (max-width: 560px) {
   body { font-size: 16px; }
   main { padding: 32px 18px 56px; }

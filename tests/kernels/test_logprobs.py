@@ -7,7 +7,6 @@ import pytest
 
 import tiny
 from r1jax.kernels import logprobs
-from r1jax.types import Prompts
 
 TEMPERATURE = 0.7
 TOKENS = np.random.default_rng(0).integers(0, tiny.SHAPE['vocab'], (2, 9))
@@ -33,15 +32,23 @@ def test_the_entropy_carries_no_gradient():
   np.testing.assert_array_equal(gradient(jnp.array([1., 2., 4.])), 0)
 
 
+def _gradient(function, params, weight):
+  """Of the weighted sum of log p, by all parameters; and both outputs."""
+  def total(params):
+    outs = function(params)
+    return jnp.sum(weight * outs[0]), outs
+  return jax.jit(jax.grad(total, has_aux=True))(params)
+
+
 def _of_sequences(params, chunk, temperature=TEMPERATURE):
   return logprobs.of_sequences(
       tiny.model(), params, TOKENS, None, POSITION, chunk=chunk,
       temperature=temperature)
 
 
-@pytest.mark.parametrize('chunk', [1, 3, 8, 100])  # of 8: 3 leaves a rest
-def test_chunks_change_neither_values_nor_gradients(chunk):
+def test_chunks_change_neither_values_nor_gradients():
   model, params = tiny.model(), tiny.params()
+  weight = np.random.default_rng(1).normal(size=TOKENS.shape)
 
   def naive(params):
     hidden, _ = model.forward(params, TOKENS, None, POSITION)
@@ -49,26 +56,20 @@ def test_chunks_change_neither_values_nor_gradients(chunk):
     logp = jax.nn.log_softmax(logits)
     entropy = -jnp.sum(jnp.exp(logp) * logp, -1)
     logp = jnp.take_along_axis(logp, TOKENS[:, 1:, None], -1)[..., 0]
-    return [jnp.pad(x, ((0, 0), (1, 0))) for x in (logp, entropy)]
+    shift = lambda x: jnp.pad(x, ((0, 0), (1, 0)))
+    return shift(logp), shift(entropy)
 
-  weight = np.random.default_rng(1).normal(size=TOKENS.shape)
-
-  def both(function):
-    def total(params):
-      logp, entropy = function(params)
-      return jnp.sum(weight * logp), (logp, entropy)
-    return jax.jit(jax.grad(total, has_aux=True))(params)
-
-  got = both(lambda p: _of_sequences(p, chunk))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(
-      a, b, rtol=1e-4, atol=1e-5), got, tuple(both(naive)[:1]) + (
-          tuple(both(naive)[1]),))
+  expected = _gradient(naive, params, weight)
+  for chunk in (1, 3, 100):  # of 8 positions: 3 leaves a rest
+    got = _gradient(lambda p, c=chunk: _of_sequences(p, c), params, weight)
+    tiny.assert_near(got, expected)
 
 
 def test_a_value_sits_at_its_token_and_index_0_holds_0():
-  logp, entropy = _of_sequences(tiny.params(), 4, 1.)
-  hidden, _ = tiny.model().forward(tiny.params(), TOKENS, None, POSITION)
-  expected = _log_softmax(tiny.model().unembed(tiny.params(), hidden))
+  model = tiny.model()
+  logp, entropy = jax.jit(lambda p: _of_sequences(p, 4, 1.))(tiny.params())
+  expected = _log_softmax(jax.jit(lambda p: model.unembed(p, model.forward(
+      p, TOKENS, None, POSITION)[0]))(tiny.params()))
   for b, t in np.ndindex(2, 8):
     before = expected[b, t]
     np.testing.assert_allclose(
@@ -79,8 +80,8 @@ def test_a_value_sits_at_its_token_and_index_0_holds_0():
   np.testing.assert_array_equal(entropy[:, 0], 0)
 
 
-@pytest.mark.parametrize('switches', [{}, dict(window=3, global_every=2)])
-@pytest.mark.parametrize('length', [1, 6])
+@pytest.mark.parametrize('length, switches', [
+    (6, {}), (6, dict(window=3, global_every=2)), (1, {})])
 def test_a_shared_prompt_is_worth_one_repeated_for_its_group(length, switches):
   """Values, and the gradients of all parameters."""
   model, params = tiny.model(**switches), tiny.params(**switches)
@@ -103,13 +104,8 @@ def test_a_shared_prompt_is_worth_one_repeated_for_its_group(length, switches):
                                  temperature=TEMPERATURE)
     return tuple(jnp.take_along_axis(x, index, 1) for x in outs)
 
-  def gradient(function):
-    return jax.jit(jax.grad(
-        lambda p: (lambda y: (jnp.sum(weight * y[0]), y))(function(p)),
-        has_aux=True))(params)
-
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(
-      a, b, rtol=1e-4, atol=1e-5), gradient(shared), gradient(repeated))
+  tiny.assert_near(_gradient(shared, params, weight),
+                   _gradient(repeated, params, weight))
 
 
 def test_what_stands_behind_a_prompt_does_not_matter():
@@ -123,10 +119,10 @@ def test_what_stands_behind_a_prompt_does_not_matter():
 
 def test_prefill_gives_the_last_token_of_each_prompt():
   prompts = tiny.prompts((3, 5))
-  last, cache = logprobs.prefill(tiny.model(), tiny.params(), prompts)
+  last, cache = jax.jit(
+      lambda p: logprobs.prefill(tiny.model(), p, prompts))(tiny.params())
+  hidden, _ = jax.jit(tiny.model().forward)(
+      tiny.params(), prompts.tokens, None, POSITION[:, :5])
   for b, length in enumerate(prompts.length):
-    one = Prompts(prompts.tokens[b:b + 1], np.array([length]), None)
-    hidden, _ = tiny.model().forward(
-        tiny.params(), one.tokens, None, np.arange(5)[None])
-    np.testing.assert_allclose(last[b], hidden[0, length - 1], atol=1e-5)
+    np.testing.assert_allclose(last[b], hidden[b, length - 1], atol=1e-5)
   assert cache.filled == 0 and cache.v.shape[3] == cache.k.shape[4] == 0

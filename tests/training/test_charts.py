@@ -87,14 +87,9 @@ def test_many_steps_become_few_points_with_the_same_mean():
   assert _of(svg, 'hover')[0][0].text == 'step 4: 4.5'  # of steps 0 to 9
 
 
-def test_band_and_evaluations_are_drawn():
-  rows = [{'step': i, 'y': 5, 'lo': 3, 'hi': 8} for i in range(3)]
-  svg = ElementTree.fromstring(charts.draw(
-      charts.Curve('T', 'y', band=('lo', 'hi'), before=charts.Figure(4.),
-                   after=charts.Figure(6., 5., 7.)),
-      rows, width=WIDTH, height=HEIGHT))
-  corners = _of(svg, 'band')[0].get('points').split()
-  assert len(corners) == 6
+def test_evaluations_are_drawn_at_the_ends():
+  svg = _draw([5., 5., 5.], before=charts.Figure(4.),
+              after=charts.Figure(6., 5., 7.))
   (before,), (after,) = _of(svg, 'before'), _of(svg, 'after')
   assert float(before.get('cx')) < float(after.get('cx'))
   assert float(before.get('cy')) > float(after.get('cy'))  # up is more
@@ -104,6 +99,33 @@ def test_band_and_evaluations_are_drawn():
 def test_only_an_evaluation_after_is_marked_after():
   svg = _draw([1., 2.], after=charts.Figure(2.))
   assert not _of(svg, 'before') and len(_of(svg, 'after')) == 1
+
+
+def test_evaluations_that_are_not_finite_are_left_out():
+  svg = _draw([1., 2.], before=charts.Figure(math.nan),
+              after=charts.Figure(2., math.nan, math.nan))
+  assert not _of(svg, 'before') and not _of(svg, 'whisker')
+  assert len(_of(svg, 'after')) == 1
+
+
+def test_an_interval_beyond_a_fraction_ends_at_the_axis():
+  svg = _draw([0., .02], percent=True, after=charts.Figure(.01, -.01, .03))
+  lowest = max(float(e.get('y1')) for e in _of(svg, 'grid'))
+  _, low, _ = re.findall(r'[\d.]+', _of(svg, 'whisker')[0].get('d'))
+  assert float(low) == lowest
+
+
+def test_axes_by_hand():
+  """12 to 19 by twos, for zero would flatten them; 11 to 19 from zero."""
+  svg = _draw([12., 12., 13., 14., 15., 16., 17., 19.])
+  assert _tick_labels(svg) == ['12', '14', '16', '18', '20']
+  assert _tick_labels(_draw([11., 19.])) == ['0', '5', '10', '15', '20']
+  steps = [e for e in _of(svg, 'tick') if e.get('text-anchor') == 'middle']
+  assert [e.text for e in steps] == ['0', '2', '4', '6']
+  # 46 and 286 are the margins: step s stands at 46 + 240 s / 7.
+  assert [float(e.get('x')) for e in steps] == [46., 114.6, 183.1, 251.7]
+  assert [e.text for e in _of(_draw([1., 2., 3.]), 'tick')
+          if e.get('text-anchor') == 'middle'] == ['0', '1', '2']
 
 
 def test_smoothing_keeps_a_line_and_quiets_noise():
@@ -119,7 +141,7 @@ def test_smoothing_keeps_a_line_and_quiets_noise():
 @pytest.mark.parametrize('value, percent, text', [
     (0, False, '0'), (.5, True, '50 %'), (1.225, False, '1.225'),
     (1234.5, False, '1234'), (12500, False, '12.5k'), (-2e6, False, '-2M'),
-    (2e-4, False, '2.0e-4')])
+    (2e-4, False, '2e-4'), (2.5e-12, False, '2.5e-12')])
 def test_numbers_are_short(value, percent, text):
   assert charts.number(value, percent) == text
 

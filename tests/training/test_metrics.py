@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -47,23 +48,34 @@ def test_what_is_not_a_scalar_is_refused_by_name(tmp_path):
     writer.write(0, {'kl': jnp.zeros(2)})
 
 
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  writer = _run(tmp_path / 'other', 0, 2)
+  writer.flush()
+  writer.close()
+  assert not (tmp_path / 'other').exists()
+
+
+@pytest.mark.slow  # imports TensorFlow
 def test_tensorboard_holds_the_same_values(tmp_path):
   pytest.importorskip('clu')
   pytest.importorskip('tensorboard')
   from tensorboard.backend.event_processing import event_accumulator
+  from tensorboard.util import tensor_util
   writer = metrics.MetricWriter(tmp_path, start_step=0, tensorboard=True)
   for step in range(3):
     writer.write(step, _row(step))
-  writer.close()
+  writer.flush()  # enough for a reader, without a close
   events = event_accumulator.EventAccumulator(str(tmp_path / 'tensorboard'))
   events.Reload()
+  writer.close()
   assert sorted(events.Tags()['tensors']) == [
       'loss', 'reward', 'share', 'tokens']
-  values = [float(np.frombuffer(e.tensor_proto.tensor_content, np.float32)[0]
-                  if e.tensor_proto.tensor_content
-                  else e.tensor_proto.float_val[0])
-            for e in events.Tensors('loss')]
-  np.testing.assert_allclose(values, [0, 1 / 3, 2 / 3], rtol=1e-6)
+  found = events.Tensors('loss')
+  assert [event.step for event in found] == [0, 1, 2]
+  np.testing.assert_allclose(
+      [tensor_util.make_ndarray(event.tensor_proto) for event in found],
+      [0, 1 / 3, 2 / 3], rtol=1e-6)
 
 
 PROGRAM = """

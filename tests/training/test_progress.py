@@ -1,5 +1,6 @@
 """Progress on terminals of any width, and in logs."""
 
+import contextlib
 import fcntl
 import io
 import os
@@ -29,12 +30,12 @@ class _Terminal(io.StringIO):
     return True
 
 
-def _steps(out, total=10, seconds=1., stop=None):
+def _steps(out, total=10, seconds=1., stop=None, values=VALUES):
   clock = _Clock()
   shown = progress.Progress(total, out, clock=clock)
   clock.now += 60  # an evaluation, and the first step compiles
   for step in range(1, (stop or total) + 1):
-    shown.update(step, VALUES)
+    shown.update(step, values)
     clock.now += seconds
   return shown
 
@@ -58,23 +59,36 @@ def test_values_are_short_and_time_left_omits_the_first_step():
 
 def test_a_terminal_gets_one_line_redrawn():
   out = _Terminal()
-  shown = _steps(out, stop=5)
+  shown = _steps(out, stop=5, values={'reward': .5})
   *_, last = out.getvalue().split('\r')
   assert last.startswith('━' * 8 + '─' * 8 + '  step  5/10') and (
       last.endswith('0:05 left\x1b[K'))
   assert '\n' not in out.getvalue()
-  shown.message('saved')
-  assert out.getvalue().endswith('\r\x1b[Ksaved\n')
   shown.close()
-  shown.close()
-  assert out.getvalue().endswith('saved\n\n')
+  assert out.getvalue().endswith('left\x1b[K\n')
+
+
+def test_nothing_shown_leaves_nothing():
+  out = _Terminal()
+  progress.Progress(3, out).close()
+  assert not out.getvalue()
 
 
 def test_a_terminal_without_the_bar_s_characters_gets_plain_ones():
   out = _Terminal()
   out.encoding = 'ascii'
-  _steps(out, stop=5)
+  _steps(out, stop=5, values={})
   assert '========--------' in out.getvalue() and out.getvalue().isascii()
+
+
+def _drain(leader):
+  """What a closed terminal still holds; it comes in pieces, then EIO."""
+  data = b''
+  with contextlib.suppress(OSError):
+    while piece := os.read(leader, 4096):
+      data += piece
+  os.close(leader)
+  return data
 
 
 @pytest.mark.parametrize('columns', [0, 1, 2, 20, 60, 200])
@@ -84,12 +98,19 @@ def test_no_width_is_overrun(columns):
               struct.pack('HHHH', 24, columns, 0, 0))
   with open(follower, 'w', encoding='utf-8') as out:
     _steps(out, stop=3)
-    drawn = os.read(leader, 65536).decode()
-  os.close(leader)
+  drawn = _drain(leader).decode()
   longest = max(map(len, drawn.replace('\x1b[K', '').split('\r')))
   assert longest <= (columns or 80) - 1
   assert columns < 20 or 'step  3/10' in drawn
   assert ('━' in drawn) == (columns in (0, 200))
+
+
+def test_the_bar_takes_the_room_that_is_left():
+  out = _Terminal()
+  _steps(out, stop=5)
+  line = out.getvalue().split('\r')[-1].removesuffix('\x1b[K')
+  assert line.startswith('━') and len(line) == 79
+  assert 6 <= line.count('━') + line.count('─') < 16
 
 
 def test_odd_values_are_shown():

@@ -125,6 +125,13 @@ def test_a_stage_without_evaluation_samples_or_rows_has_a_report(tmp_path):
   assert page.text.count('no values were recorded') == 3
 
 
+def test_a_sample_may_lack_anything_but_its_texts(tmp_path):
+  text = _Page(_write(tmp_path, samples=[
+      {'prompt': '问题', 'after': {'text': '只有文字'}}])).text
+  assert '问题' in text and '只有文字' in text
+  assert 'correct' not in text and 'answer ' not in text
+
+
 def test_one_evaluation_alone_is_shown(tmp_path):
   text = _Page(_write(tmp_path, summary={'after': AFTER})).text
   assert '91.3 %[89.8, 92.7]' in text and '→91.3' not in text
