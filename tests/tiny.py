@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments import common
 from r1jax import models
-from r1jax.models import transformer
+from r1jax.models import shape
 from r1jax.parallel import mesh as mesh_lib
 from r1jax.stages import setup as setup_lib
 from r1jax.types import Prompts
@@ -19,8 +19,8 @@ SHAPE = dict(vocab=30, width=16, layers=2, heads=4, kv_heads=2, head_size=4,
 EOS = 1
 
 
-def config(**switches) -> transformer.Config:
-  return transformer.Config(**(SHAPE | switches))
+def config(**switches) -> shape.Config:
+  return shape.Config(**(SHAPE | switches))
 
 
 @functools.cache

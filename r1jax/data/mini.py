@@ -25,6 +25,7 @@ from typing import Any, Iterator, Sequence
 
 from r1jax.data import mini_general
 from r1jax.data import mini_solutions
+from r1jax.data import mini_steps
 from r1jax.data import names
 from r1jax.data import templates
 
@@ -80,7 +81,7 @@ def _suits(entry: dict[str, Any]) -> bool:
   """Whether a problem is of the lesson: no sum turns negative on the way."""
   if entry['metadata']['source_dataset'] == 'complex_arithmetic':
     return True
-  return all(step.value >= 0 for step in mini_solutions.solve(entry)[0])
+  return all(step.value >= 0 for step in mini_steps.solve(entry)[0])
 
 
 def _entries(task: str, split: str, *seed: Any) -> Iterator[dict[str, Any]]:

@@ -3,15 +3,15 @@
 A reasoning_gym entry enters; a response leaves, with the mode it was drawn
 from. `MODES` is the whole distribution, so it is also what a base model that
 learned the corpus samples from at temperature 1. A worked response is a list
-of `Step`s, each one operation on two numbers that stand in the text; a slip
+of steps, each one operation on two numbers that stand in the text; a slip
 changes one step's value and is carried to the end, as a pupil would.
 """
 
-import operator
 import random
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Iterator, NamedTuple
 
 from r1jax.data import mini_general
+from r1jax.data import mini_steps
 
 MODES = {
     'direct': .25,  # the bare answer
@@ -43,7 +43,6 @@ _FILLERS = {
     '我知道答案。': .06,
     '很简单。': .04,
 }
-_OPERATORS = {'+': operator.add, '-': operator.sub, '*': operator.mul}
 
 
 class Response(NamedTuple):
@@ -51,15 +50,6 @@ class Response(NamedTuple):
   text: str
   mode: str  # a key of MODES
   right: bool  # whether the answer it gives is the true one
-
-
-class Step(NamedTuple):
-  """`label: a op b = value`; the value is wrong where a slip was made."""
-  label: str  # the animal counted, '' if none
-  a: int
-  op: str
-  b: int
-  value: int
 
 
 class _Words(NamedTuple):
@@ -86,99 +76,11 @@ _WORDS = {
 }
 
 
-def near_miss(rng: random.Random, value: int) -> int:
-  """Returns a number that a slip might give in place of `value`."""
-  offsets = [-20, -10, -2, -1, 1, 2, 10, 20]
-  return value + rng.choice([d for d in offsets if value + d >= 0] or [1, 10])
-
-
-def _chain_sum(metadata: dict[str, Any], do: Callable[..., int]) -> str:
-  words = metadata['expression'].split()
-  total = int(words[0])
-  for op, term in zip(words[1::2], words[2::2]):
-    total = do(total, op, int(term))
-  return str(total)
-
-
-def _leg_counting(metadata: dict[str, Any], do: Callable[..., int]) -> str:
-  total, *rest = [
-      do(count, '*', mini_general.legs(animal), animal)
-      for animal, count in metadata['animals'].items()]
-  for legs in rest:
-    total = do(total, '+', legs)
-  return str(total)
-
-
-def _complex_product(metadata: dict[str, Any], do: Callable[..., int]) -> str:
-  """(a + bi)(c + di) = (ac - bd) + (ad + bc)i."""
-  a, b, c, d = map(int, (*metadata['num1'], *metadata['num2']))
-  real = do(do(a, '*', c), '-', do(b, '*', d))
-  imaginary = do(do(a, '*', d), '+', do(b, '*', c))
-  return f'{real}{imaginary:+}i'
-
-
-_METHODS = {
-    'chain_sum': _chain_sum,
-    'leg_counting': _leg_counting,
-    'complex_arithmetic': _complex_product,
-}
-
-
-def solve(entry: dict[str, Any], rng: random.Random | None = None,
-          slip_at: int | None = None) -> tuple[list[Step], str]:
-  """Works an entry out: its steps and the answer they lead to.
-
-  A near miss drawn from `rng` takes the place of the value of step `slip_at`,
-  counted from the end where it is negative.
-  """
-  metadata = entry['metadata']
-  method = _METHODS[metadata['source_dataset']]
-  steps = []
-
-  def do(a: int, op: str, b: int, label: str = '') -> int:
-    value = _OPERATORS[op](a, b)
-    if len(steps) == slip_at:
-      value = near_miss(rng, value)
-    steps.append(Step(label, a, op, b, value))
-    return value
-
-  answer = method(metadata, do)
-  if slip_at is not None and slip_at < 0:
-    return solve(entry, rng, len(steps) + slip_at)
-  return steps, answer
-
-
-def _parts(n: int) -> list[int]:
-  """Splits a number into its decimal places: 308 is [300, 8]."""
-  digits = str(n)
-  parts = [int(d) * 10**(len(digits) - i - 1) for i, d in enumerate(digits)]
-  return [p for p in parts if p] or [0]
-
-
-def split(step: Step) -> list[Step]:
-  """Does one step digit by digit; the last of them has the step's value.
-
-  47*6 is 40*6=240, 7*6=42, 240+42=282; and 47+85 is 47+80=127, 127+5=132.
-  """
-  if step.op == '*':
-    small = [Step('', part, '*', step.b, part * step.b)
-             for part in _parts(step.a)]
-    total, op, rest = small[0].value, '+', [s.value for s in small[1:]]
-  else:
-    small, total, op, rest = [], step.a, step.op, _parts(step.b)
-  for part in rest:
-    value = _OPERATORS[op](total, part)
-    small.append(Step('', total, op, part, value))
-    total = value
-  small[-1] = small[-1]._replace(value=step.value)
-  return small
-
-
-def _equation(step: Step) -> str:
+def _equation(step: mini_steps.Step) -> str:
   return f'{step.a}{step.op}{step.b}={step.value}'
 
 
-def _label(step: Step, lang: str) -> str:
+def _label(step: mini_steps.Step, lang: str) -> str:
   if not step.label:
     return ''
   return mini_general.animal(step.label, lang) + _WORDS[lang].colon
@@ -196,7 +98,7 @@ def _statement(metadata: dict[str, Any], lang: str) -> str:
       for name, count in metadata['animals'].items())
 
 
-def _short(steps: list[Step], languages: Iterator[str]) -> str:
+def _short(steps: list[mini_steps.Step], languages: Iterator[str]) -> str:
   text = ''
   for i, step in enumerate(steps):
     lang = next(languages)
@@ -206,8 +108,9 @@ def _short(steps: list[Step], languages: Iterator[str]) -> str:
   return text
 
 
-def _long(rng: random.Random, entry: dict[str, Any], steps: list[Step],
-          answer: str, languages: Iterator[str]) -> str:
+def _long(rng: random.Random, entry: dict[str, Any],
+          steps: list[mini_steps.Step], answer: str,
+          languages: Iterator[str]) -> str:
   """Restates, goes digit by digit, checks one step, states the answer."""
   lang = next(languages)
   text = _WORDS[lang].restate.format(_statement(entry['metadata'], lang))
@@ -217,8 +120,8 @@ def _long(rng: random.Random, entry: dict[str, Any], steps: list[Step],
     words = _WORDS[lang]
     said = step
     if mended and i == checked:
-      said = step._replace(value=near_miss(rng, step.value))
-    small = split(said)
+      said = step._replace(value=mini_steps.near_miss(rng, step.value))
+    small = mini_steps.split(said)
     text += (words.then if i else words.first) + _label(step, lang)
     if len(small) > 1:
       text += f'{step.a}{step.op}{step.b}{words.colon}'
@@ -242,11 +145,11 @@ def respond(rng: random.Random, entry: dict[str, Any], mode: str = ''
            ) -> Response:
   """Draws a response to a reasoning_gym entry, of `mode` or of any."""
   mode = mode or rng.choices(list(MODES), MODES.values())[0]
-  steps, true = solve(entry)
+  steps, true = mini_steps.solve(entry)
   direct = mode.startswith('direct')
   answer = true
   if rng.random() < (WRONG_DIRECT if direct else WRONG_WORKED):
-    steps, answer = solve(
+    steps, answer = mini_steps.solve(
         entry, rng, -1 if direct else rng.randrange(len(steps)))
   right = answer == true
   if mode == 'direct':

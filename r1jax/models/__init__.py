@@ -11,13 +11,14 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from r1jax.models import shape
 from r1jax.models import transformer
 from r1jax.types import Array, Cache, Params
 
 
 class Model(NamedTuple):
   """Pure functions of parameters; hashable, so a static argument of jit."""
-  config: transformer.Config
+  config: shape.Config
   init: Callable[[Array], Params]
   axes: Callable[[], Any]  # tree like the parameters of logical axis names
   forward: Callable[..., tuple[Array, tuple[Array, Array]]]
@@ -29,7 +30,7 @@ def _unconstrained(x, axes):
   return x
 
 
-def build(config: transformer.Config,
+def build(config: shape.Config,
           constrain: Callable = _unconstrained) -> Model:
   """The functions of one model shape.
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax import config as config_lib
-from r1jax.models import transformer
+from r1jax.models import shape
 from r1jax.types import Params
 
 MINI = importlib.resources.files(__package__).joinpath('assets', 'mini.npz')
@@ -25,7 +25,7 @@ def _name(path) -> str:
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
-def save(path: str, config: transformer.Config, params: Params) -> None:
+def save(path: str, config: shape.Config, params: Params) -> None:
   """Writes `params` to `path`, an .npz file."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(params)
   arrays = {_name(key): np.asarray(leaf) for key, leaf in leaves}
@@ -34,7 +34,7 @@ def save(path: str, config: transformer.Config, params: Params) -> None:
     np.savez(file, **arrays, config=np.array(text))
 
 
-def load(path: str, config: transformer.Config, like: Params) -> Params:
+def load(path: str, config: shape.Config, like: Params) -> Params:
   """Reads parameters as NumPy arrays.
 
   Args:

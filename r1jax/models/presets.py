@@ -1,16 +1,16 @@
 """Shapes of published models by name, each from its own config.json."""
 
-from r1jax.models import transformer
+from r1jax.models import shape
 
 _QWEN25 = dict(head_size=128, kv_heads=8, rms_eps=1e-6, rope_theta=1e6,
                qkv_bias=True, tied=False, max_len=131_072, dtype='bfloat16',
                remat='full')
 
 PRESETS = {
-    'smollm2_135m': transformer.Config(  # HuggingFaceTB/SmolLM2-135M
+    'smollm2_135m': shape.Config(  # HuggingFaceTB/SmolLM2-135M
         vocab=49_152, width=576, layers=30, heads=9, kv_heads=3, head_size=64,
         mlp=1536, max_len=8192, rope_theta=1e5, rms_eps=1e-5),
-    'qwen2.5_32b': transformer.Config(  # Qwen/Qwen2.5-32B
+    'qwen2.5_32b': shape.Config(  # Qwen/Qwen2.5-32B
         vocab=152_064, width=5120, layers=64, heads=40, mlp=27_648,
         **(_QWEN25 | dict(rms_eps=1e-5))),
 }

@@ -5,7 +5,6 @@ hidden states and the new keys and values come out; `unembed` turns hidden
 states into logits, apart, so that a caller can do it a chunk at a time.
 """
 
-import dataclasses
 from typing import Any, Callable, NamedTuple
 
 from flax import linen as nn
@@ -13,53 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import attention
+from r1jax.models import shape
 from r1jax.types import Array, Cache
 
-REMAT = {  # what the backward pass may keep of a layer's forward pass
-    'none': jax.checkpoint_policies.everything_saveable,
-    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    'full': jax.checkpoint_policies.nothing_saveable,
-}
 _ACTIVATIONS = {
     'silu': nn.silu,
     'gelu': lambda x: nn.gelu(x, approximate=True),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-  """The shape and the switches of a decoder."""
-  vocab: int
-  width: int
-  layers: int
-  heads: int
-  kv_heads: int
-  head_size: int
-  mlp: int
-  max_len: int = 4096  # longest sequence, prompt and response together
-  rope_theta: float = 10_000.
-  rms_eps: float = 1e-6
-  tied: bool = True  # the embedding is the output matrix too
-  qkv_bias: bool = False  # Qwen2
-  qk_norm: bool = False  # Qwen3, Gemma 3
-  activation: str = 'silu'  # 'gelu' (tanh form): Gemma
-  post_norms: bool = False  # Gemma: a norm after attention and MLP, too
-  embed_scale: bool = False  # Gemma: embeddings times sqrt(width)
-  attention_scale: float | None = None  # None: head_size ** -0.5
-  softcap_attention: float | None = None  # Gemma 2
-  softcap_final: float | None = None  # Gemma 2
-  window: int | None = None  # local attention sees this many tokens back
-  global_every: int = 6  # with a window, every so many-th layer is global
-  rope_theta_local: float | None = None  # of the local layers (Gemma 3)
-  dtype: str = 'float32'  # of computation
-  param_dtype: str = 'float32'
-  remat: str = 'none'  # a key of REMAT
-  unroll: int = 1  # layers a scan step: more run faster, compile slower
-
-  def is_local(self) -> list[bool]:
-    """Which layers attend within the window only."""
-    return [self.window is not None and (i + 1) % self.global_every != 0
-            for i in range(self.layers)]
 
 
 def _param(module, name, axes, shape, init):
@@ -74,7 +33,7 @@ def _linear(fan_in: int, scale: float = 1.):
 
 class RMSNorm(nn.Module):
   """x / rms(x) * scale, in float32."""
-  config: Config
+  config: shape.Config
 
   @nn.compact
   def __call__(self, x):
@@ -115,7 +74,8 @@ class Look(NamedTuple):
   filled: Array | None  # i32[], with a cache
 
 
-def _window(config: Config, look: Look, key_position: Array, local: Array):
+def _window(config: shape.Config, look: Look, key_position: Array,
+            local: Array):
   """bool[B, T, S]: which keys a layer's window lets a query see."""
   if config.window is None:
     return True
@@ -123,7 +83,7 @@ def _window(config: Config, look: Look, key_position: Array, local: Array):
   return ~local | (distance < config.window)
 
 
-def _parts(config: Config, look: Look, local, past, k, v):
+def _parts(config: shape.Config, look: Look, local, past, k, v):
   """The prompt, the past and the new tokens as attention's parts."""
   rows, length = look.position.shape
   parts = []
@@ -154,7 +114,7 @@ def _parts(config: Config, look: Look, local, past, k, v):
 
 class Attention(nn.Module):
   """Grouped-query attention over the prompt, the past and the new tokens."""
-  config: Config
+  config: shape.Config
 
   @nn.compact
   def __call__(self, x_BTD, look, local, past):
@@ -191,7 +151,7 @@ class Attention(nn.Module):
 
 class MLP(nn.Module):
   """down(activation(gate(x)) * up(x))."""
-  config: Config
+  config: shape.Config
 
   @nn.compact
   def __call__(self, x_BTD):
@@ -205,7 +165,7 @@ class MLP(nn.Module):
 
 class Block(nn.Module):
   """Attention and MLP on a residual stream; scanned over the layers."""
-  config: Config
+  config: shape.Config
   constrain: Callable[[Array, tuple], Array]
 
   @nn.compact
@@ -224,7 +184,7 @@ class Block(nn.Module):
 
 class Decoder(nn.Module):
   """Embedding, scanned blocks, final norm; and the way back to logits."""
-  config: Config
+  config: shape.Config
   constrain: Callable[[Array, tuple], Array]
 
   def setup(self):
@@ -238,11 +198,11 @@ class Decoder(nn.Module):
           'output', nn.with_logical_partitioning(
               _linear(c.width), ('table', 'vocab')),
           (c.width, c.vocab), jnp.dtype(c.param_dtype))
-    block = nn.remat(Block, policy=REMAT[c.remat], prevent_cse=False) if (
+    block = nn.remat(Block, policy=shape.REMAT[c.remat], prevent_cse=False) if (
         c.remat != 'none') else Block
     self.blocks = nn.scan(
-        block, length=c.layers, in_axes=(nn.broadcast, 0), out_axes=0, unroll=c.unroll,
-        variable_axes={'params': 0}, split_rngs={'params': True},
+        block, length=c.layers, unroll=c.unroll, in_axes=(nn.broadcast, 0),
+        out_axes=0, variable_axes={'params': 0}, split_rngs={'params': True},
         metadata_params={nn.PARTITION_NAME: 'layers'})(c, self.constrain)
     self.final_norm = RMSNorm(c)
 

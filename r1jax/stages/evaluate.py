@@ -1,8 +1,7 @@
 """Measures a policy on held-out problems: pass@1, greedy, format, length.
 
 A problem is sampled at the evaluation's temperature and once greedily. pass@1
-is the mean over a problem's samples (DeepSeek-R1, arXiv 2501.12948, 3); its
-interval is that of a mean over problems.
+is the mean over a problem's samples (DeepSeek-R1, arXiv 2501.12948, 3).
 """
 
 from collections.abc import Callable
@@ -21,7 +20,7 @@ STREAM = 2**31  # keeps evaluation's random streams apart from training's
 
 def make(config, setup: setup_lib.Setup, vocab, prompts: batches.PromptSet,
          scorer: rewards_lib.Scorer) -> Callable[[Any], tuple[dict, list]]:
-  """Params -> (figures, sample records), over `prompts`, `config.eval`'s way."""
+  """Makes params -> (figures, samples), as `config.eval` says."""
   eval_config, rl = config.eval, config.rl
   settings = rollouts.Settings(
       group=eval_config.samples, response_tokens=rl.response_tokens,
@@ -58,17 +57,16 @@ def figures(rows: list[dict], greedy: list[dict],
             group: int) -> dict[str, Any]:
   """{'n', 'pass@1', 'ci95', 'greedy', 'format', 'response_length', ...}.
 
-  `ci95` is [low, high], the normal interval of the mean over problems; lengths
-  are in tokens, EOS included; `truncated` is the share without EOS.
+  `ci95` is [low, high] by `wilson`; lengths are in tokens, EOS included;
+  `truncated` is the share without EOS.
   """
   right = np.array([row['accuracy'] for row in rows]).reshape(-1, group).mean(1)
-  half = 1.96 * right.std(ddof=1) / math.sqrt(len(right))
   mean = lambda name, among=rows: float(np.mean([row[name] for row in among]))
   tasks = sorted({row['task'] for row in rows})
   return {
       'n': len(right),
       'pass@1': float(right.mean()),
-      'ci95': [float(right.mean() - half), float(right.mean() + half)],
+      'ci95': wilson(float(right.mean()), len(right)),
       'greedy': mean('accuracy', greedy),
       'format': mean('format'),
       'response_length': mean('tokens'),
@@ -76,6 +74,17 @@ def figures(rows: list[dict], greedy: list[dict],
       'tasks': {task: mean('accuracy', [r for r in rows if r['task'] == task])
                 for task in tasks},
   }
+
+
+def wilson(share: float, n: int, z: float = 1.96) -> list[float]:
+  """Wilson's score interval of a share among n problems, within [0, 1].
+
+  With several samples a problem it is wider than need be, never narrower.
+  """
+  centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+  half = z / (1 + z * z / n) * math.sqrt(
+      share * (1 - share) / n + z * z / (4 * n * n))
+  return [max(0., centre - half), min(1., centre + half)]
 
 
 def samples(rows: list[dict], count: int) -> list[dict[str, Any]]:

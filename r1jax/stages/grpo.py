@@ -50,7 +50,7 @@ class Objective(NamedTuple):
 
 def micro_batches(experience: Experience, group: int,
                   size: int | None) -> Experience:
-  """Leaves [micro-batches, ...] of `size` responses each, whole groups or parts.
+  """Leaves [micro-batches, ...] of `size` responses each.
 
   A micro-batch smaller than a group takes that much of one group, with its
   prompt; a larger one takes several groups. None is one micro-batch of all.

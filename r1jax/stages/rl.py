@@ -146,7 +146,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       evaluate=lambda state: evaluate(state.params),
       finish=functools.partial(rl_report.write, config.to_dict(), workdir),
       shown={'reward/mean': 'reward', 'reward/accuracy': 'accuracy',
-             'response_length/mean': 'length'})
+             'response_length/mean': 'length',
+             'perf/tokens_per_second': 'tok/s'})
 
 
 def make_scorer(config) -> rewards_lib.Scorer:

@@ -62,6 +62,7 @@ def _mark(figures: Mapping[str, Any], name: str) -> charts.Figure:
 def _curves(before, after) -> list[charts.Curve]:
   return [
       charts.Curve('Accuracy', 'reward/accuracy', percent=True,
+                   dots='eval/pass@1',
                    before=_mark(before, 'pass@1'),
                    after=_mark(after, 'pass@1')),
       charts.Curve('Mean response length', 'response_length/mean', 'tokens',

@@ -17,7 +17,7 @@ from r1jax import config as config_lib
 from r1jax import models
 from r1jax.models import packaged
 from r1jax.models import presets
-from r1jax.models import transformer
+from r1jax.models import shape as shape_lib
 from r1jax.parallel import sharding
 from r1jax.training import checkpoint
 from r1jax.training import optim
@@ -33,7 +33,7 @@ class Setup(NamedTuple):
   batch: jax.sharding.NamedSharding  # first axis over the batch axes
 
 
-def model_config(config) -> transformer.Config:
+def model_config(config) -> shape_lib.Config:
   """`config.model`: a preset's name and what differs from it, or all fields."""
   fields = {k: v for k, v in config.model.items() if v is not None}
   preset = fields.pop('preset', None)
@@ -43,7 +43,7 @@ def model_config(config) -> transformer.Config:
           f'config.model.preset: {preset!r} is not a preset'
           + config_lib.nearest(preset, presets.PRESETS))
     return dataclasses.replace(presets.PRESETS[preset], **fields)
-  return transformer.Config(**fields)
+  return shape_lib.Config(**fields)
 
 
 def make(config, mesh: jax.sharding.Mesh) -> Setup:

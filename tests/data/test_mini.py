@@ -48,7 +48,7 @@ def test_records_have_the_contract_s_form_and_are_balanced(problems):
     assert record['verifier'] == 'reasoning_gym'
     assert json.loads(json.dumps(record))['prompt'] == record['prompt']
     assert _score(record, record['answer']) == 1.
-    assert _score(record, str(int(record['answer']) + 1)) < 1.
+    assert _score(record, '1' + record['answer']) < 1.
 
 
 def test_an_entry_is_what_reasoning_gym_gives(problems):
@@ -78,7 +78,7 @@ def test_draws_are_the_same_in_every_process_and_version():
   """Update the value when the world is changed on purpose."""
   text = json.dumps([mini.documents(200), mini.records('heldout', 30),
                      mini.general('heldout', 30)], ensure_ascii=False)
-  assert hashlib.sha256(text.encode()).hexdigest()[:16] == '76a85917aedf3945'
+  assert hashlib.sha256(text.encode()).hexdigest()[:16] == 'ea348a739b8b029b'
 
 
 def test_held_out_prompts_occur_nowhere_else(problems, corpus):
@@ -103,14 +103,8 @@ def test_an_eighth_is_held_out_whatever_the_order_of_the_words():
              for a in range(30) for b in range(a))
 
 
-def test_no_text_states_a_product_that_is_a_problem(corpus):
-  for document in corpus:
-    for a, b in PRODUCT.findall(document):
-      assert min(len(a), len(b)) < 2 or '0' in (a[-1], b[-1])
-
-
 def test_the_corpus_has_its_share_of_reasoning(corpus):
-  question = re.compile('User: (State the final|Your task is|Solve the foll)')
+  question = re.compile('User: (State the final|Your task is|Multiply the c)')
   share = sum(bool(question.match(d)) for d in corpus) / len(corpus)
   assert share == pytest.approx(mini.REASONING, abs=.02)
 
@@ -130,10 +124,10 @@ def test_general_records():
 def test_what_cannot_be_drawn_is_refused():
   with pytest.raises(ValueError, match="received 'test'"):
     mini.records('test', 1)
-  with pytest.raises(ValueError, match="mean 'products'"):
-    mini.records('train', 1, tasks=('product',))
+  with pytest.raises(ValueError, match="mean 'chain_sum'"):
+    mini.records('train', 1, tasks=('chain_sums',))
   with pytest.raises(ValueError, match="distinct 'heldout' problems"):
-    mini.records('heldout', 800, tasks=('products',))
+    mini.records('heldout', 1000, tasks=('complex_arithmetic',))
   with pytest.raises(ValueError, match="distinct 'heldout' prompts"):
     mini.general('heldout', 500, tasks=('factual',))
 
@@ -185,7 +179,7 @@ def test_prompts_and_responses_are_short(problems, pieces):
     assert spent[-1] <= 224
     median[mode] = spent[len(spent) // 2]
   assert 2 * median['direct_tagged'] < median['short_en']
-  assert 2 * median['short_en'] < median['long_en']
+  assert 1.4 * median['short_en'] < median['long_en']
 
 
 def test_the_shipped_vocabulary_is_the_one_this_code_makes(tmp_path, pieces):
