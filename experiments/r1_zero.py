@@ -19,17 +19,17 @@ def get_config(arg: str = 'mini') -> common.ConfigDict:
 
 
 def mini() -> common.ConfigDict:
-  config = common.base('r1_zero.py:mini', 'rl', steps=60)
+  config = common.base('r1_zero.py:mini', 'rl', steps=80)
   config.model = common.mini_model()
   config.init_from = 'mini'
   config.vocab = common.mini_vocab()
   config.data = dict(task='mini_reasoning', split='train', template='mini',
                      num_prompts=4096, seed=0, options=dict())
   config.rl = common.rl()
-  config.rl.update(prompts=16, group=16, prompt_tokens=32, response_tokens=192,
-                   micro_batch=64, logp_chunk=32)
+  config.rl.update(prompts=16, group=8, prompt_tokens=32, response_tokens=160,
+                   micro_batch=64, sample_chunk=80, logp_chunk=40)
   config.rewards = rewards()
-  config.optim.update(lr=1e-4, warmup_steps=5)
+  config.optim.update(lr=3e-4, warmup_steps=5)
   return config
 
 
@@ -37,8 +37,8 @@ def paper() -> common.ConfigDict:
   config = common.base('r1_zero.py:paper', 'rl', steps=10_400)  # [v2] 2.1
   config.model = dict(preset='qwen2.5_32b')  # [v2] B.4.1, Qwen-32B-Zero
   config.init_from = config_dict.placeholder(str)
-  config.vocab = dict(kind='huggingface',
-                      path=config_dict.placeholder(str), eos=config_dict.placeholder(str))
+  config.vocab = dict(kind='huggingface', path=config_dict.placeholder(str),
+                      eos=config_dict.placeholder(str))
   config.data = dict(task='tfds:gsm8k', split='train', template='r1_zero',
                      num_prompts=7473, seed=0, options=dict())
   config.rl = common.rl()

@@ -19,6 +19,7 @@ from r1jax.models import shape
 from r1jax.types import Params
 
 MINI = importlib.resources.files(__package__).joinpath('assets', 'mini.npz')
+_FREE = ('dtype', 'param_dtype', 'remat', 'unroll', 'max_len')
 
 
 def _name(path) -> str:
@@ -55,16 +56,18 @@ def load(path: str, config: shape.Config, like: Params) -> Params:
     with np.load(source, allow_pickle=False) as file:
       arrays = dict(file)
     saved = json.loads(str(arrays.pop('config')))
-  except (ValueError, KeyError, zipfile.BadZipFile) as problem:
+  except (ValueError, KeyError, TypeError, EOFError,
+          zipfile.BadZipFile) as problem:
     raise config_lib.error('init_from', 'a parameter file of r1jax',
                            str(path)) from problem
-  wanted = dataclasses.asdict(config)
-  for field in saved.keys() & wanted.keys() - {
-      'dtype', 'param_dtype', 'remat', 'unroll', 'max_len'}:
-    if saved[field] != wanted[field]:
+  for field, wanted in dataclasses.asdict(config).items():
+    if field in _FREE or field not in saved:
+      continue
+    if saved[field] != wanted:
       raise config_lib.error(f'model.{field}', f'{saved[field]!r}, as in '
-                             f'{path}', wanted[field])
+                             f'{path}', wanted)
+  stored = jnp.dtype(saved['param_dtype'])  # NumPy's files lose bfloat16's name
   def one(key, leaf):
-    return arrays[_name(key)].astype(jnp.dtype(config.param_dtype)).reshape(
-        leaf.shape)
+    array = arrays[_name(key)].view(stored)
+    return array.astype(jnp.dtype(config.param_dtype)).reshape(leaf.shape)
   return jax.tree_util.tree_map_with_path(one, like)

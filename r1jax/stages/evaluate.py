@@ -15,7 +15,7 @@ from r1jax.data import batches
 from r1jax.stages import rollouts
 from r1jax.stages import setup as setup_lib
 
-STREAM = 2**31  # keeps evaluation's random streams apart from training's
+STREAM = 2**31  # in a step's place: no step of training has these streams
 
 
 def make(config, setup: setup_lib.Setup, vocab, prompts: batches.PromptSet,
@@ -46,8 +46,7 @@ def run(sampler: rollouts.Sampler, params, prompts: batches.PromptSet,
   rows, count = [], len(prompts.records)
   for start in range(0, count, batch):
     index = np.arange(start, start + batch) % count
-    scored = sampler(params, batches.take(prompts, index), seed,
-                     STREAM + start // batch)
+    scored = sampler(params, batches.take(prompts, index), seed, STREAM)
     group = len(scored.rows) // batch
     rows += scored.rows[:(min(start + batch, count) - start) * group]
   return rows

@@ -1,0 +1,84 @@
+"""Figures by hand, and every problem measured once."""
+
+import types
+
+import numpy as np
+import pytest
+
+from r1jax.data import batches
+from r1jax.stages import evaluate
+
+
+def _row(accuracy, tokens=4, task='a', **fields):
+  return {'accuracy': float(accuracy), 'format': 1., 'tokens': tokens,
+          'finished': True, 'task': task, **fields}
+
+
+def test_figures_by_hand():
+  """Four problems, two samples each: shares 1, 1/2, 1/2, 0."""
+  rows = [_row(1), _row(1, tokens=10), _row(1, task='b'),
+          _row(0, task='b', format=0.), _row(0), _row(1, finished=False),
+          _row(0, task='b'), _row(0, task='b', tokens=6)]
+  greedy = [_row(1), _row(0), _row(1), _row(1)]
+  figures = evaluate.figures(rows, greedy, group=2)
+  interval = figures.pop('ci95')
+  assert figures == {
+      'n': 4, 'pass@1': .5, 'greedy': .75, 'format': 7 / 8,
+      'response_length': 5., 'truncated': 1 / 8,
+      'tasks': {'a': .75, 'b': .25}}
+  # Wilson, p = .5, n = 4, z = 1.96: (.9802 +- .6861) / 1.9604.
+  np.testing.assert_allclose(interval, [.1500, .8500], atol=1e-4)
+
+
+def test_wilson_s_interval():
+  # 81 of 263: .2553 to .3662 (Newcombe, Statistics in Medicine 17, 1998).
+  np.testing.assert_allclose(evaluate.wilson(81 / 263, 263), [.2553, .3662],
+                             atol=1e-4)
+  low, high = evaluate.wilson(1., 20)
+  assert .8 < low < high <= 1.
+  assert evaluate.wilson(0., 20)[0] == 0.
+
+
+class _Sampler:
+  """Answers with the prompts' ids, and remembers what it was asked."""
+
+  def __init__(self, group):
+    self.group, self.asked = group, []
+
+  def __call__(self, params, batch, seed, step):
+    self.asked.append((len(batch.id), seed, step))
+    return types.SimpleNamespace(rows=[
+        {'id': int(i), 'sample': sample} for i in batch.id
+        for sample in range(self.group)])
+
+
+@pytest.mark.parametrize('count, batch', [(8, 4), (10, 4), (3, 4)])
+def test_every_problem_is_measured_once_and_in_order(count, batch):
+  prompts = batches.PromptSet(
+      np.zeros((count, 2), np.int32), np.ones(count, np.int32),
+      tuple({} for _ in range(count)))
+  sampler = _Sampler(group=2)
+  rows = evaluate.run(sampler, None, prompts, batch, seed=7)
+  assert [(row['id'], row['sample']) for row in rows] == [
+      (i, sample) for i in range(count) for sample in range(2)]
+  # Full batches, whose streams no training step has.
+  assert all(size == batch and seed == 7 and step >= 2 ** 31
+             for size, seed, step in sampler.asked)
+
+
+def test_what_is_drawn_for_a_problem_does_not_depend_on_the_batch():
+  """The stream is named by the problem's id, so the step must not differ."""
+  prompts = batches.PromptSet(np.zeros((8, 2), np.int32), np.ones(8, np.int32),
+                              tuple({} for _ in range(8)))
+  sampler = _Sampler(group=1)
+  for batch in (2, 8):
+    evaluate.run(sampler, None, prompts, batch, seed=7)
+  assert len({step for _, _, step in sampler.asked}) == 1
+
+
+def test_samples_for_the_report():
+  rows = [{'prompt': 'p', 'answer': '1', 'response': 'r', 'reward': 2.,
+           'accuracy': float(i == 0)} for i in range(3)]
+  assert evaluate.samples(rows, 2) == [
+      {'prompt': 'p', 'answer': '1', 'text': 'r', 'reward': 2.,
+       'correct': correct} for correct in (True, False)]

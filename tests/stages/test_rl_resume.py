@@ -1,0 +1,116 @@
+"""A run that was killed ends in bitwise the state of one that was not."""
+
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import tiny_rl
+from r1jax.training import checkpoint
+from r1jax.training import jsonl
+from r1jax.training import loop
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+STEPS = 4
+CONFIG = dict(stage='rl', seed=0, steps=STEPS)
+SETTINGS = loop.Settings(checkpoint_every_steps=1, keep=2)
+
+
+def make_run() -> tiny_rl.Run:
+  return tiny_rl.Run(
+      objective=tiny_rl.OBJECTIVE._replace(mini_batches=2), epochs=2,
+      ref_every_steps=2)
+
+
+def train(run, workdir, on_step=lambda index: None):
+  return loop.run(run.stage(STEPS, on_step), SETTINGS, str(workdir), CONFIG)
+
+
+@pytest.fixture(name='run', scope='module')
+def _run():
+  return make_run()
+
+
+@pytest.fixture(name='whole', scope='module')
+def _whole(run, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('whole')
+  assert train(run, workdir)['steps'] == STEPS
+  return workdir
+
+
+def _final(run, workdir):
+  saves = checkpoint.Checkpointer(
+      pathlib.Path(workdir) / 'checkpoints', keep=2, every_steps=1)
+  state, step = saves.restore_latest(run.abstract)
+  saves.close()
+  assert step == STEPS
+  return jax.device_get(state)
+
+
+def _assert_same(run, workdir, whole):
+  jax.tree.map(np.testing.assert_array_equal, _final(run, workdir),
+               _final(run, whole))
+  rollouts = [jsonl.read(pathlib.Path(d) / 'rollouts.jsonl')
+              for d in (workdir, whole)]
+  assert rollouts[0] == rollouts[1]
+  assert len(rollouts[0]) == STEPS * tiny_rl.PROMPTS * tiny_rl.GROUP
+
+
+class Crash(Exception):
+  """Stands for a kill: nothing after it runs."""
+
+
+@pytest.mark.parametrize('at', [1, 2, 3])
+def test_stopped_after_any_step_and_restored(run, whole, tmp_path, at):
+  def crash(index):
+    if index == at:
+      raise Crash
+  with pytest.raises(Crash):
+    train(run, tmp_path, crash)
+  begins = []
+  train(run, tmp_path, begins.append)
+  assert begins == list(range(at, STEPS))
+  _assert_same(run, tmp_path, whole)
+
+
+PROGRAM = """
+import sys
+import test_rl_resume
+test_rl_resume.train(test_rl_resume.make_run(), sys.argv[1])
+"""
+
+
+def _start(workdir):
+  paths = [str(ROOT / part) for part in ('', 'tests', 'tests/stages')]
+  return subprocess.Popen(
+      [sys.executable, '-c', PROGRAM, str(workdir)], cwd=ROOT,
+      env=os.environ | {'JAX_PLATFORMS': 'cpu',
+                        'PYTHONPATH': os.pathsep.join(paths)},
+      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments(run, whole, tmp_path):
+  """Five kills, each up to a few seconds after another sign of life."""
+  moments = random.Random(0)
+  for _ in range(5):
+    process = _start(tmp_path)
+    signs = _signs(tmp_path)
+    while process.poll() is None and _signs(tmp_path) == signs:
+      time.sleep(0.05)
+    time.sleep(moments.uniform(0., 3.))
+    process.kill()
+    process.wait()
+  assert _start(tmp_path).wait() == 0
+  _assert_same(run, tmp_path, whole)
+
+
+def _signs(workdir):
+  """What a run has left in its workdir up to now."""
+  return sorted(str(path) for path in workdir.rglob('*'))

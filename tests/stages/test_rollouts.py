@@ -1,0 +1,98 @@
+"""What is decoded, what the scorer is told, and what is logged."""
+
+import jax
+import numpy as np
+import pytest
+
+import tiny
+import tiny_rl
+from r1jax import rewards
+from r1jax.parallel import sharding
+from r1jax.stages import rollouts
+from r1jax.types import Rollout
+
+EOS = tiny.EOS
+
+
+class _Remembering(tiny_rl.Scorer):
+
+  def score(self, records, responses):
+    self.records, self.responses = records, responses
+    return super().score(records, responses)
+
+
+def _sampler(scorer, sizes=None, **settings):
+  setup = tiny.setup(sizes)
+  return rollouts.Sampler(
+      setup, tiny_rl.SETTINGS._replace(**settings), tiny_rl.Vocab(), scorer
+  ), setup
+
+
+def test_responses_are_decoded_by_their_length():
+  """Without EOS, told how they ended, though padding has EOS's id."""
+  tokens = np.int32(
+      [[4, 6, EOS, EOS], [4, 3, 5, 7], [EOS] * 4, [8, 8, 8, EOS]])
+  mask = np.array([[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 1]])
+  prompts = tiny.prompts((3, 2))
+  scorer = _Remembering()
+  sampler, setup = _sampler(scorer, group=2)
+  rollout = sharding.from_local(
+      Rollout(prompts, tokens, mask.astype(bool), np.zeros((4, 4), 'f')),
+      setup.mesh)
+  scored = sampler.score(rollout, tiny_rl.draw(0, 2).records)
+  assert scorer.responses == [
+      rewards.Response('4 6', 3, True), rewards.Response('4 3 5 7', 4, False),
+      rewards.Response('', 1, True), rewards.Response('8 8 8', 4, True)]
+  first, second = tiny_rl.draw(0, 2).records
+  assert scorer.records == [first, first, second, second]
+  np.testing.assert_allclose(scored.reward, [1., .15, 0., 1.], rtol=1e-6)
+  np.testing.assert_allclose(scored.parts['accuracy'], [1., .25, 0., 1.])
+  assert scored.counters == {'verifier_errors': 1}
+  assert scored.rows[1] == {
+      'id': 3, 'task': first['task'], 'prompt': first['prompt'],
+      'answer': first['answer'], 'response': '4 3 5 7', 'tokens': 4,
+      'finished': False, 'reward': pytest.approx(.15), 'accuracy': .25,
+      'format': 0.}
+  assert [row['id'] for row in scored.rows] == [3, 3, 10, 10]
+
+
+def test_a_rollout_and_its_rows_agree_on_every_mesh():
+  every = []
+  for sizes in (None, dict(data=4, tensor=2)):
+    sampler, setup = _sampler(tiny_rl.Scorer(), sizes)
+    batch = tiny_rl.draw(0)
+    scored = sampler(tiny.placed(setup), batch, seed=0, step=5)
+    rollout = scored.rollout
+    np.testing.assert_array_equal(rollout.prompts.id, batch.id)
+    for row, tokens, mask, reward in zip(
+        scored.rows, rollout.tokens, rollout.mask, scored.reward):
+      words = np.asarray(tokens)[np.asarray(mask)].tolist()
+      words = words[:-1] if row['finished'] else words
+      assert row['response'] == ' '.join(map(str, words))
+      assert row['reward'] == reward and row['tokens'] == mask.sum()
+    every.append(scored.rows)
+  assert every[0] == every[1]
+  assert {row['finished'] for row in every[0]} == {True, False}
+
+
+def test_select_takes_whole_groups_of_several_rollouts():
+  sampler, setup = _sampler(tiny_rl.Scorer())
+  every = [sampler(tiny.placed(setup), tiny_rl.draw(number), 0, number)
+           for number in (0, 1)]
+  chosen = np.array([1, 6, 8, 15])
+  scored = rollouts.select(every, chosen, tiny_rl.GROUP)
+  for place, number in enumerate(chosen):
+    one, b = every[number // 8], number % 8
+    got, want = (slice(i * tiny_rl.GROUP, (i + 1) * tiny_rl.GROUP)
+                 for i in (place, b))
+    for name in ('tokens', 'mask', 'logp'):
+      np.testing.assert_array_equal(
+          getattr(scored.rollout, name)[got], getattr(one.rollout, name)[want])
+    np.testing.assert_array_equal(scored.reward[got], one.reward[want])
+    np.testing.assert_array_equal(
+        scored.parts['format'][got], one.parts['format'][want])
+    jax.tree.map(
+        lambda a, c, i=place, b=b: np.testing.assert_array_equal(a[i], c[b]),
+        scored.rollout.prompts, one.rollout.prompts)
+  assert scored.rows == every[0].rows + every[1].rows
+  assert scored.counters == {'verifier_errors': 2}
