@@ -2,6 +2,10 @@
 
     python -m r1jax.main --config=experiments/pretrain.py:mini \
         --workdir=/tmp/pretrain
+
+1000 steps of 8,192 tokens, 26 minutes on two cores; the loss ends at about
+0.39 nats a token. The shipped file, r1jax/models/assets/mini.npz, is that
+run's last parameters with seed 0, written by `models/packaged.py`.
 """
 
 from experiments import common

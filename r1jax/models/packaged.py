@@ -1,13 +1,18 @@
 """Parameters in one .npz file: how the shipped mini base model travels.
 
 A file holds the model's configuration as JSON and every parameter under its
-path, e.g. 'blocks/mlp/down', in its own dtype.
+path, e.g. 'blocks/mlp/down', in its own dtype. The shipped one was made by
+
+    python -m r1jax.models.packaged --workdir=/tmp/pretrain \\
+        --out=r1jax/models/assets/mini.npz
 """
 
+import argparse
 import dataclasses
 import importlib.resources
 import json
 import os
+import pathlib
 import zipfile
 
 import jax
@@ -15,7 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax import config as config_lib
+from r1jax import models
 from r1jax.models import shape
+from r1jax.training import checkpoint
 from r1jax.types import Params
 
 MINI = importlib.resources.files(__package__).joinpath('assets', 'mini.npz')
@@ -71,3 +78,23 @@ def load(path: str, config: shape.Config, like: Params) -> Params:
     array = arrays[_name(key)].view(stored)
     return array.astype(jnp.dtype(config.param_dtype)).reshape(leaf.shape)
   return jax.tree_util.tree_map_with_path(one, like)
+
+
+def main() -> None:
+  """Writes the last parameters of a finished stage to one file."""
+  parser = argparse.ArgumentParser(description=main.__doc__)
+  parser.add_argument('--workdir', type=pathlib.Path, required=True)
+  parser.add_argument('--out', required=True)
+  args = parser.parse_args()
+  fields = json.loads((args.workdir / 'config.json').read_text('utf-8'))
+  config = shape.Config(**fields['model'])
+  params = jax.eval_shape(models.build(config).init, jax.random.key(0))
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  params = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), params)
+  save(args.out, config,
+       checkpoint.restore_params(args.workdir.absolute(), params))
+
+
+if __name__ == '__main__':
+  main()

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import tiny
@@ -13,6 +14,7 @@ from r1jax.kernels import advantages
 from r1jax.kernels import kl
 from r1jax.stages import grpo
 from r1jax.training import accumulate
+from r1jax.training import optim
 from r1jax.types import Experience, Rollout, TrainState
 
 B, G, R = 8, tiny_rl.GROUP, tiny_rl.RESPONSE
@@ -71,12 +73,24 @@ def _gradients(objective, params, experience):
       grpo.micro_batches(experience, G, objective.micro_batch))
 
 
-def _value(objective, experience):
-  """The loss and figures of a whole experience."""
-  (total, count), figures = _jitted(grpo.loss, objective)(
-      _params(), experience)
-  return float(total / count), {
-      name: float(a / b) for name, (a, b) in figures.items()}
+def _by_hand(o, experience):
+  """The loss in plain Python, a response and a token at a time."""
+  total = count = 0.
+  for n in np.flatnonzero(experience.weight):
+    losses = []
+    for t in range(_rollout().mask[n].sum()):
+      logp, a = _rollout().logp[n, t], experience.advantage[n, t]
+      ratio = np.exp(logp - experience.old_logp[n, t])
+      value = min(ratio * a, np.clip(ratio, 1 - o.clip_low, 1 + o.clip_high) * a)
+      if o.dual_clip and a < 0:
+        value = max(value, o.dual_clip * a)
+      d = experience.ref_logp[n, t] - logp
+      penalty = o.beta * (np.exp(d) - d - 1) if o.kl_in == 'loss' else 0.
+      losses.append(penalty - value)
+    total += np.mean(losses) if o.aggregate == 'sequence_mean' else sum(losses)
+    count += {'sequence_mean': 1, 'token_mean': len(losses),
+              'constant': R}[o.aggregate]
+  return total / count
 
 
 @pytest.mark.parametrize('size', [None, 16, 4, 2, 1])
@@ -93,24 +107,24 @@ def test_micro_batches_hold_every_response_with_its_prompt(size):
       parts.rollout.tokens, _rollout().tokens[parts.reward.astype(int)])
 
 
-@pytest.mark.parametrize('how', ['sequence_mean', 'token_mean'])
-def test_micro_batches_change_neither_loss_nor_gradient(how):
-  """Of several groups, of one, and of a part of one."""
-  objective, experience = _off_policy(aggregate=how, drop_equal_groups=True)
+def test_micro_batches_change_neither_loss_nor_gradient():
+  """Of several groups, and of a part of one."""
+  objective, experience = _off_policy(
+      aggregate='token_mean', drop_equal_groups=True)
   assert 0 < experience.weight.sum() < N
   expected = _gradients(objective, _params(), experience)
-  for size in (16, 2) if how == 'sequence_mean' else (4,):
+  for size in (16, 2):
     tiny.assert_near(
         _gradients(objective._replace(micro_batch=size), _params(), experience),
         expected)
 
 
 def test_micro_batches_do_not_change_the_reference():
-  expected = _jitted(grpo.reference_logp, OBJECTIVE)(_params(), _rollout())
   for size in (8, 2):
-    got = _jitted(grpo.reference_logp, OBJECTIVE._replace(micro_batch=size))(
+    got = _jitted(grpo.reference_logp, PLAIN._replace(micro_batch=size))(
         _params(), _rollout())
-    np.testing.assert_allclose(got, expected, atol=1e-5)
+    np.testing.assert_allclose(
+        np.where(_rollout().mask, got, 0), _rollout().logp, atol=1e-5)
 
 
 def test_on_policy_the_loss_is_0_and_the_gradient_is_not():
@@ -135,30 +149,43 @@ def test_an_update_raises_the_probability_of_what_did_well():
   assert np.corrcoef(gain, experience.advantage[:, 0])[0, 1] > 0.3
 
 
-def test_kl_in_the_loss_is_beta_times_its_mean():
-  objective, experience = _off_policy(aggregate='token_mean')
-  with_kl, figures = _value(objective, experience)
-  without, _ = _value(objective._replace(kl='none'), experience)
-  estimate = kl.k3(_rollout().logp, experience.ref_logp)
-  expected = np.mean(np.asarray(estimate)[_rollout().mask])
-  assert expected > 0.1
-  np.testing.assert_allclose(figures['kl/ref'], expected, rtol=1e-4)
-  np.testing.assert_allclose(with_kl - without, 0.1 * expected, rtol=1e-3)
+@pytest.mark.parametrize('changes', [
+    dict(),
+    dict(aggregate='token_mean', kl_in='reward', kl='k1'),
+    dict(aggregate='constant', clip_low=.1, clip_high=.4, dual_clip=1.3,
+         drop_equal_groups=True)])
+def test_the_loss_is_the_one_by_hand(changes):
+  objective, experience = _off_policy(**changes)
+  (total, count), figures = _jitted(grpo.loss, objective)(
+      _params(), experience)
+  expected = _by_hand(objective, experience)
+  np.testing.assert_allclose(total / count, expected, rtol=1e-4)
+  for name, value in changes.items():  # each of them matters
+    if name in ('aggregate', 'clip_low', 'clip_high', 'dual_clip'):
+      without = objective._replace(**{name: getattr(OBJECTIVE, name)})
+      assert abs(_by_hand(without, experience) / expected - 1) > 1e-3, value
+  tokens = _rollout().mask
+  estimate = kl.estimate(objective.kl, _rollout().logp, experience.ref_logp)
+  np.testing.assert_allclose(
+      figures['kl/ref'][0] / figures['kl/ref'][1],
+      np.mean(np.asarray(estimate)[tokens]), rtol=1e-4)
+  drift = np.abs(_rollout().logp - experience.old_logp)[tokens].mean()
+  np.testing.assert_allclose(figures['policy/logp_drift'][0] / tokens.sum(),
+                             drift, rtol=1e-4)
 
 
-@pytest.mark.parametrize('kind', ['k1', 'k3'])
-def test_kl_in_the_reward_is_subtracted_from_it_alone(kind):
-  objective = OBJECTIVE._replace(kl_in='reward', kl=kind)
-  experience, _ = _learn(objective)
-  estimate = kl.estimate(kind, _rollout().logp, experience.ref_logp)
+def test_kl_in_the_reward_is_subtracted_from_it():
+  experience, figures = _learn(OBJECTIVE._replace(kl_in='reward', kl='k1'))
+  estimate = kl.k1(_rollout().logp, experience.ref_logp)
   penalty = np.where(_rollout().mask, estimate, 0).sum(1)
+  expected = _rewards() - 0.1 * penalty
+  assert penalty.std() > 0.1
+  np.testing.assert_allclose(experience.reward, expected, atol=1e-5)
   np.testing.assert_allclose(
-      experience.reward, _rewards() - 0.1 * penalty, atol=1e-5)
+      experience.advantage[:, 0],
+      advantages.grpo(expected.reshape(B, G)).reshape(N), atol=1e-4)
   np.testing.assert_allclose(
-      experience.advantage[:, 0], advantages.grpo(
-          experience.reward.reshape(B, G)).reshape(N), atol=1e-4)
-  loss, figures = _value(objective, experience)
-  assert abs(loss) < 1e-5 and 'kl/ref' in figures  # no penalty in the loss
+      figures['reward/mean'], expected.mean(), rtol=1e-5)
 
 
 def test_no_reference_is_asked_without_a_penalty():
@@ -169,68 +196,60 @@ def test_no_reference_is_asked_without_a_penalty():
     assert experience.ref_logp.shape == (N, R)
 
 
-def test_equal_groups_drop_out_of_sum_and_denominator():
-  objective, experience = _off_policy(drop_equal_groups=True)
+def test_equal_groups_weigh_nothing_where_they_are_dropped():
   kept = np.setdiff1d(np.arange(B), [2, 5])
-  rows = (kept[:, None] * G + np.arange(G)).ravel()
-  np.testing.assert_array_equal(np.flatnonzero(experience.weight), rows)
-  prompts = jax.tree.map(lambda x: x[kept], experience.rollout.prompts)
-  rest = jax.tree.map(lambda x: x[rows], experience._replace(
-      rollout=experience.rollout._replace(prompts=())))
-  rest = rest._replace(rollout=rest.rollout._replace(prompts=prompts))
+  weight = _learn(PLAIN._replace(drop_equal_groups=True))[0].weight
+  np.testing.assert_array_equal(np.unique(np.flatnonzero(weight) // G), kept)
+  np.testing.assert_array_equal(_learn(PLAIN)[0].weight, 1)
+
+
+@pytest.mark.parametrize('changes, expected', [
+    (dict(advantage='rloo'), advantages.rloo),
+    (dict(std='none'), advantages.dr_grpo),
+    (dict(std='sample'), functools.partial(advantages.grpo, std='sample'))])
+def test_the_advantage_is_the_one_that_was_asked_for(changes, expected):
+  experience, _ = _learn(PLAIN._replace(**changes))
   np.testing.assert_allclose(
-      _value(objective, experience)[0], _value(objective, rest)[0], rtol=1e-4)
+      experience.advantage[:, -1],
+      expected(_rewards().reshape(B, G)).reshape(N), atol=1e-6)
 
 
-def test_each_setting_of_the_objective_reaches_it():
-  _, experience = _off_policy(dual_clip=1.05)
-  change = lambda **fields: _value(
-      PLAIN._replace(**fields), experience)[0] - _value(PLAIN, experience)[0]
-  assert change(dual_clip=1.05) < -1e-4  # it bounds a loss
-  assert abs(change(clip_low=1.)) > 1e-4 and abs(change(clip_high=1.)) > 1e-4
-  assert abs(change(aggregate='constant')) > 1e-4
-  for fields, expected in (
-      (dict(advantage='rloo'), advantages.rloo),
-      (dict(std='none'), advantages.dr_grpo),
-      (dict(std='sample'), functools.partial(advantages.grpo, std='sample'))):
-    learnt, _ = _learn(PLAIN._replace(**fields))
-    np.testing.assert_allclose(
-        learnt.advantage[:, -1],
-        expected(_rewards().reshape(B, G)).reshape(N), atol=1e-6)
+# Plain descent at rate 1: an update is minus the gradient.
+DESCENT = optim.Optimizer(
+    optax.chain(optax.scale_by_learning_rate(lambda count: 1.)), lambda _: 1.)
 
 
-def _state(params):
-  return TrainState(jnp.int32(0), params,
-                    tiny_rl.OPTIMIZER.tx.init(params), None, jnp.int32(0))
+@jax.jit
+def _halves(state, experience, index):
+  return grpo.update(tiny.model(), DESCENT, PLAIN._replace(mini_batches=2),
+                     state, experience, index)
+
+
+def _state():
+  params = _params()
+  return TrainState(jnp.int32(0), params, DESCENT.tx.init(params), None,
+                    jnp.int32(0))
+
+
+def test_mini_batches_are_the_parts_of_a_rollout():
+  experience, _ = _learn(PLAIN)
+  gradient = [jax.tree.map(jnp.subtract, _params(), _halves(
+      _state(), experience, index)[0].params) for index in range(2)]
+  assert np.abs(gradient[0]['embedding'] - gradient[1]['embedding']).max() > .01
+  tiny.assert_near(  # under sequence_mean, all responses weigh the same
+      jax.tree.map(lambda a, b: (a + b) / 2, *gradient),
+      _gradients(PLAIN, _params(), experience)[0])
 
 
 def test_a_nan_reward_skips_the_update():
   reward = _rewards()
   reward[3] = np.nan
-  update = jax.jit(functools.partial(
-      grpo.update, tiny.model(), tiny_rl.OPTIMIZER, PLAIN))
-  state = _state(_params())
+  state = _state()
   for skipped in (1, 2):
-    state, metrics = update(state, _learn(PLAIN, reward)[0], 0)
+    state, metrics = _halves(state, _learn(PLAIN, reward)[0], 0)
     assert state.skipped == skipped and metrics['optim/skipped'] == 1
   jax.tree.map(np.testing.assert_array_equal, state.params, _params())
-  assert state.opt_state[1].count == 0
-  state, metrics = update(state, _learn(PLAIN)[0], 0)
+  assert state.opt_state[-1].count == 0
+  state, metrics = _halves(state, _learn(PLAIN)[0], 0)
   assert state.skipped == 0 and metrics['optim/skipped'] == 0
   assert np.any(state.params['embedding'] != _params()['embedding'])
-
-
-def test_mini_batches_are_different_parts():
-  objective = PLAIN._replace(mini_batches=2)
-  experience, _ = _learn(PLAIN)
-  update = jax.jit(functools.partial(
-      grpo.update, tiny.model(), tiny_rl.OPTIMIZER, objective))
-  norms = [update(_state(_params()), experience, index)[1]['optim/grad_norm']
-           for index in range(2)]
-  assert abs(norms[0] - norms[1]) > 1e-4
-  grads = lambda part: _gradients(PLAIN, _params(), part)[0]
-  halves = grpo.micro_batches(experience, G, N // 2)
-  mean = jax.tree.map(
-      lambda a, b: (a + b) / 2,
-      *(grads(jax.tree.map(lambda x, i=i: x[i], halves)) for i in range(2)))
-  tiny.assert_near(mean, grads(experience))  # as sequence_mean weighs them

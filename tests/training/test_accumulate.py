@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import tiny
 from r1jax.training import accumulate
 
 PARAMS = {'w': jnp.array([0.3, -0.7, 1.1]), 'b': jnp.array(0.2)}
@@ -41,8 +42,7 @@ def test_micro_batches_change_nothing(micro_batches):
   grads, figures = jax.jit(functools.partial(accumulate.gradients, _loss))(
       PARAMS, accumulate.split(batch, micro_batches))
   loss, expected = jax.value_and_grad(_plain)(PARAMS, batch)
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5),
-               grads, expected)
+  tiny.assert_near(grads, expected)
   np.testing.assert_allclose(figures['loss'], loss, rtol=1e-5)
   _, others = _loss(PARAMS, batch)
   np.testing.assert_allclose(
