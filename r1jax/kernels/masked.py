@@ -21,13 +21,13 @@ def select(x, mask, fill=0):
 
 
 def divide(numerator, denominator):
-  """numerator / denominator, and 0 where the denominator is not positive.
+  """numerator / denominator, and 0 where the denominator is 0 or less.
 
   Closes a mean whose sum and denominator travelled apart through micro-batches
   or shards. Unlike a division by max(denominator, 1) it is right for
   denominators between 0 and 1, which sums of weights may be.
   """
-  some = denominator > 0
+  some = ~(denominator <= 0)  # NaN is not nothing: it must show
   return select(numerator, some) / select(denominator, some, 1)
 
 

@@ -91,13 +91,11 @@ def test_the_samples_do_not_depend_on_who_else_is_there(prompts, rollout):
   _assert_same_samples(half, _rows(rollout, np.arange(4, 8)))
 
 
-@pytest.mark.parametrize('chunk', [3, 64])
-def test_the_samples_do_not_depend_on_the_chunks(prompts, rollout, chunk):
-  _assert_same_samples(_sample(prompts, chunk=chunk), rollout)
+def test_the_samples_do_not_depend_on_the_chunks(prompts, rollout):
+  _assert_same_samples(_sample(prompts, chunk=3), rollout)  # 3, 6, 10
 
 
-@pytest.mark.parametrize('sizes', [
-    dict(data=8), dict(fsdp=8), dict(data=2, fsdp=2, tensor=2)])
+@pytest.mark.parametrize('sizes', [dict(data=8), dict(fsdp=4, tensor=2)])
 def test_the_samples_do_not_depend_on_the_mesh(prompts, rollout, sizes):
   setup = tiny.setup(sizes)
   got = _sample(sharding.from_local(prompts, setup.mesh), model=setup.model,

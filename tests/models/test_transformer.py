@@ -77,7 +77,8 @@ def test_a_gradient_is_a_slope_and_remat_does_not_change_it():
   def moved(step):
     return np.sum(np.sin(numpy_decoder.logits(
         tiny.config(**switches),
-        jax.tree.map(lambda p, d: p + step * np.float64(d), params, along),
+        jax.tree.map(lambda p, d: np.float64(p) + step * np.float64(d),
+                     params, along),
         TOKENS, SEGMENT, POSITION)))
 
   plain = gradient('none')
@@ -157,8 +158,9 @@ def test_decoding_through_a_cache_is_the_forward_pass(switches):
 def test_bfloat16_computes_near_float32():
   params = tiny.params()
   half, full = (
-      jax.jit(lambda p, d=dtype: _logits(p, TOKENS, SEGMENT, POSITION, dtype=d))(
-          params) for dtype in ('bfloat16', 'float32'))
+      jax.jit(lambda p, dtype=dtype: _logits(
+          p, TOKENS, SEGMENT, POSITION, dtype=dtype))(params)
+      for dtype in ('bfloat16', 'float32'))
   assert half.dtype == jnp.float32
   assert 0 < np.abs(half - full).max() < 0.05 * np.abs(full).max()
 

@@ -18,7 +18,7 @@ from r1jax.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 4
-CONFIG = dict(stage='rl', seed=0, steps=STEPS)
+CONFIG = dict(stage='rl', seed=0)
 SETTINGS = loop.Settings(checkpoint_every_steps=1, keep=2)
 
 
@@ -28,8 +28,9 @@ def make_run() -> tiny_rl.Run:
       ref_every_steps=2)
 
 
-def train(run, workdir, on_step=lambda index: None):
-  return loop.run(run.stage(STEPS, on_step), SETTINGS, str(workdir), CONFIG)
+def train(run, workdir, on_step=lambda index: None, steps=STEPS):
+  return loop.run(run.stage(steps, on_step), SETTINGS, str(workdir),
+                  CONFIG | dict(steps=steps))
 
 
 @pytest.fixture(name='run', scope='module')
@@ -44,22 +45,22 @@ def _whole(run, tmp_path_factory):
   return workdir
 
 
-def _final(run, workdir):
+def _final(run, workdir, steps):
   saves = checkpoint.Checkpointer(
       pathlib.Path(workdir) / 'checkpoints', keep=2, every_steps=1)
   state, step = saves.restore_latest(run.abstract)
   saves.close()
-  assert step == STEPS
+  assert step == steps
   return jax.device_get(state)
 
 
-def _assert_same(run, workdir, whole):
-  jax.tree.map(np.testing.assert_array_equal, _final(run, workdir),
-               _final(run, whole))
+def _assert_same(run, workdir, whole, steps=STEPS):
+  jax.tree.map(np.testing.assert_array_equal, _final(run, workdir, steps),
+               _final(run, whole, steps))
   rollouts = [jsonl.read(pathlib.Path(d) / 'rollouts.jsonl')
               for d in (workdir, whole)]
   assert rollouts[0] == rollouts[1]
-  assert len(rollouts[0]) == STEPS * tiny_rl.PROMPTS * tiny_rl.GROUP
+  assert len(rollouts[0]) == steps * tiny_rl.PROMPTS * tiny_rl.GROUP
 
 
 class Crash(Exception):
@@ -80,10 +81,12 @@ def test_stopped_after_any_step_and_restored(run, whole, tmp_path, at):
 
 
 PROGRAM = """
-import sys
-import test_rl_resume
-test_rl_resume.train(test_rl_resume.make_run(), sys.argv[1])
+import sys, time
+import test_rl_resume as test
+test.train(test.make_run(), sys.argv[1], lambda index: time.sleep(0.3),
+           test.MANY)
 """
+MANY = 12  # more than five lives of half a second have time for
 
 
 def _start(workdir):
@@ -95,22 +98,27 @@ def _start(workdir):
       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-@pytest.mark.slow
-def test_kill_9_at_random_moments(run, whole, tmp_path):
-  """Five kills, each up to a few seconds after another sign of life."""
-  moments = random.Random(0)
-  for _ in range(5):
-    process = _start(tmp_path)
-    signs = _signs(tmp_path)
-    while process.poll() is None and _signs(tmp_path) == signs:
-      time.sleep(0.05)
-    time.sleep(moments.uniform(0., 3.))
-    process.kill()
-    process.wait()
-  assert _start(tmp_path).wait() == 0
-  _assert_same(run, tmp_path, whole)
-
-
 def _signs(workdir):
   """What a run has left in its workdir up to now."""
-  return sorted(str(path) for path in workdir.rglob('*'))
+  return sorted((str(path), path.stat().st_size)
+                for path in workdir.glob('*.json*'))
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments(run, tmp_path):
+  """Five kills, each within half a second of a sign of life."""
+  moments = random.Random(0)
+  killed, whole = tmp_path / 'killed', tmp_path / 'whole'
+  killed.mkdir()
+  for _ in range(5):
+    process = _start(killed)
+    signs = _signs(killed)
+    while process.poll() is None and _signs(killed) == signs:
+      time.sleep(0.01)
+    time.sleep(moments.uniform(0., 0.5))
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+  assert _start(killed).wait() == 0
+  train(run, whole, steps=MANY)
+  _assert_same(run, killed, whole, MANY)
