@@ -9,7 +9,12 @@ from r1jax import config as config_lib
 
 
 def _config(**changes):
+  """R1-Zero's config in the sizes that the cases below speak of."""
   config = r1_zero.mini()
+  config.model.update(heads=6, kv_heads=2, max_len=256)
+  config.rl.update(prompts=16, group=16, micro_batch=128, prompt_tokens=96,
+                   response_tokens=128)
+  config.optim.lr = 1e-4
   for field, value in changes.items():
     *sections, leaf = field.split('__')
     node = config
@@ -95,7 +100,7 @@ def test_heads_divide_over_the_tensor_axis():
 
 
 def test_a_language_model_batch_divides_the_mesh():
-  config = common.base('lm', steps=1)
+  config = common.base('x', 'lm', steps=1)
   config.lm = dict(batch=12, length=128)
   config_lib.check(config, 4)
   with pytest.raises(config_lib.ConfigError, match='config.lm.batch.*= 8'):
