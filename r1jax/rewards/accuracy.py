@@ -71,8 +71,9 @@ def judge(records: Sequence[Mapping], answers: Sequence[str | None],
           pool: workers.Pool) -> Accuracy:
   """Judges each answer by its record's verifier; no answer is a wrong one.
 
-  Equal answers to one record are verified once. A record whose verifier is
-  unknown, or that lacks what its verifier needs, is a ValueError.
+  Any of the record's `alternatives` is as right as its `answer`. Equal answers
+  to one record are verified once. A record whose verifier is unknown, or that
+  lacks what its verifier needs, is a ValueError.
   """
   right = np.zeros(len(records), np.float32)
   counters = dict.fromkeys(COUNTERS, 0)
@@ -80,32 +81,34 @@ def judge(records: Sequence[Mapping], answers: Sequence[str | None],
   rows = collections.defaultdict(list)  # of each job, whom it judges
   jobs = {}
   for row, (record, answer) in enumerate(zip(records, answers, strict=True)):
-    reference = _reference(record)
+    references = _references(record)
     if answer is None:
       continue
-    verdict = _at_once(record, answer)
-    if verdict is not None:
-      right[row] = verdict
-      continue
     kind, task = record["verifier"], record["task"]
+    verdicts = [_at_once(kind, answer, r) for r in references]
+    if None not in verdicts or True in verdicts:
+      right[row] = any(verdicts)
+      continue
     refusal = verifiers.refusal(kind, task, answer)
     if refusal:
       counters["verifier_refused"] += 1
       errors.append(f"{task}: refused, {refusal}")
       continue
-    key = (id(record), answer)
-    jobs[key] = workers.Job(kind, task, answer, reference)
-    rows[key].append(row)
+    for number, reference in enumerate(references):
+      if verdicts[number] is None:
+        key = (id(record), number, answer)
+        jobs[key] = workers.Job(kind, task, answer, reference)
+        rows[key].append(row)
   for key, outcome in zip(jobs, pool.run(list(jobs.values())), strict=True):
-    right[rows[key]] = outcome.value
+    right[rows[key]] = np.maximum(right[rows[key]], outcome.value)
     if outcome.status != "ok":
       counters[f"verifier_{outcome.status}"] += len(rows[key])
       errors.append(f"{jobs[key].task}: {outcome.detail}")
   return Accuracy(right, counters, errors)
 
 
-def _reference(record: Mapping):
-  """What the record's verifier compares with."""
+def _references(record: Mapping) -> list:
+  """What the record's verifier compares with, each a right answer."""
   kind = record.get("verifier")
   if kind not in VERIFIERS:
     raise ValueError(
@@ -116,15 +119,16 @@ def _reference(record: Mapping):
     raise ValueError(
         f"verifier {kind!r} needs record[{field!r}], which task "
         f"{record.get('task')!r} does not give")
-  return record[field]
+  more = () if kind == "reasoning_gym" else record.get("alternatives", ())
+  return [record[field], *more]
 
 
-def _at_once(record: Mapping, answer: str) -> bool | None:
+def _at_once(kind: str, answer: str, reference) -> bool | None:
   """The verifier's result where it needs no verifier, else None."""
-  if record["verifier"] == "exact":
-    return answer.strip().casefold() == record["answer"].strip().casefold()
-  if record["verifier"] == "math":
-    given, wanted = _integer(answer), _integer(record["answer"])
+  if kind == "exact":
+    return answer.strip().casefold() == reference.strip().casefold()
+  if kind == "math":
+    given, wanted = _integer(answer), _integer(reference)
     if given is not None and wanted is not None:
       return given == wanted
   return None

@@ -1,5 +1,6 @@
 """Answers: where they stand, and which are right without a verifier."""
 
+import contextlib
 import random
 
 import pytest
@@ -79,16 +80,26 @@ def test_plain_integers_are_judged_as_the_verifier_judges_them():
             for _ in range(12)]
   for reference in texts:
     for answer in texts:
-      record = {"task": "t", "verifier": "math", "answer": reference}
-      assert accuracy._at_once(record, answer) == verify(answer, reference), (
-          reference, answer)
+      assert accuracy._at_once("math", answer, reference) == verify(
+          answer, reference), (reference, answer)
 
 
 @pytest.mark.parametrize("answer", [
     "007", "-007", "1,23", "0,123", "7.0", "+7", "7 7", "\u0667", "1" * 16])
 def test_what_is_no_plain_integer_is_left_to_the_verifier(answer):
-  record = {"task": "t", "verifier": "math", "answer": "7"}
-  assert accuracy._at_once(record, answer) is None
+  assert accuracy._at_once("math", answer, "7") is None
+
+
+def test_an_alternative_is_as_right_as_the_answer():
+  pytest.importorskip("math_verify")
+  record = {"task": "t", "verifier": "math", "answer": "2",
+            "alternatives": ["5"]}
+  judged = accuracy.judge([record] * 3, ["2", "5", "7"], _NoPool())
+  assert judged.right.tolist() == [1, 1, 0]
+  mixed = record | {"alternatives": [r"\frac{1}{2}"]}
+  with contextlib.closing(workers.Pool(1, 20.)) as pool:
+    judged = accuracy.judge([mixed] * 3, ["2", "0.5", "7"], pool)
+  assert judged.right.tolist() == [1, 1, 0]
 
 
 @pytest.mark.parametrize("record, message", [
