@@ -28,7 +28,6 @@ from r1jax.training import loop
 STAGES = {  # config.stage: the module whose build(config, mesh, workdir) it is
     'lm': 'r1jax.stages.lm',
     'rl': 'r1jax.stages.rl',
-    'evaluate': 'r1jax.stages.evaluate',
     'bench': 'r1jax.stages.bench',  # run(config, mesh): no state, no workdir
 }
 

@@ -53,7 +53,8 @@ def packed_documents(config):
   from r1jax.data import batches  # with TensorFlow behind tasks: only here
   from r1jax.data import tasks
   from r1jax.data import vocab as vocab_lib
-  vocab = vocab_lib.load(config.vocab.kind, config.vocab.path)
+  vocab = vocab_lib.load(
+      config.vocab.kind, config.vocab.path, config.vocab.get('eos'))
   model = setup_lib.model_config(config)
   if vocab.size > model.vocab:
     raise config_lib.error('model.vocab', f'at least the {vocab.size} pieces '
