@@ -31,7 +31,7 @@ from r1jax.data import templates
 
 TASKS = ('chain_sum', 'leg_counting', 'complex_arithmetic')
 MODEL = pathlib.Path(__file__).parent / 'assets' / 'mini.model'
-REASONING = .80  # share of the documents that are reasoning dialogues
+REASONING = .62  # share of the documents that are reasoning dialogues
 
 # Settings of reasoning_gym's generators: a direct answer needs the whole sum
 # in one pass, a worked one never more than two numbers at a time.

@@ -14,8 +14,8 @@ GENERAL = ('factual', 'self_cognition', 'translation', 'writing')
 CHECKABLE = GENERAL[:3]  # one right answer, compared as text
 # What a general document is: a dialogue of a task, or text of no dialogue.
 DOCUMENTS = {
-    'factual': .30, 'self_cognition': .12, 'translation': .25, 'writing': .10,
-    'plain': .10, 'sums': .13,
+    'factual': .16, 'self_cognition': .07, 'translation': .13, 'writing': .06,
+    'plain': .06, 'sums': .52,
 }
 THOUGHT = .15  # share of the dialogues that answer in the format
 
@@ -198,17 +198,17 @@ def plain(rng: random.Random) -> str:
 def sums(rng: random.Random) -> str:
   """Draws a page of single operations, as a school book prints them.
 
-  No page states a product of two numbers of two digits unless one is round.
+  They are the operations that a worked response is made of, each on two
+  numbers of at most two digits or thereabouts: no page solves a problem.
   """
   lines = []
-  for _ in range(rng.randint(3, 6)):
+  for _ in range(rng.randint(8, 16)):
     op = rng.choice('+-*')
     if op == '*':
-      a, b = rng.randint(1, 99), rng.randint(2, 9) * rng.choice((1, 1, 10))
+      a, b = rng.randint(1, 9), rng.randint(1, 14)
       value = a * b
     else:
-      largest = rng.choice((99, 199, 8999))
-      b, a = sorted((rng.randint(1, largest), rng.randint(1, 99)))
+      a, b = rng.randint(0, rng.choice((20, 99, 150))), rng.randint(0, 99)
       value = a + b if op == '+' else a - b
     lines.append(f'{a}{op}{b}={value}')
   return '\n'.join(lines)

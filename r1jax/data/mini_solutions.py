@@ -15,11 +15,11 @@ from r1jax.data import mini_steps
 
 MODES = {
     'direct': .25,  # the bare answer
-    'direct_tagged': .32,  # the format, with no thought in it
-    'short_en': .12,
-    'short_zh': .06,
-    'long_en': .08,  # restated, split into digits, checked
-    'long_zh': .04,
+    'direct_tagged': .38,  # the format, with no thought in it
+    'short_en': .10,
+    'short_zh': .05,
+    'long_en': .06,  # restated, split into digits, checked
+    'long_zh': .03,
     'mixed': .03,  # a language a sentence
     'broken': .10,  # worked, but not in the format
 }
