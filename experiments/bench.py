@@ -22,9 +22,9 @@ def tiny() -> common.ConfigDict:
   config.model = dict(
       vocab=512, width=256, layers=4, heads=4, kv_heads=2, head_size=64,
       mlp=704, max_len=192, tied=True, dtype='float32', param_dtype='float32',
-      remat='none')
+      remat='none', scan_layers=False)
   config.rl.update(prompts=16, group=16, prompt_tokens=64, response_tokens=128,
-                   micro_batch=64, logp_chunk=32)
+                   micro_batch=32, logp_chunk=32)
   return config
 
 

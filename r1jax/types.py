@@ -3,7 +3,7 @@
 Shape letters, used as suffixes of array names everywhere (`x_BTD`):
 
     B prompts    G group (responses a prompt)    N = B * G, group contiguous
-    P prompt     R response      T sequence      S filled part of a cache
+    P prompt     R response      T sequence      S keys of an attention
     L layers     D width         F feed-forward  V vocabulary
     H heads      K key/value heads               h head size
 
@@ -39,7 +39,7 @@ class Rollout(NamedTuple):
 class Experience(NamedTuple):
   """What an update is made from: a rollout and what was learned about it."""
   rollout: Rollout
-  reward: Array  # f32[N]
+  reward: Array  # f32[N], less the KL penalty where that is in the reward
   advantage: Array  # f32[N, R]
   old_logp: Array  # f32[N, R], of the policy before this rollout's updates
   ref_logp: Array  # f32[N, R], of the reference; 0 where none is used
@@ -49,15 +49,17 @@ class Experience(NamedTuple):
 class Cache(NamedTuple):
   """What responses attend to besides themselves: their prompt, their past.
 
-  The prompt's part is shared by its group; the past has a row a response and
-  holds `filled` tokens. Keys are head size first, see kernels/attention.py.
+  The prompt's part is shared by its group; the past has a row a response,
+  room for S tokens and holds `filled` of them; None where there is no past.
+  Keys are head size first, see kernels/attention.py.
+  A model that does not scan its layers has a tuple of L arrays for each.
   """
-  prompt_k: Array  # [L, B, K, h, P]
-  prompt_v: Array  # [L, B, K, P, h]
+  prompt_k: Array | tuple[Array, ...]  # [L, B, K, h, P]
+  prompt_v: Array | tuple[Array, ...]  # [L, B, K, P, h]
   prompt_length: Array  # i32[B]
-  k: Array  # [L, N, K, h, S]
-  v: Array  # [L, N, K, S, h]
-  filled: Array  # i32[]
+  k: Array | tuple[Array, ...] | None = None  # [L, N, K, h, S]
+  v: Array | tuple[Array, ...] | None = None  # [L, N, K, S, h]
+  filled: Array | None = None  # i32[]
 
 
 class LMBatch(NamedTuple):

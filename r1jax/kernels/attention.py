@@ -6,14 +6,17 @@ with the whole group as one matrix product (bifurcated attention, Athiwaratkun
 et al., arXiv 2403.08845), and the parts are joined exactly by their softmax
 statistics. The form is the same for sampling, scoring and the update.
 
+The backward pass makes the weights again from those statistics (as in
+FlashAttention, Dao et al., arXiv 2205.14135): of [T, S] only masks are kept.
+
 Keys are kept head size first, [X, K, h, S], values [X, K, S, h]: the layouts
 in which one query's products run along contiguous memory.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
-from jax import lax
 import jax.numpy as jnp
 
 from r1jax.types import Array
@@ -30,41 +33,6 @@ class Part(NamedTuple):
   mask: Array  # bool, broadcasts to [X, N / X, T, S]
 
 
-def _attend_part(q_NTHh: Array, part: Part, softcap: float | None):
-  """Unnormalised output and softmax statistics of one part.
-
-  Returns (o [N,T,K,M,h], m [N,T,K,M], l [N,T,K,M]) in float32: the weighted
-  sum of values under exp(score - m), the largest score, and the sum of
-  weights. M = H / K queries share a key/value head.
-  """
-  n, t, heads, size = q_NTHh.shape
-  x, kv_heads, _, s = part.k.shape
-  g, m = n // x, heads // kv_heads
-  q = q_NTHh.reshape(x, g, t, kv_heads, m, size).transpose(0, 3, 1, 2, 4, 5)
-  score = jnp.einsum('xkqh,xkhs->xkqs',
-                     q.reshape(x, kv_heads, g * t * m, size), part.k,
-                     preferred_element_type=jnp.float32)
-  score = score.reshape(x, kv_heads, g, t, m, s)
-  if softcap:
-    score = softcap * jnp.tanh(score / softcap)
-  score = jnp.where(part.mask[:, None, :, :, None], score, _MASKED)
-  # The result does not depend on the maximum, so no gradient flows through it.
-  largest = lax.stop_gradient(score.max(-1, initial=_LEAST))
-  weight = jnp.exp(score - largest[..., None])
-  out = jnp.einsum('xkqs,xksh->xkqh',
-                   weight.reshape(x, kv_heads, g * t * m, s).astype(
-                       part.v.dtype), part.v,
-                   preferred_element_type=jnp.float32)
-
-  def rows_first(y):  # [X, K, G, T, M, ...] -> [N, T, K, M, ...]
-    y = y.reshape(x, kv_heads, g, t, m, *y.shape[5:])
-    y = y.transpose(0, 2, 3, 1, 4, *range(5, y.ndim))
-    return y.reshape(n, t, kv_heads, m, *y.shape[5:])
-
-  return (rows_first(out.reshape(x, kv_heads, g, t, m, size)),
-          rows_first(largest), rows_first(weight.sum(-1)))
-
-
 def attend(q_NTHh: Array, parts: list[Part], *,
            softcap: float | None = None) -> Array:
   """Softmax attention of every query over all parts together.
@@ -78,12 +46,99 @@ def attend(q_NTHh: Array, parts: list[Part], *,
   Returns:
     out_NTHh in the queries' dtype; statistics and sums are float32.
   """
-  outs, maxima, sums = zip(*(_attend_part(q_NTHh, p, softcap) for p in parts))
-  largest = maxima[0]
-  for m in maxima[1:]:
-    largest = jnp.maximum(largest, m)
+  return _attend(softcap, q_NTHh, parts)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(softcap, q_NTHh, parts):
+  return _forward(softcap, q_NTHh, parts)[0]
+
+
+def _forward(softcap, q_NTHh, parts):
+  """The output, and what the backward pass needs."""
+  q = _by_key_head(q_NTHh, parts[0])
+  outs, maxima, sums = [], [], []
+  for part in parts:
+    score, _ = _scores(_group(q, part), part, q.shape, softcap)
+    largest = score.max(-1, initial=_LEAST)
+    weight = jnp.exp(score - largest[..., None])
+    out = _product('xkqs,xksh->xkqh', weight.astype(part.v.dtype), part.v)
+    outs.append(_ungroup(out, q.shape))
+    maxima.append(_ungroup(largest, q.shape))
+    sums.append(_ungroup(weight.sum(-1), q.shape))
+  largest = functools.reduce(jnp.maximum, maxima)
   scales = [jnp.exp(m - largest) for m in maxima]
-  total = sum(l * c for l, c in zip(sums, scales))
-  out = sum(o * c[..., None] for o, c in zip(outs, scales))
-  out = out / jnp.maximum(total, jnp.finfo(jnp.float32).tiny)[..., None]
-  return out.reshape(q_NTHh.shape).astype(q_NTHh.dtype)
+  total = sum(s * c for s, c in zip(sums, scales))
+  total = jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
+  out = sum(o * (c / total)[..., None] for o, c in zip(outs, scales))
+  out = out.astype(q.dtype).reshape(q_NTHh.shape)
+  return out, (q_NTHh, parts, out, largest + jnp.log(total))
+
+
+def _backward(softcap, kept, d_out):
+  """Gradients of the queries and of each part's keys and values."""
+  q_NTHh, parts, out, norm = kept
+  q, out, d_out = (
+      _by_key_head(x, parts[0]) for x in (q_NTHh, out, d_out))
+  mean = jnp.sum(out.astype(jnp.float32) * d_out, -1)
+  d_q, d_parts = 0., []
+  for part in parts:
+    q_x, d_o, norm_x, mean_x = (_group(y, part) for y in (q, d_out, norm, mean))
+    score, slope = _scores(q_x, part, q.shape, softcap)
+    weight = jnp.exp(score - norm_x[..., None])
+    d_weight = _product('xkqh,xksh->xkqs', d_o, part.v)
+    d_score = weight * (d_weight - mean_x[..., None])
+    if slope is not None:
+      d_score *= slope
+    weight, d_score = weight.astype(part.v.dtype), d_score.astype(part.k.dtype)
+    d_k = _product('xkqh,xkqs->xkhs', q_x, d_score)
+    d_v = _product('xkqs,xkqh->xksh', weight, d_o)
+    d_q += _ungroup(
+        _product('xkqs,xkhs->xkqh', d_score, part.k), q.shape)
+    d_parts.append(
+        Part(d_k.astype(part.k.dtype), d_v.astype(part.v.dtype), None))
+  return d_q.reshape(q_NTHh.shape).astype(q_NTHh.dtype), d_parts
+
+
+_attend.defvjp(_forward, _backward)
+
+_product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+def _scores(q, part, shape, softcap):
+  """Masked scores [X, K, G*T*M, S], and the slope of the soft cap."""
+  n, t, kv_heads, m, _ = shape
+  x, _, _, s = part.k.shape
+  score = _product('xkqh,xkhs->xkqs', q, part.k)
+  slope = None
+  if softcap:
+    bent = jnp.tanh(score / softcap)
+    score, slope = softcap * bent, 1 - bent * bent
+  apart = score.reshape(x, kv_heads, n // x, t, m, s)
+  apart = jnp.where(part.mask[:, None, :, :, None], apart, _MASKED)
+  return apart.reshape(score.shape), slope
+
+
+def _by_key_head(y_NTHh, part):
+  """[N, T, H, h] -> [N, T, K, M, h]: M queries share a key/value head."""
+  n, t, heads, size = y_NTHh.shape
+  kv_heads = part.k.shape[1]
+  return y_NTHh.reshape(n, t, kv_heads, heads // kv_heads, size)
+
+
+def _group(y, part):
+  """[N, T, K, M, ...] -> [X, K, G*T*M, ...]: G rows share the part's keys."""
+  n, t, kv_heads, m, *rest = y.shape
+  x = part.k.shape[0]
+  y = y.reshape(x, n // x, t, kv_heads, m, *rest)
+  y = y.transpose(0, 3, 1, 2, 4, *range(5, y.ndim))
+  return y.reshape(x, kv_heads, n // x * t * m, *rest)
+
+
+def _ungroup(y, shape):
+  """[X, K, G*T*M, ...] -> [N, T, K, M, ...]; the inverse of `_group`."""
+  n, t, kv_heads, m, _ = shape
+  x, _, _, *rest = y.shape
+  y = y.reshape(x, kv_heads, n // x, t, m, *rest)
+  y = y.transpose(0, 2, 3, 1, 4, *range(5, y.ndim))
+  return y.reshape(n, t, kv_heads, m, *rest)

@@ -13,7 +13,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from r1jax.kernels import logprobs
-from r1jax.types import Array, Prompts, Rollout
+from r1jax.types import Array, Cache, Prompts, Rollout
 
 
 def sample_keys(seed, step, id_B: Array, group: int) -> Array:
@@ -90,6 +90,16 @@ def cache_sizes(response_tokens: int, chunk: int) -> list[int]:
   return sizes
 
 
+def empty_past(cache: Cache, rows: int, size: int):
+  """Room for the keys and values of `rows` responses of `size` tokens."""
+  k = jax.tree.map(lambda x: jnp.zeros(
+      (*x.shape[:-4], rows, *x.shape[-3:-1], size), x.dtype), cache.prompt_k)
+  v = jax.tree.map(lambda x: jnp.zeros(
+      (*x.shape[:-4], rows, x.shape[-3], size, x.shape[-1]), x.dtype),
+                   cache.prompt_v)
+  return k, v
+
+
 def sample(model, params, prompts: Prompts, key_N: Array, *,
            response_tokens: int, eos_id: int, temperature: float,
            chunk: int = 64, top_k: int = 0, top_p: float = 1.) -> Rollout:
@@ -111,6 +121,7 @@ def sample(model, params, prompts: Prompts, key_N: Array, *,
   rows = key_N.shape[0]
   group = rows // prompts.tokens.shape[0]
   last_BD, cache = logprobs.prefill(model, params, prompts)
+  params = model.unstack(params)
   start_N = jnp.repeat(prompts.length, group)
 
   def step(carry):
@@ -123,25 +134,21 @@ def sample(model, params, prompts: Prompts, key_N: Array, *,
     tokens, mask, logp = (put(tokens, token_N), put(mask, ~done_N),
                           put(logp, jnp.where(done_N, 0., logp_N)))
     done_N = done_N | (token_N == eos_id)
-    hidden_N1D, (new_k, new_v) = model.forward(
+    hidden_N1D, (k, v) = model.forward(
         params, token_N[:, None], None, (start_N + index)[:, None],
         cache._replace(k=k, v=v, filled=index))
-    k = lax.dynamic_update_slice_in_dim(k, new_k, index, 4)
-    v = lax.dynamic_update_slice_in_dim(v, new_v, index, 3)
     return index + 1, hidden_N1D[:, 0], done_N, tokens, mask, logp, k, v
 
-  layers, _, heads, size, _ = cache.prompt_k.shape
   shape = (rows, response_tokens)
   carry = (jnp.zeros((), jnp.int32), jnp.repeat(last_BD, group, 0),
            jnp.zeros(rows, bool), jnp.zeros(shape, jnp.int32),
            jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32),
-           jnp.zeros((layers, rows, heads, size, 0), cache.prompt_k.dtype),
-           jnp.zeros((layers, rows, heads, 0, size), cache.prompt_v.dtype))
+           *empty_past(cache, rows, 0))
   for end in cache_sizes(response_tokens, chunk):
     *rest, k, v = carry
-    grown = end - v.shape[3]
-    k = jnp.pad(k, [(0, 0)] * 4 + [(0, grown)])
-    v = jnp.pad(v, [(0, 0)] * 3 + [(0, grown), (0, 0)])
+    k, v = jax.tree.map(
+        lambda room, x: lax.dynamic_update_slice(room, x, (0,) * x.ndim),
+        empty_past(cache, rows, end), (k, v))
     carry = lax.while_loop(
         lambda c, end=end: (c[0] < end) & ~jnp.all(c[2]), step, (*rest, k, v))
   _, _, _, tokens, mask, logp, *_ = carry

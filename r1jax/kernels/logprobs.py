@@ -89,10 +89,7 @@ def prefill(model, params, prompts: Prompts) -> tuple[Array, Cache]:
   hidden_BPD, (k, v) = model.forward(params, prompts.tokens, None, position)
   last_BD = jnp.take_along_axis(
       hidden_BPD, (prompts.length - 1)[:, None, None], 1)[:, 0]
-  empty = lambda x, axis: jnp.zeros(
-      x.shape[:axis] + (0,) + x.shape[axis + 1:], x.dtype)
-  return last_BD, Cache(k, v, prompts.length, empty(k, 4), empty(v, 3),
-                        jnp.zeros((), jnp.int32))
+  return last_BD, Cache(k, v, prompts.length)
 
 
 def of_responses(model, params, prompts: Prompts, tokens_NR: Array, *,

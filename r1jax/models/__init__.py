@@ -23,6 +23,7 @@ class Model(NamedTuple):
   axes: Callable[[], Any]  # tree like the parameters of logical axis names
   forward: Callable[..., tuple[Array, tuple[Array, Array]]]
   unembed: Callable[[Params, Array], Array]
+  unstack: Callable[[Params], Params]
 
 
 def _unconstrained(x, axes):
@@ -44,8 +45,13 @@ def build(config: shape.Config,
         stacked along their first axis
       forward(params, tokens_BT, segment_BT, position_BT, cache=None)
         -> hidden_BTD, (k [L,B,K,h,T], v [L,B,K,T,h]): causal within each
-        segment (None: one document a row), and after everything in `cache`
+        segment (None: one document a row), and after everything in `cache`.
+        With a past in the cache, which excludes segments, k and v are that
+        past with the new tokens written behind it; else those of the new
+        tokens alone. A model that does not scan its layers gives tuples of L
       unembed(params, hidden_BTD) -> logits_BTV, float32
+      unstack(params) -> params in the form in which a loop of many forward
+        passes copies nothing of them; for forward and unembed only
   """
   module = transformer.Decoder(config, constrain)
 
@@ -64,11 +70,16 @@ def build(config: shape.Config,
 
   def forward(params, tokens_BT, segment_BT, position_BT,
               cache: Cache | None = None):
-    return module.apply({'params': params}, tokens_BT, segment_BT, position_BT,
-                        cache)
+    arrays = jax.tree.map(jnp.asarray, (tokens_BT, segment_BT, position_BT))
+    return module.apply({'params': params}, *arrays, cache)
 
   def unembed(params, hidden_BTD):
     return module.apply({'params': params}, hidden_BTD,
                         method=transformer.Decoder.unembed)
 
-  return Model(config, init, axes, forward, unembed)
+  def unstack(params):
+    if config.scan_layers:
+      return params
+    return params | {'blocks': {'layers': transformer.unstack(params['blocks'])}}
+
+  return Model(config, init, axes, forward, unembed, unstack)

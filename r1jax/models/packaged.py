@@ -26,7 +26,8 @@ from r1jax.training import checkpoint
 from r1jax.types import Params
 
 MINI = importlib.resources.files(__package__).joinpath('assets', 'mini.npz')
-_FREE = ('dtype', 'param_dtype', 'remat', 'unroll', 'max_len')
+_FREE = ('dtype', 'param_dtype', 'remat', 'scan_layers', 'attention_chunk',
+         'max_len')  # how a model computes, not what it is
 
 
 def _name(path) -> str:

@@ -36,10 +36,12 @@ class Config:
   window: int | None = None  # local attention sees this many tokens back
   global_every: int = 6  # with a window, every so many-th layer is global
   rope_theta_local: float | None = None  # of the local layers (Gemma 3)
+  attention_chunk: int | None = None  # queries at a time; None: all
   dtype: str = 'float32'  # of computation
   param_dtype: str = 'float32'
   remat: str = 'none'  # a key of REMAT
-  unroll: int = 1  # layers a scan step: more run faster, compile slower
+  scan_layers: bool = True  # one program for all; False: runs faster on CPUs,
+  # and takes longer to compile the more layers there are
 
   def is_local(self) -> list[bool]:
     """Which layers attend within the window only."""

@@ -1,10 +1,11 @@
 """A decoder-only transformer whose settings are Llama, Qwen2, Qwen3, Gemma 3.
 
 RMSNorm, rotary positions, grouped-query attention, gated MLP. Tokens go in,
-hidden states and the new keys and values come out; `unembed` turns hidden
-states into logits, apart, so that a caller can do it a chunk at a time.
+hidden states, keys and values come out; `unembed` turns hidden states into
+logits, apart, so that a caller can do it a chunk at a time.
 """
 
+import math
 from typing import Any, Callable, NamedTuple
 
 from flax import linen as nn
@@ -12,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import attention
+from r1jax.models import masks
 from r1jax.models import shape
-from r1jax.types import Array, Cache
+from r1jax.types import Array, Cache, Params
 
 _ACTIVATIONS = {
     'silu': nn.silu,
@@ -29,6 +31,19 @@ def _param(module, name, axes, shape, init):
 
 def _linear(fan_in: int, scale: float = 1.):
   return nn.initializers.truncated_normal(scale * fan_in ** -0.5)
+
+
+def _dense(x: Array, weight: Array, contract: int = 1, dtype=None) -> Array:
+  """x times weight, over the last axes of one and the first of the other.
+
+  Tokens are laid end to end first: a gradient's product then sums over one
+  axis, and XLA does not write its operand transposed.
+  """
+  rows, columns = x.shape[:x.ndim - contract], weight.shape[contract:]
+  size = math.prod(weight.shape[:contract])
+  y = jnp.matmul(x.reshape(math.prod(rows), size), weight.reshape(size, -1),
+                 preferred_element_type=dtype)
+  return y.reshape(rows + columns)
 
 
 class RMSNorm(nn.Module):
@@ -64,52 +79,56 @@ def rotate(x_BTXh: Array, table: Array) -> Array:
       x_BTXh.dtype)
 
 
-class Look(NamedTuple):
-  """Where the queries of one forward pass stand, the same for all layers."""
-  position: Array  # i32[B, T]
-  segment: Array | None  # i32[B, T]; None: one document a row
-  table: Array  # rotary cos, sin
-  local_table: Array | None  # those of local layers
-  prompt_length: Array | None  # i32[prompts], with a cache
-  filled: Array | None  # i32[], with a cache
+class Layer(NamedTuple):
+  """What one layer has that the next has not."""
+  index: Array | None  # i32[], into a past of all layers; None: its own
+  local: Array  # bool[]
+  prompt: tuple[Array, Array] | None  # keys and values
 
 
-def _window(config: shape.Config, look: Look, key_position: Array,
-            local: Array):
-  """bool[B, T, S]: which keys a layer's window lets a query see."""
-  if config.window is None:
-    return True
-  distance = look.position[:, :, None] - key_position
-  return ~local | (distance < config.window)
+def _append(past, new, filled: Array, index: Array | None):
+  """Writes new keys and values behind the past.
+
+  Returns the past, and all that this layer has of it. What is read is what
+  was written, so that XLA can write in place.
+  """
+  if past is None:
+    return None, new
+  begin = () if index is None else (index,)
+
+  def put(x, y, axis):
+    start = [0] * y.ndim
+    start[axis] = filled
+    y = y.reshape((1,) * len(begin) + y.shape)
+    return jax.lax.dynamic_update_slice(x, y, (*begin, *start))
+
+  past = put(past[0], new[0], -1), put(past[1], new[1], -2)
+  own = past if index is None else tuple(
+      jax.lax.dynamic_index_in_dim(x, index, keepdims=False) for x in past)
+  return past, own
 
 
-def _parts(config: shape.Config, look: Look, local, past, k, v):
-  """The prompt, the past and the new tokens as attention's parts."""
-  rows, length = look.position.shape
-  parts = []
-  if past is not None:
-    prompt_k, prompt_v, past_k, past_v = past
-    prompts, index = prompt_k.shape[0], jnp.arange(prompt_k.shape[-1])
-    seen = (index < look.prompt_length[:, None])[:, None, None]
-    near = _window(config, look, index, local)
-    if near is not True:
-      near = near.reshape(prompts, rows // prompts, length, -1)
-    parts.append(attention.Part(prompt_k, prompt_v, seen & near))
-    if past_k.shape[-1]:
-      index = jnp.arange(past_k.shape[-1])
-      start = jnp.repeat(look.prompt_length, rows // prompts)
-      near = _window(config, look, (start[:, None] + index)[:, None], local)
-      seen = (index < look.filled) & near
-      parts.append(attention.Part(
-          past_k, past_v, jnp.expand_dims(seen, 1) if seen.ndim == 3 else
-          seen[None, None, None]))
-  index = jnp.arange(length)
-  seen = (index <= index[:, None])[None]
-  if look.segment is not None:
-    seen &= look.segment[:, :, None] == look.segment[:, None]
-  seen &= _window(config, look, look.position[:, None], local)
-  parts.append(attention.Part(k, v, seen[:, None]))
-  return parts
+def _attend(config: shape.Config, look: masks.Look, layer: Layer, q_BTHh, k, v):
+  """Attention of all new tokens, `attention_chunk` queries at a time.
+
+  The scores of one chunk exist at once, in the backward pass too, which makes
+  them again: memory grows with T * chunk, not with T squared.
+  """
+  def attend(query, q):
+    parts = masks.parts(
+        config, look, query, layer.local, layer.prompt, k, v)
+    return attention.attend(q, parts, softcap=config.softcap_attention)
+
+  length, chunk = q_BTHh.shape[1], config.attention_chunk
+  if chunk is None or length <= chunk:
+    return attend(jnp.arange(length), q_BTHh)
+  # The last chunk is filled up with repetitions of the last query.
+  query = jnp.minimum(jnp.arange(length + -length % chunk), length - 1)
+  out = jax.lax.map(
+      jax.checkpoint(lambda query: attend(query, q_BTHh[:, query])),
+      query.reshape(-1, chunk))
+  return out.swapaxes(0, 1).reshape(q_BTHh.shape[0], -1, *q_BTHh.shape[2:])[
+      :, :length]
 
 
 class Attention(nn.Module):
@@ -117,7 +136,7 @@ class Attention(nn.Module):
   config: shape.Config
 
   @nn.compact
-  def __call__(self, x_BTD, look, local, past):
+  def __call__(self, x_BTD, past, look, layer):
     c = self.config
     width, heads, kv_heads, size = c.width, c.heads, c.kv_heads, c.head_size
     wq = _param(self, 'q', ('embed', 'heads', 'head_size'),
@@ -128,7 +147,7 @@ class Attention(nn.Module):
     wo = _param(self, 'o', ('heads', 'head_size', 'embed'),
                 (heads, size, width),
                 _linear(heads * size, (2 * c.layers) ** -0.5))
-    q, k, v = (jnp.einsum('btd,dxh->btxh', x_BTD, w) for w in (wq, wk, wv))
+    q, k, v = (_dense(x_BTD, w) for w in (wq, wk, wv))
     if c.qkv_bias:
       bias = lambda name, axis, n: _param(
           self, name, (axis, 'head_size'), (n, size), nn.initializers.zeros)
@@ -140,13 +159,13 @@ class Attention(nn.Module):
       k = RMSNorm(c, name='k_norm')(k)
     table = look.table
     if look.local_table is not None:
-      table = jnp.where(local, look.local_table, table)
+      table = jnp.where(layer.local, look.local_table, table)
     q, k = rotate(q, table), rotate(k, table)
     q = q * jnp.asarray(c.attention_scale or size ** -0.5, q.dtype)
     k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-    out = attention.attend(q, _parts(c, look, local, past, k, v),
-                           softcap=c.softcap_attention)
-    return jnp.einsum('btxh,xhd->btd', out, wo), (k, v)
+    past, own = _append(past, (k, v), look.filled, layer.index)
+    out = _attend(c, look, layer, q, *own)
+    return _dense(out, wo, contract=2), past, (k, v)
 
 
 class MLP(nn.Module):
@@ -160,30 +179,45 @@ class MLP(nn.Module):
                        _linear(c.width)) for name in ('gate', 'up'))
     down = _param(self, 'down', ('mlp', 'embed'), (c.mlp, c.width),
                   _linear(c.mlp, (2 * c.layers) ** -0.5))
-    return (_ACTIVATIONS[c.activation](x_BTD @ gate) * (x_BTD @ up)) @ down
+    # The backward pass keeps the two products only, and gates them again.
+    gated = jax.checkpoint(
+        lambda gate, up: _ACTIVATIONS[c.activation](gate) * up)
+    return _dense(gated(_dense(x_BTD, gate), _dense(x_BTD, up)), down)
+
+
+def unstack(blocks: Params) -> list[Params]:
+  """The parameters of each layer, of stacked ones.
+
+  A split's gradient is one concatenation, where that of L slices would be the
+  sum of L arrays of full size.
+  """
+  leaves, tree = jax.tree.flatten(blocks)
+  layers = zip(*(jax.lax.split(x, [1] * x.shape[0]) for x in leaves))
+  return [tree.unflatten([x[0] for x in layer]) for layer in layers]
 
 
 class Block(nn.Module):
-  """Attention and MLP on a residual stream; scanned over the layers."""
+  """One layer: attention and MLP on a residual stream."""
   config: shape.Config
   constrain: Callable[[Array, tuple], Array]
 
   @nn.compact
-  def __call__(self, x_BTD, look, layer):
+  def __call__(self, carry, look, layer):
     c = self.config
-    local, past = layer
+    x_BTD, past = carry
     post = (lambda name: RMSNorm(c, name=name)) if c.post_norms else (
         lambda name: lambda y: y)
-    y, kv = Attention(c, name='attention')(
-        RMSNorm(c, name='attention_norm')(x_BTD), look, local, past)
+    y, past, new = Attention(c, name='attention')(
+        RMSNorm(c, name='attention_norm')(x_BTD), past, look, layer)
     x_BTD = x_BTD + post('attention_post_norm')(y)
     y = MLP(c, name='mlp')(RMSNorm(c, name='mlp_norm')(x_BTD))
     x_BTD = x_BTD + post('mlp_post_norm')(y)
-    return self.constrain(x_BTD, ('batch', 'length', 'activation')), kv
+    x_BTD = self.constrain(x_BTD, ('batch', 'length', 'activation'))
+    return (x_BTD, past), new if past is None else None
 
 
 class Decoder(nn.Module):
-  """Embedding, scanned blocks, final norm; and the way back to logits."""
+  """Embedding, blocks, final norm; and the way back to logits."""
   config: shape.Config
   constrain: Callable[[Array, tuple], Array]
 
@@ -198,10 +232,8 @@ class Decoder(nn.Module):
           'output', nn.with_logical_partitioning(
               _linear(c.width), ('table', 'vocab')),
           (c.width, c.vocab), jnp.dtype(c.param_dtype))
-    block = nn.remat(Block, policy=shape.REMAT[c.remat], prevent_cse=False) if (
-        c.remat != 'none') else Block
     self.blocks = nn.scan(
-        block, length=c.layers, unroll=c.unroll, in_axes=(nn.broadcast, 0),
+        self._block(), length=c.layers, in_axes=(nn.broadcast, 0),
         out_axes=0, variable_axes={'params': 0}, split_rngs={'params': True},
         metadata_params={nn.PARTITION_NAME: 'layers'})(c, self.constrain)
     self.final_norm = RMSNorm(c)
@@ -213,20 +245,49 @@ class Decoder(nn.Module):
       x *= jnp.asarray(c.width ** 0.5, x.dtype)
     x = self.constrain(x, ('batch', 'length', 'activation'))
     table = lambda theta: rotary_table(position_BT, c.head_size, theta)
-    look = Look(
+    look = masks.Look(
         position=position_BT, segment=segment_BT, table=table(c.rope_theta),
         local_table=table(c.rope_theta_local) if c.rope_theta_local else None,
         prompt_length=cache and cache.prompt_length,
         filled=cache and cache.filled)
-    past = cache and (cache.prompt_k, cache.prompt_v, cache.k, cache.v)
-    x, (k, v) = self.blocks(x, look, (jnp.asarray(c.is_local()), past))
-    return self.final_norm(x), (k, v)
+    past = (cache.k, cache.v) if cache and cache.k is not None else None
+    prompt = cache and (cache.prompt_k, cache.prompt_v)
+    local = jnp.asarray(c.is_local())
+    if c.scan_layers or self.is_initializing():
+      (x, past), new = self.blocks(
+          (x, past), look, Layer(jnp.arange(c.layers), local, prompt))
+    else:
+      x, past, new = self._each_block(x, past, look, local, prompt)
+    return self.final_norm(x), new if past is None else past
+
+  def _block(self):
+    if self.config.remat == 'none':
+      return Block
+    return nn.remat(Block, policy=shape.REMAT[self.config.remat],
+                    prevent_cse=not self.config.scan_layers)
+
+  def _each_block(self, x, past, look, local, prompt):
+    """The scan of `blocks` written out: XLA then neither stacks what the
+    layers keep for the backward pass nor copies their parts of a cache."""
+    block = self._block()(self.config, self.constrain, parent=None)
+    params = self.blocks.variables['params']
+    if 'layers' not in params:
+      params = {'layers': unstack(params)}
+    pasts, news = [], []
+    part = lambda pair, i: pair and (pair[0][i], pair[1][i])
+    for i, layer in enumerate(params['layers']):
+      (x, own), new = block.apply(
+          {'params': layer}, (x, part(past, i)), look,
+          Layer(None, local[i], part(prompt, i)))
+      pasts.append(own)
+      news.append(new)
+    turn = lambda pairs: pairs[0] and tuple(zip(*pairs))
+    return x, turn(pasts), turn(news)
 
   def unembed(self, hidden_BTD):
     c = self.config
     output = self.embedding.T if c.tied else self.output
-    logits = jnp.einsum('btd,dv->btv', hidden_BTD, output.astype(c.dtype),
-                        preferred_element_type=jnp.float32)
+    logits = _dense(hidden_BTD, output.astype(c.dtype), dtype=jnp.float32)
     if c.softcap_final:
       logits = c.softcap_final * jnp.tanh(logits / c.softcap_final)
     return self.constrain(logits, ('batch', 'length', 'vocab'))

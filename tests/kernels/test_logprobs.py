@@ -125,4 +125,4 @@ def test_prefill_gives_the_last_token_of_each_prompt():
       tiny.params(), prompts.tokens, None, POSITION[:, :5])
   for b, length in enumerate(prompts.length):
     np.testing.assert_allclose(last[b], hidden[b, length - 1], atol=1e-5)
-  assert cache.filled == 0 and cache.v.shape[3] == cache.k.shape[4] == 0
+  assert cache.k is cache.v is cache.filled is None

@@ -9,6 +9,7 @@ import pytest
 
 import numpy_decoder
 import tiny
+from r1jax.kernels import group_sampling
 from r1jax.models import transformer
 from r1jax.types import Cache
 
@@ -91,6 +92,19 @@ def test_a_gradient_is_a_slope_and_remat_does_not_change_it():
     tiny.assert_near(gradient(remat), plain)
 
 
+def test_attention_a_few_queries_at_a_time_is_attention():
+  def score(params, chunk):
+    model = tiny.model(window=3, attention_chunk=chunk)
+    hidden, _ = model.forward(params, TOKENS, SEGMENT, POSITION)
+    return (hidden ** 2).sum()
+
+  value = jax.jit(jax.value_and_grad(score), static_argnums=1)
+  params = tiny.params(window=3)
+  whole = value(params, None)
+  # Chunks of 4 among 10: the last is filled up.
+  tiny.assert_near(value(params, 4), whole, 1e-5)
+
+
 @pytest.mark.parametrize('switches', [{}, GEMMA])
 def test_a_token_sees_none_after_it(switches):
   hidden = _hidden(TOKENS, **switches)
@@ -120,7 +134,8 @@ def test_documents_of_a_row_are_alone(switches):
       hidden[SEGMENT > 0])
 
 
-@pytest.mark.parametrize('switches', [{}, GEMMA])
+@pytest.mark.parametrize('switches', [
+    {}, dict(scan_layers=False), GEMMA, GEMMA | dict(scan_layers=False)])
 def test_decoding_through_a_cache_is_the_forward_pass(switches):
   """Two prompts, one of them padded, two responses each, a token a time."""
   model, params = tiny.model(**switches), tiny.params(**switches)
@@ -128,19 +143,16 @@ def test_decoding_through_a_cache_is_the_forward_pass(switches):
   responses = np.random.default_rng(1).integers(0, 30, (4, 6))
   position = np.broadcast_to(np.arange(5), (2, 5))
   _, (k, v) = jax.jit(model.forward)(params, prompts.tokens, None, position)
-  layers, _, heads, size, _ = k.shape
-  cache = Cache(k, v, prompts.length, jnp.zeros((layers, 4, heads, size, 6)),
-                jnp.zeros((layers, 4, heads, 6, size)), jnp.int32(0))
+  cache = Cache(k, v, prompts.length)
+  past_k, past_v = group_sampling.empty_past(cache, rows=4, size=6)
+  cache = cache._replace(k=past_k, v=past_v, filled=jnp.int32(0))
   start = np.repeat(prompts.length, 2)
 
   @jax.jit
   def step(cache, token, position):
     hidden, (k, v) = model.forward(
         params, token[:, None], None, position[:, None], cache)
-    i = cache.filled
-    return hidden[:, 0], cache._replace(
-        k=jax.lax.dynamic_update_slice_in_dim(cache.k, k, i, 4),
-        v=jax.lax.dynamic_update_slice_in_dim(cache.v, v, i, 3), filled=i + 1)
+    return hidden[:, 0], cache._replace(k=k, v=v, filled=cache.filled + 1)
 
   decoded, whole = [], np.zeros((4, 11), int)
   for i in range(6):
