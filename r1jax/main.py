@@ -76,6 +76,10 @@ def run() -> None:
         + config_lib.nearest(str(config.get('stage')), STAGES))
   if config.stage != 'bench' and not _WORKDIR.value:
     raise config_lib.ConfigError('--workdir: expected a directory for this run')
+  if '://' in (_WORKDIR.value or ''):
+    raise config_lib.ConfigError(
+        '--workdir: expected a path of a file system that every host mounts, '
+        f'received {_WORKDIR.value!r}')
   config_lib.check(config, jax.device_count())
   record = config.to_dict()
   if _GIN_FILE.value or _GIN_BINDINGS.value:

@@ -1,11 +1,18 @@
-"""Settings that must stand before jax is imported: 8 fake CPU devices."""
+"""Settings that must stand before jax is imported.
+
+8 fake CPU devices; and programs compiled fast rather than to run fast, since
+a test makes many small ones and runs each a few times. Processes that tests
+start inherit both.
+"""
 
 import os
 
-_DEVICES = '--xla_force_host_platform_device_count'
+_FLAGS = ('--xla_force_host_platform_device_count=8',
+          '--xla_backend_optimization_level=0',
+          '--xla_llvm_disable_expensive_passes=true')
 
-if _DEVICES not in os.environ.get('XLA_FLAGS', ''):
-  os.environ['XLA_FLAGS'] = (
-      f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}=8".strip())
+_given = os.environ.get('XLA_FLAGS', '')
+os.environ['XLA_FLAGS'] = ' '.join(
+    [_given, *(f for f in _FLAGS if f.partition('=')[0] not in _given)]).strip()
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')

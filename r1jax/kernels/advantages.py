@@ -48,15 +48,6 @@ def grpo(reward_BG, std='population', eps=1e-6):
   return masked.divide(advantage_BG, std_B1 + eps)
 
 
-def dr_grpo(reward_BG):
-  """Dr. GRPO: A_i = r_i - mean(r), arXiv 2503.20783.
-
-  Without the division, prompts that are nearly always or never solved do not
-  weigh more than the others.
-  """
-  return grpo(reward_BG, std='none')
-
-
 def rloo(reward_BG):
   """RLOO: A_i = r_i - mean of the others' rewards, arXiv 2402.14740.
 

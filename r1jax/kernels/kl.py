@@ -55,22 +55,3 @@ def k3(logp, ref_logp):
 def estimate(kind, logp, ref_logp):
   """The estimate named by `kind`: 'k1', 'k2' or 'k3'."""
   return {'k1': k1, 'k2': k2, 'k3': k3}[kind](logp, ref_logp)
-
-
-def check(kind, place):
-  """Raises ValueError unless estimate `kind` can serve in `place`.
-
-  `kind` is config.rl.kl, 'none' for no penalty; `place` is config.rl.kl_in.
-  """
-  if kind not in ('none', 'k1', 'k2', 'k3'):
-    raise ValueError(
-        f"config.rl.kl: expected 'none', 'k1', 'k2' or 'k3', got {kind!r}")
-  if place not in ('loss', 'reward'):
-    raise ValueError(
-        f"config.rl.kl_in: expected 'loss' or 'reward', got {place!r}")
-  if kind == 'k1' and place == 'loss':
-    raise ValueError(
-        "config.rl.kl: expected 'k2' or 'k3' with config.rl.kl_in='loss', got "
-        "'k1', whose gradient there is that of log pi: its mean over the "
-        "policy's own samples is zero, so it adds noise and no penalty. "
-        "config.rl.kl_in='reward' can use it.")

@@ -80,6 +80,7 @@ def build(config: shape.Config,
   def unstack(params):
     if config.scan_layers:
       return params
-    return params | {'blocks': {'layers': transformer.unstack(params['blocks'])}}
+    blocks = transformer.unstack(params['blocks'])
+    return params | {'blocks': {'layers': blocks}}
 
   return Model(config, init, axes, forward, unembed, unstack)

@@ -5,7 +5,6 @@ hidden states, keys and values come out; `unembed` turns hidden states into
 logits, apart, so that a caller can do it a chunk at a time.
 """
 
-import math
 from typing import Any, Callable, NamedTuple
 
 from flax import linen as nn
@@ -13,71 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import attention
+from r1jax.models import layers
 from r1jax.models import masks
 from r1jax.models import shape
 from r1jax.types import Array, Cache, Params
-
-_ACTIVATIONS = {
-    'silu': nn.silu,
-    'gelu': lambda x: nn.gelu(x, approximate=True),
-}
-
-
-def _param(module, name, axes, shape, init):
-  return module.param(name, nn.with_logical_partitioning(init, axes), shape,
-                      jnp.dtype(module.config.param_dtype)).astype(
-                          module.config.dtype)
-
-
-def _linear(fan_in: int, scale: float = 1.):
-  return nn.initializers.truncated_normal(scale * fan_in ** -0.5)
-
-
-def _dense(x: Array, weight: Array, contract: int = 1, dtype=None) -> Array:
-  """x times weight, over the last axes of one and the first of the other.
-
-  Tokens are laid end to end first: a gradient's product then sums over one
-  axis, and XLA does not write its operand transposed.
-  """
-  rows, columns = x.shape[:x.ndim - contract], weight.shape[contract:]
-  size = math.prod(weight.shape[:contract])
-  y = jnp.matmul(x.reshape(math.prod(rows), size), weight.reshape(size, -1),
-                 preferred_element_type=dtype)
-  return y.reshape(rows + columns)
-
-
-class RMSNorm(nn.Module):
-  """x / rms(x) * scale, in float32."""
-  config: shape.Config
-
-  @nn.compact
-  def __call__(self, x):
-    scale = self.param('scale', nn.with_logical_partitioning(
-        nn.initializers.ones, ('norm',)), x.shape[-1:],
-        jnp.dtype(self.config.param_dtype))
-    y = x.astype(jnp.float32)
-    y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True)
-                          + self.config.rms_eps)
-    return (y * scale).astype(x.dtype)
-
-
-def rotary_table(position_BT: Array, head_size: int, theta: float) -> Array:
-  """cos and sin of every position and frequency: f32[2, B, T, h / 2]."""
-  frequency = theta ** (-jnp.arange(0, head_size, 2) / head_size)
-  angle = position_BT[..., None].astype(jnp.float32) * frequency
-  return jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-
-
-def rotate(x_BTXh: Array, table: Array) -> Array:
-  """Rotary position embedding in the half-split form (Su et al., 2104.09864).
-
-  Entry i turns with entry i + h/2, as in the Hugging Face checkpoints.
-  """
-  cos, sin = table[:, :, :, None]
-  a, b = jnp.split(x_BTXh.astype(jnp.float32), 2, -1)
-  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(
-      x_BTXh.dtype)
-
 
 class Layer(NamedTuple):
   """What one layer has that the next has not."""
@@ -139,50 +77,34 @@ class Attention(nn.Module):
   def __call__(self, x_BTD, past, look, layer):
     c = self.config
     width, heads, kv_heads, size = c.width, c.heads, c.kv_heads, c.head_size
-    wq = _param(self, 'q', ('embed', 'heads', 'head_size'),
-                (width, heads, size), _linear(width))
-    wk, wv = (_param(self, name, ('embed', 'kv_heads', 'head_size'),
-                     (width, kv_heads, size), _linear(width))
+    weight = lambda name, axes, size, init: layers.param(
+        self, name, axes, size, init)
+    wq = weight('q', ('embed', 'heads', 'head_size'), (width, heads, size),
+                layers.linear(width))
+    wk, wv = (weight(name, ('embed', 'kv_heads', 'head_size'),
+                     (width, kv_heads, size), layers.linear(width))
               for name in ('k', 'v'))
-    wo = _param(self, 'o', ('heads', 'head_size', 'embed'),
-                (heads, size, width),
-                _linear(heads * size, (2 * c.layers) ** -0.5))
-    q, k, v = (_dense(x_BTD, w) for w in (wq, wk, wv))
+    wo = weight('o', ('heads', 'head_size', 'embed'), (heads, size, width),
+                layers.linear(heads * size, (2 * c.layers) ** -0.5))
+    q, k, v = (layers.dense(x_BTD, w) for w in (wq, wk, wv))
     if c.qkv_bias:
-      bias = lambda name, axis, n: _param(
-          self, name, (axis, 'head_size'), (n, size), nn.initializers.zeros)
+      bias = lambda name, axis, n: weight(
+          name, (axis, 'head_size'), (n, size), nn.initializers.zeros)
       q += bias('q_bias', 'heads', heads)
       k += bias('k_bias', 'kv_heads', kv_heads)
       v += bias('v_bias', 'kv_heads', kv_heads)
     if c.qk_norm:
-      q = RMSNorm(c, name='q_norm')(q)
-      k = RMSNorm(c, name='k_norm')(k)
+      q = layers.RMSNorm(c, name='q_norm')(q)
+      k = layers.RMSNorm(c, name='k_norm')(k)
     table = look.table
     if look.local_table is not None:
       table = jnp.where(layer.local, look.local_table, table)
-    q, k = rotate(q, table), rotate(k, table)
+    q, k = layers.rotate(q, table), layers.rotate(k, table)
     q = q * jnp.asarray(c.attention_scale or size ** -0.5, q.dtype)
     k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
     past, own = _append(past, (k, v), look.filled, layer.index)
     out = _attend(c, look, layer, q, *own)
-    return _dense(out, wo, contract=2), past, (k, v)
-
-
-class MLP(nn.Module):
-  """down(activation(gate(x)) * up(x))."""
-  config: shape.Config
-
-  @nn.compact
-  def __call__(self, x_BTD):
-    c = self.config
-    gate, up = (_param(self, name, ('embed', 'mlp'), (c.width, c.mlp),
-                       _linear(c.width)) for name in ('gate', 'up'))
-    down = _param(self, 'down', ('mlp', 'embed'), (c.mlp, c.width),
-                  _linear(c.mlp, (2 * c.layers) ** -0.5))
-    # The backward pass keeps the two products only, and gates them again.
-    gated = jax.checkpoint(
-        lambda gate, up: _ACTIVATIONS[c.activation](gate) * up)
-    return _dense(gated(_dense(x_BTD, gate), _dense(x_BTD, up)), down)
+    return layers.dense(out, wo, contract=2), past, (k, v)
 
 
 def unstack(blocks: Params) -> list[Params]:
@@ -205,12 +127,12 @@ class Block(nn.Module):
   def __call__(self, carry, look, layer):
     c = self.config
     x_BTD, past = carry
-    post = (lambda name: RMSNorm(c, name=name)) if c.post_norms else (
+    post = (lambda name: layers.RMSNorm(c, name=name)) if c.post_norms else (
         lambda name: lambda y: y)
     y, past, new = Attention(c, name='attention')(
-        RMSNorm(c, name='attention_norm')(x_BTD), past, look, layer)
+        layers.RMSNorm(c, name='attention_norm')(x_BTD), past, look, layer)
     x_BTD = x_BTD + post('attention_post_norm')(y)
-    y = MLP(c, name='mlp')(RMSNorm(c, name='mlp_norm')(x_BTD))
+    y = layers.MLP(c, name='mlp')(layers.RMSNorm(c, name='mlp_norm')(x_BTD))
     x_BTD = x_BTD + post('mlp_post_norm')(y)
     x_BTD = self.constrain(x_BTD, ('batch', 'length', 'activation'))
     return (x_BTD, past), new if past is None else None
@@ -230,13 +152,13 @@ class Decoder(nn.Module):
     if not c.tied:
       self.output = self.param(
           'output', nn.with_logical_partitioning(
-              _linear(c.width), ('table', 'vocab')),
+              layers.linear(c.width), ('table', 'vocab')),
           (c.width, c.vocab), jnp.dtype(c.param_dtype))
     self.blocks = nn.scan(
         self._block(), length=c.layers, in_axes=(nn.broadcast, 0),
         out_axes=0, variable_axes={'params': 0}, split_rngs={'params': True},
         metadata_params={nn.PARTITION_NAME: 'layers'})(c, self.constrain)
-    self.final_norm = RMSNorm(c)
+    self.final_norm = layers.RMSNorm(c)
 
   def __call__(self, tokens_BT, segment_BT, position_BT, cache):
     c = self.config
@@ -244,7 +166,7 @@ class Decoder(nn.Module):
     if c.embed_scale:
       x *= jnp.asarray(c.width ** 0.5, x.dtype)
     x = self.constrain(x, ('batch', 'length', 'activation'))
-    table = lambda theta: rotary_table(position_BT, c.head_size, theta)
+    table = lambda theta: layers.rotary_table(position_BT, c.head_size, theta)
     look = masks.Look(
         position=position_BT, segment=segment_BT, table=table(c.rope_theta),
         local_table=table(c.rope_theta_local) if c.rope_theta_local else None,
@@ -287,7 +209,8 @@ class Decoder(nn.Module):
   def unembed(self, hidden_BTD):
     c = self.config
     output = self.embedding.T if c.tied else self.output
-    logits = _dense(hidden_BTD, output.astype(c.dtype), dtype=jnp.float32)
+    logits = layers.dense(
+        hidden_BTD, output.astype(c.dtype), dtype=jnp.float32)
     if c.softcap_final:
       logits = c.softcap_final * jnp.tanh(logits / c.softcap_final)
     return self.constrain(logits, ('batch', 'length', 'vocab'))

@@ -5,7 +5,9 @@ only where the environment tells of more than one process, or on request.
 """
 
 from collections.abc import Mapping
+import json
 import os
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -58,3 +60,15 @@ def any_process(flag: bool) -> bool:
   if jax.process_count() == 1:
     return flag
   return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def gather(value: Any) -> list[Any]:
+  """Every process's `value`, plain data as JSON has it; all must ask."""
+  if jax.process_count() == 1:
+    return [value]
+  data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+  sizes = multihost_utils.process_allgather(np.int32(data.size))
+  room = 1 << int(sizes.max()).bit_length()  # each size is a compiled program
+  every = multihost_utils.process_allgather(
+      np.pad(data, (0, room - data.size)))
+  return [json.loads(row[:size].tobytes()) for row, size in zip(every, sizes)]

@@ -82,15 +82,6 @@ def constrain(x: jax.Array, axes: Axes, mesh: Mesh, rules: Rules) -> jax.Array:
       x, NamedSharding(mesh, spec(axes, rules, mesh)))
 
 
-def _identity(tree):
-  return tree
-
-
-def reshard(tree: Any, target: Any) -> Any:
-  """Moves a tree to other shardings of its mesh: one compiled identity."""
-  return jax.jit(_identity, out_shardings=target)(tree)
-
-
 def abstract(shapes: Any, shardings_tree: Any) -> Any:
   """Shapes with shardings: what a checkpoint is restored into."""
   return jax.tree.map(
@@ -107,32 +98,15 @@ def batch(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(mesh_lib.BATCH))
 
 
-def from_local(tree: Any, mesh: Mesh) -> Any:
-  """Global arrays of a batch from the rows that this process holds.
-
-  Processes hold equal numbers of rows, in the order of their index; one
-  process holds them all.
-  """
+def from_host(tree: Any, mesh: Mesh) -> Any:
+  """Global arrays of a batch that every process has whole."""
   where = batch(mesh)
-  return jax.tree.map(
-      lambda x: jax.make_array_from_process_local_data(where, np.asarray(x)),
-      tree)
 
+  def place(x):
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
 
-def to_local(x: jax.Array) -> np.ndarray:
-  """The rows of a batch that this process holds; `from_local`'s inverse."""
-  rows = {shard.index[0].start or 0: shard.data
-          for shard in x.addressable_shards}
-  return np.concatenate([np.asarray(rows[start]) for start in sorted(rows)])
-
-
-def sum_over_processes(counts: dict[str, int]) -> dict[str, int]:
-  """Adds up what every process counted."""
-  if jax.process_count() == 1:
-    return counts
-  totals = multihost_utils.process_allgather(
-      np.array([counts[name] for name in sorted(counts)]))
-  return dict(zip(sorted(counts), totals.sum(0).tolist()))
+  return jax.tree.map(place, tree)
 
 
 def to_host(x: jax.Array) -> np.ndarray:
@@ -140,3 +114,14 @@ def to_host(x: jax.Array) -> np.ndarray:
   if x.is_fully_addressable:
     return np.asarray(x)
   return multihost_utils.process_allgather(x, tiled=True)
+
+
+def own_rows(x: jax.Array) -> dict[int, np.ndarray]:
+  """{row: its values}: the rows of a batch that fall to this process.
+
+  A row falls to one process only, also where several hold copies of it: where
+  an axis that does not split a batch spans hosts.
+  """
+  return {(shard.index[0].start or 0) + offset: row
+          for shard in x.addressable_shards if shard.replica_id == 0
+          for offset, row in enumerate(np.asarray(shard.data))}

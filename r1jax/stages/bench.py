@@ -118,8 +118,8 @@ def step(config, programs, state: TrainState, prompts: Prompts, index: int):
     return x
   rollout = wait(programs['rollout'](
       state.params, prompts, np.uint32(config.seed), np.uint32(index)))
-  tokens = sharding.to_local(rollout.tokens)
-  reward = wait(sharding.from_local(
+  tokens = sharding.to_host(rollout.tokens)
+  reward = wait(sharding.from_host(
       np.float32(tokens.sum(1) % 17 / 16), prompts.id.sharding.mesh))
   experience, metrics = wait(programs['reference'](state.ref, rollout, reward))
   for mini_batch in [*range(config.rl.mini_batches)] * config.rl.epochs:

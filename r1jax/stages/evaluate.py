@@ -42,14 +42,15 @@ def make(config, setup: setup_lib.Setup, vocab, prompts: batches.PromptSet,
 
 def run(sampler: rollouts.Sampler, params, prompts: batches.PromptSet,
         batch: int, seed: int) -> list[dict[str, Any]]:
-  """The logged rows of every prompt, in order; the last batch is filled up."""
+  """The logged rows of every prompt, in order, the same on every process.
+
+  The last batch is filled up with other prompts, whose rows are cut off.
+  """
   rows, count = [], len(prompts.records)
   for start in range(0, count, batch):
     index = np.arange(start, start + batch) % count
-    scored = sampler(params, batches.take(prompts, index), seed, STREAM)
-    group = len(scored.rows) // batch
-    rows += scored.rows[:(min(start + batch, count) - start) * group]
-  return rows
+    rows += sampler(params, batches.take(prompts, index), seed, STREAM).rows
+  return rows[:count * sampler.settings.group]
 
 
 def figures(rows: list[dict], greedy: list[dict],

@@ -104,19 +104,20 @@ def learn(model, objective: Objective, ref, rollout, reward: Array
   if objective.uses_ref:
     ref_logp = masked.select(
         reference_logp(model, objective, ref, rollout), mask)
-    if objective.kl_in == 'reward':
-      penalty = kl.estimate(objective.kl, logp, ref_logp)
-      reward -= objective.beta * masked.total(penalty, mask, axis=1)
-  reward_BG = reward.reshape(-1, objective.group)
+  paid = reward
+  if objective.uses_ref and objective.kl_in == 'reward':
+    penalty = kl.estimate(objective.kl, logp, ref_logp)
+    paid = reward - objective.beta * masked.total(penalty, mask, axis=1)
+  reward_BG, paid_BG = (x.reshape(-1, objective.group) for x in (reward, paid))
   if objective.advantage == 'rloo':
-    advantage_BG = advantages.rloo(reward_BG)
+    advantage_BG = advantages.rloo(paid_BG)
   else:
-    advantage_BG = advantages.grpo(reward_BG, objective.std)
+    advantage_BG = advantages.grpo(paid_BG, objective.std)
   keep_B = advantages.keep(reward_BG)
   weight_B = keep_B if objective.drop_equal_groups else jnp.ones_like(keep_B)
   weight_N = jnp.repeat(weight_B.astype(jnp.float32), objective.group)
   advantage = jnp.broadcast_to(advantage_BG.reshape(-1, 1), mask.shape)
-  experience = Experience(rollout, reward, advantage, logp, ref_logp, weight_N)
+  experience = Experience(rollout, paid, advantage, logp, ref_logp, weight_N)
   length = mask.sum(1)
   return experience, {
       'reward/mean': reward.mean(),

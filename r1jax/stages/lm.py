@@ -38,14 +38,13 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     return setup_lib.init_state(setup, tx, abstract, params)
 
   def step(state, index):
-    batch = rows.batch(index, config.lm.batch, config.seed)
-    local = batches_of_process(batch, config.lm.batch)
-    state, metrics = update(state, sharding.from_local(local, mesh))
+    batch = LMBatch(*rows.batch(index, config.lm.batch, config.seed))
+    state, metrics = update(state, sharding.from_host(batch, mesh))
     tokens = int((batch.segment > 0).sum())
     return state, metrics | {'perf/tokens': tokens}, []
 
   return loop.Stage(config.steps, init, abstract, step,
-                    shown={'loss': 'loss', 'lm/accuracy': 'accuracy'})
+                    shown={'loss': 'loss', 'lm/entropy': 'entropy'})
 
 
 def packed_documents(config):
@@ -63,14 +62,6 @@ def packed_documents(config):
       config.data.task, vocab, split=config.data.split, seed=config.data.seed,
       options=config.data.options.to_dict())
   return batches.packed(documents, config.lm.length)
-
-
-def batches_of_process(batch, size: int) -> LMBatch:
-  """The rows of a global batch that this host feeds."""
-  from r1jax.data import batches
-  mine = batches.process_rows(size, jax.process_index(),
-                              jax.process_count())
-  return LMBatch(*(x[mine] for x in batch))
 
 
 def loss(model, chunk: int, params, batch: LMBatch):

@@ -53,8 +53,8 @@ class Learner:
     """
     clock = [time.perf_counter()]
     tick = lambda: clock.append(time.perf_counter()) or clock[-1] - clock[-2]
-    scored = self._sample(state.params, draw, seed, step)
-    metrics = {f'reward/{name}': jnp.mean(part)
+    scored, metrics = self._sample(state.params, draw, seed, step)
+    metrics |= {f'reward/{name}': jnp.mean(part)
                for name, part in scored.parts.items()}
     metrics |= {f'verifier/{name.removeprefix("verifier_")}': count
                 for name, count in scored.counters.items()}
@@ -70,22 +70,24 @@ class Learner:
                 for name in history[0]}
     metrics['sampling/logp_difference'] = history[0]['policy/logp_drift']
     state = state._replace(step=state.step + 1)
-    if self._ref_every_steps and not (step + 1) % self._ref_every_steps:
+    every = self._objective.uses_ref and self._ref_every_steps
+    if every and not (step + 1) % every:
       state = state._replace(ref=self._copy(state.params))
-    tokens = sum(row['tokens'] for row in scored.rows)
-    metrics['perf/tokens'] = tokens * jax.process_count()
+    metrics['perf/tokens'] = sum(row['tokens'] for row in scored.rows)
     finished = sum(row['finished'] for row in scored.rows)
     metrics['response_length/clip_ratio'] = 1 - finished / len(scored.rows)
     jax.block_until_ready(state.params)
     metrics['timing/update_seconds'] = tick()
     return state, metrics, scored.rows
 
-  def _sample(self, params, draw, seed: int, step: int) -> rollouts.Scored:
+  def _sample(self, params, draw, seed: int, step: int
+              ) -> tuple[rollouts.Scored, dict[str, int]]:
     """A step's rollout; DAPO's dynamic sampling draws on for equal groups.
 
     Groups whose rewards are all equal teach nothing. They are replaced by
     those of further batches, up to `sampling_rounds` in all (DAPO, arXiv
-    2503.14476, eq. 11); what is still missing then weighs 0.
+    2503.14476, eq. 11); what is still missing then weighs 0. Also returns how
+    many groups were drawn and dropped.
     """
     rounds = max(self._rounds, 1)
     every = []
@@ -98,14 +100,23 @@ class Learner:
       prompts = len(keep) // len(every)
       if not self._rounds or keep.sum() >= prompts:
         break
+    if not self._rounds:
+      return every[0], {}
+    counts = {'sampling/groups_drawn': len(keep),
+              'sampling/groups_dropped': int(len(keep) - min(
+                  prompts, keep.sum()))}
     if len(every) == 1:
-      return every[0]
+      return every[0], counts
     chosen = np.sort(np.argsort(~keep, kind='stable')[:prompts])
-    return rollouts.select(every, chosen, self._objective.group)
+    return rollouts.select(every, chosen, self._objective.group), counts
 
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its prompts, compiles nothing yet."""
+  if config.init_from is None:
+    raise config_lib.error(
+        'init_from', "a policy to begin with: 'mini', an .npz file or the "
+        'workdir of a stage', None)
   setup = setup_lib.make(config, mesh)
   vocab = vocab_lib.load(
       config.vocab.kind, config.vocab.path, config.vocab.get('eos'))

@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import platform
+import shlex
+import sys
 from typing import Any
 
 import flax
@@ -28,6 +30,9 @@ def write(config: Mapping[str, Any], workdir: str,
   """Writes report.html into `workdir`; returns the closing words."""
   folder = pathlib.Path(workdir)
   before, after = summary['before'], summary['after']
+  if before is None:  # no step was taken
+    return (f'measured: pass@1 {_percent(after, "pass@1")} (greedy '
+            f'{_percent(after, "greedy")}) on {after["n"]} problems')
   name = config['name']
   report.write(
       folder / 'report.html', title=f'{name}: reasoning learned by RL alone',
@@ -37,7 +42,7 @@ def write(config: Mapping[str, Any], workdir: str,
       f'{jax.device_count()} {jax.devices()[0].device_kind} device(s).',
       rows=jsonl.read(folder / 'metrics.jsonl'),
       curves=_curves(before, after), panels=_panels(), summary=summary,
-      samples=_samples(folder), config=config, command=_command(config),
+      samples=_samples(folder), config=config, command=_command(),
       facts=_facts(summary), notes=_NOTES)
   return (
       f'learned: pass@1 {_percent(before, "pass@1")} → '
@@ -47,7 +52,8 @@ def write(config: Mapping[str, Any], workdir: str,
       f'{before["response_length"]:.0f} → {after["response_length"]:.0f} '
       f'tokens\nreport: {folder / "report.html"}\n'
       'next: the same from another seed: '
-      f'{_command(config)} --config.seed={config["seed"] + 1}')
+      f'{_command()} --workdir={workdir}_seed{config["seed"] + 1} '
+      f'--config.seed={config["seed"] + 1}')
 
 
 def _percent(figures: Mapping[str, Any], name: str) -> str:
@@ -90,9 +96,9 @@ def _samples(folder: pathlib.Path) -> list[dict[str, Any]]:
            'after': a} for b, a in zip(*(side['samples'] for side in sides))]
 
 
-def _command(config: Mapping[str, Any]) -> str:
-  return (f'python -m r1jax.main --config=experiments/{config["name"]} '
-          f'--workdir=/tmp/{config["name"].split(".")[0]}')
+def _command() -> str:
+  """How this process was started; of a flag given twice the last counts."""
+  return shlex.join(['python', '-m', 'r1jax.main', *sys.argv[1:]])
 
 
 def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Prompts in, scored responses out: what training and evaluation share.
 
-Sampling runs on the devices; decoding and rewards on the host where the rows
-live, each process scoring its own.
+Sampling runs on the devices; decoding and rewards on the hosts where the rows
+live, each response on one. What comes of it, every process knows of all.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ import numpy as np
 from r1jax import rewards as rewards_lib
 from r1jax.data import batches
 from r1jax.kernels import group_sampling
+from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.stages import setup as setup_lib
 from r1jax.types import Array, Prompts, Rollout
@@ -32,12 +33,12 @@ class Settings(NamedTuple):
 
 
 class Scored(NamedTuple):
-  """A rollout with its rewards, on the devices and on this host."""
+  """A rollout with its rewards, on the devices and on every host."""
   rollout: Rollout
   reward: Array  # f32[N], the weighted sum
   parts: dict[str, Array]  # f32[N] each
   counters: dict[str, int]  # of the verifiers, all hosts together
-  rows: list[dict[str, Any]]  # this host's responses, as they are logged
+  rows: list[dict[str, Any]]  # N, all hosts' responses, as they are logged
 
 
 def sample(model, settings: Settings, params, prompts: Prompts, seed,
@@ -54,9 +55,10 @@ class Sampler:
 
   def __init__(self, setup: setup_lib.Setup, settings: Settings, vocab,
                scorer: rewards_lib.Scorer):
-    self._setup, self._settings = setup, settings
-    self._vocab, self._scorer = vocab, scorer
-    self._sample = jax.jit(sample, static_argnums=(0, 1))
+    self.settings = settings
+    self._setup, self._vocab, self._scorer = setup, vocab, scorer
+    self._sample = jax.jit(
+        sample, static_argnums=(0, 1), out_shardings=setup.batch)
 
   def __call__(self, params, batch: batches.PromptBatch, seed: int,
                step: int) -> Scored:
@@ -67,36 +69,40 @@ class Sampler:
       batch: B prompts, the same on every process.
       seed, step: name the random streams, with the prompts' ids.
     """
-    mine = batches.process_rows(
-        len(batch.records), jax.process_index(), jax.process_count())
-    prompts = sharding.from_local(
-        Prompts(batch.tokens[mine], batch.length[mine], batch.id[mine]),
-        self._setup.mesh)
-    rollout = self._sample(self._setup.model, self._settings, params, prompts,
+    prompts = sharding.from_host(
+        Prompts(batch.tokens, batch.length, batch.id), self._setup.mesh)
+    rollout = self._sample(self._setup.model, self.settings, params, prompts,
                            np.uint32(seed), np.uint32(step))
-    return self.score(rollout, batch.records[mine])
+    return self.score(rollout, batch)
 
-  def score(self, rollout: Rollout, records: Sequence[dict]) -> Scored:
-    """Rewards of a rollout; `records` are this process's prompts."""
-    tokens, mask, ids = (
-        sharding.to_local(x)
-        for x in (rollout.tokens, rollout.mask, rollout.prompts.id))
-    lengths = mask.sum(1)
-    records = [r for r in records for _ in range(self._settings.group)]
-    responses = []
-    for row, length in zip(tokens, lengths):
-      finished = row[length - 1] == self._settings.eos_id
-      responses.append(rewards_lib.Response(
-          self._vocab.decode(row[:length - finished].tolist()), int(length),
-          bool(finished)))
+  def score(self, rollout: Rollout, batch: batches.PromptBatch) -> Scored:
+    """Rewards of a rollout of `batch`, placed as `parallel.sharding.batch`."""
+    tokens, masks = map(sharding.own_rows, (rollout.tokens, rollout.mask))
+    mine = sorted(tokens)
+    prompts = [n // self.settings.group for n in mine]
+    records = [batch.records[b] for b in prompts]
+    responses = [self._read(tokens[n], int(masks[n].sum())) for n in mine]
     scores = self._scorer.score(records, responses)
-    place = lambda x: sharding.from_local(x, self._setup.mesh)
+    rows = _log_rows(records, batch.id[prompts], responses, scores)
+    # A verifier's limit is in seconds: scored on two hosts, a response could
+    # get two rewards. So each is scored once, and the others are told.
+    shares, counters = zip(*distributed.gather(
+        [list(zip(mine, rows)), scores.counters]))
+    rows = {n: row for share in shares for n, row in share}
+    rows = [rows[n] for n in sorted(rows)]
+    place = lambda name: sharding.from_host(
+        np.array([row[name] for row in rows], np.float32), self._setup.mesh)
     return Scored(
-        rollout, place(scores.total),
-        {name: place(part) for name, part in scores.parts.items()},
-        sharding.sum_over_processes(scores.counters),
-        _log_rows(records, np.repeat(ids, self._settings.group), responses,
-                  scores))
+        rollout, place('reward'), {name: place(name) for name in scores.parts},
+        {name: sum(c[name] for c in counters) for name in scores.counters},
+        rows)
+
+  def _read(self, tokens: np.ndarray, length: int) -> rewards_lib.Response:
+    """The response in i32[R] `tokens`, of which the first `length` count."""
+    finished = bool(tokens[length - 1] == self.settings.eos_id)
+    return rewards_lib.Response(
+        self._vocab.decode(tokens[:length - finished].tolist()), length,
+        finished)
 
 
 def select(every: Sequence[Scored], chosen: np.ndarray, group: int) -> Scored:

@@ -44,19 +44,25 @@ def gradients(
     micro_batches: a tree whose leaves have the micro-batch as first axis.
 
   Returns:
-    The gradient, and {'loss': ..., name: ...} as means over everything.
+    The gradient in float32, and {'loss': ..., name: ...} as means over
+    everything.
   """
   def one(batch):
     def summed(params):
       (value, count), figures = loss(params, batch)
       return value, {'loss': (value, count)} | figures
-    return jax.grad(summed, has_aux=True)(params)
+    grads, figures = jax.grad(summed, has_aux=True)(params)
+    return jax.tree.map(lambda g: g.astype(jnp.float32), grads), figures
 
-  shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], micro_batches))
-  zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  (grads, figures), _ = lax.scan(
-      lambda total, batch: (jax.tree.map(jnp.add, total, one(batch)), None),
-      zero, micro_batches)
+  first = jax.tree.map(lambda x: x[0], micro_batches)
+  if jax.tree.leaves(micro_batches)[0].shape[0] == 1:
+    grads, figures = one(first)  # a sum would hold the gradients twice
+  else:
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
+                        jax.eval_shape(one, first))
+    (grads, figures), _ = lax.scan(
+        lambda total, batch: (jax.tree.map(jnp.add, total, one(batch)), None),
+        zero, micro_batches)
   count = figures['loss'][1]
   grads = jax.tree.map(lambda g: masked.divide(g, count), grads)
   return grads, {k: masked.divide(*pair) for k, pair in figures.items()}

@@ -126,16 +126,16 @@ def update(
     skipped: i32[], updates skipped in a row before this one.
 
   Returns:
-    New params and opt_state, bitwise the old ones after a skipped update (the
-    schedule does not advance either); the new `skipped`, 0 after an update
-    that was made; and the metrics of this update.
+    New params and opt_state in their old dtypes, bitwise the old ones after a
+    skipped update (the schedule does not advance either); the new `skipped`, 0
+    after an update that was made; and the metrics of this update.
   """
   norm = global_norm(grads)
   finite = jnp.isfinite(norm)
   changes, new_state = optimizer.tx.update(grads, opt_state, params)
   new_params = optax.apply_updates(params, changes)
   rate = optimizer.schedule(opt_state[-1].count)
-  keep = lambda new, old: jnp.where(finite, new, old)
+  keep = lambda new, old: jnp.where(finite, new.astype(old.dtype), old)
   params, opt_state = jax.tree.map(
       keep, (new_params, new_state), (params, opt_state))
   metrics = {

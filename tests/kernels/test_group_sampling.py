@@ -98,7 +98,7 @@ def test_the_samples_do_not_depend_on_the_chunks(prompts, rollout):
 @pytest.mark.parametrize('sizes', [dict(data=8), dict(fsdp=4, tensor=2)])
 def test_the_samples_do_not_depend_on_the_mesh(prompts, rollout, sizes):
   setup = tiny.setup(sizes)
-  got = _sample(sharding.from_local(prompts, setup.mesh), model=setup.model,
+  got = _sample(sharding.from_host(prompts, setup.mesh), model=setup.model,
                 params=tiny.placed(setup))
   assert len(got.tokens.sharding.device_set) == 8
   _assert_same_samples(got, rollout)

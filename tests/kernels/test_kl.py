@@ -112,20 +112,3 @@ def test_k3_is_held_above_20_and_free_below():
   slope = jax.vmap(jax.grad(kl.k3), (0, None))(logp, ref_logp)
   np.testing.assert_allclose(
       slope, [1 - np.exp(19.), 0, 0, 1, 1], rtol=1e-5)
-
-
-@pytest.mark.parametrize('kind', ['none', 'k1', 'k2', 'k3'])
-@pytest.mark.parametrize('place', ['loss', 'reward'])
-def test_check_refuses_k1_in_the_loss_only(kind, place):
-  if (kind, place) != ('k1', 'loss'):
-    kl.check(kind, place)
-    return
-  with pytest.raises(ValueError, match='config.rl.kl:.*config.rl.kl_in=.*zero'):
-    kl.check(kind, place)
-
-
-def test_check_names_the_field_of_an_unknown_word():
-  with pytest.raises(ValueError, match="config.rl.kl: .*got 'k4'"):
-    kl.check('k4', 'loss')
-  with pytest.raises(ValueError, match="config.rl.kl_in: .*got 'los'"):
-    kl.check('k3', 'los')

@@ -38,8 +38,8 @@ def test_round_trip(tmp_path, dtype):
 
 
 def test_how_a_model_computes_may_differ(path):
-  config = tiny.config(dtype='bfloat16', remat='full', max_len=32, scan_layers=False,
-                       param_dtype='bfloat16')
+  config = tiny.config(dtype='bfloat16', remat='full', max_len=32,
+                       scan_layers=False, param_dtype='bfloat16')
   like = jax.eval_shape(models.build(config).init, jax.random.key(0))
   loaded = packaged.load(path, config, like)
   jax.tree.map(

@@ -10,7 +10,7 @@ import pytest
 import numpy_decoder
 import tiny
 from r1jax.kernels import group_sampling
-from r1jax.models import transformer
+from r1jax.models import layers
 from r1jax.types import Cache
 
 QWEN = dict(qkv_bias=True, qk_norm=True, tied=False)
@@ -200,8 +200,8 @@ def test_rotary_scores_depend_on_the_distance_alone():
   q, k = np.random.default_rng(0).normal(size=(2, 1, 1, 1, 8)).astype('f')
 
   def score(at_q, at_k):
-    turn = lambda x, at: transformer.rotate(
-        x, transformer.rotary_table(np.array([[at]]), 8, 100.))
+    turn = lambda x, at: layers.rotate(
+        x, layers.rotary_table(np.array([[at]]), 8, 100.))
     assert np.isclose(np.linalg.norm(turn(q, at_q)), np.linalg.norm(q))
     return float(jnp.vdot(turn(q, at_q), turn(k, at_k)))
 

@@ -1,17 +1,13 @@
 """One process never waits; two find each other and agree."""
 
 import os
-import pathlib
-import socket
-import subprocess
-import sys
 
 import jax
+import numpy as np
 import pytest
 
+import hosts
 from r1jax.parallel import distributed
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize('environment, count', [
@@ -42,35 +38,47 @@ def test_a_single_machine_starts_nothing(monkeypatch):
   assert distributed.any_process(True) and not distributed.any_process(False)
 
 
-PROGRAM = """
-import numpy as np, jax
-from r1jax.parallel import distributed, mesh, sharding
-distributed.initialize()
+TWO = """
+import jax
+import numpy as np
+from r1jax.parallel import mesh, sharding
 index = jax.process_index()
-grid = mesh.make(dict(data=-1))
-rows = np.full((2, 3), index, np.float32)
-x = sharding.from_local(rows, grid)
-total = jax.jit(lambda x: x.sum(), out_shardings=sharding.replicated(grid))(x)
-total = jax.device_get(jax.numpy.copy(total))
-print(jax.process_count(), x.shape, float(total), distributed.is_main(),
-      distributed.any_process(index == 1), distributed.any_process(False))
+rows = np.arange(24.).reshape(8, 3)
+devices = jax.devices()
+grids = [mesh.make(dict(data=-1)), mesh.make(dict(tensor=-1)),
+         mesh.make(dict(data=2, context=2), [devices[i] for i in (0, 2, 1, 3)]),
+         mesh.make(dict(data=-1), [devices[i] for i in (3, 0, 2, 1)])]
+said = dict(
+    processes=jax.process_count(), main=distributed.is_main(),
+    any=[distributed.any_process(index == 1), distributed.any_process(False)],
+    gathered=distributed.gather({'from': 'é' * (3 + 90 * index)}), grids=[])
+for grid in grids:
+  x = sharding.from_host(rows, grid)
+  total = jax.jit(lambda x: x.sum(0), out_shardings=sharding.replicated(grid))
+  said['grids'].append(dict(
+      shape=x.shape, sum=total(x).tolist(), whole=sharding.to_host(x).tolist(),
+      own={row: values.tolist()
+           for row, values in sharding.own_rows(x).items()}))
 """
 
 
 def test_two_processes_hold_one_batch_and_agree():
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    port = free.getsockname()[1]
-  environment = os.environ | {
-      'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'JAX_NUM_PROCESSES': '2',
-      'JAX_COORDINATOR_ADDRESS': f'localhost:{port}'}
-  processes = [
-      subprocess.Popen(
-          [sys.executable, '-c', PROGRAM], cwd=ROOT, text=True,
-          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-          env=environment | {'JAX_PROCESS_ID': str(index)})
-      for index in range(2)]
-  said = [process.communicate(timeout=120) for process in processes]
-  for index, (out, err) in enumerate(said):
-    assert out.splitlines()[-1:] == [
-        f'2 (4, 3) 6.0 {index == 0} True False'], err
+  """However rows lie: by process, on both, mixed; each is one process's."""
+  rows = np.arange(24.).reshape(8, 3)
+  both = hosts.run(TWO)
+  for index, said in enumerate(both):
+    assert said['processes'] == 2 and said['main'] == (index == 0)
+    assert said['any'] == [True, False]
+    assert said['gathered'] == [{'from': 'é' * 3}, {'from': 'é' * 93}]
+    for grid in said['grids']:
+      assert grid['shape'] == [8, 3] and grid['sum'] == rows.sum(0).tolist()
+      assert grid['whole'] == rows.tolist()
+  owners = [tuple(sorted(map(int, said['own'])) for said in grids)
+            for grids in zip(*(said['grids'] for said in both))]
+  assert owners == [
+      ([0, 1, 2, 3], [4, 5, 6, 7]), (list(range(8)), []),
+      (list(range(8)), []), ([2, 3, 6, 7], [0, 1, 4, 5])]
+  for said in both:
+    for grid in said['grids']:
+      for row, values in grid['own'].items():
+        assert values == rows[int(row)].tolist()

@@ -5,8 +5,13 @@ import types
 import numpy as np
 import pytest
 
+import hosts
+import tiny
+import tiny_rl
 from r1jax.data import batches
+from r1jax.parallel import sharding
 from r1jax.stages import evaluate
+from r1jax.stages import rollouts
 
 
 def _row(accuracy, tokens=4, task='a', **fields):
@@ -43,13 +48,14 @@ class _Sampler:
   """Answers with the prompts' ids, and remembers what it was asked."""
 
   def __init__(self, group):
-    self.group, self.asked = group, []
+    self.settings = tiny_rl.SETTINGS._replace(group=group)
+    self.asked = []
 
   def __call__(self, params, batch, seed, step):
     self.asked.append((len(batch.id), seed, step))
     return types.SimpleNamespace(rows=[
         {'id': int(i), 'sample': sample} for i in batch.id
-        for sample in range(self.group)])
+        for sample in range(self.settings.group)])
 
 
 @pytest.mark.parametrize('count, batch', [(8, 4), (10, 4), (3, 4)])
@@ -82,3 +88,46 @@ def test_samples_for_the_report():
   assert evaluate.samples(rows, 2) == [
       {'prompt': 'p', 'answer': '1', 'text': 'r', 'reward': 2.,
        'correct': correct} for correct in (True, False)]
+
+
+# By host, and with the whole batch on both of two hosts.
+SIZES = dict(fsdp=2, tensor=2), dict(tensor=4)
+
+
+class _Counting(tiny_rl.Scorer):
+
+  def score(self, records, responses):
+    scores = super().score(records, responses)
+    return scores._replace(counters={'verifier_errors': len(responses)})
+
+
+def measured(sizes=None):
+  """6 problems, measured 4 at a time, and the rewards of one rollout."""
+  shape = dict(kv_heads=4, vocab=32)  # divide by 4
+  setup = tiny.setup(sizes, **shape)
+  params = tiny.placed(setup, **shape)
+  prompts = tiny_rl.prompt_set(6)
+  sampler = rollouts.Sampler(
+      setup, tiny_rl.SETTINGS, tiny_rl.Vocab(), _Counting())
+  rows = evaluate.run(sampler, params, prompts, batch=4, seed=0)
+  scored = sampler(params, batches.take(prompts, np.arange(4)), seed=0, step=1)
+  on_host = lambda x: sharding.to_host(x).tolist()
+  return dict(
+      figures=evaluate.figures(rows, rows[::tiny_rl.GROUP], tiny_rl.GROUP),
+      evaluated=rows, rows=scored.rows, counters=scored.counters,
+      reward=on_host(scored.reward),
+      parts={name: on_host(part) for name, part in scored.parts.items()})
+
+
+def test_two_hosts_measure_what_one_does():
+  alone = measured()
+  figures = alone['figures']
+  assert figures['n'] == 6
+  assert 0 < figures['pass@1'] < 1 and 0 < figures['truncated'] < 1
+  assert len(alone['rows']) == alone['counters']['verifier_errors'] == 16
+  for said in hosts.run("""
+import test_evaluate
+said = [test_evaluate.measured(sizes) for sizes in test_evaluate.SIZES]
+"""):
+    for sizes, got in zip(SIZES, said, strict=True):
+      assert got == alone, sizes

@@ -200,7 +200,7 @@ def test_equal_groups_weigh_nothing_where_they_are_dropped():
 
 @pytest.mark.parametrize('changes, expected', [
     (dict(advantage='rloo'), advantages.rloo),
-    (dict(std='none'), advantages.dr_grpo),
+    (dict(std='none'), functools.partial(advantages.grpo, std='none')),
     (dict(std='sample'), functools.partial(advantages.grpo, std='sample'))])
 def test_the_advantage_is_the_one_that_was_asked_for(changes, expected):
   experience, _ = _learn(PLAIN._replace(**changes))

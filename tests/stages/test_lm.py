@@ -12,6 +12,7 @@ from r1jax.parallel import sharding
 from r1jax.stages import lm
 from r1jax.stages import setup as setup_lib
 from r1jax.training import optim
+from r1jax.types import LMBatch
 
 OPTIMIZER = optim.make(lr=2e-2, steps=100)
 
@@ -36,8 +37,8 @@ def _train(steps, sizes=None, micro_batches=1):
       donate_argnums=0, out_shardings=(setup_lib.places(abstract), None))
   history = []
   for step in range(steps):
-    batch = lm.batches_of_process(_rows().batch(step, 16, 0), 16)
-    state, metrics = update(state, sharding.from_local(batch, setup.mesh))
+    batch = LMBatch(*_rows().batch(step, 16, 0))
+    state, metrics = update(state, sharding.from_host(batch, setup.mesh))
     history.append(jax.device_get(metrics))
   return jax.device_get(state), history
 

@@ -7,6 +7,7 @@ import pytest
 import tiny
 import tiny_rl
 from r1jax import rewards
+from r1jax.data import batches
 from r1jax.parallel import sharding
 from r1jax.stages import rollouts
 from r1jax.types import Rollout
@@ -36,14 +37,14 @@ def test_responses_are_decoded_by_their_length():
   prompts = tiny.prompts((3, 2))
   scorer = _Remembering()
   sampler, setup = _sampler(scorer, group=2)
-  rollout = sharding.from_local(
+  rollout = sharding.from_host(
       Rollout(prompts, tokens, mask.astype(bool), np.zeros((4, 4), 'f')),
       setup.mesh)
-  scored = sampler.score(rollout, tiny_rl.draw(0, 2).records)
+  records = first, second = tiny_rl.draw(0, 2).records
+  scored = sampler.score(rollout, batches.PromptBatch(*prompts, records))
   assert scorer.responses == [
       rewards.Response('4 6', 3, True), rewards.Response('4 3 5 7', 4, False),
       rewards.Response('', 1, True), rewards.Response('8 8 8', 4, True)]
-  first, second = tiny_rl.draw(0, 2).records
   assert scorer.records == [first, first, second, second]
   np.testing.assert_allclose(scored.reward, [1., .15, 0., 1.], rtol=1e-6)
   np.testing.assert_allclose(scored.parts['accuracy'], [1., .25, 0., 1.])
