@@ -49,6 +49,6 @@ def _bench(name: str) -> common.ConfigDict:
           warmup=2,  # the first of them, left out of the medians
           matmul=2048,  # side of the square product that gives the bound
           profile=common.placeholder(str))))  # a directory for one step's trace
-  del config.rl.ref_every_steps, config.rl.overlong_cache_tokens  # not used
+  del config.rl.ref_every_steps  # not used
   config.optim.lr = 1e-6
   return config

@@ -69,7 +69,7 @@ def mini_model() -> ConfigDict:
   return ConfigDict(dict(
       vocab=1024, width=128, layers=4, heads=4, kv_heads=2, head_size=32,
       mlp=448, max_len=256, dtype='float32', param_dtype='float32',
-      remat='none', unroll=4))
+      remat='none', scan_layers=False))
 
 
 def mini_vocab() -> ConfigDict:
@@ -140,10 +140,9 @@ def rl() -> ConfigDict:
       kl_in='loss',  # loss | reward
       beta=0.001,
       ref_every_steps=0,  # the reference becomes the policy so often
-      # DAPO's dynamic sampling: groups of equal rewards are dropped and replaced
-      # from up to so many batches of prompts; 0 keeps them.
+      # DAPO's dynamic sampling: groups of equal rewards are dropped and
+      # replaced from up to so many batches of prompts; 0 keeps them.
       sampling_rounds=0,
-      overlong_cache_tokens=0,  # DAPO: the soft penalty's stretch
-      sample_chunk=64,  # response tokens by which the KV cache grows
+      sample_chunk=64,  # response tokens that the KV cache begins with
       logp_chunk=128,  # tokens whose logits are held at once
   ))

@@ -19,7 +19,7 @@ def get_config(arg: str = 'mini') -> common.ConfigDict:
 
 
 def mini() -> common.ConfigDict:
-  config = common.base('r1_zero.py:mini', 'rl', steps=80)
+  config = common.base('r1_zero.py:mini', 'rl', steps=60)
   config.model = common.mini_model()
   config.init_from = 'mini'
   config.vocab = common.mini_vocab()
@@ -35,7 +35,8 @@ def mini() -> common.ConfigDict:
 
 def paper() -> common.ConfigDict:
   config = common.base('r1_zero.py:paper', 'rl', steps=10_400)  # [v2] 2.1
-  config.model = dict(preset='qwen2.5_32b')  # [v2] B.4.1, Qwen-32B-Zero
+  # [v2] B.4.1, Qwen-32B-Zero
+  config.model = dict(preset='qwen2.5_32b', attention_chunk=512)
   config.init_from = config_dict.placeholder(str)
   config.vocab = dict(kind='huggingface', path=config_dict.placeholder(str),
                       eos=config_dict.placeholder(str))
@@ -61,6 +62,7 @@ def paper() -> common.ConfigDict:
   config.rewards = rewards()  # [v2] 2.1: accuracy + format, equal weights
   config.optim.lr = 3e-6  # [v2] 2.1
   config.eval.update(
+      split='test',
       samples=64,  # [v1] 3: AIME and GPQA
       temperature=0.6,  # [v1] 3
       top_p=0.95,  # [v1] 3
@@ -70,7 +72,10 @@ def paper() -> common.ConfigDict:
 
 def rewards() -> common.ConfigDict:
   return common.ConfigDict(dict(
-      weights=dict(accuracy=1.0, format=1.0),
+      # A part that weighs 0 is left out, but accuracy and format are measured.
+      weights=dict(accuracy=1.0, format=1.0, overlong=0.0, repetition=0.0),
+      # DAPO: the penalty's stretch below rl.response_tokens; unset: a fifth.
+      overlong_cache_tokens=common.placeholder(int),
       workers=2,
       timeout_seconds=5.0,
       answer='tags',  # where the answer stands: tags | boxed | any

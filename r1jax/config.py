@@ -8,6 +8,7 @@ got. Sections an experiment does not have are not checked.
 import difflib
 import json
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ MESH_AXES = ('data', 'fsdp', 'expert', 'tensor', 'context')
 CHOICES = {
     'vocab.kind': ('sentencepiece', 'huggingface'),
     'model.remat': ('none', 'full', 'dots'),
+    'model.activation': ('silu', 'gelu'),
     'model.dtype': ('float32', 'bfloat16'),
     'model.param_dtype': ('float32', 'bfloat16'),
     'rl.advantage': ('grpo', 'rloo'),
@@ -28,30 +30,37 @@ CHOICES = {
     'optim.schedule': ('constant', 'cosine'),
 }
 
-LEAST = {  # field: the least value it may hold
-    'steps': 0,
-    'model.layers': 1, 'model.width': 1, 'model.heads': 1,
-    'model.kv_heads': 1, 'model.vocab': 2, 'model.max_len': 2,
-    'lm.batch': 1, 'lm.length': 2,
-    'rl.prompts': 1, 'rl.prompt_tokens': 1, 'rl.response_tokens': 1,
-    'rl.mini_batches': 1, 'rl.micro_batch': 1, 'rl.epochs': 1,
-    'rl.beta': 0, 'rl.ref_every_steps': 0, 'rl.overlong_cache_tokens': 0,
-    'rl.sample_chunk': 1, 'rl.logp_chunk': 1,
-    'optim.lr': 0, 'optim.warmup_steps': 0, 'optim.weight_decay': 0,
-    'optim.clip_norm': 0, 'optim.final_fraction': 0, 'optim.b1': 0,
-    'optim.b2': 0, 'optim.max_skipped_steps': 1,
-    'checkpoint.every_steps': 1, 'checkpoint.keep': 1,
-    'eval.every_steps': 0, 'eval.problems': 0, 'eval.temperature': 0,
-    'log.rollouts_every_steps': 0,
-    'rewards.workers': 1,
-}
+BOUNDS = (  # what a number must keep to, and the fields that hold one
+    (operator.ge, 'at least', 0, (
+        'steps', 'seed', 'data.seed', 'rl.beta', 'rl.ref_every_steps',
+        'rl.sampling_rounds', 'optim.lr', 'optim.warmup_steps',
+        'optim.weight_decay', 'optim.clip_norm', 'optim.final_fraction',
+        'optim.b1', 'optim.b2', 'eval.every_steps', 'eval.shown',
+        'eval.temperature', 'eval.top_k', 'log.rollouts_every_steps')),
+    (operator.ge, 'at least', 1, (
+        'model.layers', 'model.width', 'model.heads', 'model.kv_heads',
+        'model.attention_chunk', 'model.window', 'model.global_every',
+        'data.num_prompts', 'lm.batch', 'lm.micro_batches', 'lm.logp_chunk',
+        'rl.prompts', 'rl.prompt_tokens', 'rl.response_tokens',
+        'rl.mini_batches', 'rl.micro_batch', 'rl.epochs', 'rl.sample_chunk',
+        'rl.logp_chunk', 'rewards.workers', 'rewards.overlong_cache_tokens',
+        'optim.max_skipped_steps', 'checkpoint.every_steps', 'checkpoint.keep',
+        'eval.problems', 'eval.batch', 'eval.samples')),
+    (operator.ge, 'at least', 2, (
+        'model.vocab', 'model.max_len', 'model.head_size', 'lm.length')),
+    (operator.gt, 'more than', 0, (
+        'rl.temperature', 'rl.clip_low', 'rl.clip_high', 'optim.eps',
+        'rewards.timeout_seconds', 'eval.top_p')),
+    (operator.gt, 'more than', 1, ('rl.dual_clip',)),
+    (operator.le, 'at most', 1, ('eval.top_p',)),
+    (operator.lt, 'less than', 1, ('optim.b1', 'optim.b2')),
+    (operator.lt, 'less than', 2**32, ('seed', 'data.seed')),
+)
 
-ABOVE = {  # field: the value it must exceed
-    'rl.temperature': 0, 'rl.clip_low': 0, 'rl.clip_high': 0,
-    'optim.eps': 0, 'rewards.timeout_seconds': 0,
+SPLIT = {  # logical axis: the field that a mesh axis must divide
+    'embed': 'model.width', 'vocab': 'model.vocab', 'heads': 'model.heads',
+    'kv_heads': 'model.kv_heads', 'mlp': 'model.mlp',
 }
-
-BELOW = {'optim.b1': 1, 'optim.b2': 1}  # field: the value it must not reach
 
 # What a resumed run may change: none of it reaches a parameter.
 CHANGEABLE = ('log.', 'checkpoint.', 'distributed')
@@ -112,57 +121,65 @@ def mesh_sizes(mesh: Mapping[str, int], device_count: int) -> dict[str, int]:
   return sizes
 
 
+def check_choice(field: str, value: Any, choices: Iterable[str]) -> None:
+  """Raises `ConfigError` unless `value` is one of `choices`."""
+  if value not in choices:
+    raise ConfigError(f'config.{field}: {value!r} is not a choice'
+                      + nearest(str(value), choices))
+
+
 def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   """Raises `ConfigError` for a value or combination that cannot run."""
   leaves = flatten(config)
   for field, choices in CHOICES.items():
-    value = leaves.get(field)
-    if value is not None and value not in choices:
-      raise ConfigError(f'config.{field}: {value!r} is not a choice'
-                        + nearest(str(value), choices))
-  numbers = {field: value for field, value in leaves.items()
-             if isinstance(value, (int, float))}
-  for field, least in LEAST.items():
-    if field in numbers and not numbers[field] >= least:
-      raise error(field, f'at least {least}', numbers[field])
-  for field, bound in ABOVE.items():
-    if field in numbers and not numbers[field] > bound:
-      raise error(field, f'more than {bound}', numbers[field])
-  for field, bound in BELOW.items():
-    if field in numbers and not numbers[field] < bound:
-      raise error(field, f'less than {bound}', numbers[field])
+    if leaves.get(field) is not None:
+      check_choice(field, leaves[field], choices)
+  for holds, words, bound, fields in BOUNDS:
+    for field in fields:
+      value = leaves.get(field)
+      if isinstance(value, (int, float)) and not holds(value, bound):
+        raise error(field, f'{words} {bound}', value)
   sizes = mesh_sizes(config.get('mesh', {}), device_count)
   shards = sizes['data'] * sizes['fsdp']
-  _check_model(leaves, sizes['tensor'])
-  _check_lm(leaves, shards)
+  _check_multiples(leaves, shards)
+  if 'rules' in config:
+    _check_rules(leaves, config.rules, sizes)
+  _check_length('lm.length', leaves.get('lm.length'), leaves)
   if 'rl' in config:
     _check_objective(leaves)
     _check_batch(leaves, shards)
 
 
-def _check_model(leaves: dict[str, Any], tensor: int) -> None:
-  heads = leaves.get('model.heads')
-  kv_heads = leaves.get('model.kv_heads') or heads
-  if heads is None:  # a preset, whose fields the model itself checks
-    return
-  if heads % kv_heads:
-    raise error('model.kv_heads', f'a divisor of model.heads = {heads}',
-                kv_heads)
-  if heads % tensor:
-    raise error('mesh.tensor', f'a divisor of model.heads = {heads}', tensor)
-  if kv_heads % tensor and tensor % kv_heads:
-    raise error('mesh.tensor',
-                f'a divisor or multiple of model.kv_heads = {kv_heads}', tensor)
-  mlp = leaves.get('model.mlp')
-  if mlp and mlp % tensor:
-    raise error('mesh.tensor', f'a divisor of model.mlp = {mlp}', tensor)
+def _check_multiples(leaves: dict[str, Any], shards: int) -> None:
+  """What is cut into equal parts leaves no rest."""
+  part = lambda field: leaves.get(field) or 1
+  for field, name, divisor in (
+      ('model.heads', 'model.kv_heads', part('model.kv_heads')),
+      ('model.head_size', 'the entries of a rotary pair', 2),
+      ('lm.batch', 'lm.micro_batches * mesh data*fsdp',
+       part('lm.micro_batches') * shards),
+      ('rl.prompts', 'rl.mini_batches', part('rl.mini_batches')),
+      ('eval.batch', 'mesh data*fsdp', shards if 'rl.group' in leaves else 1)):
+    value = leaves.get(field)
+    if value is not None and value % divisor:
+      raise error(field, f'a multiple of {name} = {divisor}', value)
 
 
-def _check_lm(leaves: dict[str, Any], shards: int) -> None:
-  batch, length = leaves.get('lm.batch'), leaves.get('lm.length')
-  if batch is not None and batch % shards:
-    raise error('lm.batch', f'a multiple of mesh data*fsdp = {shards}', batch)
-  _check_length('lm.length', length, leaves)
+def _check_rules(leaves: dict[str, Any], rules: Iterable,
+                 sizes: dict[str, int]) -> None:
+  """A mesh axis splits something, and what it splits it divides."""
+  unused = {axis for axis, size in sizes.items() if size > 1}
+  for name, target in rules:
+    axes = (target,) if isinstance(target, str) else tuple(target or ())
+    unused -= set(axes)
+    parts = math.prod(sizes.get(axis, 1) for axis in axes)
+    size = leaves.get(SPLIT.get(name))
+    if size and size % parts:
+      raise error(f'mesh.{axes[-1]}', f'a divisor of {SPLIT[name]} = {size}, '
+                  f'or a rule that leaves {name!r} whole', parts)
+  for axis in sorted(unused):
+    raise error(f'mesh.{axis}', '1: no rule of config.rules uses this axis, '
+                'its devices would all do the same work', sizes[axis])
 
 
 def _check_length(field: str, length: int | None, leaves: dict) -> None:
@@ -184,20 +201,20 @@ def _check_objective(leaves: dict[str, Any]) -> None:
                   'the policy whose ratio the loss takes', leaves[field])
   lengths = leaves.get('rl.prompt_tokens', 0), leaves['rl.response_tokens']
   _check_length('rl.response_tokens (+ rl.prompt_tokens)', sum(lengths), leaves)
-  if leaves.get('rl.overlong_cache_tokens', 0) > lengths[1]:
-    raise error('rl.overlong_cache_tokens', 'at most rl.response_tokens = '
-                f'{lengths[1]}', leaves['rl.overlong_cache_tokens'])
+  cache = leaves.get('rewards.overlong_cache_tokens')
+  if cache is not None and cache > lengths[1]:
+    raise error('rewards.overlong_cache_tokens',
+                f'at most rl.response_tokens = {lengths[1]}', cache)
 
 
 def _check_batch(leaves: dict[str, Any], shards: int) -> None:
   """Prompts → mini-batches (one update each) → micro-batches of responses."""
   prompts, group = leaves['rl.prompts'], leaves['rl.group']
-  mini_batches = leaves.get('rl.mini_batches', 1)
   micro = leaves.get('rl.micro_batch')
-  if prompts % mini_batches:
-    raise error('rl.prompts', f'a multiple of rl.mini_batches = {mini_batches}',
-                prompts)
-  mini = prompts // mini_batches
+  known = leaves.get('data.num_prompts')
+  if known is not None and known < prompts:
+    raise error('data.num_prompts', f'at least rl.prompts = {prompts}', known)
+  mini = prompts // leaves.get('rl.mini_batches', 1)
   micro = mini * group if micro is None else micro
   if micro % group and group % micro:
     raise error('rl.micro_batch',

@@ -2,9 +2,11 @@
 
 ml-collections answers a mistyped field with a traceback and a wrong type
 without saying which was right, so the overrides are looked at here first;
-then `config_flags` parses them as ever.
+then `config_flags` parses them as ever. Only `config.data.options`, which
+belong to a data source, may be given names that the config does not hold.
 """
 
+import ast
 import importlib.util
 import os
 import re
@@ -20,6 +22,7 @@ from r1jax import config as config_lib
 ConfigError = config_lib.ConfigError
 
 _OVERRIDE = re.compile(r'--?(no)?config\.([^=]+)(?:=(.*))?', re.DOTALL)
+_OPTIONS = 'data.options.'
 _PARSERS = {
     int: absl_flags.IntegerParser(),
     float: absl_flags.FloatParser(),
@@ -33,8 +36,12 @@ def parse(argv: list[str]) -> list[str]:
   Unless told by --verbosity, absl would log everything orbax does.
   """
   try:
-    check(argv)
-    rest = absl_flags.FLAGS(argv)
+    options = check(argv)
+    # config_flags looks for overrides in sys.argv, and refuses new fields.
+    sys.argv = [arg for arg in argv if arg not in options]
+    rest = absl_flags.FLAGS(sys.argv)
+    for arg in options:
+      _add_option(absl_flags.FLAGS.config.data.options, arg)
   except (ConfigError, absl_flags.Error) as problem:
     fail(problem)
   if absl_flags.FLAGS['verbosity'].using_default_value:
@@ -48,28 +55,56 @@ def fail(problem: Exception, status: int = 2) -> NoReturn:
   sys.exit(status)
 
 
-def check(argv: list[str]) -> None:
-  """Raises `ConfigError` for an override of `argv` that its config refuses."""
-  spec = _value_of('config', argv)
+def check(argv: list[str]) -> list[str]:
+  """Raises `ConfigError` for an override of `argv` that its config refuses.
+
+  Returns the overrides that add an option to `config.data.options`.
+  """
+  spec, options = _value_of('config', argv), []
   if spec is None:
-    return
+    return options
   config = load(spec)
   fields = config_lib.flatten(config)
   rest = iter(argv[1:])
   for arg in rest:
     if arg == '--':
-      return
+      break
     override = _OVERRIDE.fullmatch(arg)
     if override is None:
       continue
     negated, field, text = override.groups()
     if field not in fields:
+      if field.startswith(_OPTIONS) and 'options' in config.get('data', {}):
+        if text is None or not all(field.split('.')):
+          raise ConfigError(f'{arg}: expected --config.{_OPTIONS}NAME=VALUE')
+        options.append(arg)
+        continue
       raise ConfigError(f'config.{field}: {_unknown(field, fields)}')
     kind = _kind(config, field)
     if text is None and not negated and kind is not bool:
       text = next(rest, None)
     if text is not None:
       _check_type(field, kind, text)
+  return options
+
+
+def _add_option(options: ml_collections.ConfigDict, arg: str) -> None:
+  """Adds what `--config.data.options.a.b=VALUE` says, b being a field of a.
+
+  VALUE is a number, a tuple or what else Python can read, else a string.
+  """
+  name, _, text = arg.partition('=')
+  try:
+    value = ast.literal_eval(text)
+  except (SyntaxError, ValueError):
+    value = text
+  for part in reversed(name.partition(_OPTIONS)[2].split('.')):
+    value = {part: value}
+  try:
+    with options.unlocked():
+      options.update(value)
+  except TypeError as problem:
+    raise ConfigError(f'{arg}: {problem}') from problem
 
 
 def load(spec: str) -> ml_collections.ConfigDict:

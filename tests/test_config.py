@@ -12,6 +12,7 @@ def _config(**changes):
   """R1-Zero's config in the sizes that the cases below speak of."""
   config = r1_zero.mini()
   config.model.update(heads=6, kv_heads=2, max_len=256)
+  config.data.num_prompts = 100
   config.rl.update(prompts=16, group=16, micro_batch=128, prompt_tokens=96,
                    response_tokens=128)
   config.optim.lr = 1e-4
@@ -46,8 +47,23 @@ def test_the_shipped_configs_pass():
     (dict(rl__micro_batch=24), 'config.rl.micro_batch'),  # group is 16
     (dict(rl__micro_batch=96), 'config.rl.micro_batch'),  # of 256 responses
     (dict(rl__response_tokens=200), 'config.rl.response_tokens'),  # of 256
-    (dict(rl__overlong_cache_tokens=500), 'config.rl.overlong_cache_tokens'),
-    (dict(model__kv_heads=4), 'config.model.kv_heads'),
+    (dict(rl__dual_clip=1.0), 'config.rl.dual_clip'),
+    (dict(rl__prompts=128), 'config.data.num_prompts'),  # of 100
+    (dict(rewards__overlong_cache_tokens=500),
+     'config.rewards.overlong_cache_tokens'),  # of 128
+    (dict(rewards__overlong_cache_tokens=0),
+     'config.rewards.overlong_cache_tokens'),
+    (dict(model__kv_heads=4), 'config.model.heads'),  # 6
+    (dict(model__head_size=5), 'config.model.head_size'),
+    (dict(seed=-1), 'config.seed'),
+    (dict(seed=2**32), 'config.seed'),
+    (dict(data__seed=-1), 'config.data.seed'),
+    (dict(eval__batch=0), 'config.eval.batch'),
+    (dict(eval__problems=0), 'config.eval.problems'),
+    (dict(eval__samples=0), 'config.eval.samples'),
+    (dict(eval__top_p=0.0), 'config.eval.top_p'),
+    (dict(eval__top_p=1.1), 'config.eval.top_p'),
+    (dict(eval__temperature=-1.0), 'config.eval.temperature'),
     (dict(optim__lr=-1e-4), 'config.optim.lr'),
     (dict(optim__lr=float('nan')), 'config.optim.lr'),
     (dict(optim__b2=1.0), 'config.optim.b2'),
@@ -63,6 +79,7 @@ def test_an_impossible_value_names_its_field(changes, field):
     (dict(rl__aggregate='token-mean'), 'config.rl.aggregate', 'token_mean'),
     (dict(optim__schedule='cosin'), 'config.optim.schedule', 'cosine'),
     (dict(model__remat='ful'), 'config.model.remat', 'full'),
+    (dict(vocab__kind='sentencepeice'), 'config.vocab.kind', 'sentencepiece'),
 ])
 def test_an_unknown_choice_names_the_nearest(changes, field, choice):
   message = _refused(**changes)
@@ -93,17 +110,61 @@ def test_a_micro_batch_holds_a_prompt_for_every_shard(micro_batch, devices):
   assert f'data*fsdp = {devices}' in message
 
 
-def test_heads_divide_over_the_tensor_axis():
-  tensor = dict(data=1, fsdp=1, expert=1, tensor=4, context=1)
-  assert _refused(4, mesh=tensor).startswith('config.mesh.tensor')  # 6 heads
-  config_lib.check(_config(mesh=tensor | dict(tensor=2)), 2)
+@pytest.mark.parametrize('field, value, message', [
+    ('attention_chunk', 0, 'config.model.attention_chunk: expected at least 1'),
+    ('global_every', 0, 'config.model.global_every: expected at least 1'),
+    ('activation', 'glu', "config.model.activation: 'glu' is .* mean gelu?"),
+])
+def test_a_field_that_a_model_may_leave_out_is_checked(field, value, message):
+  config = _config()
+  config.model.unlock()[field] = value
+  with pytest.raises(config_lib.ConfigError, match=message):
+    config_lib.check(config, 1)
+
+
+def test_what_the_tensor_axis_splits_it_divides():
+  config = _config(mesh=dict(data=1, fsdp=1, expert=1, tensor=3, context=1))
+  model = dict(heads=6, kv_heads=3, vocab=1023, mlp=447)
+  config.model.update(model)
+  config_lib.check(config, 3)
+  for field, changes in dict(
+      heads=dict(heads=8, kv_heads=8), kv_heads=dict(kv_heads=2),
+      vocab=dict(vocab=1024), mlp=dict(mlp=448)).items():
+    config.model.update(model | changes)
+    with pytest.raises(config_lib.ConfigError) as caught:
+      config_lib.check(config, 3)
+    assert str(caught.value).startswith(
+        f'config.mesh.tensor: expected a divisor of model.{field} = ')
+  config.model.update(model | dict(kv_heads=2))
+  config.rules = tuple((name, None if name == 'kv_heads' else axis)
+                       for name, axis in common.RULES)
+  config_lib.check(config, 3)
+
+
+@pytest.mark.parametrize('axis', ['expert', 'context'])
+def test_a_mesh_axis_without_a_rule_is_refused(axis):
+  mesh = dict(data=1, fsdp=1, expert=1, tensor=1, context=1) | {axis: 8}
+  assert _refused(8, mesh=mesh).startswith(
+      f'config.mesh.{axis}: expected 1: no rule of config.rules uses this axis')
+  rules = *common.RULES, ('experts', axis)
+  config_lib.check(_config(mesh=mesh, rules=rules), 8)
 
 
 def test_a_language_model_batch_divides_the_mesh():
   config = common.base('x', 'lm', steps=1)
-  config.lm = dict(batch=12, length=128)
+  config.lm = dict(batch=12, length=128, micro_batches=3)
   config_lib.check(config, 4)
-  with pytest.raises(config_lib.ConfigError, match='config.lm.batch.*= 8'):
+  with pytest.raises(config_lib.ConfigError, match='config.lm.batch.*= 24'):
+    config_lib.check(config, 8)
+  config.lm.micro_batches = 5
+  with pytest.raises(config_lib.ConfigError, match='config.lm.*_batches.*= 5'):
+    config_lib.check(config, 1)
+
+
+def test_an_evaluation_batch_divides_the_mesh():
+  config = _config(eval__batch=12, rl__micro_batch=128)
+  config_lib.check(config, 4)
+  with pytest.raises(config_lib.ConfigError, match='config.eval.batch.*= 8'):
     config_lib.check(config, 8)
 
 

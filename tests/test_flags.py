@@ -1,9 +1,16 @@
 """Overrides on the command line are refused by name, before absl sees them."""
 
+import sys
+
+from absl import flags as absl_flags
+from ml_collections import config_flags
 import pytest
 
 from r1jax import config as config_lib
 from r1jax import flags
+from r1jax import rewards
+from r1jax.rewards import score
+from r1jax.stages import rl
 
 FILE = '''
 import ml_collections
@@ -12,8 +19,10 @@ def get_config(arg='a'):
   return ml_collections.ConfigDict(dict(
       steps=1, lr=1e-3, live=True, name='x', top=config_dict.placeholder(int),
       untyped=None, shape=(1, 2), rl=dict(group=4, prompts=2),
-      optim=dict(lr=.1)))
+      optim=dict(lr=.1),
+      data=dict(task='x', options=dict(size=3)))).lock()
 '''
+R1_ZERO = '--config=experiments/r1_zero.py:mini'
 
 
 @pytest.fixture(name='spec')
@@ -39,6 +48,11 @@ def _spec(tmp_path):
     ('--config.lr=fast', "config.lr: expected float, received 'fast'"),
     ('--config.live=maybe', "config.live: expected bool, received 'maybe'"),
     ('--config.untyped=1', 'config.untyped: has no type'),
+    ('--config.data.options.size=many',
+     "config.data.options.size: expected int, received 'many'"),
+    ('--config.data.options.more', '--config.data.options.more: expected --c'),
+    ('--config.data.options.a..b=1', '--config.data.options.a..b=1: expected'),
+    ('--config.data.option.more=1', 'config.data.option.more: no such field'),
 ])
 def test_a_wrong_override_names_field_and_remedy(spec, arg, message):
   with pytest.raises(config_lib.ConfigError) as caught:
@@ -63,3 +77,53 @@ def test_a_missing_file_names_the_nearest(spec):
   wrong = spec.replace('toy.py', 'tyo.py')
   with pytest.raises(config_lib.ConfigError, match='did you mean .*toy.py'):
     flags.check(['main', f'--config={wrong}'])
+
+
+@pytest.fixture(name='parse')
+def _parse(monkeypatch):
+  """What flags.parse makes of a command line, with flags of its own."""
+  def parse(*args):
+    values = absl_flags.FlagValues()
+    config_flags.DEFINE_config_file('config', flag_values=values)
+    absl_flags.DEFINE_integer('verbosity', -1, '', flag_values=values)
+    monkeypatch.setattr(absl_flags, 'FLAGS', values)
+    monkeypatch.setattr(sys, 'argv', ['main', *args])
+    flags.parse(sys.argv)
+    return values.config
+
+  return parse
+
+
+def test_options_of_a_data_source_are_added(spec, parse):
+  config = parse(
+      f'--config={spec}', '--config.steps=7', '--config.data.options.size=5',
+      '--config.data.options.data_dir=/data/a.b', '--config.data.options.ab=.5',
+      '--config.data.options.0.verifier=exact',
+      '--config.data.options.0.tasks=("a", "b")')
+  assert config.data.options.to_dict() == {
+      'size': 5, 'data_dir': '/data/a.b', 'ab': .5,
+      '0': {'verifier': 'exact', 'tasks': ('a', 'b')}}
+  assert config.steps == 7 and config.data.options.is_locked
+
+
+def test_an_option_of_two_types_is_refused_on_one_line(spec, parse, capsys):
+  with pytest.raises(SystemExit):
+    parse(f'--config={spec}', '--config.data.options.a=3',
+          '--config.data.options.a.b=4')
+  assert capsys.readouterr().err.startswith(
+      'error: --config.data.options.a.b=4: ')
+
+
+def test_every_reward_can_be_weighed_from_the_command_line(parse):
+  config = parse(
+      R1_ZERO, '--config.rewards.weights.overlong=1',
+      '--config.rewards.weights.repetition=.5',
+      '--config.rewards.overlong_cache_tokens=40')
+  config_lib.check(config, 1)
+  assert set(config.rewards.weights) == set(score.PARTS)
+  assert config.rewards.weights.overlong == 1.
+  scorer = rl.make_scorer(config)
+  tokens = config.rl.response_tokens - 10
+  record = dict(task='t', answer='1', verifier='exact')
+  scores = scorer.score([record], [rewards.Response('', tokens, True)])
+  assert scores.parts['overlong'] == scores.total == [-30 / 40]

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from r1jax import config as config_lib
+
 
 class PromptSet(NamedTuple):
   """All prompts of a task; a prompt's id is its index."""
@@ -53,7 +55,7 @@ def prompt_batch(prompt_set: PromptSet, step: int, prompts: int,
                  seed: int) -> PromptBatch:
   """Returns the `prompts` prompts of `step`, counted from 0."""
   if prompts > len(prompt_set.records):
-    raise ValueError(
+    raise config_lib.ConfigError(
         f'config.rl.prompts: expected at most the {len(prompt_set.records)} '
         f'prompts of config.data.task, received {prompts}')
   return take(prompt_set, _draw(step, prompts, len(prompt_set.records), seed))
@@ -64,16 +66,6 @@ def take(prompt_set: PromptSet, index: np.ndarray) -> PromptBatch:
   return PromptBatch(
       prompt_set.tokens[index], prompt_set.length[index],
       index.astype(np.int32), tuple(prompt_set.records[i] for i in index))
-
-
-def process_rows(batch_size: int, process_index: int,
-                 process_count: int) -> slice:
-  """Returns the contiguous rows of a global batch that a host holds."""
-  if batch_size % process_count:
-    raise ValueError(f'expected a batch that {process_count} hosts share '
-                     f'evenly, received one of {batch_size} rows')
-  rows = batch_size // process_count
-  return slice(process_index * rows, (process_index + 1) * rows)
 
 
 class Packed(NamedTuple):
@@ -92,7 +84,7 @@ class Packed(NamedTuple):
   def batch(self, step: int, rows: int, seed: int) -> Rows:
     """Returns the `rows` rows of `step`, counted from 0."""
     if rows > len(self.first) - 1:
-      raise ValueError(
+      raise config_lib.ConfigError(
           f'config.lm.batch: expected at most the {len(self.first) - 1} rows '
           f'of {self.seq_len} tokens that config.data.task fills, received '
           f'{rows}')
@@ -116,34 +108,29 @@ class Packed(NamedTuple):
                 fill(position, np.int32), fill(position > 0, np.float32))
 
 
-def packed(documents: Iterable[np.ndarray], seq_len: int,
-           long: str = 'split') -> Packed:
+def packed(documents: Iterable[np.ndarray], seq_len: int) -> Packed:
   """Lays documents out in rows of `seq_len`, each wholly in one row.
 
   Best fit: a document goes to the row with the least space left that holds
   it. They are placed in a shuffled order, so that a row mixes what a corpus
-  keeps together.
+  keeps together. One of more than T tokens is split into pieces of T and a
+  rest, each a segment of its own, and counted; an empty one is dropped.
 
   Args:
     documents: i32[n] each, ending in EOS.
     seq_len: T.
-    long: 'split' cuts a document of more than T tokens into pieces of T and a
-      rest, each a segment of its own; 'drop' leaves it out. Both are counted.
   """
-  if long not in ('split', 'drop'):
-    raise ValueError(f"long: expected 'split' or 'drop', received {long!r}")
   documents = [np.asarray(d, np.int32) for d in documents]
   size = np.array([len(d) for d in documents], np.int64)
-  over = size > seq_len
   begin = np.cumsum(size) - size
-  kept = (size > 0) & ~(over if long == 'drop' else np.zeros_like(over))
+  kept = size > 0
   pieces = -(-size[kept] // seq_len)
   nth = _count_up(pieces)
   start = np.repeat(begin[kept], pieces) + nth * seq_len
   length = np.minimum(np.repeat(size[kept], pieces) - nth * seq_len, seq_len)
   if not len(length):
-    raise ValueError(f'config.data.task: no document of 1 to {seq_len} tokens '
-                     f'among {len(documents)}')
+    raise config_lib.ConfigError(
+        f'config.data.task: none of its {len(documents)} documents has a token')
 
   order = _permutation(0, 0, len(length))
   start, length = start[order], length[order]
@@ -152,7 +139,7 @@ def packed(documents: Iterable[np.ndarray], seq_len: int,
   first = np.concatenate([[0], np.cumsum(np.bincount(row))])
   rows = len(first) - 1
   counts = {'documents': len(documents), 'rows': rows,
-            'split': int(over.sum()) if long == 'split' else 0,
+            'split': int((size > seq_len).sum()),
             'dropped': int((~kept).sum()),
             'padding': int(rows * seq_len - length.sum())}
   return Packed(np.concatenate(documents), seq_len, first, start[by_row],

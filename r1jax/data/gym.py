@@ -15,6 +15,7 @@ import subprocess
 import sys
 from typing import Any
 
+from r1jax import config as config_lib
 from r1jax.data import mini
 from r1jax.data import names
 
@@ -37,9 +38,9 @@ def entries(name: str, split: str, seed: int, size: int,
     config: settings of the dataset, fields of its reasoning_gym config.
 
   Raises:
-    ValueError: unknown dataset, split or setting, or fewer such problems.
+    ConfigError: unknown dataset, split or setting, or fewer such problems.
   """
-  names.check('config.data.split', split, ('train', 'heldout'))
+  names.check(names.SPLIT, split, ('train', 'heldout'))
   request = json.dumps(
       dict(name=name, split=split, seed=seed, size=size, config=config))
   root = str(pathlib.Path(__file__).parents[2])
@@ -50,7 +51,7 @@ def entries(name: str, split: str, seed: int, size: int,
       check=False)
   stderr = done.stderr.decode().strip()
   if done.returncode == _REFUSED:
-    raise ValueError(stderr.rpartition('\n')[2])
+    raise config_lib.ConfigError(stderr.rpartition('\n')[2])
   if done.returncode:
     raise RuntimeError(f'reasoning_gym {name!r} failed:\n{stderr}')
   return pickle.loads(done.stdout)
@@ -67,8 +68,8 @@ def _generate(name: str, split: str, seed: int, size: int,
   try:
     dataset = reasoning_gym.create_dataset(
         name, seed=seed, size=draws, **config)
-  except (AssertionError, TypeError) as e:  # what its configs raise
-    raise ValueError(
+  except (AssertionError, TypeError, ValueError) as e:  # from its config
+    raise config_lib.ConfigError(
         f'config.data.options: reasoning_gym {name!r} refuses {config}: '
         f'{e}') from e
   found = {}
@@ -79,7 +80,7 @@ def _generate(name: str, split: str, seed: int, size: int,
     if mini.held_out(entry['question']) == (split == 'heldout'):
       found.setdefault(entry['question'], entry)
   if len(found) < size:
-    raise ValueError(
+    raise config_lib.ConfigError(
         f'config.data.options.size: {name!r} makes only {len(found)} distinct '
         f'{split!r} problems in {draws} draws, of the {size} asked for')
   return list(found.values())
@@ -88,7 +89,7 @@ def _generate(name: str, split: str, seed: int, size: int,
 if __name__ == '__main__':
   try:
     _found = _generate(**json.loads(sys.argv[1]))
-  except ValueError as e:
+  except config_lib.ConfigError as e:
     print(e, file=sys.stderr)
     sys.exit(_REFUSED)
   sys.stdout.buffer.write(pickle.dumps(_found))

@@ -18,28 +18,40 @@ import json
 import pathlib
 from typing import Any
 
+from r1jax import config as config_lib
 from r1jax.data import gym
 from r1jax.data import mini
 from r1jax.data import names
 
 Record = dict[str, Any]
 
+VERIFIERS = ('math', 'exact')  # those that need no more than an answer
+
 _QUESTIONS = ('prompt', 'question', 'problem')  # fields tried in this order
 
 
 def mini_reasoning(argument: str, split: str, seed: int, count: int | None, *,
                    size: int | None = None,
-                   tasks: Iterable[str] = mini.TASKS) -> list[Record]:
+                   tasks: str | Iterable[str] = mini.TASKS) -> list[Record]:
   """Problems of the mini world with a rule to check them by."""
   del argument
-  return mini.records(split, _size(size, count), seed, tuple(tasks))
+  names.check(names.SPLIT, split, ('train', 'heldout'))
+  tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
+  for task in tasks:
+    names.check('config.data.options.tasks', task, mini.TASKS)
+  size = _size(size, count)
+  try:
+    return mini.records(split, size, seed, tasks)
+  except ValueError as e:
+    raise config_lib.ConfigError(
+        f'config.data.num_prompts (or config.eval.problems): {e}') from e
 
 
 def mini_corpus(argument: str, split: str, seed: int, count: int | None, *,
                 size: int | None = None) -> list[str]:
   """The mini world's base corpus."""
   del argument
-  names.check('config.data.split', split, ('train',))
+  names.check(names.SPLIT, split, ('train',))
   return mini.documents(_size(size, count), seed)
 
 
@@ -58,6 +70,7 @@ def jsonl(argument: str, split: str, seed: int, count: int | None, *,
           task: str | None = None, verifier: str = 'math') -> list[Record]:
   """A file of one JSON object a line; the options name its fields."""
   del seed, count
+  names.check('config.data.options.verifier', verifier, VERIFIERS)
   path = _file(argument, split)
   if task is None:
     task = path.parent.name if path.stem == split else path.stem
@@ -102,10 +115,27 @@ def reduced(answer: str | int | float) -> str:
   return last.strip().replace(',', '') if mark else last.strip()
 
 
-def overlap(train: Iterable[Record], test: Iterable[Record]) -> list[str]:
-  """Lists the test prompts that training holds too, case and spaces aside."""
-  known = {_normal(r['prompt']) for r in train}
-  return [r['prompt'] for r in test if _normal(r['prompt']) in known]
+def parts(task: str | Iterable[tuple[str, float]], options: dict[str, Any]
+         ) -> list[tuple[str, float, dict[str, Any]]]:
+  """Lists the (name, rate, options) of a task, or of each of a mixture's.
+
+  A mixture's options are named by place, {'0': options, '2': options}: a name
+  with a dot in it, as a file's, can be no field of a config.
+  """
+  if isinstance(task, str):
+    return [(task, 1., options)]
+  try:
+    found = [(str(name), float(rate)) for name, rate in task]
+  except (TypeError, ValueError):
+    found = []
+  if not found:
+    raise config_lib.error(
+        'data.task', 'the name of a task or a list of (name, rate)', task)
+  places = [str(place) for place in range(len(found))]
+  for place in options:
+    names.check('config.data.options', place, places)
+  return [(*part, options.get(place, {}))
+          for place, part in zip(places, found)]
 
 
 def check_options(source: Any, options: dict[str, Any]) -> None:
@@ -118,28 +148,25 @@ def check_options(source: Any, options: dict[str, Any]) -> None:
     names.check('config.data.options', name, valid)
 
 
-def _normal(text: str) -> str:
-  return ' '.join(text.casefold().split())
-
-
 def _size(size: int | None, count: int | None) -> int:
   """The number of problems to make: the option's, else as many as asked."""
-  if size is None and count is None:
-    raise ValueError('config.data.options.size: a task that generates its '
-                     'data needs a number to make')
-  return count if size is None else size
+  number = count if size is None else size
+  if not isinstance(number, int) or number < 1:
+    raise config_lib.error(
+        'data.options.size', 'a number: this task generates its data', number)
+  return number
 
 
 def _file(argument: str, split: str) -> pathlib.Path:
   """The file of a split: '{split}' in a path stands for the split's name."""
   path = pathlib.Path(argument.replace('{split}', split))
   if '{split}' not in argument and split != 'train':
-    raise ValueError(
-        f"config.data.split: jsonl:{argument} is one file, of split 'train'; "
+    raise config_lib.ConfigError(
+        f"{names.SPLIT}: jsonl:{argument} is one file, of split 'train'; "
         f"received {split!r}; write '{{split}}' in the path to name a file of "
         'each split')
   if not path.is_file():
-    raise ValueError(f'config.data.task: no such file: {path}')
+    raise config_lib.ConfigError(f'config.data.task: no such file: {path}')
   return path
 
 
@@ -148,14 +175,16 @@ def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
   with path.open(encoding='utf-8') as lines:
     for number, line in enumerate(lines, 1):
       try:
-        rows.append(json.loads(line))
-      except json.JSONDecodeError as e:
-        raise ValueError(f'{path}:{number}: not a JSON object: {e}') from e
+        rows.append(dict(json.loads(line)))
+      except (TypeError, ValueError) as e:
+        raise config_lib.ConfigError(
+            f'config.data.task: {path}:{number}: not a JSON object: {e}') from e
   return rows
 
 
 def _field(row: dict[str, Any], option: str, name: str, place: str) -> Any:
   if name not in row:
-    raise ValueError(f'config.data.options.{option}: {place} has no field '
-                     f'{name!r}, only {sorted(row)}')
+    raise config_lib.ConfigError(
+        f'config.data.options.{option}: {place} has no field {name!r}, only '
+        f'{sorted(row)}')
   return row[name]

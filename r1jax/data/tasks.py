@@ -20,6 +20,7 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from r1jax import config as config_lib
 from r1jax.data import batches
 from r1jax.data import names
 from r1jax.data import sources
@@ -54,10 +55,10 @@ def prompt_set(
     template: a key of templates.TEMPLATES.
     seed: of sources that generate, and of the mixing.
     num_prompts: at most so many are taken, all if None.
-    options: of the source; for a mixture, {task: options}.
+    options: of the source; for a mixture, {'0': options, ...} by its place.
 
   Raises:
-    ValueError: names the field of config.data that is wrong.
+    ConfigError: names the field of config.data that is wrong.
   """
   names.check('config.data.template', template, templates.TEMPLATES)
   frame = functools.partial(
@@ -76,8 +77,9 @@ def prompt_set(
       tokens.append(example['inputs'])
       records.append(pickle.loads(example['record']))  # json loses tuples
   if not records:
-    raise ValueError(f'config.rl.prompt_tokens: all {too_long} prompts of '
-                     f'{task!r} have more than {prompt_tokens} tokens')
+    raise config_lib.ConfigError(
+        f'config.rl.prompt_tokens: all {too_long} prompts of {task!r} have '
+        f'more than {prompt_tokens} tokens')
   return (batches.prompt_set(tokens, records, prompt_tokens, vocab.pad_id),
           {'prompts': len(records), 'too_long': too_long})
 
@@ -145,31 +147,24 @@ def _dataset(
     passthrough: Sequence[str] = (), limit: int | None = None,
 ) -> tf.data.Dataset:
   """Registers the tasks and their mixture, and reads it once, in order."""
-  if isinstance(task, str):
-    task, options = [(task, 1.)], {task: options}
-  for name in options:
-    names.check('config.data.options', name, [name for name, _ in task])
   features = {feature: seqio.Feature(
       seqio_vocabulary(vocab), add_eos=feature == 'targets', dtype=tf.int32)}
+  tokenize = functools.partial(
+      seqio.preprocessors.tokenize, copy_pretokenized=False)
   last = [mark_long if feature == 'inputs' else seqio.preprocessors.append_eos]
   if vocab.bos_id is not None:
     last.insert(0, lambda d: d.map(
         lambda x: {**x, feature: tf.concat([[vocab.bos_id], x[feature]], 0)}))
   mixture = re.sub(r'\W', '_', f'r1jax_{feature}_{split}')
   rates = []
-  for i, (name, rate) in enumerate(task):
-    source, steps = _source(
-        name, feature, split, count, options.get(name, {}))
+  for i, (name, rate, settings) in enumerate(sources.parts(task, options)):
+    source, steps = _source(name, feature, split, count, settings)
     # The place comes first: seqio mixes tasks in the order of their names.
     title = re.sub(r'[^\w.:]', '_', f'{mixture}:{i:03}:{name}')
     seqio.TaskRegistry.remove(title)
     seqio.TaskRegistry.add(
         title, source=source, output_features=features,
-        preprocessors=[
-            *steps, *frame,
-            functools.partial(
-                seqio.preprocessors.tokenize, copy_pretokenized=False),
-            *last])
+        preprocessors=[*steps, *frame, tokenize, *last])
     rates.append((title, rate))
   seqio.MixtureRegistry.remove(mixture)
   return seqio.MixtureRegistry.add(mixture, rates).get_dataset(
@@ -181,9 +176,8 @@ def _source(name: str, feature: str, split: str, count: int | None,
             options: dict[str, Any]) -> _Source:
   """Returns seqio's source of a task, and the steps that give it `feature`."""
   kind, _, argument = name.partition(':')
-  known = sources.DOCUMENTS
-  if feature == 'inputs':
-    known = {**sources.PROMPTS, 'tfds': _tfds}
+  known = sources.DOCUMENTS if feature == 'targets' else {
+      **sources.PROMPTS, 'tfds': _tfds}
   names.check('config.data.task', kind, known)
   read = known[kind]
   sources.check_options(read, options)
@@ -194,7 +188,7 @@ def _source(name: str, feature: str, split: str, count: int | None,
     del shuffle_files
     found = read(argument, split, seed, count, **options)
     if not found:
-      raise ValueError(f'config.data.task: {name!r} is empty')
+      raise config_lib.ConfigError(f'config.data.task: {name!r} is empty')
     columns = {feature: found}
     if feature == 'inputs':
       columns = {feature: [r['prompt'] for r in found],
@@ -208,17 +202,24 @@ def _tfds(name: str, split: str, *, data_dir: str | None = None,
           prompt: str = 'question', answer: str = 'answer',
           task: str | None = None, verifier: str = 'math') -> _Source:
   """A TFDS data set that is on disk; the options name its features."""
-  absent = ValueError(
+  names.check('config.data.options.verifier', verifier, sources.VERIFIERS)
+  absent = config_lib.ConfigError(
       f'config.data.options.data_dir: no prepared TFDS data set {name!r} under '
       f'{data_dir!r}; on a network, run: tfds build {name} --data_dir=DIR')
   try:
     builder = tfds.builder(name, data_dir=data_dir)
   except tfds.core.DatasetNotFoundError as e:
     raise absent from e
+  except (AssertionError, ValueError) as e:  # a wrong version or config
+    raise config_lib.ConfigError(f'config.data.task: {e}') from e
   if not builder.is_prepared():
     raise absent
   info = builder.info
-  names.check('config.data.split', split.split('[')[0], [*info.splits, 'all'])
+  names.check(names.SPLIT, split.split('[')[0], [*info.splits, 'all'])
+  try:
+    info.splits[split]
+  except (KeyError, ValueError) as e:
+    raise config_lib.ConfigError(f'{names.SPLIT}: {e}') from e
   names.check('config.data.options.prompt', prompt, info.features)
   names.check('config.data.options.answer', answer, info.features)
 

@@ -37,6 +37,6 @@ TEMPLATES = {f.__name__: f for f in (r1_zero, mini, plain)}
 
 
 def apply(name: str, prompt: str) -> str:
-  """Returns `prompt` in the template `name`; ValueError if there is none."""
+  """Returns `prompt` in the template `name`; ConfigError if there is none."""
   names.check('config.data.template', name, TEMPLATES)
   return TEMPLATES[name](prompt)

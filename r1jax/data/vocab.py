@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from r1jax import config as config_lib
 from r1jax.data import names
 
 _MINI = 'assets/mini.model'
@@ -41,7 +42,7 @@ class SentencePieceVocab:
     try:
       self._model.LoadFromFile(self.path)
     except (OSError, RuntimeError) as e:
-      raise ValueError(
+      raise config_lib.ConfigError(
           f'config.vocab.path: expected a SentencePiece model, received '
           f'{self.path} ({e}); for a tokenizer.json set config.vocab.kind to '
           "'huggingface'") from e
@@ -136,13 +137,18 @@ def load(kind: str, path: str, eos: str | None = None) -> Vocab:
     eos: the token that ends a sequence, where the files name none or another.
 
   Raises:
-    ValueError: names the field of config.vocab that is wrong.
+    ConfigError: names the field of config.vocab that is wrong.
   """
   names.check('config.vocab.kind', kind, KINDS)
+  if not path:
+    raise config_lib.error(
+        'vocab.path', "a file or folder, or 'mini' for the vocabulary shipped",
+        path)
   if path == 'mini':
     if kind != 'sentencepiece':
-      raise ValueError("config.vocab.kind: expected 'sentencepiece', the kind "
-                       f"of config.vocab.path 'mini'; received {kind!r}")
+      raise config_lib.error(
+          'vocab.kind', "'sentencepiece', the kind of config.vocab.path 'mini'",
+          kind)
     path = str(importlib.resources.files(__package__).joinpath(_MINI))
   return KINDS[kind](path, eos)
 
@@ -150,7 +156,8 @@ def load(kind: str, path: str, eos: str | None = None) -> Vocab:
 def _existing(path: str | pathlib.Path) -> pathlib.Path:
   path = pathlib.Path(path)
   if not path.exists():
-    raise ValueError(f'config.vocab.path: no such file or folder: {path}')
+    raise config_lib.ConfigError(
+        f'config.vocab.path: no such file or folder: {path}')
   return path
 
 
@@ -172,14 +179,15 @@ def _settings(file: pathlib.Path) -> dict[str, Any]:
   return _parsed(file, _text(file)) if file.exists() else {}
 
 
-def _not_tokenizer(file: pathlib.Path, reason: object) -> ValueError:
-  return ValueError(
+def _not_tokenizer(file: pathlib.Path,
+                   reason: object) -> config_lib.ConfigError:
+  return config_lib.ConfigError(
       f'config.vocab.path: expected the JSON of a Hugging Face tokenizer in '
       f'{file} ({reason}); for a SentencePiece model set config.vocab.kind to '
       "'sentencepiece'")
 
 
-def _no_eos(path: str) -> ValueError:
-  return ValueError(
+def _no_eos(path: str) -> config_lib.ConfigError:
+  return config_lib.ConfigError(
       f'config.vocab.eos: {path} holds no such end-of-sequence token, or names '
       'none; set config.vocab.eos to one of its tokens')

@@ -1,10 +1,12 @@
 """The reward of a response: a weighted sum of parts, each also kept alone."""
 
-import difflib
+import re
 from typing import Mapping, NamedTuple, Sequence
 
+from absl import logging
 import numpy as np
 
+from r1jax import config as config_lib
 from r1jax.rewards import accuracy
 from r1jax.rewards import format as format_reward
 from r1jax.rewards import length
@@ -12,7 +14,7 @@ from r1jax.rewards import repetition
 from r1jax.rewards import workers as workers_lib
 
 PARTS = ("accuracy", "format", "overlong", "repetition")
-_KEPT_ERRORS = 5
+_REASON = re.compile(r"\S* [^\d'\"]*")  # the task, and what is not the answer
 
 
 class Response(NamedTuple):
@@ -33,8 +35,8 @@ class Scorer:
   """Scores responses; holds the worker processes, so close it.
 
   Accuracy and format are always computed, for the metrics; the other parts
-  only where they weigh. `last_errors` holds the first lines of what went
-  wrong with a verifier in the last call.
+  only where they weigh. Why a verifier gave no verdict is logged once for each
+  task and reason.
   """
 
   def __init__(self, weights: Mapping[str, float], *, max_tokens: int,
@@ -53,10 +55,10 @@ class Scorer:
     """
     for name in weights:
       if name not in PARTS:
-        nearest = difflib.get_close_matches(name, PARTS, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"config.rewards.weights.{name} is no reward; did you mean "
-            f"config.rewards.weights.{nearest}? (of {PARTS})")
+        prefix = "config.rewards.weights."
+        raise config_lib.ConfigError(
+            f"{prefix}{name}: no such reward"
+            + config_lib.nearest(name, PARTS, prefix))
     if overlong_cache_tokens is None:
       overlong_cache_tokens = max(max_tokens // 5, 1)
     _require("overlong_cache_tokens", overlong_cache_tokens,
@@ -64,9 +66,8 @@ class Scorer:
     _require("workers", workers, workers >= 1, "at least 1")
     _require("timeout_seconds", timeout_seconds, timeout_seconds > 0,
              "more than 0")
-    _require("answer", answer, answer in accuracy.ANSWERS,
-             f"one of {accuracy.ANSWERS}")
-    self.last_errors = []
+    config_lib.check_choice("rewards.answer", answer, accuracy.ANSWERS)
+    self._told = set()  # reasons already logged
     self._weights = dict(weights)
     self._limit = max_tokens
     self._cache = overlong_cache_tokens
@@ -83,7 +84,7 @@ class Scorer:
     judged = accuracy.judge(
         records, [accuracy.extract(r.text, self._answer) for r in responses],
         self._pool)
-    self.last_errors = judged.errors[:_KEPT_ERRORS]
+    self._tell(judged.errors)
     values = {
         "accuracy": judged.right,
         "format": [format_reward.score(r.text) for r in responses]}
@@ -99,6 +100,13 @@ class Scorer:
       total += np.float32(self._weights.get(name, 0.0)) * part
     return Scores(total, parts, judged.counters)
 
+  def _tell(self, errors: Sequence[str]):
+    for line in errors:
+      reason = _REASON.match(line).group()
+      if reason not in self._told:
+        self._told.add(reason)
+        logging.warning("no verdict on an answer: %s", line)
+
   def close(self):
     self._pool.close()
 
@@ -111,5 +119,4 @@ class Scorer:
 
 def _require(name: str, value, holds: bool, expected: str):
   if not holds:
-    raise ValueError(
-        f"config.rewards.{name} must be {expected}, got {value!r}")
+    raise config_lib.error(f"rewards.{name}", expected, value)

@@ -58,6 +58,7 @@ class _Worker:
           [sys.executable, "-P", "-c", command],
           pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+          start_new_session=True,  # Ctrl-C is for the trainer, which finishes
           env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1",
                "OPENBLAS_NUM_THREADS": "1"})
 

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from r1jax import config as config_lib
 from r1jax.data import batches
 
 
@@ -60,14 +61,6 @@ def test_more_prompts_than_the_set_holds_are_refused():
     batches.prompt_batch(_set(5), 0, 6, seed=0)
 
 
-def test_hosts_tile_the_batch():
-  rows = [np.arange(12)[batches.process_rows(12, i, 3)] for i in range(3)]
-  np.testing.assert_array_equal(np.concatenate(rows), np.arange(12))
-  assert {len(r) for r in rows} == {4}
-  with pytest.raises(ValueError, match='3 hosts.*10 rows'):
-    batches.process_rows(10, 0, 3)
-
-
 def _documents(count, longest, seed=0):
   rng = np.random.default_rng(seed)
   sizes = rng.integers(1, longest + 1, count)
@@ -119,19 +112,14 @@ def test_best_fit_takes_the_tightest_row():
   assert columns.tolist() == [0, 0, 8, 6, 0]
 
 
-def test_long_documents_are_split_or_dropped_and_counted():
+def test_long_documents_are_split_and_empty_ones_dropped():
   documents = [np.arange(10), np.arange(3), np.arange(0)]
-  split = batches.packed(documents, seq_len=4)
-  assert split.counts['split'] == 1 and split.counts['dropped'] == 1
-  found = _segments(split.batch(0, split.counts['rows'], seed=0))
+  packed = batches.packed(documents, seq_len=4)
+  assert packed.counts['split'] == 1 and packed.counts['dropped'] == 1
+  found = _segments(packed.batch(0, packed.counts['rows'], seed=0))
   assert sorted(found) == [(0, 1, 2), (0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
-  drop = batches.packed(documents, seq_len=4, long='drop')
-  assert drop.counts['split'] == 0 and drop.counts['dropped'] == 2
-  assert _segments(drop.batch(0, 1, seed=0)) == [(0, 1, 2)]
-  with pytest.raises(ValueError, match="'split' or 'drop'"):
-    batches.packed(documents, seq_len=4, long='cut')
-  with pytest.raises(ValueError, match='no document of 1 to 2 tokens'):
-    batches.packed(documents, seq_len=2, long='drop')
+  with pytest.raises(config_lib.ConfigError, match='config.data.task: none of'):
+    batches.packed(documents[2:], seq_len=2)
 
 
 def test_rows_are_a_function_of_seed_and_step():
@@ -146,7 +134,7 @@ def test_rows_are_a_function_of_seed_and_step():
 
 def test_more_rows_than_a_corpus_fills_are_refused():
   packed = batches.packed([np.arange(3)], seq_len=4)
-  with pytest.raises(ValueError, match='config.lm.batch.*1 rows.*received 2'):
+  with pytest.raises(config_lib.ConfigError, match='config.lm.batch.*1 rows.*received 2'):
     packed.batch(0, 2, seed=0)
 
 

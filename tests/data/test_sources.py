@@ -1,12 +1,14 @@
-"""Tests of the sources: files, reasoning_gym, the overlap of two sets."""
+"""Tests of the sources: files, reasoning_gym, the mini world."""
 
 import json
 import pathlib
 import subprocess
 import sys
 
+import ml_collections
 import pytest
 
+from r1jax import config as config_lib
 from r1jax.data import gym
 from r1jax.data import mini
 from r1jax.data import sources
@@ -69,22 +71,28 @@ def test_jsonl_splits(tmp_path):
   found = _jsonl(tmp_path / '{split}.jsonl', split='test')
   assert [r['prompt'] for r in found] == ['test']
   assert found[0]['task'] == tmp_path.name
-  with pytest.raises(ValueError, match="config.data.split.*received 'heldout'"):
+  with pytest.raises(config_lib.ConfigError,
+                     match="config.data.split.*eval.split.*'heldout'"):
     _jsonl(tmp_path / 'test.jsonl', split='heldout')
 
 
 def test_jsonl_refusals(tmp_path):
-  with pytest.raises(ValueError, match='config.data.task: no such file'):
+  def refused(message):
+    return pytest.raises(config_lib.ConfigError, match=message)
+  with refused('config.data.task: no such file'):
     _jsonl(tmp_path / 'absent.jsonl')
   path = _write(
       tmp_path / 'a.jsonl', {'question': '1+1?', 'answer': 2}, {'q': 1})
-  with pytest.raises(ValueError, match=r"options.prompt: .*a.jsonl:2 has no"):
+  with refused('config.data.options.prompt: .*a.jsonl:2 has no'):
     _jsonl(path)
-  with pytest.raises(ValueError, match=r"options.answer: .*a.jsonl:1 has no"):
+  with refused('config.data.options.answer: .*a.jsonl:1 has no'):
     _jsonl(path, answer='solution')
-  path.write_text('{"question": "1+1?", "answer": 2}\n{"question": ')
-  with pytest.raises(ValueError, match='a.jsonl:2: not a JSON object'):
-    _jsonl(path)
+  with refused("config.data.options.verifier: .* did you mean 'math'"):
+    _jsonl(path, verifier='maths')
+  for row in ('{"question": ', '[1, 2]'):
+    path.write_text('{"question": "1+1?", "answer": 2}\n' + row)
+    with refused('config.data.task: .*a.jsonl:2: not a JSON object'):
+      _jsonl(path)
 
 
 def test_gsm8k():
@@ -94,9 +102,8 @@ def test_gsm8k():
   assert [r['answer'] for r in train[:3]] == ['72', '10', '5']
   assert {r['task'] for r in train} == {'gsm8k'}
   assert all(r['answer'].lstrip('-').isdigit() for r in train + test)
-  assert not sources.overlap(train, test)
   # A published "train" file held 8,792 problems: both splits.
-  assert len(sources.overlap(train + test, test)) == 1319
+  assert not {r['prompt'] for r in train} & {r['prompt'] for r in test}
 
 
 @pytest.mark.parametrize('name', _SUITE)
@@ -111,12 +118,37 @@ def test_evaluation_suite(name):
       assert name != 'amc' or answer.lstrip('-').isdigit()  # from 142.0
 
 
-def test_overlap_sees_through_case_and_spaces():
-  def records(*prompts):
-    return [{'prompt': p} for p in prompts]
-  train = records('What is 3 + 4?', 'Who am I?')
-  test = records('what is  3 + 4?\n', 'What is 3 - 4?', 'Who am I? ')
-  assert sources.overlap(train, test) == ['what is  3 + 4?\n', 'Who am I? ']
+def test_a_task_or_each_of_a_mixture_has_its_options():
+  options = {'size': 3}
+  assert sources.parts('a', options) == [('a', 1., options)]
+  config = ml_collections.ConfigDict(dict(
+      task=[('jsonl:/a/b.jsonl', 3.), ('c', 1)], options={'0': options}))
+  assert sources.parts(config.task, config.options.to_dict()) == [
+      ('jsonl:/a/b.jsonl', 3., options), ('c', 1., {})]
+
+
+@pytest.mark.parametrize('task, options, message', [
+    (None, {}, 'config.data.task: expected the name of a task or a list of'),
+    ([], {}, 'config.data.task: expected'),
+    (['a', 'b'], {}, 'config.data.task: expected'),
+    ([('a', 'often')], {}, 'config.data.task: expected'),
+    ([('a', 1.)], {'a': {}}, "config.data.options: expected one of 0; "),
+])
+def test_a_mixture_that_is_none_is_refused(task, options, message):
+  with pytest.raises(config_lib.ConfigError, match=message):
+    sources.parts(task, options)
+
+
+@pytest.mark.parametrize('split, count, options, message', [
+    ('tset', 1, {}, 'config.data.split .or config.eval.split.: .*heldout'),
+    ('train', 1, dict(tasks='chain'), "options.tasks: .* mean 'chain_sum'"),
+    ('train', 1, dict(size='all'), 'config.data.options.size: expected'),
+    ('train', 9000, dict(tasks='complex_arithmetic'),
+     'config.data.num_prompts .or config.eval.problems.: count 9000 is more'),
+])
+def test_mini_world_refusals(split, count, options, message):
+  with pytest.raises(config_lib.ConfigError, match=message):
+    sources.mini_reasoning('', split, 0, count, **options)
 
 
 def test_gym_splits_never_meet():
@@ -157,12 +189,12 @@ def test_gym_records():
      'options.size: .*distinct .*heldout'),
 ])
 def test_gym_refusals(name, split, size, config, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(config_lib.ConfigError, match=message):
     gym.entries(name, split, 0, size, config)
 
 
 def test_a_source_that_generates_needs_a_number():
-  with pytest.raises(ValueError, match='config.data.options.size'):
+  with pytest.raises(config_lib.ConfigError, match='config.data.options.size'):
     sources.reasoning_gym('chain_sum', 'train', 0, None)
 
 

@@ -9,6 +9,7 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from r1jax import config as config_lib
 from r1jax.data import mini
 from r1jax.data import tasks
 from r1jax.data import templates
@@ -103,7 +104,7 @@ def test_long_prompts_are_left_out_and_counted(small, questions):
   few, counts = tasks.prompt_set(
       questions, small, limit, template='plain', num_prompts=2)
   assert [r['prompt'] for r in few.records] == fitting[:2]
-  with pytest.raises(ValueError, match='config.rl.prompt_tokens: all 12'):
+  with pytest.raises(config_lib.ConfigError, match='prompt_tokens: all 12'):
     tasks.prompt_set(questions, small, 2)
 
 
@@ -160,9 +161,9 @@ def test_a_mixture_draws_by_rate_the_same_everywhere(small, tmp_path):
 def test_options_of_a_mixture_belong_to_its_tasks(small, questions):
   task = [(questions, 1.)]
   prompts, _ = tasks.prompt_set(
-      task, small, 512, options={questions: {'verifier': 'exact'}})
+      task, small, 512, options={'0': {'verifier': 'exact'}})
   assert prompts.records[0]['verifier'] == 'exact'
-  with pytest.raises(ValueError, match='config.data.options'):
+  with pytest.raises(config_lib.ConfigError, match='config.data.options'):
     tasks.prompt_set(task, small, 512, options={'verifier': 'exact'})
 
 
@@ -231,7 +232,12 @@ def test_tfds(small, prepared, name):
     ('mini_reasoning', dict(sizes=3), 'train', "options.*did you mean 'size'"),
     ('tfds:gsm8k', {}, 'train', 'data_dir: no prepared .*tfds build gsm8k'),
     ('tfds:no_such_set', {}, 'train', 'data_dir: no prepared'),
-    ('tfds:sums', {}, 'trian', "data.split: .*did you mean 'train'"),
+    ('tfds:', {}, 'train', 'data.task: .*name'),
+    ('tfds:gsm8k:9.9.9', {}, 'train', 'data.task: .*version'),
+    ('tfds:sums', {}, 'trian', "data.split .*did you mean 'train'"),
+    ('tfds:sums', {}, 'train[:x]', 'data.split .*:x'),
+    ('tfds:sums', dict(verifier='maths'), 'train', 'data.options.verifier'),
+    ('mini_reasoning', {}, 'trian', "data.split .*did you mean 'train'"),
     ('tfds:sums', dict(answer='result'), 'train', 'data.options.answer'),
     ('tfds:sums', dict(question='a'), 'train', 'data.options: '),
 ])
@@ -239,13 +245,13 @@ def test_refusals_name_the_field(
     small, prepared, task, options, split, message):
   if task.startswith('tfds'):
     options = {'data_dir': prepared, **options}
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(config_lib.ConfigError, match=message):
     tasks.prompt_set(task, small, 64, split=split, options=options)
 
 
 def test_an_unknown_template_and_an_empty_file_are_refused(small, tmp_path):
   (path := tmp_path / 'empty.jsonl').touch()
-  with pytest.raises(ValueError, match='config.data.template'):
+  with pytest.raises(config_lib.ConfigError, match='config.data.template'):
     tasks.prompt_set(f'jsonl:{path}', small, 64, template='r1')
-  with pytest.raises(ValueError, match='config.data.task: .* is empty'):
+  with pytest.raises(config_lib.ConfigError, match='data.task: .* is empty'):
     tasks.prompt_set(f'jsonl:{path}', small, 64)

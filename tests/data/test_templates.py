@@ -2,6 +2,7 @@
 
 import pytest
 
+from r1jax import config as config_lib
 from r1jax.data import templates
 
 
@@ -31,5 +32,5 @@ def test_small_templates():
 
 def test_unknown_name_is_refused_with_the_nearest():
   with pytest.raises(
-      ValueError, match="config.data.template.*did you mean 'r1_zero'"):
+      config_lib.ConfigError, match="config.data.template.*did you mean 'r1_zero'"):
     templates.apply('r1zero', 'Q')

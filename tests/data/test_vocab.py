@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from r1jax import config as config_lib
 from r1jax.data import vocab
 
 import small_vocabs
@@ -94,6 +95,9 @@ def test_truncation_in_the_file_is_switched_off(tmp_path, huggingface_path):
 
 @pytest.mark.parametrize('kind, path, eos, message', [
     ('sentencepeice', 'x', None, "vocab.kind: .*did you mean 'sentencepiece'"),
+    ('sentencepiece', None, None, "vocab.path: expected .*'mini'"),
+    ('huggingface', '', None, 'vocab.path: expected'),
+    ('sentencepiece', '.', None, 'vocab.path: .*SentencePiece'),
     ('sentencepiece', 'absent.model', None, 'vocab.path: no such'),
     ('huggingface', 'absent', None, 'vocab.path: no such'),
     ('huggingface', '.', None, 'vocab.path: no such.*tokenizer.json'),
@@ -111,5 +115,5 @@ def test_refusals_name_the_field(
   (tmp_path / 'text').write_text('not a vocabulary')
   (tmp_path / 'small.model').symlink_to(sentencepiece_path)
   small_vocabs.save(tmp_path / 'bare', small_vocabs.tokenizer())
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(config_lib.ConfigError, match=message):
     vocab.load(kind, path, eos)

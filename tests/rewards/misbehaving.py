@@ -19,8 +19,8 @@ def _good(answer, reference):
 def _reckless(answer, reference):
   """Does what the answer says."""
   action, _, argument = answer.partition(" ")
-  if action == "hang":
-    time.sleep(60)
+  if action == "sleep":
+    time.sleep(float(argument))
   elif action == "spin":
     while True:
       pass

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from r1jax import config as config_lib
 from r1jax import rewards
 
 _SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data"
@@ -47,8 +48,9 @@ def test_the_total_is_the_weighted_sum_of_the_parts():
                              "verifier_refused": 0}
 
 
-def test_accuracy_and_format_are_computed_without_weight():
-  with _scorer({"repetition": 1.0}) as scorer:
+def test_accuracy_and_format_alone_are_computed_without_weight():
+  weights = {"accuracy": 0.0, "overlong": 0.0, "repetition": 1.0}
+  with _scorer(weights) as scorer:
     scores = scorer.score([_record("72")], [_response("72")])
   assert set(scores.parts) == {"accuracy", "format", "repetition"}
   assert scores.parts["accuracy"][0] == scores.parts["format"][0] == 1.0
@@ -56,21 +58,40 @@ def test_accuracy_and_format_are_computed_without_weight():
 
 
 @pytest.mark.parametrize("weights, settings, message", [
-    ({"acuracy": 1.0}, {}, "weights.acuracy .*config.rewards.weights.accuracy"),
-    ({"length": 1.0}, {}, "config.rewards.weights.length"),
-    (None, {"workers": 0}, "config.rewards.workers must be at least 1"),
+    ({"acuracy": 1.0}, {}, "config.rewards.weights.acuracy: no such reward; did "
+     "you mean config.rewards.weights.accuracy"),
+    ({"length": 1.0}, {}, "config.rewards.weights.length: .* valid: config"),
+    (None, {"workers": 0}, "config.rewards.workers: expected at least 1"),
     (None, {"timeout_seconds": 0}, "config.rewards.timeout_seconds"),
-    (None, {"answer": "tag"}, "config.rewards.answer"),
-    (None, {"overlong_cache_tokens": 101}, "overlong_cache_tokens"),
+    (None, {"answer": "tag"}, "config.rewards.answer: .* did you mean tags"),
+    (None, {"overlong_cache_tokens": 101},
+     "config.rewards.overlong_cache_tokens"),
 ])
 def test_impossible_settings_are_refused(weights, settings, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(config_lib.ConfigError, match=message):
     _scorer(weights, **settings)
 
 
 def test_records_and_responses_must_pair():
   with _scorer() as scorer, pytest.raises(ValueError):
     scorer.score([_record("1")], [])
+
+
+def test_why_a_verifier_gave_no_verdict_is_logged_once_a_reason(caplog):
+  pytest.importorskip("math_verify")
+  records = [_record("1"), _record("1"), _record("1", task="aime"),
+             _record("")]  # a reference that cannot be read
+  with _scorer() as scorer:
+    for i in range(2):
+      scores = scorer.score(records, [_response(answer) for answer in (
+          f"__import__({i})", f"f.g({i})", f"__import__({i})", f"x + {i}")])
+      assert scores.counters["verifier_refused"] == 3
+      assert scores.counters["verifier_errors"] == 1
+  assert caplog.messages == [
+      "no verdict on an answer: gsm8k: refused, '__import__(0)' could run code",
+      "no verdict on an answer: aime: refused, '__import__(0)' could run code",
+      "no verdict on an answer: gsm8k: ValueError: the reference '' is not "
+      "mathematics"]
 
 
 def test_hostile_answers_cost_themselves_only(tmp_path):
@@ -104,13 +125,11 @@ def test_hostile_answers_cost_themselves_only(tmp_path):
   with _scorer() as scorer:
     scores = scorer.score([record for record, _, _ in cases],
                           [_response(answer) for _, answer, _ in cases])
-    errors = scorer.last_errors
     again = scorer.score([half], [_response("1/2")])
   assert not sentinel.exists()
   assert scores.parts["accuracy"].tolist() == [right for _, _, right in cases]
   assert scores.counters["verifier_refused"] == 5
   assert scores.counters["verifier_timeouts"] == 2
-  assert len(errors) == 5
   assert again.parts["accuracy"][0] == 1.0
   assert not any(again.counters.values())
 
@@ -131,4 +150,4 @@ def test_gsm8k_references_verify_against_themselves():
     scores = scorer.score(records, [_response(answer) for answer in answers])
   right = scores.parts["accuracy"].reshape(2, 2, 200)
   assert (right[:, 0] == 1).all() and (right[:, 1] == 0).all()
-  assert not any(scores.counters.values()), scorer.last_errors
+  assert not any(scores.counters.values())

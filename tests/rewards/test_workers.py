@@ -1,6 +1,11 @@
 """Workers that hang, crash or attack cost the answer at fault, no other."""
 
 import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -32,7 +37,7 @@ def test_outcomes_come_in_the_order_of_the_jobs(pool):
 
 
 @pytest.mark.parametrize("answer, status, detail", [
-    ("hang", "timeouts", "no verdict in time"),
+    ("sleep 60", "timeouts", "no verdict in time"),
     ("spin", "timeouts", "no verdict in time"),
     ("segfault", "errors", "worker died with status -11"),
     ("exit", "errors", "worker died with status 3"),
@@ -54,7 +59,7 @@ def test_one_bad_answer_costs_that_answer_only(pool, answer, status, detail):
 
 
 def test_several_hanging_answers_are_each_given_their_time(pool):
-  jobs = [_reckless("hang"), _good("1", "1"), _reckless("hang"),
+  jobs = [_reckless("sleep 60"), _good("1", "1"), _reckless("sleep 60"),
           _good("2", "1"), _reckless("x")]
   assert [o.status for o in pool.run(jobs)] == [
       "timeouts", "ok", "timeouts", "ok", "ok"]
@@ -93,6 +98,57 @@ def test_a_worker_ends_when_its_parent_hangs_up(pool):
   worker.pipe.close()
   assert worker.process.wait(timeout=10) == 0
   pool._workers.clear()
+
+
+# A trainer that, as ours does, finishes its step when it is interrupted.
+_TRAINER = """
+import signal
+from r1jax.rewards import workers
+signal.signal(signal.SIGINT, lambda *args: None)
+pool = workers.Pool(1, timeout_seconds=20.0, load="misbehaving:load")
+pool.run([workers.Job("good", "", "1", "1")])
+print(pool._workers[0].process.pid, flush=True)
+slow = workers.Job("reckless", "", "sleep 1", "sleep 1")
+print(pool.run([slow])[0].status, flush=True)
+signal.pause()
+"""
+
+
+@pytest.fixture(name="trainer")
+def _trainer():
+  """A process in a group of its own, as a shell starts it, and its worker."""
+  here = pathlib.Path(__file__).parent
+  path = os.pathsep.join([str(here), str(here.parents[1])])
+  with subprocess.Popen(
+      [sys.executable, "-c", _TRAINER], stdout=subprocess.PIPE, text=True,
+      start_new_session=True, env=os.environ | {"PYTHONPATH": path}) as process:
+    yield process, int(process.stdout.readline())
+    process.kill()
+
+
+def test_ctrl_c_does_not_cost_the_answer_in_progress(trainer):
+  process, _ = trainer
+  time.sleep(0.3)
+  os.killpg(process.pid, signal.SIGINT)
+  assert process.stdout.readline() == "ok\n"
+
+
+@pytest.mark.skipif(not shutil.which("ps"), reason="needs ps")
+def test_a_worker_does_not_outlive_a_trainer_that_is_killed(trainer):
+  process, worker = trainer
+  process.kill()
+  process.wait()
+  deadline = time.monotonic() + 20.0
+  while _runs(worker) and time.monotonic() < deadline:
+    time.sleep(0.1)
+  assert not _runs(worker)
+
+
+def _runs(pid: int) -> bool:
+  """Whether a process lives; a zombie that nobody has waited for does not."""
+  done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)],
+                        capture_output=True, text=True, check=False)
+  return done.stdout.strip()[:1] not in ("", "Z")
 
 
 def test_an_interrupt_leaves_no_stale_answers(pool, monkeypatch):
