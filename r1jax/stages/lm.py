@@ -5,6 +5,7 @@ negative log-likelihood of every token that its weight counts.
 """
 
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from r1jax.kernels import losses
 from r1jax.parallel import sharding
 from r1jax.stages import setup as setup_lib
 from r1jax.training import accumulate
+from r1jax.training import jsonl
 from r1jax.training import loop
 from r1jax.training import optim
 from r1jax.types import LMBatch, TrainState
@@ -22,7 +24,6 @@ from r1jax.types import LMBatch, TrainState
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its documents, compiles nothing yet."""
-  del workdir
   setup = setup_lib.make(config, mesh)
   rows = packed_documents(config)
   tx = setup_lib.optimizer(config, config.steps)
@@ -44,7 +45,20 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     return state, metrics | {'perf/tokens': tokens}, []
 
   return loop.Stage(config.steps, init, abstract, step,
+                    finish=functools.partial(closing_words, workdir),
                     shown={'loss': 'loss', 'lm/entropy': 'entropy'})
+
+
+def closing_words(workdir: str, summary) -> str:
+  """What was reached, and what the parameters are for."""
+  if not summary['steps']:
+    return 'nothing was trained: config.steps is 0'
+  rows = jsonl.read(pathlib.Path(workdir) / 'metrics.jsonl')[-50:]
+  loss = sum(row['loss'] for row in rows) / len(rows)
+  return (f'trained: {loss:.3f} nats a token over the last {len(rows)} of '
+          f'{summary["steps"]} steps\n'
+          'next: begin another stage from it with '
+          f'--config.init_from={workdir}')
 
 
 def packed_documents(config):

@@ -11,6 +11,7 @@ from r1jax.data import batches
 from r1jax.parallel import sharding
 from r1jax.stages import lm
 from r1jax.stages import setup as setup_lib
+from r1jax.training import jsonl
 from r1jax.training import optim
 from r1jax.types import LMBatch
 
@@ -46,6 +47,15 @@ def _train(steps, sizes=None, micro_batches=1):
 @pytest.fixture(name='trained', scope='module')
 def _trained():
   return _train(3)
+
+
+def test_the_closing_words_say_what_was_reached(tmp_path):
+  jsonl.append(tmp_path / 'metrics.jsonl',
+               [{'step': i, 'loss': float(i)} for i in range(60)])
+  words = lm.closing_words(str(tmp_path), {'steps': 60})
+  assert 'trained: 34.500 nats a token over the last 50 of 60 steps' in words
+  assert f'--config.init_from={tmp_path}' in words
+  assert 'nothing' in lm.closing_words(str(tmp_path), {'steps': 0})
 
 
 def test_the_loss_falls():
