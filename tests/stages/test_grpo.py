@@ -179,8 +179,10 @@ def test_kl_in_the_reward_is_subtracted_from_it():
   np.testing.assert_allclose(
       experience.advantage[:, 0],
       advantages.grpo(expected.reshape(B, G)).reshape(N), atol=1e-4)
+  # The figures are those of the rewards, in which two groups of 8 are equal.
   np.testing.assert_allclose(
-      figures['reward/mean'], expected.mean(), rtol=1e-5)
+      figures['reward/mean'], _rewards().mean(), rtol=1e-5)
+  np.testing.assert_allclose(figures['reward/frac_zero_std'], 2 / B)
 
 
 def test_no_reference_is_asked_without_a_penalty():
