@@ -4,9 +4,9 @@
         --workdir=/tmp/pretrain
 
 2000 steps of 8,192 tokens, 41 minutes on two cores; the loss ends at 0.61 nats
-a token, most of it the numbers that a page of sums draws at random. The
-shipped file, r1jax/models/assets/mini.npz, is that run's last parameters with
-seed 0, written by `models/packaged.py`.
+a token, the random numbers of the pages of sums included. The shipped
+file, r1jax/models/assets/mini.npz, is that run's last parameters with seed 0,
+written by `models/packaged.py`.
 """
 
 from experiments import common

@@ -5,6 +5,7 @@ hidden states, keys and values come out; `unembed` turns hidden states into
 logits, apart, so that a caller can do it a chunk at a time.
 """
 
+import functools
 from typing import Any, Callable, NamedTuple
 
 from flax import linen as nn
@@ -77,8 +78,7 @@ class Attention(nn.Module):
   def __call__(self, x_BTD, past, look, layer):
     c = self.config
     width, heads, kv_heads, size = c.width, c.heads, c.kv_heads, c.head_size
-    weight = lambda name, axes, size, init: layers.param(
-        self, name, axes, size, init)
+    weight = functools.partial(layers.param, self)
     wq = weight('q', ('embed', 'heads', 'head_size'), (width, heads, size),
                 layers.linear(width))
     wk, wv = (weight(name, ('embed', 'kv_heads', 'head_size'),

@@ -55,7 +55,7 @@ class Learner:
     tick = lambda: clock.append(time.perf_counter()) or clock[-1] - clock[-2]
     scored, metrics = self._sample(state.params, draw, seed, step)
     metrics |= {f'reward/{name}': jnp.mean(part)
-               for name, part in scored.parts.items()}
+                for name, part in scored.parts.items()}
     metrics |= {f'verifier/{name.removeprefix("verifier_")}': count
                 for name, count in scored.counters.items()}
     metrics['timing/rollout_seconds'] = tick()
