@@ -24,7 +24,7 @@ def tiny() -> common.ConfigDict:
       mlp=704, max_len=192, tied=True, dtype='float32', param_dtype='float32',
       remat='none', scan_layers=False)
   config.rl.update(prompts=16, group=16, prompt_tokens=64, response_tokens=128,
-                   micro_batch=32, logp_chunk=32)
+                   micro_batch=16, logp_chunk=32)
   return config
 
 
@@ -32,9 +32,9 @@ def smollm2() -> common.ConfigDict:
   """The shape of SmolLM2-135M, 2,048 new tokens a step."""
   config = _bench('bench.py:smollm2')
   config.model = dict(preset='smollm2_135m', dtype='float32',
-                      param_dtype='float32', remat='none')
+                      param_dtype='float32', remat='full')
   config.rl.update(prompts=4, group=8, prompt_tokens=64, response_tokens=64,
-                   micro_batch=8, logp_chunk=16)
+                   logp_chunk=16)
   return config
 
 

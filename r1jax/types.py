@@ -50,16 +50,16 @@ class Cache(NamedTuple):
   """What responses attend to besides themselves: their prompt, their past.
 
   The prompt's part is shared by its group; the past has a row a response,
-  room for S tokens and holds `filled` of them; None where there is no past.
+  room for S tokens and holds `filled` of them.
   Keys are head size first, see kernels/attention.py.
   A model that does not scan its layers has a tuple of L arrays for each.
   """
   prompt_k: Array | tuple[Array, ...]  # [L, B, K, h, P]
   prompt_v: Array | tuple[Array, ...]  # [L, B, K, P, h]
   prompt_length: Array  # i32[B]
-  k: Array | tuple[Array, ...] | None = None  # [L, N, K, h, S]
-  v: Array | tuple[Array, ...] | None = None  # [L, N, K, S, h]
-  filled: Array | None = None  # i32[]
+  k: Array | tuple[Array, ...]  # [L, N, K, h, S]
+  v: Array | tuple[Array, ...]  # [L, N, K, S, h]
+  filled: Array  # i32[]
 
 
 class LMBatch(NamedTuple):

@@ -90,13 +90,12 @@ def cache_sizes(response_tokens: int, chunk: int) -> list[int]:
   return sizes
 
 
-def empty_past(cache: Cache, rows: int, size: int):
+def empty_past(prompt_k, prompt_v, rows: int, size: int):
   """Room for the keys and values of `rows` responses of `size` tokens."""
   k = jax.tree.map(lambda x: jnp.zeros(
-      (*x.shape[:-4], rows, *x.shape[-3:-1], size), x.dtype), cache.prompt_k)
+      (*x.shape[:-4], rows, *x.shape[-3:-1], size), x.dtype), prompt_k)
   v = jax.tree.map(lambda x: jnp.zeros(
-      (*x.shape[:-4], rows, x.shape[-3], size, x.shape[-1]), x.dtype),
-                   cache.prompt_v)
+      (*x.shape[:-4], rows, x.shape[-3], size, x.shape[-1]), x.dtype), prompt_v)
   return k, v
 
 
@@ -118,9 +117,11 @@ def sample(model, params, prompts: Prompts, key_N: Array, *,
     top_k, top_p: for evaluation only; log p is that of the truncated
       distribution.
   """
-  rows = key_N.shape[0]
-  group = rows // prompts.tokens.shape[0]
-  last_BD, cache = logprobs.prefill(model, params, prompts)
+  rows, (batch, length) = key_N.shape[0], prompts.tokens.shape
+  group = rows // batch
+  hidden_BPD, prompt = model.forward(
+      params, prompts.tokens, None,
+      jnp.broadcast_to(jnp.arange(length), (batch, length)))
   params = model.unstack(params)
   start_N = jnp.repeat(prompts.length, group)
 
@@ -136,19 +137,20 @@ def sample(model, params, prompts: Prompts, key_N: Array, *,
     done_N = done_N | (token_N == eos_id)
     hidden_N1D, (k, v) = model.forward(
         params, token_N[:, None], None, (start_N + index)[:, None],
-        cache._replace(k=k, v=v, filled=index))
+        Cache(*prompt, prompts.length, k, v, filled=index))
     return index + 1, hidden_N1D[:, 0], done_N, tokens, mask, logp, k, v
 
   shape = (rows, response_tokens)
-  carry = (jnp.zeros((), jnp.int32), jnp.repeat(last_BD, group, 0),
+  first_ND = jnp.repeat(logprobs.last(hidden_BPD, prompts), group, 0)
+  carry = (jnp.zeros((), jnp.int32), first_ND,
            jnp.zeros(rows, bool), jnp.zeros(shape, jnp.int32),
            jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32),
-           *empty_past(cache, rows, 0))
+           *empty_past(*prompt, rows, 0))
   for end in cache_sizes(response_tokens, chunk):
     *rest, k, v = carry
     k, v = jax.tree.map(
         lambda room, x: lax.dynamic_update_slice(room, x, (0,) * x.ndim),
-        empty_past(cache, rows, end), (k, v))
+        empty_past(*prompt, rows, end), (k, v))
     carry = lax.while_loop(
         lambda c, end=end: (c[0] < end) & ~jnp.all(c[2]), step, (*rest, k, v))
   _, _, _, tokens, mask, logp, *_ = carry

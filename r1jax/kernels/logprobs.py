@@ -10,7 +10,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from r1jax.types import Array, Cache, Prompts
+from r1jax.types import Array, Prompts
 
 
 def of_logits(logits_XV: Array, token_X: Array) -> tuple[Array, Array]:
@@ -76,20 +76,13 @@ def of_sequences(model, params, tokens_BT: Array, segment_BT: Array,
   return shift(logp), shift(entropy)
 
 
-def prefill(model, params, prompts: Prompts) -> tuple[Array, Cache]:
-  """Runs each prompt once.
+def last(hidden_BPD: Array, prompts: Prompts) -> Array:
+  """The hidden state of each prompt's last token, [B, D].
 
-  Returns:
-    last_BD: the hidden state of each prompt's last token, which predicts the
-      first token of all its responses.
-    cache: the prompts' keys and values, with no past; differentiable.
+  It predicts the first token of all its responses.
   """
-  batch, length = prompts.tokens.shape
-  position = jnp.broadcast_to(jnp.arange(length), (batch, length))
-  hidden_BPD, (k, v) = model.forward(params, prompts.tokens, None, position)
-  last_BD = jnp.take_along_axis(
+  return jnp.take_along_axis(
       hidden_BPD, (prompts.length - 1)[:, None, None], 1)[:, 0]
-  return last_BD, Cache(k, v, prompts.length)
 
 
 def of_responses(model, params, prompts: Prompts, tokens_NR: Array, *,
@@ -103,12 +96,8 @@ def of_responses(model, params, prompts: Prompts, tokens_NR: Array, *,
   is meaningless and must be masked.
   """
   group = tokens_NR.shape[0] // prompts.tokens.shape[0]
-  last_BD, cache = prefill(model, params, prompts)
-  before_NR = tokens_NR[:, :-1]
-  position_NR = jnp.repeat(prompts.length, group)[:, None] + jnp.arange(
-      before_NR.shape[1])
-  hidden_NRD, _ = model.forward(params, before_NR, None, position_NR, cache)
-  hidden_NRD = jnp.concatenate(
-      [jnp.repeat(last_BD, group, 0)[:, None], hidden_NRD], 1)
+  hidden_BPD, hidden_NRD = model.groups(params, prompts, tokens_NR[:, :-1])
+  first_N1D = jnp.repeat(last(hidden_BPD, prompts), group, 0)[:, None]
+  hidden_NRD = jnp.concatenate([first_N1D, hidden_NRD], 1)
   return of_hidden(lambda h: model.unembed(params, h), hidden_NRD, tokens_NR,
                    temperature=temperature, chunk=chunk)

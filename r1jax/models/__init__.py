@@ -22,6 +22,7 @@ class Model(NamedTuple):
   init: Callable[[Array], Params]
   axes: Callable[[], Any]  # tree like the parameters of logical axis names
   forward: Callable[..., tuple[Array, tuple[Array, Array]]]
+  groups: Callable[..., tuple[Array, Array]]
   unembed: Callable[[Params, Array], Array]
   unstack: Callable[[Params], Params]
 
@@ -46,9 +47,11 @@ def build(config: shape.Config,
       forward(params, tokens_BT, segment_BT, position_BT, cache=None)
         -> hidden_BTD, (k [L,B,K,h,T], v [L,B,K,T,h]): causal within each
         segment (None: one document a row), and after everything in `cache`.
-        With a past in the cache, which excludes segments, k and v are that
-        past with the new tokens written behind it; else those of the new
-        tokens alone. A model that does not scan its layers gives tuples of L
+        With a cache, which excludes segments, k and v are its past with the
+        new tokens written behind it; else those of the new tokens alone. A
+        model that does not scan its layers gives tuples of L
+      groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: prompts,
+        and tokens that begin the N / B responses to each, in one pass
       unembed(params, hidden_BTD) -> logits_BTV, float32
       unstack(params) -> params in the form in which a loop of many forward
         passes copies nothing of them; for forward and unembed only
@@ -73,6 +76,10 @@ def build(config: shape.Config,
     arrays = jax.tree.map(jnp.asarray, (tokens_BT, segment_BT, position_BT))
     return module.apply({'params': params}, *arrays, cache)
 
+  def groups(params, prompts, tokens_NT):
+    return module.apply({'params': params}, prompts, tokens_NT,
+                        method=transformer.Decoder.groups)
+
   def unembed(params, hidden_BTD):
     return module.apply({'params': params}, hidden_BTD,
                         method=transformer.Decoder.unembed)
@@ -83,4 +90,4 @@ def build(config: shape.Config,
     blocks = transformer.unstack(params['blocks'])
     return params | {'blocks': {'layers': blocks}}
 
-  return Model(config, init, axes, forward, unembed, unstack)
+  return Model(config, init, axes, forward, groups, unembed, unstack)

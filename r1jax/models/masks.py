@@ -4,7 +4,7 @@ A token sees those before it in its own document, its whole prompt, and on a
 local layer only what is near.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -16,11 +16,19 @@ from r1jax.types import Array
 class Look(NamedTuple):
   """Where the queries of one forward pass stand, the same for all layers."""
   position: Array  # i32[B, T]
-  segment: Array | None  # i32[B, T]; None: one document a row
-  table: Array  # rotary cos, sin
-  local_table: Array | None  # those of local layers
-  prompt_length: Array | None  # i32[prompts], with prompts
-  filled: Array | None  # i32[], with a past
+  segment: Array | None = None  # i32[B, T]; None: one document a row
+  prompt_length: Array | None = None  # i32[prompts], with prompts
+  filled: Array | None = None  # i32[], with a past
+  table: Array | None = None  # rotary cos, sin of whole rows
+  local_table: Array | None = None  # those of local layers
+  responses: Any = None  # the Look of those behind each prompt in its row
+
+
+def apart(look: Look, x_BT: Array) -> tuple[Array, Array]:
+  """Rows of a prompt and its responses -> [B, P, ...] and [N, T, ...]."""
+  length = look.position.shape[1]
+  return x_BT[:, :length], x_BT[:, length:].reshape(
+      *look.responses.position.shape, *x_BT.shape[2:])
 
 
 def _window(config: shape.Config, position: Array, key_position: Array,

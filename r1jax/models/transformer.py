@@ -2,109 +2,22 @@
 
 RMSNorm, rotary positions, grouped-query attention, gated MLP. Tokens go in,
 hidden states, keys and values come out; `unembed` turns hidden states into
-logits, apart, so that a caller can do it a chunk at a time.
+logits, apart, so that a caller can do it a chunk at a time. A row of tokens
+is one sequence, or a prompt and all its responses, one behind the other:
+weights are then read once, and only attention tells them apart.
 """
 
-import functools
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from r1jax.kernels import attention
+from r1jax.models import attention
 from r1jax.models import layers
 from r1jax.models import masks
 from r1jax.models import shape
-from r1jax.types import Array, Cache, Params
-
-class Layer(NamedTuple):
-  """What one layer has that the next has not."""
-  index: Array | None  # i32[], into a past of all layers; None: its own
-  local: Array  # bool[]
-  prompt: tuple[Array, Array] | None  # keys and values
-
-
-def _append(past, new, filled: Array, index: Array | None):
-  """Writes new keys and values behind the past.
-
-  Returns the past, and all that this layer has of it. What is read is what
-  was written, so that XLA can write in place.
-  """
-  if past is None:
-    return None, new
-  begin = () if index is None else (index,)
-
-  def put(x, y, axis):
-    start = [0] * y.ndim
-    start[axis] = filled
-    y = y.reshape((1,) * len(begin) + y.shape)
-    return jax.lax.dynamic_update_slice(x, y, (*begin, *start))
-
-  past = put(past[0], new[0], -1), put(past[1], new[1], -2)
-  own = past if index is None else tuple(
-      jax.lax.dynamic_index_in_dim(x, index, keepdims=False) for x in past)
-  return past, own
-
-
-def _attend(config: shape.Config, look: masks.Look, layer: Layer, q_BTHh, k, v):
-  """Attention of all new tokens, `attention_chunk` queries at a time.
-
-  The scores of one chunk exist at once, in the backward pass too, which makes
-  them again: memory grows with T * chunk, not with T squared.
-  """
-  def attend(query, q):
-    parts = masks.parts(
-        config, look, query, layer.local, layer.prompt, k, v)
-    return attention.attend(q, parts, softcap=config.softcap_attention)
-
-  length, chunk = q_BTHh.shape[1], config.attention_chunk
-  if chunk is None or length <= chunk:
-    return attend(jnp.arange(length), q_BTHh)
-  # The last chunk is filled up with repetitions of the last query.
-  query = jnp.minimum(jnp.arange(length + -length % chunk), length - 1)
-  out = jax.lax.map(
-      jax.checkpoint(lambda query: attend(query, q_BTHh[:, query])),
-      query.reshape(-1, chunk))
-  return out.swapaxes(0, 1).reshape(q_BTHh.shape[0], -1, *q_BTHh.shape[2:])[
-      :, :length]
-
-
-class Attention(nn.Module):
-  """Grouped-query attention over the prompt, the past and the new tokens."""
-  config: shape.Config
-
-  @nn.compact
-  def __call__(self, x_BTD, past, look, layer):
-    c = self.config
-    width, heads, kv_heads, size = c.width, c.heads, c.kv_heads, c.head_size
-    weight = functools.partial(layers.param, self)
-    wq = weight('q', ('embed', 'heads', 'head_size'), (width, heads, size),
-                layers.linear(width))
-    wk, wv = (weight(name, ('embed', 'kv_heads', 'head_size'),
-                     (width, kv_heads, size), layers.linear(width))
-              for name in ('k', 'v'))
-    wo = weight('o', ('heads', 'head_size', 'embed'), (heads, size, width),
-                layers.linear(heads * size, (2 * c.layers) ** -0.5))
-    q, k, v = (layers.dense(x_BTD, w) for w in (wq, wk, wv))
-    if c.qkv_bias:
-      bias = lambda name, axis, n: weight(
-          name, (axis, 'head_size'), (n, size), nn.initializers.zeros)
-      q += bias('q_bias', 'heads', heads)
-      k += bias('k_bias', 'kv_heads', kv_heads)
-      v += bias('v_bias', 'kv_heads', kv_heads)
-    if c.qk_norm:
-      q = layers.RMSNorm(c, name='q_norm')(q)
-      k = layers.RMSNorm(c, name='k_norm')(k)
-    table = look.table
-    if look.local_table is not None:
-      table = jnp.where(layer.local, look.local_table, table)
-    q, k = layers.rotate(q, table), layers.rotate(k, table)
-    q = q * jnp.asarray(c.attention_scale or size ** -0.5, q.dtype)
-    k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-    past, own = _append(past, (k, v), look.filled, layer.index)
-    out = _attend(c, look, layer, q, *own)
-    return layers.dense(out, wo, contract=2), past, (k, v)
+from r1jax.types import Array, Params
 
 
 def unstack(blocks: Params) -> list[Params]:
@@ -129,7 +42,7 @@ class Block(nn.Module):
     x_BTD, past = carry
     post = (lambda name: layers.RMSNorm(c, name=name)) if c.post_norms else (
         lambda name: lambda y: y)
-    y, past, new = Attention(c, name='attention')(
+    y, past, new = attention.Attention(c, name='attention')(
         layers.RMSNorm(c, name='attention_norm')(x_BTD), past, look, layer)
     x_BTD = x_BTD + post('attention_post_norm')(y)
     y = layers.MLP(c, name='mlp')(layers.RMSNorm(c, name='mlp_norm')(x_BTD))
@@ -161,23 +74,44 @@ class Decoder(nn.Module):
     self.final_norm = layers.RMSNorm(c)
 
   def __call__(self, tokens_BT, segment_BT, position_BT, cache):
+    look = masks.Look(
+        position=position_BT, segment=segment_BT,
+        prompt_length=cache and cache.prompt_length,
+        filled=cache and cache.filled)
+    return self._layers(
+        tokens_BT, position_BT, look, past=cache and (cache.k, cache.v),
+        prompt=cache and (cache.prompt_k, cache.prompt_v))
+
+  def groups(self, prompts, tokens_NT):
+    """Hidden states of prompts and of their responses' tokens."""
+    rows, length = prompts.tokens.shape
+    group = tokens_NT.shape[0] // rows
+    position_BP = jnp.broadcast_to(jnp.arange(length), (rows, length))
+    position_NT = jnp.repeat(prompts.length, group)[:, None] + jnp.arange(
+        tokens_NT.shape[1])
+    look = masks.Look(
+        position=position_BP, responses=masks.Look(
+            position=position_NT, prompt_length=prompts.length))
+    join = lambda x, y: jnp.concatenate([x, y.reshape(rows, -1)], 1)
+    hidden, _ = self._layers(
+        join(prompts.tokens, tokens_NT), join(position_BP, position_NT), look)
+    return masks.apart(look, hidden)
+
+  def _layers(self, tokens_BT, position_BT, look, past=None, prompt=None):
+    """Hidden states, and the past with the new keys and values or these."""
     c = self.config
     x = self.embedding[tokens_BT].astype(c.dtype)
     if c.embed_scale:
       x *= jnp.asarray(c.width ** 0.5, x.dtype)
     x = self.constrain(x, ('batch', 'length', 'activation'))
     table = lambda theta: layers.rotary_table(position_BT, c.head_size, theta)
-    look = masks.Look(
-        position=position_BT, segment=segment_BT, table=table(c.rope_theta),
-        local_table=table(c.rope_theta_local) if c.rope_theta_local else None,
-        prompt_length=cache and cache.prompt_length,
-        filled=cache and cache.filled)
-    past = (cache.k, cache.v) if cache and cache.k is not None else None
-    prompt = cache and (cache.prompt_k, cache.prompt_v)
+    look = look._replace(
+        table=table(c.rope_theta),
+        local_table=table(c.rope_theta_local) if c.rope_theta_local else None)
     local = jnp.asarray(c.is_local())
     if c.scan_layers or self.is_initializing():
-      (x, past), new = self.blocks(
-          (x, past), look, Layer(jnp.arange(c.layers), local, prompt))
+      each = attention.Layer(jnp.arange(c.layers), local, prompt)
+      (x, past), new = self.blocks((x, past), look, each)
     else:
       x, past, new = self._each_block(x, past, look, local, prompt)
     return self.final_norm(x), new if past is None else past
@@ -200,7 +134,7 @@ class Decoder(nn.Module):
     for i, layer in enumerate(params['layers']):
       (x, own), new = block.apply(
           {'params': layer}, (x, part(past, i)), look,
-          Layer(None, local[i], part(prompt, i)))
+          attention.Layer(None, local[i], part(prompt, i)))
       pasts.append(own)
       news.append(new)
     turn = lambda pairs: pairs[0] and tuple(zip(*pairs))

@@ -117,12 +117,9 @@ def test_what_stands_behind_a_prompt_does_not_matter():
   np.testing.assert_array_equal(some, other)
 
 
-def test_prefill_gives_the_last_token_of_each_prompt():
+def test_last_is_the_state_of_each_prompts_last_token():
   prompts = tiny.prompts((3, 5))
-  last, cache = jax.jit(
-      lambda p: logprobs.prefill(tiny.model(), p, prompts))(tiny.params())
-  hidden, _ = jax.jit(tiny.model().forward)(
-      tiny.params(), prompts.tokens, None, POSITION[:, :5])
-  for b, length in enumerate(prompts.length):
-    np.testing.assert_allclose(last[b], hidden[b, length - 1], atol=1e-5)
-  assert cache.k is cache.v is cache.filled is None
+  hidden = np.random.default_rng(0).normal(size=(2, 5, 4))
+  np.testing.assert_array_equal(
+      logprobs.last(jnp.asarray(hidden), prompts),
+      np.float32([hidden[0, 2], hidden[1, 4]]))

@@ -142,10 +142,9 @@ def test_decoding_through_a_cache_is_the_forward_pass(switches):
   prompts = tiny.prompts((3, 5))
   responses = np.random.default_rng(1).integers(0, 30, (4, 6))
   position = np.broadcast_to(np.arange(5), (2, 5))
-  _, (k, v) = jax.jit(model.forward)(params, prompts.tokens, None, position)
-  cache = Cache(k, v, prompts.length)
-  past_k, past_v = group_sampling.empty_past(cache, rows=4, size=6)
-  cache = cache._replace(k=past_k, v=past_v, filled=jnp.int32(0))
+  _, prompt = jax.jit(model.forward)(params, prompts.tokens, None, position)
+  past = group_sampling.empty_past(*prompt, rows=4, size=6)
+  cache = Cache(*prompt, prompts.length, *past, filled=jnp.int32(0))
   start = np.repeat(prompts.length, 2)
 
   @jax.jit
