@@ -40,6 +40,7 @@ def parse(argv: list[str]) -> list[str]:
     # config_flags looks for overrides in sys.argv, and refuses new fields.
     sys.argv = [arg for arg in argv if arg not in options]
     rest = absl_flags.FLAGS(sys.argv)
+    sys.argv = argv
     for arg in options:
       _add_option(absl_flags.FLAGS.config.data.options, arg)
   except (ConfigError, absl_flags.Error) as problem:

@@ -42,7 +42,7 @@ def write(config: Mapping[str, Any], workdir: str,
       f'{jax.device_count()} {jax.devices()[0].device_kind} device(s).',
       rows=jsonl.read(folder / 'metrics.jsonl'),
       curves=_curves(before, after), panels=_panels(), summary=summary,
-      samples=_samples(folder), config=config, command=_command(),
+      samples=_samples(folder), config=config, command=command(),
       facts=_facts(summary), notes=_NOTES)
   return (
       f'learned: pass@1 {_percent(before, "pass@1")} → '
@@ -51,9 +51,9 @@ def write(config: Mapping[str, Any], workdir: str,
       f'{_percent(before, "format")} → {_percent(after, "format")}, length '
       f'{before["response_length"]:.0f} → {after["response_length"]:.0f} '
       f'tokens\nreport: {folder / "report.html"}\n'
-      'next: the same from another seed: '
-      f'{_command()} --workdir={workdir}_seed{config["seed"] + 1} '
-      f'--config.seed={config["seed"] + 1}')
+      'next: the same from another seed: ' + command({
+          'workdir': f'{workdir}_seed{config["seed"] + 1}',
+          'config.seed': config['seed'] + 1}))
 
 
 def _percent(figures: Mapping[str, Any], name: str) -> str:
@@ -96,9 +96,17 @@ def _samples(folder: pathlib.Path) -> list[dict[str, Any]]:
            'after': a} for b, a in zip(*(side['samples'] for side in sides))]
 
 
-def _command() -> str:
-  """How this process was started; of a flag given twice the last counts."""
-  return shlex.join(['python', '-m', 'r1jax.main', *sys.argv[1:]])
+def command(flags: Mapping[str, Any] | None = None) -> str:
+  """How this process was started, or how to start it with other `flags`."""
+  flags, kept, rest = flags or {}, [], iter(sys.argv[1:])
+  for arg in rest:
+    name, equals, _ = arg.lstrip('-').partition('=')
+    if name not in flags:
+      kept.append(arg)
+    elif not equals:
+      next(rest)  # its value
+  new = [f'--{name}={value}' for name, value in flags.items()]
+  return shlex.join(['python', '-m', 'r1jax.main', *kept, *new])
 
 
 def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:
