@@ -169,7 +169,10 @@ def _check_rules(leaves: dict[str, Any], rules: Iterable,
                  sizes: dict[str, int]) -> None:
   """A mesh axis splits something, and what it splits it divides."""
   unused = {axis for axis, size in sizes.items() if size > 1}
-  for name, target in rules:
+  for rule in rules:
+    if isinstance(rule, str) or len(rule) != 2:
+      raise error('rules', 'pairs of a logical axis and its mesh axes', rule)
+    name, target = rule
     axes = (target,) if isinstance(target, str) else tuple(target or ())
     unused -= set(axes)
     parts = math.prod(sizes.get(axis, 1) for axis in axes)

@@ -150,6 +150,12 @@ def test_a_mesh_axis_without_a_rule_is_refused(axis):
   config_lib.check(_config(mesh=mesh, rules=rules), 8)
 
 
+def test_a_rule_that_is_no_pair_is_refused():
+  for rule in ('mlp', ('mlp',)):
+    assert _refused(1, rules=(*common.RULES, rule)).startswith(
+        'config.rules: expected pairs')
+
+
 def test_a_language_model_batch_divides_the_mesh():
   config = common.base('x', 'lm', steps=1)
   config.lm = dict(batch=12, length=128, micro_batches=3)
