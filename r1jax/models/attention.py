@@ -76,17 +76,17 @@ def _keys(k_BTKh, v_BTKh):
   return k_BTKh.transpose(0, 2, 3, 1), v_BTKh.transpose(0, 2, 1, 3)
 
 
-def _attend_in_groups(config, look: masks.Look, layer: Layer, *qkv):
+def _attend_in_groups(config: shape.Config, look: masks.Look, layer: Layer,
+                      q, k, v):
   """Attention in rows of a prompt and, behind it, its responses."""
-  prompt, responses = zip(*(masks.apart(look, x) for x in qkv))
-  keys = _keys(*prompt[1:])
-  outs = (
-      _attend(config, look, layer, prompt[0], *keys),
-      _attend(config, look.responses, layer._replace(prompt=keys),
-              responses[0], *_keys(*responses[1:])))
-  rows = outs[0].shape[0]
+  (q, q_NTHh), (k, k_NTKh), (v, v_NTKh) = (
+      masks.apart(look, x) for x in (q, k, v))
+  prompt = _keys(k, v)
+  out = _attend(config, look, layer, q, *prompt)
+  out_NTHh = _attend(config, look.responses, layer._replace(prompt=prompt),
+                     q_NTHh, *_keys(k_NTKh, v_NTKh))
   return jnp.concatenate(
-      [x.reshape(rows, -1, *x.shape[2:]) for x in outs], 1)
+      [out, out_NTHh.reshape(out.shape[0], -1, *out.shape[2:])], 1)
 
 
 class Attention(nn.Module):
