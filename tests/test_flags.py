@@ -62,10 +62,11 @@ def test_a_wrong_override_names_field_and_remedy(spec, arg, message):
 
 
 def test_right_overrides_pass(spec):
-  flags.check(['main', '--config', spec, '--config.steps=3', '--config.lr=1',
-               '--config.live', '--noconfig.live', '--config.rl.group', '8',
-               '--config.name=any thing', '--config.shape=(3,4)',
-               '--config.top=5', '--other=1', '--', '--config.not_mine=1'])
+  assert not flags.check([
+      'main', '--config', spec, '--config.steps=3', '--config.lr=1',
+      '--config.live', '--noconfig.live', '--config.rl.group', '8',
+      '--config.name=any thing', '--config.shape=(3,4)', '--config.top=5',
+      '--other=1', '--', '--config.not_mine=1'])
 
 
 def test_the_value_after_a_space_is_checked(spec):

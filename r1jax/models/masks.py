@@ -4,7 +4,7 @@ A token sees those before it in its own document, its whole prompt, and on a
 local layer only what is near.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -21,7 +21,7 @@ class Look(NamedTuple):
   filled: Array | None = None  # i32[], with a past
   table: Array | None = None  # rotary cos, sin of whole rows
   local_table: Array | None = None  # those of local layers
-  responses: Any = None  # the Look of those behind each prompt in its row
+  responses: 'Look | None' = None  # of those behind each prompt in its row
 
 
 def apart(look: Look, x_BT: Array) -> tuple[Array, Array]:
