@@ -18,8 +18,10 @@ CORE = [
 ]
 DATA = [
     'clu',
+    'gguf',
     'gin-config',
     'importlib_resources',  # tensorflow-datasets imports it undeclared
+    'jinja2>=3.1.6',  # older sandboxes let a template out
     'math-verify',
     'reasoning-gym',
     'sentencepiece',

@@ -74,6 +74,7 @@ class Packed(NamedTuple):
   The layout is made once; an epoch shuffles the rows.
   """
   tokens: np.ndarray  # i32[all], the documents end to end
+  weight: np.ndarray  # f32[all], of the loss on predicting each
   seq_len: int
   first: np.ndarray  # i64[R + 1], row r holds pieces first[r] to first[r + 1]
   start: np.ndarray  # i64[pieces], into tokens
@@ -105,10 +106,12 @@ class Packed(NamedTuple):
 
     return Rows(fill(self.tokens[source], np.int32),
                 fill(np.repeat(nth + 1, length), np.int32),
-                fill(position, np.int32), fill(position > 0, np.float32))
+                fill(position, np.int32),
+                fill(self.weight[source] * (position > 0), np.float32))
 
 
-def packed(documents: Iterable[np.ndarray], seq_len: int) -> Packed:
+def packed(documents: Iterable[np.ndarray], seq_len: int,
+           weights: Iterable[np.ndarray] | None = None) -> Packed:
   """Lays documents out in rows of `seq_len`, each wholly in one row.
 
   Best fit: a document goes to the row with the least space left that holds
@@ -119,6 +122,7 @@ def packed(documents: Iterable[np.ndarray], seq_len: int) -> Packed:
   Args:
     documents: i32[n] each, ending in EOS.
     seq_len: T.
+    weights: [n] each, of the loss on predicting a token; all 1 if None.
   """
   documents = [np.asarray(d, np.int32) for d in documents]
   size = np.array([len(d) for d in documents], np.int64)
@@ -142,8 +146,11 @@ def packed(documents: Iterable[np.ndarray], seq_len: int) -> Packed:
             'split': int((size > seq_len).sum()),
             'dropped': int((~kept).sum()),
             'padding': int(rows * seq_len - length.sum())}
-  return Packed(np.concatenate(documents), seq_len, first, start[by_row],
-                length[by_row], column[by_row], counts)
+  weight = np.ones(size.sum()) if weights is None else np.concatenate(
+      list(weights))
+  return Packed(
+      np.concatenate(documents), weight.astype(np.float32), seq_len, first,
+      start[by_row], length[by_row], column[by_row], counts)
 
 
 def _best_fit(lengths: list[int], seq_len: int

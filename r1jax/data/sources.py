@@ -2,8 +2,8 @@
 
 A task's name says which source and what of it: 'mini_reasoning',
 'jsonl:/data/gsm8k/{split}.jsonl', 'reasoning_gym:chain_sum'. A source of
-prompts leaves records, a source of documents leaves texts; both in an order
-that is a function of the arguments alone. A record is a dict of
+prompts leaves records, of documents texts, of conversations their messages; in
+an order that is a function of the arguments alone. A record is a dict of
     prompt    the question, before any template
     answer    the reference answer
     task      the name of what it came from
@@ -92,9 +92,34 @@ def jsonl_texts(argument: str, split: str, seed: int, count: int | None, *,
           for number, row in enumerate(_rows(path), 1)]
 
 
+def jsonl_conversations(argument: str, split: str, seed: int,
+                        count: int | None, *, messages: str = 'messages',
+                        prompt: str | None = None, answer: str = 'answer'
+                       ) -> list[list[dict[str, Any]]]:
+  """The conversations of a file of one JSON object a line.
+
+  A line has messages ([{'role': 'user', 'content': ...}, ...]), or a question
+  and its answer.
+  """
+  del seed, count
+  path = _file(argument, split)
+  found = []
+  for number, row in enumerate(_rows(path), 1):
+    place = f'{path}:{number}'
+    if messages in row:
+      found.append(row[messages])
+      continue
+    question = prompt or next((k for k in _QUESTIONS if k in row), 'prompt')
+    found.append([
+        {'role': 'user', 'content': _field(row, 'prompt', question, place)},
+        {'role': 'assistant', 'content': _field(row, 'answer', answer, place)}])
+  return found
+
+
 PROMPTS = {'mini_reasoning': mini_reasoning, 'jsonl': jsonl,
            'reasoning_gym': reasoning_gym}
 DOCUMENTS = {'mini_corpus': mini_corpus, 'jsonl': jsonl_texts}
+CONVERSATIONS = {'jsonl': jsonl_conversations}
 
 
 def record(prompt: str, answer: Any, task: str, verifier: str) -> Record:

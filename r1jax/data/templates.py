@@ -1,10 +1,17 @@
 """Prompt templates: a question goes in, the text a model continues comes out.
 
 A template ends where the response begins, without a space: the response's
-first token carries it.
+first token carries it. Besides those here there is CHAT, the one that comes
+with a model that converses (chat.py).
 """
 
+from collections.abc import Callable
+import functools
+
+from r1jax import config as config_lib
+from r1jax.data import chat
 from r1jax.data import names
+from r1jax.data import vocab_base
 
 
 def r1_zero(prompt: str) -> str:
@@ -34,9 +41,34 @@ def plain(prompt: str) -> str:
 
 
 TEMPLATES = {f.__name__: f for f in (r1_zero, mini, plain)}
+CHAT = 'chat'
 
 
 def apply(name: str, prompt: str) -> str:
   """Returns `prompt` in the template `name`; ConfigError if there is none."""
   names.check('config.data.template', name, TEMPLATES)
   return TEMPLATES[name](prompt)
+
+
+def frame(name: str, vocab: vocab_base.Vocab,
+          system: str | None = None) -> Callable[[str], str]:
+  """Returns the function that puts a question into a template.
+
+  Args:
+    name: a key of TEMPLATES, or CHAT for the vocabulary's own.
+    vocab: has the chat template.
+    system: the system message before the question, which only CHAT has.
+
+  Raises:
+    ConfigError: there is no such template, or it takes no such message.
+  """
+  names.check('config.data.template', name, (*TEMPLATES, CHAT))
+  if name == CHAT:
+    filled = functools.partial(chat.prompt, vocab, system=system)
+    filled('?')  # what is wrong with a template shows before the data is read
+    return filled
+  if system is not None:
+    raise config_lib.error(
+        'data.system', f'None, for config.data.template is {name!r}, not '
+        f'{CHAT!r}', system)
+  return TEMPLATES[name]

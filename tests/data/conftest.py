@@ -1,6 +1,8 @@
-"""Vocabularies of both kinds; padding is the end token in both."""
+"""Vocabularies of all kinds; padding is the end token in each."""
 
 import pytest
+
+from r1jax.data import vocab
 
 import small_vocabs
 
@@ -17,3 +19,24 @@ def huggingface_path(tmp_path_factory):
       tmp_path_factory.mktemp('hf'), small_vocabs.tokenizer(),
       tokenizer_config={'eos_token': small_vocabs.END,
                         'pad_token': small_vocabs.END})
+
+
+@pytest.fixture(scope='session')
+def gguf_path(tmp_path_factory):
+  return small_vocabs.gguf_file(
+      tmp_path_factory.mktemp('gguf') / 'small.gguf',
+      small_vocabs.byte_level_fields())
+
+
+@pytest.fixture(scope='session')
+def gguf_sentencepiece_path(tmp_path_factory, sentencepiece_path):
+  return small_vocabs.gguf_file(
+      tmp_path_factory.mktemp('gguf') / 'small.gguf',
+      small_vocabs.sentencepiece_fields(sentencepiece_path))
+
+
+@pytest.fixture(params=['sentencepiece', 'huggingface', 'gguf',
+                        'gguf_sentencepiece'])
+def vocabulary(request):
+  path = request.getfixturevalue(f'{request.param}_path')
+  return vocab.load(request.param.partition('_')[0], path)

@@ -143,3 +143,12 @@ def test_packing_is_fast():
   start = time.perf_counter()
   batches.packed(documents, seq_len=1024)
   assert time.perf_counter() - start < 5
+
+
+def test_weights_go_with_their_tokens():
+  packed = batches.packed(
+      [np.array([7, 8, 9]), np.array([5, 6])], seq_len=6,
+      weights=[np.array([0, 0, 1]), np.array([0, .5])])
+  rows = packed.batch(0, 1, seed=0)
+  weight_of = dict(zip(rows.tokens[0], rows.weight[0]))
+  assert weight_of == {7: 0, 8: 0, 9: 1, 5: 0, 6: .5, 0: 0}

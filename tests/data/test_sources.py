@@ -65,6 +65,18 @@ def test_jsonl_finds_its_fields(tmp_path):
   assert sources.jsonl_texts(str(path), 'train', 0, None, text='a') == ['two']
 
 
+def test_jsonl_conversations(tmp_path):
+  said = [{'role': 'user', 'content': 'Hi'},
+          {'role': 'assistant', 'content': 'Hello'}]
+  path = _write(tmp_path / 'c.jsonl', {'messages': said},
+                {'question': '1+1?', 'answer': 'It is 2.\n#### 2'})
+  assert sources.jsonl_conversations(str(path), 'train', 0, None) == [
+      said, [{'role': 'user', 'content': '1+1?'},
+             {'role': 'assistant', 'content': 'It is 2.\n#### 2'}]]
+  with pytest.raises(config_lib.ConfigError, match='options.answer.*:2 has no'):
+    sources.jsonl_conversations(str(path), 'train', 0, None, answer='a')
+
+
 def test_jsonl_splits(tmp_path):
   for split in ('train', 'test'):
     _write(tmp_path / f'{split}.jsonl', {'question': split, 'answer': 1})

@@ -10,20 +10,16 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from r1jax import config as config_lib
+from r1jax.data import chat
 from r1jax.data import mini
 from r1jax.data import tasks
 from r1jax.data import templates
 from r1jax.data import vocab
 
+import chat_cases
 import small_vocabs
 
 _QUESTIONS = [f'What is {n} * 34?' + ' Think.' * (n % 5) for n in range(12)]
-
-
-@pytest.fixture(params=vocab.KINDS)
-def vocabulary(request):
-  return vocab.load(request.param,
-                    request.getfixturevalue(f'{request.param}_path'))
 
 
 @pytest.fixture
@@ -63,12 +59,16 @@ def test_seqio_has_the_same_ids(vocabulary, text):
     assert [b.decode() for b in both] == [text, text]
 
 
-def test_seqios_own_class_serves_where_it_fits(sentencepiece_path):
+def test_seqios_own_class_serves_where_it_fits(
+    sentencepiece_path, gguf_sentencepiece_path):
   plain = vocab.load('sentencepiece', sentencepiece_path)
   assert isinstance(
       tasks.seqio_vocabulary(plain), seqio.SentencePieceVocabulary)
   other_end = vocab.load('sentencepiece', sentencepiece_path, small_vocabs.END)
   assert tasks.seqio_vocabulary(other_end).eos_id == other_end.eos_id
+  inside = vocab.load('gguf', gguf_sentencepiece_path)
+  control = tasks.seqio_vocabulary(inside).encode_tf(tf.constant('4</s>'))
+  assert control.numpy()[-1] == inside.eos_id
 
 
 @pytest.mark.parametrize('template', templates.TEMPLATES)
@@ -135,6 +135,24 @@ def test_a_beginning_token_begins_prompts_and_documents(tmp_path, questions):
       llama.bos_id, *llama.encode(_QUESTIONS[0])]
   assert tasks.documents(questions, llama)[0].tolist() == [
       llama.bos_id, *llama.encode(_QUESTIONS[0]), llama.eos_id]
+
+
+@pytest.mark.parametrize('name', ['llama3', 'chatml'])
+def test_a_chat_template_alone_says_how_a_prompt_begins(
+    tmp_path, questions, name):
+  path = small_vocabs.save(
+      tmp_path, small_vocabs.tokenizer(begin=True), tokenizer_config={
+          'chat_template': chat_cases.TEMPLATES[name], **chat_cases.TOKENS})
+  llama = vocab.load('huggingface', path)
+  prompts, _ = tasks.prompt_set(
+      questions, llama, 512, template='chat', system='Be brief.')
+  for tokens, length, question in zip(*prompts[:2], _QUESTIONS):
+    text = chat.prompt(llama, question, 'Be brief.')
+    assert tokens[:length].tolist() == llama.encode(text)
+    assert tokens[0] == llama.bos_id != tokens[1]  # the template's, once
+  with pytest.raises(config_lib.ConfigError, match='config.data.template'):
+    tasks.prompt_set(questions, vocab.load('sentencepiece', 'mini'), 512,
+                     template='chat')
 
 
 def test_a_mixture_draws_by_rate_the_same_everywhere(small, tmp_path):
@@ -255,3 +273,23 @@ def test_an_unknown_template_and_an_empty_file_are_refused(small, tmp_path):
     tasks.prompt_set(f'jsonl:{path}', small, 64, template='r1')
   with pytest.raises(config_lib.ConfigError, match='data.task: .* is empty'):
     tasks.prompt_set(f'jsonl:{path}', small, 64)
+
+
+def test_conversations_and_what_the_assistant_says(tmp_path):
+  made = small_vocabs.save(
+      tmp_path / 'vocab', small_vocabs.tokenizer(),
+      tokenizer_config={'eos_token': small_vocabs.END})
+  words = vocab.load('huggingface', made)
+  words.chat_template = ("{% for m in messages %}{{ m['role'] + ':' + m['content'] }}"
+              "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
+              '{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}')
+  path = tmp_path / 'sums.jsonl'
+  path.write_text('{"question": "1+1?", "answer": "It is 2"}\n')
+  [(ids, said)] = tasks.conversations(f'jsonl:{path}', words)
+  assert ids.dtype == said.dtype == np.int32
+  assert words.decode(ids[said == 0]) == 'user:1+1?assistant:'
+  assert words.decode(ids[said == 1]) == 'It is 2'
+  assert ids[-1] == words.eos_id and said[-1]
+  path.write_text('{"messages": [{"role": "user", "content": "Hi"}]}\n')
+  with pytest.raises(config_lib.ConfigError, match='assistant.s is the last'):
+    tasks.conversations(f'jsonl:{path}', words)

@@ -4,6 +4,10 @@ import pytest
 
 from r1jax import config as config_lib
 from r1jax.data import templates
+from r1jax.data import vocab
+
+import chat_cases
+import small_vocabs
 
 
 def test_r1_zero_is_the_papers():
@@ -31,6 +35,40 @@ def test_small_templates():
 
 
 def test_unknown_name_is_refused_with_the_nearest():
-  with pytest.raises(
-      config_lib.ConfigError, match="config.data.template.*did you mean 'r1_zero'"):
-    templates.apply('r1zero', 'Q')
+  mini = vocab.load('sentencepiece', 'mini')
+  for refused in (lambda: templates.apply('r1zero', 'Q'),
+                  lambda: templates.frame('r1zero', mini)):
+    with pytest.raises(config_lib.ConfigError,
+                       match="config.data.template.*did you mean 'r1_zero'"):
+      refused()
+
+
+@pytest.mark.parametrize('name', templates.TEMPLATES)
+def test_a_frame_is_a_template_by_name(name):
+  mini = vocab.load('sentencepiece', 'mini')
+  assert templates.frame(name, mini)('Q') == templates.apply(name, 'Q')
+  with pytest.raises(config_lib.ConfigError, match='data.system: .*None'):
+    templates.frame(name, mini, 'Be brief.')
+
+
+def test_the_chat_frame_is_the_vocabularys(tmp_path):
+  found = vocab.load('huggingface', small_vocabs.save(
+      tmp_path, small_vocabs.tokenizer(), tokenizer_config={
+          'chat_template': chat_cases.TEMPLATES['chatml'],
+          **chat_cases.TOKENS}))
+  hi = chat_cases.MESSAGES['system'][0]['content']
+  assert templates.frame('chat', found, hi)('Hi') == (
+      chat_cases.EXPECTED['chatml', 'system'])
+
+
+@pytest.mark.parametrize('template, system, message', [
+    ('gemma', 'Be brief.', 'data.template: .*roles must alternate'),
+    (None, None, "data.template: 'chat' needs a chat template")])
+def test_a_chat_frame_is_refused_before_the_first_question(
+    tmp_path, template, system, message):
+  found = vocab.load('huggingface', small_vocabs.save(
+      tmp_path, small_vocabs.tokenizer(), tokenizer_config={
+          'chat_template': chat_cases.TEMPLATES.get(template),
+          **chat_cases.TOKENS}))
+  with pytest.raises(config_lib.ConfigError, match=message):
+    templates.frame('chat', found, system)

@@ -1,4 +1,4 @@
-"""Tests of the vocabularies: ids, special tokens, refusals."""
+"""Tests of what all vocabularies share: ids, files, refusals."""
 
 import numpy as np
 import pytest
@@ -12,32 +12,27 @@ TEXTS = ['', 'Natalia sold 48 clips.', '<think> 48 + 24 = 72 </think>\n ',
          'naïve 北京 ∑']
 
 
-@pytest.fixture(params=vocab.KINDS)
-def loaded(request):
-  path = request.getfixturevalue(f'{request.param}_path')
-  return vocab.load(request.param, path)
-
-
 @pytest.mark.parametrize('text', TEXTS)
-def test_text_survives(loaded, text):
-  ids = loaded.encode(text)
-  assert all(isinstance(i, int) and 0 <= i < loaded.size for i in ids)
-  assert loaded.decode(ids) == text
-  assert loaded.decode(np.array(ids, np.int32)) == text
+def test_text_survives(vocabulary, text):
+  ids = vocabulary.encode(text)
+  assert all(isinstance(i, int) and 0 <= i < vocabulary.size for i in ids)
+  assert vocabulary.decode(ids) == text
+  assert vocabulary.decode(np.array(ids, np.int32)) == text
 
 
-def test_encode_adds_nothing(loaded):
-  assert loaded.eos_id not in loaded.encode('Natalia')
-  assert loaded.encode('') == []
+def test_encode_adds_nothing(vocabulary):
+  assert vocabulary.eos_id not in vocabulary.encode('Natalia')
+  assert vocabulary.encode('') == []
 
 
-def test_decode_leaves_out_the_end_and_ids_the_model_pads_with(loaded):
-  ids = loaded.encode('72')
-  assert loaded.decode([*ids, loaded.eos_id, loaded.size + 5]) == '72'
+def test_decode_leaves_out_the_end_and_ids_the_model_pads_with(vocabulary):
+  ids = vocabulary.encode('72')
+  ids += [vocabulary.eos_id, vocabulary.size + 5]
+  assert vocabulary.decode(ids) == '72'
 
 
-def test_padding_may_be_the_end(loaded):
-  assert loaded.pad_id == loaded.eos_id
+def test_padding_may_be_the_end(vocabulary):
+  assert vocabulary.pad_id == vocabulary.eos_id
 
 
 def test_the_shipped_vocabulary():
@@ -47,57 +42,55 @@ def test_the_shipped_vocabulary():
   assert found.eos_id != found.pad_id
 
 
-def test_end_of_sentencepiece_can_be_another_piece(sentencepiece_path):
-  found = vocab.load('sentencepiece', sentencepiece_path, small_vocabs.END)
-  assert found.decode([found.eos_id]) == small_vocabs.END
-  assert found.eos_id != vocab.load('sentencepiece', sentencepiece_path).eos_id
+def test_one_token_ends_where_the_files_name_one(vocabulary):
+  assert vocabulary.eos_ids == (vocabulary.eos_id,)
+  assert vocabulary.decode(vocabulary.eos_ids) == ''
+  assert vocabulary.tokens['eos_token'] in (small_vocabs.END, '</s>')
 
 
-@pytest.mark.parametrize('files, eos, pad', [
-    (dict(tokenizer_config={'eos_token': {'content': '<|begin|>'}}), 1, 1),
-    (dict(generation_config={'eos_token_id': [2, 0]}), 2, 2),
-    (dict(config={'eos_token_id': 0, 'pad_token_id': 2}), 0, 2),
-    (dict(tokenizer_config={'eos_token': None},
-          config={'eos_token_id': 1}), 1, 1),
-    (dict(tokenizer_config={'eos_token': small_vocabs.END},
-          generation_config={'eos_token_id': 1, 'pad_token_id': 2}), 0, 2),
-])
-def test_special_tokens_of_a_folder(tmp_path, files, eos, pad):
-  path = small_vocabs.save(tmp_path, small_vocabs.tokenizer(), **files)
-  found = vocab.load('huggingface', path)
-  assert (found.eos_id, found.pad_id, found.bos_id) == (eos, pad, None)
-  override = vocab.load('huggingface', path, small_vocabs.BEGIN)
-  assert override.eos_id == 1
+def _same(found, other):
+  names = ('size', 'bos_id', 'eos_ids', 'pad_id', 'tokens', 'chat_template')
+  return all(getattr(found, n) == getattr(other, n) for n in names) and all(
+      found.encode(t) == other.encode(t)
+      for t in [*TEXTS, '</s>', '<|end|>', '  two\t\tof  '])
 
 
-def test_the_file_itself_can_be_named(huggingface_path):
-  folder = vocab.load('huggingface', huggingface_path)
-  file = vocab.load('huggingface', f'{huggingface_path}/tokenizer.json')
-  assert (file.eos_id, file.size) == (folder.eos_id, folder.size)
+@pytest.mark.parametrize('template', [None, '{{ bos_token }} 你好\n'])
+def test_saving_and_reading_changes_nothing(vocabulary, tmp_path, template):
+  vocabulary.chat_template = template
+  vocabulary.save(tmp_path / 'once')
+  kind = ('sentencepiece' if (tmp_path / 'once/tokenizer.model').exists()
+          else 'huggingface')
+  found = vocab.load(kind, tmp_path / 'once')
+  assert _same(found, vocabulary)
+  found.save(tmp_path / 'twice')
+  files = sorted(f.name for f in (tmp_path / 'once').iterdir())
+  assert files == sorted(f.name for f in (tmp_path / 'twice').iterdir())
+  for name in files:
+    assert ((tmp_path / 'once' / name).read_bytes()
+            == (tmp_path / 'twice' / name).read_bytes()), name
+  # transformers reads the tokenizer.json, whatever stands beside it.
+  assert _same(vocab.load('huggingface', tmp_path / 'once'), vocabulary)
 
 
-def test_beginning_token_is_told_and_not_encoded(tmp_path):
-  path = small_vocabs.save(tmp_path, small_vocabs.tokenizer(begin=True))
-  found = vocab.load('huggingface', path, small_vocabs.END)
-  assert found.bos_id == 1
-  assert 1 not in found.encode('Natalia')
-
-
-def test_truncation_in_the_file_is_switched_off(tmp_path, huggingface_path):
-  made = small_vocabs.tokenizer()
-  made.enable_truncation(2)
-  made.enable_padding(length=64)
-  found = vocab.load(
-      'huggingface', small_vocabs.save(tmp_path, made), small_vocabs.END)
-  whole = vocab.load('huggingface', huggingface_path)
-  assert found.encode(TEXTS[1]) == whole.encode(TEXTS[1])
+def test_an_end_asked_for_is_saved(tmp_path, huggingface_path):
+  asked = vocab.load('huggingface', huggingface_path, small_vocabs.BEGIN)
+  assert asked.eos_ids == (1,)
+  asked.save(tmp_path)
+  assert _same(vocab.load('huggingface', tmp_path), asked)
 
 
 @pytest.mark.parametrize('kind, path, eos, message', [
     ('sentencepeice', 'x', None, "vocab.kind: .*did you mean 'sentencepiece'"),
     ('sentencepiece', None, None, "vocab.path: expected .*'mini'"),
     ('huggingface', '', None, 'vocab.path: expected'),
-    ('sentencepiece', '.', None, 'vocab.path: .*SentencePiece'),
+    ('sentencepiece', '.', None, 'vocab.path: no such.*tokenizer.model'),
+    ('gguf', 'absent.gguf', None, 'vocab.path: .*no such file'),
+    ('gguf', '.', None, 'vocab.path: .*no such file'),
+    ('gguf', 'text', None, 'vocab.path: .*no GGUF file'),
+    ('gguf', 'mini', None, 'vocab.kind: '),
+    ('gguf', 'small.gguf', '<|absent|>', 'vocab.eos: '),
+    ('huggingface', 'small.gguf', None, 'vocab.path: .*Hugging Face'),
     ('sentencepiece', 'absent.model', None, 'vocab.path: no such'),
     ('huggingface', 'absent', None, 'vocab.path: no such'),
     ('huggingface', '.', None, 'vocab.path: no such.*tokenizer.json'),
@@ -110,10 +103,12 @@ def test_truncation_in_the_file_is_switched_off(tmp_path, huggingface_path):
     ('huggingface', 'small.model', None, 'vocab.path: .*vocab.kind'),
 ])
 def test_refusals_name_the_field(
-    tmp_path, monkeypatch, sentencepiece_path, kind, path, eos, message):
+    tmp_path, monkeypatch, sentencepiece_path, gguf_path, kind, path, eos,
+    message):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'text').write_text('not a vocabulary')
   (tmp_path / 'small.model').symlink_to(sentencepiece_path)
+  (tmp_path / 'small.gguf').symlink_to(gguf_path)
   small_vocabs.save(tmp_path / 'bare', small_vocabs.tokenizer())
   with pytest.raises(config_lib.ConfigError, match=message):
     vocab.load(kind, path, eos)

@@ -1,0 +1,169 @@
+"""Conversations in the words of a model's own chat template.
+
+Messages, [{'role': 'user', 'content': 'What is 1+1?'}, ...], enter; the text
+that the model was trained to continue leaves, to the letter what transformers'
+`apply_chat_template` makes of them. The template alone says how a conversation
+begins: no beginning token is put before its text, which most often has one.
+
+A template of the Hub is a program from elsewhere: it runs in Jinja's sandbox.
+One that asks for today's date (`strftime_now`) gives other prompts tomorrow.
+"""
+
+from collections.abc import Mapping, Sequence
+import datetime
+import functools
+import json
+from typing import Any
+
+from r1jax import config as config_lib
+from r1jax.data import vocab_base
+
+Message = Mapping[str, Any]
+
+
+def prompt(vocab: vocab_base.Vocab, question: str,
+           system: str | None = None) -> str:
+  """Returns the text that an answer to `question` continues.
+
+  Raises:
+    ConfigError: there is no chat template, or it refuses.
+  """
+  first = [] if system is None else [{'role': 'system', 'content': system}]
+  return render(vocab, [*first, {'role': 'user', 'content': question}],
+                add_generation_prompt=True)
+
+
+def render(vocab: vocab_base.Vocab, messages: Sequence[Message], *,
+           add_generation_prompt: bool = False) -> str:
+  """Returns a conversation as text.
+
+  Args:
+    vocab: has the template, and the special tokens it may write.
+    messages: with 'role' and 'content', and what else the template knows.
+    add_generation_prompt: the text ends where the assistant's words begin.
+
+  Raises:
+    ConfigError: there is no chat template, or it refuses.
+  """
+  import jinja2  # pylint: disable=g-import-not-at-top
+  if vocab.chat_template is None:
+    raise config_lib.ConfigError(
+        f"config.data.template: 'chat' needs a chat template, and {vocab.path} "
+        'has none; put chat_template.jinja beside it, take the vocabulary of a '
+        'model that converses, or set config.data.template to another')
+  # As transformers does it: a template may ask whether a key is there.
+  messages = [{key: value for key, value in message.items()
+               if value is not None} for message in messages]
+  try:
+    return _compiled(vocab.chat_template).render(
+        messages=messages, tools=None, documents=None,
+        add_generation_prompt=add_generation_prompt, **vocab.tokens)
+  # What a template's own code can raise: its refusal, or say None + 'text'.
+  except (jinja2.TemplateError, TypeError, ValueError) as e:
+    raise config_lib.ConfigError(
+        f'config.data.template: the chat template of {vocab.path} refuses a '
+        f'conversation of {_roles(messages)}: {e}') from e
+
+
+def conversation_tokens(vocab: vocab_base.Vocab, messages: Sequence[Message]
+                        ) -> tuple[list[int], list[bool]]:
+  """Returns a conversation's ids, and which of them the assistant says.
+
+  The assistant says what stands between the text that asks it to speak and the
+  end token of its turn, that token included; with the last one the ids end.
+  What comes before the first turn is tokenised as it is for sampling; later
+  parts on their own, as if the conversation went on from the tokens there are.
+
+  Example, ChatML:
+      <|im_start|>user⏎Hi<|im_end|>⏎<|im_start|>assistant⏎Hello!<|im_end|>
+      0                                                  1     1
+
+  Raises:
+    ConfigError: these are no messages, or the last is not the assistant's;
+      there is no chat template, or it refuses, rewrites what was said before,
+      or ends a turn without an end token.
+  """
+  if not (isinstance(messages, Sequence) and messages
+          and all(isinstance(message, Mapping) for message in messages)
+          and messages[-1].get('role') == 'assistant'):
+    raise config_lib.ConfigError(
+        "config.data.task: expected messages, {'role': ..., 'content': ...}, "
+        f"of which the assistant's is the last; received {messages!s:.80}")
+  ids, weights, done = [], [], ''
+  for i, message in enumerate(messages):
+    if message.get('role') != 'assistant':
+      continue
+    asked = render(vocab, messages[:i], add_generation_prompt=True)
+    said = render(vocab, messages[:i + 1])
+    if not asked.startswith(done) or not said.startswith(asked):
+      raise config_lib.ConfigError(
+          f'config.data.template: the chat template of {vocab.path} rewrites '
+          'what was said before (many leave out earlier thinking), so one text '
+          f'cannot teach a conversation of {_roles(messages[:i + 1])}; give '
+          'conversations of one answer, without what it leaves out')
+    turn = _turn(vocab, said[len(asked):])
+    question = _next(vocab, asked[len(done):]) if done else vocab.encode(asked)
+    answer = _next(vocab, turn)
+    ids += question + answer
+    weights += [False] * len(question) + [True] * len(answer)
+    done = asked + turn
+  return ids, weights
+
+
+def _turn(vocab: vocab_base.Vocab, text: str) -> str:
+  """`text` up to its last end token; what follows is the template's."""
+  tokens = [t for t in map(vocab.token, vocab.eos_ids) if t is not None]
+  ends = [text.rindex(t) + len(t) for t in tokens if t in text]
+  if not ends:
+    raise config_lib.ConfigError(
+        f'config.vocab.eos: the chat template of {vocab.path} ends a turn with '
+        f'{text[-20:]!r}, in which there is no end token '
+        f'({", ".join(tokens)}); set config.vocab.eos to the one that ends it')
+  return text[:max(ends)]
+
+
+def _next(vocab: vocab_base.Vocab, text: str) -> list[int]:
+  """Ids of a text that follows another one.
+
+  Some tokenizers put a space before a text: a line break, which merges with
+  no letter, takes it and is cut off.
+  """
+  line = vocab.encode('\n')
+  ids = vocab.encode('\n' + text)
+  return ids[len(line):] if ids[:len(line)] == line else vocab.encode(text)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(source: str):
+  import jinja2  # pylint: disable=g-import-not-at-top
+  from jinja2 import ext  # pylint: disable=g-import-not-at-top
+  from jinja2 import sandbox  # pylint: disable=g-import-not-at-top
+
+  class Generation(ext.Extension):
+    """{% generation %}: marks the assistant's words and changes none."""
+    tags = {'generation'}
+
+    def parse(self, parser):
+      next(parser.stream)
+      return parser.parse_statements(['name:endgeneration'], drop_needle=True)
+
+  def raise_exception(message):
+    raise jinja2.TemplateError(message)
+
+  def tojson(value, ensure_ascii=False, indent=None, separators=None,
+             sort_keys=False):
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent,
+                      separators=separators, sort_keys=sort_keys)
+
+  environment = sandbox.ImmutableSandboxedEnvironment(
+      trim_blocks=True, lstrip_blocks=True,
+      extensions=[Generation, ext.loopcontrols])
+  environment.filters['tojson'] = tojson  # Jinja's own escapes HTML
+  environment.globals['raise_exception'] = raise_exception
+  environment.globals['strftime_now'] = (
+      lambda layout: datetime.datetime.now().strftime(layout))
+  return environment.from_string(source)
+
+
+def _roles(messages: Sequence[Message]) -> str:
+  return ', '.join(str(message.get('role')) for message in messages) or 'no one'
