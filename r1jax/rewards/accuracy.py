@@ -15,13 +15,16 @@ import numpy as np
 from r1jax.rewards import verifiers
 from r1jax.rewards import workers
 
-ANSWERS = ("tags", "boxed", "any")
+ANSWERS = ("tags", "boxed", "any", "number")
 VERIFIERS = ("math", "reasoning_gym", "exact")
 COUNTERS = ("verifier_errors", "verifier_timeouts", "verifier_refused")
 
 # 15 digits: beyond any answer, and far from where a float would matter.
 _INTEGER = re.compile(
     r"-?(?:0|[1-9]\d{0,14}|[1-9]\d{0,2}(?:,\d{3}){1,4})", re.ASCII)
+# A minus behind a number or bracket takes away, it is no sign.
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)])-)?\d+(?:,\d{3})*(?:\.\d+)?", re.ASCII)
 _BLOCK = re.compile(r"<answer>(.*)</answer>\s*\Z", re.DOTALL)
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is no brace
 
@@ -38,7 +41,10 @@ def extract(text: str, answer: str) -> str | None:
 
   'tags': the content of the only <answer> block, which must end the response.
   'boxed': the content of the last \\boxed{...}. 'any': tags, else boxed.
+  'number': the last number, for models that were taught no other form.
   """
+  if answer == "number":
+    return (_NUMBER.findall(text) or [None])[-1]
   found = None
   if answer in ("tags", "any"):
     found = _tagged(text)

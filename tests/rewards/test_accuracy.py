@@ -36,6 +36,15 @@ def test_extract(text, tags, boxed):
   assert accuracy.extract(text, "any") == (boxed if tags is None else tags)
 
 
+@pytest.mark.parametrize("text, number", [
+    ("", None), ("none", None), ("4 - 1 = 3.", "3"), ("12 or -37", "-37"),
+    ("so 1,234.50, or 7,5", "5"), ("costs $1,234.50.", "1,234.50"),
+    ("x2 = 5\n", "5"), ("<answer>4</answer> 9", "9"), ("8-3", "3"),
+])
+def test_the_last_number(text, number):
+  assert accuracy.extract(text, "number") == number
+
+
 def test_extract_is_fast_on_huge_text():
   assert accuracy.extract("<answer>" + " " * 1_000_000, "any") is None
   assert accuracy.extract("\\boxed{" * 100_000, "any") is None
