@@ -10,7 +10,7 @@ CORE = [
     'absl-py',
     'etils',
     'flax',
-    'jax>=0.7',  # AxisType meshes, keystr(simple=True)
+    'jax>=0.8.2',  # AxisType meshes, shard_map, pcast
     'ml-collections>=1.0',
     'numpy',
     'optax>=0.2.5',

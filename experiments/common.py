@@ -36,6 +36,7 @@ def base(name: str, stage: str, steps: int) -> ConfigDict:
       distributed=False,  # True on a pod whose hosts cannot tell by themselves
       mesh=mesh(),
       rules=RULES,
+      lora=lora(),
       optim=optim(),
       checkpoint=checkpoint(),
       log=log(),
@@ -43,8 +44,8 @@ def base(name: str, stage: str, steps: int) -> ConfigDict:
   ))
 
 
-# Logical axis → mesh axis. Weights are split over `fsdp` along the width and
-# over `tensor` along heads, feed-forward and vocabulary.
+# Logical axis → mesh axis. Weights are split over `fsdp` along the width, over
+# `tensor` along heads, feed-forward and vocabulary, and experts over `expert`.
 RULES = (
     ('batch', ('data', 'fsdp')),
     ('length', None),
@@ -57,7 +58,11 @@ RULES = (
     ('kv_heads', 'tensor'),
     ('head_size', None),
     ('mlp', 'tensor'),
+    ('expert', 'expert'),
+    ('router', None),
     ('norm', None),
+    ('rank', None),  # of LoRA's factors, and of latents where they are made
+    ('latent', 'fsdp'),  # where they are used
 )
 
 
@@ -72,12 +77,32 @@ def mini_model() -> ConfigDict:
       remat='none', scan_layers=False))
 
 
+def released_model() -> ConfigDict:
+  """The shape is that of the model in `init_from`."""
+  return ConfigDict(dict(dtype='float32', param_dtype='float32', remat='full',
+                         attention_chunk=placeholder(int)))
+
+
+def released_vocab() -> ConfigDict:
+  """The vocabulary, too."""
+  return ConfigDict(dict(kind='model', path='', eos=placeholder(str)))
+
+
 def mini_vocab() -> ConfigDict:
   return ConfigDict(dict(kind='sentencepiece', path='mini'))
 
 
 def mesh() -> ConfigDict:
   return ConfigDict(dict(data=1, fsdp=-1, expert=1, tensor=1, context=1))
+
+
+def lora() -> ConfigDict:
+  """LoRA (arXiv 2106.09685); the base stays as it is, and is the reference."""
+  return ConfigDict(dict(
+      rank=0,  # 0: all parameters are trained
+      alpha=32.0,  # the factors' product is multiplied by alpha / rank
+      targets=('*',),  # patterns of projections: attention/*, mlp/down
+  ))
 
 
 def optim() -> ConfigDict:
@@ -91,6 +116,9 @@ def optim() -> ConfigDict:
       eps=1e-8,
       weight_decay=0.0,
       clip_norm=1.0,  # 0: no clipping
+      # A step of the experts' balance (DeepSeek-V3, arXiv 2412.19437, sec. 4.2:
+      # 0.001, and 0 for the last 500 of 14.8 T tokens).
+      router_bias_rate=0.001,
       max_skipped_steps=5,  # non-finite updates in a row that end the run
   ))
 

@@ -17,7 +17,7 @@ import ml_collections
 MESH_AXES = ('data', 'fsdp', 'expert', 'tensor', 'context')
 
 CHOICES = {
-    'vocab.kind': ('sentencepiece', 'huggingface'),
+    'vocab.kind': ('sentencepiece', 'huggingface', 'gguf', 'model'),
     'model.remat': ('none', 'full', 'dots'),
     'model.activation': ('silu', 'gelu'),
     'model.dtype': ('float32', 'bfloat16'),
@@ -32,11 +32,12 @@ CHOICES = {
 
 BOUNDS = (  # what a number must keep to, and the fields that hold one
     (operator.ge, 'at least', 0, (
-        'steps', 'seed', 'data.seed', 'rl.beta', 'rl.ref_every_steps',
-        'rl.sampling_rounds', 'optim.lr', 'optim.warmup_steps',
-        'optim.weight_decay', 'optim.clip_norm', 'optim.final_fraction',
-        'optim.b1', 'optim.b2', 'eval.every_steps', 'eval.shown',
-        'eval.temperature', 'eval.top_k', 'log.rollouts_every_steps')),
+        'steps', 'seed', 'data.seed', 'lora.rank', 'rl.beta',
+        'rl.ref_every_steps', 'rl.sampling_rounds', 'optim.lr', 'eval.shown',
+        'optim.warmup_steps', 'optim.weight_decay', 'optim.clip_norm',
+        'optim.final_fraction', 'optim.b1', 'optim.b2', 'eval.temperature',
+        'optim.router_bias_rate', 'eval.every_steps', 'eval.top_k',
+        'log.rollouts_every_steps', 'lm.prompt_weight')),
     (operator.ge, 'at least', 1, (
         'model.layers', 'model.width', 'model.heads', 'model.kv_heads',
         'model.attention_chunk', 'model.window', 'model.global_every',
@@ -154,7 +155,6 @@ def _check_multiples(leaves: dict[str, Any], shards: int) -> None:
   """What is cut into equal parts leaves no rest."""
   part = lambda field: leaves.get(field) or 1
   for field, name, divisor in (
-      ('model.heads', 'model.kv_heads', part('model.kv_heads')),
       ('model.head_size', 'the entries of a rotary pair', 2),
       ('lm.batch', 'lm.micro_batches * mesh data*fsdp',
        part('lm.micro_batches') * shards),

@@ -52,13 +52,14 @@ class Cache(NamedTuple):
   The prompt's part is shared by its group; the past has a row a response,
   room for S tokens and holds `filled` of them.
   Keys are head size first, see kernels/attention.py.
-  A model that does not scan its layers has a tuple of L arrays for each.
+  A model that does not scan its layers has a tuple of L arrays for each. With
+  latent attention keys are (latent, position part), and there are no values.
   """
   prompt_k: Array | tuple[Array, ...]  # [L, B, K, h, P]
-  prompt_v: Array | tuple[Array, ...]  # [L, B, K, P, h]
+  prompt_v: Array | tuple[Array, ...] | None  # [L, B, K, P, h]
   prompt_length: Array  # i32[B]
   k: Array | tuple[Array, ...]  # [L, N, K, h, S]
-  v: Array | tuple[Array, ...]  # [L, N, K, S, h]
+  v: Array | tuple[Array, ...] | None  # [L, N, K, S, h]
   filled: Array  # i32[]
 
 
@@ -75,5 +76,5 @@ class TrainState(NamedTuple):
   step: Array  # i32[], optimizer steps of the stage's loop taken
   params: Params
   opt_state: Any
-  ref: Params | None  # the reference policy of an RL stage
+  ref: Params | None  # the reference of an RL stage; what LoRA adds to
   skipped: Array  # i32[], consecutive updates skipped as non-finite

@@ -1,5 +1,6 @@
 """A decoder that compiles in a second, and what to feed it."""
 
+import dataclasses
 import functools
 
 import jax
@@ -51,16 +52,21 @@ def prompts(lengths=(3, 5, 1, 4), padded=5, pad=0, seed=0) -> Prompts:
                  np.arange(len(lengths), dtype=np.int32) * 7 + 3)
 
 
-def setup(sizes=None, **switches) -> setup_lib.Setup:
-  """The model on a mesh of all devices, or on one device without `sizes`."""
+def setup(sizes=None, lora=None, **switches) -> setup_lib.Setup:
+  """The model on a mesh of all devices, or on one device without `sizes`.
+
+  `lora` is a config's section of that name.
+  """
   mesh = mesh_lib.make(sizes) if sizes else mesh_lib.make({}, jax.devices()[:1])
   return setup_lib.make(ml_collections.ConfigDict(
-      dict(model=SHAPE | switches, rules=common.RULES)), mesh)
+      dict(model=dataclasses.asdict(config(**switches)), rules=common.RULES,
+           lora=lora or {})), mesh)
 
 
 def placed(setup: setup_lib.Setup, **switches):
-  """The random parameters where `setup` wants them."""
-  return jax.device_put(params(**switches), setup_lib.places(setup.params))
+  """A copy of the random parameters where `setup` wants them."""
+  return jax.device_put(jax.tree.map(jnp.copy, params(**switches)),
+                        setup_lib.places(setup.params))
 
 
 def assert_near(got, expected, tolerance=1e-5):

@@ -29,7 +29,7 @@ _MASKED, _LEAST = -1e30, -1e20
 class Part(NamedTuple):
   """Keys and values some queries may see, shared by N / X rows each."""
   k: Array  # [X, K, h, S]
-  v: Array  # [X, K, S, h]
+  v: Array  # [X, K, S, h], whose h may be another than the keys'
   mask: Array  # bool, broadcasts to [X, N / X, T, S]
 
 
@@ -44,7 +44,8 @@ def attend(q_NTHh: Array, parts: list[Part], *,
     softcap: scores become softcap * tanh(score / softcap) (Gemma 2).
 
   Returns:
-    out_NTHh in the queries' dtype; statistics and sums are float32.
+    out_NTHh in the queries' dtype, h that of the values; statistics and sums
+    are float32.
   """
   return _attend(softcap, q_NTHh, parts)
 
@@ -71,7 +72,7 @@ def _forward(softcap, q_NTHh, parts):
   total = sum(s * c for s, c in zip(sums, scales))
   total = jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
   out = sum(o * (c / total)[..., None] for o, c in zip(outs, scales))
-  out = out.astype(q.dtype).reshape(q_NTHh.shape)
+  out = out.astype(q.dtype).reshape(*q_NTHh.shape[:3], out.shape[-1])
   return out, (q_NTHh, parts, out, largest + jnp.log(total))
 
 

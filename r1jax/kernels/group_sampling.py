@@ -122,7 +122,7 @@ def sample(model, params, prompts: Prompts, key_N: Array, *,
   hidden_BPD, prompt = model.forward(
       params, prompts.tokens, None,
       jnp.broadcast_to(jnp.arange(length), (batch, length)))
-  params = model.unstack(params)
+  params = model.prepare(params)
   start_N = jnp.repeat(prompts.length, group)
 
   def step(carry):

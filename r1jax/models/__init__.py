@@ -5,14 +5,18 @@ reward model and critic are one `Model` under different parameters.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from r1jax.models import layers
+from r1jax.models import lora
 from r1jax.models import shape
 from r1jax.models import transformer
+from r1jax.parallel import sharding
 from r1jax.types import Array, Cache, Params
 
 
@@ -24,26 +28,22 @@ class Model(NamedTuple):
   forward: Callable[..., tuple[Array, tuple[Array, Array]]]
   groups: Callable[..., tuple[Array, Array]]
   unembed: Callable[[Params, Array], Array]
-  unstack: Callable[[Params], Params]
-
-
-def _unconstrained(x, axes):
-  del axes
-  return x
+  prepare: Callable[[Params], Params]
 
 
 def build(config: shape.Config,
-          constrain: Callable = _unconstrained) -> Model:
+          place: sharding.Placement | None = None) -> Model:
   """The functions of one model shape.
 
   Args:
     config: the shape.
-    constrain: (array, logical axes) -> array, places activations on a mesh.
+    place: the mesh that activations live on, if any.
 
   Returns:
     A `Model`, where
       init(key) -> params, a tree of `config.param_dtype` arrays, layers
         stacked along their first axis
+      params, below, may have a further entry 'lora' (models/lora.py)
       forward(params, tokens_BT, segment_BT, position_BT, cache=None)
         -> hidden_BTD, (k [L,B,K,h,T], v [L,B,K,T,h]): causal within each
         segment (None: one document a row), and after everything in `cache`.
@@ -53,10 +53,11 @@ def build(config: shape.Config,
       groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: prompts,
         and tokens that begin the N / B responses to each, in one pass
       unembed(params, hidden_BTD) -> logits_BTV, float32
-      unstack(params) -> params in the form in which a loop of many forward
-        passes copies nothing of them; for forward and unembed only
+      prepare(params) -> params in the form in which many forward passes are
+        fastest: LoRA's factors merged, cast to the dtype of computation, and
+        nothing copied in a pass; for forward and unembed only
   """
-  module = transformer.Decoder(config, constrain)
+  module = transformer.Decoder(config, place)
 
   def variables(key):
     one = jnp.zeros((1, 1), jnp.int32)
@@ -74,20 +75,36 @@ def build(config: shape.Config,
   def forward(params, tokens_BT, segment_BT, position_BT,
               cache: Cache | None = None):
     arrays = jax.tree.map(jnp.asarray, (tokens_BT, segment_BT, position_BT))
-    return module.apply({'params': params}, *arrays, cache)
+    return module.apply(_collections(params), *arrays, cache)
 
   def groups(params, prompts, tokens_NT):
-    return module.apply({'params': params}, prompts, tokens_NT,
+    return module.apply(_collections(params), prompts, tokens_NT,
                         method=transformer.Decoder.groups)
 
   def unembed(params, hidden_BTD):
-    return module.apply({'params': params}, hidden_BTD,
+    return module.apply(_collections(params), hidden_BTD,
                         method=transformer.Decoder.unembed)
 
-  def unstack(params):
-    if config.scan_layers:
-      return params
-    blocks = transformer.unstack(params['blocks'])
-    return params | {'blocks': {'layers': blocks}}
+  prepare = functools.partial(_prepare, config)
+  return Model(config, init, axes, forward, groups, unembed, prepare)
 
-  return Model(config, init, axes, forward, groups, unembed, unstack)
+
+def _collections(params: Params) -> dict[str, Params]:
+  """Flax's variables: the weights, and LoRA's factors if there are any."""
+  weights = {name: tree for name, tree in params.items() if name != 'lora'}
+  factors = {'lora': params['lora']} if 'lora' in params else {}
+  return {'params': weights} | factors
+
+
+def _prepare(config: shape.Config, params: Params) -> Params:
+  def cast(path, leaf):
+    # What layers.param does at each use, to the same leaves.
+    name = jax.tree_util.keystr(path[-1:], simple=True)
+    return leaf if name in layers.FLOAT32 else leaf.astype(config.dtype)
+
+  params = jax.tree_util.tree_map_with_path(
+      cast, lora.merge(params, config.lora_scale))
+  if config.scan_layers:
+    return params
+  return params | {name: {'layers': transformer.unstack(params[name])}
+                   for name in transformer.STACKS if name in params}

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from r1jax.kernels import attention as kernel
 from r1jax.models import layers
 from r1jax.models import masks
+from r1jax.models import rotary
 from r1jax.models import shape
 from r1jax.types import Array
 
@@ -26,14 +27,12 @@ class Layer(NamedTuple):
   prompt: tuple[Array, Array] | None  # keys and values
 
 
-def _append(past, new, filled: Array, index: Array | None):
+def append(past, new, filled: Array, index: Array | None):
   """Writes new keys and values behind the past.
 
   Returns the past, and all that this layer has of it. What is read is what
   was written, so that XLA can write in place.
   """
-  if past is None:
-    return None, new
   begin = () if index is None else (index,)
 
   def put(x, y, axis):
@@ -42,36 +41,37 @@ def _append(past, new, filled: Array, index: Array | None):
     y = y.reshape((1,) * len(begin) + y.shape)
     return jax.lax.dynamic_update_slice(x, y, (*begin, *start))
 
-  past = put(past[0], new[0], -1), put(past[1], new[1], -2)
-  own = past if index is None else tuple(
-      jax.lax.dynamic_index_in_dim(x, index, keepdims=False) for x in past)
+  k, v = past
+  past = put(k, new[0], -1), None if v is None else put(v, new[1], -2)
+  own = past if index is None else jax.tree.map(
+      lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), past)
   return past, own
 
 
-def _attend(config: shape.Config, look: masks.Look, layer: Layer, q_BTHh, k, v):
+def attend(config: shape.Config, look: masks.Look, layer: Layer, q_BTHh, k, v):
   """Attention of all new tokens, `attention_chunk` queries at a time.
 
   The scores of one chunk exist at once, in the backward pass too, which makes
   them again: memory grows with T * chunk, not with T squared.
   """
-  def attend(query, q):
+  def one(query, q):
     parts = masks.parts(
         config, look, query, layer.local, layer.prompt, k, v)
     return kernel.attend(q, parts, softcap=config.softcap_attention)
 
   length, chunk = q_BTHh.shape[1], config.attention_chunk
   if chunk is None or length <= chunk:
-    return attend(jnp.arange(length), q_BTHh)
+    return one(jnp.arange(length), q_BTHh)
   # The last chunk is filled up with repetitions of the last query.
   query = jnp.minimum(jnp.arange(length + -length % chunk), length - 1)
   out = jax.lax.map(
-      jax.checkpoint(lambda query: attend(query, q_BTHh[:, query])),
+      jax.checkpoint(lambda query: one(query, q_BTHh[:, query])),
       query.reshape(-1, chunk))
-  return out.swapaxes(0, 1).reshape(q_BTHh.shape[0], -1, *q_BTHh.shape[2:])[
+  return out.swapaxes(0, 1).reshape(out.shape[1], -1, *out.shape[3:])[
       :, :length]
 
 
-def _keys(k_BTKh, v_BTKh):
+def keys(k_BTKh, v_BTKh):
   """In the layouts of kernels/attention.py."""
   return k_BTKh.transpose(0, 2, 3, 1), v_BTKh.transpose(0, 2, 1, 3)
 
@@ -81,12 +81,20 @@ def _attend_in_groups(config: shape.Config, look: masks.Look, layer: Layer,
   """Attention in rows of a prompt and, behind it, its responses."""
   (q, q_NTHh), (k, k_NTKh), (v, v_NTKh) = (
       masks.apart(look, x) for x in (q, k, v))
-  prompt = _keys(k, v)
-  out = _attend(config, look, layer, q, *prompt)
-  out_NTHh = _attend(config, look.responses, layer._replace(prompt=prompt),
-                     q_NTHh, *_keys(k_NTKh, v_NTKh))
+  prompt = keys(k, v)
+  out = attend(config, look, layer, q, *prompt)
+  out_NTHh = attend(config, look.responses, layer._replace(prompt=prompt),
+                    q_NTHh, *keys(k_NTKh, v_NTKh))
   return jnp.concatenate(
       [out, out_NTHh.reshape(out.shape[0], -1, *out.shape[2:])], 1)
+
+
+def attend_in_rows(config: shape.Config, look: masks.Look, layer: Layer,
+                   q, k, v):
+  """Attention without a past: [B, T, H, h] queries, [B, T, K, h] keys."""
+  if look.responses is not None:
+    return _attend_in_groups(config, look, layer, q, k, v)
+  return attend(config, look, layer, q, *keys(k, v))
 
 
 class Attention(nn.Module):
@@ -118,12 +126,12 @@ class Attention(nn.Module):
     table = look.table
     if look.local_table is not None:
       table = jnp.where(layer.local, look.local_table, table)
-    q, k = layers.rotate(q, table), layers.rotate(k, table)
-    q = q * jnp.asarray(c.attention_scale or size ** -0.5, q.dtype)
-    if look.responses is None:
-      new = _keys(k, v)
-      past, own = _append(past, new, look.filled, layer.index)
-      out = _attend(c, look, layer, q, *own)
+    q, k = rotary.rotate(q, table), rotary.rotate(k, table)
+    q = q * jnp.asarray(rotary.score_scale(c), q.dtype)
+    new = keys(k, v)
+    if past is None:
+      out = attend_in_rows(c, look, layer, q, k, v)
     else:
-      out, new = _attend_in_groups(c, look, layer, q, k, v), None
+      past, own = append(past, new, look.filled, layer.index)
+      out = attend(c, look, layer, q, *own)
     return layers.dense(out, wo, contract=2), past, new

@@ -1,12 +1,14 @@
-"""What a decoder's layers are made of: products, norms, rotations, the MLP."""
+"""What a decoder's layers are made of: products, norms, the MLP."""
 
 import math
+from typing import NamedTuple
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
 from r1jax.models import shape
+from r1jax.parallel import sharding
 from r1jax.types import Array
 
 _ACTIVATIONS = {
@@ -15,11 +17,39 @@ _ACTIVATIONS = {
 }
 
 
-def param(module, name, axes, size, init):
+# Parameters whose computation is float32 whatever the config's dtype.
+FLOAT32 = ('scale', 'router', 'router_bias')
+
+
+class Adapted(NamedTuple):
+  """A frozen weight and what LoRA adds to it: weight + a b."""
+  weight: Array
+  a: Array  # the weight's inputs, rank
+  b: Array  # rank, the weight's outputs
+
+
+def constrain(place: sharding.Placement | None, x: Array, axes) -> Array:
+  """Asks that `x` live where its logical axes say, if there is a mesh."""
+  return x if place is None else place.constrain(x, axes)
+
+
+def param(module, name, axes, size, init) -> Array | Adapted:
   """A parameter by its logical axes, in the dtype of computation."""
-  return module.param(name, nn.with_logical_partitioning(init, axes), size,
-                      jnp.dtype(module.config.param_dtype)).astype(
-                          module.config.dtype)
+  c = module.config
+  weight = module.param(name, nn.with_logical_partitioning(init, axes), size,
+                        jnp.dtype(c.param_dtype)).astype(c.dtype)
+  if not module.has_variable('lora', name):
+    return weight
+  factors = module.get_variable('lora', name)
+  return Adapted(weight, factors['a'].astype(c.dtype),
+                 (c.lora_scale * factors['b']).astype(c.dtype))
+
+
+def whole(weight: Array | Adapted) -> Array:
+  """The weight as one array, for what is no plain product."""
+  if not isinstance(weight, Adapted):
+    return weight
+  return weight.weight + jnp.tensordot(weight.a, weight.b, 1)
 
 
 def linear(fan_in: int, scale: float = 1.):
@@ -27,12 +57,16 @@ def linear(fan_in: int, scale: float = 1.):
   return nn.initializers.truncated_normal(scale * fan_in ** -0.5)
 
 
-def dense(x: Array, weight: Array, contract: int = 1, dtype=None) -> Array:
+def dense(x: Array, weight: Array | Adapted, contract: int = 1,
+          dtype=None) -> Array:
   """x times weight, over the last axes of one and the first of the other.
 
   Tokens are laid end to end first: a gradient's product then sums over one
   axis, and XLA does not write its operand transposed.
   """
+  if isinstance(weight, Adapted):
+    return dense(x, weight.weight, contract, dtype) + dense(
+        dense(x, weight.a, contract), weight.b, dtype=dtype)
   rows, columns = x.shape[:x.ndim - contract], weight.shape[contract:]
   size = math.prod(weight.shape[:contract])
   y = jnp.matmul(x.reshape(math.prod(rows), size), weight.reshape(size, -1),
@@ -40,51 +74,43 @@ def dense(x: Array, weight: Array, contract: int = 1, dtype=None) -> Array:
   return y.reshape(rows + columns)
 
 
+def activate(config: shape.Config, x: Array) -> Array:
+  """The config's activation function."""
+  return _ACTIVATIONS[config.activation](x)
+
+
 class RMSNorm(nn.Module):
-  """x / rms(x) * scale, in float32."""
+  """x / rms(x) * (norm_offset + scale), in float32."""
   config: shape.Config
+  eps: float | None = None  # None: the config's
 
   @nn.compact
   def __call__(self, x):
+    c = self.config
     scale = self.param('scale', nn.with_logical_partitioning(
-        nn.initializers.ones, ('norm',)), x.shape[-1:],
-        jnp.dtype(self.config.param_dtype))
+        nn.initializers.constant(1. - c.norm_offset), ('norm',)),
+        x.shape[-1:], jnp.dtype(c.param_dtype))
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True)
-                          + self.config.rms_eps)
+                          + (self.eps or c.rms_eps))
+    if c.norm_offset:
+      scale = c.norm_offset + scale.astype(jnp.float32)
     return (y * scale).astype(x.dtype)
-
-
-def rotary_table(position_BT: Array, head_size: int, theta: float) -> Array:
-  """cos and sin of every position and frequency: f32[2, B, T, h / 2]."""
-  frequency = theta ** (-jnp.arange(0, head_size, 2) / head_size)
-  angle = position_BT[..., None].astype(jnp.float32) * frequency
-  return jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-
-
-def rotate(x_BTXh: Array, table: Array) -> Array:
-  """Rotary position embedding in the half-split form (Su et al., 2104.09864).
-
-  Entry i turns with entry i + h/2, as in the Hugging Face checkpoints.
-  """
-  cos, sin = table[:, :, :, None]
-  a, b = jnp.split(x_BTXh.astype(jnp.float32), 2, -1)
-  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(
-      x_BTXh.dtype)
 
 
 class MLP(nn.Module):
   """down(activation(gate(x)) * up(x))."""
   config: shape.Config
+  mlp: int | None = None  # None: the config's
 
   @nn.compact
   def __call__(self, x_BTD):
     c = self.config
-    gate, up = (param(self, name, ('embed', 'mlp'), (c.width, c.mlp),
-                       linear(c.width)) for name in ('gate', 'up'))
-    down = param(self, 'down', ('mlp', 'embed'), (c.mlp, c.width),
-                  linear(c.mlp, (2 * c.layers) ** -0.5))
+    mlp = self.mlp or c.mlp
+    gate, up = (param(self, name, ('embed', 'mlp'), (c.width, mlp),
+                      linear(c.width)) for name in ('gate', 'up'))
+    down = param(self, 'down', ('mlp', 'embed'), (mlp, c.width),
+                 linear(mlp, (2 * c.layers) ** -0.5))
     # The backward pass keeps the two products only, and gates them again.
-    gated = jax.checkpoint(
-        lambda gate, up: _ACTIVATIONS[c.activation](gate) * up)
+    gated = jax.checkpoint(lambda gate, up: activate(c, gate) * up)
     return dense(gated(dense(x_BTD, gate), dense(x_BTD, up)), down)

@@ -4,6 +4,8 @@ import dataclasses
 
 import jax
 
+from r1jax import config as config_lib
+
 REMAT = {  # what the backward pass may keep of a layer's forward pass
     'none': jax.checkpoint_policies.everything_saveable,
     'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -11,9 +13,58 @@ REMAT = {  # what the backward pass may keep of a layer's forward pass
 }
 
 
+# Fields of Config that say how a model computes, not what it is.
+FREE = ('dtype', 'param_dtype', 'remat', 'scan_layers', 'attention_chunk',
+        'max_len', 'lora_scale')
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+  """Rotary frequencies for contexts longer than those first trained on.
+
+  See rotary.py.
+  """
+  kind: str  # 'linear' | 'llama3' | 'yarn'
+  factor: float
+  original_len: int = 8192  # of llama3 and yarn
+  low_freq: float = 1.  # llama3: turns within original_len
+  high_freq: float = 4.
+  beta_fast: float = 32.  # yarn: turns within original_len
+  beta_slow: float = 1.
+  mscale: float | None = None  # yarn
+  mscale_all_dim: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Latent:
+  """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), see mla.py.
+
+  `head_size` of the decoder is nope_size + rope_size.
+  """
+  q_rank: int | None  # None: queries come straight from the hidden state
+  kv_rank: int
+  nope_size: int  # of a head, without positions
+  rope_size: int  # of a head, with them; one key for all heads
+  value_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Experts:
+  """A mixture of experts (DeepSeek-V3, arXiv 2412.19437), see moe.py."""
+  experts: int
+  active: int  # of them, a token
+  mlp: int  # width of an expert
+  shared: int = 0  # experts that see every token
+  groups: int = 1  # of neighbouring experts
+  active_groups: int = 1  # of them, a token
+  scale: float = 1.  # of the routed experts' sum
+  normalize: bool = True  # the weights of a token's experts sum to `scale`
+  dense_layers: int = 0  # first layers that have an ordinary MLP
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """What a decoder is; Llama, Qwen2, Qwen3 and Gemma 3 are settings of it."""
+  """What a decoder is; the published families are settings of it."""
   vocab: int
   width: int
   layers: int
@@ -23,11 +74,13 @@ class Config:
   mlp: int
   max_len: int = 4096  # longest sequence, prompt and response together
   rope_theta: float = 10_000.
+  rope_scaling: RopeScaling | None = None  # of global layers
   rms_eps: float = 1e-6
   tied: bool = True  # the embedding is the output matrix too
   qkv_bias: bool = False  # Qwen2
   qk_norm: bool = False  # Qwen3, Gemma 3
   activation: str = 'silu'  # 'gelu' (tanh form): Gemma
+  norm_offset: float = 0.  # norms multiply by offset + scale; 1: Gemma
   post_norms: bool = False  # Gemma: a norm after attention and MLP, too
   embed_scale: bool = False  # Gemma: embeddings times sqrt(width)
   attention_scale: float | None = None  # None: head_size ** -0.5
@@ -36,6 +89,9 @@ class Config:
   window: int | None = None  # local attention sees this many tokens back
   global_every: int = 6  # with a window, every so many-th layer is global
   rope_theta_local: float | None = None  # of the local layers (Gemma 3)
+  latent: Latent | None = None  # DeepSeek-V3's attention
+  moe: Experts | None = None  # DeepSeek-V3's MLP
+  lora_scale: float = 1.  # of what LoRA's factors add
   attention_chunk: int | None = None  # queries at a time; None: all
   dtype: str = 'float32'  # of computation
   param_dtype: str = 'float32'
@@ -43,7 +99,31 @@ class Config:
   scan_layers: bool = True  # one program for all; False: runs faster on CPUs,
   # and takes longer to compile the more layers there are
 
+  def check(self) -> None:
+    """Raises `ConfigError` for numbers that do not go together."""
+    m, parts = self.moe, [('heads', self.heads, 'kv_heads', self.kv_heads)]
+    if m:
+      parts.append(('moe.experts', m.experts, 'moe.groups', m.groups))
+    for name, whole, divisor, size in parts:
+      if whole % size:
+        raise config_lib.error(
+            f'model.{name}', f'a multiple of {divisor} = {size}', whole)
+    if m and m.active > m.experts // m.groups * m.active_groups:
+      raise config_lib.error(
+          'model.moe.active', 'at most the experts of moe.active_groups = '
+          f'{m.active_groups}', m.active)
+
   def is_local(self) -> list[bool]:
     """Which layers attend within the window only."""
     return [self.window is not None and (i + 1) % self.global_every != 0
             for i in range(self.layers)]
+
+  @property
+  def rotary_size(self) -> int:
+    """How much of a head turns with its position."""
+    return self.latent.rope_size if self.latent else self.head_size
+
+  @property
+  def dense_layers(self) -> int:
+    """How many layers, the first ones, have an ordinary MLP."""
+    return self.moe.dense_layers if self.moe else self.layers

@@ -1,13 +1,14 @@
-"""A decoder-only transformer whose settings are Llama, Qwen2, Qwen3, Gemma 3.
+"""A decoder-only transformer: Llama, Qwen2, Qwen3, Gemma 3, DeepSeek-V3.
 
-RMSNorm, rotary positions, grouped-query attention, gated MLP. Tokens go in,
+RMSNorm, rotary positions, grouped-query or latent attention, gated MLP or a
+mixture of them. Tokens go in,
 hidden states, keys and values come out; `unembed` turns hidden states into
 logits, apart, so that a caller can do it a chunk at a time. A row of tokens
 is one sequence, or a prompt and all its responses, one behind the other:
 weights are then read once, and only attention tells them apart.
 """
 
-from collections.abc import Callable
+import functools
 
 from flax import linen as nn
 import jax
@@ -16,8 +17,15 @@ import jax.numpy as jnp
 from r1jax.models import attention
 from r1jax.models import layers
 from r1jax.models import masks
+from r1jax.models import mla
+from r1jax.models import moe
+from r1jax.models import rotary
 from r1jax.models import shape
+from r1jax.parallel import sharding
 from r1jax.types import Array, Params
+
+
+STACKS = ('dense_blocks', 'blocks')  # of layers that are alike, in order
 
 
 def unstack(blocks: Params) -> list[Params]:
@@ -34,27 +42,32 @@ def unstack(blocks: Params) -> list[Params]:
 class Block(nn.Module):
   """One layer: attention and MLP on a residual stream."""
   config: shape.Config
-  constrain: Callable[[Array, tuple], Array]
+  place: sharding.Placement | None
+  experts: bool
 
   @nn.compact
   def __call__(self, carry, look, layer):
     c = self.config
     x_BTD, past = carry
-    post = (lambda name: layers.RMSNorm(c, name=name)) if c.post_norms else (
-        lambda name: lambda y: y)
-    y, past, new = attention.Attention(c, name='attention')(
-        layers.RMSNorm(c, name='attention_norm')(x_BTD), past, look, layer)
+    norm = lambda name: layers.RMSNorm(c, name=name)
+    post = norm if c.post_norms else lambda name: lambda y: y
+    attend = (mla.LatentAttention if c.latent else attention.Attention)(
+        c, name='attention')
+    mlp = moe.MoE(c, self.place, name='moe') if self.experts else layers.MLP(
+        c, name='mlp')
+    y, past, new = attend(norm('attention_norm')(x_BTD), past, look, layer)
     x_BTD = x_BTD + post('attention_post_norm')(y)
-    y = layers.MLP(c, name='mlp')(layers.RMSNorm(c, name='mlp_norm')(x_BTD))
-    x_BTD = x_BTD + post('mlp_post_norm')(y)
-    x_BTD = self.constrain(x_BTD, ('batch', 'length', 'activation'))
-    return (x_BTD, past), new if past is None else None
+    x_BTD = x_BTD + post('mlp_post_norm')(mlp(norm('mlp_norm')(x_BTD)))
+    x_BTD = layers.constrain(
+        self.place, x_BTD, ('batch', 'length', 'activation'))
+    kept = past is None and look.responses is None
+    return (x_BTD, past), new if kept else None
 
 
 class Decoder(nn.Module):
   """Embedding, blocks, final norm; and the way back to logits."""
   config: shape.Config
-  constrain: Callable[[Array, tuple], Array]
+  place: sharding.Placement | None
 
   def setup(self):
     c = self.config
@@ -67,11 +80,26 @@ class Decoder(nn.Module):
           'output', nn.with_logical_partitioning(
               layers.linear(c.width), ('table', 'vocab')),
           (c.width, c.vocab), jnp.dtype(c.param_dtype))
-    self.blocks = nn.scan(
-        self._block(), length=c.layers, in_axes=(nn.broadcast, 0),
-        out_axes=0, variable_axes={'params': 0}, split_rngs={'params': True},
-        metadata_params={nn.PARTITION_NAME: 'layers'})(c, self.constrain)
+    for name, begin, end in self._stacks():
+      setattr(self, name, nn.scan(
+          self._block(), length=end - begin, in_axes=(nn.broadcast, 0),
+          out_axes=0, variable_axes={'params': 0, 'lora': 0},
+          split_rngs={'params': True},
+          metadata_params={nn.PARTITION_NAME: 'layers'})(
+              c, self.place, self._experts(name)))
     self.final_norm = layers.RMSNorm(c)
+
+  def _stacks(self) -> list[tuple[str, int, int]]:
+    """Name, first layer and end of each stack that the model has."""
+    c = self.config
+    if c.moe is None:
+      return [('blocks', 0, c.layers)]
+    first = c.moe.dense_layers
+    stacks = [('dense_blocks', 0, first), ('blocks', first, c.layers)]
+    return [stack for stack in stacks if stack[1] < stack[2]]
+
+  def _experts(self, stack: str) -> bool:
+    return self.config.moe is not None and stack == 'blocks'
 
   def __call__(self, tokens_BT, segment_BT, position_BT, cache):
     look = masks.Look(
@@ -103,17 +131,15 @@ class Decoder(nn.Module):
     x = self.embedding[tokens_BT].astype(c.dtype)
     if c.embed_scale:
       x *= jnp.asarray(c.width ** 0.5, x.dtype)
-    x = self.constrain(x, ('batch', 'length', 'activation'))
-    table = lambda theta: layers.rotary_table(position_BT, c.head_size, theta)
+    x = layers.constrain(self.place, x, ('batch', 'length', 'activation'))
+    table = functools.partial(rotary.table, position_BT, c.rotary_size)
     look = look._replace(
-        table=table(c.rope_theta),
+        table=table(c.rope_theta, c.rope_scaling),
         local_table=table(c.rope_theta_local) if c.rope_theta_local else None)
     local = jnp.asarray(c.is_local())
-    if c.scan_layers or self.is_initializing():
-      each = attention.Layer(jnp.arange(c.layers), local, prompt)
-      (x, past), new = self.blocks((x, past), look, each)
-    else:
-      x, past, new = self._each_block(x, past, look, local, prompt)
+    run = self._scan if c.scan_layers or self.is_initializing() else self._each
+    x, past, new = run(
+        x, past, look, attention.Layer(jnp.arange(c.layers), local, prompt))
     return self.final_norm(x), new if past is None else past
 
   def _block(self):
@@ -122,23 +148,35 @@ class Decoder(nn.Module):
     return nn.remat(Block, policy=shape.REMAT[self.config.remat],
                     prevent_cse=not self.config.scan_layers)
 
-  def _each_block(self, x, past, look, local, prompt):
-    """The scan of `blocks` written out: XLA then neither stacks what the
-    layers keep for the backward pass nor copies their parts of a cache."""
-    block = self._block()(self.config, self.constrain, parent=None)
-    params = self.blocks.variables['params']
-    if 'layers' not in params:
-      params = {'layers': unstack(params)}
-    pasts, news = [], []
-    part = lambda pair, i: pair and (pair[0][i], pair[1][i])
-    for i, layer in enumerate(params['layers']):
-      (x, own), new = block.apply(
-          {'params': layer}, (x, part(past, i)), look,
-          attention.Layer(None, local[i], part(prompt, i)))
-      pasts.append(own)
+  def _scan(self, x, past, look, each):
+    news = []
+    for name, begin, end in self._stacks():
+      part = jax.tree.map(lambda y, b=begin, e=end: y[b:e], each)
+      (x, past), new = getattr(self, name)((x, past), look, part)
       news.append(new)
-    turn = lambda pairs: pairs[0] and tuple(zip(*pairs))
-    return x, turn(pasts), turn(news)
+    return x, past, jax.tree.map(lambda *y: jnp.concatenate(y), *news)
+
+  def _each(self, x, past, look, each):
+    """The scan of the layers written out: XLA then neither stacks what the
+    layers keep for the backward pass nor copies their parts of a cache."""
+    pasts, news = [], []
+    part = lambda pair, i: pair and tuple(
+        None if y is None else y[i] for y in pair)
+    for name, begin, end in self._stacks():
+      block = self._block()(
+          self.config, self.place, self._experts(name), parent=None)
+      variables = getattr(self, name).variables
+      apart = {kind: x.get('layers') or unstack(x)
+               for kind, x in variables.items()}
+      for i in range(begin, end):
+        layer = attention.Layer(None, each.local[i], part(each.prompt, i))
+        (x, own), new = block.apply(
+            {kind: y[i - begin] for kind, y in apart.items()},
+            (x, part(past, i)), look, layer)
+        pasts.append(own)
+        news.append(new)
+    turn = lambda *y: y
+    return x, jax.tree.map(turn, *pasts), jax.tree.map(turn, *news)
 
   def unembed(self, hidden_BTD):
     c = self.config
@@ -147,4 +185,4 @@ class Decoder(nn.Module):
         hidden_BTD, output.astype(c.dtype), dtype=jnp.float32)
     if c.softcap_final:
       logits = c.softcap_final * jnp.tanh(logits / c.softcap_final)
-    return self.constrain(logits, ('batch', 'length', 'vocab'))
+    return layers.constrain(self.place, logits, ('batch', 'length', 'vocab'))

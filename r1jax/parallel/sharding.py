@@ -8,7 +8,7 @@ its mesh axes is an error, never a silent copy on every device.
 
 from collections.abc import Sequence
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import multihost_utils
@@ -50,6 +50,25 @@ def spec(axes: Axes, rules: Rules, mesh: Mesh) -> PartitionSpec:
   return PartitionSpec(*entries)
 
 
+class Placement(NamedTuple):
+  """A mesh and the rules that put logical axes on it; hashable."""
+  mesh: Mesh
+  rules: Rules  # tuples
+
+  def spec(self, axes: Axes) -> PartitionSpec:
+    return spec(axes, self.rules, self.mesh)
+
+  def constrain(self, x: jax.Array, axes: Axes) -> jax.Array:
+    """Inside jit: asks that `x` live where its logical axes say."""
+    return jax.lax.with_sharding_constraint(
+        x, NamedSharding(self.mesh, self.spec(axes)))
+
+
+def name(path) -> str:
+  """Of a leaf in a tree of parameters, e.g. 'blocks/mlp/down'."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
 def shardings(axes_tree: Any, shapes: Any, mesh: Mesh, rules: Rules) -> Any:
   """A tree of `NamedSharding` for `shapes`, a tree of arrays or their structs.
 
@@ -58,10 +77,9 @@ def shardings(axes_tree: Any, shapes: Any, mesh: Mesh, rules: Rules) -> Any:
   over, and the array.
   """
   def one(path, axes, leaf):
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
     if len(axes) != len(leaf.shape):
-      raise ValueError(f'{name}: expected an axis name for each dimension of '
-                       f'{leaf.shape}, received {axes}')
+      raise ValueError(f'{name(path)}: expected an axis name for each '
+                       f'dimension of {leaf.shape}, received {axes}')
     partition = spec(axes, rules, mesh)
     for size, logical, entry in zip(leaf.shape, axes, partition):
       over = (entry,) if isinstance(entry, str) else entry or ()
@@ -69,17 +87,11 @@ def shardings(axes_tree: Any, shapes: Any, mesh: Mesh, rules: Rules) -> Any:
       if size % parts:
         raise config.error(
             f'mesh.{over[-1]}', f"a divisor of the {size} of axis '{logical}' "
-            f'({name}), or a rule that leaves it whole', parts)
+            f'({name(path)}), or a rule that leaves it whole', parts)
     return NamedSharding(mesh, partition)
 
   return jax.tree_util.tree_map_with_path(
       one, axes_tree, shapes, is_leaf=lambda x: type(x) is tuple)
-
-
-def constrain(x: jax.Array, axes: Axes, mesh: Mesh, rules: Rules) -> jax.Array:
-  """Inside jit: asks that `x` live where its logical axes say."""
-  return jax.lax.with_sharding_constraint(
-      x, NamedSharding(mesh, spec(axes, rules, mesh)))
 
 
 def abstract(shapes: Any, shardings_tree: Any) -> Any:

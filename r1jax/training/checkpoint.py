@@ -1,9 +1,9 @@
 """Checkpoints of a TrainState: saved in the background, verified when read.
 
-A checkpoint is a directory `<step>` of three Orbax items: `params` and `rest`
-(every other leaf), each a flat dictionary from a leaf's path to its array, and
-`manifest`, which says what must be found in them. Orbax commits the three
-together, so what a kill leaves behind of a save is never taken for one.
+A checkpoint is a directory `<step>` of Orbax items: `params`, `ref` if there is
+one, and `rest` (every other leaf), each a flat dictionary from a leaf's path to
+its array, and `manifest`, which says what must be found in them. Orbax commits
+them together, so what a kill leaves behind of a save is never taken for one.
 
 Damage is a missing, truncated or unreadable file, and any array whose bits are
 not those that were saved, one flipped bit included.
@@ -85,7 +85,7 @@ class Checkpointer:
     """
     found = _latest_good(
         self._manager, self._directory, self._manager.all_steps(),
-        _split(manifest_lib.named(abstract)))
+        {'ref': {}} | _split(manifest_lib.named(abstract)))
     if found is None:
       return None
     leaves, self._last, damaged = found
@@ -115,8 +115,18 @@ class Checkpointer:
 def restore_params(path, abstract_params: types.Params) -> types.Params:
   """Reads only the parameters of the latest good checkpoint under `path`.
 
+  As `restore`.
+  """
+  abstract = types.TrainState(None, abstract_params, None, None, None)
+  return restore(path, abstract).params
+
+
+def restore(path, abstract: types.TrainState) -> types.TrainState:
+  """Reads `params` and `ref` of the latest good checkpoint under `path`.
+
   `path` is a stage's workdir (which keeps its checkpoints in `checkpoints`), a
-  directory of checkpoints, or one checkpoint. Nothing there is changed.
+  directory of checkpoints, or one checkpoint. Nothing there is changed. What is
+  None in `abstract` is left out.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
@@ -129,19 +139,18 @@ def restore_params(path, abstract_params: types.Params) -> types.Params:
     directory = path / 'checkpoints'
   if not path.is_dir():
     raise FileNotFoundError(f'no checkpoint: {path} is not a directory')
-  abstract = types.TrainState(None, abstract_params, None, None, None)
   options = ocp.CheckpointManagerOptions(
       create=False, cleanup_tmp_directories=False)
   with contextlib.closing(
       ocp.CheckpointManager(directory, options=options)) as manager:
     steps = [int(path.name)] if one else manager.all_steps()
     found = _latest_good(manager, directory, steps,
-                         {'params': manifest_lib.named(abstract)})
+                         _split(manifest_lib.named(abstract)))
   if found is None:
     raise FileNotFoundError(
         f'no checkpoint in {directory}; expected the workdir of a stage that '
         'has saved one')
-  return _unnamed(found[0], abstract).params
+  return _unnamed(found[0], abstract)
 
 
 def _latest_good(manager, directory, steps, abstract: Mapping[str, Leaves]):
@@ -177,7 +186,7 @@ def _read(manager, path, step, abstract: Mapping[str, Leaves]) -> Leaves:
   with _Reading():
     items = manager.restore(step, args=ocp.args.Composite(
         **{item: ocp.args.StandardRestore(part)
-           for item, part in abstract.items()}))
+           for item, part in abstract.items() if part}))
     leaves = {name: items[_item(name)][name] for name in wanted}
   for name, digest in manifest_lib.digests(leaves).items():
     if digest != saved[name]['digest']:
@@ -207,14 +216,15 @@ class _Reading:
 
 
 def _item(name: str) -> str:
-  return 'params' if name.startswith('params.') else 'rest'
+  part = name.partition('.')[0]
+  return part if part in ('params', 'ref') else 'rest'
 
 
 def _split(leaves: Leaves) -> dict[str, Leaves]:
   """The leaves of each Orbax item."""
-  items = {'params': {}, 'rest': {}}
+  items = {}
   for name, leaf in leaves.items():
-    items[_item(name)][name] = leaf
+    items.setdefault(_item(name), {})[name] = leaf
   return items
 
 

@@ -3,6 +3,10 @@
 optax supplies the parts. `update` is the one way parameters change: it clips
 by the global norm, steps, and leaves parameters and optimizer state bitwise
 alone where a gradient is not finite.
+
+A mixture of experts' `router_bias` is no weight: its gradient is the load of
+each expert (models/moe.py), and its step balances them. AdamW, norm and state
+know nothing of it.
 """
 
 from collections.abc import Callable
@@ -14,6 +18,7 @@ import optax
 
 from r1jax import config
 from r1jax import types
+from r1jax.kernels import masked
 
 Array = types.Array
 
@@ -21,6 +26,7 @@ Array = types.Array
 class Optimizer(NamedTuple):
   tx: optax.GradientTransformation
   schedule: Callable[[Array], Array]  # updates made so far -> learning rate
+  router_bias_rate: float = 0.
 
 
 def schedule(
@@ -79,16 +85,58 @@ def make(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     clip_norm: float = 1.0,
+    router_bias_rate: float = 0.001,
 ) -> Optimizer:
-  """AdamW (Loshchilov & Hutter, arXiv 1711.05101); `clip_norm` 0 is no clip."""
+  """AdamW (Loshchilov & Hutter, arXiv 1711.05101); `clip_norm` 0 is no clip.
+
+  `router_bias_rate` is gamma of DeepSeek-V3 (arXiv 2412.19437, sec. 4.2: 0.001,
+  and 0 for the last 500 of 14.8 T tokens).
+  """
   rate = schedule(kind, lr, steps, warmup_steps, final_fraction)
-  tx = optax.chain(
+  chain = optax.chain(
       optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
       optax.scale_by_adam(b1, b2, eps),
       optax.add_decayed_weights(weight_decay, mask=decays),
       optax.scale_by_learning_rate(rate),
   )
-  return Optimizer(tx, rate)
+  tx = optax.GradientTransformation(
+      lambda params: chain.init(weights(params)), chain.update)
+  return Optimizer(tx, rate, router_bias_rate)
+
+
+def weights(tree: Any) -> Any:
+  """A tree like the parameters, without the leaves named router_bias."""
+  return jax.tree_util.tree_map_with_path(
+      lambda path, leaf: None if _is_router_bias(path) else leaf, tree)
+
+
+def _is_router_bias(path) -> bool:
+  return jax.tree_util.keystr(path[-1:], simple=True) == 'router_bias'
+
+
+def balanced(bias: Array, load: Array, rate: float) -> Array:
+  """One step of auxiliary-loss-free balancing (arXiv 2408.15664, alg. 1).
+
+  bias - rate * sign(load - mean load), where the last axis is the experts. The
+  loads may be in any unit; a load within 1e-6 of the mean counts as even, for
+  a division may have rounded it.
+  """
+  mean = jnp.mean(load, -1, keepdims=True)
+  uneven = jnp.abs(load - mean) > 1e-6 * mean
+  return bias - rate * jnp.sign(load - mean) * uneven
+
+
+def _balance(grads: types.Params) -> dict[str, Array]:
+  """Metrics of the experts' loads, means over layers; none without experts."""
+  loads = [load.reshape(-1, load.shape[-1])
+           for path, load in jax.tree_util.tree_leaves_with_path(grads)
+           if _is_router_bias(path)]
+  if not loads:
+    return {}
+  load = jnp.concatenate(loads)
+  relative = masked.divide(load, jnp.mean(load, -1, keepdims=True))
+  return {'moe/load_max_over_mean': jnp.mean(jnp.max(relative, -1)),
+          'moe/load_min_over_mean': jnp.mean(jnp.min(relative, -1))}
 
 
 def state_shardings(
@@ -100,7 +148,7 @@ def state_shardings(
   """Moments live where their parameters do, counters `otherwise`."""
   return optax.tree_map_params(
       tx, lambda _, where: where, jax.eval_shape(tx.init, params),
-      param_shardings, transform_non_params=lambda _: otherwise)
+      weights(param_shardings), transform_non_params=lambda _: otherwise)
 
 
 def global_norm(tree: Any) -> Array:
@@ -130,10 +178,15 @@ def update(
     skipped update (the schedule does not advance either); the new `skipped`, 0
     after an update that was made; and the metrics of this update.
   """
-  norm = global_norm(grads)
+  norm = global_norm(weights(grads))
   finite = jnp.isfinite(norm)
-  changes, new_state = optimizer.tx.update(grads, opt_state, params)
-  new_params = optax.apply_updates(params, changes)
+  changes, new_state = optimizer.tx.update(
+      weights(grads), opt_state, weights(params))
+  new_params = jax.tree.map(
+      lambda new, old, grad: balanced(old, grad, optimizer.router_bias_rate)
+      if new is None else new,
+      optax.apply_updates(weights(params), changes), params, grads,
+      is_leaf=lambda x: x is None)
   rate = optimizer.schedule(opt_state[-1].count)
   keep = lambda new, old: jnp.where(finite, new.astype(old.dtype), old)
   params, opt_state = jax.tree.map(
@@ -142,5 +195,5 @@ def update(
       'optim/grad_norm': norm,  # before clipping
       'optim/lr': jnp.asarray(rate, jnp.float32),
       'optim/skipped': 1.0 - finite.astype(jnp.float32),
-  }
+  } | _balance(grads)
   return params, opt_state, jnp.where(finite, 0, skipped + 1), metrics

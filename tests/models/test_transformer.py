@@ -10,7 +10,6 @@ import pytest
 import numpy_decoder
 import tiny
 from r1jax.kernels import group_sampling
-from r1jax.models import layers
 from r1jax.types import Cache
 
 QWEN = dict(qkv_bias=True, qk_norm=True, tied=False)
@@ -193,20 +192,6 @@ def _check_axes(names, shape, config):
   assert len(names) == len(shape)
   for name, size in zip(names, shape):
     assert name == 'norm' or sizes[name] == size
-
-
-def test_rotary_scores_depend_on_the_distance_alone():
-  q, k = np.random.default_rng(0).normal(size=(2, 1, 1, 1, 8)).astype('f')
-
-  def score(at_q, at_k):
-    turn = lambda x, at: layers.rotate(
-        x, layers.rotary_table(np.array([[at]]), 8, 100.))
-    assert np.isclose(np.linalg.norm(turn(q, at_q)), np.linalg.norm(q))
-    return float(jnp.vdot(turn(q, at_q), turn(k, at_k)))
-
-  np.testing.assert_allclose(score(9, 4), score(25, 20), rtol=1e-5)
-  np.testing.assert_allclose(score(0, 0), np.vdot(q, k), rtol=1e-5)
-  assert abs(score(9, 4) - score(9, 5)) > 0.01
 
 
 def test_local_layers_and_global_ones_between():

@@ -66,9 +66,8 @@ def test_a_dimension_that_does_not_divide_names_the_field(mesh):
 
 def test_constrain_inside_jit(mesh):
   x_BD = jnp.ones((8, 4))
-  y_BD = jax.jit(lambda x: sharding.constrain(
-      x * 2, ('batch', 'embed'), mesh, (('batch', 'data'), ('embed', 'fsdp')))
-  )(x_BD)
+  place = sharding.Placement(mesh, (('batch', 'data'), ('embed', 'fsdp')))
+  y_BD = jax.jit(lambda x: place.constrain(x * 2, ('batch', 'embed')))(x_BD)
   assert y_BD.sharding.spec == P('data', 'fsdp')
   np.testing.assert_array_equal(y_BD, np.full((8, 4), 2.))
 

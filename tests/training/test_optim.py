@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from r1jax import config as config_lib
 from r1jax.parallel import mesh as mesh_lib
 from r1jax.parallel import sharding
+from r1jax.training import accumulate
 from r1jax.training import optim
 
 PARAMS = {'w': jnp.array([[1., -2.], [3., 4.]]), 'bias': jnp.ones((2, 2)),
@@ -108,3 +110,106 @@ def test_moments_live_with_their_parameters():
   assert state[1].mu['w'].addressable_shards[0].data.shape == (1, 4)
   assert state[1].nu['scale'].sharding.is_fully_replicated
   assert state[1].count.sharding.is_fully_replicated
+
+
+# Two layers of three experts.
+BIASED = PARAMS | {'moe': {'router_bias': jnp.array([[0., 0., 0.],
+                                                     [.5, 1., 2.]])}}
+LOAD = jnp.array([[4., 1., 1.], [3., 3., 3.]])
+
+
+def _biased(optimizer, load=LOAD, **changes):
+  """The update by gradients of 0.1 * PARAMS and this load."""
+  grads = jax.tree.map(lambda x: 0.1 * x, PARAMS) | changes
+  state = optimizer.tx.init(BIASED)
+  return _update(
+      optimizer, grads | {'moe': {'router_bias': load}}, BIASED, state), state
+
+
+def test_the_router_bias_steps_against_its_load_and_else_nothing_knows_of_it():
+  optimizer = optim.make(lr=.1, steps=9, weight_decay=.5, router_bias_rate=.25)
+  (params, state, _, metrics), _ = _biased(optimizer)
+  np.testing.assert_allclose(
+      params.pop('moe')['router_bias'], [[-.25, .25, .25], [.5, 1., 2.]])
+  np.testing.assert_allclose(metrics.pop('moe/load_max_over_mean'), 1.5)
+  np.testing.assert_allclose(metrics.pop('moe/load_min_over_mean'), .75)
+  # Bitwise what a model without experts has: parameters, state and norm.
+  expected = _update(optimizer, jax.tree.map(lambda x: .1 * x, PARAMS), PARAMS,
+                     optimizer.tx.init(PARAMS))
+  jax.tree.map(np.testing.assert_array_equal,
+               (params, jax.tree.leaves(state), metrics),
+               (expected[0], jax.tree.leaves(expected[1]), expected[3]))
+
+
+def test_a_model_without_experts_has_the_state_and_updates_of_plain_optax():
+  optimizer = optim.make(lr=.1, steps=9, weight_decay=.5, clip_norm=.2)
+  plain = optax.chain(
+      optax.clip_by_global_norm(.2), optax.scale_by_adam(.9, .95, 1e-8),
+      optax.add_decayed_weights(.5, mask=optim.decays),
+      optax.scale_by_learning_rate(optimizer.schedule))
+  state, grads = plain.init(PARAMS), jax.tree.map(jnp.sin, PARAMS)
+  jax.tree.map(np.testing.assert_array_equal, optimizer.tx.init(PARAMS), state)
+  changes, state = plain.update(grads, state, PARAMS)
+  got = _update(optimizer, grads, PARAMS, optimizer.tx.init(PARAMS))
+  jax.tree.map(np.testing.assert_array_equal, got[:2],
+               (optax.apply_updates(PARAMS, changes), state))
+  assert set(got[3]) == {'optim/grad_norm', 'optim/lr', 'optim/skipped'}
+
+
+def test_a_skipped_update_leaves_the_router_bias_alone():
+  optimizer = optim.make(lr=.1, steps=9)
+  (params, state, skipped, metrics), old = _biased(
+      optimizer, vector=jnp.array([1., jnp.inf]))
+  assert skipped == 1 and metrics['optim/skipped'] == 1.
+  jax.tree.map(np.testing.assert_array_equal, (params, state), (BIASED, old))
+
+
+def test_no_rate_or_no_load_leaves_the_router_bias_alone():
+  for rate, load in ((0., LOAD), (.1, jnp.zeros_like(LOAD))):
+    (params, _, _, metrics), _ = _biased(
+        optim.make(lr=.1, steps=9, router_bias_rate=rate), load)
+    np.testing.assert_array_equal(
+        params['moe']['router_bias'], BIASED['moe']['router_bias'])
+    assert np.isfinite(metrics['moe/load_max_over_mean'])
+
+
+def test_an_even_load_is_even_in_every_unit():
+  even, bias = jnp.full((1, 7), 5.), jnp.zeros((1, 7))
+  one_more = even.at[0, 2].add(1.)
+  for unit in np.random.default_rng(0).uniform(1e-6, 1e6, 200).astype('f'):
+    assert not optim.balanced(bias, even / unit, .1).any()
+    np.testing.assert_allclose(
+        optim.balanced(bias, one_more / unit, .1),
+        jnp.full((1, 7), .1).at[0, 2].set(-.1))
+
+
+@pytest.mark.parametrize('micro_batches', [1, 2, 4])
+def test_a_losss_denominator_leaves_the_signs_of_loads_alone(micro_batches):
+  counts = np.random.default_rng(0).integers(0, 5, (4, 3, 7)).astype('f')
+  load = counts.sum(0)
+  assert (load == load.mean(-1, keepdims=True)).any()
+
+  def loss(params, batch):  # whose gradient is a micro-batch's load
+    return (jnp.vdot(params['router_bias'], batch.sum(0)), jnp.float32(.6)), {}
+
+  grads, _ = accumulate.gradients(
+      loss, {'router_bias': jnp.zeros((3, 7))},
+      accumulate.split(jnp.asarray(counts), micro_batches))
+  np.testing.assert_array_equal(
+      optim.balanced(jnp.zeros((3, 7)), grads['router_bias'], .1),
+      -np.float32(.1) * np.sign(load - load.mean(-1, keepdims=True)))
+
+
+def test_moments_of_a_model_with_experts_live_with_their_parameters():
+  mesh = mesh_lib.make(dict(fsdp=-1))
+  params = {'gate': jnp.ones((8, 4)), 'router_bias': jnp.ones(4)}
+  where = sharding.shardings(
+      {'gate': ('embed', None), 'router_bias': (None,)}, params, mesh,
+      (('embed', 'fsdp'),))
+  optimizer = optim.make(lr=0.1, steps=10)
+  target = optim.state_shardings(
+      optimizer.tx, params, where, sharding.replicated(mesh))
+  state = jax.jit(optimizer.tx.init, out_shardings=target)(
+      jax.device_put(params, where))
+  assert state[1].mu['gate'].addressable_shards[0].data.shape == (1, 4)
+  assert state[1].mu['router_bias'] is None

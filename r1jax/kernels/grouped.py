@@ -1,0 +1,164 @@
+"""Products of many rows, each with the one of E matrices that it belongs to.
+
+What a mixture of experts computes. The rows of one group are laid side by side
+in tiles of equal size, the last of them filled up with rows of zeros, so that a
+tile needs one matrix only. Every shape is static, however uneven the groups:
+A rows of E groups fit into A // C + E tiles of C rows.
+
+  tiles = arrange(group_A, E, C)          which row lies where
+  x_MCD = spread(x_AD, tiles, 1)          rows into tiles
+  y_MCF = product(x_MCD, w_EDF, tiles)
+  y_AF  = combine(y_MCF, tiles, 1)        and back
+
+A row may belong to no group: it lies nowhere, and comes back as zeros.
+
+The gradient of a gather is a scatter, whose sums run in no fixed order on a
+GPU, and one by one on a CPU. `spread` and `combine` are each other's gradient
+instead, gathers both.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from r1jax.types import Array
+
+
+class Tiles(NamedTuple):
+  """Where A rows of E groups lie in M tiles of C rows.
+
+  Of group [1, 0, 1, 2, 1] with E = C = 2, where 2 is no group:
+  source [[1, -], [0, 2], [4, -], [-, -]], slot [2, 0, 3, -, 4],
+  group [0, 1, 1, -], used [1, 2]. What is not there (-) is a number beyond the
+  end: A, M * C, E.
+  """
+  source: Array  # i32[M, C], the row that lies here
+  slot: Array  # i32[A], the place in [M * C] where a row lies
+  group: Array  # i32[M]
+  used: Array  # i32[E], tiles of a group
+
+
+def tile_rows(rows: int, groups: int) -> int:
+  """A tile's size for so many rows: at most a quarter of a group's share.
+
+  A larger tile is a better product; but on average half of each group's last
+  one is zeros.
+  """
+  quarter = rows // (4 * groups)
+  return min(max(8, 1 << max(quarter.bit_length() - 1, 0)), 512)
+
+
+def arrange(group_A: Array, groups: int, rows: int) -> Tiles:
+  """Lays out rows by their group in tiles of `rows`; `groups` is no group."""
+  size = group_A.size
+  tiles = min(size, size // rows + groups)
+  order_A = jnp.argsort(group_A)
+  bounds = jnp.searchsorted(group_A[order_A], jnp.arange(groups + 1))
+  begin_E, held_E = bounds[:-1], jnp.diff(bounds)
+  used_E = -(-held_E // rows)
+  end_E = jnp.cumsum(used_E)
+  first_E = end_E - used_E
+  group_M = jnp.searchsorted(end_E, jnp.arange(tiles), side='right')
+  rank_A = jnp.argsort(order_A)
+  slot_A = rank_A + (first_E * rows - begin_E)[group_A]
+  nth_MC = ((jnp.arange(tiles) - first_E[group_M])[:, None] * rows
+            + jnp.arange(rows))
+  source_MC = order_A[begin_E[group_M][:, None] + nth_MC]
+  there_MC = nth_MC < _take(held_E, group_M)[:, None]
+  return Tiles(jnp.where(there_MC, source_MC, size),
+               jnp.where(group_A < groups, slot_A, tiles * rows),
+               group_M, used_E)
+
+
+def _take(x: Array, index: Array) -> Array:
+  """x[index], and zeros for an index beyond its end."""
+  return jnp.take(x, index, 0, mode='fill', fill_value=0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def spread(x: Array, tiles: Tiles, copies: int) -> Array:
+  """[A / copies, ...] -> [M, C, ...]: row i is x[i // copies]."""
+  return _take(x, tiles.source // copies)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def combine(y: Array, tiles: Tiles, copies: int) -> Array:
+  """[M, C, ...] -> [A / copies, ...]: the sum of the rows from each x."""
+  rows = _take(y.reshape(-1, *y.shape[2:]), tiles.slot)
+  return jnp.sum(rows.reshape(-1, copies, *rows.shape[1:]), 1)
+
+
+spread.defvjp(
+    lambda x, tiles, copies: (spread(x, tiles, copies), tiles),
+    lambda copies, tiles, dy: (combine(dy, tiles, copies), None))
+combine.defvjp(
+    lambda y, tiles, copies: (combine(y, tiles, copies), tiles),
+    lambda copies, tiles, dx: (spread(dx, tiles, copies), None))
+
+
+@jax.custom_vjp
+def product(x_MCD: Array, w_EDF: Array, tiles: Tiles) -> Array:
+  """[M, C, F]: each tile times its group's matrix."""
+  return _multiply(x_MCD, w_EDF, tiles)
+
+
+def _product_bwd(kept, dy_MCF):
+  x_MCD, w_EDF, tiles = kept
+  dx_MCD = _multiply(dy_MCF, w_EDF, tiles, swap=True)
+  dw_EDF = _outer(x_MCD, dy_MCF, tiles)
+  return dx_MCD, dw_EDF.astype(w_EDF.dtype), None
+
+
+product.defvjp(lambda *args: (product(*args), args), _product_bwd)
+
+
+def _multiply(x: Array, w: Array, tiles: Tiles, swap: bool = False) -> Array:
+  """Tiles times matrices, or times their transposes.
+
+  TPUs have an instruction for it. Elsewhere, and for `_outer` there too, XLA
+  expands that instruction into a product with E masked copies of all rows; a
+  loop over the tiles in use costs E times less.
+  """
+  return lax.platform_dependent(
+      x, w, tiles, tpu=functools.partial(_ragged, swap),
+      default=functools.partial(_looped, swap))
+
+
+def _ragged(swap, x, w, tiles):
+  rows = tiles.used * x.shape[1]
+  w = w.swapaxes(1, 2) if swap else w
+  return lax.ragged_dot(
+      x.reshape(-1, x.shape[2]), w, rows).reshape(*x.shape[:2], -1)
+
+
+def _looped(swap, x, w, tiles):
+  def one(i, y):
+    matrix = _at(w, _at(tiles.group, i))
+    return _put(y, _at(x, i) @ (matrix.T if swap else matrix), i)
+
+  y = jnp.zeros_like(x, shape=(*x.shape[:2], w.shape[1 if swap else 2]))
+  return lax.fori_loop(0, jnp.sum(tiles.used), one, y)
+
+
+def _outer(x_MCD: Array, y_MCF: Array, tiles: Tiles) -> Array:
+  """f32[E, D, F]: the sum of x^T y over the tiles of each group."""
+  def one(i, sum_EDF):
+    group = _at(tiles.group, i)
+    part = jnp.matmul(_at(x_MCD, i).T, _at(y_MCF, i),
+                      preferred_element_type=jnp.float32)
+    return _put(sum_EDF, _at(sum_EDF, group) + part, group)
+
+  shape = tiles.used.size, x_MCD.shape[2], y_MCF.shape[2]
+  return lax.fori_loop(0, jnp.sum(tiles.used), one,
+                       jnp.zeros_like(x_MCD, jnp.float32, shape))
+
+
+def _at(x: Array, i: Array) -> Array:
+  return lax.dynamic_index_in_dim(x, i, keepdims=False)
+
+
+def _put(x: Array, new: Array, i: Array) -> Array:
+  return lax.dynamic_update_index_in_dim(x, new, i, 0)

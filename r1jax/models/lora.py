@@ -1,0 +1,115 @@
+"""LoRA (Hu et al., arXiv 2106.09685): small additions to frozen weights.
+
+A weight W becomes W + alpha / rank * A B with A [inputs, rank] and B [rank,
+outputs]. What is trained is a tree {'lora': factors}; joined to the base it is
+a policy that every function of `models.Model` takes. B begins at zero, so the
+policy begins as the base; and the base alone stays the reference.
+"""
+
+from collections.abc import Iterator, Mapping
+import fnmatch
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from r1jax import config as config_lib
+from r1jax.models import hf_layout
+from r1jax.models import shape
+from r1jax.types import Array, Params
+
+
+class Settings(NamedTuple):
+  """Which weights are added to, and by how much; hashable."""
+  rank: int
+  alpha: float
+  targets: tuple[str, ...]  # patterns: 'attention/*', 'mlp/down', '*'
+
+  @property
+  def scale(self) -> float:
+    return self.alpha / self.rank
+
+
+def settings(fields: Mapping[str, Any] | None) -> Settings | None:
+  """Those of a config's section `lora`; None where its rank is 0."""
+  if not fields or not fields['rank']:
+    return None
+  return Settings(fields['rank'], fields['alpha'], tuple(fields['targets']))
+
+
+def axes(config: shape.Config, settings: Settings, params: Params,
+         axes_tree: Any) -> Any:
+  """The factors' logical axes; `axes_tree` is that of `params`."""
+  def one(inputs, leaf, names):
+    del leaf
+    stack, *names = names
+    return {'a': (stack, *names[:inputs], 'rank'),
+            'b': (stack, 'rank', *names[inputs:])}
+  return _map(one, config, settings, params, axes_tree)
+
+
+def init(config: shape.Config, settings: Settings, params: Params,
+         key: Array) -> Params:
+  """Random A, zero B, in the base's dtype; `params` may be shapes alone."""
+  keys = iter(jax.random.split(key, len(jax.tree.leaves(params))))
+
+  def one(inputs, leaf):
+    layers, *size = leaf.shape
+    a = layers, *size[:inputs], settings.rank
+    b = layers, settings.rank, *size[inputs:]
+    fan_in = math.prod(size[:inputs])
+    return {'a': fan_in ** -0.5 * jax.random.normal(next(keys), a, leaf.dtype),
+            'b': jnp.zeros(b, leaf.dtype)}
+
+  return _map(one, config, settings, params)
+
+
+def join(base: Params | None, trained: Params) -> Params:
+  """The policy: `trained` itself, or the base and the factors trained."""
+  return base | trained if 'lora' in trained else trained
+
+
+def merge(params: Params, scale: float) -> Params:
+  """The policy's weights as plain ones, without factors."""
+  base = {name: tree for name, tree in params.items() if name != 'lora'}
+
+  def add(tree, factors):
+    if set(factors) == {'a', 'b'} and not isinstance(factors['a'], dict):
+      a, b = (factors[x].astype(jnp.float32) for x in 'ab')
+      added = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1))(a, b)
+      return (tree + scale * added).astype(tree.dtype)
+    return tree | {name: add(tree[name], part)
+                   for name, part in factors.items()}
+
+  return add(base, params.get('lora', {}))
+
+
+def _targets(config: shape.Config, settings: Settings
+             ) -> Iterator[tuple[str, int]]:
+  """Paths of the weights added to, and how many of their axes are inputs."""
+  products = {
+      path: leaf.inputs for path, leaf in hf_layout.leaves(config).items()
+      if leaf.inputs and leaf.stacked == 1 and not path.endswith('router')}
+  for pattern in settings.targets:
+    if not fnmatch.filter(products, f'*/{pattern}'):
+      known = sorted({path.partition('/')[2] for path in products})
+      raise config_lib.ConfigError(
+          f'config.lora.targets: no projection is named {pattern!r}'
+          + config_lib.nearest(pattern, known))
+  for path, inputs in products.items():
+    if any(fnmatch.fnmatch(path, f'*/{x}') for x in settings.targets):
+      yield path, inputs
+
+
+def _map(function, config, settings, *trees) -> dict[str, Any]:
+  """{'lora': the tree of function(inputs, *leaves) at every target}."""
+  found = {}
+  for path, inputs in _targets(config, settings):
+    *parents, last = path.split('/')
+    leaves, place = trees, found
+    for name in parents:
+      leaves = [tree[name] for tree in leaves]
+      place = place.setdefault(name, {})
+    place[last] = function(inputs, *(tree[last] for tree in leaves))
+  return {'lora': found}

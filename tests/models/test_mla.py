@@ -1,0 +1,82 @@
+"""Latent attention: what it keeps, and that absorbing changes nothing."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+import tiny
+from r1jax.kernels import group_sampling
+from r1jax.kernels import logprobs
+from r1jax.models import shape
+
+SIZES = shape.Latent(q_rank=8, kv_rank=4, nope_size=4, rope_size=2,
+                     value_size=3)
+SWITCHES = dict(
+    latent=SIZES, head_size=6, kv_heads=4, tied=False, vocab=32,
+    rope_scaling=shape.RopeScaling('yarn', 4., 16, mscale=1.,
+                                   mscale_all_dim=.5))
+
+
+def _sample(model, params, prompts, group=3):
+  keys = group_sampling.sample_keys(0, 0, prompts.id, group)
+  sample = functools.partial(group_sampling.sample, model, response_tokens=9,
+                             eos_id=tiny.EOS, temperature=1., chunk=4)
+  return jax.jit(sample)(params, prompts, keys)
+
+
+def _score(model, params, rollout):
+  score = functools.partial(logprobs.of_responses, model, temperature=1.,
+                            chunk=4)
+  return jax.jit(score)(params, rollout.prompts, rollout.tokens)[0]
+
+
+@pytest.mark.parametrize('changes', [
+    {}, dict(scan_layers=False), dict(attention_chunk=2),
+    dict(latent=dataclasses.replace(SIZES, q_rank=None))])
+def test_the_absorbed_decode_is_the_unabsorbed_pass(changes):
+  """The sampler absorbs, the scorer does not (law 5)."""
+  switches = SWITCHES | changes
+  model, params = tiny.model(**switches), tiny.params(**switches)
+  rollout = _sample(model, params, tiny.prompts())
+  logp = _score(model, params, rollout)
+  assert rollout.mask.sum() > 60
+  np.testing.assert_allclose(
+      np.where(rollout.mask, logp, 0.), rollout.logp, atol=1e-5)
+
+
+@pytest.mark.parametrize('scan_layers', [True, False])
+def test_a_past_is_one_latent_and_one_position_key_a_token(scan_layers):
+  switches = SWITCHES | dict(scan_layers=scan_layers)
+  prompts = tiny.prompts()
+  batch, length = prompts.tokens.shape
+  _, (k, v) = tiny.model(**switches).forward(
+      tiny.params(**switches), prompts.tokens, None,
+      np.broadcast_to(np.arange(length), (batch, length)))
+  assert v is None
+  each = (batch, 1, SIZES.kv_rank + SIZES.rope_size, length)
+  assert jax.tree.map(np.shape, list(k)) == [each] * tiny.SHAPE['layers']
+
+
+def test_what_stands_in_the_padding_never_matters():
+  model, params = tiny.model(**SWITCHES), tiny.params(**SWITCHES)
+  rollouts = [_sample(model, params, tiny.prompts(pad=pad)) for pad in (0, 7)]
+  for field in ('tokens', 'logp'):
+    np.testing.assert_array_equal(*(getattr(r, field) for r in rollouts))
+
+
+@pytest.mark.parametrize('sizes', [
+    dict(data=2, tensor=4), dict(fsdp=4, tensor=2)])
+def test_one_device_is_eight(sizes):
+  """Log-probs and gradients, heads split over `tensor` (law 4)."""
+  def run(setup):
+    rollout = _sample(tiny.model(**SWITCHES), tiny.params(**SWITCHES),
+                      tiny.prompts())
+    loss = lambda params: jax.numpy.sum(
+        rollout.mask * _score(setup.model, params, rollout))
+    return jax.value_and_grad(loss)(tiny.placed(setup, **SWITCHES))
+
+  tiny.assert_near(run(tiny.setup(sizes, **SWITCHES)),
+                   run(tiny.setup(**SWITCHES)))

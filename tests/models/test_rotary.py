@@ -1,0 +1,62 @@
+"""Rotations by position, and how long contexts stretch them."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tiny
+from r1jax.models import rotary
+from r1jax.models import shape
+
+LLAMA3 = shape.RopeScaling('llama3', 8., original_len=512)
+YARN = shape.RopeScaling('yarn', 40., original_len=4096, mscale=1.,
+                         mscale_all_dim=1.)
+
+
+def test_scores_depend_on_the_distance_alone():
+  q, k = np.random.default_rng(0).normal(size=(2, 1, 1, 1, 8)).astype('f')
+
+  def score(at_q, at_k):
+    turn = lambda x, at: rotary.rotate(
+        x, rotary.table(np.array([[at]]), 8, 100.))
+    assert np.isclose(np.linalg.norm(turn(q, at_q)), np.linalg.norm(q))
+    return float(jnp.vdot(turn(q, at_q), turn(k, at_k)))
+
+  np.testing.assert_allclose(score(9, 4), score(25, 20), rtol=1e-5)
+  np.testing.assert_allclose(score(0, 0), np.vdot(q, k), rtol=1e-5)
+  assert abs(score(9, 4) - score(9, 5)) > 0.01
+
+
+def test_frequencies_by_hand():
+  np.testing.assert_allclose(rotary.frequencies(4, 100.), [1., .1])
+  np.testing.assert_allclose(
+      rotary.frequencies(4, 100., shape.RopeScaling('linear', 4.)),
+      [.25, .025])
+
+
+@pytest.mark.parametrize('scaling', [LLAMA3, YARN])
+def test_fast_turns_stay_and_slow_ones_are_divided(scaling):
+  plain = rotary.frequencies(64, 10_000.)
+  ratio = rotary.frequencies(64, 10_000., scaling) / plain
+  assert ratio[0] == 1. and np.isclose(ratio[-1], 1 / scaling.factor)
+  assert (np.diff(ratio) < 1e-12).all()
+  assert ((ratio < 1) & (ratio > 1 / scaling.factor)).sum() > 2
+
+
+def test_llama3_between_its_bounds_by_hand():
+  # One radian a position, 4 pi positions: 2 turns, a third of the way from
+  # the 1 that is divided to the 4 that stay.
+  scaling = shape.RopeScaling('llama3', 8., original_len=4 * np.pi)
+  np.testing.assert_allclose(
+      rotary.frequencies(2, 1., scaling), [1 / 3 + 2 / 3 / 8])
+
+
+def test_yarn_raises_the_scores_of_latent_attention():
+  latent = shape.Latent(None, 4, 2, 2, 2)
+  config = tiny.config(latent=latent, head_size=4, rope_scaling=YARN)
+  grown = 0.1 * np.log(40.) + 1
+  assert rotary.magnitude(YARN) == 1.
+  np.testing.assert_allclose(rotary.score_scale(config), grown ** 2 / 2)
+  plain = shape.RopeScaling('yarn', 40., original_len=4096)
+  np.testing.assert_allclose(rotary.magnitude(plain), grown)
+  assert rotary.score_scale(tiny.config(rope_scaling=plain)) == 0.5
