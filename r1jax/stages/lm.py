@@ -1,7 +1,8 @@
-"""Next-token training on packed documents: pretraining.
+"""Next-token training on packed rows: pretraining, supervised fine-tuning.
 
-Documents come from a seqio task, packed into rows; the loss is the mean
-negative log-likelihood of every token that its weight counts.
+Documents or conversations come from a seqio task; the loss is the mean
+negative log-likelihood of every token, in a conversation of those that the
+assistant says (`lm.prompt_weight` gives the others theirs).
 """
 
 import functools
@@ -10,10 +11,11 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
-from r1jax import config as config_lib
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
+from r1jax.models import lora
 from r1jax.parallel import sharding
+from r1jax.stages import origin
 from r1jax.stages import setup as setup_lib
 from r1jax.training import accumulate
 from r1jax.training import jsonl
@@ -25,7 +27,7 @@ from r1jax.types import LMBatch, TrainState
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its documents, compiles nothing yet."""
   setup = setup_lib.make(config, mesh)
-  rows = packed_documents(config)
+  rows = packed_documents(config, setup.model.config)
   tx = setup_lib.optimizer(config, config.steps)
   abstract = setup_lib.abstract_state(setup, tx, ref=False)
   update = jax.jit(
@@ -36,7 +38,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 
   def init():
     params = setup_lib.init_params(setup, config.init_from, config.seed)
-    return setup_lib.init_state(setup, tx, abstract, params)
+    return setup_lib.init_state(setup, tx, abstract, params, config.seed)
 
   def step(state, index):
     batch = LMBatch(*rows.batch(index, config.lm.batch, config.seed))
@@ -61,21 +63,24 @@ def closing_words(workdir: str, summary) -> str:
           f'--config.init_from={workdir}')
 
 
-def packed_documents(config):
+def packed_documents(config, model):
   """The documents of `config.data`, packed into rows of `config.lm.length`."""
   from r1jax.data import batches  # with TensorFlow behind tasks: only here
   from r1jax.data import tasks
-  from r1jax.data import vocab as vocab_lib
-  vocab = vocab_lib.load(
-      config.vocab.kind, config.vocab.path, config.vocab.get('eos'))
-  model = setup_lib.model_config(config)
-  if vocab.size > model.vocab:
-    raise config_lib.error('model.vocab', f'at least the {vocab.size} pieces '
-                           'of config.vocab', model.vocab)
-  documents = tasks.documents(
-      config.data.task, vocab, split=config.data.split, seed=config.data.seed,
-      options=config.data.options.to_dict())
-  return batches.packed(documents, config.lm.length)
+  vocab = origin.vocabulary(config, model)
+  where = dict(split=config.data.split, seed=config.data.seed,
+               options=config.data.options.to_dict())
+  if config.data.get('template') is None:
+    return batches.packed(
+        tasks.documents(config.data.task, vocab, **where), config.lm.length)
+  found = tasks.conversations(config.data.task, vocab, **where)
+  kept = [pair for pair in found if len(pair[0]) <= config.lm.length]
+  if len(kept) < len(found):
+    print(f'{len(found) - len(kept)} of {len(found)} conversations are longer '
+          f'than config.lm.length = {config.lm.length} and left out')
+  return batches.packed(
+      [tokens for tokens, _ in kept], config.lm.length,
+      [weight + config.lm.prompt_weight * (1 - weight) for _, weight in kept])
 
 
 def loss(model, chunk: int, params, batch: LMBatch):
@@ -92,9 +97,10 @@ def train_step(model, tx, micro_batches: int, chunk: int, state: TrainState,
                batch: LMBatch):
   """One update on one batch of packed rows; pure."""
   grads, figures = accumulate.gradients(
-      functools.partial(loss, model, chunk), state.params,
+      lambda params, part: loss(
+          model, chunk, lora.join(state.ref, params), part), state.params,
       accumulate.split(batch, micro_batches))
   params, opt_state, skipped, metrics = optim.update(
       tx, grads, state.params, state.opt_state, state.skipped)
-  state = TrainState(state.step + 1, params, opt_state, None, skipped)
+  state = TrainState(state.step + 1, params, opt_state, state.ref, skipped)
   return state, figures | metrics

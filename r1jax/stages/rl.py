@@ -15,11 +15,12 @@ import numpy as np
 from r1jax import config as config_lib
 from r1jax import rewards as rewards_lib
 from r1jax.data import batches
-from r1jax.data import vocab as vocab_lib
 from r1jax.kernels import advantages
+from r1jax.models import lora
 from r1jax.parallel import sharding
 from r1jax.stages import evaluate as evaluate_lib
 from r1jax.stages import grpo
+from r1jax.stages import origin
 from r1jax.stages import rl_report
 from r1jax.stages import rollouts
 from r1jax.stages import setup as setup_lib
@@ -53,7 +54,8 @@ class Learner:
     """
     clock = [time.perf_counter()]
     tick = lambda: clock.append(time.perf_counter()) or clock[-1] - clock[-2]
-    scored, metrics = self._sample(state.params, draw, seed, step)
+    scored, metrics = self._sample(
+        lora.join(state.ref, state.params), draw, seed, step)
     metrics |= {f'reward/{name}': jnp.mean(part)
                 for name, part in scored.parts.items()}
     metrics |= {f'verifier/{name.removeprefix("verifier_")}': count
@@ -115,14 +117,14 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its prompts, compiles nothing yet."""
   if config.init_from is None:
     raise config_lib.error(
-        'init_from', "a policy to begin with: 'mini', an .npz file or the "
-        'workdir of a stage', None)
+        'init_from', "a policy to begin with: 'mini', a released model or "
+        'the workdir of a stage', None)
   setup = setup_lib.make(config, mesh)
-  vocab = vocab_lib.load(
-      config.vocab.kind, config.vocab.path, config.vocab.get('eos'))
-  if vocab.size > setup.model.config.vocab:
-    raise config_lib.error('model.vocab', f'at least the {vocab.size} pieces '
-                           'of config.vocab', setup.model.config.vocab)
+  vocab = origin.vocabulary(config, setup.model.config)
+  if setup.lora and config.rl.ref_every_steps:
+    raise config_lib.error('rl.ref_every_steps', '0 with config.lora: the '
+                           'reference is the frozen base',
+                           config.rl.ref_every_steps)
   scorer = make_scorer(config)
   objective = make_objective(config)
   tx = setup_lib.optimizer(
@@ -145,7 +147,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 
   def init():
     params = setup_lib.init_params(setup, config.init_from, config.seed)
-    return setup_lib.init_state(setup, tx, abstract, params)
+    return setup_lib.init_state(setup, tx, abstract, params, config.seed)
 
   def step(state, index):
     draw = lambda number: batches.prompt_batch(
@@ -154,7 +156,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 
   return loop.Stage(
       config.steps, init, abstract, step,
-      evaluate=lambda state: evaluate(state.params),
+      evaluate=lambda state: evaluate(lora.join(state.ref, state.params)),
       finish=functools.partial(rl_report.write, config.to_dict(), workdir),
       shown={'reward/mean': 'reward', 'reward/accuracy': 'accuracy',
              'response_length/mean': 'length',
@@ -180,7 +182,8 @@ def read_prompts(config, vocab, split: str, count: int):
   from r1jax.data import tasks  # TensorFlow: only where a dataset is built
   prompts, counts = tasks.prompt_set(
       config.data.task, vocab, config.rl.prompt_tokens, split=split,
-      template=config.data.template, seed=config.data.seed, num_prompts=count,
+      template=config.data.template, system=config.data.get('system'),
+      seed=config.data.seed, num_prompts=count,
       options=config.data.options.to_dict())
   if counts['too_long']:
     print(f'{counts["too_long"]} prompts of split {split!r} are longer than '

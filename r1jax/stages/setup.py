@@ -6,20 +6,16 @@ into functions and shardings.
 
 import dataclasses
 import functools
-import os
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from r1jax import config as config_lib
 from r1jax import models
-from r1jax.models import packaged
-from r1jax.models import presets
-from r1jax.models import shape as shape_lib
+from r1jax.models import lora
 from r1jax.parallel import sharding
-from r1jax.training import checkpoint
+from r1jax.stages import origin
 from r1jax.training import optim
 from r1jax.types import Params, TrainState
 
@@ -29,26 +25,23 @@ class Setup(NamedTuple):
   model: models.Model
   mesh: jax.sharding.Mesh
   params: Params  # shapes with shardings
+  trained: Params  # the same, or those of LoRA's factors
+  lora: lora.Settings | None
   replicated: jax.sharding.NamedSharding
   batch: jax.sharding.NamedSharding  # first axis over the batch axes
 
 
-def model_config(config) -> shape_lib.Config:
-  """`config.model`: a preset's name and what differs from it, or all fields."""
-  fields = {k: v for k, v in config.model.items() if v is not None}
-  preset = fields.pop('preset', None)
-  if preset is not None:
-    if preset not in presets.PRESETS:
-      raise config_lib.ConfigError(
-          f'config.model.preset: {preset!r} is not a preset'
-          + config_lib.nearest(preset, presets.PRESETS))
-    return dataclasses.replace(presets.PRESETS[preset], **fields)
-  return shape_lib.Config(**fields)
-
-
 def make(config, mesh: jax.sharding.Mesh) -> Setup:
   """Builds the model of `config` for `mesh`; nothing is computed yet."""
-  shape = model_config(config)
+  shape = origin.model_config(config)
+  shape.check()
+  if mesh.shape['expert'] > 1 and shape.moe is None:
+    raise config_lib.error('mesh.expert', '1: the model has no experts, its '
+                           'devices would all do the same work',
+                           mesh.shape['expert'])
+  adapter = lora.settings(config.get('lora'))
+  if adapter:
+    shape = dataclasses.replace(shape, lora_scale=adapter.scale)
   if config.get('rl'):
     length = config.rl.prompt_tokens + config.rl.response_tokens
     if length > shape.max_len:
@@ -56,13 +49,18 @@ def make(config, mesh: jax.sharding.Mesh) -> Setup:
           'rl.response_tokens (+ rl.prompt_tokens)',
           f'at most the model\'s {shape.max_len} tokens', length)
   rules = tuple((name, axis) for name, axis in config.rules)
-  constrain = functools.partial(sharding.constrain, mesh=mesh, rules=rules)
-  model = models.build(shape, lambda x, axes: constrain(x, axes))
-  params = jax.eval_shape(model.init, jax.random.key(0))
-  params = sharding.abstract(
-      params, sharding.shardings(model.axes(), params, mesh, rules))
-  return Setup(model, mesh, params, sharding.replicated(mesh),
-               sharding.batch(mesh))
+  model = models.build(shape, sharding.Placement(mesh, rules))
+  place = lambda shapes, axes: sharding.abstract(
+      shapes, sharding.shardings(axes, shapes, mesh, rules))
+  params = place(jax.eval_shape(model.init, jax.random.key(0)), model.axes())
+  trained = params
+  if adapter:
+    trained = place(
+        jax.eval_shape(functools.partial(lora.init, shape, adapter, params),
+                       jax.random.key(0)),
+        lora.axes(shape, adapter, params, model.axes()))
+  return Setup(model, mesh, params, trained, adapter,
+               sharding.replicated(mesh), sharding.batch(mesh))
 
 
 def places(tree: Any) -> Any:
@@ -75,27 +73,15 @@ def init_params(setup: Setup, init_from: str | None, seed: int) -> Params:
 
   Args:
     setup: from `make`.
-    init_from: None for random ones, 'mini' or an .npz file, or the workdir of
-      another stage, whose last good checkpoint is read.
+    init_from: what origin.find knows; None for random ones.
     seed: of random ones.
   """
-  where = places(setup.params)
   if init_from is None:
     # One stream whatever the mesh: the numbers do not depend on where they go.
-    return jax.jit(setup.model.init, out_shardings=where)(jax.random.key(seed))
-  if init_from == 'mini' or init_from.endswith('.npz'):
-    params = packaged.load(init_from, setup.model.config, setup.params)
-    return jax.tree.map(_place, params, where)
-  if not os.path.isdir(init_from):
-    raise config_lib.error(
-        'init_from', "'mini', an .npz file or the workdir of a stage",
-        init_from)
-  return checkpoint.restore_params(os.path.abspath(init_from), setup.params)
-
-
-def _place(array: np.ndarray, where: jax.sharding.Sharding) -> jax.Array:
-  return jax.make_array_from_callback(
-      array.shape, where, lambda index: array[index])
+    return jax.jit(setup.model.init, out_shardings=places(setup.params))(
+        jax.random.key(seed))
+  return origin.load(
+      init_from, setup.model.config, setup.params, setup.replicated)
 
 
 def optimizer(config, updates: int) -> optim.Optimizer:
@@ -109,18 +95,33 @@ def abstract_state(setup: Setup, tx: optim.Optimizer, ref: bool) -> TrainState:
   """The shapes and places of a TrainState, with a reference policy or not."""
   scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=setup.replicated)
   opt_state = sharding.abstract(
-      jax.eval_shape(tx.tx.init, setup.params),
-      optim.state_shardings(tx.tx, setup.params, places(setup.params),
+      jax.eval_shape(tx.tx.init, setup.trained),
+      optim.state_shardings(tx.tx, setup.trained, places(setup.trained),
                             setup.replicated))
-  return TrainState(scalar, setup.params, opt_state,
-                    setup.params if ref else None, scalar)
+  return TrainState(scalar, setup.trained, opt_state,
+                    setup.params if ref or setup.lora else None, scalar)
 
 
 def init_state(setup: Setup, tx: optim.Optimizer, abstract: TrainState,
-               params: Params) -> TrainState:
-  """The state at step 0; a reference policy begins as a copy of the policy."""
-  def make_state(params):
+               params: Params, seed: int = 0) -> TrainState:
+  """The state at step 0; a reference policy begins as a copy of the policy.
+
+  `params` become part of it and may not be used any more. With LoRA they are
+  the reference, and `seed` is that of the factors.
+  """
+  def make_state(trained):
     zero = jnp.zeros((), jnp.int32)
-    ref = None if abstract.ref is None else jax.tree.map(jnp.copy, params)
-    return TrainState(zero, params, tx.tx.init(params), ref, zero)
-  return jax.jit(make_state, out_shardings=places(abstract))(params)
+    ref = None if setup.lora or abstract.ref is None else jax.tree.map(
+        jnp.copy, trained)
+    return TrainState(zero, trained, tx.tx.init(trained), ref, zero)
+
+  fill = lambda trained, ref: jax.jit(
+      make_state, donate_argnums=0,
+      out_shardings=places(abstract._replace(ref=ref)))(trained)
+  if setup.lora is None:
+    return fill(params, abstract.ref)
+  factors = jax.jit(
+      functools.partial(lora.init, setup.model.config, setup.lora,
+                        setup.params),
+      out_shardings=places(setup.trained))(jax.random.key(seed))
+  return fill(factors, None)._replace(ref=params)

@@ -63,8 +63,9 @@ class Run:
 
   def __init__(self, sizes=None, objective=OBJECTIVE, epochs=1,
                ref_every_steps=0, sampling_rounds=0, settings=SETTINGS,
-               scorer=Scorer()):
-    self.setup = tiny.setup(sizes)
+               scorer=Scorer(), lora=None, **switches):
+    self.setup = tiny.setup(sizes, lora, **switches)
+    self._switches = switches
     self.abstract = setup_lib.abstract_state(
         self.setup, OPTIMIZER, ref=objective.uses_ref)
     self.sampler = rollouts.Sampler(self.setup, settings, Vocab(), scorer)
@@ -75,7 +76,8 @@ class Run:
 
   def init(self):
     return setup_lib.init_state(
-        self.setup, OPTIMIZER, self.abstract, tiny.placed(self.setup))
+        self.setup, OPTIMIZER, self.abstract,
+        tiny.placed(self.setup, **self._switches))
 
   def stage(self, steps, on_step=lambda index: None) -> loop.Stage:
     def step(state, index):

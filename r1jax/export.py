@@ -1,0 +1,66 @@
+"""Writes the model that a finished stage has trained.
+
+    python -m r1jax.export --workdir=/tmp/r1_zero --out=/tmp/my_model
+    python -m r1jax.export --workdir=/tmp/r1_zero --out=my_model.npz
+
+A folder is one of Hugging Face's: config.json, safetensors, the tokenizer with
+its chat template, generation_config.json; transformers and the servers built
+on it load it. A file that ends in .npz is for `config.init_from`.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+
+import jax
+import ml_collections
+
+from r1jax import config as config_lib
+from r1jax import flags
+from r1jax import models
+from r1jax.models import hf_export
+from r1jax.models import packaged
+from r1jax.stages import origin
+
+
+def export(init_from: str, out: str, dtype: str | None = None) -> None:
+  """Writes the model that `init_from` names, on the first device's host."""
+  if pathlib.Path(out).exists():
+    raise config_lib.ConfigError(f'--out={out}: exists already')
+  source = ml_collections.ConfigDict(dict(
+      model={}, init_from=init_from, vocab=dict(kind='model', path='')))
+  config = origin.model_config(source)
+  where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  like = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+      jax.eval_shape(models.build(config).init, jax.random.key(0)))
+  params = origin.load(init_from, config, like, where)
+  if dtype is not None:
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
+    config = dataclasses.replace(config, param_dtype=dtype)
+  if out.endswith('.npz'):
+    packaged.save(out, config, params)
+    return
+  hf_export.save(out, config, params, origin.released(init_from))
+  origin.vocabulary(source, config).save(out)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+  parser.add_argument(
+      '--workdir', required=True,
+      help='of a stage, or another model that config.init_from may name')
+  parser.add_argument('--out', required=True,
+                      help='the folder or .npz file to write')
+  parser.add_argument('--dtype', choices=('float32', 'bfloat16'),
+                      help='of the weights; left out: as the model has them')
+  args = parser.parse_args()
+  try:
+    export(args.workdir, args.out, args.dtype)
+  except config_lib.ConfigError as problem:
+    flags.fail(problem)
+  print(f'written: {args.out}')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,210 @@
+"""config.json of Hugging Face folders, as shapes and back.
+
+Llama, Qwen2, Qwen3, Gemma 3 (text) and DeepSeek-V3, in the form that
+transformers 5 writes and in that of older releases: there the rotary settings
+are `rope_theta` and `rope_scaling`, here `rope_parameters`.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+from r1jax import config as config_lib
+from r1jax.models import rotary
+from r1jax.models import shape
+
+Fields = Mapping[str, Any]
+
+# Our field, and theirs.
+_COMMON = dict(
+    vocab='vocab_size', width='hidden_size', layers='num_hidden_layers',
+    heads='num_attention_heads', kv_heads='num_key_value_heads',
+    head_size='head_dim', mlp='intermediate_size',
+    max_len='max_position_embeddings', rms_eps='rms_norm_eps',
+    tied='tie_word_embeddings')
+_GEMMA = dict(softcap_attention='attn_logit_softcapping',
+              softcap_final='final_logit_softcapping', window='sliding_window')
+_LATENT = dict(q_rank='q_lora_rank', kv_rank='kv_lora_rank',
+               nope_size='qk_nope_head_dim', rope_size='qk_rope_head_dim',
+               value_size='v_head_dim')
+_EXPERTS = dict(
+    experts='n_routed_experts', active='num_experts_per_tok',
+    mlp='moe_intermediate_size', shared='n_shared_experts', groups='n_group',
+    active_groups='topk_group', scale='routed_scaling_factor',
+    normalize='norm_topk_prob', dense_layers='first_k_dense_replace')
+_SCALING = {  # of each rope_type
+    'linear': dict(factor='factor'),
+    'llama3': dict(factor='factor', low_freq='low_freq_factor',
+                   high_freq='high_freq_factor',
+                   original_len='original_max_position_embeddings'),
+    'yarn': dict(factor='factor', beta_fast='beta_fast', beta_slow='beta_slow',
+                 mscale='mscale', mscale_all_dim='mscale_all_dim',
+                 original_len='original_max_position_embeddings'),
+}
+_ACTIVATIONS = {'silu': 'silu', 'gelu_pytorch_tanh': 'gelu'}
+
+# What each architecture switches on, and what it takes where a file is silent.
+_FAMILIES = {
+    'LlamaForCausalLM': ('llama', {}, {}),
+    'Qwen2ForCausalLM': ('qwen2', dict(qkv_bias=True), {}),
+    'Qwen3ForCausalLM': ('qwen3', dict(qk_norm=True), dict(head_dim=128)),
+    'Gemma3ForCausalLM': (
+        'gemma3_text',
+        dict(qk_norm=True, norm_offset=1., post_norms=True, embed_scale=True),
+        dict(head_dim=256, tie_word_embeddings=True, rope_theta=1e6,
+             hidden_act='gelu_pytorch_tanh')),
+    'DeepseekV3ForCausalLM': ('deepseek_v3', {}, {}),
+}
+# Settings that change what a model computes, and the one value that we know.
+_FIXED = dict(
+    attention_bias=False, mlp_bias=False, use_sliding_window=False,
+    rope_interleave=True, scoring_func='sigmoid', topk_method='noaux_tc',
+    moe_layer_freq=1, use_bidirectional_attention=False)
+
+
+def read(fields: Fields, where: str) -> shape.Config:
+  """The shape that a config.json describes, to be computed in float32.
+
+  Raises:
+    ConfigError: names the key of `where` that is missing or not supported.
+  """
+  known = [name for name in fields.get('architectures') or ()
+           if name in _FAMILIES]
+  if not known:
+    raise _refused(where, 'architectures', ' or '.join(_FAMILIES),
+                   fields.get('architectures'))
+  _, switches, silent = _FAMILIES[known[0]]
+  fields = dict(tie_word_embeddings=False, rms_norm_eps=1e-6,
+                rope_theta=10_000.) | silent | fields
+  fields.setdefault('num_key_value_heads', fields.get('num_attention_heads'))
+  for key, value in _FIXED.items():
+    if fields.get(key, value) not in (value, None):
+      raise _refused(where, key, repr(value), fields[key])
+  try:
+    found = _shape(fields, where, known[0])
+  except KeyError as problem:
+    raise config_lib.ConfigError(
+        f'config.init_from: {where} has no {problem}') from problem
+  return shape.Config(**(found | switches))
+
+
+def write(config: shape.Config) -> dict[str, Any]:
+  """The config.json of a shape, as `read` gives it back.
+
+  Raises:
+    ConfigError: no architecture of transformers has this set of switches.
+  """
+  for name, (kind, switches, _) in _FAMILIES.items():
+    if (kind == 'deepseek_v3') != (config.latent is not None) or any(
+        getattr(config, key) != value for key, value in switches.items()):
+      continue
+    fields = {'architectures': [name], 'model_type': kind,
+              **_fields(config, kind)}
+    computed = {key: getattr(config, key) for key in shape.FREE}
+    back = dataclasses.replace(read(fields, 'config.json'), **computed)
+    if back == config:
+      return fields
+  raise config_lib.ConfigError(
+      'config.model: no architecture of transformers has these settings, so '
+      f'it cannot be exported: {config}')
+
+
+def _shape(fields: dict[str, Any], where: str, name: str) -> dict[str, Any]:
+  if 'head_dim' not in fields and name != 'DeepseekV3ForCausalLM':
+    fields['head_dim'] = (
+        fields['hidden_size'] // fields['num_attention_heads'])
+  activation = fields.get('hidden_activation') or fields.get(
+      'hidden_act', 'silu')
+  if activation not in _ACTIVATIONS:
+    raise _refused(where, 'hidden_act', ' or '.join(_ACTIVATIONS), activation)
+  if name == 'DeepseekV3ForCausalLM':
+    latent = shape.Latent(**_take(fields, _LATENT))
+    fields['head_dim'] = latent.nope_size + latent.rope_size
+    special = dict(latent=latent,
+                   moe=shape.Experts(**_take(fields, _EXPERTS)))
+  elif name == 'Gemma3ForCausalLM':
+    special = _gemma(fields, where)
+  else:
+    special = {}
+  rope = fields.get('rope_parameters') or fields.get('rope_scaling') or {}
+  rope = rope.get('full_attention', rope)
+  return _take(fields, _COMMON) | special | dict(
+      activation=_ACTIVATIONS[activation],
+      rope_theta=float(rope.get('rope_theta', fields['rope_theta'])),
+      rope_scaling=_scaling(rope, fields, where))
+
+
+def _gemma(fields: dict[str, Any], where: str) -> dict[str, Any]:
+  every = fields.get('sliding_window_pattern') or 6
+  kinds = fields.get('layer_types')
+  if kinds:
+    every = (kinds + ['full_attention']).index('full_attention') + 1
+    wanted = ['sliding_attention' if (i + 1) % every else 'full_attention'
+              for i in range(len(kinds))]
+    if kinds != wanted:
+      raise _refused(where, 'layer_types', 'every n-th full_attention', kinds)
+  local = (fields.get('rope_parameters') or {}).get('sliding_attention') or {}
+  theta = local.get('rope_theta', fields.get('rope_local_base_freq', 10_000.))
+  return _take(dict.fromkeys(_GEMMA.values()) | fields, _GEMMA) | dict(
+      attention_scale=fields['query_pre_attn_scalar'] ** -0.5,
+      global_every=every, rope_theta_local=float(theta))
+
+
+def _scaling(rope: Fields, fields: Fields,
+             where: str) -> shape.RopeScaling | None:
+  kind = rope.get('rope_type', rope.get('type', 'default'))
+  if kind == 'default':
+    return None
+  if kind not in _SCALING:
+    raise _refused(where, 'rope_scaling.rope_type', ' or '.join(_SCALING), kind)
+  if rope.get('attention_factor') is not None or not rope.get('truncate', True):
+    raise _refused(where, 'rope_scaling.attention_factor and truncate',
+                   'neither', dict(rope))
+  keys = {ours: key for ours, key in _SCALING[kind].items() if key in rope}
+  found = _take(rope, keys)
+  if 'original_len' in _SCALING[kind]:
+    found.setdefault('original_len', fields['max_position_embeddings'])
+  return shape.RopeScaling(kind, **found)
+
+
+def _fields(config: shape.Config, kind: str) -> dict[str, Any]:
+  """Theirs of everything but the architecture's name."""
+  fields = _give(config, _COMMON)
+  turned = {value: key for key, value in _ACTIVATIONS.items()}
+  fields['hidden_act'] = turned[config.activation]
+  rope = {'rope_type': 'default', 'rope_theta': config.rope_theta}
+  if config.rope_scaling:
+    rope |= {'rope_type': config.rope_scaling.kind} | {
+        key: value for key, value in _give(
+            config.rope_scaling, _SCALING[config.rope_scaling.kind]).items()
+        if value is not None}
+  fields['rope_parameters'] = rope
+  if kind == 'deepseek_v3' and config.moe:
+    del fields['head_dim']
+    fields |= _give(config.latent, _LATENT) | _give(config.moe, _EXPERTS)
+  if kind == 'gemma3_text' and config.window:
+    fields['hidden_activation'] = fields.pop('hidden_act')
+    fields |= _give(config, _GEMMA) | dict(
+        query_pre_attn_scalar=round(rotary.score_scale(config) ** -2),
+        layer_types=[('full_attention', 'sliding_attention')[local]
+                     for local in config.is_local()],
+        rope_parameters={
+            'full_attention': rope,
+            'sliding_attention': {'rope_type': 'default',
+                                  'rope_theta': config.rope_theta_local}})
+  return fields
+
+
+def _take(fields: Fields, names: Mapping[str, str]) -> dict[str, Any]:
+  return {ours: fields[key] for ours, key in names.items()}
+
+
+def _give(config: Any, names: Mapping[str, str]) -> dict[str, Any]:
+  return {key: getattr(config, ours) for ours, key in names.items()}
+
+
+def _refused(where: str, key: str, expected: str,
+             received: Any) -> config_lib.ConfigError:
+  return config_lib.ConfigError(
+      f'config.init_from: {where}: expected {key} to be {expected}, received '
+      f'{received!r}')

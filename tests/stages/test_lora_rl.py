@@ -1,0 +1,72 @@
+"""Reinforcement learning of LoRA's factors over a frozen base."""
+
+import jax
+import numpy as np
+import pytest
+
+import tiny
+import tiny_rl
+from r1jax.models import lora
+from r1jax.stages import origin
+from r1jax.training import jsonl
+from r1jax.training import loop
+
+LORA = dict(rank=2, alpha=4., targets=('attention/*', 'mlp/down'))
+SETTINGS = loop.Settings(checkpoint_every_steps=1, keep=2)
+CONFIG = dict(stage='rl', seed=0, lora=LORA)
+
+
+@pytest.fixture(name='run', scope='module')
+def _run():
+  return tiny_rl.Run(lora=LORA)
+
+
+def _steps(run, count):
+  state, history = run.init(), []
+  for step in range(count):
+    state, metrics, _ = run.learner(state, tiny_rl.draw, 0, step)
+    history.append(jax.device_get(metrics))
+  return jax.device_get(state), history
+
+
+def test_only_the_factors_move(run):
+  state, history = _steps(run, 3)
+  assert set(state.params) == {'lora'}
+  jax.tree.map(np.testing.assert_array_equal, state.ref, tiny.params())
+  factors = state.params['lora']['blocks']
+  assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(factors))
+  moments = sum(x.size for x in jax.tree.leaves(state.opt_state))
+  assert moments <= 2 * sum(x.size for x in jax.tree.leaves(factors)) + 4
+  # The reference is the base: at first the policy is it, and then leaves it.
+  assert history[0]['kl/ref'] < 1e-9 and history[2]['kl/ref'] > 1e-5
+  assert all(row['sampling/logp_difference'] < 1e-5 for row in history)
+
+
+def test_it_learns(run):
+  _, history = _steps(run, 12)
+  mean = lambda rows: np.mean([row['reward/mean'] for row in rows])
+  assert mean(history[-3:]) > mean(history[:3]) + 0.05
+
+
+def test_eight_devices_are_one(run):
+  eight = tiny_rl.Run(dict(fsdp=2, data=2, tensor=2), lora=LORA)
+  tiny.assert_near(_steps(eight, 2)[0], _steps(run, 2)[0], 1e-4)
+
+
+def test_stopped_resumed_and_begun_from(run, tmp_path):
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  train = lambda workdir, steps: loop.run(
+      run.stage(steps), SETTINGS, str(workdir), CONFIG | dict(steps=steps))
+  train(whole, 3)
+  train(parts, 1)
+  train(parts, 3)
+  rollouts = [jsonl.read(d / 'rollouts.jsonl') for d in (whole, parts)]
+  assert rollouts[0] == rollouts[1]
+  load = lambda workdir: origin.load(
+      str(workdir), run.setup.model.config, run.setup.params,
+      run.setup.replicated)
+  merged = load(whole)
+  jax.tree.map(np.testing.assert_array_equal, merged, load(parts))
+  state, _ = _steps(run, 3)
+  expected = lora.merge(lora.join(state.ref, state.params), run.setup.lora.scale)
+  tiny.assert_near(merged, expected)
