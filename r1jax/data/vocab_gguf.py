@@ -9,7 +9,7 @@ import pathlib
 from typing import Any
 
 from r1jax import config as config_lib
-from r1jax.data import gguf_metadata
+from r1jax.data import gguf_header
 from r1jax.data import tokenizer_json
 from r1jax.data import vocab_base
 from r1jax.data import vocab_files
@@ -52,7 +52,7 @@ def load(path: str, eos: str | None = None) -> vocab_base.Vocab:
   if not file.is_file():
     raise _error(path, 'there is no such file')
   try:
-    metadata = gguf_metadata.read(file)
+    metadata = gguf_header.read(file).metadata
   except ValueError as e:
     raise _error(path, f'is no GGUF file: {e}') from e
   kind = metadata.get('tokenizer.ggml.model')

@@ -1,4 +1,4 @@
-"""Tests of reading a GGUF file's metadata, against the package's reader."""
+"""Tests of reading a GGUF file's header, against the package's reader."""
 
 import struct
 
@@ -6,7 +6,7 @@ import gguf
 import numpy as np
 import pytest
 
-from r1jax.data import gguf_metadata
+from r1jax.data import gguf_header
 
 import small_vocabs
 
@@ -37,16 +37,23 @@ def path(tmp_path):
 
 def test_every_type_is_read_as_the_package_reads_it(path):
   fields = gguf.GGUFReader(path).fields
-  assert gguf_metadata.read(path) == {
+  assert gguf_header.read(path).metadata == {
       name: field.contents() for name, field in fields.items()
       if not name.startswith('GGUF.')}
+
+
+def test_tensors_stand_where_the_package_finds_them(path):
+  [tensor] = gguf.GGUFReader(path).tensors
+  assert gguf_header.read(path).tensors == {'t': gguf_header.Stored(
+      tuple(tensor.shape[::-1].tolist()), int(tensor.tensor_type),
+      int(tensor.data_offset))}
 
 
 def test_arrays_in_arrays(tmp_path):
   inner = struct.pack('<IQ2i', _TYPES.INT32, 2, 7, 8)
   value = struct.pack('<IQ', _TYPES.ARRAY, 2) + inner + inner
   _write(tmp_path / 'x', _TYPES.ARRAY, value)
-  assert gguf_metadata.read(tmp_path / 'x') == {'k': [[7, 8], [7, 8]]}
+  assert gguf_header.read(tmp_path / 'x').metadata == {'k': [[7, 8], [7, 8]]}
 
 
 def _write(path, kind, value, version=3):
@@ -64,21 +71,20 @@ def _write(path, kind, value, version=3):
 def test_a_broken_file_is_refused(tmp_path, kind, version, value, message):
   _write(tmp_path / 'x', kind, value, version)
   with pytest.raises(ValueError, match=message):
-    gguf_metadata.read(tmp_path / 'x')
+    gguf_header.read(tmp_path / 'x')
 
 
 def test_a_file_cut_anywhere_is_refused(tmp_path, path):
   whole = path.read_bytes()
-  read = gguf_metadata.read(path)
-  tensors = whole.index(b't', whole.index(b'a.truths') + 8)
-  for size in range(tensors - 10):
+  read = gguf_header.read(path)
+  for size in range(read.tensors['t'].begin - 32):
     (tmp_path / 'cut').write_bytes(whole[:size])
     with pytest.raises(ValueError):
-      gguf_metadata.read(tmp_path / 'cut')
-  assert len(read) == 17
+      gguf_header.read(tmp_path / 'cut')
+  assert len(read.metadata) == 17
 
 
 def test_a_tokenizer(gguf_path):
-  assert gguf_metadata.read(gguf_path) == {
+  assert gguf_header.read(gguf_path).metadata == {
       'general.architecture': 'llama',
       **{k: v for k, v in small_vocabs.byte_level_fields().items()}}
