@@ -100,8 +100,9 @@ def empty_past(prompt_k, prompt_v, rows: int, size: int):
 
 
 def sample(model, params, prompts: Prompts, key_N: Array, *,
-           response_tokens: int, eos_id: int, temperature: float,
-           chunk: int = 64, top_k: int = 0, top_p: float = 1.) -> Rollout:
+           response_tokens: int, eos_ids: tuple[int, ...],
+           temperature: float, chunk: int = 64, top_k: int = 0,
+           top_p: float = 1.) -> Rollout:
   """Samples len(key_N) / B responses to each of B prompts.
 
   Args:
@@ -110,8 +111,7 @@ def sample(model, params, prompts: Prompts, key_N: Array, *,
     prompts: B prompts.
     key_N: from `sample_keys`, group contiguous.
     response_tokens: R; a response without EOS by then is cut there.
-    eos_id: ends a response; it is part of the response and of its mask. A
-      negative one never comes up.
+    eos_ids: each ends a response, and is part of it and of its mask.
     temperature: 0 takes the likeliest token.
     chunk: response tokens that the cache begins with.
     top_k, top_p: for evaluation only; log p is that of the truncated
@@ -134,7 +134,7 @@ def sample(model, params, prompts: Prompts, key_N: Array, *,
     put = lambda x, y: lax.dynamic_update_index_in_dim(x, y, index, 1)
     tokens, mask, logp = (put(tokens, token_N), put(mask, ~done_N),
                           put(logp, jnp.where(done_N, 0., logp_N)))
-    done_N = done_N | (token_N == eos_id)
+    done_N = done_N | jnp.isin(token_N, jnp.array(eos_ids, jnp.int32))
     hidden_N1D, (k, v) = model.forward(
         params, token_N[:, None], None, (start_N + index)[:, None],
         Cache(*prompt, prompts.length, k, v, filled=index))

@@ -85,6 +85,7 @@ def _write_tensors(folder, config, params, file_bytes):
     if distributed.is_main():
       safetensors.numpy.save_file(
           tensors, folder / title, metadata={'format': 'pt'})
+      (folder / title).chmod(0o644)  # it made the file its owner's alone
   if len(files) > 1 and distributed.is_main():
     _write_json(folder / 'model.safetensors.index.json', {
         'metadata': {'total_size': total}, 'weight_map': where})

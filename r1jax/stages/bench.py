@@ -93,7 +93,7 @@ def make(config, setup) -> tuple[dict[str, Program], TrainState]:
   """The programs of a step, not yet compiled, and the state to begin with."""
   rl, objective = config.rl, rl_lib.make_objective(config)
   settings = rollouts.Settings(
-      group=rl.group, response_tokens=rl.response_tokens, eos_id=-1,
+      group=rl.group, response_tokens=rl.response_tokens, eos_ids=(),
       temperature=rl.temperature, chunk=rl.sample_chunk)
   tx = setup_lib.optimizer(
       config, config.bench.steps * rl.epochs * rl.mini_batches)

@@ -24,7 +24,7 @@ def make(config, setup: setup_lib.Setup, vocab, prompts: batches.PromptSet,
   eval_config, rl = config.eval, config.rl
   settings = rollouts.Settings(
       group=eval_config.samples, response_tokens=rl.response_tokens,
-      eos_id=vocab.eos_id, temperature=eval_config.temperature,
+      eos_ids=vocab.eos_ids, temperature=eval_config.temperature,
       chunk=rl.sample_chunk, top_k=eval_config.top_k, top_p=eval_config.top_p)
   sampled = rollouts.Sampler(setup, settings, vocab, scorer)
   greedy = rollouts.Sampler(

@@ -132,7 +132,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   abstract = setup_lib.abstract_state(setup, tx, ref=objective.uses_ref)
   settings = rollouts.Settings(
       group=config.rl.group, response_tokens=config.rl.response_tokens,
-      eos_id=vocab.eos_id, temperature=config.rl.temperature,
+      eos_ids=vocab.eos_ids, temperature=config.rl.temperature,
       chunk=config.rl.sample_chunk)
   learner = Learner(
       setup, tx, abstract, objective,

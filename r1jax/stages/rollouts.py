@@ -25,7 +25,7 @@ class Settings(NamedTuple):
   """How to sample; hashable, a static argument of jit."""
   group: int
   response_tokens: int
-  eos_id: int
+  eos_ids: tuple[int, ...]
   temperature: float
   chunk: int = 64
   top_k: int = 0
@@ -99,7 +99,7 @@ class Sampler:
 
   def _read(self, tokens: np.ndarray, length: int) -> rewards_lib.Response:
     """The response in i32[R] `tokens`, of which the first `length` count."""
-    finished = bool(tokens[length - 1] == self.settings.eos_id)
+    finished = int(tokens[length - 1]) in self.settings.eos_ids
     return rewards_lib.Response(
         self._vocab.decode(tokens[:length - finished].tolist()), length,
         finished)

@@ -15,8 +15,8 @@ from r1jax.types import Prompts
 
 LENGTHS = (3, 5, 1, 4, 2, 5, 3, 4)
 GROUP, RESPONSE = 3, 10
-SETTINGS = dict(response_tokens=RESPONSE, eos_id=tiny.EOS, temperature=0.8,
-                chunk=RESPONSE)
+SETTINGS = dict(response_tokens=RESPONSE, eos_ids=(tiny.EOS,),
+                temperature=0.8, chunk=RESPONSE)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'group', 'settings'))
@@ -172,6 +172,14 @@ def test_the_loop_ends_when_every_response_has(prompts):
   assert calls == [(8, 5), (24, 1)]
 
 
-def test_an_eos_below_zero_never_ends_a_response(prompts):
-  rollout = _sample(prompts, eos_id=-1)
+def test_without_end_tokens_no_response_ends(prompts):
+  rollout = _sample(prompts, eos_ids=())
   assert np.all(rollout.mask) and np.any(rollout.tokens == tiny.EOS)
+
+
+def test_each_of_several_end_tokens_ends_a_response(prompts):
+  free, ended = (_sample(prompts, eos_ids=ids) for ids in ((), (tiny.EOS, 7)))
+  ends = np.isin(free.tokens, (tiny.EOS, 7))
+  before = np.cumsum(ends, 1) - ends
+  np.testing.assert_array_equal(ended.mask, before == 0)
+  assert {tiny.EOS, 7} <= set(np.array(free.tokens)[ends & (before == 0)])

@@ -40,7 +40,7 @@ def measure(form: str, length: int) -> dict:
   if form == 'plain':
     prompts = jax.tree.map(lambda x: np.repeat(x, GROUP, 0), prompts)
   sample = jax.jit(lambda params, prompts, keys: group_sampling.sample(
-      model, params, prompts, keys, response_tokens=RESPONSE, eos_id=-1,
+      model, params, prompts, keys, response_tokens=RESPONSE, eos_ids=(),
       temperature=1.))
   sample = sample.lower(params, prompts, keys).compile()
   memory, seconds = sample.memory_analysis(), []

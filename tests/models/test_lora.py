@@ -110,7 +110,7 @@ def test_the_sampler_is_the_scorer(switches):
   prompts = tiny.prompts()
   keys = group_sampling.sample_keys(0, 0, prompts.id, 3)
   rollout = jax.jit(functools.partial(
-      group_sampling.sample, model, response_tokens=9, eos_id=tiny.EOS,
+      group_sampling.sample, model, response_tokens=9, eos_ids=(tiny.EOS,),
       temperature=1., chunk=4))(policy, prompts, keys)
   logp, _ = jax.jit(functools.partial(
       logprobs.of_responses, model, temperature=1., chunk=4))(

@@ -23,7 +23,7 @@ SWITCHES = dict(
 def _sample(model, params, prompts, group=3):
   keys = group_sampling.sample_keys(0, 0, prompts.id, group)
   sample = functools.partial(group_sampling.sample, model, response_tokens=9,
-                             eos_id=tiny.EOS, temperature=1., chunk=4)
+                             eos_ids=(tiny.EOS,), temperature=1., chunk=4)
   return jax.jit(sample)(params, prompts, keys)
 
 

@@ -20,13 +20,13 @@ OBJECTIVE = grpo.Objective(
     drop_equal_groups=False, logp_chunk=4)
 OPTIMIZER = optim.make(lr=1e-2, steps=100, weight_decay=0.01)
 SETTINGS = rollouts.Settings(
-    group=GROUP, response_tokens=RESPONSE, eos_id=tiny.EOS, temperature=0.8,
+    group=GROUP, response_tokens=RESPONSE, eos_ids=(tiny.EOS,), temperature=0.8,
     chunk=RESPONSE)
 
 
 class Vocab:
   """A token is written as its number; padding is EOS."""
-  size, eos_id, pad_id = tiny.SHAPE['vocab'], tiny.EOS, tiny.EOS
+  size, eos_ids, pad_id = tiny.SHAPE['vocab'], (tiny.EOS,), tiny.EOS
 
   def decode(self, ids):
     return ' '.join(map(str, ids))
