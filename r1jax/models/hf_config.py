@@ -75,10 +75,12 @@ def read(fields: Fields, where: str) -> shape.Config:
                    fields.get('architectures'))
   _, switches, silent = _FAMILIES[known[0]]
   fields = dict(tie_word_embeddings=False, rms_norm_eps=1e-6,
-                rope_theta=10_000.) | silent | fields
+                rope_theta=10_000.) | silent | {
+                    key: value for key, value in fields.items()
+                    if value is not None}
   fields.setdefault('num_key_value_heads', fields.get('num_attention_heads'))
   for key, value in _FIXED.items():
-    if fields.get(key, value) not in (value, None):
+    if fields.get(key, value) != value:
       raise _refused(where, key, repr(value), fields[key])
   try:
     found = _shape(fields, where, known[0])
@@ -118,7 +120,7 @@ def _shape(fields: dict[str, Any], where: str, name: str) -> dict[str, Any]:
   if activation not in _ACTIVATIONS:
     raise _refused(where, 'hidden_act', ' or '.join(_ACTIVATIONS), activation)
   if name == 'DeepseekV3ForCausalLM':
-    latent = shape.Latent(**_take(fields, _LATENT))
+    latent = shape.Latent(**_take({'q_lora_rank': None} | fields, _LATENT))
     fields['head_dim'] = latent.nope_size + latent.rope_size
     special = dict(latent=latent,
                    moe=shape.Experts(**_take(fields, _EXPERTS)))
@@ -145,7 +147,8 @@ def _gemma(fields: dict[str, Any], where: str) -> dict[str, Any]:
       raise _refused(where, 'layer_types', 'every n-th full_attention', kinds)
   local = (fields.get('rope_parameters') or {}).get('sliding_attention') or {}
   theta = local.get('rope_theta', fields.get('rope_local_base_freq', 10_000.))
-  return _take(dict.fromkeys(_GEMMA.values()) | fields, _GEMMA) | dict(
+  uncapped = dict(attn_logit_softcapping=None, final_logit_softcapping=None)
+  return _take(uncapped | fields, _GEMMA) | dict(
       attention_scale=fields['query_pre_attn_scalar'] ** -0.5,
       global_every=every, rope_theta_local=float(theta))
 
@@ -160,7 +163,8 @@ def _scaling(rope: Fields, fields: Fields,
   if rope.get('attention_factor') is not None or not rope.get('truncate', True):
     raise _refused(where, 'rope_scaling.attention_factor and truncate',
                    'neither', dict(rope))
-  keys = {ours: key for ours, key in _SCALING[kind].items() if key in rope}
+  keys = {ours: key for ours, key in _SCALING[kind].items()
+          if key in rope or key.endswith('factor')}
   found = _take(rope, keys)
   if 'original_len' in _SCALING[kind]:
     found.setdefault('original_len', fields['max_position_embeddings'])

@@ -199,3 +199,20 @@ def test_local_layers_and_global_ones_between():
       tiny.config(layers=6), **fields).is_local()
   assert local(window=4, global_every=3) == [True, True, False] * 2
   assert local() == [False] * 6
+
+
+@pytest.mark.parametrize('scan_layers', [True, False])
+def test_parameters_are_cast_once_for_many_passes(scan_layers):
+  """bfloat16 from float32 masters: the same numbers, half the weights."""
+  switches = dict(dtype='bfloat16', scan_layers=scan_layers, tied=False)
+  model, params = tiny.model(**switches), tiny.params(**switches)
+  prepared = jax.jit(model.prepare)(params)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(prepared):
+    norm = path[-1].key == 'scale'
+    assert leaf.dtype == (jnp.float32 if norm else jnp.bfloat16), path
+  forward = jax.jit(model.forward)
+  position = np.broadcast_to(np.arange(10), TOKENS.shape)
+  hidden = [forward(p, TOKENS, None, position)[0] for p in (params, prepared)]
+  np.testing.assert_array_equal(*hidden)
+  np.testing.assert_array_equal(
+      *(model.unembed(p, hidden[0]) for p in (params, prepared)))
