@@ -24,6 +24,7 @@ DATA = [
     'jinja2>=3.1.6',  # older sandboxes let a template out
     'math-verify',
     'reasoning-gym',
+    'safetensors',
     'sentencepiece',
     'seqio',
     'tensorflow',

@@ -24,25 +24,27 @@ from r1jax.stages import origin
 
 
 def export(init_from: str, out: str, dtype: str | None = None) -> None:
-  """Writes the model that `init_from` names, on the first device's host."""
+  """Writes the model that `init_from` names, through this host's memory."""
   if pathlib.Path(out).exists():
     raise config_lib.ConfigError(f'--out={out}: exists already')
   source = ml_collections.ConfigDict(dict(
       model={}, init_from=init_from, vocab=dict(kind='model', path='')))
   config = origin.model_config(source)
-  where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  where = jax.sharding.SingleDeviceSharding(jax.devices('cpu')[0])
   like = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
       jax.eval_shape(models.build(config).init, jax.random.key(0)))
   params = origin.load(init_from, config, like, where)
   if dtype is not None:
-    params = jax.tree.map(lambda x: x.astype(dtype), params)
+    cast = lambda path, x: x if path[-1].key == 'router_bias' else x.astype(
+        dtype)
+    params = jax.tree_util.tree_map_with_path(cast, params)
     config = dataclasses.replace(config, param_dtype=dtype)
   if out.endswith('.npz'):
     packaged.save(out, config, params)
     return
-  hf_export.save(out, config, params, origin.released(init_from))
-  origin.vocabulary(source, config).save(out)
+  hf_export.save(out, config, params, origin.released(init_from),
+                 origin.vocabulary(source, config))
 
 
 def main() -> None:

@@ -81,6 +81,8 @@ def run() -> None:
         '--workdir: expected a path of a file system that every host mounts, '
         f'received {_WORKDIR.value!r}')
   config_lib.check(config, jax.device_count())
+  if os.path.exists(config.get('init_from') or ''):  # also from elsewhere later
+    config.init_from = os.path.abspath(config.init_from)
   record = config.to_dict()
   if _GIN_FILE.value or _GIN_BINDINGS.value:
     record['gin'] = bind_gin(_GIN_FILE.value, _GIN_BINDINGS.value)

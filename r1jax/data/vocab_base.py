@@ -40,7 +40,8 @@ class Vocab(abc.ABC):
     self.eos_id = self.eos_ids[0]
     self.bos_id = self._beginning()
     pad_id = next(
-        (i for i in files.ids('pad', self._id) if i is not None), None)
+        (i for i in files.ids('pad', self._id)
+         if i is not None and i >= 0), None)
     self.pad_id = self.eos_id if pad_id is None else pad_id
     self.tokens = files.tokens()
     for role, i in (('bos', self.bos_id), ('eos', self.eos_id),

@@ -85,6 +85,7 @@ def fields(path: str) -> dict[str, Any]:
       'tie_word_embeddings': 'output.weight' not in stored,
       'vocab_size': stored['token_embd.weight'].shape[0],
   }
+  found['head_dim'] = _head_size(metadata, kind)
   scaling = metadata.get(f'{kind}.rope.scaling.type', 'none')
   if scaling == 'linear':
     found['rope_scaling'] = {
@@ -103,6 +104,12 @@ def fields(path: str) -> dict[str, Any]:
         found['hidden_size'] // found['num_attention_heads'] if large
         else found['head_dim'])
   return found
+
+
+def _head_size(metadata: dict[str, Any], kind: str) -> int:
+  found = metadata.get(f'{kind}.attention.key_length')
+  return found or metadata.get(f'{kind}.embedding_length', 0) // metadata.get(
+      f'{kind}.attention.head_count', 1)
 
 
 def _llama3(path: str, found: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +134,8 @@ def tensors(path: str) -> tensor_files.Tensors:
   metadata, stored = _header(str(path))
   kind = metadata['general.architecture']
   named = {_name(kind, name): tensor for name, tensor in stored.items()}
-  half = metadata.get(f'{kind}.rope.dimension_count', 0) // 2
+  half = metadata.get(f'{kind}.rope.dimension_count',
+                      _head_size(metadata, kind)) // 2
   data = np.memmap(path, np.uint8, 'r')
 
   def read(name):

@@ -42,6 +42,7 @@ def load(path: str, config: shape.Config, like: Params) -> Params:
     ConfigError: names the tensor that is missing, has another shape, or is
       no part of the model.
   """
+  config.check()
   tensors = _tensors(path)
   leaves = hf_layout.leaves(config)
   shapes = {sharding.name(key): leaf.shape for key, leaf in
@@ -70,18 +71,24 @@ def _tensors(path: str) -> tensor_files.Tensors:
     raise tensor_files.error(
         f'{path}/config.json', 'expected quantization_config to be that of '
         f"DeepSeek-V3 ('fp8' in blocks), received {blocks}")
-  return _dequantized(tensors, *blocks['weight_block_size'])
+  return _dequantized(path, tensors, *blocks['weight_block_size'])
 
 
-def _dequantized(tensors: tensor_files.Tensors, rows: int,
+def _dequantized(path: str, tensors: tensor_files.Tensors, rows: int,
                  columns: int) -> tensor_files.Tensors:
   """Float8 weights times the scale of their block (arXiv 2412.19437, 3.3)."""
   suffix = '_scale_inv'
 
   def read(name):
     weight = tensors.read(name)
-    if name + suffix not in tensors.shapes:
+    if weight.dtype.itemsize > 1:
       return weight
+    wanted = -(-weight.shape[0] // rows), -(-weight.shape[1] // columns)
+    if tensors.shapes.get(name + suffix) != wanted:
+      raise tensor_files.error(
+          path, f'expected {name}, which is float8, to have a tensor '
+          f'{name + suffix} of shape {wanted}, received '
+          f'{tensors.shapes.get(name + suffix)}')
     scale = np.repeat(np.repeat(
         tensors.read(name + suffix), rows, 0), columns, 1)
     return weight.astype(np.float32) * scale[
@@ -116,12 +123,16 @@ def _check(path: str, config: shape.Config, tensors: tensor_files.Tensors,
 def _place(leaf: hf_layout.Leaf, like: jax.ShapeDtypeStruct,
            tensors: tensor_files.Tensors) -> jax.Array:
   """One parameter, shard by shard."""
-  places = like.sharding.addressable_devices_indices_map(like.shape)
-  kept, arrays = None, []
-  for device, index in places.items():
-    if kept is None or kept[0] != index:  # copies are read once
-      kept = index, _part(leaf, like, index, tensors)
-    arrays.append(jax.block_until_ready(jax.device_put(kept[1], device)))
+  parts = {}  # and the devices of each: copies are read once
+  for device, index in like.sharding.addressable_devices_indices_map(
+      like.shape).items():
+    parts.setdefault(str(index), (index, []))[1].append(device)
+  arrays = []
+  for index, where in parts.values():
+    part = _part(leaf, like, index, tensors)
+    arrays += jax.block_until_ready(
+        [jax.device_put(part, device) for device in where])
+    del part  # before the next is read
   return jax.make_array_from_single_device_arrays(
       like.shape, like.sharding, arrays)
 

@@ -83,11 +83,13 @@ def read(fields: Fields, where: str) -> shape.Config:
     if fields.get(key, value) != value:
       raise _refused(where, key, repr(value), fields[key])
   try:
-    found = _shape(fields, where, known[0])
+    return shape.Config(**_shape(fields, where, known[0]), **switches)
   except KeyError as problem:
     raise config_lib.ConfigError(
         f'config.init_from: {where} has no {problem}') from problem
-  return shape.Config(**(found | switches))
+  except (AttributeError, TypeError) as problem:  # text where a number belongs
+    raise config_lib.ConfigError(
+        f'config.init_from: {where}: {problem}') from problem
 
 
 def write(config: shape.Config) -> dict[str, Any]:
@@ -123,7 +125,8 @@ def _shape(fields: dict[str, Any], where: str, name: str) -> dict[str, Any]:
     latent = shape.Latent(**_take({'q_lora_rank': None} | fields, _LATENT))
     fields['head_dim'] = latent.nope_size + latent.rope_size
     special = dict(latent=latent,
-                   moe=shape.Experts(**_take(fields, _EXPERTS)))
+                   moe=shape.Experts(
+                       **_take({'n_shared_experts': 0} | fields, _EXPERTS)))
   elif name == 'Gemma3ForCausalLM':
     special = _gemma(fields, where)
   else:
@@ -140,7 +143,8 @@ def _gemma(fields: dict[str, Any], where: str) -> dict[str, Any]:
   every = fields.get('sliding_window_pattern') or 6
   kinds = fields.get('layer_types')
   if kinds:
-    every = (kinds + ['full_attention']).index('full_attention') + 1
+    if 'full_attention' in kinds:
+      every = kinds.index('full_attention') + 1
     wanted = ['sliding_attention' if (i + 1) % every else 'full_attention'
               for i in range(len(kinds))]
     if kinds != wanted:
@@ -182,7 +186,9 @@ def _fields(config: shape.Config, kind: str) -> dict[str, Any]:
         key: value for key, value in _give(
             config.rope_scaling, _SCALING[config.rope_scaling.kind]).items()
         if value is not None}
-  fields['rope_parameters'] = rope
+  # Here for transformers 5, and below it as older releases want it.
+  fields |= dict(rope_parameters=rope, rope_theta=config.rope_theta,
+                 rope_scaling=rope if config.rope_scaling else None)
   if kind == 'deepseek_v3' and config.moe:
     del fields['head_dim']
     fields |= _give(config.latent, _LATENT) | _give(config.moe, _EXPERTS)
@@ -192,6 +198,8 @@ def _fields(config: shape.Config, kind: str) -> dict[str, Any]:
         query_pre_attn_scalar=round(rotary.score_scale(config) ** -2),
         layer_types=[('full_attention', 'sliding_attention')[local]
                      for local in config.is_local()],
+        sliding_window_pattern=config.global_every,
+        rope_local_base_freq=config.rope_theta_local,
         rope_parameters={
             'full_attention': rope,
             'sliding_attention': {'rope_type': 'default',

@@ -1,14 +1,13 @@
 """Our parameters as a Hugging Face folder, which transformers and servers load.
 
-    python -m r1jax.models.hf_export --workdir=/tmp/r1_zero --out=/tmp/my_model
-
-writes the last parameters of a finished stage.
+`python -m r1jax.export` is the command.
 """
 
 from collections.abc import Iterator
 import dataclasses
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -27,7 +26,8 @@ _FILE_BYTES = 4 << 30
 
 
 def save(out: str, config: shape.Config, params: Params,
-         source: str | None = None, *, file_bytes: int = _FILE_BYTES) -> None:
+         source: str | None = None, vocab=None, *,
+         file_bytes: int = _FILE_BYTES) -> None:
   """Writes config.json and safetensors files; all processes must ask.
 
   Args:
@@ -36,6 +36,7 @@ def save(out: str, config: shape.Config, params: Params,
     params: its parameters, written in their own dtype.
     source: the folder or GGUF file that the model came from, whose
       config.json is kept as far as it says the same.
+    vocab: data.vocab_base.Vocab, saved beside it if there is one.
     file_bytes: of tensors in a file, at most, and in memory at a time.
 
   Raises:
@@ -48,10 +49,13 @@ def save(out: str, config: shape.Config, params: Params,
   fields = _fields(config, params, source)
   part = target.with_name(target.name + '.part')
   if distributed.is_main():
-    part.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(part, ignore_errors=True)  # of an export that was stopped
+    part.mkdir(parents=True)
     _write_json(part / 'config.json', fields)
   _write_tensors(part, config, params, file_bytes)
   if distributed.is_main():
+    if vocab is not None:
+      vocab.save(str(part))
     part.rename(target)
 
 
@@ -62,9 +66,11 @@ def _fields(config, params, source) -> dict[str, Any]:
     computed = {key: getattr(config, key) for key in shape.FREE}
     if dataclasses.replace(hf.read_config(source), **computed) == config:
       fields = kept
-  drop = ('quantization_config', 'torch_dtype')
-  return {key: value for key, value in fields.items() if key not in drop} | {
-      'dtype': params['embedding'].dtype.name}
+  drop = ('quantization_config', 'torch_dtype', 'auto_map')
+  fields = {key: value for key, value in fields.items() if key not in drop}
+  if 'num_nextn_predict_layers' in fields:
+    fields['num_nextn_predict_layers'] = 0  # they are not read
+  return fields | {'dtype': params['embedding'].dtype.name}
 
 
 def _write_tensors(folder, config, params, file_bytes):

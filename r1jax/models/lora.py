@@ -51,7 +51,7 @@ def axes(config: shape.Config, settings: Settings, params: Params,
 
 def init(config: shape.Config, settings: Settings, params: Params,
          key: Array) -> Params:
-  """Random A, zero B, in the base's dtype; `params` may be shapes alone."""
+  """Random A, zero B, float32; `params` may be shapes alone."""
   keys = iter(jax.random.split(key, len(jax.tree.leaves(params))))
 
   def one(inputs, leaf):
@@ -59,8 +59,8 @@ def init(config: shape.Config, settings: Settings, params: Params,
     a = layers, *size[:inputs], settings.rank
     b = layers, settings.rank, *size[inputs:]
     fan_in = math.prod(size[:inputs])
-    return {'a': fan_in ** -0.5 * jax.random.normal(next(keys), a, leaf.dtype),
-            'b': jnp.zeros(b, leaf.dtype)}
+    return {'a': fan_in ** -0.5 * jax.random.normal(next(keys), a),
+            'b': jnp.zeros(b)}
 
   return _map(one, config, settings, params)
 

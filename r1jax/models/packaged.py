@@ -37,7 +37,7 @@ def save(path: str, config: shape.Config, params: Params) -> None:
 
 def read_config(path: str) -> shape.Config:
   """The configuration of the model in a file. Errors as `load`."""
-  return shape.Config(**_read(path)[0])
+  return shape.make(_read(path)[0])
 
 
 def load(path: str, config: shape.Config, like: Params) -> Params:
@@ -54,16 +54,13 @@ def load(path: str, config: shape.Config, like: Params) -> Params:
       model; names the first field that differs.
   """
   saved, arrays = _read(path)
-  for field, wanted in dataclasses.asdict(config).items():
-    if field in shape.FREE or field not in saved:
-      continue
-    if saved[field] != wanted:
-      raise config_lib.error(f'model.{field}', f'{saved[field]!r}, as in '
-                             f'{path}', wanted)
-  stored = jnp.dtype(saved['param_dtype'])  # NumPy's files lose bfloat16's name
+  shape.check_same(shape.make(saved), config, path)
+
   def one(key, leaf):
-    array = arrays[sharding.name(key)].view(stored)
-    return array.astype(jnp.dtype(config.param_dtype)).reshape(leaf.shape)
+    array = arrays[sharding.name(key)]
+    if array.dtype.kind == 'V':  # NumPy's files lose bfloat16's name
+      array = array.view(jnp.bfloat16)
+    return array.astype(leaf.dtype).reshape(leaf.shape)
   return jax.tree_util.tree_map_with_path(one, like)
 
 

@@ -1,6 +1,9 @@
 """The shape and the switches of a decoder."""
 
+from collections.abc import Mapping
 import dataclasses
+import math
+from typing import Any
 
 import jax
 
@@ -108,6 +111,9 @@ class Config:
       if whole % size:
         raise config_lib.error(
             f'model.{name}', f'a multiple of {divisor} = {size}', whole)
+    if m and m.dense_layers >= self.layers:
+      raise config_lib.error('model.moe.dense_layers', 'fewer than the '
+                             f'{self.layers} layers', m.dense_layers)
     if m and m.active > m.experts // m.groups * m.active_groups:
       raise config_lib.error(
           'model.moe.active', 'at most the experts of moe.active_groups = '
@@ -127,3 +133,48 @@ class Config:
   def dense_layers(self) -> int:
     """How many layers, the first ones, have an ordinary MLP."""
     return self.moe.dense_layers if self.moe else self.layers
+
+
+_SECTIONS = {'latent': Latent, 'moe': Experts, 'rope_scaling': RopeScaling}
+
+
+def sections(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """`fields` of a Config, those that are sections as their dataclasses."""
+  return {name: _made(_SECTIONS[name], f'model.{name}.', value)
+          if name in _SECTIONS and value is not None else value
+          for name, value in fields.items()}
+
+
+def make(fields: Mapping[str, Any]) -> Config:
+  """The Config of a config's section, or of what a file says.
+
+  Raises:
+    ConfigError: names the field that is missing or unknown.
+  """
+  return _made(Config, 'model.', sections(fields))
+
+
+def check_same(known: Config, wanted: Config, where: str) -> None:
+  """Raises `ConfigError` where the model in `where` is another than `wanted`.
+
+  A file's floats may be rounded: GGUF has 1e-5 as 9.99999975e-6.
+  """
+  for field in dataclasses.fields(Config):
+    a, b = getattr(known, field.name), getattr(wanted, field.name)
+    alike = math.isclose(a, b, rel_tol=1e-6) if isinstance(
+        a, float) and isinstance(b, float) else a == b
+    if field.name not in FREE and not alike:
+      raise config_lib.error(f'model.{field.name}', f'{a!r}, as in {where}', b)
+
+
+def _made(kind, prefix: str, fields: Mapping[str, Any]):
+  known = {field.name: field.default for field in dataclasses.fields(kind)}
+  for name in fields:
+    if name not in known:
+      raise config_lib.ConfigError(
+          f'config.{prefix}{name}: no such field'
+          + config_lib.nearest(name, known, f'config.{prefix}'))
+  for name, default in known.items():
+    if default is dataclasses.MISSING and name not in fields:
+      raise config_lib.error(prefix + name, 'a value', None)
+  return kind(**fields)

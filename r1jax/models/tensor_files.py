@@ -8,8 +8,8 @@ without copies.
 
 from collections.abc import Callable, Mapping
 import json
+import math
 import pathlib
-import struct
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -61,12 +61,18 @@ def folder(path: pathlib.Path) -> Tensors:
 def _files(path: pathlib.Path) -> list[pathlib.Path]:
   if (path / _INDEX).exists():
     names = read_json(path / _INDEX).get('weight_map')
-    if not isinstance(names, dict):
-      raise error(path / _INDEX, 'expected a field weight_map')
+    if not isinstance(names, dict) or not names or not all(
+        isinstance(name, str) for name in names.values()):
+      raise error(path / _INDEX, 'expected a field weight_map with the file of '
+                  'each tensor')
+    for name in names.values():
+      if pathlib.Path(name).name != name:
+        raise error(path / _INDEX, f'{name} is not in this folder')
     return [path / name for name in sorted(set(names.values()))]
   if (path / _FILE).exists():
     return [path / _FILE]
-  pickles = sorted(path.glob('*.bin')) + sorted(path.glob('*.pt*'))
+  pickles = [file for ending in ('bin', 'pt', 'pth')
+             for file in sorted(path.glob(f'*.{ending}'))]
   if pickles:
     raise error(pickles[0], 'is a pickle, which may run code of its own when '
                 f'it is read; convert it to {_FILE}')
@@ -77,26 +83,36 @@ def _views(path: pathlib.Path) -> dict[str, np.ndarray]:
   """{name: array on the file} of one file."""
   if not path.is_file():
     raise error(path, f'is missing; {_INDEX} names it')
-  size = path.stat().st_size
+  try:
+    header, begin = _header(path)
+    data = np.memmap(path, np.uint8, 'r') if header else None
+    return {name: _view(name, entry, data[begin:])
+            for name, entry in header.items()}
+  except (AttributeError, KeyError, TypeError, ValueError) as problem:
+    raise error(path, f'is no safetensors file, or cut short: {problem}'
+                ) from problem
+
+
+def _header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
+  """What a file says is in it, and where its data begins."""
   with open(path, 'rb') as file:
-    length = struct.unpack('<Q', file.read(8))[0] if size > 8 else size
-    if length > size - 8:
-      raise error(path, 'is cut short or no safetensors file')
-    try:
-      header = json.loads(file.read(length))
-    except ValueError as problem:
-      raise error(path, 'is no safetensors file') from problem
+    length = int.from_bytes(file.read(8), 'little')
+    if length > path.stat().st_size - 8:
+      raise ValueError(f'a header of {length} bytes')
+    header = json.loads(file.read(length))
   header.pop('__metadata__', None)
-  data = np.memmap(path, np.uint8, 'r', 8 + length) if header else None
-  views = {}
-  for name, entry in header.items():
-    begin, end = entry['data_offsets']
-    if entry['dtype'] not in _DTYPES:
-      raise error(path, f'{name} has the dtype {entry["dtype"]}; expected one '
-                  f'of {", ".join(_DTYPES)}')
-    if end > data.size:
-      raise error(path, f'is cut short: {name} ends at byte {end} of '
-                  f'{data.size}')
-    views[name] = data[begin:end].view(
-        _DTYPES[entry['dtype']]).reshape(entry['shape'])
-  return views
+  return header, 8 + length
+
+
+def _view(name: str, entry: dict[str, Any], data: np.ndarray) -> np.ndarray:
+  if str(entry['dtype']) not in _DTYPES:
+    raise ValueError(f'{name} has the dtype {entry["dtype"]}; expected one of '
+                     f'{", ".join(_DTYPES)}')
+  dtype = np.dtype(_DTYPES[entry['dtype']])
+  (begin, end), size = entry['data_offsets'], tuple(entry['shape'])
+  if not 0 <= begin <= end <= data.size or min(size, default=0) < 0:
+    raise ValueError(f'{name} of shape {size} at bytes {begin} to {end} of '
+                     f'{data.size}')
+  if math.prod(size) * dtype.itemsize != end - begin:
+    raise ValueError(f'{name} of shape {size} in {end - begin} bytes')
+  return data[begin:end].view(dtype).reshape(size)

