@@ -1,5 +1,6 @@
 """What a stage begins from: told apart, read, and refused by name."""
 
+import dataclasses
 import json
 
 import jax
@@ -75,6 +76,26 @@ def test_export_writes_what_import_reads(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, _load(out), tiny.params())
   with pytest.raises(config_lib.ConfigError, match='out.npz: exists already'):
     export.export(path, out)
+
+
+def test_export_writes_a_folder_with_its_vocabulary(tmp_path):
+  out = str(tmp_path / 'mini')
+  export.export('mini', out, 'bfloat16')
+  config = _config(out, vocab=dict(kind='model', path='', eos=None))
+  shape = origin.model_config(config)
+  assert {'config.json', 'model.safetensors', 'tokenizer.json',
+          'generation_config.json'} <= {
+              path.name for path in (tmp_path / 'mini').iterdir()}
+  ours, theirs = (origin.vocabulary(c, shape) for c in (config, _config(
+      'mini', vocab=dict(kind='model', path='', eos=None))))
+  text = 'two and two is four'
+  assert ours.encode(text) == theirs.encode(text)
+  assert ours.eos_ids == theirs.eos_ids
+  setup = tiny.setup(**dataclasses.asdict(shape))
+  before, after = (origin.load(x, shape, setup.params, setup.replicated)
+                   for x in ('mini', out))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-8),
+               after, before)
 
 
 @pytest.mark.parametrize('model, message', [
