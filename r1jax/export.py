@@ -60,7 +60,8 @@ def main() -> None:
   try:
     export(args.workdir, args.out, args.dtype)
   except config_lib.ConfigError as problem:
-    flags.fail(problem)
+    flags.fail(config_lib.ConfigError(
+        str(problem).replace('config.init_from', '--workdir')))
   print(f'written: {args.out}')
 
 

@@ -110,14 +110,21 @@ def _check(path: str, config: shape.Config, tensors: tensor_files.Tensors,
     if tuple(tensors.shapes[name]) != size:
       raise tensor_files.error(path, f'expected the tensor {name} to be {size},'
                                f' received {tuple(tensors.shapes[name])}')
-  # DeepSeek-V3's file has layers behind the last, which predict further on.
-  spare = 'rotary_emb.inv_freq', 'lm_head.weight' if config.tied else '\0'
-  further = tuple(f'model.layers.{config.layers + i}.' for i in range(8))
   for name in tensors.shapes:
-    if name not in wanted and not name.endswith(spare) and not (
-        config.moe and name.startswith(further)):
+    if name not in wanted and not _spare(name, config):
       raise tensor_files.error(
           path, f'the tensor {name} is no part of such a model')
+
+
+def _spare(name: str, config: shape.Config) -> bool:
+  """Whether a model's files may have this tensor, which no model needs."""
+  if name.endswith('rotary_emb.inv_freq'):
+    return True
+  if name == 'lm_head.weight':
+    return config.tied
+  # DeepSeek-V3's layer behind the last, which predicts one token further on.
+  return config.moe is not None and name.startswith(
+      f'model.layers.{config.layers}.')
 
 
 def _place(leaf: hf_layout.Leaf, like: jax.ShapeDtypeStruct,

@@ -7,7 +7,7 @@ are `rope_theta` and `rope_scaling`, here `rope_parameters`.
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 from r1jax import config as config_lib
 from r1jax.models import rotary
@@ -42,18 +42,26 @@ _SCALING = {  # of each rope_type
                  original_len='original_max_position_embeddings'),
 }
 _ACTIVATIONS = {'silu': 'silu', 'gelu_pytorch_tanh': 'gelu'}
+_DEEPSEEK = 'DeepseekV3ForCausalLM'
 
-# What each architecture switches on, and what it takes where a file is silent.
+
+class _Family(NamedTuple):
+  model_type: str
+  switches: Mapping[str, Any] = {}  # our fields that it always sets
+  silent: Mapping[str, Any] = {}  # their keys, where a file leaves them out
+
+
 _FAMILIES = {
-    'LlamaForCausalLM': ('llama', {}, {}),
-    'Qwen2ForCausalLM': ('qwen2', dict(qkv_bias=True), {}),
-    'Qwen3ForCausalLM': ('qwen3', dict(qk_norm=True), dict(head_dim=128)),
-    'Gemma3ForCausalLM': (
+    'LlamaForCausalLM': _Family('llama'),
+    'Qwen2ForCausalLM': _Family('qwen2', dict(qkv_bias=True)),
+    'Qwen3ForCausalLM': _Family(
+        'qwen3', dict(qk_norm=True), dict(head_dim=128)),
+    'Gemma3ForCausalLM': _Family(
         'gemma3_text',
         dict(qk_norm=True, norm_offset=1., post_norms=True, embed_scale=True),
         dict(head_dim=256, tie_word_embeddings=True, rope_theta=1e6,
              hidden_act='gelu_pytorch_tanh')),
-    'DeepseekV3ForCausalLM': ('deepseek_v3', {}, {}),
+    _DEEPSEEK: _Family('deepseek_v3'),
 }
 # Settings that change what a model computes, and the one value that we know.
 _FIXED = dict(
@@ -73,9 +81,9 @@ def read(fields: Fields, where: str) -> shape.Config:
   if not known:
     raise _refused(where, 'architectures', ' or '.join(_FAMILIES),
                    fields.get('architectures'))
-  _, switches, silent = _FAMILIES[known[0]]
+  family = _FAMILIES[known[0]]
   fields = dict(tie_word_embeddings=False, rms_norm_eps=1e-6,
-                rope_theta=10_000.) | silent | {
+                rope_theta=10_000.) | family.silent | {
                     key: value for key, value in fields.items()
                     if value is not None}
   fields.setdefault('num_key_value_heads', fields.get('num_attention_heads'))
@@ -83,7 +91,8 @@ def read(fields: Fields, where: str) -> shape.Config:
     if fields.get(key, value) != value:
       raise _refused(where, key, repr(value), fields[key])
   try:
-    return shape.Config(**_shape(fields, where, known[0]), **switches)
+    return shape.Config(**_shape(fields, where, known[0]),
+                        **family.switches)
   except KeyError as problem:
     raise config_lib.ConfigError(
         f'config.init_from: {where} has no {problem}') from problem
@@ -98,12 +107,13 @@ def write(config: shape.Config) -> dict[str, Any]:
   Raises:
     ConfigError: no architecture of transformers has this set of switches.
   """
-  for name, (kind, switches, _) in _FAMILIES.items():
-    if (kind == 'deepseek_v3') != (config.latent is not None) or any(
-        getattr(config, key) != value for key, value in switches.items()):
+  for name, family in _FAMILIES.items():
+    if (name == _DEEPSEEK) != (config.latent is not None) or any(
+        getattr(config, key) != value
+        for key, value in family.switches.items()):
       continue
-    fields = {'architectures': [name], 'model_type': kind,
-              **_fields(config, kind)}
+    fields = {'architectures': [name], 'model_type': family.model_type,
+              **_fields(config, family.model_type)}
     computed = {key: getattr(config, key) for key in shape.FREE}
     back = dataclasses.replace(read(fields, 'config.json'), **computed)
     if back == config:
@@ -114,14 +124,14 @@ def write(config: shape.Config) -> dict[str, Any]:
 
 
 def _shape(fields: dict[str, Any], where: str, name: str) -> dict[str, Any]:
-  if 'head_dim' not in fields and name != 'DeepseekV3ForCausalLM':
+  if 'head_dim' not in fields and name != _DEEPSEEK:
     fields['head_dim'] = (
         fields['hidden_size'] // fields['num_attention_heads'])
   activation = fields.get('hidden_activation') or fields.get(
       'hidden_act', 'silu')
   if activation not in _ACTIVATIONS:
     raise _refused(where, 'hidden_act', ' or '.join(_ACTIVATIONS), activation)
-  if name == 'DeepseekV3ForCausalLM':
+  if name == _DEEPSEEK:
     latent = shape.Latent(**_take({'q_lora_rank': None} | fields, _LATENT))
     fields['head_dim'] = latent.nope_size + latent.rope_size
     special = dict(latent=latent,

@@ -2,7 +2,7 @@
 
 There a product's weight is [outputs, inputs], one tensor a layer (and expert);
 here it is [inputs, outputs], heads apart, layers stacked. DeepSeek-V3's
-rotating entries come in pairs there (0 turns with 1), in halves here.
+rotary entries are interleaved there (0 rotates with 1), in halves here.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class Leaf(NamedTuple):
   name: str  # with {layer} and {expert} where those are stacked here
   # How many of our axes go into the product; 0: a vector, None: as it is there.
   inputs: int | None = 0
-  turning: int = 0  # so many last entries of a head turn in pairs there
+  interleaved: int = 0  # so many last entries of a head rotate in pairs there
   first: int = 0  # layer of the stack's first entry
 
   @property
@@ -49,20 +49,20 @@ class Leaf(NamedTuple):
     if not self.inputs:
       return tensor.reshape(size)
     entry = tensor.T.reshape(size)
-    return entry[..., self._order(size[-1])] if self.turning else entry
+    return entry[..., self._order(size[-1])] if self.interleaved else entry
 
   def theirs(self, entry: np.ndarray) -> np.ndarray:
     """The inverse of `ours`, contiguous."""
     size = self.their_shape((1,) * self.stacked + entry.shape)
     if not self.inputs:
       return np.ascontiguousarray(entry.reshape(size))
-    if self.turning:
+    if self.interleaved:
       entry = entry[..., np.argsort(self._order(entry.shape[-1]))]
     return np.ascontiguousarray(entry.reshape(size[::-1]).T)
 
   def _order(self, size: int) -> np.ndarray:
-    still = np.arange(size - self.turning)
-    pairs = np.arange(size - self.turning, size).reshape(-1, 2)
+    still = np.arange(size - self.interleaved)
+    pairs = np.arange(size - self.interleaved, size).reshape(-1, 2)
     return np.concatenate([still, pairs[:, 0], pairs[:, 1]])
 
 
@@ -115,19 +115,19 @@ def _attention(config: shape.Config) -> dict[str, Leaf]:
 
 
 def _latent(config: shape.Config) -> dict[str, Leaf]:
-  turning = config.latent.rope_size
+  rope = config.latent.rope_size
   found = {
-      'attention/kv_a': Leaf('self_attn.kv_a_proj_with_mqa', 1, turning),
+      'attention/kv_a': Leaf('self_attn.kv_a_proj_with_mqa', 1, rope),
       'attention/kv_norm/scale': Leaf('self_attn.kv_a_layernorm'),
       'attention/kv_b': Leaf('self_attn.kv_b_proj', 1),
       'attention/o': Leaf('self_attn.o_proj', 2),
   }
   if config.latent.q_rank is None:
-    return found | {'attention/q': Leaf('self_attn.q_proj', 1, turning)}
+    return found | {'attention/q': Leaf('self_attn.q_proj', 1, rope)}
   return found | {
       'attention/q_a': Leaf('self_attn.q_a_proj', 1),
       'attention/q_norm/scale': Leaf('self_attn.q_a_layernorm'),
-      'attention/q_b': Leaf('self_attn.q_b_proj', 1, turning),
+      'attention/q_b': Leaf('self_attn.q_b_proj', 1, rope),
   }
 
 

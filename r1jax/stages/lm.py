@@ -77,6 +77,11 @@ def packed_documents(config, model):
   config_lib.check_choice('data.template', config.data.template, ('chat',))
   found = tasks.conversations(config.data.task, vocab, **where)
   kept = [pair for pair in found if len(pair[0]) <= config.lm.length]
+  if found and not kept:
+    shortest = min(len(tokens) for tokens, _ in found)
+    raise config_lib.error(
+        'lm.length', f'at least {shortest}, the tokens of the shortest '
+        'conversation', config.lm.length)
   if len(kept) < len(found):
     print(f'{len(found) - len(kept)} of {len(found)} conversations are longer '
           f'than config.lm.length = {config.lm.length} and left out')

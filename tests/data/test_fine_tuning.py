@@ -1,0 +1,62 @@
+"""Conversations as rows of fine-tuning: what is learned, what is left out."""
+
+import json
+
+import numpy as np
+import pytest
+
+import chat_cases
+import small_vocabs
+import tiny
+from experiments import sft
+from r1jax import config as config_lib
+from r1jax.data import vocab
+from r1jax.stages import lm
+
+_ANSWERS = ['48', '48 + 24 = 72', 'Natalia sold 48 clips in April. ' * 9]
+
+
+@pytest.fixture(name='config')
+def _config(tmp_path):
+  """SFT on three conversations, the last of them long."""
+  tokenizer = small_vocabs.save(
+      tmp_path / 'llama', small_vocabs.tokenizer(begin=True), tokenizer_config={
+          'chat_template': chat_cases.TEMPLATES['llama3'],
+          **chat_cases.TOKENS})
+  (tmp_path / 'train.jsonl').write_text('\n'.join(
+      json.dumps(dict(question='How many clips?', answer=answer))
+      for answer in _ANSWERS))
+  config = sft.get_config('smollm2').unlock()
+  config.data.task = f'jsonl:{tmp_path}/train.jsonl'
+  config.vocab = dict(kind='huggingface', path=tokenizer,
+                      eos=small_vocabs.END)
+  return config
+
+
+def _rows(config, length, prompt_weight=0.):
+  config.lm.update(length=length, prompt_weight=prompt_weight)
+  packed = lm.packed_documents(config, tiny.config(vocab=400))
+  return packed, packed.batch(0, len(packed.first) - 1, 0)
+
+
+def test_only_what_the_assistant_says_is_learned(config):
+  words = vocab.load('huggingface', config.vocab.path, small_vocabs.END)
+  _, rows = _rows(config, 512)
+  learned = [words.decode(row[weight > 0])
+             for segment in range(1, 4)
+             for row, weight in zip(
+                 rows.tokens, rows.weight * (rows.segment == segment))]
+  assert sorted(text.strip() for text in learned if text) == sorted(
+      answer.strip() for answer in _ANSWERS)
+  _, half = _rows(config, 512, prompt_weight=0.5)
+  inside = (rows.segment > 0) & (rows.position > 0)
+  np.testing.assert_array_equal(
+      half.weight, np.where(rows.weight > 0, 1, 0.5 * inside))
+
+
+def test_long_conversations_are_left_out_and_counted(config, capsys):
+  packed, _ = _rows(config, 100)
+  assert packed.counts['documents'] == 2 and packed.counts['split'] == 0
+  assert '1 of 3 conversations are longer' in capsys.readouterr().out
+  with pytest.raises(config_lib.ConfigError, match='lm.length.*at least'):
+    _rows(config, 8)
