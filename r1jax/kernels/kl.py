@@ -55,3 +55,12 @@ def k3(logp, ref_logp):
 def estimate(kind, logp, ref_logp):
   """The estimate named by `kind`: 'k1', 'k2' or 'k3'."""
   return {'k1': k1, 'k2': k2, 'k3': k3}[kind](logp, ref_logp)
+
+
+def adapt(beta, kl, target, gain=0.1):
+  """The next beta of a controller that holds the KL at `target`.
+
+  beta (1 + gain clip(kl / target - 1, -0.2, 0.2)), once a rollout (Ziegler et
+  al., arXiv 1909.08593, section 2.2): at most 2 % up or down.
+  """
+  return beta * (1 + gain * jnp.clip(kl / target - 1, -0.2, 0.2))

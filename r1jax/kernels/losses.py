@@ -7,6 +7,7 @@ the very end is the loss of the whole batch, however it was cut.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from r1jax import types
@@ -55,6 +56,72 @@ def surrogate(
     dual_NR = (advantage_NR < 0) & (ratio_NR > dual_clip)
     objective_NR = jnp.where(dual_NR, dual_clip * advantage_NR, objective_NR)
   return Surrogate(-objective_NR, low_NR, high_NR, dual_NR)
+
+
+class Value(NamedTuple):
+  """The critic's loss at each token, and where its bound took effect."""
+  loss: types.Array  # f32[N, R]
+  clipped: types.Array  # bool[N, R], without a gradient there
+
+
+def value(value_NR, old_value_NR, return_NR, clip=None):
+  """The squared error of a critic, half of it, with PPO's clipping.
+
+  max((V - R)^2, (clip(V, V_old - clip, V_old + clip) - R)^2) / 2, as in the
+  code of PPO's authors (arXiv 2005.12729, section 3): a value that the updates
+  of one rollout have moved by more than `clip` towards its target is moved no
+  further. clip = None is the plain error. V = 2 with V_old = 0, R = 3 and
+  clip = 0.5: 3.125 rather than 0.5, and no gradient.
+  """
+  plain_NR = jnp.square(value_NR - return_NR)
+  if clip is None:
+    return Value(plain_NR / 2, jnp.zeros(plain_NR.shape, bool))
+  near_NR = old_value_NR + jnp.clip(value_NR - old_value_NR, -clip, clip)
+  bounded_NR = jnp.square(near_NR - return_NR)
+  return Value(jnp.maximum(plain_NR, bounded_NR) / 2, bounded_NR > plain_NR)
+
+
+def bradley_terry(score_BK, grade_BK, real_BK, margin=0.):
+  """-log sigma(s_i - s_j - margin) where response i is better than j.
+
+  Bradley & Terry (1952); over all pairs of the K responses to a prompt whose
+  grades differ, each prompt the mean of its pairs (InstructGPT, arXiv
+  2203.02155, eq. 1: 1 / (K choose 2)); a margin asks for more than an edge
+  (Llama 2, arXiv 2307.09288, eq. 2). Only score differences matter.
+
+  Args:
+    score_BK: of the reward model.
+    grade_BK: the better response has the greater.
+    real_BK: bool, false where a prompt has fewer responses.
+    margin: by which the better one is to lead.
+
+  Returns:
+    (sum over prompts, prompts with a pair), and (pairs in the right order,
+    pairs), a tie counting a half. Scores 1, 0 of which the first is better:
+    0.31326.
+  """
+  score_BK = masked.select(score_BK, real_BK)
+  lead_BKK = score_BK[:, :, None] - score_BK[:, None, :]
+  pair_BKK = (grade_BK[:, :, None] > grade_BK[:, None, :]) & (
+      real_BK[:, :, None] & real_BK[:, None, :])
+  loss_B = masked.mean(
+      jax.nn.softplus(margin - lead_BKK), pair_BKK, axis=(1, 2))
+  right_BKK = (lead_BKK > 0) + 0.5 * (lead_BKK == 0)
+  some_B = jnp.any(pair_BKK, axis=(1, 2))
+  count = lambda x: jnp.sum(x).astype(jnp.float32)
+  return (jnp.sum(loss_B), count(some_B)), (
+      masked.total(right_BKK, pair_BKK), count(pair_BKK))
+
+
+def pointwise(score_N, good_N, weight_N):
+  """-log sigma(s) of what is good, -log sigma(-s) of what is not.
+
+  The cross-entropy of a classifier whose logit is the score. Weight 0 drops a
+  response, whatever its score. Returns (sum, denominator).
+  """
+  score_N = masked.select(score_N, weight_N > 0)
+  loss_N = jax.nn.softplus(jnp.where(good_N, -score_N, score_N))
+  return jnp.sum(weight_N * loss_N), jnp.sum(weight_N)
 
 
 def aggregate(loss_NR, mask_NR, weight_N, how, max_length):
