@@ -46,6 +46,10 @@ def test_by_hand():
   near(advantage, [[3, 2, 1]])
   near(target, [[4, 4, 4]])
   near(advantages.gae(reward, value, mask, 1., 0.)[0], [[1, 1, 1]])
+  reward, value = np.float32([[0, 0, 1]]), np.float32([[.2, .5, .7]])
+  near(advantages.gae(reward, value, mask, 1., 1.)[0], [[.8, .5, .3]])
+  near(advantages.gae(reward, value, mask, 1., .95)[0], [[.76075, .485, .3]])
+  reward, value = np.float32([[0, 0, 4]]), np.float32([[1, 2, 3]])
   # deltas 0, -.5, 1 at gamma 1/2; decay 1/4
   near(advantages.gae(reward, value, mask, .5, .5)[0], [[-.0625, -.25, 1]])
 
