@@ -52,6 +52,6 @@ setuptools.setup(
     extras_require={
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],  # jax[cuda12] for older drivers, by hand
-        'test': ['pytest', 'nbclient', 'nbformat', 'ipykernel'],
+        'test': ['pytest', 'pytest-xdist', 'nbclient', 'nbformat', 'ipykernel'],
     },
 )
