@@ -44,6 +44,8 @@ class Experience(NamedTuple):
   old_logp: Array  # f32[N, R], of the policy before this rollout's updates
   ref_logp: Array  # f32[N, R], of the reference; 0 where none is used
   weight: Array  # f32[N], 0 drops a response (DAPO's dynamic sampling)
+  value: Array | None = None  # f32[N, R], the critic's before these updates
+  target: Array | None = None  # f32[N, R], what its updates aim at
 
 
 class Cache(NamedTuple):
@@ -71,6 +73,20 @@ class LMBatch(NamedTuple):
   weight: Array  # f32[B, T], of the loss on predicting this token
 
 
+class Preferences(NamedTuple):
+  """Rows of prompts with graded responses, for a model of scores.
+
+  A row holds up to S prompts with up to K responses each; every response is
+  a segment of its own, with its prompt before it.
+  """
+  tokens: Array  # i32[B, T]
+  segment: Array  # i32[B, T], 0 is padding, responses count from 1
+  position: Array  # i32[B, T], restarts with each response's prompt
+  end: Array  # i32[B, S, K], where in T a response's last token stands
+  grade: Array  # f32[B, S, K], the better response has the greater
+  real: Array  # bool[B, S, K], false where there is no such response
+
+
 class TrainState(NamedTuple):
   """All that changes while training, and all that a checkpoint holds."""
   step: Array  # i32[], optimizer steps of the stage's loop taken
@@ -78,3 +94,5 @@ class TrainState(NamedTuple):
   opt_state: Any
   ref: Params | None  # the reference of an RL stage; what LoRA adds to
   skipped: Array  # i32[], consecutive updates skipped as non-finite
+  critic: Any = None  # PPO's, a TrainState of its own
+  beta: Array | None = None  # f32[], of the KL penalty, where it adapts

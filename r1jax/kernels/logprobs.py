@@ -26,8 +26,8 @@ def of_logits(logits_XV: Array, token_X: Array) -> tuple[Array, Array]:
 
 
 def of_hidden(unembed: Callable[[Array], Array], hidden_BTD: Array,
-              token_BT: Array, *, temperature: float,
-              chunk: int) -> tuple[Array, Array]:
+              token_BT: Array, *, temperature: float, chunk: int,
+              each=of_logits) -> tuple[Array, Array]:
   """log p(token_BT[b, t]) under unembed(hidden_BTD[b, t]) / temperature.
 
   Args:
@@ -36,9 +36,10 @@ def of_hidden(unembed: Callable[[Array], Array], hidden_BTD: Array,
     token_BT: the tokens.
     temperature: divides the logits; the sampler's own.
     chunk: positions whose logits exist at a time.
+    each: what is made of a chunk's logits and tokens.
 
   Returns:
-    logp_BT and entropy_BT, float32.
+    logp_BT and entropy_BT, float32; or what `each` gives.
   """
   length = token_BT.shape[1]
   chunk = min(chunk, length)
@@ -46,7 +47,7 @@ def of_hidden(unembed: Callable[[Array], Array], hidden_BTD: Array,
 
   @jax.checkpoint
   def one(hidden_BCD, token_BC):
-    return of_logits(unembed(hidden_BCD) / temperature, token_BC)
+    return each(unembed(hidden_BCD) / temperature, token_BC)
 
   def split(x):
     x = jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2))
@@ -61,17 +62,18 @@ def of_hidden(unembed: Callable[[Array], Array], hidden_BTD: Array,
 
 
 def of_sequences(model, params, tokens_BT: Array, segment_BT: Array,
-                 position_BT: Array, *, chunk: int,
-                 temperature: float = 1.) -> tuple[Array, Array]:
+                 position_BT: Array, *, chunk: int, temperature: float = 1.,
+                 each=of_logits) -> tuple[Array, Array]:
   """log p of each token given those before it in its segment.
 
-  Returns logp_BT and entropy_BT; index 0, which nothing precedes, holds 0, and
-  the first token of any later segment a value that its weight must hide.
+  Returns logp_BT and entropy_BT (or what `each` gives, see of_hidden); index
+  0, which nothing precedes, holds 0, and the first token of any later segment
+  a value that its weight must hide.
   """
   hidden_BTD, _ = model.forward(params, tokens_BT, segment_BT, position_BT)
   logp, entropy = of_hidden(
       lambda h: model.unembed(params, h), hidden_BTD[:, :-1], tokens_BT[:, 1:],
-      temperature=temperature, chunk=chunk)
+      temperature=temperature, chunk=chunk, each=each)
   shift = lambda x: jnp.pad(x, ((0, 0), (1, 0)))
   return shift(logp), shift(entropy)
 
@@ -95,9 +97,14 @@ def of_responses(model, params, prompts: Prompts, tokens_NR: Array, *,
   Returns logp_NR and entropy_NR, float32; what stands after a response's end
   is meaningless and must be masked.
   """
+  hidden_NRD = before_each(model, params, prompts, tokens_NR)
+  return of_hidden(lambda h: model.unembed(params, h), hidden_NRD, tokens_NR,
+                   temperature=temperature, chunk=chunk)
+
+
+def before_each(model, params, prompts: Prompts, tokens_NR: Array) -> Array:
+  """The hidden state that each response token is chosen in, [N, R, D]."""
   group = tokens_NR.shape[0] // prompts.tokens.shape[0]
   hidden_BPD, hidden_NRD = model.groups(params, prompts, tokens_NR[:, :-1])
   first_N1D = jnp.repeat(last(hidden_BPD, prompts), group, 0)[:, None]
-  hidden_NRD = jnp.concatenate([first_N1D, hidden_NRD], 1)
-  return of_hidden(lambda h: model.unembed(params, h), hidden_NRD, tokens_NR,
-                   temperature=temperature, chunk=chunk)
+  return jnp.concatenate([first_N1D, hidden_NRD], 1)

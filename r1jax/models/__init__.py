@@ -28,6 +28,7 @@ class Model(NamedTuple):
   forward: Callable[..., tuple[Array, tuple[Array, Array]]]
   groups: Callable[..., tuple[Array, Array]]
   unembed: Callable[[Params, Array], Array]
+  score: Callable[[Params, Array], Array]
   prepare: Callable[[Params], Params]
 
 
@@ -53,6 +54,8 @@ def build(config: shape.Config,
       groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: prompts,
         and tokens that begin the N / B responses to each, in one pass
       unembed(params, hidden_BTD) -> logits_BTV, float32
+      score(params, hidden_BTD) -> score_BT, float32: in place of unembed, of a
+        model whose config is `scalar` (models/heads.py)
       prepare(params) -> params in the form in which many forward passes are
         fastest: LoRA's factors merged, cast to the dtype of computation, and
         nothing copied in a pass; for forward and unembed only
@@ -77,16 +80,15 @@ def build(config: shape.Config,
     arrays = jax.tree.map(jnp.asarray, (tokens_BT, segment_BT, position_BT))
     return module.apply(_collections(params), *arrays, cache)
 
-  def groups(params, prompts, tokens_NT):
-    return module.apply(_collections(params), prompts, tokens_NT,
-                        method=transformer.Decoder.groups)
+  def method(of):
+    return lambda params, *args: module.apply(
+        _collections(params), *args, method=of)
 
-  def unembed(params, hidden_BTD):
-    return module.apply(_collections(params), hidden_BTD,
-                        method=transformer.Decoder.unembed)
-
+  groups, unembed, score = map(method, (
+      transformer.Decoder.groups, transformer.Decoder.unembed,
+      transformer.Decoder.score))
   prepare = functools.partial(_prepare, config)
-  return Model(config, init, axes, forward, groups, unembed, prepare)
+  return Model(config, init, axes, forward, groups, unembed, score, prepare)
 
 
 def _collections(params: Params) -> dict[str, Params]:

@@ -36,7 +36,8 @@ def load(path: str, config: shape.Config, like: Params) -> Params:
   Args:
     path: a folder with config.json and safetensors files, or a GGUF file.
     config: from `read_config`; how it computes may differ.
-    like: a tree of jax.ShapeDtypeStruct with shardings.
+    like: a tree of jax.ShapeDtypeStruct with shardings; without a head where
+      the files are of a model of tokens.
 
   Raises:
     ConfigError: names the tensor that is missing, has another shape, or is
@@ -48,9 +49,13 @@ def load(path: str, config: shape.Config, like: Params) -> Params:
   shapes = {sharding.name(key): leaf.shape for key, leaf in
             jax.tree_util.tree_leaves_with_path(like)}
   _check(str(path), config, tensors, leaves, shapes)
-  return jax.tree_util.tree_map_with_path(
-      lambda key, leaf: _place(leaves[sharding.name(key)], leaf, tensors),
-      like)
+  offset = fields(path).get(hf_config.OFFSET, 0.)
+
+  def one(key, leaf):
+    if sharding.name(key) == 'head/offset':
+      return jax.device_put(np.asarray(offset, leaf.dtype), leaf.sharding)
+    return _place(leaves[sharding.name(key)], leaf, tensors)
+  return jax.tree_util.tree_map_with_path(one, like)
 
 
 def fields(path: str) -> dict[str, Any]:
@@ -103,7 +108,8 @@ def _check(path: str, config: shape.Config, tensors: tensor_files.Tensors,
            leaves: Mapping[str, hf_layout.Leaf], shapes: Mapping[str, Any]):
   """ConfigError unless the tensors are those of the model."""
   wanted = {name: leaf.their_shape(shapes[key])
-            for key, leaf in leaves.items() for name in leaf.names(shapes[key])}
+            for key, leaf in leaves.items() if key in shapes
+            for name in leaf.names(shapes[key])}
   for name, size in wanted.items():
     if name not in tensors.shapes:
       raise tensor_files.error(path, f'the tensor {name} is missing')
@@ -121,7 +127,7 @@ def _spare(name: str, config: shape.Config) -> bool:
   if name.endswith('rotary_emb.inv_freq'):
     return True
   if name == 'lm_head.weight':
-    return config.tied
+    return config.tied or config.scalar
   # DeepSeek-V3's layer behind the last, which predicts one token further on.
   return config.moe is not None and name.startswith(
       f'model.layers.{config.layers}.')

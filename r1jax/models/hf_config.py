@@ -43,6 +43,9 @@ _SCALING = {  # of each rope_type
 }
 _ACTIVATIONS = {'silu': 'silu', 'gelu_pytorch_tanh': 'gelu'}
 _DEEPSEEK = 'DeepseekV3ForCausalLM'
+# Of a model with one label: a score in place of logits, as reward models have.
+_SCORING = 'ForSequenceClassification'
+OFFSET = 'score_offset'  # our own key: what its scores are lessened by
 
 
 class _Family(NamedTuple):
@@ -76,8 +79,9 @@ def read(fields: Fields, where: str) -> shape.Config:
   Raises:
     ConfigError: names the key of `where` that is missing or not supported.
   """
-  known = [name for name in fields.get('architectures') or ()
-           if name in _FAMILIES]
+  names = fields.get('architectures') or ()
+  causal = [name.replace(_SCORING, 'ForCausalLM') for name in names]
+  known = [name for name in causal if name in _FAMILIES]
   if not known:
     raise _refused(where, 'architectures', ' or '.join(_FAMILIES),
                    fields.get('architectures'))
@@ -92,7 +96,7 @@ def read(fields: Fields, where: str) -> shape.Config:
       raise _refused(where, key, repr(value), fields[key])
   try:
     return shape.Config(**_shape(fields, where, known[0]),
-                        **family.switches)
+                        scalar=known[0] not in names, **family.switches)
   except KeyError as problem:
     raise config_lib.ConfigError(
         f'config.init_from: {where} has no {problem}') from problem
@@ -121,6 +125,14 @@ def write(config: shape.Config) -> dict[str, Any]:
   raise config_lib.ConfigError(
       'config.model: no architecture of transformers has these settings, so '
       f'it cannot be exported: {config}')
+
+
+def scoring(fields: Fields, offset: float) -> dict[str, Any]:
+  """The config.json of a model of tokens as that of one of scores."""
+  names = [name.replace('ForCausalLM', _SCORING)
+           for name in fields['architectures']]
+  return {**fields, 'architectures': names, 'id2label': {'0': 'score'},
+          'label2id': {'score': 0}, OFFSET: offset}
 
 
 def _shape(fields: dict[str, Any], where: str, name: str) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def _fields(config, params, source) -> dict[str, Any]:
     computed = {key: getattr(config, key) for key in shape.FREE}
     if dataclasses.replace(hf.read_config(source), **computed) == config:
       fields = kept
+  if config.scalar:
+    fields = hf_config.scoring(fields, float(params['head']['offset']))
   drop = ('quantization_config', 'torch_dtype', 'auto_map')
   fields = {key: value for key, value in fields.items() if key not in drop}
   if 'num_nextn_predict_layers' in fields:

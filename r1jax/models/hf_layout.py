@@ -70,7 +70,9 @@ def leaves(config: shape.Config) -> dict[str, Leaf]:
   """{path of a parameter: its Leaf} for all parameters of a model."""
   found = {'embedding': Leaf('model.embed_tokens.weight', None),
            'final_norm/scale': Leaf('model.norm.weight')}
-  if not config.tied:
+  if config.scalar:
+    found['head/kernel'] = Leaf('score.weight', 1)
+  elif not config.tied:
     found['output'] = Leaf('lm_head.weight', 1)
   block = _norms(config) | (
       _latent(config) if config.latent else _attention(config))

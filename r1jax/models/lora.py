@@ -1,9 +1,10 @@
 """LoRA (Hu et al., arXiv 2106.09685): small additions to frozen weights.
 
 A weight W becomes W + alpha / rank * A B with A [inputs, rank] and B [rank,
-outputs]. What is trained is a tree {'lora': factors}; joined to the base it is
-a policy that every function of `models.Model` takes. B begins at zero, so the
-policy begins as the base; and the base alone stays the reference.
+outputs]. What is trained is a tree {'lora': factors}, with a scalar head, if
+there is one, whole beside them; joined to the base it is a policy that every
+function of `models.Model` takes. B begins at zero, so the policy begins as the
+base; and the base alone stays the reference.
 """
 
 from collections.abc import Iterator, Mapping
@@ -46,12 +47,12 @@ def axes(config: shape.Config, settings: Settings, params: Params,
     stack, *names = names
     return {'a': (stack, *names[:inputs], 'rank'),
             'b': (stack, 'rank', *names[inputs:])}
-  return _map(one, config, settings, params, axes_tree)
+  return _map(one, config, settings, params, axes_tree) | _head(axes_tree)
 
 
 def init(config: shape.Config, settings: Settings, params: Params,
          key: Array) -> Params:
-  """Random A, zero B, float32; `params` may be shapes alone."""
+  """Random A, zero B, float32; and the head of `params`."""
   keys = iter(jax.random.split(key, len(jax.tree.leaves(params))))
 
   def one(inputs, leaf):
@@ -62,7 +63,11 @@ def init(config: shape.Config, settings: Settings, params: Params,
     return {'a': fan_in ** -0.5 * jax.random.normal(next(keys), a),
             'b': jnp.zeros(b)}
 
-  return _map(one, config, settings, params)
+  return _map(one, config, settings, params) | _head(params)
+
+
+def _head(tree: Any) -> dict[str, Any]:
+  return {name: tree[name] for name in ('head',) if name in tree}
 
 
 def join(base: Params | None, trained: Params) -> Params:

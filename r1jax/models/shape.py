@@ -18,7 +18,7 @@ REMAT = {  # what the backward pass may keep of a layer's forward pass
 
 # Fields of Config that say how a model computes, not what it is.
 FREE = ('dtype', 'param_dtype', 'remat', 'scan_layers', 'attention_chunk',
-        'max_len', 'lora_scale')
+        'max_len', 'lora_scale', 'scalar')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +80,7 @@ class Config:
   rope_scaling: RopeScaling | None = None  # of global layers
   rms_eps: float = 1e-6
   tied: bool = True  # the embedding is the output matrix too
+  scalar: bool = False  # one score a token in place of logits, see heads.py
   qkv_bias: bool = False  # Qwen2
   qk_norm: bool = False  # Qwen3, Gemma 3
   activation: str = 'silu'  # 'gelu' (tanh form): Gemma
@@ -157,8 +158,13 @@ def make(fields: Mapping[str, Any]) -> Config:
 def check_same(known: Config, wanted: Config, where: str) -> None:
   """Raises `ConfigError` where the model in `where` is another than `wanted`.
 
-  A file's floats may be rounded: GGUF has 1e-5 as 9.99999975e-6.
+  A file's floats may be rounded: GGUF has 1e-5 as 9.99999975e-6. A model of
+  scores may begin from one of tokens, whose layers it takes; not the other
+  way round, for it can say nothing.
   """
+  if known.scalar and not wanted.scalar:
+    raise config_lib.error(
+        'init_from', 'a model of tokens: this one gives scores', where)
   for field in dataclasses.fields(Config):
     a, b = getattr(known, field.name), getattr(wanted, field.name)
     alike = math.isclose(a, b, rel_tol=1e-6) if isinstance(

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models import attention
+from r1jax.models import heads
 from r1jax.models import layers
 from r1jax.models import masks
 from r1jax.models import mla
@@ -65,7 +66,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Embedding, blocks, final norm; and the way back to logits."""
+  """Embedding, blocks, final norm; and the way back to logits, or a score."""
   config: shape.Config
   place: sharding.Placement | None
 
@@ -75,7 +76,9 @@ class Decoder(nn.Module):
         'embedding', nn.with_logical_partitioning(
             nn.initializers.normal(c.width ** -0.5), ('vocab', 'table')),
         (c.vocab, c.width), jnp.dtype(c.param_dtype))
-    if not c.tied:
+    if c.scalar:
+      self.head = heads.Score(c)
+    elif not c.tied:
       self.output = self.param(
           'output', nn.with_logical_partitioning(
               layers.linear(c.width), ('table', 'vocab')),
@@ -106,9 +109,12 @@ class Decoder(nn.Module):
         position=position_BT, segment=segment_BT,
         prompt_length=cache and cache.prompt_length,
         filled=cache and cache.filled)
-    return self._layers(
+    hidden_BTD, new = self._layers(
         tokens_BT, position_BT, look, past=cache and (cache.k, cache.v),
         prompt=cache and (cache.prompt_k, cache.prompt_v))
+    if self.config.scalar and self.is_initializing():
+      self.head(hidden_BTD)
+    return hidden_BTD, new
 
   def groups(self, prompts, tokens_NT):
     """Hidden states of prompts and of their responses' tokens."""
@@ -177,6 +183,9 @@ class Decoder(nn.Module):
         news.append(new)
     turn = lambda *y: y
     return x, jax.tree.map(turn, *pasts), jax.tree.map(turn, *news)
+
+  def score(self, hidden_BTD):
+    return self.head(hidden_BTD)
 
   def unembed(self, hidden_BTD):
     c = self.config

@@ -7,6 +7,7 @@ model's shape and its vocabulary.
 """
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import os
@@ -78,6 +79,12 @@ def _saved(origin: Origin) -> ml_collections.ConfigDict:
           json.loads((folder / 'config.json').read_text('utf-8')))
   raise config_lib.error('init_from', 'a workdir with its config.json',
                          origin.path)
+
+
+def saved(init_from: str) -> ml_collections.ConfigDict | None:
+  """The config of the stage that `init_from` names; None for another model."""
+  origin = find(init_from)
+  return _saved(origin) if origin.kind == 'stage' else None
 
 
 def model_config(config) -> shape_lib.Config:
@@ -172,10 +179,15 @@ def load(init_from: str, config: shape_lib.Config, like: Params,
   """Parameters from `init_from`, where `like` wants them.
 
   What a stage with LoRA has trained is merged; its factors pass through
-  `small`, a place for arrays that need not be split.
+  `small`, a place for arrays that need not be split. Of a model of tokens a
+  scalar one gets all but its head.
   """
   origin = find(init_from)
-  shape_lib.check_same(_shape(origin), config, init_from)
+  known = _shape(origin)
+  shape_lib.check_same(known, config, init_from)
+  trunk = config.scalar and not known.scalar
+  if trunk:
+    like = {name: tree for name, tree in like.items() if name != 'head'}
   if origin.kind == 'released':
     return hf.load(origin.path, config, like)
   if origin.kind == 'file':
@@ -186,21 +198,21 @@ def load(init_from: str, config: shape_lib.Config, like: Params,
   settings = lora.settings(_saved(origin).get('lora'))
   try:
     if settings is None:
-      return checkpoint.restore_params(origin.path, like)
-    return _merged(origin, config, settings, like, small)
+      return checkpoint.restore_params(origin.path, like, part=trunk)
+    return _merged(origin, config, settings, like, small, trunk)
   except (FileNotFoundError, RuntimeError) as problem:
     raise config_lib.ConfigError(f'config.init_from: {problem}') from problem
 
 
 def _merged(origin: Origin, config: shape_lib.Config, settings: lora.Settings,
-            like: Params, small: jax.sharding.Sharding) -> Params:
+            like: Params, small: jax.sharding.Sharding, part: bool) -> Params:
   """The base and the factors of a stage with LoRA as plain weights."""
-  factors = jax.eval_shape(
-      lambda key: lora.init(config, settings, like, key), jax.random.key(0))
+  factors = jax.eval_shape(functools.partial(lora.init, config, settings),
+                           like, jax.random.key(0))
   factors = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=small), factors)
   state = checkpoint.restore(
-      origin.path, TrainState(None, factors, None, like, None))
+      origin.path, TrainState(None, factors, None, like, None), part=part)
   merge = jax.jit(
       lambda base, factors: lora.merge(base | factors, settings.scale),
       donate_argnums=0, out_shardings=jax.tree.map(lambda x: x.sharding, like))

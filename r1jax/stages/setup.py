@@ -6,6 +6,7 @@ into functions and shardings.
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -60,7 +61,7 @@ def make(config, mesh: jax.sharding.Mesh) -> Setup:
   trained = params
   if adapter:
     trained = place(
-        jax.eval_shape(functools.partial(lora.init, shape, adapter, params),
+        jax.eval_shape(functools.partial(lora.init, shape, adapter), params,
                        jax.random.key(0)),
         lora.axes(shape, adapter, params, model.axes()))
   return Setup(model, mesh, params, trained, adapter,
@@ -78,20 +79,38 @@ def init_params(setup: Setup, init_from: str | None, seed: int) -> Params:
   Args:
     setup: from `make`.
     init_from: what origin.find knows; None for random ones.
-    seed: of random ones.
+    seed: of random ones, also of a head that `init_from` has not.
   """
-  if init_from is None:
-    # One stream whatever the mesh: the numbers do not depend on where they go.
-    return jax.jit(setup.model.init, out_shardings=places(setup.params))(
-        jax.random.key(seed))
-  return origin.load(
+  loaded = {} if init_from is None else origin.load(
       init_from, setup.model.config, setup.params, setup.replicated)
+  missing = setup.params.keys() - loaded.keys()
+  # One stream whatever the mesh: the numbers do not depend on where they go.
+  make = lambda key: {
+      name: tree for name, tree in setup.model.init(key).items()
+      if name in missing}
+  where = {name: places(setup.params[name]) for name in missing}
+  return loaded | jax.jit(make, out_shardings=where)(jax.random.key(seed))
 
 
-def optimizer(config, updates: int) -> optim.Optimizer:
-  """The optimizer of `config.optim` for a run of so many updates."""
-  fields = dict(config.optim)
-  del fields['max_skipped_steps']
+def steps(config, rows: int, batch: int) -> int:
+  """The steps of a stage that goes through its data: given, or its epochs.
+
+  Raises:
+    ConfigError: both or neither are given.
+  """
+  if (config.steps is None) == (config.get('epochs') is None):
+    raise config_lib.error(
+        'steps', 'a number, or None and epochs in config.epochs',
+        f'{config.steps} and config.epochs={config.get("epochs")}')
+  if config.steps is not None:
+    return config.steps
+  return math.ceil(config.epochs * max(rows // batch, 1))
+
+
+def optimizer(config, updates: int, section=None) -> optim.Optimizer:
+  """That of `config.optim`, or another section, for so many updates."""
+  fields = dict(config.optim if section is None else section)
+  fields.pop('max_skipped_steps', None)
   return optim.make(kind=fields.pop('schedule'), steps=updates, **fields)
 
 
@@ -125,7 +144,6 @@ def init_state(setup: Setup, tx: optim.Optimizer, abstract: TrainState,
   if setup.lora is None:
     return fill(params, abstract.ref)
   factors = jax.jit(
-      functools.partial(lora.init, setup.model.config, setup.lora,
-                        setup.params),
-      out_shardings=places(setup.trained))(jax.random.key(seed))
+      functools.partial(lora.init, setup.model.config, setup.lora),
+      out_shardings=places(setup.trained))(params, jax.random.key(seed))
   return fill(factors, None)._replace(ref=params)

@@ -112,21 +112,23 @@ class Checkpointer:
     self._manager.reload()
 
 
-def restore_params(path, abstract_params: types.Params) -> types.Params:
+def restore_params(path, abstract_params: types.Params, *,
+                   part: bool = False) -> types.Params:
   """Reads only the parameters of the latest good checkpoint under `path`.
 
   As `restore`.
   """
   abstract = types.TrainState(None, abstract_params, None, None, None)
-  return restore(path, abstract).params
+  return restore(path, abstract, part=part).params
 
 
-def restore(path, abstract: types.TrainState) -> types.TrainState:
+def restore(path, abstract: types.TrainState, *,
+            part: bool = False) -> types.TrainState:
   """Reads `params` and `ref` of the latest good checkpoint under `path`.
 
   `path` is a stage's workdir (which keeps its checkpoints in `checkpoints`), a
   directory of checkpoints, or one checkpoint. Nothing there is changed. What is
-  None in `abstract` is left out.
+  None in `abstract` is left out; with `part`, arrays that it lacks are, too.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
@@ -145,7 +147,7 @@ def restore(path, abstract: types.TrainState) -> types.TrainState:
       ocp.CheckpointManager(directory, options=options)) as manager:
     steps = [int(path.name)] if one else manager.all_steps()
     found = _latest_good(manager, directory, steps,
-                         _split(manifest_lib.named(abstract)))
+                         _split(manifest_lib.named(abstract)), part)
   if found is None:
     raise FileNotFoundError(
         f'no checkpoint in {directory}; expected the workdir of a stage that '
@@ -153,12 +155,13 @@ def restore(path, abstract: types.TrainState) -> types.TrainState:
   return _unnamed(found[0], abstract)
 
 
-def _latest_good(manager, directory, steps, abstract: Mapping[str, Leaves]):
+def _latest_good(manager, directory, steps, abstract: Mapping[str, Leaves],
+                 part: bool = False):
   """Returns (leaves, step, damaged later steps), or None without a step."""
   damaged = []
   for step in sorted(steps, reverse=True):
     try:
-      leaves = _read(manager, directory / str(step), step, abstract)
+      leaves = _read(manager, directory / str(step), step, abstract, part)
       return leaves, step, damaged
     except Damaged as error:
       logging.warning('Checkpoint %s is damaged and is passed over: %s',
@@ -172,26 +175,35 @@ def _latest_good(manager, directory, steps, abstract: Mapping[str, Leaves]):
   return None
 
 
-def _read(manager, path, step, abstract: Mapping[str, Leaves]) -> Leaves:
+def _read(manager, path, step, abstract: Mapping[str, Leaves],
+          part: bool) -> Leaves:
   """Reads the items named in `abstract`; Damaged if they are not as saved."""
   with _Reading('its manifest: '):
     items = manager.restore(
         step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))
     entries = manifest_lib.entries_of(items.manifest)
-  wanted = {name: leaf for part in abstract.values()
-            for name, leaf in part.items()}
+  wanted = {name: leaf for leaves in abstract.values()
+            for name, leaf in leaves.items()}
   saved = {name: entry for name, entry in entries.items()
-           if _item(name) in abstract}
+           if _item(name) in abstract and (name in wanted or not part)}
   manifest_lib.check_same_leaves(path, saved, wanted)
   with _Reading():
     items = manager.restore(step, args=ocp.args.Composite(
-        **{item: ocp.args.StandardRestore(part)
-           for item, part in abstract.items() if part}))
+        **{item: _restore_args(leaves, part)
+           for item, leaves in abstract.items() if leaves}))
     leaves = {name: items[_item(name)][name] for name in wanted}
   for name, digest in manifest_lib.digests(leaves).items():
     if digest != saved[name]['digest']:
       raise Damaged(f'{name} is not what was saved (its digest differs)')
   return leaves
+
+
+def _restore_args(leaves: Leaves, part: bool):
+  if not part:
+    return ocp.args.StandardRestore(leaves)
+  return ocp.args.PyTreeRestore(
+      leaves, ocp.checkpoint_utils.construct_restore_args(leaves),
+      partial_restore=True)
 
 
 class _Reading:

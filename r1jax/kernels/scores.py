@@ -1,0 +1,41 @@
+"""What a scalar model says of responses: one score each, or a value a token.
+
+`model` has `groups` and `score` (r1jax.models.Model); a prompt is computed
+once for its whole group.
+"""
+
+import jax.numpy as jnp
+
+from r1jax.kernels import logprobs
+from r1jax.types import Array, Preferences, Prompts
+
+
+def of_responses(model, params, prompts: Prompts, tokens_NR: Array,
+                 length_N: Array) -> Array:
+  """A reward model's score of each response, f32[N], read at its last token.
+
+  What stands behind the `length_N` tokens of a response does not matter. One
+  without tokens has no score: what is returned for it must be masked.
+  """
+  _, hidden_NRD = model.groups(params, prompts, tokens_NR)
+  index_N11 = jnp.maximum(length_N - 1, 0)[:, None, None]
+  last_N1D = jnp.take_along_axis(hidden_NRD, index_N11, 1)
+  return model.score(params, last_N1D)[:, 0]
+
+
+def of_states(model, params, prompts: Prompts, tokens_NR: Array) -> Array:
+  """A critic's value of the state before each response token, f32[N, R].
+
+  That of the first is the value of the prompt.
+  """
+  hidden_NRD = logprobs.before_each(model, params, prompts, tokens_NR)
+  return model.score(params, hidden_NRD)
+
+
+def of_rows(model, params, batch: Preferences) -> Array:
+  """The score of each response of packed rows, f32[B, S, K]."""
+  hidden_BTD, _ = model.forward(
+      params, batch.tokens, batch.segment, batch.position)
+  end_BE = batch.end.reshape(batch.end.shape[0], -1)
+  last_BED = jnp.take_along_axis(hidden_BTD, end_BE[..., None], 1)
+  return model.score(params, last_BED).reshape(batch.end.shape)
