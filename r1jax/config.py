@@ -8,64 +8,12 @@ got. Sections an experiment does not have are not checked.
 import difflib
 import json
 import math
-import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
 
-MESH_AXES = ('data', 'fsdp', 'expert', 'tensor', 'context')
-
-CHOICES = {
-    'vocab.kind': ('sentencepiece', 'huggingface', 'gguf', 'model'),
-    'model.remat': ('none', 'full', 'dots'),
-    'model.activation': ('silu', 'gelu'),
-    'model.dtype': ('float32', 'bfloat16'),
-    'model.param_dtype': ('float32', 'bfloat16'),
-    'rl.advantage': ('grpo', 'rloo'),
-    'rl.std': ('population', 'sample', 'none'),
-    'rl.aggregate': ('sequence_mean', 'token_mean', 'constant'),
-    'rl.kl': ('none', 'k1', 'k2', 'k3'),
-    'rl.kl_in': ('loss', 'reward'),
-    'optim.schedule': ('constant', 'cosine'),
-}
-
-BOUNDS = (  # what a number must keep to, and the fields that hold one
-    (operator.ge, 'at least', 0, (
-        'steps', 'seed', 'data.seed', 'lora.rank', 'rl.beta',
-        'rl.ref_every_steps', 'rl.sampling_rounds', 'optim.lr', 'eval.shown',
-        'optim.warmup_steps', 'optim.weight_decay', 'optim.clip_norm',
-        'optim.final_fraction', 'optim.b1', 'optim.b2', 'eval.temperature',
-        'optim.router_bias_rate', 'eval.every_steps', 'eval.top_k',
-        'log.rollouts_every_steps', 'lm.prompt_weight')),
-    (operator.ge, 'at least', 1, (
-        'model.layers', 'model.width', 'model.heads', 'model.kv_heads',
-        'model.attention_chunk', 'model.window', 'model.global_every',
-        'data.num_prompts', 'lm.batch', 'lm.micro_batches', 'lm.logp_chunk',
-        'rl.prompts', 'rl.prompt_tokens', 'rl.response_tokens',
-        'rl.mini_batches', 'rl.micro_batch', 'rl.epochs', 'rl.sample_chunk',
-        'rl.logp_chunk', 'rewards.workers', 'rewards.overlong_cache_tokens',
-        'optim.max_skipped_steps', 'checkpoint.every_steps', 'checkpoint.keep',
-        'eval.problems', 'eval.batch', 'eval.samples')),
-    (operator.ge, 'at least', 2, (
-        'model.vocab', 'model.max_len', 'model.head_size', 'lm.length')),
-    (operator.gt, 'more than', 0, (
-        'rl.temperature', 'rl.clip_low', 'rl.clip_high', 'optim.eps',
-        'rewards.timeout_seconds', 'eval.top_p')),
-    (operator.gt, 'more than', 1, ('rl.dual_clip',)),
-    (operator.le, 'at most', 1, ('eval.top_p',)),
-    (operator.lt, 'less than', 1, ('optim.b1', 'optim.b2')),
-    (operator.lt, 'less than', 2**32, ('seed', 'data.seed')),
-)
-
-SPLIT = {  # logical axis: the field that a mesh axis must divide
-    'embed': 'model.width', 'vocab': 'model.vocab', 'heads': 'model.heads',
-    'kv_heads': 'model.kv_heads', 'mlp': 'model.mlp',
-}
-
-# What a resumed run may change: none of it reaches a parameter.
-CHANGEABLE = ('log.', 'checkpoint.', 'distributed')
-
+from r1jax import config_fields as tables
 
 class ConfigError(ValueError):
   """A configuration that cannot run; its message is shown without a trace."""
@@ -100,10 +48,10 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 def mesh_sizes(mesh: Mapping[str, int], device_count: int) -> dict[str, int]:
   """The size of every mesh axis, the one given as -1 worked out."""
   for name in mesh:
-    if name not in MESH_AXES:
+    if name not in tables.MESH_AXES:
       raise ConfigError(f'config.mesh.{name}: no such axis'
-                        + nearest(name, MESH_AXES, 'config.mesh.'))
-  sizes = {name: mesh.get(name, 1) for name in MESH_AXES}
+                        + nearest(name, tables.MESH_AXES, 'config.mesh.'))
+  sizes = {name: mesh.get(name, 1) for name in tables.MESH_AXES}
   free = [name for name, size in sizes.items() if size == -1]
   for name, size in sizes.items():
     if size < 1 and size != -1:
@@ -132,10 +80,10 @@ def check_choice(field: str, value: Any, choices: Iterable[str]) -> None:
 def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   """Raises `ConfigError` for a value or combination that cannot run."""
   leaves = flatten(config)
-  for field, choices in CHOICES.items():
+  for field, choices in tables.CHOICES.items():
     if leaves.get(field) is not None:
       check_choice(field, leaves[field], choices)
-  for holds, words, bound, fields in BOUNDS:
+  for holds, words, bound, fields in tables.BOUNDS:
     for field in fields:
       value = leaves.get(field)
       if isinstance(value, (int, float)) and not holds(value, bound):
@@ -146,7 +94,7 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   if 'rules' in config:
     _check_rules(leaves, config.rules, sizes)
   _check_length('lm.length', leaves.get('lm.length'), leaves)
-  if 'rl' in config:
+  if 'rl.advantage' in leaves:
     _check_objective(leaves)
     _check_batch(leaves, shards)
 
@@ -158,6 +106,8 @@ def _check_multiples(leaves: dict[str, Any], shards: int) -> None:
       ('model.head_size', 'the entries of a rotary pair', 2),
       ('lm.batch', 'lm.micro_batches * mesh data*fsdp',
        part('lm.micro_batches') * shards),
+      ('preference.batch', 'preference.micro_batches * mesh data*fsdp',
+       part('preference.micro_batches') * shards),
       ('rl.prompts', 'rl.mini_batches', part('rl.mini_batches')),
       ('eval.batch', 'mesh data*fsdp', shards if 'rl.group' in leaves else 1)):
     value = leaves.get(field)
@@ -176,10 +126,11 @@ def _check_rules(leaves: dict[str, Any], rules: Iterable,
     axes = (target,) if isinstance(target, str) else tuple(target or ())
     unused -= set(axes)
     parts = math.prod(sizes.get(axis, 1) for axis in axes)
-    size = leaves.get(SPLIT.get(name))
+    size = leaves.get(tables.SPLIT.get(name))
     if size and size % parts:
-      raise error(f'mesh.{axes[-1]}', f'a divisor of {SPLIT[name]} = {size}, '
-                  f'or a rule that leaves {name!r} whole', parts)
+      raise error(
+          f'mesh.{axes[-1]}', f'a divisor of {tables.SPLIT[name]} = {size}, '
+          f'or a rule that leaves {name!r} whole', parts)
   for axis in sorted(unused):
     raise error(f'mesh.{axis}', '1: no rule of config.rules uses this axis, '
                 'its devices would all do the same work', sizes[axis])
@@ -192,9 +143,18 @@ def _check_length(field: str, length: int | None, leaves: dict) -> None:
 
 
 def _check_objective(leaves: dict[str, Any]) -> None:
-  if leaves['rl.group'] < 2:
+  if leaves.get('steps') is None and 'steps' in leaves:
+    raise error('steps', 'a number: prompts are drawn without end', None)
+  if leaves['rl.advantage'] == 'gae':
+    if not any(field.startswith('critic.') for field in leaves):
+      raise error('rl.advantage',
+                  "'grpo' or 'rloo', or a section config.critic", 'gae')
+  elif leaves['rl.group'] < 2:
     raise error('rl.group', 'at least 2: a group of one has no one to compare '
                 'with, its advantage is always 0', leaves['rl.group'])
+  if leaves.get('rl.kl_target') and leaves.get('rl.kl_in') != 'reward':
+    raise error('rl.kl_in', "'reward' where config.rl.kl_target adapts beta",
+                leaves.get('rl.kl_in'))
   if leaves.get('rl.kl') == 'k1' and leaves.get('rl.kl_in') == 'loss':
     raise error('rl.kl', "k2 or k3 in the loss, or rl.kl_in='reward': the "
                 'gradient of k1 has expectation zero on-policy', 'k1')
@@ -245,6 +205,6 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     was, now = old.get(field), new.get(field)
     longer = (field == 'steps' and new.get('optim.schedule') != 'cosine'
               and was is not None and now is not None and now > was)
-    if was != now and not longer and not field.startswith(CHANGEABLE):
+    if was != now and not longer and not field.startswith(tables.CHANGEABLE):
       fields.append(f'config.{field} ({was!r} there, {now!r} here)')
   return fields

@@ -11,7 +11,7 @@ FILES = sorted((ROOT / 'r1jax').rglob('*.py'))
 
 # A module may import what stands in its own line or above it.
 LAYERS = (
-    ('types', 'config', 'version'),
+    ('types', 'config', 'config_fields', 'version'),
     ('kernels', 'rewards', 'data', 'parallel', 'training'),
     ('models',),
     ('stages',),

@@ -11,8 +11,9 @@ from jax.experimental import mesh_utils
 import numpy as np
 
 from r1jax import config
+from r1jax import config_fields
 
-AXES = config.MESH_AXES
+AXES = config_fields.MESH_AXES
 BATCH = ('data', 'fsdp')  # the axes over which a batch is split
 
 
