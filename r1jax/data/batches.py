@@ -80,16 +80,29 @@ class Packed(NamedTuple):
   start: np.ndarray  # i64[pieces], into tokens
   length: np.ndarray  # i64[pieces]
   column: np.ndarray  # i64[pieces], where a piece begins in its row
+  document: np.ndarray  # i64[pieces], what a piece is of
   counts: Mapping[str, int]  # documents, rows, split, dropped, padding
+
+  @property
+  def size(self) -> int:
+    return len(self.first) - 1
 
   def batch(self, step: int, rows: int, seed: int) -> Rows:
     """Returns the `rows` rows of `step`, counted from 0."""
-    if rows > len(self.first) - 1:
+    return self.take(self.draw(step, rows, seed))
+
+  def draw(self, step: int, rows: int, seed: int) -> np.ndarray:
+    """Which rows are those of `step`, i64[rows]."""
+    if rows > self.size:
       raise config_lib.ConfigError(
-          f'config.lm.batch: expected at most the {len(self.first) - 1} rows '
+          f'config.lm.batch: expected at most the {self.size} rows '
           f'of {self.seq_len} tokens that config.data.task fills, received '
           f'{rows}')
-    row = _draw(step, rows, len(self.first) - 1, seed)
+    return _draw(step, rows, self.size, seed)
+
+  def take(self, row: np.ndarray) -> Rows:
+    """Returns the rows numbered `row`, i64[B]."""
+    rows = len(row)
     pieces = self.first[row + 1] - self.first[row]
     nth = _count_up(pieces)
     piece = np.repeat(self.first[row], pieces) + nth
@@ -138,6 +151,7 @@ def packed(documents: Iterable[np.ndarray], seq_len: int,
 
   order = _permutation(0, 0, len(length))
   start, length = start[order], length[order]
+  document = np.repeat(np.flatnonzero(kept), pieces)[order]
   row, column = _best_fit(length.tolist(), seq_len)
   by_row = np.argsort(row, kind='stable')
   first = np.concatenate([[0], np.cumsum(np.bincount(row))])
@@ -150,7 +164,7 @@ def packed(documents: Iterable[np.ndarray], seq_len: int,
       list(weights))
   return Packed(
       np.concatenate(documents), weight.astype(np.float32), seq_len, first,
-      start[by_row], length[by_row], column[by_row], counts)
+      start[by_row], length[by_row], column[by_row], document[by_row], counts)
 
 
 def _best_fit(lengths: list[int], seq_len: int

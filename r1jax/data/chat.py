@@ -93,21 +93,48 @@ def conversation_tokens(vocab: vocab_base.Vocab, messages: Sequence[Message]
   for i, message in enumerate(messages):
     if message.get('role') != 'assistant':
       continue
-    asked = render(vocab, messages[:i], add_generation_prompt=True)
-    said = render(vocab, messages[:i + 1])
-    if not asked.startswith(done) or not said.startswith(asked):
-      raise config_lib.ConfigError(
-          f'config.data.template: the chat template of {vocab.path} rewrites '
-          'what was said before (many leave out earlier thinking), so one text '
-          f'cannot teach a conversation of {_roles(messages[:i + 1])}; give '
-          'conversations of one answer, without what it leaves out')
-    turn = _turn(vocab, said[len(asked):])
-    question = _next(vocab, asked[len(done):]) if done else vocab.encode(asked)
-    answer = _next(vocab, turn)
+    asked, turn = _asked_and_said(vocab, messages[:i], message, done)
+    question = following(vocab, asked[len(done):]) if done else (
+        vocab.encode(asked))
+    answer = following(vocab, turn)
     ids += question + answer
     weights += [False] * len(question) + [True] * len(answer)
     done = asked + turn
   return ids, weights
+
+
+def question_and_answer(messages: Sequence[Message]) -> tuple[str, str]:
+  """Returns both of a conversation that has no more; ConfigError for others."""
+  if [message.get('role') for message in messages] != ['user', 'assistant']:
+    raise config_lib.ConfigError(
+        "config.data.template: expected 'chat' for conversations of more than "
+        f'a question and an answer, as this one of {_roles(messages)}')
+  return messages[0]['content'], messages[1]['content']
+
+
+def answer_tokens(vocab: vocab_base.Vocab, messages: Sequence[Message],
+                  answer: str) -> tuple[list[int], list[int]]:
+  """Returns the ids of `messages`, as for sampling, and of an answer to them.
+
+  The answer's end with its end token. Errors as `conversation_tokens`.
+  """
+  asked, turn = _asked_and_said(
+      vocab, messages, {'role': 'assistant', 'content': answer})
+  return vocab.encode(asked), following(vocab, turn)
+
+
+def _asked_and_said(vocab: vocab_base.Vocab, before: Sequence[Message],
+                    message: Message, done: str = '') -> tuple[str, str]:
+  """The text up to the assistant's words, begun with `done`, and they."""
+  asked = render(vocab, before, add_generation_prompt=True)
+  said = render(vocab, [*before, message])
+  if not asked.startswith(done) or not said.startswith(asked):
+    raise config_lib.ConfigError(
+        f'config.data.template: the chat template of {vocab.path} rewrites '
+        'what was said before (many leave out earlier thinking), so one text '
+        f'cannot teach a conversation of {_roles([*before, message])}; give '
+        'conversations of one answer, without what it leaves out')
+  return asked, _turn(vocab, said[len(asked):])
 
 
 def _turn(vocab: vocab_base.Vocab, text: str) -> str:
@@ -122,8 +149,8 @@ def _turn(vocab: vocab_base.Vocab, text: str) -> str:
   return text[:max(ends)]
 
 
-def _next(vocab: vocab_base.Vocab, text: str) -> list[int]:
-  """Ids of a text that follows another one.
+def following(vocab: vocab_base.Vocab, text: str) -> list[int]:
+  """Returns the ids of a text that follows another one.
 
   Some tokenizers put a space before a text: a line break, which merges with
   no letter, takes it and is cut off.

@@ -26,6 +26,7 @@ from typing import Any, Iterator, Sequence
 from r1jax.data import mini_general
 from r1jax.data import mini_solutions
 from r1jax.data import mini_steps
+from r1jax.data import mini_writing
 from r1jax.data import names
 from r1jax.data import templates
 
@@ -154,6 +155,35 @@ def general(split: str, count: int, seed: int = 0,
       prompt, answer = streams[task].popitem()
       found.append(
           dict(prompt=prompt, answer=answer, task=task, verifier='exact'))
+
+
+def writings(split: str, count: int | None, seed: int = 0
+            ) -> list[dict[str, Any]]:
+  """Draws `count` distinct prompts for a text, all of the split if None.
+
+  A record's `answer` is the topic, by which the verifier 'taste' judges it.
+
+  Raises:
+    ValueError: the split has fewer prompts.
+  """
+  known = [p for p in mini_writing.prompts() if _in_split(p[0], split)]
+  random.Random(_seed('writings', split, seed)).shuffle(known)
+  if count is not None and count > len(known):
+    raise ValueError(f'count {count} is more than the {len(known)} distinct '
+                     f'{split!r} prompts of mini_writing')
+  return [dict(prompt=prompt, answer=topic, task='writing', verifier='taste',
+               language=language) for prompt, topic, language in known[:count]]
+
+
+def demonstrations(split: str, count: int, seed: int = 0
+                  ) -> list[tuple[str, str]]:
+  """Writes (prompt, text) of any quality; all prompts come before one again."""
+  rng = random.Random(_seed('demonstrations', split, seed))
+  return [
+      (record['prompt'], mini_writing.demonstration(
+          rng, record['answer'], record['language']))
+      for record in itertools.islice(
+          itertools.cycle(writings(split, None, seed)), count)]
 
 
 def documents(count: int, seed: int = 0) -> list[str]:

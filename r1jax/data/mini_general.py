@@ -99,7 +99,7 @@ _SELF = (  # questions that share an answer
     (('谁做了你？', '谁训练了你？'), 'r1jax'),
     (('你是人吗？', '你是真人吗？'), '不是，我是语言模型。'),
 )
-_GREETINGS = (('', 'Hello! ', 'Hi! ', 'Please tell me: ', 'I wonder: ',
+GREETINGS = (('', 'Hello! ', 'Hi! ', 'Please tell me: ', 'I wonder: ',
                'One question: ', 'Hey, Mini. ', 'Good day. '),
               ('', '你好！', '请告诉我：', '我想知道：', '问一下：', '您好。',
                '请问，', '早上好！'))
@@ -117,14 +117,14 @@ _PLACES = (('', ''), (' in the garden', '花园里'), (' by the river', '河边'
 _TO_CHINESE = ('Translate into Chinese: {}', '把这句话翻译成中文：{}')
 _TO_ENGLISH = ('Translate into English: {}', '把这句话翻译成英文：{}')
 
-_TOPICS = (('the sea', '大海'), ('the moon', '月亮'), ('the rain', '雨'),
+TOPICS = (('the sea', '大海'), ('the moon', '月亮'), ('the rain', '雨'),
            ('the wind', '风'), ('a tree', '树'), ('a river', '河'),
            ('the night', '夜晚'), ('the snow', '雪'), ('the sun', '太阳'),
            ('a garden', '花园'), ('home', '家'), ('a bird', '鸟'))
-_WRITE = (('Write two lines about {}.', 'Write a short poem about {}.',
+WRITE = (('Write two lines about {}.', 'Write a short poem about {}.',
            'Tell me something nice about {}.', 'Write about {}.'),
           ('写两句关于{}的话。', '写一首关于{}的短诗。', '说说{}。', '写写{}。'))
-_LINES = ((('I think of {} in the quiet night,', 'When I see {} I am happy,',
+LINES = ((('I think of {} in the quiet night,', 'When I see {} I am happy,',
             'A child looks at {} and smiles,', 'Nobody knows {} as I do,'),
            ('and the world is full of light.', 'and the day is long.',
             'and my heart sings a song.', 'and we walk for many miles.')),
@@ -159,7 +159,7 @@ def pairs(task: str) -> Iterator[tuple[str, str]]:
         yield from ((q.format(zh), zh_answer) for q in chinese)
   elif task == 'self_cognition':
     for questions, answer in _SELF:
-      greetings = _GREETINGS[not questions[0].isascii()]
+      greetings = GREETINGS[not questions[0].isascii()]
       for greeting, question in itertools.product(greetings, questions):
         yield greeting + question, answer
   elif task == 'translation':
@@ -168,9 +168,9 @@ def pairs(task: str) -> Iterator[tuple[str, str]]:
       yield from ((q.format(en), zh) for q in _TO_CHINESE)
       yield from ((q.format(zh), en) for q in _TO_ENGLISH)
   elif task == 'writing':
-    for lang, prompts in enumerate(_WRITE):
-      for topic, prompt in itertools.product(_TOPICS, prompts):
-        for first, second in itertools.product(*_LINES[lang]):
+    for lang, prompts in enumerate(WRITE):
+      for topic, prompt in itertools.product(TOPICS, prompts):
+        for first, second in itertools.product(*LINES[lang]):
           text = first.format(topic[lang]) + '\n' + second
           yield prompt.format(topic[lang]), text
   else:

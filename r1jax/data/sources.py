@@ -7,27 +7,28 @@ an order that is a function of the arguments alone. A record is a dict of
     prompt    the question, before any template
     answer    the reference answer
     task      the name of what it came from
-    verifier  'math', 'reasoning_gym' or 'exact': the rule that scores it
+    verifier  'math', 'reasoning_gym', 'exact' or 'taste' (mini_writing.py): the
+              rule that scores it
     entry     the whole reasoning_gym entry, where the verifier needs it
     alternatives  further right answers, where the reference lists several
 """
 
 from collections.abc import Iterable
 import inspect
-import json
-import pathlib
 from typing import Any
 
 from r1jax import config as config_lib
 from r1jax.data import gym
+from r1jax.data import jsonl_rows
 from r1jax.data import mini
 from r1jax.data import names
 
 Record = dict[str, Any]
 
-VERIFIERS = ('math', 'exact')  # those that need no more than an answer
+VERIFIERS = ('math', 'exact', 'taste')  # those that need only an answer
 
 _QUESTIONS = ('prompt', 'question', 'problem')  # fields tried in this order
+_ANSWERS = ('response', 'answer')
 
 
 def mini_reasoning(argument: str, split: str, seed: int, count: int | None, *,
@@ -39,12 +40,27 @@ def mini_reasoning(argument: str, split: str, seed: int, count: int | None, *,
   tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
   for task in tasks:
     names.check('config.data.options.tasks', task, mini.TASKS)
-  size = _size(size, count)
-  try:
-    return mini.records(split, size, seed, tasks)
-  except ValueError as e:
-    raise config_lib.ConfigError(
-        f'config.data.num_prompts (or config.eval.problems): {e}') from e
+  return _made(mini.records, split, _size(size, count), seed, tasks)
+
+
+def mini_writing(argument: str, split: str, seed: int, count: int | None
+                ) -> list[Record]:
+  """Prompts of the mini world for a text, judged by a reader's taste."""
+  del argument
+  names.check(names.SPLIT, split, ('train', 'heldout'))
+  return _made(mini.writings, split, count, seed)
+
+
+def mini_demonstrations(argument: str, split: str, seed: int,
+                        count: int | None, *, size: int | None = None
+                       ) -> list[list[dict[str, Any]]]:
+  """The same prompts with texts of every quality, as conversations."""
+  del argument
+  names.check(names.SPLIT, split, ('train', 'heldout'))
+  return [[{'role': 'user', 'content': prompt},
+           {'role': 'assistant', 'content': text}]
+          for prompt, text in mini.demonstrations(
+              split, _size(size, count), seed)]
 
 
 def mini_corpus(argument: str, split: str, seed: int, count: int | None, *,
@@ -71,15 +87,12 @@ def jsonl(argument: str, split: str, seed: int, count: int | None, *,
   """A file of one JSON object a line; the options name its fields."""
   del seed, count
   names.check('config.data.options.verifier', verifier, VERIFIERS)
-  path = _file(argument, split)
-  if task is None:
-    task = path.parent.name if path.stem == split else path.stem
   found = []
-  for number, row in enumerate(_rows(path), 1):
-    place = f'{path}:{number}'
-    question = prompt or next((k for k in _QUESTIONS if k in row), 'prompt')
-    found.append(record(_field(row, 'prompt', question, place),
-                        _field(row, 'answer', answer, place), task, verifier))
+  if task is None:
+    task = jsonl_rows.title(argument, split)
+  for place, row in jsonl_rows.rows(argument, split):
+    question, reference = _pair(row, prompt, answer, place)
+    found.append(record(question, reference, task, verifier))
   return found
 
 
@@ -87,39 +100,47 @@ def jsonl_texts(argument: str, split: str, seed: int, count: int | None, *,
                 text: str = 'text') -> list[str]:
   """The documents of a file of one JSON object a line."""
   del seed, count
-  path = _file(argument, split)
-  return [_field(row, 'text', text, f'{path}:{number}')
-          for number, row in enumerate(_rows(path), 1)]
+  return [jsonl_rows.field(row, 'text', text, place)
+          for place, row in jsonl_rows.rows(argument, split)]
 
 
 def jsonl_conversations(argument: str, split: str, seed: int,
                         count: int | None, *, messages: str = 'messages',
-                        prompt: str | None = None, answer: str = 'answer'
+                        prompt: str | None = None, answer: str | None = None
                        ) -> list[list[dict[str, Any]]]:
   """The conversations of a file of one JSON object a line.
 
   A line has messages ([{'role': 'user', 'content': ...}, ...]), or a question
-  and its answer.
+  (prompt, question or problem) and its answer (response or answer).
   """
   del seed, count
-  path = _file(argument, split)
   found = []
-  for number, row in enumerate(_rows(path), 1):
-    place = f'{path}:{number}'
+  for place, row in jsonl_rows.rows(argument, split):
     if messages in row:
       found.append(row[messages])
       continue
-    question = prompt or next((k for k in _QUESTIONS if k in row), 'prompt')
-    found.append([
-        {'role': 'user', 'content': _field(row, 'prompt', question, place)},
-        {'role': 'assistant', 'content': _field(row, 'answer', answer, place)}])
+    question, reply = _pair(row, prompt, answer, place)
+    found.append([{'role': 'user', 'content': question},
+                  {'role': 'assistant', 'content': reply}])
   return found
 
 
-PROMPTS = {'mini_reasoning': mini_reasoning, 'jsonl': jsonl,
-           'reasoning_gym': reasoning_gym}
+def _pair(row: dict[str, Any], prompt: str | None, answer: str | None,
+          place: str) -> tuple[Any, Any]:
+  """The question and the answer of a line, by fields named or known."""
+  names_of = (('prompt', prompt, _QUESTIONS), ('answer', answer, _ANSWERS))
+  question, reply = (
+      jsonl_rows.field(
+          row, option, name or next((k for k in known if k in row), option),
+          place) for option, name, known in names_of)
+  return question, reply
+
+
+PROMPTS = {'mini_reasoning': mini_reasoning, 'mini_writing': mini_writing,
+           'jsonl': jsonl, 'reasoning_gym': reasoning_gym}
 DOCUMENTS = {'mini_corpus': mini_corpus, 'jsonl': jsonl_texts}
-CONVERSATIONS = {'jsonl': jsonl_conversations}
+CONVERSATIONS = {'mini_writing': mini_demonstrations,
+                 'jsonl': jsonl_conversations}
 
 
 def record(prompt: str, answer: Any, task: str, verifier: str) -> Record:
@@ -173,6 +194,14 @@ def check_options(source: Any, options: dict[str, Any]) -> None:
     names.check('config.data.options', name, valid)
 
 
+def _made(make: Any, *args: Any) -> list[Record]:
+  try:
+    return make(*args)
+  except ValueError as e:
+    raise config_lib.ConfigError(
+        f'config.data.num_prompts (or config.eval.problems): {e}') from e
+
+
 def _size(size: int | None, count: int | None) -> int:
   """The number of problems to make: the option's, else as many as asked."""
   number = count if size is None else size
@@ -180,36 +209,3 @@ def _size(size: int | None, count: int | None) -> int:
     raise config_lib.error(
         'data.options.size', 'a number: this task generates its data', number)
   return number
-
-
-def _file(argument: str, split: str) -> pathlib.Path:
-  """The file of a split: '{split}' in a path stands for the split's name."""
-  path = pathlib.Path(argument.replace('{split}', split))
-  if '{split}' not in argument and split != 'train':
-    raise config_lib.ConfigError(
-        f"{names.SPLIT}: jsonl:{argument} is one file, of split 'train'; "
-        f"received {split!r}; write '{{split}}' in the path to name a file of "
-        'each split')
-  if not path.is_file():
-    raise config_lib.ConfigError(f'config.data.task: no such file: {path}')
-  return path
-
-
-def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
-  rows = []
-  with path.open(encoding='utf-8') as lines:
-    for number, line in enumerate(lines, 1):
-      try:
-        rows.append(dict(json.loads(line)))
-      except (TypeError, ValueError) as e:
-        raise config_lib.ConfigError(
-            f'config.data.task: {path}:{number}: not a JSON object: {e}') from e
-  return rows
-
-
-def _field(row: dict[str, Any], option: str, name: str, place: str) -> Any:
-  if name not in row:
-    raise config_lib.ConfigError(
-        f'config.data.options.{option}: {place} has no field {name!r}, only '
-        f'{sorted(row)}')
-  return row[name]

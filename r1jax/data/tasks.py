@@ -104,20 +104,28 @@ def documents(
 
 def conversations(
     task: _Tasks, vocab: vocab_lib.Vocab, *, split: str = 'train',
-    seed: int = 0, options: dict[str, Any] | None = None,
+    template: str = templates.CHAT, seed: int = 0, count: int | None = None,
+    options: dict[str, Any] | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
   """Returns (tokens i32[n], whether the assistant says it, i32[n]) of each.
 
-  As prompt_set, with 'jsonl:PATH'; in the words of `vocab`'s chat template.
+  As prompt_set, with 'mini_writing' and 'jsonl:PATH'. Another template than a
+  model's own chat template frames a question and its answer alone.
   """
   features = {'messages': seqio.Feature(
       seqio.PassThroughVocabulary(0), False, dtype=tf.string, rank=0)}
-  dataset = _dataset(task, 'messages', features, [], split, seed, None,
+  dataset = _dataset(task, 'messages', features, [], split, seed, count,
                      options or {})
+  encode = templates.encoder(template, vocab)
   found = []
-  for example in dataset.as_numpy_iterator():
-    ids, said = chat.conversation_tokens(
-        vocab, pickle.loads(example['messages']))
+  for example in dataset.take(-1 if count is None else count
+                             ).as_numpy_iterator():
+    messages = pickle.loads(example['messages'])
+    if template == templates.CHAT:
+      ids, said = chat.conversation_tokens(vocab, messages)
+    else:
+      asked, answer = encode(*chat.question_and_answer(messages))
+      ids, said = asked + answer, [False] * len(asked) + [True] * len(answer)
     found.append((np.array(ids, np.int32), np.array(said, np.int32)))
   return found
 

@@ -5,7 +5,7 @@ first token carries it. Besides those here there is CHAT, the one that comes
 with a model that converses (chat.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 
 from r1jax import config as config_lib
@@ -43,6 +43,10 @@ def plain(prompt: str) -> str:
 TEMPLATES = {f.__name__: f for f in (r1_zero, mini, plain)}
 CHAT = 'chat'
 
+Prompt = str | Sequence[chat.Message]  # a question, or what was said before
+# (prompt, answer) -> the ids of both, the answer's with the end token.
+Encode = Callable[[Prompt, str], tuple[list[int], list[int]]]
+
 
 def apply(name: str, prompt: str) -> str:
   """Returns `prompt` in the template `name`; ConfigError if there is none."""
@@ -72,3 +76,31 @@ def frame(name: str, vocab: vocab_base.Vocab,
         'data.system', f'None, for config.data.template is {name!r}, not '
         f'{CHAT!r}', system)
   return TEMPLATES[name]
+
+
+def encoder(name: str, vocab: vocab_base.Vocab,
+            system: str | None = None) -> Encode:
+  """Returns how a prompt and its answer become tokens: as they are sampled.
+
+  Args: as `frame`. Raises ConfigError as it does, and later for messages in a
+  template that frames a question.
+  """
+  fill = frame(name, vocab, system)
+  begin = [] if vocab.bos_id is None else [vocab.bos_id]
+
+  def plain(prompt: Prompt, answer: str):
+    if not isinstance(prompt, str):
+      raise config_lib.error('data.template', f'{CHAT!r}, for the prompts are '
+                             'conversations', name)
+    # The first token of what is said carries the space.
+    said = chat.following(vocab, ' ' + answer.strip())
+    return begin + vocab.encode(fill(prompt)), said + [vocab.eos_id]
+
+  def conversation(prompt: Prompt, answer: str):
+    messages = [{'role': 'user', 'content': prompt}] if isinstance(
+        prompt, str) else [*prompt]
+    if system is not None:
+      messages = [{'role': 'system', 'content': system}, *messages]
+    return chat.answer_tokens(vocab, messages, answer)
+
+  return conversation if name == CHAT else plain

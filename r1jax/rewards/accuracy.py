@@ -12,11 +12,12 @@ from typing import Mapping, NamedTuple, Sequence
 
 import numpy as np
 
+from r1jax.rewards import taste
 from r1jax.rewards import verifiers
 from r1jax.rewards import workers
 
-ANSWERS = ("tags", "boxed", "any", "number")
-VERIFIERS = ("math", "reasoning_gym", "exact")
+ANSWERS = ("tags", "boxed", "any", "number", "whole")
+VERIFIERS = ("math", "reasoning_gym", "exact", "taste")
 COUNTERS = ("verifier_errors", "verifier_timeouts", "verifier_refused")
 
 # 15 digits: beyond any answer, and far from where a float would matter.
@@ -31,7 +32,7 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is no brace
 
 class Accuracy(NamedTuple):
   """What judging a batch of answers gave."""
-  right: np.ndarray  # f32[N], 1 or 0
+  right: np.ndarray  # f32[N], 1 or 0; between them where tastes are judged
   counters: dict[str, int]  # each of COUNTERS
   errors: list[str]  # one line for each answer counted, in order
 
@@ -42,10 +43,11 @@ def extract(text: str, answer: str) -> str | None:
   'tags': the content of the only <answer> block, which must end the response.
   'boxed': the content of the last \\boxed{...}. 'any': tags, else boxed.
   'number': the last number, for models that were taught no other form.
+  'whole': all of it, where nothing marks an answer.
   """
   if answer == "number":
     return (_NUMBER.findall(text) or [None])[-1]
-  found = None
+  found = text if answer == "whole" else None
   if answer in ("tags", "any"):
     found = _tagged(text)
   if found is None and answer in ("boxed", "any"):
@@ -93,7 +95,7 @@ def judge(records: Sequence[Mapping], answers: Sequence[str | None],
     kind, task = record["verifier"], record["task"]
     verdicts = [_at_once(kind, answer, r) for r in references]
     if None not in verdicts or True in verdicts:
-      right[row] = any(verdicts)
+      right[row] = max(v for v in verdicts if v is not None)
       continue
     refusal = verifiers.refusal(kind, task, answer)
     if refusal:
@@ -129,8 +131,10 @@ def _references(record: Mapping) -> list:
   return [record[field], *more]
 
 
-def _at_once(kind: str, answer: str, reference) -> bool | None:
+def _at_once(kind: str, answer: str, reference) -> float | None:
   """The verifier's result where it needs no verifier, else None."""
+  if kind == "taste":
+    return taste.score(answer, reference)
   if kind == "exact":
     return answer.strip().casefold() == reference.strip().casefold()
   if kind == "math":

@@ -35,7 +35,7 @@ def _config(tmp_path):
 
 def _rows(config, length, prompt_weight=0.):
   config.lm.update(length=length, prompt_weight=prompt_weight)
-  packed = lm.packed_documents(config, tiny.config(vocab=400))
+  packed = lm.packed_documents(config, tiny.config(vocab=1024), 'train')
   return packed, packed.batch(0, len(packed.first) - 1, 0)
 
 
@@ -60,3 +60,26 @@ def test_long_conversations_are_left_out_and_counted(config, capsys):
   assert '1 of 3 conversations are longer' in capsys.readouterr().out
   with pytest.raises(config_lib.ConfigError, match='lm.length.*at least'):
     _rows(config, 8)
+
+
+def test_without_a_chat_template_a_question_and_its_answer_are_framed(config):
+  words = vocab.load('sentencepiece', 'mini')
+  config.data.template = 'mini'
+  config.vocab = dict(kind='sentencepiece', path='mini')
+  packed, rows = _rows(config, 512)
+  assert packed.counts['documents'] == 3
+  learned = [words.decode(rows.tokens[0][(rows.weight[0] > 0)
+                                         & (rows.segment[0] == segment)])
+             for segment in range(1, 4)]
+  assert sorted(text.strip() for text in learned) == sorted(
+      answer.strip() for answer in _ANSWERS)
+  assert 'User: How many clips?\nAssistant: 48' in words.decode(rows.tokens[0])
+
+
+def test_messages_of_more_than_two_turns_need_a_chat_template(config, tmp_path):
+  turns = [dict(role=role, content='Hi') for role in ('user', 'assistant') * 2]
+  (tmp_path / 'train.jsonl').write_text(json.dumps(dict(messages=turns)))
+  config.data.template = 'mini'
+  config.vocab = dict(kind='sentencepiece', path='mini')
+  with pytest.raises(config_lib.ConfigError, match='data.template'):
+    _rows(config, 100)

@@ -1,0 +1,76 @@
+"""Files of one JSON object a line: rows with the place that they stand at."""
+
+import gzip
+import json
+import pathlib
+import re
+from typing import Any
+import zlib
+
+from r1jax import config as config_lib
+from r1jax.data import names
+
+
+def rows(argument: str, split: str) -> list[tuple[str, dict[str, Any]]]:
+  """Lists (place, object) of a file of one JSON object a line, .gz or not.
+
+  '{split}' in its path stands for the split's name. A split may be a part of
+  one, 'train[:1800]' or 'train[1800:]', as TFDS writes it.
+  """
+  name, part = _part(split)
+  path = pathlib.Path(argument.replace('{split}', name))
+  if '{split}' not in argument and name != 'train':
+    raise config_lib.ConfigError(
+        f"{names.SPLIT}: jsonl:{argument} is one file, of split 'train'; "
+        f"received {split!r}; write '{{split}}' in the path to name a file of "
+        "each split, or 'train[1800:]' for a part of it")
+  if not path.is_file():
+    raise config_lib.ConfigError(f'config.data.task: no such file: {path}')
+  content = path.read_bytes()
+  try:
+    text = gzip.decompress(content) if path.suffix == '.gz' else content
+    lines = text.decode().split('\n')
+  except (EOFError, OSError, UnicodeDecodeError, zlib.error) as e:
+    raise config_lib.ConfigError(
+        f'config.data.task: {path} is no text of one JSON object a line: {e}'
+    ) from e
+  found = []
+  for number, line in enumerate(lines, 1):
+    if line.strip() or number < len(lines):  # the last line may end, too
+      found.append((f'{path}:{number}', _object(line, f'{path}:{number}')))
+  return found[part]
+
+
+def _object(line: str, place: str) -> dict[str, Any]:
+  try:
+    return dict(json.loads(line))
+  except (TypeError, ValueError) as e:
+    raise config_lib.ConfigError(
+        f'config.data.task: {place}: not a JSON object: {e}') from e
+
+
+def _part(split: str) -> tuple[str, slice]:
+  """'train[5:]' -> 'train', slice(5, None)."""
+  found = re.fullmatch(r'([^\[\]]*)(?:\[(-?\d*):(-?\d*)\])?', split)
+  if not found:
+    raise config_lib.ConfigError(
+        f"{names.SPLIT}: expected a name or a part, as 'train[:1800]'; "
+        f'received {split!r}')
+  name, *ends = found.groups()
+  return name, slice(*(int(end) if end else None for end in ends))
+
+
+def title(argument: str, split: str) -> str:
+  """What a file's task is called: its name, or its folder's."""
+  name, _ = _part(split)
+  path = pathlib.Path(argument.replace('{split}', name))
+  return path.parent.name if path.stem == name else path.name.split('.')[0]
+
+
+def field(row: dict[str, Any], option: str, name: str, place: str) -> Any:
+  """Takes what the option names out of a row."""
+  if name not in row:
+    raise config_lib.ConfigError(
+        f'config.data.options.{option}: {place} has no field {name!r}, only '
+        f'{sorted(row)}')
+  return row[name]

@@ -1,0 +1,114 @@
+"""Preferences packed into rows, so that no time goes into padding.
+
+Records of preferences.py enter; batches as functions of (seed, step) leave.
+All responses to a prompt share a row, each behind its own copy of the prompt:
+all pairs of a prompt are in one batch element, as InstructGPT has it (arXiv
+2203.02155, 3.5), whatever the micro-batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from r1jax import config as config_lib
+from r1jax.data import batches
+from r1jax.data import preferences
+from r1jax.data import templates
+
+
+class Batch(NamedTuple):
+  """Packed rows, the fields of types.Preferences."""
+  tokens: np.ndarray  # i32[B, T]
+  segment: np.ndarray  # i32[B, T], 0 is padding, responses count from 1
+  position: np.ndarray  # i32[B, T], restarts with each response's prompt
+  end: np.ndarray  # i32[B, S, K], where in T a response's last token stands
+  grade: np.ndarray  # f32[B, S, K]
+  real: np.ndarray  # bool[B, S, K], false where there is no such response
+
+
+class Rows(NamedTuple):
+  """Prompts with their responses, laid out in rows."""
+  packed: batches.Packed  # a document is a prompt's responses, end to end
+  piece: np.ndarray  # i64[rows, S], the pieces of each row, -1: fewer
+  end: np.ndarray  # i64[M, K], of each response's last token in its document
+  grade: np.ndarray  # f32[M, K]
+  real: np.ndarray  # bool[M, K]
+  records: Sequence[preferences.Record]  # M
+  counts: Mapping[str, int]  # prompts, too_long
+
+  @property
+  def size(self) -> int:
+    return len(self.piece)
+
+  def batch(self, step: int, rows: int, seed: int) -> Batch:
+    """The `rows` rows of `step`, counted from 0."""
+    if rows > self.size:
+      raise config_lib.error(
+          'preference.batch', f'at most the {self.size} rows that the '
+          f'{len(self.records)} prompts fill', rows)
+    return self.take(self.packed.draw(step, rows, seed))
+
+  def take(self, row: np.ndarray) -> Batch:
+    """The rows numbered `row`, i64[B]."""
+    filled = self.packed.take(row)
+    piece_BS = self.piece[row]
+    record_BS = self.packed.document[piece_BS]
+    end_BSK = self.packed.column[piece_BS][..., None] + self.end[record_BS]
+    real_BSK = self.real[record_BS] & (piece_BS >= 0)[..., None]
+    # A segment begins with a document or behind a response's last token.
+    place_BT = np.arange(filled.tokens.shape[1])[None]
+    first_BT = filled.position == 0
+    b, s, k = np.nonzero(real_BSK)
+    inside = end_BSK[b, s, k] + 1 < filled.tokens.shape[1]
+    first_BT[b[inside], end_BSK[b, s, k][inside] + 1] = True
+    some_BT = filled.segment > 0
+    begin_BT = np.maximum.accumulate(np.where(first_BT, place_BT, 0), 1)
+    fill = lambda x: np.where(some_BT, x, 0).astype(np.int32)
+    return Batch(
+        filled.tokens, fill(np.cumsum(first_BT, 1)), fill(place_BT - begin_BT),
+        np.where(real_BSK, end_BSK, 0).astype(np.int32),
+        np.where(real_BSK, self.grade[record_BS], 0).astype(np.float32),
+        real_BSK)
+
+  def record(self, row: np.ndarray) -> np.ndarray:
+    """Which record stands at each place of the rows, i64[B, S]; -1: none."""
+    piece_BS = self.piece[row]
+    return np.where(piece_BS >= 0, self.packed.document[piece_BS], -1)
+
+
+def make(records: Sequence[preferences.Record], encode: templates.Encode,
+         length: int) -> Rows:
+  """Lays records out in rows of `length` tokens.
+
+  A prompt whose responses fill more than a row is left out and counted.
+
+  Raises:
+    ConfigError: none is left.
+  """
+  documents, ends, kept = [], [], []
+  shortest = None
+  for record in records:
+    parts = [sum(encode(record['prompt'], response), [])
+             for response in record['responses']]
+    size = sum(map(len, parts))
+    shortest = size if shortest is None else min(size, shortest)
+    if size <= length and parts:
+      documents.append(np.array(sum(parts, []), np.int32))
+      ends.append(np.cumsum([len(part) for part in parts]) - 1)
+      kept.append(record)
+  if not kept:
+    raise config_lib.error(
+        'preference.length', f'at least {shortest}, the tokens of the '
+        'shortest prompt with its responses', length)
+  packed = batches.packed(documents, length)
+  count = np.diff(packed.first)
+  nth = np.arange(count.max())
+  piece = np.where(nth < count[:, None], packed.first[:-1, None] + nth, -1)
+  width = max(map(len, ends))
+  pad = lambda rows, dtype: np.array(
+      [list(row) + [0] * (width - len(row)) for row in rows], dtype)
+  return Rows(packed, piece, pad(ends, np.int64),
+              pad([record['grades'] for record in kept], np.float32),
+              pad([[True] * len(end) for end in ends], bool), kept,
+              {'prompts': len(kept), 'too_long': len(records) - len(kept)})

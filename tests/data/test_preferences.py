@@ -1,0 +1,172 @@
+"""Preferences: read from files, balanced, encoded, laid out in rows."""
+
+import gzip
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from r1jax import config as config_lib
+from r1jax.data import preference_rows
+from r1jax.data import preferences
+from r1jax.data import templates
+from r1jax.data import vocab
+
+HH = pathlib.Path(__file__).parents[3].joinpath(
+    'shared', 'data', 'hh_rlhf', 'harmless_base_test.jsonl.gz')
+TALK = '\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: How? \n\nAssistant:'
+
+
+def _file(tmp_path, *rows, name='pairs.jsonl'):
+  path = tmp_path / name
+  text = ''.join(json.dumps(row) + '\n' for row in rows).encode()
+  path.write_bytes(gzip.compress(text) if name.endswith('gz') else text)
+  return path
+
+
+def _read(path, split='train', **options):
+  return preferences.read(f'jsonl:{path}', split, options)
+
+
+@pytest.mark.parametrize('name', ['pairs.jsonl', 'pairs.jsonl.gz'])
+def test_hh_pairs_become_messages_and_two_answers(tmp_path, name, capsys):
+  path = _file(tmp_path, dict(chosen=f'{TALK} Well.', rejected=f'{TALK} Bad.'),
+               dict(chosen=f'{TALK} Well.',
+                    rejected='\n\nHuman: Other\n\nAssistant: Bad.'), name=name)
+  assert _read(path) == [dict(
+      prompt=[dict(role='user', content='Hi'),
+              dict(role='assistant', content='Hello!'),
+              dict(role='user', content='How?')],
+      responses=['Well.', 'Bad.'], grades=[1., 0.], task='pairs')]
+  assert '1 pairs' in capsys.readouterr().out
+
+
+def test_other_forms_and_parts_of_a_split(tmp_path):
+  path = _file(tmp_path, dict(prompt='a', chosen='b', rejected='c'),
+               dict(prompt='a', responses=['b', 'c', 'd'], grades=[1, 0, 0.5]))
+  assert [r['responses'] for r in _read(path)] == [['b', 'c'], ['b', 'c', 'd']]
+  assert [len(_read(path, split)) for split in ('train[:1]', 'train[1:]')] == [
+      1, 1]
+  assert _read(path, 'train[1:]')[0]['grades'] == [1, 0, 0.5]
+
+
+@pytest.mark.parametrize('row, match', [
+    (dict(prompt='a', responses=['b'], grades=[1, 2]), 'as many grades'),
+    (dict(prompt='a', responses=[], grades=[]), 'as many grades'),
+    (dict(prompt='a', responses=['b', 3], grades=[1, 2]), 'as many grades'),
+    (dict(prompt='a', responses=['b', 'c']), "no field 'grades'"),
+    (dict(prompt='a', chosen='b'), "no field 'rejected'"),
+    (dict(chosen='no talk', rejected='no talk'), 'begins with'),
+])
+def test_what_is_no_preference_is_refused_by_its_place(tmp_path, row, match):
+  path = _file(tmp_path, row)
+  with pytest.raises(config_lib.ConfigError, match=match) as caught:
+    _read(path)
+  assert f'{path}:1' in str(caught.value)
+
+
+def test_refusals_name_the_field(tmp_path):
+  path = _file(tmp_path, dict(prompt='a', chosen='b', rejected='c'))
+  for task, split, options, match in (
+      (f'jsonl:{path}', 'train[x:]', {}, 'data.split'),
+      (f'jsonl:{path}', 'train[1:]', {}, 'has no pairs'),
+      (f'jsonl:{path}.gone', 'train', {}, 'no such file'),
+      (f'json:{path}', 'train', {}, "did you mean 'jsonl'"),
+      (f'jsonl:{path}', 'train', dict(promt='q'), 'data.options')):
+    with pytest.raises(config_lib.ConfigError, match=match):
+      preferences.read(task, split, options)
+  broken = tmp_path / 'broken.jsonl.gz'
+  broken.write_bytes(b'no gzip')
+  with pytest.raises(config_lib.ConfigError, match='broken.jsonl.gz'):
+    _read(broken)
+
+
+@pytest.mark.skipif(not HH.exists(), reason='no HH pairs on this machine')
+def test_every_pair_of_hh_is_read(capsys):
+  found = _read(HH)
+  assert len(found) == 2307 and '5 pairs' in capsys.readouterr().out
+  for record in found:
+    assert record['prompt'][-1]['role'] == 'user'
+    assert not any('\n\nHuman:' in text for text in record['responses'])
+
+
+def test_a_summary_is_what_stands_behind_the_thinking():
+  assert preferences.summary('<think> a </think> b </think> c ') == 'c'
+  assert preferences.summary(' all ') == 'all'
+
+
+def _pair(better, worse, **more):
+  return dict(prompt='', responses=['x' * better, 'x' * worse],
+              grades=[1, 0]) | more
+
+
+def test_balanced_the_better_one_is_the_longer_as_often_as_not():
+  records = [_pair(9, 2), _pair(12, 5), _pair(2, 9), _pair(3, 3), _pair(99, 1)]
+  # Of the two that are longer by 4 to 7 one has a counterpart; 98 has none.
+  assert preferences.balanced(records) == [records[0], records[2], records[3]]
+  rng = np.random.default_rng(0)
+  many = preferences.balanced(
+      [_pair(*rng.integers(1, 80, 2)) for _ in range(400)])
+  signs = [np.sign(len(r['responses'][0]) - len(r['responses'][1]))
+           for r in many]
+  assert sum(signs) == 0 and len(many) > 300
+
+
+@pytest.fixture(name='encode', scope='module')
+def _encode():
+  return templates.encoder('mini', vocab.load('sentencepiece', 'mini'))
+
+
+def test_encoded_is_the_text_as_it_is_sampled(encode):
+  words = vocab.load('sentencepiece', 'mini')
+  asked, said = encode('Who are you?', 'I am Mini, a small language model.')
+  assert said[-1] == words.eos_id
+  assert asked + said[:-1] == words.encode(
+      'User: Who are you?\nAssistant: I am Mini, a small language model.')
+  # What is sampled, decoded and encoded again is what was sampled.
+  assert encode('', words.decode(said))[1] == said
+  with pytest.raises(config_lib.ConfigError, match="'chat'"):
+    encode([dict(role='user', content='Hi')], 'Hello')
+
+
+RECORDS = [
+    dict(prompt=f'What is {n}+{n}?', grades=list(range(k)), task='t',
+         responses=[f'{m} ' * (m + 1) for m in range(k)])
+    for n, k in enumerate([2, 3, 1, 2, 4, 2, 3])]
+
+
+def test_rows_hold_each_response_behind_its_prompt(encode):
+  rows = preference_rows.make(RECORDS, encode, 128)
+  batch = rows.take(np.arange(rows.size))
+  assert batch.tokens.shape[1] == 128 and rows.counts['too_long'] == 0
+  seen = []
+  for b, s in np.argwhere(rows.record(np.arange(rows.size)) >= 0):
+    number = rows.record(np.arange(rows.size))[b, s]
+    record = RECORDS[number]
+    seen.append(number)
+    assert batch.real[b, s].sum() == len(record['responses'])
+    for k, text in enumerate(record['responses']):
+      expected = sum(encode(record['prompt'], text), [])
+      end = batch.end[b, s, k]
+      begin = end + 1 - len(expected)
+      assert batch.tokens[b, begin:end + 1].tolist() == expected
+      np.testing.assert_array_equal(
+          batch.position[b, begin:end + 1], np.arange(len(expected)))
+      assert len(set(batch.segment[b, begin:end + 1])) == 1
+      assert batch.grade[b, s, k] == record['grades'][k]
+  assert sorted(seen) == list(range(len(RECORDS)))
+  for b in range(rows.size):  # no two responses share a segment
+    inside = batch.segment[b][batch.segment[b] > 0]
+    assert len(set(inside)) == batch.real[b].sum()
+  assert (batch.segment == 0).sum() == rows.packed.counts['padding']
+
+
+def test_what_fills_more_than_a_row_is_left_out_and_counted(encode):
+  long = dict(RECORDS[0], responses=['1 ' * 99, '2'])
+  rows = preference_rows.make([*RECORDS, long], encode, 128)
+  assert rows.counts == {'prompts': len(RECORDS), 'too_long': 1}
+  with pytest.raises(config_lib.ConfigError, match='preference.length'):
+    preference_rows.make([long], encode, 128)
+  with pytest.raises(config_lib.ConfigError, match='preference.batch'):
+    rows.batch(0, 50, 0)
