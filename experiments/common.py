@@ -13,6 +13,7 @@ from ml_collections import config_dict
 from r1jax import config as config_lib
 
 ConfigDict = ml_collections.ConfigDict
+placeholder = config_dict.placeholder
 
 
 def variant(
@@ -26,13 +27,23 @@ def variant(
   return variants[arg]().lock()
 
 
-def base(name: str, stage: str, steps: int) -> ConfigDict:
+def optional(kind: type, value=None):
+  """A field that may be unset."""
+  field = placeholder(kind)
+  field.set(value)
+  return field
+
+
+def base(name: str, stage: str, steps: int | None = None,
+         epochs: float | None = None) -> ConfigDict:
   """What every stage has; `name` is its file and variant, for the report."""
   return ConfigDict(dict(
       name=name,
       stage=stage,
       seed=0,
-      steps=steps,
+      # Of the two, stages that go through their data have one.
+      steps=optional(int, steps),
+      epochs=optional(float, epochs),
       distributed=False,  # True on a pod whose hosts cannot tell by themselves
       mesh=mesh(),
       rules=RULES,
@@ -64,9 +75,6 @@ RULES = (
     ('rank', None),  # of LoRA's factors, and of latents where they are made
     ('latent', 'fsdp'),  # where they are used
 )
-
-
-placeholder = config_dict.placeholder
 
 
 def mini_model() -> ConfigDict:
@@ -131,10 +139,31 @@ def log() -> ConfigDict:
   return ConfigDict(dict(rollouts_every_steps=1, tensorboard=True))
 
 
+def preference(**fields) -> ConfigDict:
+  """How a reward model learns."""
+  return ConfigDict(dict(
+      loss='pairwise',  # pairwise (Bradley-Terry) | pointwise (safe or not)
+      scores='response',  # response | summary, what stands behind the thinking
+      margin=0.0,  # by which the better response is to lead
+      batch=8,  # rows a step
+      micro_batches=1,
+      length=1024,  # tokens of a row: all responses to a prompt, or to several
+      balance_length=True,  # the better one is the longer as often as not
+      reference=512,  # prompts over whose responses the mean becomes 0
+  ) | fields)
+
+
+def sampling(**fields) -> ConfigDict:
+  """What a stage that only samples has in place of `rl`."""
+  return ConfigDict(dict(
+      prompts=32, group=8, prompt_tokens=64, response_tokens=128,
+      temperature=1.0, top_k=0, top_p=1.0, sample_chunk=64) | fields)
+
+
 def evaluation() -> ConfigDict:
   return ConfigDict(dict(
       every_steps=0,  # besides before the first and after the last step
-      split='heldout',
+      split=optional(str, 'heldout'),  # unset: stages of kind lm measure none
       problems=512,
       batch=128,  # problems at a time
       shown=6,  # problems in the report
@@ -153,7 +182,7 @@ def rl() -> ConfigDict:
       prompt_tokens=64,
       response_tokens=128,
       mini_batches=1,  # updates that share a rollout
-      micro_batch=config_dict.placeholder(int),  # responses; unset: all
+      micro_batch=placeholder(int),  # responses; unset: all
       epochs=1,
       temperature=1.0,
       advantage='grpo',  # grpo | rloo
@@ -163,10 +192,14 @@ def rl() -> ConfigDict:
       aggregate='sequence_mean',  # sequence_mean | token_mean | constant
       clip_low=0.2,
       clip_high=0.2,
-      dual_clip=config_dict.placeholder(float),
+      dual_clip=placeholder(float),
       kl='k3',  # none | k1 | k2 | k3
       kl_in='loss',  # loss | reward
       beta=0.001,
+      measure_kl=False,  # also where beta is 0: a reference is then held
+      # Nats a response at which an adaptive beta holds the KL (arXiv
+      # 1909.08593, 2.2), in the reward; unset: beta stays.
+      kl_target=placeholder(float),
       ref_every_steps=0,  # the reference becomes the policy so often
       # DAPO's dynamic sampling: groups of equal rewards are dropped and
       # replaced from up to so many batches of prompts; 0 keeps them.

@@ -24,6 +24,7 @@ def mini() -> common.ConfigDict:
   config.data = dict(task='mini_corpus', split='train', seed=0,
                      options=dict(size=275_000))
   config.lm = dict(batch=32, length=256, micro_batches=1, logp_chunk=64)
+  config.eval.split = None
   config.optim.update(lr=4e-3, schedule='cosine', warmup_steps=50,
                       final_fraction=0.05, weight_decay=0.1)
   config.checkpoint.update(every_steps=400)

@@ -10,6 +10,7 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from r1jax import config as config_lib
 from r1jax.kernels import logprobs
@@ -28,8 +29,9 @@ from r1jax.types import LMBatch, TrainState
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its documents, compiles nothing yet."""
   setup = setup_lib.make(config, mesh)
-  rows = packed_documents(config, setup.model.config)
-  tx = setup_lib.optimizer(config, config.steps)
+  rows = packed_documents(config, setup.model.config, config.data.split)
+  steps = setup_lib.steps(config, rows.size, config.lm.batch)
+  tx = setup_lib.optimizer(config, steps)
   abstract = setup_lib.abstract_state(setup, tx, ref=False)
   update = jax.jit(
       functools.partial(
@@ -47,35 +49,45 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     tokens = int((batch.segment > 0).sum())
     return state, metrics | {'perf/tokens': tokens}, []
 
-  return loop.Stage(config.steps, init, abstract, step,
+  evaluate = None
+  if config.eval.split:
+    evaluate = evaluation(config, setup, packed_documents(
+        config, setup.model.config, config.eval.split, config.eval.problems))
+  return loop.Stage(steps, init, abstract, step, evaluate=evaluate,
                     finish=functools.partial(closing_words, workdir),
                     shown={'loss': 'loss', 'lm/entropy': 'entropy'})
 
 
 def closing_words(workdir: str, summary) -> str:
   """What was reached, and what the parameters are for."""
+  after = summary['after']
+  held_out = after and (
+      f'held out: {after["loss"]:.3f} nats a token, '
+      f'{100 * after["token_accuracy"]:.1f} % of tokens foretold\n')
   if not summary['steps']:
-    return 'nothing was trained: config.steps is 0'
+    return held_out or 'nothing was trained: config.steps is 0'
   rows = jsonl.read(pathlib.Path(workdir) / 'metrics.jsonl')[-50:]
   loss = sum(row['loss'] for row in rows) / len(rows)
   return (f'trained: {loss:.3f} nats a token over the last {len(rows)} of '
-          f'{summary["steps"]} steps\n'
+          f'{summary["steps"]} steps\n{held_out or ""}'
           'next: begin another stage from it with '
           f'--config.init_from={workdir}')
 
 
-def packed_documents(config, model):
-  """The documents of `config.data`, packed into rows of `config.lm.length`."""
+def packed_documents(config, model, split: str, count: int | None = None):
+  """The documents of a split of `config.data`, packed into rows."""
   from r1jax.data import batches  # with TensorFlow behind tasks: only here
   from r1jax.data import tasks
   vocab = origin.vocabulary(config, model)
-  where = dict(split=config.data.split, seed=config.data.seed,
+  where = dict(split=split, seed=config.data.seed,
                options=config.data.options.to_dict())
-  if config.data.get('template') is None:
+  template = config.data.get('template')
+  if template is None:
     return batches.packed(
-        tasks.documents(config.data.task, vocab, **where), config.lm.length)
-  config_lib.check_choice('data.template', config.data.template, ('chat',))
-  found = tasks.conversations(config.data.task, vocab, **where)
+        tasks.documents(config.data.task, vocab, num_documents=count, **where),
+        config.lm.length)
+  found = tasks.conversations(
+      config.data.task, vocab, template=template, count=count, **where)
   kept = [pair for pair in found if len(pair[0]) <= config.lm.length]
   if found and not kept:
     shortest = min(len(tokens) for tokens, _ in found)
@@ -98,6 +110,44 @@ def loss(model, chunk: int, params, batch: LMBatch):
   return (value, count), {
       'lm/entropy': (jnp.sum(entropy * batch.weight), count),
   }
+
+
+def evaluation(config, setup: setup_lib.Setup, rows):
+  """Makes state -> (figures, samples) over all of `rows`.
+
+  'loss' is in nats a token, 'token_accuracy' the share of tokens that are the
+  model's likeliest; both are over what the loss counts.
+  """
+  size = config.lm.batch // config.lm.micro_batches
+  measure = jax.jit(functools.partial(
+      measured, setup.model, config.lm.logp_chunk))
+
+  def evaluate(state):
+    params = lora.join(state.ref, state.params)
+    totals = []
+    for start in range(0, rows.size, size):
+      index = np.arange(start, start + size)
+      batch = LMBatch(*rows.take(index % rows.size))
+      again = (index >= rows.size)[:, None]  # what fills up the last batch
+      batch = batch._replace(weight=np.where(again, 0, batch.weight))
+      totals.append(measure(params, sharding.from_host(batch, setup.mesh)))
+    loss_sum, right, count = np.sum(jax.device_get(totals), 0)
+    return {'n': rows.size, 'loss': float(loss_sum / count),
+            'token_accuracy': float(right / count)}, []
+  return evaluate
+
+
+def measured(model, chunk: int, params, batch: LMBatch):
+  """Sums over a batch of the loss, of tokens foretold, of weights; pure."""
+  def each(logits_XV, token_X):
+    likeliest = jnp.argmax(logits_XV, -1) == token_X
+    return logprobs.of_logits(logits_XV, token_X)[0], likeliest
+
+  logp, right = logprobs.of_sequences(
+      model, params, batch.tokens, batch.segment, batch.position, chunk=chunk,
+      each=each)
+  value, count = losses.cross_entropy(logp, batch.weight)
+  return value, jnp.sum(right * batch.weight), count
 
 
 def train_step(model, tx, micro_batches: int, chunk: int, state: TrainState,

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from r1jax.stages import lm
 from r1jax.stages import setup as setup_lib
 from r1jax.training import jsonl
 from r1jax.training import optim
-from r1jax.types import LMBatch
+from r1jax.types import LMBatch, TrainState
 
 OPTIMIZER = optim.make(lr=2e-2, steps=100)
 
@@ -52,10 +53,36 @@ def _trained():
 def test_the_closing_words_say_what_was_reached(tmp_path):
   jsonl.append(tmp_path / 'metrics.jsonl',
                [{'step': i, 'loss': float(i)} for i in range(60)])
-  words = lm.closing_words(str(tmp_path), {'steps': 60})
+  words = lm.closing_words(str(tmp_path), {'steps': 60, 'after': None})
   assert 'trained: 34.500 nats a token over the last 50 of 60 steps' in words
   assert f'--config.init_from={tmp_path}' in words
-  assert 'nothing' in lm.closing_words(str(tmp_path), {'steps': 0})
+  assert 'nothing' in lm.closing_words(
+      str(tmp_path), {'steps': 0, 'after': None})
+  after = {'loss': 1.25, 'token_accuracy': .5}
+  assert 'held out: 1.250 nats a token, 50.0 %' in lm.closing_words(
+      str(tmp_path), {'steps': 60, 'after': after})
+
+
+@pytest.mark.parametrize('sizes, batch', [(None, 4), (dict(data=8), 16)])
+def test_held_out_loss_and_token_accuracy(sizes, batch):
+  """Every row once, by a plain pass over all of them."""
+  setup, rows = tiny.setup(sizes), _rows()
+  config = ml_collections.ConfigDict(dict(lm=dict(
+      batch=batch, micro_batches=1, logp_chunk=6)))
+  state = TrainState(None, tiny.placed(setup), None, None, None)
+  figures, _ = lm.evaluation(config, setup, rows)(state)
+  batch = rows.take(np.arange(rows.size))
+  hidden, _ = tiny.model().forward(tiny.params(), *batch[:3])
+  logits = np.asarray(tiny.model().unembed(tiny.params(), hidden))[:, :-1]
+  logp = jax.nn.log_softmax(logits)
+  target, weight = batch.tokens[:, 1:], batch.weight[:, 1:]
+  picked = np.take_along_axis(np.asarray(logp), target[..., None], -1)[..., 0]
+  assert figures['n'] == rows.size
+  np.testing.assert_allclose(
+      [figures['loss'], figures['token_accuracy']],
+      [-(picked * weight).sum() / weight.sum(),
+       ((logits.argmax(-1) == target) * weight).sum() / weight.sum()],
+      rtol=1e-5)
 
 
 def test_the_loss_falls():
