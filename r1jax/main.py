@@ -28,6 +28,8 @@ from r1jax.training import loop
 STAGES = {  # config.stage: the module whose build(config, mesh, workdir) it is
     'lm': 'r1jax.stages.lm',
     'rl': 'r1jax.stages.rl',
+    'preference': 'r1jax.stages.preference',
+    'sample': 'r1jax.stages.sample',
     'bench': 'r1jax.stages.bench',  # run(config, mesh): no state, no workdir
 }
 

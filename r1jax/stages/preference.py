@@ -1,0 +1,191 @@
+"""Reward models: a score is learned from graded responses.
+
+Pair-wise (Bradley-Terry over all pairs of a prompt's responses) where the
+grades rank, point-wise where they say safe or unsafe (DeepSeek-R1, arXiv
+2501.12948v2, 3.1: helpful and harmless). Trained, the scores are shifted to
+mean 0 over reference responses (Ziegler et al., arXiv 1909.08593, 2.1).
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax import config as config_lib
+from r1jax.data import preference_rows
+from r1jax.data import preferences
+from r1jax.data import templates
+from r1jax.kernels import losses
+from r1jax.kernels import masked
+from r1jax.kernels import scores
+from r1jax.models import lora
+from r1jax.parallel import sharding
+from r1jax.stages import origin
+from r1jax.stages import preference_figures
+from r1jax.stages import setup as setup_lib
+from r1jax.training import accumulate
+from r1jax.training import loop
+from r1jax.training import optim
+from r1jax.types import Array, Preferences, TrainState
+
+
+class Objective(NamedTuple):
+  """What is minimised; fields of config.preference. Hashable."""
+  loss: str  # pairwise | pointwise
+  margin: float
+  micro_batches: int
+
+
+def build(config, mesh, workdir: str) -> loop.Stage:
+  """The stage of `config`: reads its preferences, compiles nothing yet."""
+  del workdir
+  if not config.model.get('scalar'):
+    raise config_lib.error('model.scalar', 'True: a reward model gives scores',
+                           config.model.get('scalar'))
+  setup = setup_lib.make(config, mesh)
+  vocab = origin.vocabulary(config, setup.model.config)
+  rows = read(config, vocab, config.data.split)
+  held_out = read(config, vocab, config.eval.split, config.eval.problems)
+  steps = setup_lib.steps(config, rows.size, config.preference.batch)
+  tx = setup_lib.optimizer(config, steps)
+  abstract = setup_lib.abstract_state(setup, tx, ref=False)
+  objective = Objective(**{
+      name: config.preference[name] for name in Objective._fields})
+  update = jax.jit(
+      functools.partial(train_step, setup.model, tx, objective),
+      donate_argnums=0, out_shardings=(setup_lib.places(abstract), None))
+  score = Scorer(setup, config.preference.batch)
+
+  def init():
+    params = setup_lib.init_params(setup, config.init_from, config.seed)
+    return setup_lib.init_state(setup, tx, abstract, params, config.seed)
+
+  def step(state, index):
+    batch = Preferences(
+        *rows.batch(index, config.preference.batch, config.seed))
+    state, metrics = update(state, sharding.from_host(batch, mesh))
+    if index + 1 == steps:
+      state = normalized(state, score.mean(
+          lora.join(state.ref, state.params), rows,
+          config.preference.reference))
+    tokens = int((batch.segment > 0).sum())
+    return state, metrics | {'perf/tokens': tokens}, []
+
+  def evaluate(state):
+    params = lora.join(state.ref, state.params)
+    return preference_figures.evaluate(
+        held_out.records, score(params, held_out),
+        float(params['head']['offset']), config.preference.loss,
+        config.eval.shown)
+
+  return loop.Stage(
+      steps, init, abstract, step, evaluate=evaluate,
+      finish=preference_figures.closing_words,
+      shown={'loss': 'loss', 'preference/accuracy': 'accuracy'})
+
+
+def read(config, vocab, split: str, count: int | None = None
+         ) -> preference_rows.Rows:
+  """The preferences of a split of `config.data`, laid out in rows."""
+  records = preferences.read(
+      config.data.task, split, config.data.options.to_dict())[:count]
+  settings = config.preference
+  if settings.scores == 'summary':
+    records = [record | {'responses': [
+        preferences.summary(text) for text in record['responses']]}
+               for record in records]
+  if settings.balance_length and split == config.data.split:
+    kept = preferences.balanced(records)
+    if len(kept) < len(records):
+      print(f'{len(records) - len(kept)} of {len(records)} prompts are left '
+            'out, so that the better response is the longer as often as not')
+    records = kept
+  encode = templates.encoder(
+      config.data.template, vocab, config.data.get('system'))
+  rows = preference_rows.make(records, encode, settings.length)
+  if rows.counts['too_long']:
+    print(f'{rows.counts["too_long"]} of {len(records)} prompts with their '
+          f'responses are longer than config.preference.length = '
+          f'{settings.length} and left out')
+  return rows
+
+
+def raw_scores(model, params, batch: Preferences) -> Array:
+  """Scores before normalisation, f32[B, S, K]: those a loss is about."""
+  return scores.of_rows(model, params, batch) + jax.lax.stop_gradient(
+      params['head']['offset'])
+
+
+def loss(model, objective: Objective, params, batch: Preferences):
+  """Sum and denominator of the loss and figures of one micro-batch."""
+  score, grade, real = (
+      x.reshape(-1, x.shape[-1]) for x in (
+          raw_scores(model, params, batch), batch.grade, batch.real))
+  if objective.loss == 'pairwise':
+    pair, right = losses.bradley_terry(score, grade, real, objective.margin)
+  else:
+    good = grade > 0
+    pair = losses.pointwise(score, good, real.astype(jnp.float32))
+    right = (masked.total((score > 0) == good, real),
+             masked.count(score, real).astype(jnp.float32))
+  return pair, {'preference/accuracy': right}
+
+
+def train_step(model, tx, objective: Objective, state: TrainState,
+               batch: Preferences):
+  """One update on one batch of packed preferences; pure."""
+  grads, figures = accumulate.gradients(
+      lambda params, part: loss(
+          model, objective, lora.join(state.ref, params), part), state.params,
+      accumulate.split(batch, objective.micro_batches))
+  params, opt_state, skipped, metrics = optim.update(
+      tx, grads, state.params, state.opt_state, state.skipped)
+  return state._replace(step=state.step + 1, params=params,
+                        opt_state=opt_state, skipped=skipped), figures | metrics
+
+
+def normalized(state: TrainState, mean: float) -> TrainState:
+  """The state whose scores are lessened by `mean`, of raw scores."""
+  head = state.params['head']
+  place = head['offset'].sharding
+  offset = jax.device_put(np.asarray(mean, head['offset'].dtype), place)
+  return state._replace(
+      params=state.params | {'head': head | {'offset': offset}})
+
+
+class Scorer:
+  """Raw scores of all responses of packed rows, on the host."""
+
+  def __init__(self, setup: setup_lib.Setup, batch: int):
+    self._mesh, self._batch = setup.mesh, batch
+    self._score = jax.jit(functools.partial(raw_scores, setup.model),
+                          out_shardings=setup.batch)
+
+  def __call__(self, params, rows: preference_rows.Rows,
+               count: int | None = None) -> list[np.ndarray]:
+    """f32[responses] of each record, in order.
+
+    With a `count`, only of as many rows as have so many records; the others'
+    are empty.
+    """
+    found = [np.zeros(0, np.float32)] * len(rows.records)
+    done = 0
+    for start in range(0, rows.size, self._batch):
+      if count is not None and done >= count:
+        break
+      # The last batch is filled up with other rows, which are scored twice.
+      index = np.arange(start, start + self._batch) % rows.size
+      batch = Preferences(*rows.take(index))
+      score = sharding.to_host(self._score(
+          params, sharding.from_host(batch, self._mesh)))
+      for b, s in np.argwhere(rows.record(index) >= 0):
+        record = rows.record(index)[b, s]
+        found[record] = score[b, s][rows.real[record]]
+        done += 1
+    return found
+
+  def mean(self, params, rows: preference_rows.Rows, count: int) -> float:
+    """The mean score of `count` records' responses or a few more."""
+    return float(np.concatenate(self(params, rows, count)).mean())

@@ -1,0 +1,104 @@
+"""What a reward model is worth, from its scores of held-out responses."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from r1jax.data import preferences
+from r1jax.stages import evaluate as evaluate_lib
+
+_BINS = 10  # of confidence, for the calibration
+
+
+def evaluate(records: Sequence[preferences.Record],
+             raw: Sequence[np.ndarray], offset: float, loss: str, shown: int
+             ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+  """Figures, and the first records with their scores for a reader.
+
+  Args:
+    records: M.
+    raw: scores before normalisation, f32[responses] each.
+    offset: what they are lessened by.
+    loss: 'pairwise' or 'pointwise', what they were trained for.
+    shown: records to show.
+
+  Returns:
+    {'n', 'accuracy', 'ci95', 'loss', 'margin', 'calibration_error',
+    'length_correlation', 'score_mean', 'score_std', 'tasks'}: accuracy is the
+    share of pairs in the right order (ties a half), or of responses told
+    apart; the margin that of the better over the worse; the calibration error
+    the mean difference between the confidence and the share that is right,
+    over ten bins of confidence; lengths are in characters.
+  """
+  judged = [_judged(np.asarray(record['grades'], float), score, loss)
+            for record, score in zip(records, raw)]
+  lead = np.concatenate(judged)
+  if not len(lead):
+    raise ValueError('no held-out prompt has two responses of unequal grades')
+  right = (lead > 0) + .5 * (lead == 0)
+  # Pairs of one prompt are not independent: it counts once.
+  n = sum(len(part) > 0 for part in judged) if loss == 'pairwise' else len(lead)
+  confidence = 1 / (1 + np.exp(-np.abs(lead)))
+  score = np.concatenate(raw)
+  length = np.array([len(text) for record in records
+                     for text in record['responses']])
+  tasks = sorted({record['task'] for record in records})
+  share = lambda task: np.concatenate([
+      part for part, record in zip(judged, records) if record['task'] == task])
+  figures = {
+      'n': int(n),
+      'accuracy': float(right.mean()),
+      'ci95': evaluate_lib.wilson(float(right.mean()), int(n)),
+      'loss': float(np.logaddexp(0, -lead).mean()),
+      'margin': float(lead.mean()),
+      'calibration_error': calibration_error(confidence, right),
+      'length_correlation': correlation(score, length),
+      'score_mean': float(score.mean()) - offset,
+      'score_std': float(score.std()),
+      'tasks': {task: float((share(task) > 0).mean()) for task in tasks},
+  }
+  samples = [
+      record | {'scores': [float(x) - offset for x in score]}
+      for record, score in zip(records[:shown], raw)]
+  return figures, samples
+
+
+def _judged(grade: np.ndarray, score: np.ndarray, loss: str) -> np.ndarray:
+  """By how much each comparison of a record is right; negative is wrong."""
+  if loss == 'pointwise':
+    return np.where(grade > 0, score, -score)
+  lead = score[:, None] - score[None]
+  return lead[grade[:, None] > grade[None]]
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+  """Expected calibration error (Guo et al., arXiv 1706.04599, eq. 3).
+
+  `confidence` is from 1/2 to 1. Two comparisons of confidence 0.9, one right:
+  0.4.
+  """
+  bins = np.minimum((confidence - .5) * 2 * _BINS, _BINS - 1).astype(int)
+  gaps = [abs((right - confidence)[bins == b].mean()) * (bins == b).mean()
+          for b in np.unique(bins)]
+  return float(sum(gaps))
+
+
+def correlation(score: np.ndarray, length: np.ndarray) -> float:
+  """Pearson's; 0 where either does not vary."""
+  if score.std() == 0 or length.std() == 0:
+    return 0.
+  return float(np.corrcoef(score, length)[0, 1])
+
+
+def closing_words(summary: Mapping[str, Any]) -> str:
+  """What was reached."""
+  after = summary['after']
+  low, high = after['ci95']
+  return (
+      f'reward model: accuracy {100 * after["accuracy"]:.1f} % '
+      f'[{100 * low:.1f}, {100 * high:.1f}] on {after["n"]} held-out prompts, '
+      f'margin {after["margin"]:.2f}, calibration error '
+      f'{after["calibration_error"]:.3f}, correlation with length '
+      f'{after["length_correlation"]:+.2f}, mean score '
+      f'{after["score_mean"]:+.3f}')

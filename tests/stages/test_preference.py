@@ -1,0 +1,208 @@
+"""A reward model learns, is normalised, and obeys the laws."""
+
+import functools
+import json
+import pathlib
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+import tiny
+from experiments import reward_model
+from r1jax import config as config_lib
+from r1jax.data import preference_rows
+from r1jax.kernels import scores
+from r1jax.parallel import mesh as mesh_lib
+from r1jax.parallel import sharding
+from r1jax.stages import preference
+from r1jax.stages import preference_figures
+from r1jax.stages import reward_models
+from r1jax.stages import setup as setup_lib
+from r1jax.training import checkpoint
+from r1jax.training import loop
+from r1jax.training import optim
+from r1jax.types import Preferences
+
+OPTIMIZER = optim.make(lr=1e-2, steps=100)
+PAIRWISE = preference.Objective('pairwise', 0., 1)
+
+
+def _encode(prompt, answer):
+  return [2, *prompt], [*map(int, answer.split()), tiny.EOS]
+
+
+@functools.cache
+def _rows(seed=0, count=96):
+  """The response with more even numbers is the better one."""
+  rng = np.random.default_rng(seed)
+  records = []
+  for _ in range(count):
+    words = rng.integers(2, 30, (3, 5))
+    records.append(dict(
+        prompt=rng.integers(2, 30, rng.integers(1, 4)).tolist(), task='even',
+        responses=[' '.join(map(str, row)) for row in words],
+        grades=(words % 2 == 0).sum(1).tolist()))
+  return preference_rows.make(records, _encode, 48)
+
+
+def _batch(rows, step=0, size=8):
+  return Preferences(*rows.batch(step, size, 0))
+
+
+def _train(steps, sizes=None, objective=PAIRWISE, lora=None):
+  setup = tiny.setup(sizes, lora, scalar=True)
+  abstract = setup_lib.abstract_state(setup, OPTIMIZER, ref=False)
+  state = setup_lib.init_state(
+      setup, OPTIMIZER, abstract, tiny.placed(setup, scalar=True))
+  update = jax.jit(
+      functools.partial(preference.train_step, setup.model, OPTIMIZER,
+                        objective),
+      donate_argnums=0, out_shardings=(setup_lib.places(abstract), None))
+  history = []
+  for step in range(steps):
+    state, metrics = update(
+        state, sharding.from_host(_batch(_rows(), step), setup.mesh))
+    history.append(jax.device_get(metrics))
+  return state, history, setup
+
+
+def test_packed_scores_are_those_of_each_response_alone():
+  model, params = tiny.model(scalar=True), tiny.params(scalar=True)
+  rows = _rows()
+  index = np.arange(4)
+  got = scores.of_rows(model, params, Preferences(*rows.take(index)))
+  for b, s in np.argwhere(rows.record(index) >= 0):
+    record = rows.records[rows.record(index)[b, s]]
+    for k, text in enumerate(record['responses']):
+      asked, said = _encode(record['prompt'], text)
+      prompts = tiny.prompts((len(asked),), len(asked))._replace(
+          tokens=np.array([asked]))
+      alone = scores.of_responses(
+          model, params, prompts, np.array([said]), np.array([len(said)]))
+      np.testing.assert_allclose(got[b, s, k], alone[0], atol=1e-5)
+
+
+@pytest.mark.parametrize('objective', [
+    PAIRWISE, preference.Objective('pointwise', 0., 1)])
+def test_it_learns(objective):
+  state, history, setup = _train(80, objective=objective)
+  mean = lambda name: np.mean([row[name] for row in history[-5:]])
+  assert mean('loss') < 0.3 < history[0]['loss']
+  assert mean('preference/accuracy') > 0.9
+  if objective == PAIRWISE:
+    held_out = _rows(seed=1)
+    raw = preference.Scorer(setup, 8)(state.params, held_out)
+    figures, _ = preference_figures.evaluate(
+        held_out.records, raw, 0., 'pairwise', 2)
+    assert figures['accuracy'] > 0.75 and figures['n'] > 85
+
+
+@pytest.fixture(name='trained', scope='module')
+def _trained():
+  state, history, _ = _train(2)
+  return jax.device_get(state), history
+
+
+@pytest.mark.parametrize('sizes, micro_batches', [
+    (None, 4), (dict(fsdp=2, data=2, tensor=2), 2)])
+def test_micro_batches_and_meshes_change_nothing(trained, sizes, micro_batches):
+  state, history, _ = _train(
+      2, sizes, PAIRWISE._replace(micro_batches=micro_batches))
+  tiny.assert_near(state.params, trained[0].params)
+  tiny.assert_near(history, trained[1], 1e-4)
+
+
+def test_normalised_the_mean_is_0_and_the_loss_does_not_see_it():
+  state, _, setup = _train(1)
+  score, rows = preference.Scorer(setup, 8), _rows()
+  mean = score.mean(state.params, rows, 10**6)
+  shifted = preference.normalized(state, mean)
+  batch = Preferences(*rows.take(np.arange(rows.size)))
+  reward = scores.of_rows(setup.model, shifted.params, batch)
+  np.testing.assert_allclose(reward[batch.real].mean(), 0, atol=1e-5)
+  for kind in ('pairwise', 'pointwise'):
+    losses = [preference.loss(
+        setup.model, PAIRWISE._replace(loss=kind), s.params, batch)[0][0]
+              for s in (state, shifted)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+  few = score(state.params, rows, 10)
+  assert 10 <= sum(len(x) > 0 for x in few) < len(rows.records)
+
+
+def test_figures_by_hand():
+  records = [dict(prompt='', responses=['a', 'bb'], grades=[1, 0], task=task)
+             for task in 'xxyy']
+  raw = [np.float32(x) for x in ([2, 1], [0, 0], [1, 3], [5, 1])]
+  figures, samples = preference_figures.evaluate(
+      records, raw, 1.5, 'pairwise', 1)
+  assert figures['n'] == 4 and figures['accuracy'] == 2.5 / 4
+  assert figures['margin'] == 0.75 and figures['tasks'] == dict(x=.5, y=.5)
+  assert figures['score_mean'] == pytest.approx(13 / 8 - 1.5)
+  assert samples[0]['scores'] == [.5, -.5]
+  safe, _ = preference_figures.evaluate(records, raw, 0., 'pointwise', 1)
+  # Of 1, 0, 1, 0, 1, 0, 1, 0: 2, 0, 1, 5 are right, and no 0 below 0 is.
+  assert safe['n'] == 8 and safe['accuracy'] == pytest.approx((3 + 2 / 2) / 8)
+  assert preference_figures.calibration_error(
+      np.array([.9, .9]), np.array([1., 0.])) == pytest.approx(.4)
+  assert preference_figures.correlation(
+      np.ones(3), np.arange(3)) == 0.
+
+
+def _config(tmp_path, **changes):
+  """The mini experiment on a file of eight prompts."""
+  path = tmp_path / 'pairs.jsonl'
+  path.write_text(''.join(
+      json.dumps(dict(prompt=f'Count {n}', responses=[f'{n} {m}' for m in k],
+                      grades=[1, 0, 0])) + '\n'
+      for n, k in enumerate([(1, 2, 3)] * 8)))
+  config = reward_model.get_config('mini').unlock()
+  config.init_from = 'mini'
+  config.data.update(task=f'jsonl:{path}', split='train[:6]')
+  config.preference.update(batch=1, length=128)
+  config.eval.update(split='train[6:]', problems=2)
+  config.steps, config.epochs = 2, None
+  config.optim.schedule = 'constant'
+  config.update(changes)
+  return config
+
+
+def test_the_stage_ends_normalised_and_resumes_bitwise(tmp_path):
+  config = _config(tmp_path)
+  mesh = mesh_lib.make({}, jax.devices()[:1])
+  states = []
+  for name, stops in (('whole', (2,)), ('parts', (1, 2))):
+    stage = preference.build(config, mesh, str(tmp_path / name))
+    for steps in stops:
+      summary = loop.run(
+          stage._replace(steps=steps), loop.Settings(1, 2),
+          str(tmp_path / name), config.to_dict() | dict(steps=steps))
+    saves = checkpoint.Checkpointer(
+        pathlib.Path(tmp_path / name) / 'checkpoints', keep=2, every_steps=1)
+    states.append(jax.device_get(saves.restore_latest(stage.abstract)[0]))
+    saves.close()
+  jax.tree.map(np.testing.assert_array_equal, *states)
+  assert states[0].params['head']['offset'] != 0
+  assert summary['after']['n'] == 2
+  # What the stage left is a reward model for RL, asked as it was trained.
+  judges = reward_models.load(ml_collections.ConfigDict(dict(
+      rules=config.rules, rl=dict(group=2), rewards=dict(
+          weights=dict(taste=.5), models=dict(taste=dict(
+              init_from=str(tmp_path / 'whole'), scores=None, batch=4))))),
+                              mesh)
+  found, cut = judges[0].score(['Count 1'], ['1 1', '1 2'])
+  assert judges[0].weight == .5 and cut == 0 and np.isfinite(found).all()
+
+
+@pytest.mark.parametrize('changes, match', [
+    (dict(model=dict(scalar=False)), 'model.scalar'),
+    (dict(steps=None), 'config.steps'),
+    (dict(preference=dict(batch=99)), 'preference.batch'),
+    (dict(preference=dict(length=16)), 'preference.length'),
+])
+def test_mistakes_are_named(tmp_path, changes, match):
+  config = _config(tmp_path, **changes)
+  mesh = mesh_lib.make({}, jax.devices()[:1])
+  with pytest.raises(config_lib.ConfigError, match=match):
+    preference.build(config, mesh, str(tmp_path)).step(None, 0)
