@@ -1,4 +1,4 @@
-"""Rule-based rewards, on the host: decoded responses in, numbers out.
+"""Rewards, on the host: decoded responses in, numbers out.
 
 A reward is a weighted sum of named parts, each a number per response:
 
@@ -6,13 +6,16 @@ A reward is a weighted sum of named parts, each a number per response:
     format      1 if thinking and answer are well formed, else 0     (format)
     overlong    0 down to -1 near the token limit                    (length)
     repetition  0 down to -1 as word n-grams repeat              (repetition)
+    any other   the score of a reward model                           (model)
 
 Answers are judged by third-party code, in worker processes that can be killed
 (workers, the parent's side; sandbox, the child's).
 """
 
+from r1jax.rewards.model import Asked
+from r1jax.rewards.model import RewardModel
 from r1jax.rewards.score import Response
 from r1jax.rewards.score import Scorer
 from r1jax.rewards.score import Scores
 
-__all__ = ["Response", "Scorer", "Scores"]
+__all__ = ["Asked", "Response", "RewardModel", "Scorer", "Scores"]

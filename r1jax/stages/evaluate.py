@@ -4,7 +4,7 @@ A problem is sampled at the evaluation's temperature and once greedily. pass@1
 is the mean over a problem's samples (DeepSeek-R1, arXiv 2501.12948, 3).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import math
 from typing import Any
 
@@ -19,17 +19,19 @@ STREAM = 2**31  # in a step's place: no step of training has these streams
 
 
 def make(config, setup: setup_lib.Setup, vocab, prompts: batches.PromptSet,
-         scorer: rewards_lib.Scorer) -> Callable[[Any], tuple[dict, list]]:
+         scorer: rewards_lib.Scorer,
+         judges: Sequence[rewards_lib.RewardModel] = ()
+        ) -> Callable[[Any], tuple[dict, list]]:
   """Makes params -> (figures, samples), as `config.eval` says."""
   eval_config, rl = config.eval, config.rl
   settings = rollouts.Settings(
       group=eval_config.samples, response_tokens=rl.response_tokens,
       eos_ids=vocab.eos_ids, temperature=eval_config.temperature,
       chunk=rl.sample_chunk, top_k=eval_config.top_k, top_p=eval_config.top_p)
-  sampled = rollouts.Sampler(setup, settings, vocab, scorer)
+  sampled = rollouts.Sampler(setup, settings, vocab, scorer, judges)
   greedy = rollouts.Sampler(
       setup, settings._replace(group=1, temperature=0., top_k=0, top_p=1.),
-      vocab, scorer)
+      vocab, scorer, judges)
 
   def evaluate(params):
     rows = run(sampled, params, prompts, eval_config.batch, config.seed)

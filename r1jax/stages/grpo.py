@@ -42,10 +42,19 @@ class Objective(NamedTuple):
   beta: float
   drop_equal_groups: bool
   logp_chunk: int
+  measure_kl: bool = False
 
   @property
   def uses_ref(self) -> bool:
-    return self.kl != 'none' and self.beta > 0
+    return self.kl != 'none' and (self.beta > 0 or self.measure_kl)
+
+
+class Estimate(NamedTuple):
+  """What an advantage estimator makes of rewards."""
+  paid: Array  # f32[N], the reward less the penalty of its tokens
+  advantage: Array  # f32[N, R]
+  value: Array | None = None  # f32[N, R], a critic's, and what it is to become
+  target: Array | None = None
 
 
 def micro_batches(experience: Experience, group: int,
@@ -75,51 +84,79 @@ def micro_batches(experience: Experience, group: int,
   return rest._replace(rollout=rest.rollout._replace(prompts=prompts))
 
 
-def reference_logp(model, objective: Objective, ref, rollout) -> Array:
-  """log p of every response token under the reference, f32[N, R]."""
+def by_micro_batch(objective: Objective, rollout, function) -> Array:
+  """function(prompts, tokens) -> [rows, R] over a rollout, part by part."""
   rows = rollout.tokens.shape[0]
   nothing = jnp.zeros(rows)
   parts = micro_batches(
       Experience(rollout, nothing, nothing, nothing, nothing, nothing),
       objective.group, objective.micro_batch)
-  score = lambda part: logprobs.of_responses(
-      model, ref, part.rollout.prompts, part.rollout.tokens,
-      temperature=objective.temperature, chunk=objective.logp_chunk)[0]
-  logp = jax.lax.map(score, parts)  # [count, size, R]
-  if logp.shape[1] < objective.group:
-    return logp.reshape(rows, -1)
-  count, size, length = logp.shape
-  return logp.reshape(count, size // objective.group, objective.group,
-                      length).swapaxes(0, 1).reshape(rows, length)
+  found = jax.lax.map(
+      lambda part: function(part.rollout.prompts, part.rollout.tokens), parts)
+  if found.shape[1] < objective.group:
+    return found.reshape(rows, -1)
+  count, size, length = found.shape
+  return found.reshape(count, size // objective.group, objective.group,
+                       length).swapaxes(0, 1).reshape(rows, length)
 
 
-def learn(model, objective: Objective, ref, rollout, reward: Array
-          ) -> tuple[Experience, dict[str, Array]]:
-  """Rewards -> advantages, under the reference's eyes; pure.
+def reference_logp(model, objective: Objective, ref, rollout) -> Array:
+  """log p of every response token under the reference, f32[N, R]."""
+  logp = by_micro_batch(
+      objective, rollout, lambda prompts, tokens: logprobs.of_responses(
+          model, ref, prompts, tokens, temperature=objective.temperature,
+          chunk=objective.logp_chunk)[0])
+  return masked.select(logp, rollout.mask)
 
-  Returns the experience and the figures of its rewards.
-  """
-  mask, logp = rollout.mask, rollout.logp
-  ref_logp = jnp.zeros_like(logp)
-  if objective.uses_ref:
-    ref_logp = masked.select(
-        reference_logp(model, objective, ref, rollout), mask)
-  paid = reward
-  if objective.uses_ref and objective.kl_in == 'reward':
-    penalty = kl.estimate(objective.kl, logp, ref_logp)
-    paid = reward - objective.beta * masked.total(penalty, mask, axis=1)
-  reward_BG, paid_BG = (x.reshape(-1, objective.group) for x in (reward, paid))
+
+def relative(objective: Objective, critic, rollout, reward: Array,
+             penalty_NR: Array) -> tuple[Estimate, dict[str, Array]]:
+  """Advantages over the group: no critic; every token has its response's."""
+  del critic
+  paid = reward - masked.total(penalty_NR, rollout.mask, axis=1)
+  paid_BG = paid.reshape(-1, objective.group)
   if objective.advantage == 'rloo':
     advantage_BG = advantages.rloo(paid_BG)
   else:
     advantage_BG = advantages.grpo(paid_BG, objective.std)
+  return Estimate(paid, jnp.broadcast_to(
+      advantage_BG.reshape(-1, 1), rollout.mask.shape)), {}
+
+
+def learn(model, objective: Objective, ref, rollout, reward: Array, critic=None,
+          beta: Array | None = None, estimate=relative
+         ) -> tuple[Experience, dict[str, Array]]:
+  """Rewards -> advantages, under the reference's eyes; pure.
+
+  Args:
+    model, objective: static.
+    ref, critic: parameters; None where there are none.
+    rollout, reward: of N responses.
+    beta: of a penalty in the reward, where it is not the objective's.
+    estimate: `relative`, or ppo.estimate of a critic; static.
+
+  Returns:
+    The experience and the figures of its rewards.
+  """
+  mask, logp, figures = rollout.mask, rollout.logp, {}
+  ref_logp = penalty = jnp.zeros_like(logp)
+  if objective.uses_ref:
+    ref_logp = reference_logp(model, objective, ref, rollout)
+    figures['kl/response'] = jnp.mean(
+        masked.total(kl.k1(logp, ref_logp), mask, axis=1))
+    if objective.kl_in == 'reward':
+      beta = objective.beta if beta is None else beta
+      penalty = beta * kl.estimate(objective.kl, logp, ref_logp)
+  estimated, more = estimate(objective, critic, rollout, reward, penalty)
+  reward_BG = reward.reshape(-1, objective.group)
   keep_B = advantages.keep(reward_BG)
   weight_B = keep_B if objective.drop_equal_groups else jnp.ones_like(keep_B)
   weight_N = jnp.repeat(weight_B.astype(jnp.float32), objective.group)
-  advantage = jnp.broadcast_to(advantage_BG.reshape(-1, 1), mask.shape)
-  experience = Experience(rollout, paid, advantage, logp, ref_logp, weight_N)
+  experience = Experience(
+      rollout, estimated.paid, estimated.advantage, logp, ref_logp, weight_N,
+      estimated.value, estimated.target)
   length = mask.sum(1)
-  return experience, {
+  return experience, figures | more | {
       'reward/mean': reward.mean(),
       'reward/std': reward_BG.std(1).mean(),
       'reward/frac_zero_std': 1. - keep_B.astype(jnp.float32).mean(),
@@ -158,17 +195,23 @@ def loss(model, objective: Objective, params, part: Experience):
   return pair, jax.lax.stop_gradient(figures)
 
 
-def update(model, tx, objective: Objective, state: TrainState,
-           experience: Experience, index) -> tuple[TrainState, dict]:
-  """One update on mini-batch number `index` of a rollout; pure."""
+def mini_batch(objective: Objective, experience: Experience,
+               index) -> Experience:
+  """Mini-batch number `index` of a rollout, cut into micro-batches."""
   prompts = experience.reward.shape[0] // (
       objective.group * objective.mini_batches)
   mini = micro_batches(experience, objective.group, prompts * objective.group)
-  mini = jax.tree.map(lambda x: x[index], mini)
+  return micro_batches(jax.tree.map(lambda x: x[index], mini),
+                       objective.group, objective.micro_batch)
+
+
+def update(model, tx, objective: Objective, state: TrainState,
+           experience: Experience, index) -> tuple[TrainState, dict]:
+  """One update on mini-batch number `index` of a rollout; pure."""
   grads, figures = accumulate.gradients(
       lambda params, part: loss(
           model, objective, lora.join(state.ref, params), part), state.params,
-      micro_batches(mini, objective.group, objective.micro_batch))
+      mini_batch(objective, experience, index))
   params, opt_state, skipped, metrics = optim.update(
       tx, grads, state.params, state.opt_state, state.skipped)
   figures['policy/loss'] = figures.pop('loss')

@@ -16,15 +16,19 @@ from r1jax import config as config_lib
 from r1jax import rewards as rewards_lib
 from r1jax.data import batches
 from r1jax.kernels import advantages
+from r1jax.kernels import kl
 from r1jax.models import lora
 from r1jax.parallel import sharding
 from r1jax.stages import evaluate as evaluate_lib
 from r1jax.stages import grpo
 from r1jax.stages import origin
+from r1jax.stages import ppo
+from r1jax.stages import reward_models
 from r1jax.stages import rl_report
 from r1jax.stages import rollouts
 from r1jax.stages import setup as setup_lib
 from r1jax.training import loop
+from r1jax.training import optim
 from r1jax.types import TrainState
 
 
@@ -33,16 +37,27 @@ class Learner:
 
   def __init__(self, setup: setup_lib.Setup, tx, abstract: TrainState,
                objective: grpo.Objective, sampler: rollouts.Sampler, *,
-               epochs: int, ref_every_steps: int, sampling_rounds: int):
+               epochs: int, ref_every_steps: int, sampling_rounds: int,
+               kl_target: float | None = None,
+               critic: tuple[ppo.Critic, optim.Optimizer] | None = None):
     self._objective, self._sampler = objective, sampler
     self._updates = epochs * objective.mini_batches
     self._ref_every_steps = ref_every_steps
-    self._rounds = sampling_rounds
+    self._rounds, self._kl_target = sampling_rounds, kl_target
     places = setup_lib.places(abstract)
-    self._learn = jax.jit(functools.partial(grpo.learn, setup.model, objective))
+    estimate = grpo.relative
+    self._update_critic = None
+    if critic:
+      estimate = functools.partial(ppo.estimate, critic[0])
+      self._update_critic = jax.jit(
+          functools.partial(ppo.update, *critic, objective),
+          donate_argnums=0, out_shardings=(places.critic, None))
+    self._learn = jax.jit(functools.partial(
+        grpo.learn, setup.model, objective, estimate=estimate))
     self._update = jax.jit(
         functools.partial(grpo.update, setup.model, tx, objective),
-        donate_argnums=0, out_shardings=(places, None))
+        donate_argnums=0,
+        out_shardings=(places._replace(critic=None, beta=None), None))
     self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
   def __call__(self, state: TrainState, draw, seed: int, step: int
@@ -61,16 +76,8 @@ class Learner:
     metrics |= {f'verifier/{name.removeprefix("verifier_")}': count
                 for name, count in scored.counters.items()}
     metrics['timing/rollout_seconds'] = tick()
-    experience, figures = self._learn(state.ref, scored.rollout, scored.reward)
+    state, figures = self._improve(state, scored)
     metrics |= figures
-    history = []
-    for index in range(self._updates):
-      state, figures = self._update(
-          state, experience, index % self._objective.mini_batches)
-      history.append(figures)
-    metrics |= {name: sum(f[name] for f in history) / len(history)
-                for name in history[0]}
-    metrics['sampling/logp_difference'] = history[0]['policy/logp_drift']
     state = state._replace(step=state.step + 1)
     every = self._objective.uses_ref and self._ref_every_steps
     if every and not (step + 1) % every:
@@ -81,6 +88,30 @@ class Learner:
     jax.block_until_ready(state.params)
     metrics['timing/update_seconds'] = tick()
     return state, metrics, scored.rows
+
+  def _improve(self, state: TrainState, scored: rollouts.Scored
+               ) -> tuple[TrainState, dict[str, Any]]:
+    """Advantages, and the updates of the policy and of its critic."""
+    critic, beta = state.critic, state.beta
+    state = state._replace(critic=None, beta=None)
+    weights = critic and lora.join(critic.ref, critic.params)
+    experience, metrics = self._learn(
+        state.ref, scored.rollout, scored.reward, weights, beta)
+    history = []
+    for index in range(self._updates):
+      number = index % self._objective.mini_batches
+      state, figures = self._update(state, experience, number)
+      if critic:
+        critic, more = self._update_critic(critic, experience, number)
+        figures |= more
+      history.append(figures)
+    metrics['sampling/logp_difference'] = history[0]['policy/logp_drift']
+    metrics |= {name: sum(f[name] for f in history) / len(history)
+                for name in history[0]}
+    if beta is not None:
+      metrics['kl/beta'] = beta
+      beta = kl.adapt(beta, metrics['kl/response'], self._kl_target)
+    return state._replace(critic=critic, beta=beta), metrics
 
   def _sample(self, params, draw, seed: int, step: int
               ) -> tuple[rollouts.Scored, dict[str, int]]:
@@ -119,39 +150,47 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     raise config_lib.error(
         'init_from', "a policy to begin with: 'mini', a released model or "
         'the workdir of a stage', None)
-  setup = setup_lib.make(config, mesh)
+  rl, setup = config.rl, setup_lib.make(config, mesh)
   vocab = origin.vocabulary(config, setup.model.config)
-  if setup.lora and config.rl.ref_every_steps:
+  if setup.lora and rl.ref_every_steps:
     raise config_lib.error('rl.ref_every_steps', '0 with config.lora: the '
-                           'reference is the frozen base',
-                           config.rl.ref_every_steps)
-  scorer = make_scorer(config)
+                           'reference is the frozen base', rl.ref_every_steps)
+  scorer, judges = make_scorer(config), reward_models.load(config, mesh)
   objective = make_objective(config)
-  tx = setup_lib.optimizer(
-      config, config.steps * config.rl.epochs * config.rl.mini_batches)
+  tx = setup_lib.optimizer(config, config.steps * rl.epochs * rl.mini_batches)
   abstract = setup_lib.abstract_state(setup, tx, ref=objective.uses_ref)
+  critic = ppo.make(config, mesh, setup) if 'critic' in config else None
+  abstract = abstract._replace(
+      critic=critic and critic.abstract,
+      beta=jax.ShapeDtypeStruct((), jnp.float32, sharding=setup.replicated)
+      if rl.get('kl_target') else None)
   settings = rollouts.Settings(
-      group=config.rl.group, response_tokens=config.rl.response_tokens,
-      eos_ids=vocab.eos_ids, temperature=config.rl.temperature,
-      chunk=config.rl.sample_chunk)
+      group=rl.group, response_tokens=rl.response_tokens,
+      eos_ids=vocab.eos_ids, temperature=rl.temperature, chunk=rl.sample_chunk)
   learner = Learner(
       setup, tx, abstract, objective,
-      rollouts.Sampler(setup, settings, vocab, scorer),
-      epochs=config.rl.epochs, ref_every_steps=config.rl.ref_every_steps,
-      sampling_rounds=config.rl.sampling_rounds)
+      rollouts.Sampler(setup, settings, vocab, scorer, judges),
+      epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
+      sampling_rounds=rl.sampling_rounds, kl_target=rl.get('kl_target'),
+      critic=critic and (critic.critic, critic.tx))
   prompts = read_prompts(config, vocab, config.data.split,
                          config.data.num_prompts)
   held_out = read_prompts(config, vocab, config.eval.split,
                           config.eval.problems)
-  evaluate = evaluate_lib.make(config, setup, vocab, held_out, scorer)
+  evaluate = evaluate_lib.make(config, setup, vocab, held_out, scorer, judges)
 
   def init():
     params = setup_lib.init_params(setup, config.init_from, config.seed)
-    return setup_lib.init_state(setup, tx, abstract, params, config.seed)
+    state = setup_lib.init_state(
+        setup, tx, abstract._replace(critic=None, beta=None), params,
+        config.seed)
+    beta = None if abstract.beta is None else jax.device_put(
+        np.float32(config.rl.beta), setup.replicated)
+    return state._replace(critic=critic and critic.init(), beta=beta)
 
   def step(state, index):
     draw = lambda number: batches.prompt_batch(
-        prompts, number, config.rl.prompts, config.seed)
+        prompts, number, rl.prompts, config.seed)
     return learner(state, draw, config.seed, index)
 
   return loop.Stage(
@@ -166,8 +205,11 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 def make_scorer(config) -> rewards_lib.Scorer:
   """The rewards of `config`, with the limit that the sampler has."""
   fields = config.rewards.to_dict()
+  learned = fields.pop('models', {})
+  weights = {name: weight for name, weight in fields.pop('weights').items()
+             if name not in learned}
   return rewards_lib.Scorer(
-      fields.pop('weights'), max_tokens=config.rl.response_tokens, **fields)
+      weights, max_tokens=config.rl.response_tokens, **fields)
 
 
 def make_objective(config) -> grpo.Objective:

@@ -54,9 +54,11 @@ class Sampler:
   """Samples from a model under given parameters, and scores."""
 
   def __init__(self, setup: setup_lib.Setup, settings: Settings, vocab,
-               scorer: rewards_lib.Scorer):
+               scorer: rewards_lib.Scorer,
+               judges: Sequence[rewards_lib.RewardModel] = ()):
     self.settings = settings
     self._setup, self._vocab, self._scorer = setup, vocab, scorer
+    self._judges = judges
     self._sample = jax.jit(
         sample, static_argnums=(0, 1), out_shardings=setup.batch)
 
@@ -90,12 +92,20 @@ class Sampler:
         [list(zip(mine, rows)), scores.counters]))
     rows = {n: row for share in shares for n, row in share}
     rows = [rows[n] for n in sorted(rows)]
+    counts = {name: sum(c[name] for c in counters) for name in scores.counters}
+    # Models score on the devices, where all processes must ask together.
+    for judge in self._judges:
+      values, counts[f'{judge.name}_cut'] = judge.score(
+          [record['prompt'] for record in batch.records],
+          [row['response'] for row in rows])
+      for row, value in zip(rows, values.tolist()):
+        row[judge.name] = value
+        row['reward'] += judge.weight * value
     place = lambda name: sharding.from_host(
         np.array([row[name] for row in rows], np.float32), self._setup.mesh)
-    return Scored(
-        rollout, place('reward'), {name: place(name) for name in scores.parts},
-        {name: sum(c[name] for c in counters) for name in scores.counters},
-        rows)
+    names = [*scores.parts, *(judge.name for judge in self._judges)]
+    return Scored(rollout, place('reward'),
+                  {name: place(name) for name in names}, counts, rows)
 
   def _read(self, tokens: np.ndarray, length: int) -> rewards_lib.Response:
     """The response in i32[R] `tokens`, of which the first `length` count."""

@@ -191,6 +191,7 @@ def test_no_reference_is_asked_without_a_penalty():
         functools.partial(grpo.learn, tiny.model(), objective), None,
         _rollout(), _rewards())
     assert experience.ref_logp.shape == (N, R)
+  assert OBJECTIVE._replace(beta=0., measure_kl=True).uses_ref
 
 
 def test_equal_groups_weigh_nothing_where_they_are_dropped():

@@ -1,11 +1,13 @@
 """Reinforcement learning in memory: a vocabulary of numbers, a plain reward."""
 
+import jax
 import numpy as np
 
 import tiny
 from r1jax import rewards
 from r1jax.data import batches
 from r1jax.stages import grpo
+from r1jax.stages import ppo
 from r1jax.stages import rl
 from r1jax.stages import rollouts
 from r1jax.stages import setup as setup_lib
@@ -63,21 +65,44 @@ class Run:
 
   def __init__(self, sizes=None, objective=OBJECTIVE, epochs=1,
                ref_every_steps=0, sampling_rounds=0, settings=SETTINGS,
-               scorer=Scorer(), lora=None, **switches):
+               scorer=Scorer(), lora=None, critic=None, kl_target=None,
+               judges=(), **switches):
     self.setup = tiny.setup(sizes, lora, **switches)
     self._switches = switches
     self.abstract = setup_lib.abstract_state(
         self.setup, OPTIMIZER, ref=objective.uses_ref)
-    self.sampler = rollouts.Sampler(self.setup, settings, Vocab(), scorer)
+    self._objective, self._sizes = objective, sizes
+    self.critic = critic and self._make_critic(critic)
+    if critic:
+      self.abstract = self.abstract._replace(critic=self.critic.abstract)
+    if kl_target:
+      self.abstract = self.abstract._replace(beta=jax.ShapeDtypeStruct(
+          (), np.float32, sharding=self.setup.replicated))
+    self.sampler = rollouts.Sampler(
+        self.setup, settings, Vocab(), scorer, judges)
     self.learner = rl.Learner(
         self.setup, OPTIMIZER, self.abstract, objective, self.sampler,
         epochs=epochs, ref_every_steps=ref_every_steps,
-        sampling_rounds=sampling_rounds)
+        sampling_rounds=sampling_rounds, kl_target=kl_target,
+        critic=critic and (self.critic.critic, self.critic.tx))
+
+  def _make_critic(self, fields) -> ppo.Part:
+    """A critic of random weights; `fields` are those of ppo.Critic."""
+    setup = tiny.setup(self._sizes, scalar=True)
+    abstract = setup_lib.abstract_state(setup, OPTIMIZER, ref=False)
+    return ppo.Part(
+        ppo.Critic(setup.model, **fields), OPTIMIZER, abstract,
+        lambda: setup_lib.init_state(
+            setup, OPTIMIZER, abstract, tiny.placed(setup, scalar=True)))
 
   def init(self):
-    return setup_lib.init_state(
-        self.setup, OPTIMIZER, self.abstract,
+    state = setup_lib.init_state(
+        self.setup, OPTIMIZER, self.abstract._replace(critic=None, beta=None),
         tiny.placed(self.setup, **self._switches))
+    beta = None if self.abstract.beta is None else jax.device_put(
+        np.float32(self._objective.beta), self.setup.replicated)
+    return state._replace(
+        critic=self.critic and self.critic.init(), beta=beta)
 
   def stage(self, steps, on_step=lambda index: None) -> loop.Stage:
     def step(state, index):

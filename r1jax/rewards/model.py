@@ -1,0 +1,86 @@
+"""Rewards from a reward model: text goes in, scores come out.
+
+The model has its own vocabulary and its own frame around a prompt, those that
+it was trained with: what another model sampled is told to it as text. The
+paper's rule (DeepSeek-R1, arXiv 2501.12948, 2.3.4): helpfulness is judged on
+the summary alone, harmlessness on everything.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from r1jax.data import preferences
+from r1jax.data import templates
+
+_STEP = 64  # lengths are rounded up to it, so that few programs are compiled
+
+
+class Asked(NamedTuple):
+  """Prompts and G responses to each, as a reward model reads them."""
+  tokens: np.ndarray  # i32[B, P]
+  length: np.ndarray  # i32[B]
+  response: np.ndarray  # i32[B * G, R]
+  response_length: np.ndarray  # i32[B * G]
+
+
+class RewardModel:
+  """A model's scores as a part of the reward."""
+
+  def __init__(self, name: str, weight: float, encode: templates.Encode,
+               scores: Callable[[Asked], np.ndarray], *, summary: bool,
+               max_len: int, batch: int, shards: int = 1):
+    """Keeps what it is given; computes nothing.
+
+    Args:
+      name: of the part of the reward.
+      weight: in the sum.
+      encode: a prompt and a response as the model's tokens.
+      scores: f32[B * G] of what is asked; every process must call it.
+      summary: only what stands behind the thinking is shown to it.
+      max_len: its longest sequence.
+      batch: responses at a time.
+      shards: that its prompts are split over.
+    """
+    self.name, self.weight = name, weight
+    self._encode, self._scores, self._summary = encode, scores, summary
+    self._max_len, self._batch, self._shards = max_len, batch, shards
+
+  def score(self, prompts: Sequence[templates.Prompt],
+            responses: Sequence[str]) -> tuple[np.ndarray, int]:
+    """The scores of B prompts' G responses each, f32[B * G].
+
+    Also how many had to be cut, at their end, to the model's longest sequence.
+    """
+    group = len(responses) // len(prompts)
+    if self._summary:
+      responses = [preferences.summary(text) for text in responses]
+    pairs = [self._encode(prompts[n // group], text)
+             for n, text in enumerate(responses)]
+    # A prompt's ids do not depend on the answer: they are kept once.
+    asked = [prompt[-self._max_len + 1:] for prompt, _ in pairs[::group]]
+    room = self._max_len - max(map(len, asked))
+    answers = [answer[:room] for _, answer in pairs]
+    cut = sum(len(answer) > room for _, answer in pairs)
+    size = -(-self._batch // group // self._shards) * self._shards
+    tokens, length = _padded(asked)
+    response, response_length = _padded(answers)
+    found = []
+    for start in range(0, len(asked), size):
+      # The last batch is filled up with prompts that were scored before.
+      index = np.arange(start, start + size) % len(asked)
+      rows = (index[:, None] * group + np.arange(group)).reshape(-1)
+      found.append(self._scores(Asked(
+          tokens[index], length[index], response[rows], response_length[rows])))
+    return np.concatenate(found)[:len(responses)], cut
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+  """i32[rows, length], the length a multiple of _STEP; and the lengths."""
+  length = np.array([len(row) for row in rows], np.int32)
+  size = -(-int(length.max()) // _STEP) * _STEP
+  padded = np.zeros((len(rows), size), np.int32)
+  for row, ids in zip(padded, rows):
+    row[:len(ids)] = ids
+  return padded, length

@@ -1,0 +1,125 @@
+"""PPO: what it has that GRPO has not, a critic and advantages by token.
+
+Sampler, rewards, loop and the policy's update are those of GRPO (Schulman et
+al., arXiv 1707.06347; for language models Ziegler et al., arXiv 1909.08593,
+and InstructGPT, arXiv 2203.02155). The slides' eq. 5-6: maximised is the score
+of a response at its last token, less beta log(pi / pi_SFT) at every token.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import ml_collections
+
+from r1jax import config as config_lib
+from r1jax import models
+from r1jax.kernels import advantages
+from r1jax.kernels import losses
+from r1jax.kernels import masked
+from r1jax.kernels import scores
+from r1jax.models import lora
+from r1jax.stages import grpo
+from r1jax.stages import setup as setup_lib
+from r1jax.training import accumulate
+from r1jax.training import optim
+from r1jax.types import Array, Experience, TrainState
+
+
+class Critic(NamedTuple):
+  """What values states, and how it learns to. Hashable, static under jit."""
+  model: models.Model  # its config is `scalar`
+  gamma: float
+  lam: float
+  whiten: bool  # advantages get mean 0 and variance 1 over all tokens
+  value_clip: float | None
+
+
+class Part(NamedTuple):
+  """A critic on the mesh, and how it begins and learns."""
+  critic: Critic
+  tx: optim.Optimizer
+  abstract: TrainState
+  init: Callable[[], TrainState]
+
+
+def make(config, mesh, policy: setup_lib.Setup) -> Part:
+  """The critic of `config.critic`: a reward model, or the policy's layers."""
+  fields = config.critic
+  init_from = fields.init_from or config.init_from
+  setup = setup_lib.make(ml_collections.ConfigDict(dict(
+      model=config.model.to_dict() | dict(scalar=True), init_from=init_from,
+      rules=config.rules, rl=config.rl.to_dict(),
+      lora=fields.lora.to_dict())), mesh)
+  if setup.model.config.vocab != policy.model.config.vocab:
+    raise config_lib.error(
+        'critic.init_from', "a model of the policy's vocabulary, "
+        f'{policy.model.config.vocab} pieces', setup.model.config.vocab)
+  tx = setup_lib.optimizer(
+      config, config.steps * config.rl.epochs * config.rl.mini_batches,
+      fields.optim)
+  abstract = setup_lib.abstract_state(setup, tx, ref=False)
+  critic = Critic(setup.model, **{
+      name: fields[name] for name in Critic._fields if name != 'model'})
+  return Part(critic, tx, abstract, lambda: setup_lib.init_state(
+      setup, tx, abstract, setup_lib.init_params(
+          setup, init_from, config.seed), config.seed))
+
+
+def token_rewards(reward: Array, penalty_NR: Array, mask_NR: Array) -> Array:
+  """-penalty at every token, and the reward at a response's last, f32[N, R]."""
+  last_NR = jnp.arange(mask_NR.shape[1]) == mask_NR.sum(1, keepdims=True) - 1
+  return masked.select(last_NR * reward[:, None] - penalty_NR, mask_NR)
+
+
+def estimate(critic: Critic, objective: grpo.Objective, params, rollout,
+             reward: Array, penalty_NR: Array
+             ) -> tuple[grpo.Estimate, dict[str, Array]]:
+  """GAE under a critic's values; in the place of grpo.relative."""
+  mask_NR = rollout.mask
+  value_NR = masked.select(grpo.by_micro_batch(
+      objective, rollout, lambda prompts, tokens: scores.of_states(
+          critic.model, params, prompts, tokens)), mask_NR)
+  reward_NR = token_rewards(reward, penalty_NR, mask_NR)
+  advantage_NR, target_NR = advantages.gae(
+      reward_NR, value_NR, mask_NR, critic.gamma, critic.lam)
+  unexplained = masked.variance(target_NR - value_NR, mask_NR)
+  figures = {
+      'critic/value': masked.mean(value_NR, mask_NR),
+      'critic/explained_variance': 1 - masked.divide(
+          unexplained, masked.variance(target_NR, mask_NR)),
+  }
+  if critic.whiten:
+    advantage_NR = advantages.whiten(advantage_NR, mask_NR)
+  return grpo.Estimate(masked.total(reward_NR, mask_NR, axis=1), advantage_NR,
+                       value_NR, target_NR), figures
+
+
+def loss(critic: Critic, params, part: Experience):
+  """Sum and denominator of the critic's loss and figures, a micro-batch's."""
+  rollout, mask_NR = part.rollout, part.rollout.mask
+  value_NR = masked.select(scores.of_states(
+      critic.model, params, rollout.prompts, rollout.tokens), mask_NR)
+  found = losses.value(value_NR, part.value, part.target, critic.value_clip)
+  pair = losses.aggregate(
+      found.loss, mask_NR, part.weight, 'token_mean', mask_NR.shape[1])
+  count = masked.count(value_NR, mask_NR).astype(jnp.float32)
+  return pair, {'critic/clipped': (masked.total(found.clipped, mask_NR), count)}
+
+
+def update(critic: Critic, tx, objective: grpo.Objective, state: TrainState,
+           experience: Experience, index) -> tuple[TrainState, dict]:
+  """One update of the critic on mini-batch number `index`; pure.
+
+  `state` is the critic's own, TrainState.critic of the policy's.
+  """
+  grads, figures = accumulate.gradients(
+      lambda params, part: loss(critic, lora.join(state.ref, params), part),
+      state.params, grpo.mini_batch(objective, experience, index))
+  params, opt_state, skipped, metrics = optim.update(
+      tx, grads, state.params, state.opt_state, state.skipped)
+  figures['critic/loss'] = figures.pop('loss')
+  figures |= {name.replace('optim/', 'critic/'): value
+              for name, value in metrics.items()}
+  return state._replace(step=state.step + 1, params=params,
+                        opt_state=opt_state, skipped=skipped), figures

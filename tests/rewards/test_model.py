@@ -1,0 +1,73 @@
+"""A reward model as a part of the reward: what is shown to it, and how."""
+
+import jax
+import numpy as np
+import pytest
+
+import tiny
+from r1jax import rewards
+from r1jax.kernels import scores
+from r1jax.types import Prompts
+
+END = 1
+
+
+def _encode(prompt, answer):
+  """Words are numbers; three of them begin a prompt."""
+  return [2, 3, *map(int, prompt.split())], [*map(int, answer.split()), END]
+
+
+def _model(asked, **switches):
+  return rewards.RewardModel('helpful', .5, _encode, asked, **dict(
+      summary=False, max_len=64, batch=4) | switches)
+
+
+def _count(batch):
+  """How many tokens prompt and response have, told by their lengths."""
+  group = len(batch.response) // len(batch.tokens)
+  return (np.repeat(batch.length, group) + batch.response_length).astype('f')
+
+
+PROMPTS = ['4', '5 6', '7 8 9']
+RESPONSES = ['4', '', '5 5 5', '6', '7', '8 8']
+
+
+@pytest.mark.parametrize('batch', [1, 2, 4, 100])
+@pytest.mark.parametrize('shards', [1, 2])
+def test_every_response_is_scored_once_behind_its_prompt(batch, shards):
+  shapes = set()
+
+  def asked(given):
+    shapes.add(tuple(x.shape for x in given))
+    assert len(given.tokens) % shards == 0
+    return _count(given)
+
+  found, cut = _model(asked, batch=batch, shards=shards).score(
+      PROMPTS, RESPONSES)
+  assert found.tolist() == [5, 4, 8, 6, 7, 8] and cut == 0
+  assert len(shapes) == 1  # one program
+
+
+def test_only_the_summary_is_shown_where_that_is_asked():
+  texts = ['5 5 </think> 4', '<think> 9', '', '4 </think> ', '2', '3']
+  texts[1] = '9'  # without thinking it is all summary
+  found, _ = _model(_count, summary=True).score(PROMPTS, texts)
+  assert found.tolist() == [5, 5, 5, 5, 7, 7]
+
+
+def test_what_the_model_cannot_hold_is_cut_and_counted():
+  found, cut = _model(_count, max_len=8).score(
+      PROMPTS, ['4', '4 ' * 9, '4', '4', '4 4 4', '4 4'])
+  assert cut == 2 and found.max() <= 8
+
+
+def test_a_real_model_gives_what_it_gives_alone():
+  model, params = tiny.model(scalar=True), tiny.params(scalar=True)
+  score = jax.jit(lambda batch: scores.of_responses(
+      model, params, Prompts(batch.tokens, batch.length, batch.length),
+      batch.response, batch.response_length))
+  judge = _model(lambda batch: np.asarray(score(rewards.Asked(*batch))))
+  found, _ = judge.score(PROMPTS, RESPONSES)
+  for n, response in enumerate(RESPONSES):
+    alone, _ = judge.score([PROMPTS[n // 2]], [response])
+    np.testing.assert_allclose(found[n], alone[0], atol=1e-5)
