@@ -55,6 +55,22 @@ def base(name: str, stage: str, steps: int | None = None,
   ))
 
 
+def pipeline(name: str, report: str, stages: dict[str, ConfigDict]
+            ) -> ConfigDict:
+  """Stages that begin from each other: '{sft}' is the workdir of that one."""
+  return ConfigDict(dict(
+      name=name,
+      stage='pipeline',
+      report=report,  # written when all have ended
+      seed=placeholder(int),  # of all stages; unset: each has its own
+      only=placeholder(str),  # run this one alone
+      until=placeholder(str),  # and this one as the last
+      dry_run=False,  # say what would be run
+      distributed=False,
+      stages=stages,
+  ))
+
+
 # Logical axis → mesh axis. Weights are split over `fsdp` along the width, over
 # `tensor` along heads, feed-forward and vocabulary, and experts over `expert`.
 RULES = (
@@ -142,7 +158,7 @@ def log() -> ConfigDict:
 def preference(**fields) -> ConfigDict:
   """How a reward model learns."""
   return ConfigDict(dict(
-      loss='pairwise',  # pairwise (Bradley-Terry) | pointwise (safe or not)
+      loss='pairwise',  # pairwise (Bradley-Terry) | pointwise (safe?) | dpo
       scores='response',  # response | summary, what stands behind the thinking
       margin=0.0,  # by which the better response is to lead
       batch=8,  # rows a step
@@ -150,6 +166,8 @@ def preference(**fields) -> ConfigDict:
       length=1024,  # tokens of a row: all responses to a prompt, or to several
       balance_length=True,  # the better one is the longer as often as not
       reference=512,  # prompts over whose responses the mean becomes 0
+      beta=0.1,  # of dpo (arXiv 2305.18290: 0.1 to 0.5)
+      logp_chunk=128,  # of dpo: tokens whose logits are held at once
   ) | fields)
 
 

@@ -9,7 +9,6 @@ goes on where the run was stopped or killed.
 
 import importlib
 import os
-import time
 
 from absl import app
 from absl import flags as absl_flags
@@ -19,19 +18,12 @@ from ml_collections import config_flags
 
 from r1jax import config as config_lib
 from r1jax import flags
+from r1jax import pipeline
+from r1jax import run as run_lib
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
 from r1jax.parallel import mesh as mesh_lib
 from r1jax.training import log as log_lib
-from r1jax.training import loop
-
-STAGES = {  # config.stage: the module whose build(config, mesh, workdir) it is
-    'lm': 'r1jax.stages.lm',
-    'rl': 'r1jax.stages.rl',
-    'preference': 'r1jax.stages.preference',
-    'sample': 'r1jax.stages.sample',
-    'bench': 'r1jax.stages.bench',  # run(config, mesh): no state, no workdir
-}
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Experiment, e.g. experiments/r1_zero.py:mini')
@@ -72,17 +64,13 @@ def run() -> None:
   #########################################################################
   # What is refused is refused here, before anything compiles
   #########################################################################
-  if config.get('stage') not in STAGES:
-    raise config_lib.ConfigError(
-        f'config.stage: {config.get("stage")!r} is not a stage'
-        + config_lib.nearest(str(config.get('stage')), STAGES))
+  run_lib.check(config, ('bench', 'pipeline'))
   if config.stage != 'bench' and not _WORKDIR.value:
     raise config_lib.ConfigError('--workdir: expected a directory for this run')
   if '://' in (_WORKDIR.value or ''):
     raise config_lib.ConfigError(
         '--workdir: expected a path of a file system that every host mounts, '
         f'received {_WORKDIR.value!r}')
-  config_lib.check(config, jax.device_count())
   if os.path.exists(config.get('init_from') or ''):  # also from elsewhere later
     config.init_from = os.path.abspath(config.init_from)
   record = config.to_dict()
@@ -92,26 +80,16 @@ def run() -> None:
   #########################################################################
   # Mesh → stage → loop
   #########################################################################
-  mesh = mesh_lib.make(config.mesh)
-  stage_module = importlib.import_module(STAGES[config.stage])
   if config.stage == 'bench':
-    stage_module.run(config, mesh)
+    config_lib.check(config, jax.device_count())
+    bench = importlib.import_module('r1jax.stages.bench')
+    bench.run(config, mesh_lib.make(config.mesh))
     return
   workdir = os.path.abspath(_WORKDIR.value)
-  started = time.monotonic()
-  stage = stage_module.build(config, mesh, workdir)
-  logging.info('stage built in %.1f s', time.monotonic() - started)
-  loop.run(stage, settings(config), workdir, record)
-
-
-def settings(config) -> loop.Settings:
-  return loop.Settings(
-      checkpoint_every_steps=config.checkpoint.every_steps,
-      keep=config.checkpoint.keep,
-      eval_every_steps=config.eval.every_steps,
-      rollouts_every_steps=config.log.rollouts_every_steps,
-      max_skipped_steps=config.optim.max_skipped_steps,
-      tensorboard=config.log.tensorboard)
+  if config.stage == 'pipeline':
+    pipeline.run(config, workdir)
+    return
+  run_lib.stage(config, workdir, record)
 
 
 def bind_gin(files: list[str], bindings: list[str]) -> str:

@@ -83,6 +83,7 @@ class Preferences(NamedTuple):
   segment: Array  # i32[B, T], 0 is padding, responses count from 1
   position: Array  # i32[B, T], restarts with each response's prompt
   end: Array  # i32[B, S, K], where in T a response's last token stands
+  answer: Array  # bool[B, T], true on responses, false on prompts
   grade: Array  # f32[B, S, K], the better response has the greater
   real: Array  # bool[B, S, K], false where there is no such response
 

@@ -11,6 +11,7 @@ import pytest
 from experiments import r1_zero
 from r1jax import config as config_lib
 from r1jax import main
+from r1jax import run
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MINI = '--config=experiments/r1_zero.py:mini'
@@ -46,7 +47,7 @@ import sys
 sys.path[:0] = ['.']
 from absl import app
 from r1jax import flags, main
-main.STAGES['rl'] = 'toy_stage'
+main.run_lib.STAGES['rl'] = 'toy_stage'
 app.run(main.main, flags_parser=flags.parse)
 """
 STAGE = """
@@ -108,6 +109,6 @@ def test_a_wrong_gin_binding_is_refused(gin_config, files, bindings, word):
 def test_settings_come_from_the_config():
   config = r1_zero.get_config('mini')
   config.checkpoint.update(every_steps=7, keep=3)
-  settings = main.settings(config)
+  settings = run.settings(config)
   assert (settings.checkpoint_every_steps, settings.keep) == (7, 3)
   assert settings.max_skipped_steps == config.optim.max_skipped_steps

@@ -23,6 +23,7 @@ class Batch(NamedTuple):
   segment: np.ndarray  # i32[B, T], 0 is padding, responses count from 1
   position: np.ndarray  # i32[B, T], restarts with each response's prompt
   end: np.ndarray  # i32[B, S, K], where in T a response's last token stands
+  answer: np.ndarray  # bool[B, T], true on responses, false on prompts
   grade: np.ndarray  # f32[B, S, K]
   real: np.ndarray  # bool[B, S, K], false where there is no such response
 
@@ -67,7 +68,7 @@ class Rows(NamedTuple):
     fill = lambda x: np.where(some_BT, x, 0).astype(np.int32)
     return Batch(
         filled.tokens, fill(np.cumsum(first_BT, 1)), fill(place_BT - begin_BT),
-        np.where(real_BSK, end_BSK, 0).astype(np.int32),
+        np.where(real_BSK, end_BSK, 0).astype(np.int32), filled.weight > 0,
         np.where(real_BSK, self.grade[record_BS], 0).astype(np.float32),
         real_BSK)
 
@@ -86,22 +87,22 @@ def make(records: Sequence[preferences.Record], encode: templates.Encode,
   Raises:
     ConfigError: none is left.
   """
-  documents, ends, kept = [], [], []
+  documents, said, ends, kept = [], [], [], []
   shortest = None
   for record in records:
-    parts = [sum(encode(record['prompt'], response), [])
-             for response in record['responses']]
-    size = sum(map(len, parts))
-    shortest = size if shortest is None else min(size, shortest)
-    if size <= length and parts:
-      documents.append(np.array(sum(parts, []), np.int32))
-      ends.append(np.cumsum([len(part) for part in parts]) - 1)
+    pairs = [encode(record['prompt'], text) for text in record['responses']]
+    sizes = np.array([[len(part) for part in pair] for pair in pairs])
+    shortest = min(sizes.sum(), shortest or sizes.sum())
+    if sizes.sum() <= length:
+      documents.append(np.array(sum(sum(pairs, ()), []), np.int32))
+      said.append(np.repeat(np.tile([0., 1.], len(pairs)), sizes.reshape(-1)))
+      ends.append(np.cumsum(sizes.sum(1)) - 1)
       kept.append(record)
   if not kept:
     raise config_lib.error(
         'preference.length', f'at least {shortest}, the tokens of the '
         'shortest prompt with its responses', length)
-  packed = batches.packed(documents, length)
+  packed = batches.packed(documents, length, said)
   count = np.diff(packed.first)
   nth = np.arange(count.max())
   piece = np.where(nth < count[:, None], packed.first[:-1, None] + nth, -1)

@@ -4,9 +4,11 @@
 once for its whole group.
 """
 
+import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import logprobs
+from r1jax.kernels import masked
 from r1jax.types import Array, Preferences, Prompts
 
 
@@ -39,3 +41,14 @@ def of_rows(model, params, batch: Preferences) -> Array:
   end_BE = batch.end.reshape(batch.end.shape[0], -1)
   last_BED = jnp.take_along_axis(hidden_BTD, end_BE[..., None], 1)
   return model.score(params, last_BED).reshape(batch.end.shape)
+
+
+def sums_of_rows(value_BT: Array, batch: Preferences) -> Array:
+  """The sum of a value over the tokens of each response, f32[B, S, K]."""
+  value_BT = masked.select(value_BT, batch.answer)
+  size = value_BT.shape[1]  # no row has more segments than tokens
+  sum_BX = jax.vmap(lambda value, segment: jax.ops.segment_sum(
+      value, segment, size + 1))(value_BT, batch.segment)
+  end_BE = batch.end.reshape(batch.end.shape[0], -1)
+  segment_BE = jnp.take_along_axis(batch.segment, end_BE, 1)
+  return jnp.take_along_axis(sum_BX, segment_BE, 1).reshape(batch.end.shape)

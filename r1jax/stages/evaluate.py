@@ -6,23 +6,30 @@ is the mean over a problem's samples (DeepSeek-R1, arXiv 2501.12948, 3).
 
 from collections.abc import Callable, Sequence
 import math
+import pathlib
 from typing import Any
 
 import numpy as np
 
 from r1jax import rewards as rewards_lib
 from r1jax.data import batches
+from r1jax.parallel import distributed
 from r1jax.stages import rollouts
 from r1jax.stages import setup as setup_lib
+from r1jax.training import jsonl
 
 STREAM = 2**31  # in a step's place: no step of training has these streams
 
 
 def make(config, setup: setup_lib.Setup, vocab, prompts: batches.PromptSet,
          scorer: rewards_lib.Scorer,
-         judges: Sequence[rewards_lib.RewardModel] = ()
-        ) -> Callable[[Any], tuple[dict, list]]:
-  """Makes params -> (figures, samples), as `config.eval` says."""
+         judges: Sequence[rewards_lib.RewardModel] = (),
+         workdir: str | None = None
+        ) -> Callable[[Any, int], tuple[dict, list]]:
+  """Makes (params, step) -> (figures, samples), as `config.eval` says.
+
+  All responses sampled are kept in evaluation_<step>.jsonl of the workdir.
+  """
   eval_config, rl = config.eval, config.rl
   settings = rollouts.Settings(
       group=eval_config.samples, response_tokens=rl.response_tokens,
@@ -33,11 +40,15 @@ def make(config, setup: setup_lib.Setup, vocab, prompts: batches.PromptSet,
       setup, settings._replace(group=1, temperature=0., top_k=0, top_p=1.),
       vocab, scorer, judges)
 
-  def evaluate(params):
+  def evaluate(params, step):
     rows = run(sampled, params, prompts, eval_config.batch, config.seed)
     best = run(greedy, params, prompts, eval_config.batch, config.seed)
-    return figures(rows, best, eval_config.samples), samples(
-        rows[::eval_config.samples], eval_config.shown)
+    if workdir is not None and distributed.is_main():
+      jsonl.write(pathlib.Path(workdir) / f'evaluation_{step}.jsonl', rows)
+    found = figures(rows, best, eval_config.samples)
+    found |= {judge.name: float(np.mean([row[judge.name] for row in rows]))
+              for judge in judges}
+    return found, samples(rows[::eval_config.samples], eval_config.shown)
 
   return evaluate
 
@@ -76,6 +87,20 @@ def figures(rows: list[dict], greedy: list[dict],
       'tasks': {task: mean('accuracy', [r for r in rows if r['task'] == task])
                 for task in tasks},
   }
+
+
+def win_rate(before: list[dict], after: list[dict]) -> float:
+  """How often a response is more accurate than one before, to its prompt.
+
+  Every response is compared with every one to the same prompt; a tie is half.
+  """
+  by_prompt = {}
+  for side, rows in enumerate((before, after)):
+    for row in rows:
+      by_prompt.setdefault(row['id'], ([], []))[side].append(row['accuracy'])
+  lead = [np.subtract.outer(new, old).ravel()
+          for old, new in by_prompt.values()]
+  return float(np.mean([np.mean((x > 0) + .5 * (x == 0)) for x in lead]))
 
 
 def wilson(share: float, n: int, z: float = 1.96) -> list[float]:

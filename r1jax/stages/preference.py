@@ -1,9 +1,13 @@
-"""Reward models: a score is learned from graded responses.
+"""Graded responses: a reward model learns from them, or a policy at once.
 
 Pair-wise (Bradley-Terry over all pairs of a prompt's responses) where the
 grades rank, point-wise where they say safe or unsafe (DeepSeek-R1, arXiv
 2501.12948v2, 3.1: helpful and harmless). Trained, the scores are shifted to
 mean 0 over reference responses (Ziegler et al., arXiv 1909.08593, 2.1).
+
+With loss 'dpo' the model is a policy, and its own score of a response is
+beta log(pi / pi_ref): the same pairs and loss, no reward model and no sampling
+(Rafailov et al., arXiv 2305.18290, eq. 7).
 """
 
 import functools
@@ -17,6 +21,7 @@ from r1jax import config as config_lib
 from r1jax.data import preference_rows
 from r1jax.data import preferences
 from r1jax.data import templates
+from r1jax.kernels import logprobs
 from r1jax.kernels import losses
 from r1jax.kernels import masked
 from r1jax.kernels import scores
@@ -33,30 +38,33 @@ from r1jax.types import Array, Preferences, TrainState
 
 class Objective(NamedTuple):
   """What is minimised; fields of config.preference. Hashable."""
-  loss: str  # pairwise | pointwise
+  loss: str  # pairwise | pointwise | dpo
   margin: float
   micro_batches: int
+  beta: float = 0.1  # of dpo
+  logp_chunk: int = 128  # of dpo, tokens whose logits are held at once
 
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its preferences, compiles nothing yet."""
   del workdir
-  if not config.model.get('scalar'):
-    raise config_lib.error('model.scalar', 'True: a reward model gives scores',
-                           config.model.get('scalar'))
+  direct = config.preference.loss == 'dpo'
+  if config.model.get('scalar', False) == direct:
+    raise config_lib.error(
+        'model.scalar', 'True for a reward model, False for loss dpo', direct)
   setup = setup_lib.make(config, mesh)
   vocab = origin.vocabulary(config, setup.model.config)
   rows = read(config, vocab, config.data.split)
   held_out = read(config, vocab, config.eval.split, config.eval.problems)
   steps = setup_lib.steps(config, rows.size, config.preference.batch)
   tx = setup_lib.optimizer(config, steps)
-  abstract = setup_lib.abstract_state(setup, tx, ref=False)
+  abstract = setup_lib.abstract_state(setup, tx, ref=direct)
   objective = Objective(**{
       name: config.preference[name] for name in Objective._fields})
   update = jax.jit(
       functools.partial(train_step, setup.model, tx, objective),
       donate_argnums=0, out_shardings=(setup_lib.places(abstract), None))
-  score = Scorer(setup, config.preference.batch)
+  score = Scorer(setup, objective, config.preference.batch)
 
   def init():
     params = setup_lib.init_params(setup, config.init_from, config.seed)
@@ -66,19 +74,18 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     batch = Preferences(
         *rows.batch(index, config.preference.batch, config.seed))
     state, metrics = update(state, sharding.from_host(batch, mesh))
-    if index + 1 == steps:
-      state = normalized(state, score.mean(
-          lora.join(state.ref, state.params), rows,
-          config.preference.reference))
+    if index + 1 == steps and not direct:
+      state = normalized(
+          state, score.mean(state, rows, config.preference.reference))
     tokens = int((batch.segment > 0).sum())
     return state, metrics | {'perf/tokens': tokens}, []
 
   def evaluate(state):
-    params = lora.join(state.ref, state.params)
+    offset = 0. if direct else float(
+        lora.join(state.ref, state.params)['head']['offset'])
     return preference_figures.evaluate(
-        held_out.records, score(params, held_out),
-        float(params['head']['offset']), config.preference.loss,
-        config.eval.shown)
+        held_out.records, score(state, held_out), offset,
+        config.preference.loss, config.eval.shown)
 
   return loop.Stage(
       steps, init, abstract, step, evaluate=evaluate,
@@ -112,18 +119,27 @@ def read(config, vocab, split: str, count: int | None = None
   return rows
 
 
-def raw_scores(model, params, batch: Preferences) -> Array:
+def raw_scores(model, objective: Objective, trained, ref, batch: Preferences
+              ) -> Array:
   """Scores before normalisation, f32[B, S, K]: those a loss is about."""
-  return scores.of_rows(model, params, batch) + jax.lax.stop_gradient(
-      params['head']['offset'])
+  params = lora.join(ref, trained)
+  if objective.loss != 'dpo':
+    return scores.of_rows(model, params, batch) + jax.lax.stop_gradient(
+        params['head']['offset'])
+  logp, ref_logp = (
+      logprobs.of_sequences(model, weights, batch.tokens, batch.segment,
+                            batch.position, chunk=objective.logp_chunk)[0]
+      for weights in (params, jax.lax.stop_gradient(ref)))
+  return objective.beta * scores.sums_of_rows(logp - ref_logp, batch)
 
 
-def loss(model, objective: Objective, params, batch: Preferences):
+def loss(model, objective: Objective, trained, ref, batch: Preferences):
   """Sum and denominator of the loss and figures of one micro-batch."""
   score, grade, real = (
       x.reshape(-1, x.shape[-1]) for x in (
-          raw_scores(model, params, batch), batch.grade, batch.real))
-  if objective.loss == 'pairwise':
+          raw_scores(model, objective, trained, ref, batch), batch.grade,
+          batch.real))
+  if objective.loss != 'pointwise':
     pair, right = losses.bradley_terry(score, grade, real, objective.margin)
   else:
     good = grade > 0
@@ -137,9 +153,8 @@ def train_step(model, tx, objective: Objective, state: TrainState,
                batch: Preferences):
   """One update on one batch of packed preferences; pure."""
   grads, figures = accumulate.gradients(
-      lambda params, part: loss(
-          model, objective, lora.join(state.ref, params), part), state.params,
-      accumulate.split(batch, objective.micro_batches))
+      lambda params, part: loss(model, objective, params, state.ref, part),
+      state.params, accumulate.split(batch, objective.micro_batches))
   params, opt_state, skipped, metrics = optim.update(
       tx, grads, state.params, state.opt_state, state.skipped)
   return state._replace(step=state.step + 1, params=params,
@@ -158,12 +173,13 @@ def normalized(state: TrainState, mean: float) -> TrainState:
 class Scorer:
   """Raw scores of all responses of packed rows, on the host."""
 
-  def __init__(self, setup: setup_lib.Setup, batch: int):
+  def __init__(self, setup: setup_lib.Setup, objective: Objective, batch: int):
     self._mesh, self._batch = setup.mesh, batch
-    self._score = jax.jit(functools.partial(raw_scores, setup.model),
-                          out_shardings=setup.batch)
+    self._score = jax.jit(
+        functools.partial(raw_scores, setup.model, objective),
+        out_shardings=setup.batch)
 
-  def __call__(self, params, rows: preference_rows.Rows,
+  def __call__(self, state: TrainState, rows: preference_rows.Rows,
                count: int | None = None) -> list[np.ndarray]:
     """f32[responses] of each record, in order.
 
@@ -179,13 +195,14 @@ class Scorer:
       index = np.arange(start, start + self._batch) % rows.size
       batch = Preferences(*rows.take(index))
       score = sharding.to_host(self._score(
-          params, sharding.from_host(batch, self._mesh)))
+          state.params, state.ref, sharding.from_host(batch, self._mesh)))
       for b, s in np.argwhere(rows.record(index) >= 0):
         record = rows.record(index)[b, s]
         found[record] = score[b, s][rows.real[record]]
         done += 1
     return found
 
-  def mean(self, params, rows: preference_rows.Rows, count: int) -> float:
+  def mean(self, state: TrainState, rows: preference_rows.Rows, count: int
+          ) -> float:
     """The mean score of `count` records' responses or a few more."""
-    return float(np.concatenate(self(params, rows, count)).mean())
+    return float(np.concatenate(self(state, rows, count)).mean())

@@ -177,7 +177,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
                          config.data.num_prompts)
   held_out = read_prompts(config, vocab, config.eval.split,
                           config.eval.problems)
-  evaluate = evaluate_lib.make(config, setup, vocab, held_out, scorer, judges)
+  evaluate = evaluate_lib.make(
+      config, setup, vocab, held_out, scorer, judges, workdir)
 
   def init():
     params = setup_lib.init_params(setup, config.init_from, config.seed)
@@ -195,7 +196,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 
   return loop.Stage(
       config.steps, init, abstract, step,
-      evaluate=lambda state: evaluate(lora.join(state.ref, state.params)),
+      evaluate=lambda state: evaluate(
+          lora.join(state.ref, state.params), int(state.step)),
       finish=functools.partial(rl_report.write, config.to_dict(), workdir),
       shown={'reward/mean': 'reward', 'reward/accuracy': 'accuracy',
              'response_length/mean': 'length',

@@ -9,8 +9,6 @@ model and ranking by a rule, which a reward model learns from.
 from collections.abc import Mapping
 import functools
 import itertools
-import json
-import os
 import pathlib
 from typing import Any
 
@@ -94,10 +92,7 @@ def write(workdir: str, summary: Mapping[str, Any]) -> str:
     lines.append(dict(prompt=group[0]['prompt'], responses=list(distinct),
                       grades=grades, task=group[0]['task']))
   path = folder / NAME
-  temporary = path.with_name(NAME + '.tmp')
-  temporary.write_text(''.join(
-      json.dumps(line, ensure_ascii=False) + '\n' for line in lines), 'utf-8')
-  os.replace(temporary, path)
+  jsonl.write(path, lines)
   responses = sum(len(line['responses']) for line in lines)
   return (
       f'sampled: {len(rows)} responses, kept {responses} to {len(lines)} '

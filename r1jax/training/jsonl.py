@@ -20,6 +20,15 @@ def append(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
     file.write(text)
 
 
+def write(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
+  """Makes the file of `rows` alone; a reader sees all of them or none."""
+  temporary = pathlib.Path(f'{path}.tmp')
+  temporary.unlink(missing_ok=True)
+  append(temporary, rows)
+  temporary.touch()  # also of no rows
+  os.replace(temporary, path)
+
+
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
   """Returns the rows of the complete lines; none if there is no file.
 

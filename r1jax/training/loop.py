@@ -17,7 +17,6 @@ The workdir must be a file system that every host sees.
 
 from collections.abc import Callable, Mapping
 import contextlib
-import json
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -165,7 +164,7 @@ class _Clock:
   def __init__(self, path: pathlib.Path):
     self._path = path
     self._started = time.monotonic()
-    kept = _read_json(path)
+    kept = summary_lib.read_json(path)
     self._before = kept['seconds'] if kept else 0.0
 
   def seconds(self) -> float:
@@ -179,7 +178,7 @@ class _Clock:
 def _claim(workdir: pathlib.Path, config: Mapping[str, Any]):
   """Records the config in a new workdir; refuses one begun under another."""
   path = workdir / 'config.json'
-  kept = _read_json(path)
+  kept = summary_lib.read_json(path)
   fields = config_lib.changed(kept, config) if kept else []
   if fields:
     raise config_lib.ConfigError(
@@ -194,7 +193,7 @@ def _evaluation(stage, state, step, wanted, path) -> Figures | None:
   """Figures at step `wanted`, from `path` where they were kept before."""
   if stage.evaluate is None:
     return None
-  kept = _read_json(path)
+  kept = summary_lib.read_json(path)
   known = kept is not None and kept['step'] == wanted
   if not distributed.any_process(known):
     if step != wanted:
@@ -219,10 +218,6 @@ def _conclude(stage, workdir, figures):
 def _prefixed(figures: Figures) -> Figures:
   return {f'eval/{name}': value for name, value in figures.items()
           if isinstance(value, (int, float))}
-
-
-def _read_json(path: pathlib.Path) -> Any:
-  return json.loads(path.read_text('utf-8')) if path.exists() else None
 
 
 def _say(text: str):

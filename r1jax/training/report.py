@@ -49,11 +49,15 @@ def write(path: str | os.PathLike, *, title: str, subtitle: str,
     facts: name -> value, e.g. seed, config digest, versions, machine.
     notes: paragraphs that help to read the figures.
   """
-  body = [
-      _header(title, subtitle, summary), _headline(summary),
+  page(path, title, [
+      header(title, subtitle, summary.get('stage')), _headline(summary),
       _figures(curves, panels, rows), _notes(notes), _samples(samples),
-      _reproduce(command, facts), _config(config)]
-  page = (
+      reproduce(command, facts), whole_config(config)])
+
+
+def page(path: str | os.PathLike, title: str, body: Sequence[str]):
+  """Writes a page of these sections to `path`, whole or not at all."""
+  content = (
       '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
       '<meta name="viewport" content="width=device-width, initial-scale=1">'
       '<meta name="color-scheme" content="light dark">'
@@ -61,7 +65,7 @@ def write(path: str | os.PathLike, *, title: str, subtitle: str,
       f'<body><main>{"".join(body)}</main></body></html>\n')
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(page, encoding='utf-8', errors='replace')
+  temporary.write_text(content, encoding='utf-8', errors='replace')
   os.replace(temporary, path)
 
 
@@ -69,8 +73,8 @@ def _text(value: Any) -> str:
   return html.escape(str(value))
 
 
-def _header(title, subtitle, summary) -> str:
-  stage = summary.get('stage')
+def header(title: str, subtitle: str, stage: str | None) -> str:
+  """The head of a page."""
   kicker = f'r1jax · {_text(stage)}' if stage else 'r1jax'
   return (f'<header><p class="kicker">{kicker}</p><h1>{_text(title)}</h1>'
           f'<p class="subtitle">{_text(subtitle)}</p></header>')
@@ -158,7 +162,7 @@ def _samples(samples) -> str:
 
 def _sample(sample) -> str:
   sides = ''.join(
-      _response(name, sample[name]) for name in ('before', 'after')
+      response(name, sample[name]) for name in ('before', 'after')
       if sample.get(name))
   answer = ''
   if sample.get('answer') is not None:
@@ -168,7 +172,8 @@ def _sample(sample) -> str:
           f'<div class="sides">{sides}</div></article>')
 
 
-def _response(name, response) -> str:
+def response(name: str, response: Mapping[str, Any]) -> str:
+  """A model's text: {'text', 'reward', 'correct'}, the last two if known."""
   verdict = reward = ''
   if response.get('correct') is not None:
     word, sign = ('correct', '✓') if response['correct'] else ('wrong', '✗')
@@ -182,12 +187,14 @@ def _response(name, response) -> str:
           f'<pre class="text">{text or "<i>nothing</i>"}</pre></div>')
 
 
-def _reproduce(command, facts) -> str:
+def reproduce(command: str, facts: Mapping[str, Any]) -> str:
+  """How to get the same again."""
   return (f'<section><h2>How to reproduce</h2><pre class="command">'
           f'{_text(command)}</pre>{_table(facts)}</section>')
 
 
-def _config(config) -> str:
+def whole_config(config: Mapping[str, Any]) -> str:
+  """Every field, folded up."""
   return ('<section><details><summary>The whole configuration</summary>'
           f'{_table(_flat(config))}</details></section>')
 

@@ -20,6 +20,12 @@ def write_json(path: str | os.PathLike, value: Any):
   os.replace(temporary, path)
 
 
+def read_json(path: str | os.PathLike) -> Any:
+  """Reads what `write_json` wrote; None if there is no file."""
+  path = pathlib.Path(path)
+  return json.loads(path.read_text('utf-8')) if path.exists() else None
+
+
 def config_digest(config: Mapping[str, Any]) -> str:
   """Returns the SHA-256 of `config`'s canonical JSON, in hexadecimal.
 

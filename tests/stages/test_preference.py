@@ -93,7 +93,7 @@ def test_it_learns(objective):
   assert mean('preference/accuracy') > 0.9
   if objective == PAIRWISE:
     held_out = _rows(seed=1)
-    raw = preference.Scorer(setup, 8)(state.params, held_out)
+    raw = preference.Scorer(setup, objective, 8)(state, held_out)
     figures, _ = preference_figures.evaluate(
         held_out.records, raw, 0., 'pairwise', 2)
     assert figures['accuracy'] > 0.75 and figures['n'] > 85
@@ -116,18 +116,19 @@ def test_micro_batches_and_meshes_change_nothing(trained, sizes, micro_batches):
 
 def test_normalised_the_mean_is_0_and_the_loss_does_not_see_it():
   state, _, setup = _train(1)
-  score, rows = preference.Scorer(setup, 8), _rows()
-  mean = score.mean(state.params, rows, 10**6)
+  score, rows = preference.Scorer(setup, PAIRWISE, 8), _rows()
+  mean = score.mean(state, rows, 10**6)
   shifted = preference.normalized(state, mean)
   batch = Preferences(*rows.take(np.arange(rows.size)))
   reward = scores.of_rows(setup.model, shifted.params, batch)
   np.testing.assert_allclose(reward[batch.real].mean(), 0, atol=1e-5)
   for kind in ('pairwise', 'pointwise'):
     losses = [preference.loss(
-        setup.model, PAIRWISE._replace(loss=kind), s.params, batch)[0][0]
+        setup.model, PAIRWISE._replace(loss=kind), s.params, None,
+        batch)[0][0]
               for s in (state, shifted)]
     np.testing.assert_allclose(*losses, rtol=1e-5)
-  few = score(state.params, rows, 10)
+  few = score(state, rows, 10)
   assert 10 <= sum(len(x) > 0 for x in few) < len(rows.records)
 
 

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from r1jax.training import chart_axes
 from r1jax.training import charts
 
 WIDTH, HEIGHT = 300, 200
@@ -143,7 +144,7 @@ def test_smoothing_keeps_a_line_and_quiets_noise():
     (1234.5, False, '1234'), (12500, False, '12.5k'), (-2e6, False, '-2M'),
     (2e-4, False, '2e-4'), (2.5e-12, False, '2.5e-12')])
 def test_numbers_are_short(value, percent, text):
-  assert charts.number(value, percent) == text
+  assert chart_axes.number(value, percent) == text
 
 
 def test_a_title_is_escaped():

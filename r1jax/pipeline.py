@@ -1,0 +1,226 @@
+"""A graph of stages, each run from what others have left.
+
+A pipeline's config holds a whole config for every stage; a string in it may
+say '{sft}', the workdir of the stage of that name, which then comes first. In
+the pipeline's own workdir every stage has a directory, and there, when it has
+ended, a manifest.json: its config, the digests of what went in and of what
+came out, its figures, its time.
+
+Started again, stages that ended and are unchanged are passed over and one that
+was interrupted goes on. One whose config, or whose input, is another than it
+was begins anew; what it had left is kept beside it, as NAME.old1.
+"""
+
+from collections.abc import Iterator, Mapping
+import gc
+import hashlib
+import importlib
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import multihost_utils
+import ml_collections
+
+from r1jax import config as config_lib
+from r1jax import run as run_lib
+from r1jax.parallel import distributed
+from r1jax.training import summary as summary_lib
+
+REPORTS = {'rlhf': 'r1jax.stages.rlhf_report'}  # config.report: its write()
+
+_MANIFEST = 'manifest.json'
+_REFERENCE = re.compile(r'\{(\w+)\}')
+
+
+class Node(NamedTuple):
+  """A stage of the graph."""
+  name: str
+  config: dict[str, Any]  # plain, its references as they are written
+  inputs: tuple[str, ...]  # names of stages, in their order
+  workdir: pathlib.Path
+
+
+def run(config, workdir: str) -> bool:
+  """Runs what is to be run; True if all of that has ended.
+
+  Raises:
+    ConfigError: names the stage and the field; nothing has been run if it can
+      be told beforehand.
+  """
+  nodes = graph(config, pathlib.Path(workdir))
+  for node in nodes:
+    _named(node, run_lib.check, _resolved(node, nodes))
+  chosen = _chosen(config, nodes)
+  for node in nodes:
+    _say(f'{node.name:>14}  {_status(node, nodes)}'
+         + ('' if node in chosen else ', left out'))
+  if config.dry_run:
+    return False
+  for number, node in enumerate(chosen, 1):
+    status = _status(node, nodes)
+    if status == 'done':
+      continue
+    _say(f'\nstage {number} of {len(chosen)}: {node.name} ({status})')
+    if not _run(node, nodes, status):
+      return False
+  if config.report and len(chosen) == len(nodes) and distributed.is_main():
+    module = importlib.import_module(REPORTS[config.report])
+    _say(module.write(config.to_dict(), workdir))
+  return True
+
+
+def graph(config, workdir: pathlib.Path) -> list[Node]:
+  """The stages of `config.stages` in an order in which they can be run."""
+  plain = config.stages.to_dict()
+  if config.get('seed') is not None:
+    plain = {name: stage | dict(seed=config.seed)
+             for name, stage in plain.items()}
+  inputs = {name: sorted({found for text in _strings(stage)
+                          for found in _REFERENCE.findall(text)
+                          if found in plain and found != name})
+            for name, stage in plain.items()}
+  nodes, left = [], list(plain)
+  while left:
+    done = {node.name for node in nodes}
+    name = next((name for name in left if done.issuperset(inputs[name])), None)
+    if name is None:
+      raise config_lib.ConfigError(
+          'config.stages: each waits for another: ' + ', '.join(left))
+    left.remove(name)
+    nodes.append(
+        Node(name, plain[name], tuple(inputs[name]), workdir / name))
+  return nodes
+
+
+def _chosen(config, nodes: list[Node]) -> list[Node]:
+  """The stages that config.only and config.until leave."""
+  names = [node.name for node in nodes]
+  for field in ('only', 'until'):
+    if config[field] is not None:
+      config_lib.check_choice(field, config[field], names)
+  if config.only is not None:
+    return [nodes[names.index(config.only)]]
+  if config.until is not None:
+    return nodes[:names.index(config.until) + 1]
+  return nodes
+
+
+def _status(node: Node, nodes: list[Node]) -> str:
+  """'done', 'to be resumed', 'new', 'changed: ...' or 'waits for ...'."""
+  waits = [name for name in node.inputs if not _outputs(name, nodes)]
+  kept = summary_lib.read_json(node.workdir / _MANIFEST)
+  if kept:
+    fields = config_lib.changed(kept['config'], node.config)
+    if fields:
+      return 'changed: ' + ', '.join(fields)
+    other = [name for name in node.inputs if name not in waits
+             and kept['inputs'].get(name) != _outputs(name, nodes)]
+    if other:
+      return 'changed: what came of ' + ', '.join(other)
+    if kept['config'].get('steps') != node.config.get('steps'):
+      return 'to be resumed'  # for more steps
+    return f'waits for {", ".join(waits)}' if waits else 'done'
+  if waits:
+    return f'waits for {", ".join(waits)}'
+  begun = summary_lib.read_json(node.workdir / 'begun.json')
+  if begun is None:
+    return 'new'
+  fields = config_lib.changed(begun['config'], node.config)
+  other = [name for name in node.inputs
+           if begun['inputs'].get(name) != _outputs(name, nodes)]
+  if fields or other:
+    return 'changed: ' + ', '.join(fields or ['what came of', *other])
+  return 'to be resumed'
+
+
+def _run(node: Node, nodes: list[Node], status: str) -> bool:
+  """Runs one stage; True if it has ended."""
+  if status.startswith('waits'):
+    raise config_lib.ConfigError(f'config.only: {node.name} {status}')
+  inputs = {name: _outputs(name, nodes) for name in node.inputs}
+  begun = {'config': node.config, 'inputs': inputs}
+  if distributed.is_main():
+    if status.startswith('changed'):
+      _set_aside(node.workdir)
+    node.workdir.mkdir(parents=True, exist_ok=True)
+    summary_lib.write_json(node.workdir / 'begun.json', begun)
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(f'pipeline: {node.name}')
+  config = _resolved(node, nodes)
+  figures = _named(node, run_lib.stage, config, str(node.workdir),
+                   config.to_dict())
+  gc.collect()
+  jax.clear_caches()
+  if figures is None:
+    return False
+  if distributed.is_main():
+    summary_lib.write_json(node.workdir / _MANIFEST, begun | {
+        'outputs': digests(node.workdir),
+        'figures': {name: figures[name] for name in ('before', 'after')},
+        'steps': figures['steps'], 'seconds': figures['seconds']})
+  return True
+
+
+def digests(workdir: pathlib.Path) -> dict[str, str]:
+  """SHA-256 of what a stage leaves: its last checkpoint, its records."""
+  steps = sorted((path for path in (workdir / 'checkpoints').glob('*')
+                  if path.name.isdigit()), key=lambda path: int(path.name))
+  files = {path.name: path for path in workdir.glob('*.jsonl')
+           if path.name != 'metrics.jsonl'}  # which has times
+  if steps:  # the manifest of a checkpoint has the digest of every array
+    files['checkpoint'] = steps[-1] / 'manifest' / 'metadata'
+  return {name: hashlib.sha256(path.read_bytes()).hexdigest()
+          for name, path in sorted(files.items())}
+
+
+def _outputs(name: str, nodes: list[Node]) -> dict[str, str] | None:
+  """What a stage's manifest says it has left; None before it has ended."""
+  node = next(node for node in nodes if node.name == name)
+  kept = summary_lib.read_json(node.workdir / _MANIFEST)
+  return kept and kept['outputs']
+
+
+def _resolved(node: Node, nodes: list[Node]) -> ml_collections.ConfigDict:
+  """The stage's config with paths in the place of references."""
+  places = {other.name: str(other.workdir) for other in nodes}
+
+  def one(value):
+    if isinstance(value, str):
+      return _REFERENCE.sub(
+          lambda found: places.get(found[1], found[0]), value)
+    if isinstance(value, Mapping):
+      return {key: one(part) for key, part in value.items()}
+    return value
+  return ml_collections.ConfigDict(one(node.config))
+
+
+def _strings(value: Any) -> Iterator[str]:
+  if isinstance(value, str):
+    yield value
+  elif isinstance(value, Mapping):
+    for part in value.values():
+      yield from _strings(part)
+
+
+def _named(node: Node, function, *args):
+  """function(*args), whose errors name the stage."""
+  try:
+    return function(*args)
+  except config_lib.ConfigError as problem:
+    raise config_lib.ConfigError(str(problem).replace(
+        'config.', f'config.stages.{node.name}.', 1)) from problem
+
+
+def _set_aside(workdir: pathlib.Path) -> None:
+  number = 1
+  while (target := workdir.with_name(f'{workdir.name}.old{number}')).exists():
+    number += 1
+  workdir.rename(target)
+  _say(f'what it had left is kept in {target}')
+
+
+def _say(text: str) -> None:
+  if distributed.is_main():
+    print(text, flush=True)

@@ -1,0 +1,213 @@
+"""A graph of stages: in order, passed over, resumed, begun anew, refused."""
+
+import json
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from experiments import common
+from experiments import rlhf
+from r1jax import config as config_lib
+from r1jax import pipeline
+from r1jax import run
+from r1jax.training import loop
+from r1jax.types import TrainState
+
+
+def _build(config, mesh, workdir):
+  """A stage that adds `value` to what its inputs have left, a step a time."""
+  del mesh, workdir
+  begin = sum(json.loads(open(f'{path}/number.json').read())
+              for path in config.inputs.values())
+  where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=where)
+
+  def step(state, index):
+    if config.fails_at == index:
+      raise Crash
+    ran.append(config.name)
+    return state._replace(
+        step=state.step + 1, params=state.params + config.value), {}, []
+
+  def evaluate(state):
+    with open(f'{config.out}/number.json', 'w', encoding='utf-8') as file:
+      file.write(str(int(state.params)))
+    return {'number': int(state.params)}, []
+
+  return loop.Stage(
+      config.steps, lambda: TrainState(
+          *jax.device_put((np.int32(0), np.int32(begin)), where), {}, None,
+          jax.device_put(np.int32(0), where)),
+      TrainState(scalar, scalar, {}, None, scalar), step, evaluate)
+
+
+class Crash(Exception):
+  """Stands for a kill."""
+
+
+ran = []
+
+
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch):
+  module = types.ModuleType('toy_stage')
+  module.build = _build
+  monkeypatch.setitem(sys.modules, 'toy_stage', module)
+  monkeypatch.setitem(run.STAGES, 'toy', 'toy_stage')
+  ran.clear()
+
+
+def _stage(name, *inputs, value=1):
+  config = common.base(name, 'toy', steps=2)
+  config.update(value=value, fails_at=-1, out='{' + name + '}',
+                inputs={x: '{' + x + '}' for x in inputs})
+  config.log.tensorboard = False
+  config.checkpoint.every_steps = 1
+  config.mesh.update(data=-1, fsdp=1)
+  return config
+
+
+def _config():
+  """c from a and b, b from a."""
+  stages = dict(c=_stage('c', 'a', 'b'), a=_stage('a'), b=_stage('b', 'a'))
+  config = common.pipeline('toy', None, stages)
+  return config
+
+
+def _number(workdir, name):
+  return json.loads((workdir / name / 'number.json').read_text())
+
+
+def _manifests(workdir):
+  found = {}
+  for name in 'abc':
+    manifest = json.loads((workdir / name / 'manifest.json').read_text())
+    found[name] = {k: v for k, v in manifest.items() if k != 'seconds'}
+  return found
+
+
+def test_stages_run_in_the_order_of_their_inputs_and_once(tmp_path):
+  assert pipeline.run(_config(), str(tmp_path))
+  assert ran == list('aabbcc')
+  assert [_number(tmp_path, name) for name in 'abc'] == [2, 4, 8]
+  assert pipeline.run(_config(), str(tmp_path)) and len(ran) == 6
+  manifest = _manifests(tmp_path)['c']
+  assert set(manifest['inputs']) == {'a', 'b'}
+  assert manifest['figures']['after'] == {'number': 8}
+  assert manifest['outputs']['checkpoint']
+
+
+def test_a_changed_config_reruns_it_and_what_depends_on_it(tmp_path, capsys):
+  pipeline.run(_config(), str(tmp_path))
+  ran.clear()
+  config = _config()
+  config.stages.b.value = 5
+  capsys.readouterr()
+  assert pipeline.run(config, str(tmp_path))
+  assert ran == list('bbcc')
+  out = capsys.readouterr().out
+  assert 'changed: config.value (1 there, 5 here)' in out
+  assert 'changed: what came of b' in out
+  assert _number(tmp_path, 'c') == 2 + 12 + 2
+  assert _number(tmp_path, 'b.old1') == 4  # nothing is lost
+
+
+def test_an_unchanged_outcome_reruns_nothing_further(tmp_path):
+  pipeline.run(_config(), str(tmp_path))
+  ran.clear()
+  config = _config()
+  config.stages.b.log.tensorboard = True  # reaches no parameter
+  assert pipeline.run(config, str(tmp_path)) and not ran
+
+
+@pytest.mark.parametrize('name', 'abc')
+@pytest.mark.parametrize('at', [0, 1])
+def test_interrupted_anywhere_it_ends_with_the_same_manifests(
+    tmp_path, monkeypatch, name, at):
+  whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+  config = _config()
+  pipeline.run(config, str(whole))
+  crash = _build
+
+  def build(stage, mesh, workdir):
+    if stage.name == name:
+      stage = ml_collections.ConfigDict(stage.to_dict() | dict(fails_at=at))
+    return crash(stage, mesh, workdir)
+
+  monkeypatch.setattr(sys.modules['toy_stage'], 'build', build)
+  with pytest.raises(Crash):
+    pipeline.run(config, str(parts))
+  monkeypatch.setattr(sys.modules['toy_stage'], 'build', crash)
+  ran.clear()
+  assert pipeline.run(config, str(parts))
+  assert len(ran) == 6 - 2 * 'abc'.index(name) - at  # only what was missing
+  assert _outputs(parts) == _outputs(whole)
+
+
+def _outputs(workdir):
+  return {name: (m['outputs'], m['inputs'], m['figures'], m['steps'])
+          for name, m in _manifests(workdir).items()}
+
+
+def test_only_until_and_dry_run(tmp_path, capsys):
+  config = _config()
+  config.dry_run = True
+  assert not pipeline.run(config, str(tmp_path)) and not ran
+  assert 'c  waits for a, b' in capsys.readouterr().out
+  config.update(dry_run=False, until='b')
+  assert pipeline.run(config, str(tmp_path)) and ran == list('aabb')
+  config.update(until=None, only='c')
+  assert pipeline.run(config, str(tmp_path)) and ran == list('aabbcc')
+  config.only = 'd'
+  with pytest.raises(config_lib.ConfigError, match='config.only'):
+    pipeline.run(config, str(tmp_path))
+  config.only = 'c'
+  with pytest.raises(config_lib.ConfigError, match='waits for a, b'):
+    pipeline.run(config, str(tmp_path / 'other'))
+
+
+def test_more_steps_go_on_and_reach_those_who_depend(tmp_path):
+  pipeline.run(_config(), str(tmp_path))
+  ran.clear()
+  config = _config()
+  config.stages.a.steps = 3
+  assert pipeline.run(config, str(tmp_path))
+  assert ran == list('abbcc') and _number(tmp_path, 'a') == 3
+
+
+def test_mistakes_name_the_stage_before_anything_runs(tmp_path):
+  config = _config()
+  config.stages.c.optim.lr = -1.
+  with pytest.raises(config_lib.ConfigError, match=r'config.stages.c.optim.lr'):
+    pipeline.run(config, str(tmp_path))
+  config = _config()
+  config.stages.a.inputs = dict(c='{c}')
+  with pytest.raises(config_lib.ConfigError, match='each waits for another'):
+    pipeline.run(config, str(tmp_path))
+  config = _config()
+  config.stages.a.stage = 'tou'
+  with pytest.raises(config_lib.ConfigError, match='config.stages.a.stage'):
+    pipeline.run(config, str(tmp_path))
+  assert not ran
+
+
+def test_a_seed_is_that_of_every_stage(tmp_path):
+  config = _config()
+  config.seed = 7
+  pipeline.run(config, str(tmp_path))
+  assert {m['config']['seed'] for m in _manifests(tmp_path).values()} == {7}
+
+
+def test_the_pipeline_of_rlhf_is_a_graph_whose_stages_are_valid(tmp_path):
+  nodes = pipeline.graph(rlhf.get_config('mini'), tmp_path)
+  names = [node.name for node in nodes]
+  assert names.index('reward_model') < names.index('ppo')
+  for node in nodes:
+    resolved = pipeline._resolved(node, nodes)
+    config_lib.check(resolved, 1)
+    assert str(tmp_path) in str(resolved) or node.name == 'sft'
