@@ -20,7 +20,7 @@ def evaluate(records: Sequence[preferences.Record],
     records: M.
     raw: scores before normalisation, f32[responses] each.
     offset: what they are lessened by.
-    loss: 'pairwise' or 'pointwise', what they were trained for.
+    loss: 'pairwise', 'pointwise' or 'dpo', what they were trained for.
     shown: records to show.
 
   Returns:
@@ -36,9 +36,10 @@ def evaluate(records: Sequence[preferences.Record],
   lead = np.concatenate(judged)
   if not len(lead):
     raise ValueError('no held-out prompt has two responses of unequal grades')
-  right = (lead > 0) + .5 * (lead == 0)
+  right = _right(lead)
   # Pairs of one prompt are not independent: it counts once.
-  n = sum(len(part) > 0 for part in judged) if loss == 'pairwise' else len(lead)
+  n = len(lead) if loss == 'pointwise' else sum(
+      len(part) > 0 for part in judged)
   confidence = 1 / (1 + np.exp(-np.abs(lead)))
   score = np.concatenate(raw)
   length = np.array([len(text) for record in records
@@ -56,12 +57,16 @@ def evaluate(records: Sequence[preferences.Record],
       'length_correlation': correlation(score, length),
       'score_mean': float(score.mean()) - offset,
       'score_std': float(score.std()),
-      'tasks': {task: float((share(task) > 0).mean()) for task in tasks},
+      'tasks': {task: float(_right(share(task)).mean()) for task in tasks},
   }
   samples = [
       record | {'scores': [float(x) - offset for x in score]}
       for record, score in zip(records[:shown], raw)]
   return figures, samples
+
+
+def _right(lead: np.ndarray) -> np.ndarray:
+  return (lead > 0) + .5 * (lead == 0)
 
 
 def _judged(grade: np.ndarray, score: np.ndarray, loss: str) -> np.ndarray:

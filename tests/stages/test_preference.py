@@ -139,7 +139,7 @@ def test_figures_by_hand():
   figures, samples = preference_figures.evaluate(
       records, raw, 1.5, 'pairwise', 1)
   assert figures['n'] == 4 and figures['accuracy'] == 2.5 / 4
-  assert figures['margin'] == 0.75 and figures['tasks'] == dict(x=.5, y=.5)
+  assert figures['margin'] == 0.75 and figures['tasks'] == dict(x=.75, y=.5)
   assert figures['score_mean'] == pytest.approx(13 / 8 - 1.5)
   assert samples[0]['scores'] == [.5, -.5]
   safe, _ = preference_figures.evaluate(records, raw, 0., 'pointwise', 1)

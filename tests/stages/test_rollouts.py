@@ -97,3 +97,31 @@ def test_select_takes_whole_groups_of_several_rollouts():
         scored.rollout.prompts, one.rollout.prompts)
   assert scored.rows == every[0].rows + every[1].rows
   assert scored.counters == {'verifier_errors': 2}
+
+
+class _Judge:
+  """A reward model that likes long texts."""
+  name, weight = 'preference', .5
+
+  def score(self, prompts, responses):
+    self.prompts = prompts
+    return np.float32([len(text) for text in responses]), 3
+
+
+@pytest.mark.parametrize('sizes', [None, dict(data=2, fsdp=2, tensor=2)])
+def test_reward_models_are_parts_of_the_reward(sizes):
+  setup, judge = tiny.setup(sizes), _Judge()
+  sampler = rollouts.Sampler(
+      setup, tiny_rl.SETTINGS, tiny_rl.Vocab(), tiny_rl.Scorer(), [judge])
+  batch = tiny_rl.draw(0)
+  plain = rollouts.Sampler(
+      setup, tiny_rl.SETTINGS, tiny_rl.Vocab(), tiny_rl.Scorer())
+  params = tiny.placed(setup)
+  got, without = (x(params, batch, 0, 0) for x in (sampler, plain))
+  length = np.float32([len(row['response']) for row in got.rows])
+  assert judge.prompts == [record['prompt'] for record in batch.records]
+  np.testing.assert_array_equal(got.parts['preference'], length)
+  np.testing.assert_allclose(
+      got.reward, np.asarray(without.reward) + .5 * length, rtol=1e-6)
+  assert [row['preference'] for row in got.rows] == length.tolist()
+  assert got.counters['preference_cut'] == 3

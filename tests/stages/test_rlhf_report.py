@@ -1,0 +1,52 @@
+"""The report of RLHF, from what a pipeline's stages would leave."""
+
+import pytest
+
+from r1jax.stages import evaluate
+from r1jax.stages import rlhf_report
+from r1jax.training import jsonl
+from r1jax.training import summary
+
+
+def _rows(*golds, proxy=1.):
+  return [dict(id=n // 2, accuracy=gold, preference=proxy, tokens=10 + n,
+               prompt=f'Write <{n // 2}>', response=f'text {n}')
+          for n, gold in enumerate(golds)]
+
+
+def test_the_win_rate_compares_all_responses_to_a_prompt():
+  before = _rows(0, 1, .5, .5)
+  assert evaluate.win_rate(before, before) == .5
+  # 1 and .5 against 0, 1: 1, 1/2, 1, 0; and .5, 0 against .5, .5: 1/2, 0.
+  assert evaluate.win_rate(before, _rows(1, .5, .5, 0)) == pytest.approx(
+      (2.5 / 4 + 1 / 4) / 2)
+
+
+@pytest.fixture(name='folder')
+def _folder(tmp_path):
+  for name in ('ppo', 'ppo_no_kl', 'dpo_measured', 'reward_model'):
+    (tmp_path / name).mkdir()
+  after = dict(accuracy=.948, ci95=[.87, .98])
+  summary.write_json(tmp_path / 'reward_model/summary.json', {'after': after})
+  for name, golds in (('ppo', (1, 1, 1, 0)), ('ppo_no_kl', (0, 0, 1, 0))):
+    summary.write_json(tmp_path / name / 'summary.json', {'steps': 7})
+    jsonl.write(tmp_path / name / 'evaluation_7.jsonl', _rows(*golds, proxy=5.))
+    jsonl.write(tmp_path / name / 'metrics.jsonl', [
+        {'step': i, 'kl/response': .5 * i, 'reward/preference': float(i),
+         'reward/accuracy': .1 * i} for i in range(7)])
+  for name in ('ppo', 'dpo_measured'):
+    jsonl.write(tmp_path / name / 'evaluation_0.jsonl', _rows(0, 0, .5, 0))
+  return tmp_path
+
+
+def test_the_page_has_the_figures_both_runs_and_what_is_said(folder):
+  words = rlhf_report.write({'name': 'rlhf.py:mini'}, str(folder))
+  page = (folder / 'report.html').read_text('utf-8')
+  assert '94.8 %' in page and page.count('<svg') == 2
+  assert page.count('line series1') >= 2 and '&lt;1&gt;' in page
+  kept = summary.read_json(folder / 'summary.json')['policies']
+  assert list(kept) == ['SFT', 'PPO', 'PPO, no KL penalty', 'DPO']
+  assert kept['SFT']['win_rate'] == .5 and kept['SFT']['kl'] is None
+  assert kept['PPO'] == dict(gold=.75, proxy=5., kl=2., response_length=11.5,
+                             n=4, win_rate=(1 + (.5 + 1 + .25) / 2 - .25) / 2)
+  assert 'PPO: gold 0.750, proxy 5.00' in words and 'report.html' in words

@@ -1,0 +1,62 @@
+"""Sampling as a stage: every prompt once, ranked, resumed, told."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import preferences
+from r1jax import config as config_lib
+from r1jax.parallel import mesh as mesh_lib
+from r1jax.stages import sample
+from r1jax.training import jsonl
+from r1jax.training import loop
+
+
+def _row(i, response, reward):
+  return dict(step=0, id=i, prompt=f'p{i}', task='t', response=response,
+              reward=reward)
+
+
+def test_responses_become_graded_preferences(tmp_path):
+  jsonl.append(tmp_path / 'rollouts.jsonl', [
+      _row(0, ' a', 1.), _row(0, 'a ', 1.), _row(0, 'b', .5), _row(0, 'c', 0.),
+      _row(1, 'x', 1.), _row(1, 'y', 1.), _row(2, '学', 0.), _row(2, 'z', 1.)])
+  words = sample.write(str(tmp_path), {})
+  lines = [json.loads(line) for line in (
+      tmp_path / sample.NAME).read_text('utf-8').splitlines()]
+  assert lines == [
+      dict(prompt='p0', responses=['a', 'b', 'c'], grades=[1., .5, 0.],
+           task='t'),
+      dict(prompt='p2', responses=['学', 'z'], grades=[0., 1.], task='t')]
+  assert '8 responses, kept 5 to 2 prompts; 1 said' in words
+  assert '1 prompts have' in words
+
+
+def _stage(workdir, **changes):
+  config = preferences.get_config('mini').unlock()
+  config.init_from = 'mini'
+  config.data.num_prompts = 6
+  config.rl.update(prompts=4, group=2, response_tokens=6, sample_chunk=6)
+  config.rl.update(changes)
+  mesh = mesh_lib.make({}, jax.devices()[:1])
+  return sample.build(config, mesh, str(workdir)), config.to_dict()
+
+
+@pytest.mark.parametrize('stops', [(2,), (1, 2)])
+def test_every_prompt_is_answered_once_also_when_resumed(tmp_path, stops):
+  stage, config = _stage(tmp_path)
+  assert stage.steps == 2
+  for steps in stops:
+    loop.run(stage._replace(steps=steps, finish=None), loop.Settings(1, 2),
+             str(tmp_path), config | dict(steps=steps))
+  rows = jsonl.read(tmp_path / 'rollouts.jsonl')
+  assert [row['id'] for row in rows] == np.repeat(np.arange(6), 2).tolist()
+  assert all(row['tokens'] <= 6 for row in rows)
+
+
+def test_it_needs_a_model(tmp_path):
+  config = preferences.get_config('mini')
+  with pytest.raises(config_lib.ConfigError, match='init_from'):
+    sample.build(config, mesh_lib.make({}, jax.devices()[:1]), str(tmp_path))
