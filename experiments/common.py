@@ -41,7 +41,7 @@ def base(name: str, stage: str, steps: int | None = None,
       name=name,
       stage=stage,
       seed=0,
-      # Of the two, stages that go through their data have one.
+      # Stages that go through their data have either; steps go first.
       steps=optional(int, steps),
       epochs=optional(float, epochs),
       distributed=False,  # True on a pod whose hosts cannot tell by themselves

@@ -8,8 +8,8 @@
 its reader's taste, with a penalty on leaving the fine-tuned model. `accuracy`
 in its metrics is the reader's own verdict, which it never sees.
 `:reasoning` is r1_zero.py:mini with a critic in the place of groups, at the
-same prompts, responses and steps. `:paper` holds the published values of [v2]
-arXiv 2501.12948v2, A.3, where PPO is compared with GRPO.
+same prompts, responses and steps: the comparison of [v2] arXiv 2501.12948v2,
+A.3, in miniature; --config.critic.lam=0.95 is its other PPO.
 """
 
 from experiments import common
@@ -31,7 +31,7 @@ def mini() -> common.ConfigDict:
   config.rl.update(prompts=32, group=4, prompt_tokens=40, response_tokens=128,
                    micro_batch=64, sample_chunk=64, logp_chunk=64,
                    advantage='gae', aggregate='token_mean', mini_batches=2,
-                   kl='k1', kl_in='reward', beta=0.05)
+                   kl='k1', kl_in='reward', beta=0.05, measure_kl=True)
   config.critic = critic()
   config.rewards = r1_zero.rewards()
   config.rewards.update(answer='whole')

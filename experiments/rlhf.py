@@ -34,7 +34,7 @@ def mini() -> common.ConfigDict:
   for name in ('ppo', 'ppo_no_kl'):
     stages[name].critic.init_from = '{reward_model}'
     stages[name].rewards.models.preference.init_from = '{reward_model}'
-  stages['ppo_no_kl'].rl.update(beta=0.0, measure_kl=True)
+  stages['ppo_no_kl'].rl.beta = 0.0
   stages['dpo_measured'] = measured('{dpo}')
   return common.pipeline('rlhf.py:mini', 'rlhf', stages)
 

@@ -5,10 +5,11 @@ a `ConfigError` whose one line names the field, what it expects and what it
 got. Sections an experiment does not have are not checked.
 """
 
+import contextlib
 import difflib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -17,6 +18,15 @@ from r1jax import config_fields as tables
 
 class ConfigError(ValueError):
   """A configuration that cannot run; its message is shown without a trace."""
+
+
+@contextlib.contextmanager
+def renamed(old: str, new: str) -> Iterator[None]:
+  """Inside, errors about the field `old` name it `new`."""
+  try:
+    yield
+  except ConfigError as problem:
+    raise ConfigError(str(problem).replace(old, new, 1)) from problem
 
 
 def error(field: str, expected: str, received: Any) -> ConfigError:
@@ -80,11 +90,15 @@ def check_choice(field: str, value: Any, choices: Iterable[str]) -> None:
 def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   """Raises `ConfigError` for a value or combination that cannot run."""
   leaves = flatten(config)
-  for field, choices in tables.CHOICES.items():
+  # A critic's optimizer is one like any other.
+  twice = lambda fields: [*fields, *(
+      f'critic.{field}' for field in fields if field.startswith('optim.'))]
+  for field in twice(tables.CHOICES):
     if leaves.get(field) is not None:
-      check_choice(field, leaves[field], choices)
+      check_choice(field, leaves[field],
+                   tables.CHOICES[field.removeprefix('critic.')])
   for holds, words, bound, fields in tables.BOUNDS:
-    for field in fields:
+    for field in twice(fields):
       value = leaves.get(field)
       if isinstance(value, (int, float)) and not holds(value, bound):
         raise error(field, f'{words} {bound}', value)
@@ -109,6 +123,8 @@ def _check_multiples(leaves: dict[str, Any], shards: int) -> None:
       ('preference.batch', 'preference.micro_batches * mesh data*fsdp',
        part('preference.micro_batches') * shards),
       ('rl.prompts', 'rl.mini_batches', part('rl.mini_batches')),
+      ('rl.prompts', 'mesh data*fsdp',
+       1 if 'rl.advantage' in leaves else shards),
       ('eval.batch', 'mesh data*fsdp', shards if 'rl.group' in leaves else 1)):
     value = leaves.get(field)
     if value is not None and value % divisor:
@@ -145,16 +161,23 @@ def _check_length(field: str, length: int | None, leaves: dict) -> None:
 def _check_objective(leaves: dict[str, Any]) -> None:
   if leaves.get('steps') is None and 'steps' in leaves:
     raise error('steps', 'a number: prompts are drawn without end', None)
-  if leaves['rl.advantage'] == 'gae':
-    if not any(field.startswith('critic.') for field in leaves):
-      raise error('rl.advantage',
-                  "'grpo' or 'rloo', or a section config.critic", 'gae')
-  elif leaves['rl.group'] < 2:
+  critic = any(field.startswith('critic.') for field in leaves)
+  if critic != (leaves['rl.advantage'] == 'gae'):
+    raise error('rl.advantage', "'gae', for there is a section config.critic"
+                if critic else "'grpo' or 'rloo', or a section config.critic",
+                leaves['rl.advantage'])
+  if leaves['rl.group'] < 2 and (
+      not critic or leaves.get('rl.sampling_rounds')):
     raise error('rl.group', 'at least 2: a group of one has no one to compare '
                 'with, its advantage is always 0', leaves['rl.group'])
-  if leaves.get('rl.kl_target') and leaves.get('rl.kl_in') != 'reward':
-    raise error('rl.kl_in', "'reward' where config.rl.kl_target adapts beta",
-                leaves.get('rl.kl_in'))
+  if leaves.get('rl.kl_target'):
+    for field, words, holds in (
+        ('rl.kl_in', "'reward'", leaves.get('rl.kl_in') == 'reward'),
+        ('rl.kl', 'an estimator', leaves.get('rl.kl') != 'none'),
+        ('rl.beta', 'more than 0', leaves['rl.beta'] > 0)):
+      if not holds:
+        raise error(field, f'{words}, where config.rl.kl_target adapts beta',
+                    leaves.get(field))
   if leaves.get('rl.kl') == 'k1' and leaves.get('rl.kl_in') == 'loss':
     raise error('rl.kl', "k2 or k3 in the loss, or rl.kl_in='reward': the "
                 'gradient of k1 has expectation zero on-policy', 'k1')
@@ -203,7 +226,8 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   fields = []
   for field in sorted(old.keys() | new.keys()):
     was, now = old.get(field), new.get(field)
-    longer = (field == 'steps' and new.get('optim.schedule') != 'cosine'
+    schedules = new.get('optim.schedule'), new.get('critic.optim.schedule')
+    longer = (field == 'steps' and 'cosine' not in schedules
               and was is not None and now is not None and now > was)
     if was != now and not longer and not field.startswith(tables.CHANGEABLE):
       fields.append(f'config.{field} ({was!r} there, {now!r} here)')

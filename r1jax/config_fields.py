@@ -28,8 +28,7 @@ BOUNDS = (  # what a number must keep to, and the fields that hold one
         'optim.final_fraction', 'optim.b1', 'optim.b2', 'eval.temperature',
         'optim.router_bias_rate', 'eval.every_steps', 'eval.top_k',
         'log.rollouts_every_steps', 'lm.prompt_weight', 'preference.margin',
-        'critic.lora.rank', 'critic.optim.lr', 'critic.optim.warmup_steps',
-        'critic.gamma', 'critic.lam')),
+        'critic.lora.rank', 'critic.gamma', 'critic.lam')),
     (operator.ge, 'at least', 1, (
         'model.layers', 'model.width', 'model.heads', 'model.kv_heads',
         'model.attention_chunk', 'model.window', 'model.global_every',

@@ -87,7 +87,7 @@ def run() -> None:
     return
   workdir = os.path.abspath(_WORKDIR.value)
   if config.stage == 'pipeline':
-    pipeline.run(config, workdir)
+    pipeline.run(config, workdir, record.get('gin'))
     return
   run_lib.stage(config, workdir, record)
 

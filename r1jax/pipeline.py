@@ -42,14 +42,21 @@ class Node(NamedTuple):
   workdir: pathlib.Path
 
 
-def run(config, workdir: str) -> bool:
+def run(config, workdir: str, gin: str | None = None) -> bool:
   """Runs what is to be run; True if all of that has ended.
+
+  `gin` is what was bound of seqio's configurables: a part of every config.
 
   Raises:
     ConfigError: names the stage and the field; nothing has been run if it can
       be told beforehand.
   """
+  if config.report:
+    config_lib.check_choice('report', config.report, REPORTS)
   nodes = graph(config, pathlib.Path(workdir))
+  if gin is not None:
+    nodes = [node._replace(config=node.config | {'gin': gin})
+             for node in nodes]
   for node in nodes:
     _named(node, run_lib.check, _resolved(node, nodes))
   chosen = _chosen(config, nodes)
@@ -146,8 +153,9 @@ def _run(node: Node, nodes: list[Node], status: str) -> bool:
       _set_aside(node.workdir)
     node.workdir.mkdir(parents=True, exist_ok=True)
     summary_lib.write_json(node.workdir / 'begun.json', begun)
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(f'pipeline: {node.name}')
+    # Of fewer steps: what it says of the outputs is soon no longer so.
+    (node.workdir / _MANIFEST).unlink(missing_ok=True)
+  _wait_for_all(f'{node.name} begins')
   config = _resolved(node, nodes)
   figures = _named(node, run_lib.stage, config, str(node.workdir),
                    config.to_dict())
@@ -160,7 +168,14 @@ def _run(node: Node, nodes: list[Node], status: str) -> bool:
         'outputs': digests(node.workdir),
         'figures': {name: figures[name] for name in ('before', 'after')},
         'steps': figures['steps'], 'seconds': figures['seconds']})
+  _wait_for_all(f'{node.name} has ended')
   return True
+
+
+def _wait_for_all(moment: str) -> None:
+  """Until every process is here: the others read what the main one writes."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(f'pipeline: {moment}')
 
 
 def digests(workdir: pathlib.Path) -> dict[str, str]:
@@ -192,6 +207,8 @@ def _resolved(node: Node, nodes: list[Node]) -> ml_collections.ConfigDict:
           lambda found: places.get(found[1], found[0]), value)
     if isinstance(value, Mapping):
       return {key: one(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+      return type(value)(map(one, value))
     return value
   return ml_collections.ConfigDict(one(node.config))
 
@@ -199,18 +216,15 @@ def _resolved(node: Node, nodes: list[Node]) -> ml_collections.ConfigDict:
 def _strings(value: Any) -> Iterator[str]:
   if isinstance(value, str):
     yield value
-  elif isinstance(value, Mapping):
-    for part in value.values():
+  elif isinstance(value, (Mapping, list, tuple)):
+    for part in value.values() if isinstance(value, Mapping) else value:
       yield from _strings(part)
 
 
 def _named(node: Node, function, *args):
   """function(*args), whose errors name the stage."""
-  try:
+  with config_lib.renamed('config.', f'config.stages.{node.name}.'):
     return function(*args)
-  except config_lib.ConfigError as problem:
-    raise config_lib.ConfigError(str(problem).replace(
-        'config.', f'config.stages.{node.name}.', 1)) from problem
 
 
 def _set_aside(workdir: pathlib.Path) -> None:

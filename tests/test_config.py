@@ -4,6 +4,8 @@ import ml_collections
 import pytest
 
 from experiments import common
+from experiments import ppo
+from experiments import preferences
 from experiments import r1_zero
 from r1jax import config as config_lib
 
@@ -215,3 +217,30 @@ def test_what_a_resumed_run_may_change():
 def test_an_unknown_variant_names_the_nearest():
   with pytest.raises(config_lib.ConfigError, match='did you mean :mini'):
     r1_zero.get_config('mni')
+
+
+@pytest.mark.parametrize('changes, match', [
+    ({'rl.advantage': 'grpo'}, 'rl.advantage'),
+    ({'rl.group': 1, 'rl.sampling_rounds': 2}, 'rl.group'),
+    ({'rl.kl_target': 5., 'rl.beta': 0.}, 'rl.beta'),
+    ({'rl.kl_target': 5., 'rl.kl': 'none'}, 'rl.kl:'),
+    ({'rl.kl_target': 5., 'rl.kl_in': 'loss', 'rl.kl': 'k3'}, 'rl.kl_in'),
+    ({'critic.optim.schedule': 'linear'}, 'critic.optim.schedule'),
+    ({'critic.optim.b1': 1.}, 'critic.optim.b1'),
+    ({'critic.lam': 1.5}, 'critic.lam'),
+    ({'steps': None}, 'config.steps'),
+])
+def test_what_ppo_cannot_do_is_refused(changes, match):
+  config = ppo.get_config('mini')
+  config_lib.check(config, 1)
+  config.update_from_flattened_dict(changes)
+  with pytest.raises(config_lib.ConfigError, match=match):
+    config_lib.check(config, 1)
+
+
+def test_prompts_to_sample_divide_over_the_mesh():
+  config = preferences.get_config('mini')
+  config_lib.check(config, 8)
+  config.rl.prompts = 6
+  with pytest.raises(config_lib.ConfigError, match='rl.prompts'):
+    config_lib.check(config, 8)

@@ -75,7 +75,7 @@ def _stage(name, *inputs, value=1):
 def _config():
   """c from a and b, b from a."""
   stages = dict(c=_stage('c', 'a', 'b'), a=_stage('a'), b=_stage('b', 'a'))
-  config = common.pipeline('toy', None, stages)
+  config = common.pipeline('toy', common.optional(str), stages)
   return config
 
 
@@ -178,6 +178,50 @@ def test_more_steps_go_on_and_reach_those_who_depend(tmp_path):
   config.stages.a.steps = 3
   assert pipeline.run(config, str(tmp_path))
   assert ran == list('abbcc') and _number(tmp_path, 'a') == 3
+
+
+def test_interrupted_while_it_goes_on_it_is_not_done(tmp_path, monkeypatch):
+  """And with its first number of steps again it begins anew."""
+  pipeline.run(_config(), str(tmp_path))
+  config = _config()
+  config.stages.a.update(steps=4, fails_at=3)
+  kept = _config().stages.a.to_dict()
+  monkeypatch.setattr(
+      pipeline.config_lib, 'changed', lambda old, new: _changed(
+          {**old, 'fails_at': -1}, {**new, 'fails_at': -1}))
+  with pytest.raises(Crash):
+    pipeline.run(config, str(tmp_path))
+  ran.clear()
+  config.stages.a.update(kept)
+  assert pipeline.run(config, str(tmp_path))
+  assert ran == list('aa') and _number(tmp_path, 'a') == 2
+
+
+_changed = config_lib.changed
+
+
+def test_references_in_lists_are_found_and_reports_known(tmp_path):
+  config = _config()
+  config.stages.a.unlock()
+  config.stages.a.data = dict(task=(('jsonl:{b}/x.jsonl', 1.),))
+  config.stages.b.inputs = {}
+  config.stages.c.inputs = {}
+  nodes = pipeline.graph(config, tmp_path)
+  assert nodes[-1].name == 'a' or nodes[1].name == 'a'
+  first = next(node for node in nodes if node.name == 'a')
+  assert first.inputs == ('b',)
+  assert pipeline._resolved(first, nodes).data.task[0][0] == (
+      f'jsonl:{tmp_path}/b/x.jsonl')
+  config.report = 'rlfh'
+  with pytest.raises(config_lib.ConfigError, match='config.report'):
+    pipeline.run(config, str(tmp_path))
+
+
+def test_gin_bindings_are_a_part_of_every_config(tmp_path):
+  pipeline.run(_config(), str(tmp_path), 'a = 1')
+  ran.clear()
+  assert pipeline.run(_config(), str(tmp_path), 'a = 1') and not ran
+  assert pipeline.run(_config(), str(tmp_path), 'a = 2') and len(ran) == 6
 
 
 def test_mistakes_name_the_stage_before_anything_runs(tmp_path):

@@ -79,10 +79,11 @@ class Rows(NamedTuple):
 
 
 def make(records: Sequence[preferences.Record], encode: templates.Encode,
-         length: int) -> Rows:
+         length: int, max_len: int | None = None) -> Rows:
   """Lays records out in rows of `length` tokens.
 
-  A prompt whose responses fill more than a row is left out and counted.
+  A prompt whose responses fill more than a row is left out and counted, and
+  one with a response longer than `max_len`, the model's longest sequence.
 
   Raises:
     ConfigError: none is left.
@@ -93,7 +94,7 @@ def make(records: Sequence[preferences.Record], encode: templates.Encode,
     pairs = [encode(record['prompt'], text) for text in record['responses']]
     sizes = np.array([[len(part) for part in pair] for pair in pairs])
     shortest = min(sizes.sum(), shortest or sizes.sum())
-    if sizes.sum() <= length:
+    if sizes.sum() <= length and sizes.sum(1).max() <= (max_len or length):
       documents.append(np.array(sum(sum(pairs, ()), []), np.int32))
       said.append(np.repeat(np.tile([0., 1.], len(pairs)), sizes.reshape(-1)))
       ends.append(np.cumsum(sizes.sum(1)) - 1)

@@ -92,12 +92,13 @@ def _check(record: Record, place: str) -> None:
 
 def _dialogue(text: str, place: str) -> tuple[list[dict[str, str]], str]:
   """HH's conversation as messages, and the last answer."""
-  before, mark, answer = text.rpartition(_ASSISTANT)
+  before, mark, answer = text.rpartition(_ASSISTANT) if isinstance(
+      text, str) else ('', '', '')
   if not mark or not before.startswith(_HUMAN):
     raise config_lib.ConfigError(
         f'config.data.task: {place}: expected a conversation that begins with '
         f'{_HUMAN!r} and whose last turn begins with {_ASSISTANT!r}, received '
-        f'{text[:60]!r}; a pair of answers needs its prompt in a field of '
+        f'{text!r:.60}; a pair of answers needs its prompt in a field of '
         "config.data.options.prompt")
   messages = []
   for turn in before[len(_HUMAN):].split(_HUMAN):

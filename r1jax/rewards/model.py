@@ -51,7 +51,8 @@ class RewardModel:
             responses: Sequence[str]) -> tuple[np.ndarray, int]:
     """The scores of B prompts' G responses each, f32[B * G].
 
-    Also how many had to be cut, at their end, to the model's longest sequence.
+    Also how many had to be cut to the model's longest sequence: a response at
+    its end, a prompt that leaves no room for one at its begin.
     """
     group = len(responses) // len(prompts)
     if self._summary:
@@ -60,9 +61,11 @@ class RewardModel:
              for n, text in enumerate(responses)]
     # A prompt's ids do not depend on the answer: they are kept once.
     asked = [prompt[-self._max_len + 1:] for prompt, _ in pairs[::group]]
-    room = self._max_len - max(map(len, asked))
-    answers = [answer[:room] for _, answer in pairs]
-    cut = sum(len(answer) > room for _, answer in pairs)
+    answers = [answer[:self._max_len - len(asked[n // group])]
+               for n, (_, answer) in enumerate(pairs)]
+    cut = sum(len(asked[n // group]) < len(prompt) or len(kept) < len(answer)
+              for n, ((prompt, answer), kept) in enumerate(
+                  zip(pairs, answers)))
     size = -(-self._batch // group // self._shards) * self._shards
     tokens, length = _padded(asked)
     response, response_length = _padded(answers)

@@ -20,6 +20,7 @@ from r1jax.kernels import masked
 from r1jax.kernels import scores
 from r1jax.models import lora
 from r1jax.stages import grpo
+from r1jax.stages import origin
 from r1jax.stages import setup as setup_lib
 from r1jax.training import accumulate
 from r1jax.training import optim
@@ -47,23 +48,30 @@ def make(config, mesh, policy: setup_lib.Setup) -> Part:
   """The critic of `config.critic`: a reward model, or the policy's layers."""
   fields = config.critic
   init_from = fields.init_from or config.init_from
-  setup = setup_lib.make(ml_collections.ConfigDict(dict(
-      model=config.model.to_dict() | dict(scalar=True), init_from=init_from,
-      rules=config.rules, rl=config.rl.to_dict(),
-      lora=fields.lora.to_dict())), mesh)
+  with config_lib.renamed('config.init_from', 'config.critic.init_from'):
+    origin.find(init_from)
+    setup = setup_lib.make(ml_collections.ConfigDict(dict(
+        model=config.model.to_dict() | dict(scalar=True), init_from=init_from,
+        rules=config.rules, rl=config.rl.to_dict(),
+        lora=fields.lora.to_dict())), mesh)
   if setup.model.config.vocab != policy.model.config.vocab:
     raise config_lib.error(
         'critic.init_from', "a model of the policy's vocabulary, "
         f'{policy.model.config.vocab} pieces', setup.model.config.vocab)
-  tx = setup_lib.optimizer(
-      config, config.steps * config.rl.epochs * config.rl.mini_batches,
-      fields.optim)
+  with config_lib.renamed('config.optim', 'config.critic.optim'):
+    tx = setup_lib.optimizer(
+        config, config.steps * config.rl.epochs * config.rl.mini_batches,
+        fields.optim)
   abstract = setup_lib.abstract_state(setup, tx, ref=False)
   critic = Critic(setup.model, **{
       name: fields[name] for name in Critic._fields if name != 'model'})
-  return Part(critic, tx, abstract, lambda: setup_lib.init_state(
-      setup, tx, abstract, setup_lib.init_params(
-          setup, init_from, config.seed), config.seed))
+
+  def init():
+    with config_lib.renamed('config.init_from', 'config.critic.init_from'):
+      params = setup_lib.init_params(setup, init_from, config.seed)
+    return setup_lib.init_state(setup, tx, abstract, params, config.seed)
+
+  return Part(critic, tx, abstract, init)
 
 
 def token_rewards(reward: Array, penalty_NR: Array, mask_NR: Array) -> Array:
@@ -119,7 +127,7 @@ def update(critic: Critic, tx, objective: grpo.Objective, state: TrainState,
   params, opt_state, skipped, metrics = optim.update(
       tx, grads, state.params, state.opt_state, state.skipped)
   figures['critic/loss'] = figures.pop('loss')
-  figures |= {name.replace('optim/', 'critic/'): value
+  figures |= {f'critic/{name.partition("/")[2]}': value
               for name, value in metrics.items()}
   return state._replace(step=state.step + 1, params=params,
                         opt_state=opt_state, skipped=skipped), figures

@@ -48,19 +48,28 @@ class Objective(NamedTuple):
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its preferences, compiles nothing yet."""
   del workdir
-  direct = config.preference.loss == 'dpo'
+  objective = Objective(**{
+      name: config.preference[name] for name in Objective._fields})
+  direct = objective.loss == 'dpo'
+  if config.init_from is None:
+    raise config_lib.error('init_from', 'a model to begin with, most often of '
+                           'a fine-tuning', None)
   if config.model.get('scalar', False) == direct:
     raise config_lib.error(
         'model.scalar', 'True for a reward model, False for loss dpo', direct)
   setup = setup_lib.make(config, mesh)
   vocab = origin.vocabulary(config, setup.model.config)
-  rows = read(config, vocab, config.data.split)
-  held_out = read(config, vocab, config.eval.split, config.eval.problems)
+  max_len = setup.model.config.max_len
+  rows = read(config, vocab, max_len, config.data.split)
+  held_out = read(
+      config, vocab, max_len, config.eval.split, config.eval.problems)
+  if objective.loss != 'pointwise' and not any(
+      len(set(record['grades'])) > 1 for record in held_out.records):
+    raise config_lib.error('eval.split', 'prompts with responses of unequal '
+                           'grades', config.eval.split)
   steps = setup_lib.steps(config, rows.size, config.preference.batch)
   tx = setup_lib.optimizer(config, steps)
   abstract = setup_lib.abstract_state(setup, tx, ref=direct)
-  objective = Objective(**{
-      name: config.preference[name] for name in Objective._fields})
   update = jax.jit(
       functools.partial(train_step, setup.model, tx, objective),
       donate_argnums=0, out_shardings=(setup_lib.places(abstract), None))
@@ -93,7 +102,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       shown={'loss': 'loss', 'preference/accuracy': 'accuracy'})
 
 
-def read(config, vocab, split: str, count: int | None = None
+def read(config, vocab, max_len: int, split: str, count: int | None = None
          ) -> preference_rows.Rows:
   """The preferences of a split of `config.data`, laid out in rows."""
   records = preferences.read(
@@ -111,11 +120,11 @@ def read(config, vocab, split: str, count: int | None = None
     records = kept
   encode = templates.encoder(
       config.data.template, vocab, config.data.get('system'))
-  rows = preference_rows.make(records, encode, settings.length)
+  rows = preference_rows.make(records, encode, settings.length, max_len)
   if rows.counts['too_long']:
-    print(f'{rows.counts["too_long"]} of {len(records)} prompts with their '
-          f'responses are longer than config.preference.length = '
-          f'{settings.length} and left out')
+    print(f'{rows.counts["too_long"]} of {len(records)} prompts are left out: '
+          f'with their responses they are longer than config.preference.length '
+          f"= {settings.length}, or one is than the model's {max_len} tokens")
   return rows
 
 

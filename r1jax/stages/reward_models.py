@@ -30,8 +30,13 @@ def load(config, mesh) -> list[rewards_lib.RewardModel]:
     ConfigError: names the model whose field is wrong.
   """
   weights = config.rewards.weights
-  return [_load(config, mesh, name, fields, float(weights.get(name, 0.)))
-          for name, fields in config.rewards.get('models', {}).items()]
+  found = []
+  for name, fields in config.rewards.get('models', {}).items():
+    where = f'config.rewards.models.{name}.init_from'
+    with config_lib.renamed('config.init_from', where):
+      found.append(_load(
+          config, mesh, name, fields, float(weights.get(name, 0.))))
+  return found
 
 
 def _load(config, mesh, name, fields, weight) -> rewards_lib.RewardModel:
@@ -40,6 +45,8 @@ def _load(config, mesh, name, fields, weight) -> rewards_lib.RewardModel:
     raise config_lib.error(
         f'{where}.init_from', 'the workdir of a preference stage, or the '
         'folder of a released reward model', fields.init_from)
+  if fields.batch < 1:
+    raise config_lib.error(f'{where}.batch', 'at least 1', fields.batch)
   own = ml_collections.ConfigDict(dict(
       model={}, init_from=fields.init_from, rules=config.rules,
       vocab=dict(kind='model', path='')))

@@ -19,6 +19,7 @@ import numpy as np
 from r1jax import config as config_lib
 from r1jax.data import batches
 from r1jax.stages import origin
+from r1jax.stages import reward_models
 from r1jax.stages import rl
 from r1jax.stages import rollouts
 from r1jax.stages import setup as setup_lib
@@ -33,6 +34,10 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its prompts, compiles nothing yet."""
   if config.init_from is None:
     raise config_lib.error('init_from', 'a model to sample from', None)
+  if config.log.rollouts_every_steps != 1:
+    raise config_lib.error('log.rollouts_every_steps', '1: what is sampled is '
+                           'what this stage is for',
+                           config.log.rollouts_every_steps)
   setup = setup_lib.make(config, mesh)
   vocab = origin.vocabulary(config, setup.model.config)
   sampler = rollouts.Sampler(
@@ -41,7 +46,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
           eos_ids=vocab.eos_ids, temperature=config.rl.temperature,
           chunk=config.rl.sample_chunk, top_k=config.rl.top_k,
           top_p=config.rl.top_p),
-      vocab, rl.make_scorer(config))
+      vocab, rl.make_scorer(config), reward_models.load(config, mesh))
   prompts = rl.read_prompts(config, vocab, config.data.split,
                             config.data.num_prompts)
   count, size = len(prompts.records), config.rl.prompts

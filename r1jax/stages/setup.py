@@ -93,17 +93,15 @@ def init_params(setup: Setup, init_from: str | None, seed: int) -> Params:
 
 
 def steps(config, rows: int, batch: int) -> int:
-  """The steps of a stage that goes through its data: given, or its epochs.
+  """The steps of a stage that goes through its data, or those of its epochs.
 
   Raises:
-    ConfigError: both or neither are given.
+    ConfigError: neither are given.
   """
-  if (config.steps is None) == (config.get('epochs') is None):
-    raise config_lib.error(
-        'steps', 'a number, or None and epochs in config.epochs',
-        f'{config.steps} and config.epochs={config.get("epochs")}')
   if config.steps is not None:
     return config.steps
+  if config.get('epochs') is None:
+    raise config_lib.error('steps', 'a number, or config.epochs', None)
   return math.ceil(config.epochs * max(rows // batch, 1))
 
 

@@ -51,7 +51,8 @@ class Log:
     self._conclude()
     self._unreported = step, metrics
     # A copy, for the next step may donate the state.
-    self._unchecked = step, jnp.copy(state.skipped)
+    skipped = [part.skipped for part in (state, state.critic) if part]
+    self._unchecked = step, jnp.max(jnp.stack(skipped))
     if state.skipped.is_ready():
       self._report()
 

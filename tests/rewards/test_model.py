@@ -59,6 +59,15 @@ def test_what_the_model_cannot_hold_is_cut_and_counted():
   found, cut = _model(_count, max_len=8).score(
       PROMPTS, ['4', '4 ' * 9, '4', '4', '4 4 4', '4 4'])
   assert cut == 2 and found.max() <= 8
+  found, cut = _model(_count, max_len=8).score(['4 ' * 20], ['4', '5'])
+  assert cut == 2 and found.tolist() == [8, 8]
+
+
+def test_a_score_does_not_depend_on_the_other_prompts():
+  alone, _ = _model(_count, max_len=12).score(['4'], ['4 4 4 4'])
+  beside, _ = _model(_count, max_len=12).score(
+      ['4', '4 ' * 9], ['4 4 4 4', '4'])
+  assert alone[0] == beside[0] == 8
 
 
 def test_a_real_model_gives_what_it_gives_alone():

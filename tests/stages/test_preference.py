@@ -199,6 +199,7 @@ def test_the_stage_ends_normalised_and_resumes_bitwise(tmp_path):
 @pytest.mark.parametrize('changes, match', [
     (dict(model=dict(scalar=False)), 'model.scalar'),
     (dict(steps=None), 'config.steps'),
+    (dict(init_from=None), 'config.init_from'),
     (dict(preference=dict(batch=99)), 'preference.batch'),
     (dict(preference=dict(length=16)), 'preference.length'),
 ])

@@ -60,3 +60,7 @@ def test_it_needs_a_model(tmp_path):
   config = preferences.get_config('mini')
   with pytest.raises(config_lib.ConfigError, match='init_from'):
     sample.build(config, mesh_lib.make({}, jax.devices()[:1]), str(tmp_path))
+  config.init_from = 'mini'
+  config.log.rollouts_every_steps = 4
+  with pytest.raises(config_lib.ConfigError, match='rollouts_every_steps'):
+    sample.build(config, mesh_lib.make({}, jax.devices()[:1]), str(tmp_path))

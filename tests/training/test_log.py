@@ -73,7 +73,7 @@ def _log(workdir, **kwargs):
 
 
 def _state(skipped):
-  return pytypes.SimpleNamespace(skipped=skipped)
+  return pytypes.SimpleNamespace(skipped=skipped, critic=None)
 
 
 def _rows(workdir):
@@ -122,6 +122,15 @@ def test_the_progress_line_shows_the_step_that_was_taken(
   log = _log(tmp_path, total_steps=1)
   log.take(0, {'loss': 1.25}, _state(Device(clock, True).step()))
   assert capsys.readouterr().err == 'step 1/1  loss 1.25\n'
+  log.close()
+
+
+def test_a_critic_s_skipped_updates_count_too(tmp_path):
+  log, state = _log(tmp_path), _state(jnp.int32(0))
+  state.critic = _state(jnp.int32(3))
+  log.take(0, {}, state)
+  with pytest.raises(log_lib.Diverged):
+    log.take(1, {}, state)
   log.close()
 
 
