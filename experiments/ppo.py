@@ -71,5 +71,6 @@ def reward_model() -> common.ConfigDict:
   return common.ConfigDict(dict(
       init_from=common.placeholder(str),
       scores=common.placeholder(str),  # summary | response; unset: its own
+      template=common.placeholder(str),  # unset: its own, or its chat template
       batch=64,  # responses at a time
   ))

@@ -20,11 +20,11 @@ from r1jax.types import Prompts
 def load(config, mesh) -> list[rewards_lib.RewardModel]:
   """The models that `config.rewards.models` names, on the mesh.
 
-  {name: {'init_from': ..., 'scores': ..., 'batch': ...}}: `init_from` is the
-  workdir of a preference stage, which tells how it was trained, or a released
-  folder, that is asked in its chat template; `scores` is 'summary' or
-  'response' where it is to be another than the stage's; the weight is
-  config.rewards.weights.<name>, 0 if it is not there.
+  {name: {'init_from': ..., 'scores': ..., 'template': ..., 'batch': ...}}:
+  `init_from` is the workdir of a preference stage, which tells how it was
+  trained, or a released folder, that is asked in its chat template about whole
+  responses; `scores` ('summary' or 'response') and `template` say otherwise;
+  the weight is config.rewards.weights.<name>, 0 if it is not there.
 
   Raises:
     ConfigError: names the model whose field is wrong.
@@ -67,9 +67,11 @@ def _load(config, mesh, name, fields, weight) -> rewards_lib.RewardModel:
   def asked(batch: rewards_lib.Asked) -> np.ndarray:
     return sharding.to_host(score(params, sharding.from_host(batch, mesh)))
 
+  with config_lib.renamed('config.data', f'config.{where}'):
+    encode = templates.encoder(
+        fields.get('template') or data['template'], vocab, data.get('system'))
   return rewards_lib.RewardModel(
-      name, weight, templates.encoder(
-          data['template'], vocab, data.get('system')), asked,
+      name, weight, encode, asked,
       summary=which == 'summary', max_len=setup.model.config.max_len,
       batch=fields.batch, shards=mesh_lib.shards(mesh))
 
