@@ -21,16 +21,8 @@ def _run():
   return tiny_rl.Run(lora=LORA)
 
 
-def _steps(run, count):
-  state, history = run.init(), []
-  for step in range(count):
-    state, metrics, _ = run.learner(state, tiny_rl.draw, 0, step)
-    history.append(jax.device_get(metrics))
-  return jax.device_get(state), history
-
-
 def test_only_the_factors_move(run):
-  state, history = _steps(run, 3)
+  state, history = tiny_rl.steps(run, 3)
   assert set(state.params) == {'lora'}
   jax.tree.map(np.testing.assert_array_equal, state.ref, tiny.params())
   factors = state.params['lora']['blocks']
@@ -43,14 +35,14 @@ def test_only_the_factors_move(run):
 
 
 def test_it_learns(run):
-  _, history = _steps(run, 12)
+  _, history = tiny_rl.steps(run, 12)
   mean = lambda rows: np.mean([row['reward/mean'] for row in rows])
   assert mean(history[-3:]) > mean(history[:3]) + 0.05
 
 
 def test_eight_devices_are_one(run):
   eight = tiny_rl.Run(dict(fsdp=2, data=2, tensor=2), lora=LORA)
-  tiny.assert_near(_steps(eight, 2)[0], _steps(run, 2)[0], 1e-4)
+  tiny.assert_near(tiny_rl.steps(eight, 2)[0], tiny_rl.steps(run, 2)[0], 1e-4)
 
 
 def test_stopped_resumed_and_begun_from(run, tmp_path):
@@ -67,6 +59,6 @@ def test_stopped_resumed_and_begun_from(run, tmp_path):
       run.setup.replicated)
   merged = load(whole)
   jax.tree.map(np.testing.assert_array_equal, merged, load(parts))
-  state, _ = _steps(run, 3)
+  state, _ = tiny_rl.steps(run, 3)
   expected = lora.merge(lora.join(state.ref, state.params), run.setup.lora.scale)
   tiny.assert_near(merged, expected)

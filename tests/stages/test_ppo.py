@@ -25,14 +25,6 @@ R = tiny_rl.RESPONSE
 SETTINGS = loop.Settings(checkpoint_every_steps=1, keep=2)
 
 
-def _steps(run, count):
-  state, history = run.init(), []
-  for step in range(count):
-    state, metrics, _ = run.learner(state, tiny_rl.draw, 0, step)
-    history.append(jax.device_get(metrics))
-  return jax.device_get(state), history
-
-
 @pytest.fixture(name='run', scope='module')
 def _run():
   return tiny_rl.Run(objective=OBJECTIVE._replace(mini_batches=2), epochs=2,
@@ -41,7 +33,7 @@ def _run():
 
 @pytest.fixture(name='taken', scope='module')
 def _taken(run):
-  return _steps(run, 2)
+  return tiny_rl.steps(run, 2)
 
 
 @functools.cache
@@ -131,7 +123,7 @@ def test_policy_and_critic_both_move_and_their_figures_are_told(run, taken):
 
 
 def test_the_critic_learns_to_foretell(run):
-  _, history = _steps(tiny_rl.Run(
+  _, history = tiny_rl.steps(tiny_rl.Run(
       objective=OBJECTIVE, critic=CRITIC | dict(value_clip=None)), 12)
   explained = [row['critic/explained_variance'] for row in history]
   assert np.mean(explained[-3:]) > np.mean(explained[:3])
@@ -142,7 +134,7 @@ def test_eight_devices_are_one(taken):
   eight = tiny_rl.Run(
       dict(fsdp=2, data=2, tensor=2), critic=CRITIC, epochs=2,
       objective=OBJECTIVE._replace(mini_batches=2))
-  state, history = _steps(eight, 2)
+  state, history = tiny_rl.steps(eight, 2)
   tiny.assert_near(state, taken[0], 1e-4)
   tiny.assert_near(history[0]['critic/loss'], taken[1][0]['critic/loss'], 1e-4)
 
@@ -167,7 +159,7 @@ def test_stopped_and_restored_it_ends_bitwise_the_same(run, tmp_path):
 
 def test_beta_adapts_to_its_target_and_is_part_of_the_state():
   run = tiny_rl.Run(objective=OBJECTIVE, critic=CRITIC, kl_target=1e-3)
-  state, history = _steps(run, 3)
+  state, history = tiny_rl.steps(run, 3)
   betas = [row['kl/beta'] for row in history]
   # On-policy at first, the KL is below any target; then above this one.
   assert betas[0] == np.float32(.1) and betas[1] < betas[0]

@@ -109,3 +109,12 @@ class Run:
       on_step(index)
       return self.learner(state, draw, 0, index)
     return loop.Stage(steps, self.init, self.abstract, step)
+
+
+def steps(run, count):
+  """The state after `count` steps of a `Run`, and the metrics of each."""
+  state, history = run.init(), []
+  for step in range(count):
+    state, metrics, _ = run.learner(state, draw, 0, step)
+    history.append(jax.device_get(metrics))
+  return jax.device_get(state), history
