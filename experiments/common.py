@@ -203,7 +203,7 @@ def rl() -> ConfigDict:
       micro_batch=placeholder(int),  # responses; unset: all
       epochs=1,
       temperature=1.0,
-      advantage='grpo',  # grpo | rloo
+      advantage='grpo',  # grpo | rloo | gae, with a section critic (ppo.py)
       # The papers write std and leave its divisor open. Population keeps a
       # group's advantages at mean square 1 whatever its size.
       std='population',  # population | sample | none (Dr. GRPO)

@@ -28,9 +28,12 @@ from r1jax import run as run_lib
 from r1jax.parallel import distributed
 from r1jax.training import summary as summary_lib
 
-REPORTS = {'rlhf': 'r1jax.stages.rlhf_report'}  # config.report: its write()
+REPORTS = {  # config.report: the module whose write(config, workdir) it is
+    'comparison': 'r1jax.stages.comparison_report',
+    'rlhf': 'r1jax.stages.rlhf_report',
+}
 
-_MANIFEST = 'manifest.json'
+_BEGUN, _MANIFEST = 'begun.json', 'manifest.json'
 _REFERENCE = re.compile(r'\{(\w+)\}')
 
 
@@ -60,13 +63,13 @@ def run(config, workdir: str, gin: str | None = None) -> bool:
   for node in nodes:
     _named(node, run_lib.check, _resolved(node, nodes))
   chosen = _chosen(config, nodes)
-  for node in nodes:
-    _say(f'{node.name:>14}  {_status(node, nodes)}'
-         + ('' if node in chosen else ', left out'))
+  for name, status in _statuses(nodes).items():
+    left_out = name not in {node.name for node in chosen}
+    _say(f'{name:>14}  {status}' + (', left out' if left_out else ''))
   if config.dry_run:
     return False
   for number, node in enumerate(chosen, 1):
-    status = _status(node, nodes)
+    status = _statuses(nodes)[node.name]
     if status == 'done':
       continue
     _say(f'\nstage {number} of {len(chosen)}: {node.name} ({status})')
@@ -114,45 +117,49 @@ def _chosen(config, nodes: list[Node]) -> list[Node]:
   return nodes
 
 
-def _status(node: Node, nodes: list[Node]) -> str:
-  """'done', 'to be resumed', 'new', 'changed: ...' or 'waits for ...'."""
-  waits = [name for name in node.inputs if not _outputs(name, nodes)]
-  kept = summary_lib.read_json(node.workdir / _MANIFEST)
-  if kept:
-    fields = config_lib.changed(kept['config'], node.config)
-    if fields:
-      return 'changed: ' + ', '.join(fields)
-    other = [name for name in node.inputs if name not in waits
-             and kept['inputs'].get(name) != _outputs(name, nodes)]
-    if other:
-      return 'changed: what came of ' + ', '.join(other)
-    if kept['config'].get('steps') != node.config.get('steps'):
-      return 'to be resumed'  # for more steps
-    return f'waits for {", ".join(waits)}' if waits else 'done'
-  if waits:
-    return f'waits for {", ".join(waits)}'
-  begun = summary_lib.read_json(node.workdir / 'begun.json')
+def _statuses(nodes: list[Node]) -> dict[str, str]:
+  """'done', 'to be resumed', 'new', 'changed: ...' or 'waits for ...' each."""
+  found, left = {}, {}
+  for node in nodes:
+    waits = [name for name in node.inputs if found[name] != 'done']
+    if waits:
+      found[node.name] = f'waits for {", ".join(waits)}'
+      continue
+    manifest = summary_lib.read_json(node.workdir / _MANIFEST)
+    begun = manifest or summary_lib.read_json(node.workdir / _BEGUN)
+    inputs = {name: left[name] for name in node.inputs}
+    found[node.name] = _status(node, inputs, begun, ended=manifest is not None)
+    left[node.name] = manifest and manifest['outputs']
+  return found
+
+
+def _status(node: Node, inputs, begun, ended: bool) -> str:
+  """Of a stage that has its inputs, and was `begun` under some config."""
   if begun is None:
     return 'new'
   fields = config_lib.changed(begun['config'], node.config)
-  other = [name for name in node.inputs
-           if begun['inputs'].get(name) != _outputs(name, nodes)]
-  if fields or other:
-    return 'changed: ' + ', '.join(fields or ['what came of', *other])
-  return 'to be resumed'
+  if fields:
+    return 'changed: ' + ', '.join(fields)
+  other = [name for name, outputs in inputs.items()
+           if begun['inputs'].get(name) != outputs]
+  if other:
+    return 'changed: what came of ' + ', '.join(other)
+  longer = begun['config'].get('steps') != node.config.get('steps')
+  return 'done' if ended and not longer else 'to be resumed'
 
 
 def _run(node: Node, nodes: list[Node], status: str) -> bool:
   """Runs one stage; True if it has ended."""
   if status.startswith('waits'):
     raise config_lib.ConfigError(f'config.only: {node.name} {status}')
-  inputs = {name: _outputs(name, nodes) for name in node.inputs}
+  inputs = {other.name: summary_lib.read_json(other.workdir / _MANIFEST)[
+      'outputs'] for other in nodes if other.name in node.inputs}
   begun = {'config': node.config, 'inputs': inputs}
   if distributed.is_main():
     if status.startswith('changed'):
       _set_aside(node.workdir)
     node.workdir.mkdir(parents=True, exist_ok=True)
-    summary_lib.write_json(node.workdir / 'begun.json', begun)
+    summary_lib.write_json(node.workdir / _BEGUN, begun)
     # Of fewer steps: what it says of the outputs is soon no longer so.
     (node.workdir / _MANIFEST).unlink(missing_ok=True)
   _wait_for_all(f'{node.name} begins')
@@ -188,13 +195,6 @@ def digests(workdir: pathlib.Path) -> dict[str, str]:
     files['checkpoint'] = steps[-1] / 'manifest' / 'metadata'
   return {name: hashlib.sha256(path.read_bytes()).hexdigest()
           for name, path in sorted(files.items())}
-
-
-def _outputs(name: str, nodes: list[Node]) -> dict[str, str] | None:
-  """What a stage's manifest says it has left; None before it has ended."""
-  node = next(node for node in nodes if node.name == name)
-  kept = summary_lib.read_json(node.workdir / _MANIFEST)
-  return kept and kept['outputs']
 
 
 def _resolved(node: Node, nodes: list[Node]) -> ml_collections.ConfigDict:

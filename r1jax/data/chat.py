@@ -19,6 +19,15 @@ from r1jax import config as config_lib
 from r1jax.data import vocab_base
 
 Message = Mapping[str, Any]
+Prompt = str | Sequence[Message]  # a question, or what was said before
+
+
+def messages_of(prompt: Prompt, system: str | None = None) -> list[Message]:
+  """Returns a prompt's messages, after the system's if there is one."""
+  asked = [{'role': 'user', 'content': prompt}] if isinstance(
+      prompt, str) else prompt
+  first = [] if system is None else [{'role': 'system', 'content': system}]
+  return [*first, *asked]
 
 
 def prompt(vocab: vocab_base.Vocab, question: str,
@@ -28,8 +37,7 @@ def prompt(vocab: vocab_base.Vocab, question: str,
   Raises:
     ConfigError: there is no chat template, or it refuses.
   """
-  first = [] if system is None else [{'role': 'system', 'content': system}]
-  return render(vocab, [*first, {'role': 'user', 'content': question}],
+  return render(vocab, messages_of(question, system),
                 add_generation_prompt=True)
 
 

@@ -43,9 +43,8 @@ def plain(prompt: str) -> str:
 TEMPLATES = {f.__name__: f for f in (r1_zero, mini, plain)}
 CHAT = 'chat'
 
-Prompt = str | Sequence[chat.Message]  # a question, or what was said before
 # (prompt, answer) -> the ids of both, the answer's with the end token.
-Encode = Callable[[Prompt, str], tuple[list[int], list[int]]]
+Encode = Callable[[chat.Prompt, str], tuple[list[int], list[int]]]
 
 
 def apply(name: str, prompt: str) -> str:
@@ -88,7 +87,7 @@ def encoder(name: str, vocab: vocab_base.Vocab,
   fill = frame(name, vocab, system)
   begin = [] if vocab.bos_id is None else [vocab.bos_id]
 
-  def plain(prompt: Prompt, answer: str):
+  def plain(prompt: chat.Prompt, answer: str):
     if not isinstance(prompt, str):
       raise config_lib.error('data.template', f'{CHAT!r}, for the prompts are '
                              'conversations', name)
@@ -96,11 +95,7 @@ def encoder(name: str, vocab: vocab_base.Vocab,
     said = chat.following(vocab, ' ' + answer.strip())
     return begin + vocab.encode(fill(prompt)), said + [vocab.eos_id]
 
-  def conversation(prompt: Prompt, answer: str):
-    messages = [{'role': 'user', 'content': prompt}] if isinstance(
-        prompt, str) else [*prompt]
-    if system is not None:
-      messages = [{'role': 'system', 'content': system}, *messages]
-    return chat.answer_tokens(vocab, messages, answer)
+  def conversation(prompt: chat.Prompt, answer: str):
+    return chat.answer_tokens(vocab, chat.messages_of(prompt, system), answer)
 
   return conversation if name == CHAT else plain

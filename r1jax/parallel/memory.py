@@ -1,7 +1,11 @@
-"""The C library's memory, set for programs that ask for the same again."""
+"""Memory: how much a process has held, and a C library told to keep it."""
 
 import ctypes
 import platform
+import resource
+import sys
+
+import jax
 
 # Of mallopt(3): one arena, no mmap, no trimming, growth by 64 MiB.
 _KEEP = ((-8, 1), (-4, 0), (-1, -1), (-2, 64 << 20))
@@ -20,3 +24,12 @@ def keep_freed() -> bool:
     return False
   mallopt = ctypes.CDLL(None).mallopt
   return all(mallopt(option, value) for option, value in _KEEP)
+
+
+def peak_mib() -> float:
+  """Peak memory of the fullest device; on CPUs that of the process."""
+  if jax.default_backend() == 'cpu':
+    unit = 1 if sys.platform == 'darwin' else 1024  # bytes there, else KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
+  return max(device.memory_stats()['peak_bytes_in_use']
+             for device in jax.local_devices()) / 2 ** 20

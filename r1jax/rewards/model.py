@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from r1jax.data import chat
 from r1jax.data import preferences
 from r1jax.data import templates
 
@@ -47,7 +48,7 @@ class RewardModel:
     self._encode, self._scores, self._summary = encode, scores, summary
     self._max_len, self._batch, self._shards = max_len, batch, shards
 
-  def score(self, prompts: Sequence[templates.Prompt],
+  def score(self, prompts: Sequence[chat.Prompt],
             responses: Sequence[str]) -> tuple[np.ndarray, int]:
     """The scores of B prompts' G responses each, f32[B * G].
 

@@ -14,9 +14,7 @@ import functools
 import json
 import math
 import os
-import resource
 import statistics
-import sys
 import time
 
 import jax
@@ -26,6 +24,7 @@ import numpy as np
 from r1jax import config as config_lib
 from r1jax.models import lora
 from r1jax.parallel import distributed
+from r1jax.parallel import memory
 from r1jax.parallel import sharding
 from r1jax.stages import grpo
 from r1jax.stages import rl as rl_lib
@@ -68,7 +67,7 @@ def run(config, mesh) -> None:
   if config.bench.profile:
     with jax.profiler.trace(config.bench.profile):
       step(config, programs, state, prompts, steps)
-  peak = peak_mib()
+  peak = memory.peak_mib()
   parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(setup.params))
   bound = matmul_gflop_per_second(setup, config.bench.matmul)
   line = {
@@ -190,12 +189,3 @@ def process_seconds() -> float:
     ticks = int(file.read().rpartition(')')[2].split()[19])  # starttime
   now = time.clock_gettime(time.CLOCK_BOOTTIME)
   return now - ticks / os.sysconf('SC_CLK_TCK')
-
-
-def peak_mib() -> float:
-  """Peak memory of the fullest device; on CPUs that of the process."""
-  if jax.default_backend() == 'cpu':
-    unit = 1 if sys.platform == 'darwin' else 1024  # bytes there, else KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
-  return max(device.memory_stats()['peak_bytes_in_use']
-             for device in jax.local_devices()) / 2 ** 20

@@ -212,8 +212,6 @@ def update(model, tx, objective: Objective, state: TrainState,
       lambda params, part: loss(
           model, objective, lora.join(state.ref, params), part), state.params,
       mini_batch(objective, experience, index))
-  params, opt_state, skipped, metrics = optim.update(
-      tx, grads, state.params, state.opt_state, state.skipped)
+  state, metrics = optim.update(tx, grads, state)
   figures['policy/loss'] = figures.pop('loss')
-  return state._replace(params=params, opt_state=opt_state,
-                        skipped=skipped), figures | metrics
+  return state, figures | metrics

@@ -157,7 +157,5 @@ def train_step(model, tx, micro_batches: int, chunk: int, state: TrainState,
       lambda params, part: loss(
           model, chunk, lora.join(state.ref, params), part), state.params,
       accumulate.split(batch, micro_batches))
-  params, opt_state, skipped, metrics = optim.update(
-      tx, grads, state.params, state.opt_state, state.skipped)
-  state = TrainState(state.step + 1, params, opt_state, state.ref, skipped)
-  return state, figures | metrics
+  state, metrics = optim.update(tx, grads, state)
+  return state._replace(step=state.step + 1), figures | metrics

@@ -124,10 +124,8 @@ def update(critic: Critic, tx, objective: grpo.Objective, state: TrainState,
   grads, figures = accumulate.gradients(
       lambda params, part: loss(critic, lora.join(state.ref, params), part),
       state.params, grpo.mini_batch(objective, experience, index))
-  params, opt_state, skipped, metrics = optim.update(
-      tx, grads, state.params, state.opt_state, state.skipped)
+  state, metrics = optim.update(tx, grads, state)
   figures['critic/loss'] = figures.pop('loss')
   figures |= {f'critic/{name.partition("/")[2]}': value
               for name, value in metrics.items()}
-  return state._replace(step=state.step + 1, params=params,
-                        opt_state=opt_state, skipped=skipped), figures
+  return state._replace(step=state.step + 1), figures

@@ -164,10 +164,8 @@ def train_step(model, tx, objective: Objective, state: TrainState,
   grads, figures = accumulate.gradients(
       lambda params, part: loss(model, objective, params, state.ref, part),
       state.params, accumulate.split(batch, objective.micro_batches))
-  params, opt_state, skipped, metrics = optim.update(
-      tx, grads, state.params, state.opt_state, state.skipped)
-  return state._replace(step=state.step + 1, params=params,
-                        opt_state=opt_state, skipped=skipped), figures | metrics
+  state, metrics = optim.update(tx, grads, state)
+  return state._replace(step=state.step + 1), figures | metrics
 
 
 def normalized(state: TrainState, mean: float) -> TrainState:

@@ -17,7 +17,7 @@ def evaluate(records: Sequence[preferences.Record],
   """Figures, and the first records with their scores for a reader.
 
   Args:
-    records: M.
+    records: M, of which one or more has a comparison to be judged by.
     raw: scores before normalisation, f32[responses] each.
     offset: what they are lessened by.
     loss: 'pairwise', 'pointwise' or 'dpo', what they were trained for.
@@ -34,8 +34,6 @@ def evaluate(records: Sequence[preferences.Record],
   judged = [_judged(np.asarray(record['grades'], float), score, loss)
             for record, score in zip(records, raw)]
   lead = np.concatenate(judged)
-  if not len(lead):
-    raise ValueError('no held-out prompt has two responses of unequal grades')
   right = _right(lead)
   # Pairs of one prompt are not independent: it counts once.
   n = len(lead) if loss == 'pointwise' else sum(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from r1jax import types
 from r1jax.parallel import distributed
+from r1jax.parallel import memory
 from r1jax.training import metrics as metrics_lib
 from r1jax.training import progress as progress_lib
 
@@ -99,7 +100,8 @@ class Log:
     metrics = jax.device_get(metrics)
     now = time.monotonic()
     seconds, self._ended_at = now - self._ended_at, now
-    metrics = metrics | {'time/step_seconds': seconds}
+    metrics = metrics | {'time/step_seconds': seconds,
+                         'perf/peak_memory_mib': memory.peak_mib()}
     if TOKENS in metrics:
       metrics['perf/tokens_per_second'] = float(metrics[TOKENS]) / seconds
     self._writer.write(step, metrics)

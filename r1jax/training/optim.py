@@ -158,26 +158,22 @@ def global_norm(tree: Any) -> Array:
 
 
 def update(
-    optimizer: Optimizer,
-    grads: types.Params,
-    params: types.Params,
-    opt_state: Any,
-    skipped: Array,
-) -> tuple[types.Params, Any, Array, dict[str, Array]]:
+    optimizer: Optimizer, grads: types.Params, state: types.TrainState
+) -> tuple[types.TrainState, dict[str, Array]]:
   """One update, or none where the gradient's norm is not finite.
 
   Args:
     optimizer: from `make`.
-    grads: like `params`.
-    params: the parameters.
-    opt_state: of `optimizer.tx`.
-    skipped: i32[], updates skipped in a row before this one.
+    grads: like `state.params`.
+    state: its opt_state is of `optimizer.tx`.
 
   Returns:
-    New params and opt_state in their old dtypes, bitwise the old ones after a
-    skipped update (the schedule does not advance either); the new `skipped`, 0
-    after an update that was made; and the metrics of this update.
+    The state with new params and opt_state in their old dtypes, bitwise the old
+    ones after a skipped update (the schedule does not advance either), and with
+    a new `skipped`, 0 after an update that was made; and the metrics of this
+    update. `state.step` is the caller's to count.
   """
+  params, opt_state = state.params, state.opt_state
   norm = global_norm(weights(grads))
   finite = jnp.isfinite(norm)
   changes, new_state = optimizer.tx.update(
@@ -196,4 +192,6 @@ def update(
       'optim/lr': jnp.asarray(rate, jnp.float32),
       'optim/skipped': 1.0 - finite.astype(jnp.float32),
   } | _balance(grads)
-  return params, opt_state, jnp.where(finite, 0, skipped + 1), metrics
+  skipped = jnp.where(finite, 0, state.skipped + 1)
+  return state._replace(
+      params=params, opt_state=opt_state, skipped=skipped), metrics

@@ -26,7 +26,7 @@ from r1jax.kernels import group_sampling
 from r1jax.kernels import logprobs
 from r1jax.models import hf_export
 from r1jax.training import optim
-from r1jax.types import Prompts
+from r1jax.types import Prompts, TrainState
 
 pytestmark = pytest.mark.slow
 
@@ -130,14 +130,12 @@ def test_likeliest_continuations_of_chats(path, theirs):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _step(model, tx, params, opt_state, tokens, length):
+def _step(model, tx, state, tokens, length):
   def loss(params):
     return -jnp.sum(_score(model, params, tokens, length)) / jnp.sum(length)
 
-  value, grads = jax.value_and_grad(loss)(params)
-  params, opt_state, _, _ = optim.update(tx, grads, params, opt_state,
-                                         jnp.int32(0))
-  return value, params, opt_state
+  value, grads = jax.value_and_grad(loss)(state.params)
+  return value, optim.update(tx, grads, state)[0]
 
 
 def test_two_steps_later_transformers_loads_it(path, theirs, tmp_path):
@@ -145,15 +143,16 @@ def test_two_steps_later_transformers_loads_it(path, theirs, tmp_path):
   tokens, length = asked['tokens'][:2, :64], np.array([64, 50], np.int32)
   model, params = released.load(path)
   tx = optim.make(lr=1e-4, steps=2)
-  opt_state, losses = tx.tx.init(params), []
+  losses, state = [], TrainState(
+      jnp.int32(0), params, tx.tx.init(params), None, jnp.int32(0))
   for _ in range(2):
-    loss, params, opt_state = _step(model, tx, params, opt_state, tokens,
-                                    length)
+    loss, state = _step(model, tx, state, tokens, length)
     losses.append(loss)
   assert losses[1] < losses[0] - 0.1
-  hf_export.save(str(tmp_path / 'out'), model.config, params, path)
+  hf_export.save(str(tmp_path / 'out'), model.config, state.params,
+                 path)
   found = released.transformers(tmp_path, 'out', tokens=tokens, length=length)
   index = released.positions(tokens)
   real = index < length[:, None]
-  logits = released.logits(model, params, tokens, None, index)
+  logits = released.logits(model, state.params, tokens, None, index)
   _near('exported, logits', logits[real], found['logits'][real], atol=1e-4)

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from r1jax import config as config_lib
+from r1jax import types
 from r1jax.parallel import mesh as mesh_lib
 from r1jax.parallel import sharding
 from r1jax.training import accumulate
@@ -17,7 +18,10 @@ PARAMS = {'w': jnp.array([[1., -2.], [3., 4.]]), 'bias': jnp.ones((2, 2)),
 
 
 def _update(optimizer, grads, params, state, skipped=0):
-  return optim.update(optimizer, grads, params, state, jnp.int32(skipped))
+  """The new parameters, optimizer state, count of skipped, and metrics."""
+  state, metrics = optim.update(optimizer, grads, types.TrainState(
+      jnp.int32(0), params, state, None, jnp.int32(skipped)))
+  return state.params, state.opt_state, state.skipped, metrics
 
 
 def test_constant_schedule_warms_up_from_its_first_update():
@@ -77,7 +81,7 @@ def test_two_updates_against_adam_by_hand():
 @pytest.mark.parametrize('bad', [jnp.nan, jnp.inf])
 def test_a_gradient_that_is_not_finite_changes_no_bit(bad):
   optimizer = optim.make(lr=0.1, steps=10, warmup_steps=5, weight_decay=0.1)
-  update = jax.jit(lambda *args: optim.update(optimizer, *args))
+  update = jax.jit(lambda *args: _update(optimizer, *args))
   good = jax.tree.map(lambda x: 0.1 * x, PARAMS)
   wrong = good | {'vector': good['vector'].at[1].set(bad)}
   params, state, skipped, metrics = update(
