@@ -76,12 +76,13 @@ class LMBatch(NamedTuple):
 class Preferences(NamedTuple):
   """Rows of prompts with graded responses, for a model of scores.
 
-  A row holds up to S prompts with up to K responses each; every response is
-  a segment of its own, with its prompt before it.
+  A row holds up to S prompts, each with up to K responses behind it. Prompts
+  and responses are segments, padding is segment 0; a response sees its prompt.
   """
   tokens: Array  # i32[B, T]
-  segment: Array  # i32[B, T], 0 is padding, responses count from 1
-  position: Array  # i32[B, T], restarts with each response's prompt
+  segment: Array  # i32[B, T], parent + 1 + k in response k
+  parent: Array  # i32[B, T], (1 + s) (1 + K) in prompt s and its responses
+  position: Array  # i32[B, T], goes on from the prompt in each response
   end: Array  # i32[B, S, K], where in T a response's last token stands
   answer: Array  # bool[B, T], true on responses, false on prompts
   grade: Array  # f32[B, S, K], the better response has the greater

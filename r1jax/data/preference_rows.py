@@ -1,9 +1,9 @@
 """Preferences packed into rows, so that no time goes into padding.
 
 Records of preferences.py enter; batches as functions of (seed, step) leave.
-All responses to a prompt share a row, each behind its own copy of the prompt:
-all pairs of a prompt are in one batch element, as InstructGPT has it (arXiv
-2203.02155, 3.5), whatever the micro-batch.
+All responses to a prompt share a row, one behind the other, and the prompt
+stands before them once: all pairs of a prompt are in one batch element, as
+InstructGPT has it (arXiv 2203.02155, 3.5), whatever the micro-batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,9 @@ from r1jax.data import templates
 class Batch(NamedTuple):
   """Packed rows, the fields of types.Preferences."""
   tokens: np.ndarray  # i32[B, T]
-  segment: np.ndarray  # i32[B, T], 0 is padding, responses count from 1
-  position: np.ndarray  # i32[B, T], restarts with each response's prompt
+  segment: np.ndarray  # i32[B, T], parent + 1 + k in response k
+  parent: np.ndarray  # i32[B, T], (1 + s) (1 + K) in prompt s and its responses
+  position: np.ndarray  # i32[B, T], goes on from the prompt in each response
   end: np.ndarray  # i32[B, S, K], where in T a response's last token stands
   answer: np.ndarray  # bool[B, T], true on responses, false on prompts
   grade: np.ndarray  # f32[B, S, K]
@@ -30,7 +31,9 @@ class Batch(NamedTuple):
 
 class Rows(NamedTuple):
   """Prompts with their responses, laid out in rows."""
-  packed: batches.Packed  # a document is a prompt's responses, end to end
+  packed: batches.Packed  # a document is a prompt and its responses
+  part: np.ndarray  # i32[all], as packed.tokens: 0 the prompt, then responses
+  position: np.ndarray  # i32[all], goes on from the prompt in each response
   piece: np.ndarray  # i64[rows, S], the pieces of each row, -1: fewer
   end: np.ndarray  # i64[M, K], of each response's last token in its document
   grade: np.ndarray  # f32[M, K]
@@ -57,18 +60,12 @@ class Rows(NamedTuple):
     record_BS = self.packed.document[piece_BS]
     end_BSK = self.packed.column[piece_BS][..., None] + self.end[record_BS]
     real_BSK = self.real[record_BS] & (piece_BS >= 0)[..., None]
-    # A segment begins with a document or behind a response's last token.
-    place_BT = np.arange(filled.tokens.shape[1])[None]
-    first_BT = filled.position == 0
-    b, s, k = np.nonzero(real_BSK)
-    inside = end_BSK[b, s, k] + 1 < filled.tokens.shape[1]
-    first_BT[b[inside], end_BSK[b, s, k][inside] + 1] = True
-    some_BT = filled.segment > 0
-    begin_BT = np.maximum.accumulate(np.where(first_BT, place_BT, 0), 1)
-    fill = lambda x: np.where(some_BT, x, 0).astype(np.int32)
+    each = lambda values: self.packed._replace(tokens=values).take(row).tokens
+    part_BT = each(self.part)
+    parent_BT = filled.segment * (1 + self.end.shape[1])
     return Batch(
-        filled.tokens, fill(np.cumsum(first_BT, 1)), fill(place_BT - begin_BT),
-        np.where(real_BSK, end_BSK, 0).astype(np.int32), filled.weight > 0,
+        filled.tokens, parent_BT + part_BT, parent_BT, each(self.position),
+        np.where(real_BSK, end_BSK, 0).astype(np.int32), part_BT > 0,
         np.where(real_BSK, self.grade[record_BS], 0).astype(np.float32),
         real_BSK)
 
@@ -88,29 +85,34 @@ def make(records: Sequence[preferences.Record], encode: templates.Encode,
   Raises:
     ConfigError: none is left.
   """
-  documents, said, ends, kept = [], [], [], []
+  documents, parts, positions, ends, kept = [], [], [], [], []
   shortest = None
   for record in records:
-    pairs = [encode(record['prompt'], text) for text in record['responses']]
-    sizes = np.array([[len(part) for part in pair] for pair in pairs])
-    shortest = min(sizes.sum(), shortest or sizes.sum())
-    if sizes.sum() <= length and sizes.sum(1).max() <= (max_len or length):
-      documents.append(np.array(sum(sum(pairs, ()), []), np.int32))
-      said.append(np.repeat(np.tile([0., 1.], len(pairs)), sizes.reshape(-1)))
-      ends.append(np.cumsum(sizes.sum(1)) - 1)
+    prompts, answers = zip(*(
+        encode(record['prompt'], text) for text in record['responses']))
+    prompt, sizes = prompts[0], np.array([len(tokens) for tokens in answers])
+    size = len(prompt) + sizes.sum()
+    shortest = min(size, shortest or size)
+    if size <= length and len(prompt) + sizes.max() <= (max_len or length):
+      documents.append(sum(answers, list(prompt)))
+      parts.append(np.repeat(np.arange(1 + len(sizes)), [len(prompt), *sizes]))
+      positions += [np.arange(len(prompt)), *(
+          len(prompt) + np.arange(n) for n in sizes)]
+      ends.append(len(prompt) + np.cumsum(sizes) - 1)
       kept.append(record)
   if not kept:
     raise config_lib.error(
         'preference.length', f'at least {shortest}, the tokens of the '
         'shortest prompt with its responses', length)
-  packed = batches.packed(documents, length, said)
+  packed = batches.packed(documents, length)
   count = np.diff(packed.first)
   nth = np.arange(count.max())
   piece = np.where(nth < count[:, None], packed.first[:-1, None] + nth, -1)
   width = max(map(len, ends))
   pad = lambda rows, dtype: np.array(
       [list(row) + [0] * (width - len(row)) for row in rows], dtype)
-  return Rows(packed, piece, pad(ends, np.int64),
+  flat = lambda parts: np.concatenate(parts).astype(np.int32)
+  return Rows(packed, flat(parts), flat(positions), piece, pad(ends, np.int64),
               pad([record['grades'] for record in kept], np.float32),
               pad([[True] * len(end) for end in ends], bool), kept,
               {'prompts': len(kept), 'too_long': len(records) - len(kept)})

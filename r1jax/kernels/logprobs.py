@@ -63,19 +63,36 @@ def of_hidden(unembed: Callable[[Array], Array], hidden_BTD: Array,
 
 def of_sequences(model, params, tokens_BT: Array, segment_BT: Array,
                  position_BT: Array, *, chunk: int, temperature: float = 1.,
-                 each=of_logits) -> tuple[Array, Array]:
-  """log p of each token given those before it in its segment.
+                 parent_BT: Array | None = None, each=of_logits
+                 ) -> tuple[Array, Array]:
+  """log p of each token given those before it in its segment and its parent.
 
   Returns logp_BT and entropy_BT (or what `each` gives, see of_hidden); index
   0, which nothing precedes, holds 0, and the first token of any later segment
-  a value that its weight must hide.
+  that is its own parent a value that its weight must hide.
   """
-  hidden_BTD, _ = model.forward(params, tokens_BT, segment_BT, position_BT)
+  hidden_BTD, _ = model.forward(
+      params, tokens_BT, segment_BT, position_BT, parent_BT=parent_BT)
+  before_BTD = hidden_BTD[:, :-1] if parent_BT is None else (
+      jnp.take_along_axis(
+          hidden_BTD, _before(segment_BT, parent_BT)[:, 1:, None], 1))
   logp, entropy = of_hidden(
-      lambda h: model.unembed(params, h), hidden_BTD[:, :-1], tokens_BT[:, 1:],
+      lambda h: model.unembed(params, h), before_BTD, tokens_BT[:, 1:],
       temperature=temperature, chunk=chunk, each=each)
   shift = lambda x: jnp.pad(x, ((0, 0), (1, 0)))
   return shift(logp), shift(entropy)
+
+
+def _before(segment_BT: Array, parent_BT: Array) -> Array:
+  """Where the token stands that each one follows: at t-1, or its prompt's end.
+
+  The responses to a prompt stand behind it, before any other prompt.
+  """
+  index = jnp.arange(segment_BT.shape[1])
+  asked_BT = segment_BT == parent_BT
+  prompt_end_BT = jax.lax.cummax(jnp.where(asked_BT, index, 0), 1)
+  first_BT = segment_BT != jnp.roll(segment_BT, 1, 1)
+  return jnp.where(first_BT & ~asked_BT, prompt_end_BT, index - 1)
 
 
 def last(hidden_BPD: Array, prompts: Prompts) -> Array:

@@ -37,7 +37,8 @@ def of_states(model, params, prompts: Prompts, tokens_NR: Array) -> Array:
 def of_rows(model, params, batch: Preferences) -> Array:
   """The score of each response of packed rows, f32[B, S, K]."""
   hidden_BTD, _ = model.forward(
-      params, batch.tokens, batch.segment, batch.position)
+      params, batch.tokens, batch.segment, batch.position,
+      parent_BT=batch.parent)
   end_BE = batch.end.reshape(batch.end.shape[0], -1)
   last_BED = jnp.take_along_axis(hidden_BTD, end_BE[..., None], 1)
   return model.score(params, last_BED).reshape(batch.end.shape)
@@ -46,9 +47,7 @@ def of_rows(model, params, batch: Preferences) -> Array:
 def sums_of_rows(value_BT: Array, batch: Preferences) -> Array:
   """The sum of a value over the tokens of each response, f32[B, S, K]."""
   value_BT = masked.select(value_BT, batch.answer)
-  size = value_BT.shape[1]  # no row has more segments than tokens
+  prompts, responses = batch.end.shape[1:]
   sum_BX = jax.vmap(lambda value, segment: jax.ops.segment_sum(
-      value, segment, size + 1))(value_BT, batch.segment)
-  end_BE = batch.end.reshape(batch.end.shape[0], -1)
-  segment_BE = jnp.take_along_axis(batch.segment, end_BE, 1)
-  return jnp.take_along_axis(sum_BX, segment_BE, 1).reshape(batch.end.shape)
+      value, segment, (1 + prompts) * (1 + responses)))(value_BT, batch.segment)
+  return sum_BX.reshape(-1, 1 + prompts, 1 + responses)[:, 1:, 1:]

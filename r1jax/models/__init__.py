@@ -45,12 +45,13 @@ def build(config: shape.Config,
       init(key) -> params, a tree of `config.param_dtype` arrays, layers
         stacked along their first axis
       params, below, may have a further entry 'lora' (models/lora.py)
-      forward(params, tokens_BT, segment_BT, position_BT, cache=None)
-        -> hidden_BTD, (k [L,B,K,h,T], v [L,B,K,T,h]): causal within each
-        segment (None: one document a row), and after everything in `cache`.
-        With a cache, which excludes segments, k and v are its past with the
-        new tokens written behind it; else those of the new tokens alone. A
-        model that does not scan its layers gives tuples of L
+      forward(params, tokens_BT, segment_BT, position_BT, cache=None,
+        parent_BT=None) -> hidden_BTD, (k [L,B,K,h,T], v [L,B,K,T,h]): causal
+        within each segment (None: one document a row) and its parent, an
+        earlier segment that several may share, and after everything in
+        `cache`. With a cache, which excludes segments, k and v are its past
+        with the new tokens written behind it; else those of the new tokens
+        alone. A model that does not scan its layers gives tuples of L
       groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: prompts,
         and tokens that begin the N / B responses to each, in one pass
       unembed(params, hidden_BTD) -> logits_BTV, float32
@@ -64,7 +65,7 @@ def build(config: shape.Config,
 
   def variables(key):
     one = jnp.zeros((1, 1), jnp.int32)
-    return module.init(key, one, None, one, None)['params']
+    return module.init(key, one, None, one, None, None)['params']
 
   def init(key):
     return nn.meta.unbox(variables(key))
@@ -76,9 +77,10 @@ def build(config: shape.Config,
         is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
   def forward(params, tokens_BT, segment_BT, position_BT,
-              cache: Cache | None = None):
-    arrays = jax.tree.map(jnp.asarray, (tokens_BT, segment_BT, position_BT))
-    return module.apply(_collections(params), *arrays, cache)
+              cache: Cache | None = None, parent_BT=None):
+    *arrays, parent_BT = jax.tree.map(
+        jnp.asarray, (tokens_BT, segment_BT, position_BT, parent_BT))
+    return module.apply(_collections(params), *arrays, cache, parent_BT)
 
   def method(of):
     return lambda params, *args: module.apply(

@@ -17,6 +17,7 @@ class Look(NamedTuple):
   """Where the queries of one forward pass stand, the same for all layers."""
   position: Array  # i32[B, T]
   segment: Array | None = None  # i32[B, T]; None: one document a row
+  parent: Array | None = None  # i32[B, T], a segment seen besides one's own
   prompt_length: Array | None = None  # i32[prompts], with prompts
   filled: Array | None = None  # i32[], with a past
   table: Array | None = None  # rotary cos, sin of whole rows
@@ -60,7 +61,11 @@ def parts(config: shape.Config, look: Look, query: Array, local, prompt, k, v):
     key_position = (start[:, None] + index)[:, None]
   seen = (index <= first + query[:, None])[None]
   if look.segment is not None:
-    seen &= look.segment[:, query, None] == look.segment[:, None]
+    key_segment = look.segment[:, None]
+    same = look.segment[:, query, None] == key_segment
+    if look.parent is not None:
+      same |= look.parent[:, query, None] == key_segment
+    seen &= same
   seen &= _window(config, position, key_position, local)
   own = attention.Part(k, v, seen[:, None])
   if prompt is None:

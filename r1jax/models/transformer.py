@@ -104,9 +104,9 @@ class Decoder(nn.Module):
   def _experts(self, stack: str) -> bool:
     return self.config.moe is not None and stack == 'blocks'
 
-  def __call__(self, tokens_BT, segment_BT, position_BT, cache):
+  def __call__(self, tokens_BT, segment_BT, position_BT, cache, parent_BT):
     look = masks.Look(
-        position=position_BT, segment=segment_BT,
+        position=position_BT, segment=segment_BT, parent=parent_BT,
         prompt_length=cache and cache.prompt_length,
         filled=cache and cache.filled)
     hidden_BTD, new = self._layers(

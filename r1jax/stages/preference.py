@@ -137,7 +137,8 @@ def raw_scores(model, objective: Objective, trained, ref, batch: Preferences
         params['head']['offset'])
   logp, ref_logp = (
       logprobs.of_sequences(model, weights, batch.tokens, batch.segment,
-                            batch.position, chunk=objective.logp_chunk)[0]
+                            batch.position, parent_BT=batch.parent,
+                            chunk=objective.logp_chunk)[0]
       for weights in (params, jax.lax.stop_gradient(ref)))
   return objective.beta * scores.sums_of_rows(logp - ref_logp, batch)
 

@@ -136,7 +136,7 @@ RECORDS = [
     for n, k in enumerate([2, 3, 1, 2, 4, 2, 3])]
 
 
-def test_rows_hold_each_response_behind_its_prompt(encode):
+def test_rows_hold_a_prompt_once_and_its_responses_behind_it(encode):
   rows = preference_rows.make(RECORDS, encode, 128)
   batch = rows.take(np.arange(rows.size))
   assert batch.tokens.shape[1] == 128 and rows.counts['too_long'] == 0
@@ -147,19 +147,25 @@ def test_rows_hold_each_response_behind_its_prompt(encode):
     seen.append(number)
     assert batch.real[b, s].sum() == len(record['responses'])
     for k, text in enumerate(record['responses']):
-      expected = sum(encode(record['prompt'], text), [])
+      asked, said = encode(record['prompt'], text)
       end = batch.end[b, s, k]
-      begin = end + 1 - len(expected)
-      assert batch.tokens[b, begin:end + 1].tolist() == expected
+      mine = batch.segment[b] == batch.segment[b, end]
+      prompt = batch.segment[b] == batch.parent[b, end]
+      assert np.flatnonzero(mine)[-1] == end and batch.answer[b, mine].all()
+      assert batch.tokens[b, prompt].tolist() == asked
+      assert batch.tokens[b, mine].tolist() == said
       np.testing.assert_array_equal(
-          batch.position[b, begin:end + 1], np.arange(len(expected)))
-      assert len(set(batch.segment[b, begin:end + 1])) == 1
+          batch.position[b, prompt | mine if k == 0 else mine],
+          np.arange(0 if k == 0 else len(asked), len(asked + said)))
+      assert (batch.parent[b, prompt] == batch.segment[b, prompt]).all()
+      assert not batch.answer[b, prompt].any()
       assert batch.grade[b, s, k] == record['grades'][k]
   assert sorted(seen) == list(range(len(RECORDS)))
   for b in range(rows.size):  # no two responses share a segment
     inside = batch.segment[b][batch.segment[b] > 0]
-    assert len(set(inside)) == batch.real[b].sum()
+    assert len(set(inside)) == batch.real[b].sum() + batch.real[b].any(1).sum()
   assert (batch.segment == 0).sum() == rows.packed.counts['padding']
+  assert (batch.parent[batch.segment == 0] == 0).all()
 
 
 def test_what_fills_more_than_a_row_is_left_out_and_counted(encode):

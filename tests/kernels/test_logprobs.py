@@ -80,6 +80,22 @@ def test_a_value_sits_at_its_token_and_index_0_holds_0():
   np.testing.assert_array_equal(entropy[:, 0], 0)
 
 
+def test_behind_a_shared_prompt_a_response_follows_the_prompt():
+  """Two prompts of 3 and 2 tokens, with responses of 2 and 2, and of 1."""
+  tokens = np.concatenate([TOKENS[0], [4]])[None]
+  segment = np.array([[3, 3, 3, 4, 4, 5, 5, 6, 6, 7]])
+  parent = np.array([[3, 3, 3, 3, 3, 3, 3, 6, 6, 6]])
+  position = np.array([[0, 1, 2, 3, 4, 3, 4, 0, 1, 2]])
+  model, params = tiny.model(), tiny.params()
+  got, _ = logprobs.of_sequences(
+      model, params, tokens, segment, position, parent_BT=parent, chunk=4)
+  for place in ([0, 1, 2, 3, 4], [0, 1, 2, 5, 6], [7, 8, 9]):
+    alone, _ = logprobs.of_sequences(
+        model, params, tokens[:, place], None, np.arange(len(place))[None],
+        chunk=4)
+    np.testing.assert_allclose(got[0, place[1:]], alone[0, 1:], atol=1e-5)
+
+
 @pytest.mark.parametrize('length, switches', [
     (6, dict(window=3, global_every=2)), (1, {})])
 def test_a_shared_prompt_is_worth_one_repeated_for_its_group(length, switches):

@@ -10,6 +10,7 @@ import pytest
 import numpy_decoder
 import tiny
 from r1jax.kernels import group_sampling
+from r1jax.models import shape
 from r1jax.types import Cache
 
 QWEN = dict(qkv_bias=True, qk_norm=True, tied=False)
@@ -131,6 +132,28 @@ def test_documents_of_a_row_are_alone(switches):
   np.testing.assert_array_equal(
       _hidden(changed, SEGMENT, POSITION, **switches)[SEGMENT > 0],
       hidden[SEGMENT > 0])
+
+
+@pytest.mark.parametrize('switches', [
+    {}, GEMMA, GEMMA | dict(scan_layers=False), dict(attention_chunk=4),
+    dict(latent=shape.Latent(4, 4, 4, 2, 3), head_size=6, kv_heads=4)])
+def test_responses_that_share_a_prompt_are_as_alone(switches):
+  """A row of 3 tokens of prompt and responses of 4, 2 and 1, another of 2."""
+  sizes = 3, 4, 2, 1, 2
+  segment = np.repeat([5, 6, 7, 8, 10], sizes)[None]
+  parent = np.repeat([5, 5, 5, 5, 10], sizes)[None]
+  position = np.concatenate([
+      np.arange(3), 3 + np.arange(4), 3 + np.arange(2), [3], np.arange(2)])
+  tokens = np.random.default_rng(2).integers(0, tiny.SHAPE['vocab'], (1, 12))
+  model, params = tiny.model(**switches), tiny.params(**switches)
+  got, _ = jax.jit(model.forward)(
+      params, tokens, segment, position[None], None, parent)
+  for first, size in ((3, 4), (7, 2), (9, 1)):
+    place = [*range(3), *range(first, first + size)]
+    alone = _hidden(tokens[:, place], **switches)
+    np.testing.assert_allclose(got[0, place], alone[0], atol=1e-5)
+  np.testing.assert_allclose(
+      got[0, 10:], _hidden(tokens[:, 10:], **switches)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize('switches', [

@@ -84,6 +84,18 @@ def test_packed_scores_are_those_of_each_response_alone():
       np.testing.assert_allclose(got[b, s, k], alone[0], atol=1e-5)
 
 
+def test_packed_sums_are_those_of_the_tokens_of_each_response():
+  rows = _rows()
+  batch = Preferences(*rows.take(np.arange(4)))
+  got = scores.sums_of_rows(
+      np.where(batch.answer, batch.tokens, np.nan).astype(np.float32), batch)
+  for b, s in np.argwhere(rows.record(np.arange(4)) >= 0):
+    record = rows.records[rows.record(np.arange(4))[b, s]]
+    expected = [sum(_encode(record['prompt'], text)[1])
+                for text in record['responses']]
+    np.testing.assert_array_equal(got[b, s], expected)
+
+
 @pytest.mark.parametrize('objective', [
     PAIRWISE, preference.Objective('pointwise', 0., 1)])
 def test_it_learns(objective):
