@@ -54,14 +54,14 @@ def parts(config: shape.Config, look: Look, query: Array, local, prompt, k, v):
   rows, length = position.shape
   index = jnp.arange(k.shape[-1])
   if look.filled is None:
-    first, key_position = 0, look.position[:, None]
+    first, key_position = 0, look.position[:, None, :index.size]
   else:
     first = look.filled
     start = jnp.repeat(look.prompt_length, rows // look.prompt_length.size)
     key_position = (start[:, None] + index)[:, None]
   seen = (index <= first + query[:, None])[None]
   if look.segment is not None:
-    key_segment = look.segment[:, None]
+    key_segment = look.segment[:, None, :index.size]
     same = look.segment[:, query, None] == key_segment
     if look.parent is not None:
       same |= look.parent[:, query, None] == key_segment
