@@ -65,17 +65,20 @@ def released(name: str) -> common.ConfigDict:
 
 
 def hh() -> common.ConfigDict:
-  """SmolLM2-135M-Instruct on 1,800 of HH's harmless pairs, tested on 500."""
+  """SmolLM2-135M-Instruct on 1,800 of HH's harmless pairs, tested on 500.
+
+  Of the first 1,804 two part before the last answer and two do not fit.
+  """
   config = common.base('reward_model.py:hh', 'preference', epochs=1.)
   config.init_from = 'smollm2'
   config.model = common.released_model()
   config.model.update(scalar=True, attention_chunk=256, remat='none')
   config.vocab = common.released_vocab()
-  config.data = data(template='chat', split='train[:1800]')
+  config.data = data(template='chat', split='train[:1804]')
   config.preference = common.preference(
       batch=4, micro_batches=4, length=1024, balance_length=False)
   config.optim.update(lr=2e-5, schedule='cosine', warmup_steps=5)
-  config.eval.update(split='train[1800:2300]', problems=500)
+  config.eval.update(split='train[1804:]', problems=500)
   return config
 
 

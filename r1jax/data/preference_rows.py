@@ -76,18 +76,22 @@ class Rows(NamedTuple):
 
 
 def make(records: Sequence[preferences.Record], encode: templates.Encode,
-         length: int, max_len: int | None = None) -> Rows:
+         length: int, max_len: int | None = None, count: int | None = None
+        ) -> Rows:
   """Lays records out in rows of `length` tokens.
 
   A prompt whose responses fill more than a row is left out and counted, and
   one with a response longer than `max_len`, the model's longest sequence.
+  With a `count`, those behind the first so many that fit are not looked at.
 
   Raises:
     ConfigError: none is left.
   """
   documents, parts, positions, ends, kept = [], [], [], [], []
-  shortest = None
+  shortest, too_long = None, 0
   for record in records:
+    if len(kept) == count:
+      break
     prompts, answers = zip(*(
         encode(record['prompt'], text) for text in record['responses']))
     prompt, sizes = prompts[0], np.array([len(tokens) for tokens in answers])
@@ -100,6 +104,8 @@ def make(records: Sequence[preferences.Record], encode: templates.Encode,
           len(prompt) + np.arange(n) for n in sizes)]
       ends.append(len(prompt) + np.cumsum(sizes) - 1)
       kept.append(record)
+    else:
+      too_long += 1
   if not kept:
     raise config_lib.error(
         'preference.length', f'at least {shortest}, the tokens of the '
@@ -115,4 +121,4 @@ def make(records: Sequence[preferences.Record], encode: templates.Encode,
   return Rows(packed, flat(parts), flat(positions), piece, pad(ends, np.int64),
               pad([record['grades'] for record in kept], np.float32),
               pad([[True] * len(end) for end in ends], bool), kept,
-              {'prompts': len(kept), 'too_long': len(records) - len(kept)})
+              {'prompts': len(kept), 'too_long': too_long})

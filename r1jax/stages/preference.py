@@ -106,7 +106,7 @@ def read(config, vocab, max_len: int, split: str, count: int | None = None
          ) -> preference_rows.Rows:
   """The preferences of a split of `config.data`, laid out in rows."""
   records = preferences.read(
-      config.data.task, split, config.data.options.to_dict())[:count]
+      config.data.task, split, config.data.options.to_dict())
   settings = config.preference
   if settings.scores == 'summary':
     records = [record | {'responses': [
@@ -120,7 +120,8 @@ def read(config, vocab, max_len: int, split: str, count: int | None = None
     records = kept
   encode = templates.encoder(
       config.data.template, vocab, config.data.get('system'))
-  rows = preference_rows.make(records, encode, settings.length, max_len)
+  rows = preference_rows.make(
+      records, encode, settings.length, max_len, count)
   if rows.counts['too_long']:
     print(f'{rows.counts["too_long"]} of {len(records)} prompts are left out: '
           f'with their responses they are longer than config.preference.length '
