@@ -7,8 +7,9 @@ reader's taste has ranked, PPO against it with and without the penalty on the
 KL, DPO on the same pairs. What the reward model says (the proxy) and what the
 reader says (the gold) are both measured, over the KL: report.html. 25 minutes
 on two cores, wins over SFT: PPO 86.7 % at 4.3 nats a response, without the
-penalty 83.5 % at 7.8 (proxy 6.65 and 7.25), DPO 80.9 %. --config.stages.ppo.rl.beta=0.1 changes one stage;
---config.dry_run says what would be run.
+penalty 83.5 % at 7.8 (proxy 6.65 and 7.25), DPO 80.9 %.
+--config.stages.ppo.rl.beta=0.1 changes one stage; --config.dry_run=True says
+what would be run.
 """
 
 from experiments import common
