@@ -26,6 +26,7 @@ DATA = [
     'reasoning-gym',
     'safetensors',
     'sentencepiece',
+    'simplemma>=1.1',  # is_known(word, lang)
     'seqio',
     'tensorflow',
     'tensorboard',  # clu imports its protocol undeclared

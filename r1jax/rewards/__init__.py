@@ -4,6 +4,8 @@ A reward is a weighted sum of named parts, each a number per response:
 
     accuracy    1 if the answer is right, else 0        (accuracy, verifiers)
     format      1 if thinking and answer are well formed, else 0     (format)
+    language    share of the thinking's words in its language    (language)
+    mixed       1 if more than a tenth of the words is in another (language)
     overlong    0 down to -1 near the token limit                    (length)
     repetition  0 down to -1 as word n-grams repeat              (repetition)
     any other   the score of a reward model                           (model)

@@ -9,11 +9,13 @@ import numpy as np
 from r1jax import config as config_lib
 from r1jax.rewards import accuracy
 from r1jax.rewards import format as format_reward
+from r1jax.rewards import language as language_lib
 from r1jax.rewards import length
 from r1jax.rewards import repetition
 from r1jax.rewards import workers as workers_lib
 
-PARTS = ("accuracy", "format", "overlong", "repetition")
+PARTS = (
+    "accuracy", "format", "language", "mixed", "overlong", "repetition")
 _REASON = re.compile(r"\S* [^\d'\"]*")  # the task, and what is not the answer
 
 
@@ -34,14 +36,15 @@ class Scores(NamedTuple):
 class Scorer:
   """Scores responses; holds the worker processes, so close it.
 
-  Accuracy and format are always computed, for the metrics; the other parts
-  only where they weigh. Why a verifier gave no verdict is logged once for each
-  task and reason.
+  Accuracy, format and languages are always computed, for the metrics; the
+  other parts only where they weigh. Why a verifier gave no verdict is logged
+  once for each task and reason.
   """
 
   def __init__(self, weights: Mapping[str, float], *, max_tokens: int,
                overlong_cache_tokens: int | None = None, workers: int,
-               timeout_seconds: float, answer: str):
+               timeout_seconds: float, answer: str,
+               languages: Sequence[str] = (), language: str | None = None):
     """Checks the settings; starts no process yet.
 
     Args:
@@ -51,7 +54,9 @@ class Scorer:
         in; None is a fifth of it, DAPO's 4,096 of 20,480.
       workers: processes that verify answers.
       timeout_seconds: the wall-clock limit of one answer.
-      answer: 'tags' | 'boxed' | 'any', where the answer stands.
+      answer: one of accuracy.ANSWERS, where the answer stands.
+      languages: that are told apart; none: no language is looked at.
+      language: which the thinking is to be in; None: that of the prompt.
     """
     for name in weights:
       if name not in PARTS:
@@ -72,6 +77,14 @@ class Scorer:
     self._limit = max_tokens
     self._cache = overlong_cache_tokens
     self._answer = answer
+    self._languages = language_lib.Languages(languages) if languages else None
+    if language is not None:
+      config_lib.check_choice("rewards.language", language, languages)
+    for name in ("language", "mixed"):
+      if weights.get(name) and not languages:
+        raise config_lib.error("rewards.languages", f"those that the reward "
+                               f"{name!r} tells apart", languages)
+    self._language = language
     self._pool = workers_lib.Pool(workers, timeout_seconds)
 
   def score(self, records: Sequence[Mapping],
@@ -88,6 +101,9 @@ class Scorer:
     values = {
         "accuracy": judged.right,
         "format": [format_reward.score(r.text) for r in responses]}
+    if self._languages:
+      values["language"], values["mixed"] = zip(*map(
+          self._consistency, records, responses))
     if self._weights.get("overlong"):
       values["overlong"] = [
           length.overlong(r.tokens, r.finished, self._limit, self._cache)
@@ -99,6 +115,13 @@ class Scorer:
     for name, part in parts.items():
       total += np.float32(self._weights.get(name, 0.0)) * part
     return Scores(total, parts, judged.counters)
+
+  def _consistency(self, record: Mapping, response: Response
+                  ) -> tuple[float, bool]:
+    """How far a response keeps to its language, and whether it mixes."""
+    target = self._language or self._languages.of(record["prompt"])
+    return (language_lib.consistency(self._languages, response.text, target),
+            self._languages.mixed(response.text))
 
   def _tell(self, errors: Sequence[str]):
     for line in errors:

@@ -71,7 +71,8 @@ def figures(rows: list[dict], greedy: list[dict],
   """{'n', 'pass@1', 'ci95', 'greedy', 'format', 'response_length', ...}.
 
   `ci95` is [low, high] by `wilson`; lengths are in tokens, EOS included;
-  `truncated` is the share without EOS.
+  `truncated` is the share without EOS; `language` and `mixed` are there if the
+  rewards tell languages apart.
   """
   right = np.array([row['accuracy'] for row in rows]).reshape(-1, group).mean(1)
   mean = lambda name, among=rows: float(np.mean([row[name] for row in among]))
@@ -86,7 +87,7 @@ def figures(rows: list[dict], greedy: list[dict],
       'truncated': 1. - mean('finished'),
       'tasks': {task: mean('accuracy', [r for r in rows if r['task'] == task])
                 for task in tasks},
-  }
+  } | {name: mean(name) for name in ('language', 'mixed') if name in rows[0]}
 
 
 def win_rate(before: list[dict], after: list[dict]) -> float:

@@ -57,7 +57,24 @@ def test_accuracy_and_format_alone_are_computed_without_weight():
   assert scores.total[0] == 0.0
 
 
+def test_the_language_is_that_of_the_prompt_unless_it_is_named():
+  records = [_record("4") | {"prompt": prompt} for prompt in (
+      "What is 2+2?", "二加二等于几？")]
+  text = "<think> First 我 </think> <answer> 4 </answer>"
+  responses = [rewards.Response(text.replace("First", word), 9, True)
+               for word in ("First and second", "我我我")]
+  for language, shares in ((None, (3 / 4, 1.)), ("zh", (1 / 4, 1.))):
+    with _scorer({"language": 1.0}, languages=("en", "zh"),
+                 language=language) as scorer:
+      scores = scorer.score(records, responses)
+    np.testing.assert_allclose(scores.parts["language"], shares)
+    np.testing.assert_allclose(scores.total, shares)
+    np.testing.assert_array_equal(scores.parts["mixed"], [1, 0])
+
+
 @pytest.mark.parametrize("weights, settings, message", [
+    ({"language": 1.0}, {}, "config.rewards.languages: expected those that"),
+    ({}, {"languages": ("en",), "language": "zh"}, "config.rewards.language"),
     ({"acuracy": 1.0}, {}, "config.rewards.weights.acuracy: no such reward; did "
      "you mean config.rewards.weights.accuracy"),
     ({"length": 1.0}, {}, "config.rewards.weights.length: .* valid: config"),

@@ -1,0 +1,118 @@
+"""The language-consistency reward: a chain of thought keeps to one language.
+
+The share of its words that are of the target language (DeepSeek-R1, arXiv
+2501.12948, 2.3.2). A word is told by its script; where two languages share
+one, by simplemma's dictionaries, which load when first needed. Chinese and
+Japanese are written without spaces: each of their characters is a word. Code,
+mathematics and single letters, which name variables, are no words.
+"""
+
+import functools
+import re
+from typing import Iterator, Sequence
+import unicodedata
+
+from r1jax import config as config_lib
+
+MIXED = 0.1  # share of words in other languages from which a text is mixed
+
+_LATIN = ("ca cs cy da de en es et fi fr ga gl hr hu id is it la lt lv ms nb "
+          "nl nn pl pt ro sk sl sq sv sw tl tr").split()
+_SCRIPTS = dict.fromkeys(_LATIN, ("LATIN",)) | {
+    "ar": ("ARABIC",), "bg": ("CYRILLIC",), "el": ("GREEK",),
+    "fa": ("ARABIC",), "he": ("HEBREW",), "hi": ("DEVANAGARI",),
+    "hy": ("ARMENIAN",), "ja": ("HIRAGANA", "KATAKANA", "CJK"),
+    "ka": ("GEORGIAN",), "ko": ("HANGUL",), "mk": ("CYRILLIC",),
+    "ru": ("CYRILLIC",), "th": ("THAI",), "uk": ("CYRILLIC",),
+    "zh": ("CJK",)}
+_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI")
+_DICTIONARY = {"hr": "hbs"}  # simplemma's name, where it is another
+
+_NO_LANGUAGE = re.compile(
+    r"```.*?```|`[^`\n]*`"  # code
+    # Mathematics; none begins within another, or time would be quadratic.
+    r"|\$\$.*?\$\$|\$[^$\n]*\$"
+    r"|\\\[(?:(?!\\\[).)*?\\\]|\\\((?:(?!\\\().)*?\\\)"
+    r"|\\[a-zA-Z]+|</?\w+>|https?://\S+", re.DOTALL)
+_THOUGHT = re.compile(r"(?:.*?<think>)?(.*?)(?:</think>|\Z)", re.DOTALL)
+
+
+class Languages:
+  """The languages that are told apart, by their ISO 639-1 codes."""
+
+  def __init__(self, codes: Sequence[str]):
+    """Raises ConfigError for none, or for a code that is not known."""
+    if not codes:
+      raise config_lib.error("rewards.languages", "at least one", codes)
+    for code in codes:
+      config_lib.check_choice("rewards.languages", code, _SCRIPTS)
+    self.codes = tuple(codes)
+
+  def share(self, text: str, target: str) -> float:
+    """The share of the words of `text` that may be of `target`; 1 for none."""
+    every = [self._of_word(*word) for word in _words(text)]
+    return sum(target in found for found in every) / len(every) if every else 1.
+
+  def of(self, text: str) -> str:
+    """The language most of its words may be of; of equal ones the first."""
+    every = [self._of_word(*word) for word in _words(text)]
+    return max(self.codes, key=lambda code: sum(code in x for x in every))
+
+  def mixed(self, text: str) -> bool:
+    """Whether more than a tenth of its words are not of its language."""
+    return self.share(text, self.of(text)) < 1 - MIXED
+
+  def _of_word(self, word: str, script: str) -> tuple[str, ...]:
+    """The languages a word may be of.
+
+    A word that the dictionary of none has, a name for example, may be of each
+    that is written so.
+    """
+    found = tuple(c for c in self.codes if script in _SCRIPTS[c])
+    if len(found) < 2 or script in _UNSPACED:
+      return found
+    return tuple(c for c in found if _known(word, c)) or found
+
+
+def consistency(languages: Languages, text: str, target: str) -> float:
+  """The share of a response's thinking that is in `target`, 0 to 1.
+
+  The thinking stands before </think>, in a response without it everywhere.
+  Of mathematics alone it is 1; of nothing at all 0.
+
+  Example: "<think> First 3+4=7. 再算7*2=14。 </think> 14", for "en", has the
+  words First, 再, 算: 1/3.
+  """
+  thought = _THOUGHT.match(text).group(1)
+  return languages.share(thought, target) if thought.strip() else 0.
+
+
+def _words(text: str) -> Iterator[tuple[str, str]]:
+  """Yields each word, in lower case, with its script."""
+  word, script = [], None
+  for letter in _NO_LANGUAGE.sub(" ", text) + " ":
+    kind = _script(letter)
+    if kind == "" or kind == script and kind not in (None, *_UNSPACED):
+      word.append(letter)
+      continue
+    if script and (len(word) > 1 or script in _UNSPACED):
+      yield "".join(word).lower(), script
+    word, script = [letter], kind
+
+
+@functools.lru_cache(maxsize=None)
+def _script(letter: str) -> str | None:
+  """LATIN, CJK, ... of a letter, "" of an accent; None of anything else."""
+  if unicodedata.category(letter).startswith("M"):
+    return ""
+  if not letter.isalpha():
+    return None
+  first, *rest = re.split("[ -]", unicodedata.name(letter, "UNKNOWN"))
+  name = rest[0] if first in ("FULLWIDTH", "HALFWIDTH") else first
+  return "CJK" if name == "IDEOGRAPHIC" else name
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _known(word: str, code: str) -> bool:
+  import simplemma  # pylint: disable=g-import-not-at-top
+  return simplemma.is_known(word, lang=_DICTIONARY.get(code, code))

@@ -1,0 +1,101 @@
+"""Languages told apart word by word, and the reward for keeping to one."""
+
+import sys
+import time
+
+import pytest
+
+from r1jax import config as config_lib
+from r1jax.rewards import language
+
+BOTH = language.Languages(("en", "zh"))
+EUROPE = language.Languages(("en", "fr", "de", "ru"))
+
+
+@pytest.mark.parametrize("text, target, share", [
+    ("First 3+4=7.", "en", 1.),
+    ("First 3+4=7. 再算7*2=14。", "en", 1 / 3),
+    ("First 3+4=7. 再算7*2=14。", "zh", 2 / 3),
+    ("3+4=7", "en", 1.),  # no words at all
+    ("x + y = z, a", "zh", 1.),  # variables are none
+    ("дом house", "en", 1 / 2),  # of no language told apart, yet a word
+    ("so $\\text{maison}$ 我", "en", 1 / 2),
+    ("so \\(abc\\) \\[def\\] \\boxed{12} 我", "en", 1 / 2),
+    ("so `abc def` ```python\nimport x\n``` 我", "en", 1 / 2),
+    ("so <think> </answer> https://a.bc/de 我", "en", 1 / 2),
+    ("ｆｕｌｌ wide", "en", 1.),
+    ("nai\u0308ve cafe\u0301", "en", 1.),
+])
+def test_shares_by_hand(text, target, share):
+  assert BOTH.share(text, target) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text, code", [
+    ("The table is therefore red.", "en"),
+    ("Donc la table est rouge.", "fr"),
+    ("Deshalb ist der Tisch rot.", "de"),
+    ("Поэтому стол красный.", "ru"),
+    ("Xyzzy", "en"),  # of none, so of any: the first
+    ("", "en"),
+])
+def test_one_script_is_told_apart_by_dictionaries(text, code):
+  assert EUROPE.of(text) == code
+  assert EUROPE.share(text, code) == 1.
+
+
+def test_a_script_of_one_language_asks_no_dictionary(monkeypatch):
+  monkeypatch.setitem(sys.modules, "simplemma", None)
+  assert BOTH.of("这是 so 一句话") == "zh"
+
+
+def test_japanese_is_not_chinese_for_its_kana():
+  both = language.Languages(("zh", "ja"))
+  assert both.share("これは日本", "ja") == 1.
+  assert both.share("これは日本", "zh") == 2 / 5
+  assert both.of("日本") == "zh" and both.of("カード") == "ja"
+
+
+def test_mixed_is_more_than_a_tenth_of_other_words():
+  nine = "one two three four five six seven eight nine"
+  assert not BOTH.mixed(nine + " 我")
+  assert BOTH.mixed(nine + " 我我")
+  assert not BOTH.mixed("我" * 20) and not BOTH.mixed("")
+
+
+@pytest.mark.parametrize("text, score", [
+    ("<think> First 3+4=7. 再算7*2=14。 </think> 14", 1 / 3),
+    ("<think> First. </think> 我我我", 1.),  # the summary does not count
+    ("</think> 我", 0.),
+    ("<think> </think> <answer> 14 </answer>", 0.),
+    ("<think> 3+4=7 </think> 7", 1.),
+    ("First 我", 1 / 2),
+    ("我 <think> First. </think> <think> 我 </think>", 1.),
+    ("", 0.),
+])
+def test_consistency_is_that_of_the_thinking(text, score):
+  assert language.consistency(BOTH, text, "en") == pytest.approx(score)
+
+
+@pytest.mark.parametrize("text", [
+    "\\[" * 50_000, "\\(" * 50_000, "$" * 99_999, "`" * 100_000,
+    "<think>" * 20_000, "\ufffd" * 100_000, "\u0300" * 100_000,
+    "\ud800 half a pair", "我" * 100_000])
+def test_hostile_text_costs_no_more_than_its_length(text):
+  begin = time.monotonic()
+  assert 0. <= language.consistency(BOTH, text, "en") <= 1.
+  assert time.monotonic() - begin < 5.
+
+
+@pytest.mark.parametrize("codes", [(), ("eng",), ("en", "klingon")])
+def test_an_unknown_language_is_refused(codes):
+  with pytest.raises(config_lib.ConfigError, match="rewards.languages"):
+    language.Languages(codes)
+
+
+def test_every_language_that_shares_a_script_has_a_dictionary():
+  from simplemma.strategies.dictionaries import dictionary_factory
+  scripts = [x for several in language._SCRIPTS.values() for x in several]
+  for code, (first, *_) in language._SCRIPTS.items():
+    if scripts.count(first) > 1 and first not in language._UNSPACED:
+      assert language._DICTIONARY.get(
+          code, code) in dictionary_factory.SUPPORTED_LANGUAGES
