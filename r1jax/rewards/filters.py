@@ -1,0 +1,100 @@
+"""Which sampled responses are fit to train on: right, readable, not repeated.
+
+The paper drops what is wrong, mixes languages, has long paragraphs or code
+blocks (DeepSeek-R1, arXiv 2501.12948, 2.3.3). Every response dropped has one
+reason, the first of `REASONS` that holds, so that they can be counted.
+"""
+
+from collections.abc import Mapping
+import re
+from typing import Any, NamedTuple
+
+from r1jax.rewards import language
+from r1jax.rewards import repetition
+
+REASONS = (
+    "unfinished",  # cut at the token limit
+    "no_verdict",  # neither a rule nor the judge could tell
+    "wrong",
+    "format",
+    "mixed_language",
+    "other_language",  # of one language, and not that of the prompt
+    "repetition",
+    "long_paragraph",
+    "code_block",
+    "no_reflection",
+    "duplicate",  # says what another response to its prompt says
+    "per_prompt",  # beyond as many as are kept of a prompt
+)
+
+# As the mini world's base says it, and the paper's own example of R1-Zero.
+_REFLECTION = re.compile(
+    r"\b(?:wait|let me check|re-?check|verify|double-check|mistake|however|"
+    r"alternatively)\b|等等|检查|验证|不对", re.IGNORECASE)
+_CODE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)
+_PARAGRAPH = re.compile(r"\n\s*\n")
+
+
+class Rules(NamedTuple):
+  """What is kept; None or 0 of a limit: it is not asked for."""
+  min_accuracy: float = 1.
+  format: bool = True
+  languages: tuple[str, ...] = ()  # told apart; none: any mixture is kept
+  max_repetition: float | None = 0.5  # share of 4-grams said before
+  max_paragraph: int | None = None  # characters
+  code: bool = False  # whether code blocks are kept
+  reflection: bool = False  # whether it must look back on what it said
+  per_prompt: int | None = None
+
+
+def reflections(text: str) -> int:
+  """How often a text looks back on what it said: "Wait", "let me check"."""
+  return len(_REFLECTION.findall(text))
+
+
+def fault(rules: Rules, row: Mapping[str, Any]) -> str | None:
+  """The first reason not to keep a response by itself, None to keep it.
+
+  Args:
+    rules: what is asked for.
+    row: 'prompt', 'response', 'finished', 'accuracy', 'format', and
+      'no_verdict' where a judge gave none.
+  """
+  text = row["response"]
+  told = rules.languages and language.Languages(rules.languages)
+  longest = max(map(len, _PARAGRAPH.split(text)))
+  faults = {
+      "unfinished": lambda: not row["finished"],
+      "no_verdict": lambda: row.get("no_verdict"),
+      "wrong": lambda: row["accuracy"] < rules.min_accuracy,
+      "format": lambda: rules.format and not row["format"],
+      "mixed_language": lambda: told and told.mixed(text),
+      "other_language": lambda: told and language.consistency(
+          told, text, told.of(row["prompt"])) < 1 - language.MIXED,
+      "repetition": lambda: rules.max_repetition is not None and (
+          -repetition.penalty(text) > rules.max_repetition),
+      "long_paragraph": lambda: (
+          rules.max_paragraph and longest > rules.max_paragraph),
+      "code_block": lambda: not rules.code and _CODE.search(text),
+      "no_reflection": lambda: rules.reflection and not reflections(text),
+  }
+  return next((name for name, holds in faults.items() if holds()), None)
+
+
+def faults(rules: Rules, group: list[Mapping[str, Any]]) -> list[str | None]:
+  """The reason of each response to one prompt; of equal ones the first stays.
+
+  What is beyond `per_prompt` are the last ones: responses of a group are drawn
+  alike, so none is preferred.
+  """
+  found, seen = [], set()
+  for row in group:
+    reason, said = fault(rules, row), " ".join(row["response"].split())
+    if reason is None and said in seen:
+      reason = "duplicate"
+    elif reason is None and len(seen) == rules.per_prompt:
+      reason = "per_prompt"
+    if reason is None:
+      seen.add(said)
+    found.append(reason)
+  return found

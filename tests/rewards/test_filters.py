@@ -1,0 +1,62 @@
+"""What of a model's responses is kept, and why the rest is not."""
+
+import pytest
+
+from r1jax.rewards import filters
+
+RULES = filters.Rules(
+    languages=("en", "zh"), max_repetition=.3, max_paragraph=60, per_prompt=2)
+GOOD = "<think> First 3+4=7. </think> <answer> 7 </answer>"
+
+
+def _row(response=GOOD, prompt="What is 3+4?", **fields):
+  return dict(prompt=prompt, response=response, finished=True, accuracy=1.,
+              format=1.) | fields
+
+
+@pytest.mark.parametrize("row, reason", [
+    (_row(), None),
+    (_row(finished=False, accuracy=0.), "unfinished"),
+    (_row(accuracy=0., no_verdict=True), "no_verdict"),
+    (_row(accuracy=.5, format=0.), "wrong"),
+    (_row(format=0.), "format"),
+    (_row("First 3+4=7. 再算7*2=14。"), "mixed_language"),
+    (_row("先算3+4=7。"), "other_language"),
+    (_row("先算3+4=7。", prompt="三加四等于几？"), None),
+    (_row("so it is, " * 10), "repetition"),
+    (_row("a b c d e f g h i j k l m n o p q r s t u v w x y z 1 2 3 4 5 6 7"),
+     "long_paragraph"),
+    (_row("x " * 20 + "\n\n" + " ".join("abcdefghijklmnopqrst")), "repetition"),
+    (_row("First:\n```\nprint(7)\n```"), "code_block"),
+    (_row(""), "other_language"),
+])
+def test_every_reason_by_hand(row, reason):
+  assert filters.fault(RULES, row) == reason
+
+
+def test_rules_that_are_not_asked_for_keep_all():
+  none = filters.Rules(min_accuracy=0., format=False, max_repetition=None,
+                       code=True)
+  for text in ("", "```", "我 so", "so " * 999, "\ufffd", "x" * 10**6):
+    assert filters.fault(none, _row(text, accuracy=0., format=0.)) is None
+
+
+def test_reflection_is_asked_for():
+  rules = RULES._replace(reflection=True)
+  assert filters.fault(rules, _row()) == "no_reflection"
+  assert filters.fault(rules, _row("Wait, let me check. It is 7.")) is None
+  assert filters.reflections("Wait, let me check. 等等，让我检查一下。") == 4
+  assert filters.reflections("waiter") == 0
+
+
+def test_of_equal_responses_one_is_kept_and_of_a_prompt_so_many():
+  texts = [GOOD, GOOD.replace(" ", "  "), "It is 7.", "No", "Seven."]
+  rows = [_row(text, accuracy=float(text != "No")) for text in texts]
+  assert filters.faults(RULES, rows) == [
+      None, "duplicate", None, "wrong", "per_prompt"]
+  assert filters.faults(RULES, []) == []
+
+
+def test_every_reason_is_a_known_one():
+  rows = [_row(text) for text in (GOOD, "```", "先算", "so " * 99)]
+  assert set(filters.faults(RULES, rows)) - {None} <= set(filters.REASONS)
