@@ -1,0 +1,107 @@
+"""An OpenAI-compatible endpoint as one who is asked.
+
+POST <url>/chat/completions, as vLLM, SGLang, llama.cpp and the services have
+it. Nothing is reached unless a config names an endpoint; the key is read from
+the environment, and stands in no config, log or error.
+"""
+
+from collections.abc import Sequence
+from concurrent import futures
+import http.client
+import json
+import os
+import time
+from typing import Any
+import urllib.error
+import urllib.request
+
+from absl import logging
+
+from r1jax import config as config_lib
+
+_LATER = (408, 409, 425, 429, 500, 502, 503, 504)  # may go well another time
+_LARGEST = 4 << 20  # bytes of a reply
+
+
+class Endpoint:
+  """Asks a served model; a function as rewards.judge.Ask."""
+
+  def __init__(self, url: str, model: str, *, key_variable: str | None = None,
+               max_tokens: int = 1024, temperature: float = 0.,
+               timeout_seconds: float = 120., parallel: int = 16,
+               tries: int = 3, wait_seconds: float = 1.,
+               field: str = "judge"):
+    """Checks the settings; reaches nothing yet.
+
+    Args:
+      url: up to the version, 'http://localhost:8000/v1'.
+      model: the name it is served under.
+      key_variable: the environment variable that holds the key, if one is
+        needed.
+      max_tokens: of a reply.
+      temperature: of the first attempt; later ones sample at 0.5 or above, or
+        the same malformed reply would come again.
+      timeout_seconds: of one request.
+      parallel: requests at once.
+      tries: of one request, where the fault may pass.
+      wait_seconds: before the second try, twice as long before the third.
+      field: of the config, for errors.
+
+    Raises:
+      ConfigError: the URL is none, or the variable is not set.
+    """
+    if not url.startswith(("http://", "https://")):
+      raise config_lib.error(f"{field}.url", "http(s)://HOST/v1", url)
+    self._headers = {"Content-Type": "application/json"}
+    if key_variable:
+      if not os.environ.get(key_variable):
+        raise config_lib.error(
+            f"{field}.key_variable", "the name of an environment variable "
+            "that holds the key", key_variable)
+      self._headers["Authorization"] = f"Bearer {os.environ[key_variable]}"
+    self._url = url.rstrip("/") + "/chat/completions"
+    self._body = dict(model=model, max_tokens=max_tokens)
+    self._temperature, self._timeout = temperature, timeout_seconds
+    self._parallel, self._tries, self._wait = parallel, tries, wait_seconds
+    self._field = field
+
+  def __call__(self, texts: Sequence[str], attempt: int) -> list[str | None]:
+    """A reply to each text, None where none came in time.
+
+    Raises:
+      ConfigError: the endpoint refuses what it is asked, whoever asks.
+    """
+    temperature = max(self._temperature, .5) if attempt else self._temperature
+    with futures.ThreadPoolExecutor(self._parallel) as pool:
+      return list(pool.map(lambda text: self._one(text, temperature), texts))
+
+  def _one(self, text: str, temperature: float) -> str | None:
+    request = urllib.request.Request(
+        self._url, headers=self._headers, data=json.dumps(self._body | dict(
+            temperature=temperature,
+            messages=[dict(role="user", content=text)])).encode())
+    for number in range(self._tries):
+      if number:
+        time.sleep(self._wait * 2 ** (number - 1))
+      try:
+        with urllib.request.urlopen(request, timeout=self._timeout) as reply:
+          return _content(reply.read(_LARGEST))
+      except urllib.error.HTTPError as problem:
+        if problem.code not in _LATER:
+          raise config_lib.ConfigError(
+              f"config.{self._field}.url: {self._url} answers "
+              f"{problem.code} {problem.reason}") from problem
+        logging.warning("%s answers %d", self._url, problem.code)
+      except (OSError, http.client.HTTPException) as problem:
+        logging.warning("%s: %s", self._url, problem)
+    return None
+
+
+def _content(reply: bytes) -> str:
+  """What a chat completion says; '' for anything else, which is no verdict."""
+  try:
+    found: Any = json.loads(reply)
+    content = found["choices"][0]["message"]["content"]
+  except (ValueError, LookupError, TypeError, RecursionError):
+    return ""
+  return content if isinstance(content, str) else ""
