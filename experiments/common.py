@@ -171,6 +171,18 @@ def preference(**fields) -> ConfigDict:
   ) | fields)
 
 
+def prompts(task: str | None, **fields) -> ConfigDict:
+  """Where a stage that samples has its prompts from, and how it puts them."""
+  return ConfigDict(dict(
+      task=optional(str, task), split='train', template='mini',
+      system=placeholder(str),  # message, of template 'chat' alone
+      # Few-shot: so many of a source of conversations stand before a prompt.
+      shots=0,
+      examples=placeholder(str),
+      instruction=placeholder(str),  # stands behind every prompt
+      num_prompts=4096, seed=0, options=dict()) | fields)
+
+
 def sampling(**fields) -> ConfigDict:
   """What a stage that only samples has in place of `rl`."""
   return ConfigDict(dict(

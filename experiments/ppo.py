@@ -25,8 +25,7 @@ def mini() -> common.ConfigDict:
   config.init_from = common.placeholder(str)
   config.model = common.mini_model()
   config.vocab = common.mini_vocab()
-  config.data = dict(task='mini_writing', split='train', template='mini',
-                     num_prompts=640, seed=1, options=dict())
+  config.data = common.prompts('mini_writing', num_prompts=640, seed=1)
   config.rl = common.rl()
   config.rl.update(prompts=32, group=4, prompt_tokens=40, response_tokens=128,
                    micro_batch=64, sample_chunk=64, logp_chunk=64,

@@ -20,8 +20,7 @@ def mini() -> common.ConfigDict:
   config.init_from = common.placeholder(str)
   config.model = common.mini_model()
   config.vocab = common.mini_vocab()
-  config.data = dict(task='mini_writing', split='train', seed=0,
-                     template='mini', num_prompts=640, options=dict())
+  config.data = common.prompts('mini_writing', num_prompts=640)
   config.rl = common.sampling(prompts=32, group=8, prompt_tokens=40,
                               response_tokens=128)
   config.rewards = r1_zero.rewards()

@@ -28,8 +28,7 @@ def mini() -> common.ConfigDict:
   config.model = common.mini_model()
   config.init_from = 'mini'
   config.vocab = common.mini_vocab()
-  config.data = dict(task='mini_reasoning', split='train', template='mini',
-                     num_prompts=4096, seed=0, options=dict())
+  config.data = common.prompts('mini_reasoning')
   config.rl = common.rl()
   config.rl.update(prompts=16, group=8, prompt_tokens=32, response_tokens=160,
                    micro_batch=64, sample_chunk=80, logp_chunk=40)
@@ -44,9 +43,8 @@ def smollm2() -> common.ConfigDict:
   config.model = common.released_model()
   config.vocab = common.released_vocab()
   config.lora.rank = 16
-  config.data = dict(
-      task='reasoning_gym:chain_sum', split='train', template='chat',
-      system=common.placeholder(str), num_prompts=2048, seed=0,
+  config.data = common.prompts(
+      'reasoning_gym:chain_sum', template='chat', num_prompts=2048,
       options=dict(min_terms=2, max_terms=2, min_digits=1, max_digits=2))
   config.rl = common.rl()
   # At temperature 1 half of what so small a model says is noise.
@@ -68,8 +66,8 @@ def paper() -> common.ConfigDict:
   config.init_from = config_dict.placeholder(str)
   config.vocab = dict(kind='huggingface', path=config_dict.placeholder(str),
                       eos=config_dict.placeholder(str))
-  config.data = dict(task='tfds:gsm8k', split='train', template='r1_zero',
-                     num_prompts=7473, seed=0, options=dict())
+  config.data = common.prompts(
+      'tfds:gsm8k', template='r1_zero', num_prompts=7473)
   config.rl = common.rl()
   config.rl.update(
       prompts=512,  # [v2] 2.1: 8,192 outputs a rollout, 16 a prompt

@@ -30,14 +30,14 @@ def messages_of(prompt: Prompt, system: str | None = None) -> list[Message]:
   return [*first, *asked]
 
 
-def prompt(vocab: vocab_base.Vocab, question: str,
-           system: str | None = None) -> str:
-  """Returns the text that an answer to `question` continues.
+def prompt(vocab: vocab_base.Vocab, asked: Prompt, system: str | None = None
+          ) -> str:
+  """Returns the text that an answer to what is `asked` continues.
 
   Raises:
     ConfigError: there is no chat template, or it refuses.
   """
-  return render(vocab, messages_of(question, system),
+  return render(vocab, messages_of(asked, system),
                 add_generation_prompt=True)
 
 

@@ -18,9 +18,11 @@ import inspect
 from typing import Any
 
 from r1jax import config as config_lib
+from r1jax.data import chat
 from r1jax.data import gym
 from r1jax.data import jsonl_rows
 from r1jax.data import mini
+from r1jax.data import mini_lessons
 from r1jax.data import names
 
 Record = dict[str, Any]
@@ -57,10 +59,17 @@ def mini_demonstrations(argument: str, split: str, seed: int,
   """The same prompts with texts of every quality, as conversations."""
   del argument
   names.check(names.SPLIT, split, ('train', 'heldout'))
-  return [[{'role': 'user', 'content': prompt},
-           {'role': 'assistant', 'content': text}]
-          for prompt, text in mini.demonstrations(
-              split, _size(size, count), seed)]
+  return list(map(_conversation, mini.demonstrations(
+      split, _size(size, count), seed)))
+
+
+def mini_worked(argument: str, split: str, seed: int, count: int | None, *,
+                size: int | None = None) -> list[list[dict[str, Any]]]:
+  """Reasoning problems worked out well, in the mode `argument`, 'long_en'."""
+  names.check('config.data.task (mini_worked:MODE)', argument,
+              mini_lessons.MODES)
+  return list(map(_conversation, mini_lessons.worked(
+      split, _size(size, count), seed, argument)))
 
 
 def mini_corpus(argument: str, split: str, seed: int, count: int | None, *,
@@ -120,9 +129,13 @@ def jsonl_conversations(argument: str, split: str, seed: int,
       found.append(row[messages])
       continue
     question, reply = _pair(row, prompt, answer, place)
-    found.append([{'role': 'user', 'content': question},
-                  {'role': 'assistant', 'content': reply}])
+    found.append(_conversation((question, reply)))
   return found
+
+
+def _conversation(pair: tuple[Any, Any]) -> list[dict[str, Any]]:
+  return [{'role': role, 'content': text}
+          for role, text in zip(('user', 'assistant'), pair)]
 
 
 def _pair(row: dict[str, Any], prompt: str | None, answer: str | None,
@@ -140,6 +153,7 @@ PROMPTS = {'mini_reasoning': mini_reasoning, 'mini_writing': mini_writing,
            'jsonl': jsonl, 'reasoning_gym': reasoning_gym}
 DOCUMENTS = {'mini_corpus': mini_corpus, 'jsonl': jsonl_texts}
 CONVERSATIONS = {'mini_writing': mini_demonstrations,
+                 'mini_worked': mini_worked,
                  'jsonl': jsonl_conversations}
 
 
@@ -159,6 +173,17 @@ def reduced(answer: str | int | float) -> str:
     answer = int(answer)
   _, mark, last = str(answer).rpartition('####')
   return last.strip().replace(',', '') if mark else last.strip()
+
+
+def examples(task: str, count: int, seed: int) -> list[tuple[str, str]]:
+  """The first `count` of a source of conversations as (question, answer)."""
+  kind, _, argument = task.partition(':')
+  names.check('config.data.examples', kind, CONVERSATIONS)
+  found = CONVERSATIONS[kind](argument, 'train', seed, count)
+  if len(found) < count:
+    raise config_lib.error('data.shots', f'at most the {len(found)} examples '
+                           'of config.data.examples', count)
+  return [chat.question_and_answer(messages) for messages in found[:count]]
 
 
 def parts(task: str | Iterable[tuple[str, float]], options: dict[str, Any]

@@ -41,6 +41,7 @@ _SentencePiece = gin.external_configurable(
 def prompt_set(
     task: _Tasks, vocab: vocab_lib.Vocab, prompt_tokens: int, *,
     split: str = 'train', template: str = 'r1_zero', system: str | None = None,
+    examples: Sequence[tuple[str, str]] = (), instruction: str | None = None,
     seed: int = 0, num_prompts: int | None = None,
     options: dict[str, Any] | None = None,
 ) -> tuple[batches.PromptSet, dict[str, int]]:
@@ -52,7 +53,7 @@ def prompt_set(
     vocab: turns the prompts into tokens.
     prompt_tokens: P; a longer prompt is left out and counted, never cut.
     split: 'train', 'heldout', or a name that the source knows.
-    template, system: see templates.frame.
+    template, system, examples, instruction: see templates.frame.
     seed: of sources that generate, and of the mixing.
     num_prompts: at most so many are taken, all if None.
     options: of the source; for a mixture, {'0': options, ...} by its place.
@@ -60,7 +61,7 @@ def prompt_set(
   Raises:
     ConfigError: names the field of config.data that is wrong.
   """
-  fill = templates.frame(template, vocab, system)
+  fill = templates.frame(template, vocab, system, examples, instruction)
   frame = functools.partial(
       tfds_source.add_text, feature='inputs', inputs=['inputs'],
       function=lambda prompt: fill(prompt.decode()))

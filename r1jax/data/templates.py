@@ -6,7 +6,6 @@ with a model that converses (chat.py).
 """
 
 from collections.abc import Callable, Sequence
-import functools
 
 from r1jax import config as config_lib
 from r1jax.data import chat
@@ -53,28 +52,39 @@ def apply(name: str, prompt: str) -> str:
   return TEMPLATES[name](prompt)
 
 
-def frame(name: str, vocab: vocab_base.Vocab,
-          system: str | None = None) -> Callable[[str], str]:
+def frame(name: str, vocab: vocab_base.Vocab, system: str | None = None,
+          examples: Sequence[tuple[str, str]] = (),
+          instruction: str | None = None) -> Callable[[str], str]:
   """Returns the function that puts a question into a template.
 
   Args:
     name: a key of TEMPLATES, or CHAT for the vocabulary's own.
     vocab: has the chat template.
     system: the system message before the question, which only CHAT has.
+    examples: questions with their answers that come before it (few-shot), in
+      a chat as earlier turns, else each in the template and on its own line.
+    instruction: stands behind the question, on its own line.
 
   Raises:
     ConfigError: there is no such template, or it takes no such message.
   """
   names.check('config.data.template', name, (*TEMPLATES, CHAT))
+  asked = lambda question: (
+      f'{question}\n{instruction}' if instruction else question)
   if name == CHAT:
-    filled = functools.partial(chat.prompt, vocab, system=system)
+    turns = [{'role': role, 'content': text} for pair in examples
+             for role, text in zip(('user', 'assistant'), pair)]
+    filled = lambda question: chat.prompt(
+        vocab, [*turns, {'role': 'user', 'content': asked(question)}], system)
     filled('?')  # what is wrong with a template shows before the data is read
     return filled
   if system is not None:
     raise config_lib.error(
         'data.system', f'None, for config.data.template is {name!r}, not '
         f'{CHAT!r}', system)
-  return TEMPLATES[name]
+  before = ''.join(f'{TEMPLATES[name](question)} {answer}\n'
+                   for question, answer in examples)
+  return lambda question: before + TEMPLATES[name](asked(question))
 
 
 def encoder(name: str, vocab: vocab_base.Vocab,

@@ -223,12 +223,16 @@ def make_objective(config) -> grpo.Objective:
 
 def read_prompts(config, vocab, split: str, count: int):
   """The prompts of a split of `config.data`, with what was left out counted."""
-  from r1jax.data import tasks  # TensorFlow: only where a dataset is built
+  from r1jax.data import sources  # reasoning_gym, and TensorFlow:
+  from r1jax.data import tasks  # only where a dataset is built
+  data, shots = config.data, config.data.get('shots', 0)
+  examples = sources.examples(
+      data.examples, shots, data.seed) if shots else ()
   prompts, counts = tasks.prompt_set(
-      config.data.task, vocab, config.rl.prompt_tokens, split=split,
-      template=config.data.template, system=config.data.get('system'),
-      seed=config.data.seed, num_prompts=count,
-      options=config.data.options.to_dict())
+      data.task, vocab, config.rl.prompt_tokens, split=split,
+      template=data.template, system=data.get('system'),
+      examples=examples, instruction=data.get('instruction'), seed=data.seed,
+      num_prompts=count, options=data.options.to_dict())
   if counts['too_long']:
     print(f'{counts["too_long"]} prompts of split {split!r} are longer than '
           f'config.rl.prompt_tokens = {config.rl.prompt_tokens} and left out')

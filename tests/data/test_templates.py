@@ -3,6 +3,7 @@
 import pytest
 
 from r1jax import config as config_lib
+from r1jax.data import chat
 from r1jax.data import templates
 from r1jax.data import vocab
 
@@ -49,6 +50,24 @@ def test_a_frame_is_a_template_by_name(name):
   assert templates.frame(name, mini)('Q') == templates.apply(name, 'Q')
   with pytest.raises(config_lib.ConfigError, match='data.system: .*None'):
     templates.frame(name, mini, 'Be brief.')
+
+
+def test_examples_and_an_instruction_stand_around_the_question(tmp_path):
+  mini = vocab.load('sentencepiece', 'mini')
+  shots = [('1+1?', '2'), ('2+2?', '4')]
+  fill = templates.frame('mini', mini, None, shots, 'Think.')
+  assert fill('3+3?') == (
+      'User: 1+1?\nAssistant: 2\nUser: 2+2?\nAssistant: 4\n'
+      'User: 3+3?\nThink.\nAssistant:')
+  found = vocab.load('huggingface', small_vocabs.save(
+      tmp_path, small_vocabs.tokenizer(), tokenizer_config={
+          'chat_template': chat_cases.TEMPLATES['chatml'],
+          **chat_cases.TOKENS}))
+  text = templates.frame('chat', found, 'Hi', shots[:1], 'Think.')('3+3?')
+  assert text == chat.render(found, [
+      dict(role=role, content=content) for role, content in (
+          ('system', 'Hi'), ('user', '1+1?'), ('assistant', '2'),
+          ('user', '3+3?\nThink.'))], add_generation_prompt=True)
 
 
 def test_the_chat_frame_is_the_vocabularys(tmp_path):
