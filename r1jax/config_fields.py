@@ -22,7 +22,7 @@ CHOICES = {
 
 BOUNDS = (  # what a number must keep to, and the fields that hold one
     (operator.ge, 'at least', 0, (
-        'steps', 'seed', 'data.seed', 'lora.rank', 'rl.beta',
+        'steps', 'seed', 'data.seed', 'data.shots', 'lora.rank', 'rl.beta',
         'rl.ref_every_steps', 'rl.sampling_rounds', 'optim.lr', 'eval.shown',
         'optim.warmup_steps', 'optim.weight_decay', 'optim.clip_norm',
         'optim.final_fraction', 'optim.b1', 'optim.b2', 'eval.temperature',

@@ -3,17 +3,17 @@
 A pipeline's config holds a whole config for every stage; a string in it may
 say '{sft}', the workdir of the stage of that name, which then comes first. In
 the pipeline's own workdir every stage has a directory, and there, when it has
-ended, a manifest.json: its config, the digests of what went in and of what
-came out, its figures, its time.
+ended, a manifest.json: its config, the version of the code, the digests of what
+went in and of what came out, its figures, its time.
 
 Started again, stages that ended and are unchanged are passed over and one that
 was interrupted goes on. One whose config, or whose input, is another than it
-was begins anew; what it had left is kept beside it, as NAME.old1.
+was begins anew; what it had left is kept beside it, as NAME.old1. Other code
+alone makes nothing begin anew: that is said, and up to the reader.
 """
 
 from collections.abc import Iterator, Mapping
 import gc
-import hashlib
 import importlib
 import pathlib
 import re
@@ -25,6 +25,7 @@ import ml_collections
 
 from r1jax import config as config_lib
 from r1jax import run as run_lib
+from r1jax import version
 from r1jax.parallel import distributed
 from r1jax.training import summary as summary_lib
 
@@ -70,11 +71,14 @@ def run(config, workdir: str, gin: str | None = None) -> bool:
     return False
   for number, node in enumerate(chosen, 1):
     status = _statuses(nodes)[node.name]
-    if status == 'done':
+    if status.startswith('done'):
       continue
     _say(f'\nstage {number} of {len(chosen)}: {node.name} ({status})')
     if not _run(node, nodes, status):
       return False
+    seconds = _total_seconds(chosen[:number])
+    _say(f'stages {number} of {len(chosen)} have ended, after '
+         f'{seconds // 60:.0f} min {seconds % 60:.0f} s')
   if config.report and len(chosen) == len(nodes) and distributed.is_main():
     module = importlib.import_module(REPORTS[config.report])
     _say(module.write(config.to_dict(), workdir))
@@ -118,10 +122,14 @@ def _chosen(config, nodes: list[Node]) -> list[Node]:
 
 
 def _statuses(nodes: list[Node]) -> dict[str, str]:
-  """'done', 'to be resumed', 'new', 'changed: ...' or 'waits for ...' each."""
+  """'done', 'to be resumed', 'new', 'changed: ...' or 'waits for ...' each.
+
+  'done, by other code' is done, too.
+  """
   found, left = {}, {}
   for node in nodes:
-    waits = [name for name in node.inputs if found[name] != 'done']
+    waits = [name for name in node.inputs
+             if not found[name].startswith('done')]
     if waits:
       found[node.name] = f'waits for {", ".join(waits)}'
       continue
@@ -145,7 +153,15 @@ def _status(node: Node, inputs, begun, ended: bool) -> str:
   if other:
     return 'changed: what came of ' + ', '.join(other)
   longer = begun['config'].get('steps') != node.config.get('steps')
-  return 'done' if ended and not longer else 'to be resumed'
+  if longer or not ended:
+    return 'to be resumed'
+  same = begun.get('code') == version.code()
+  return 'done' if same else 'done, by other code'
+
+
+def _total_seconds(nodes: list[Node]) -> float:
+  return sum(summary_lib.read_json(node.workdir / _MANIFEST)['seconds']
+             for node in nodes)
 
 
 def _run(node: Node, nodes: list[Node], status: str) -> bool:
@@ -154,7 +170,8 @@ def _run(node: Node, nodes: list[Node], status: str) -> bool:
     raise config_lib.ConfigError(f'config.only: {node.name} {status}')
   inputs = {other.name: summary_lib.read_json(other.workdir / _MANIFEST)[
       'outputs'] for other in nodes if other.name in node.inputs}
-  begun = {'config': node.config, 'inputs': inputs}
+  begun = {
+      'config': node.config, 'code': version.code(), 'inputs': inputs}
   if distributed.is_main():
     if status.startswith('changed'):
       _set_aside(node.workdir)
@@ -172,7 +189,7 @@ def _run(node: Node, nodes: list[Node], status: str) -> bool:
     return False
   if distributed.is_main():
     summary_lib.write_json(node.workdir / _MANIFEST, begun | {
-        'outputs': digests(node.workdir),
+        'outputs': summary_lib.digests(node.workdir),
         'figures': {name: figures[name] for name in ('before', 'after')},
         'steps': figures['steps'], 'seconds': figures['seconds']})
   _wait_for_all(f'{node.name} has ended')
@@ -183,18 +200,6 @@ def _wait_for_all(moment: str) -> None:
   """Until every process is here: the others read what the main one writes."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(f'pipeline: {moment}')
-
-
-def digests(workdir: pathlib.Path) -> dict[str, str]:
-  """SHA-256 of what a stage leaves: its last checkpoint, its records."""
-  steps = sorted((path for path in (workdir / 'checkpoints').glob('*')
-                  if path.name.isdigit()), key=lambda path: int(path.name))
-  files = {path.name: path for path in workdir.glob('*.jsonl')
-           if path.name != 'metrics.jsonl'}  # which has times
-  if steps:  # the manifest of a checkpoint has the digest of every array
-    files['checkpoint'] = steps[-1] / 'manifest' / 'metadata'
-  return {name: hashlib.sha256(path.read_bytes()).hexdigest()
-          for name, path in sorted(files.items())}
 
 
 def _resolved(node: Node, nodes: list[Node]) -> ml_collections.ConfigDict:

@@ -22,7 +22,7 @@ JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'chex'}
 # numpy and absl are.
 OPTIONAL = TENSORFLOW | {
     'clu', 'gguf', 'gin', 'jinja2', 'math_verify', 'reasoning_gym',
-    'safetensors', 'sentencepiece', 'tokenizers'}
+    'safetensors', 'sentencepiece', 'simplemma', 'tokenizers'}
 TASKS = {'r1jax.data.tasks', 'r1jax.data.tfds_source'}
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_COLUMNS = 250, 60, 80
 

@@ -15,6 +15,7 @@ from experiments import rlhf
 from r1jax import config as config_lib
 from r1jax import pipeline
 from r1jax import run
+from r1jax import version
 from r1jax.training import loop
 from r1jax.types import TrainState
 
@@ -152,6 +153,18 @@ def test_interrupted_anywhere_it_ends_with_the_same_manifests(
 def _outputs(workdir):
   return {name: (m['outputs'], m['inputs'], m['figures'], m['steps'])
           for name, m in _manifests(workdir).items()}
+
+
+def test_other_code_is_said_and_makes_nothing_begin_anew(
+    tmp_path, monkeypatch, capsys):
+  pipeline.run(_config(), str(tmp_path))
+  before = _manifests(tmp_path)
+  assert {m['code'] for m in before.values()} == {version.code()}
+  monkeypatch.setattr(version, 'code', lambda: 'other')
+  capsys.readouterr()
+  pipeline.run(_config(), str(tmp_path))
+  assert 'a  done, by other code' in capsys.readouterr().out
+  assert _manifests(tmp_path) == before
 
 
 def test_only_until_and_dry_run(tmp_path, capsys):

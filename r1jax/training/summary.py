@@ -34,3 +34,15 @@ def config_digest(config: Mapping[str, Any]) -> str:
   """
   text = json.dumps(config, sort_keys=True, separators=(',', ':'))
   return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digests(workdir: pathlib.Path) -> dict[str, str]:
+  """SHA-256 of what a stage leaves: its last checkpoint, its records."""
+  steps = sorted((path for path in (workdir / 'checkpoints').glob('*')
+                  if path.name.isdigit()), key=lambda path: int(path.name))
+  files = {path.name: path for path in workdir.glob('*.jsonl')
+           if path.name != 'metrics.jsonl'}  # which has times
+  if steps:  # the manifest of a checkpoint has the digest of every array
+    files['checkpoint'] = steps[-1] / 'manifest' / 'metadata'
+  return {name: hashlib.sha256(path.read_bytes()).hexdigest()
+          for name, path in sorted(files.items())}
