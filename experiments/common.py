@@ -183,6 +183,23 @@ def prompts(task: str | None, **fields) -> ConfigDict:
       num_prompts=4096, seed=0, options=dict()) | fields)
 
 
+def asked(**fields) -> ConfigDict:
+  """Who is asked for help, as a judge: a model here, or one served elsewhere."""
+  return ConfigDict(dict(
+      init_from=placeholder(str),  # what origin.find knows
+      url=placeholder(str),  # or 'http://HOST/v1', OpenAI-compatible
+      model=placeholder(str),  # the name that it is served under
+      key_variable=placeholder(str),  # the environment variable with the key
+      template='chat',  # of a model here
+      prompt_tokens=512,
+      response_tokens=256,
+      temperature=0.0,
+      batch=32,  # texts at a time; of an endpoint, requests at once
+      retries=2,
+      timeout_seconds=120.0,  # of a request
+  ) | fields)
+
+
 def sampling(**fields) -> ConfigDict:
   """What a stage that only samples has in place of `rl`."""
   return ConfigDict(dict(
