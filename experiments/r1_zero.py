@@ -99,12 +99,14 @@ def paper() -> common.ConfigDict:
 def rewards() -> common.ConfigDict:
   return common.ConfigDict(dict(
       # A part that weighs 0 is left out, but accuracy and format are measured.
-      weights=dict(accuracy=1.0, format=1.0, language=0.0, overlong=0.0,
-                   repetition=0.0),
+      weights=dict(accuracy=1.0, format=1.0, language=0.0, mixed=0.0,
+                   overlong=0.0, repetition=0.0),
+      tasks=dict(),  # {task: {part: weight}} where a task's are others
       # DAPO: the penalty's stretch below rl.response_tokens; unset: a fifth.
       overlong_cache_tokens=common.placeholder(int),
       workers=2,
       timeout_seconds=5.0,
+      judge=common.asked(),  # of what no rule can tell; unset: none
       languages=('en', 'zh'),  # told apart, by their ISO 639-1 codes; (): none
       language=common.placeholder(str),  # of thinking; unset: the prompt's
       answer='tags',  # where the answer stands: tags | boxed | any | number

@@ -125,6 +125,6 @@ def test_every_reward_can_be_weighed_from_the_command_line(parse):
   assert config.rewards.weights.overlong == 1.
   scorer = rl.make_scorer(config)
   tokens = config.rl.response_tokens - 10
-  record = dict(task='t', answer='1', verifier='exact')
+  record = dict(prompt='?', task='t', answer='1', verifier='exact')
   scores = scorer.score([record], [rewards.Response('', tokens, True)])
   assert scores.parts['overlong'] == scores.total == [-30 / 40]

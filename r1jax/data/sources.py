@@ -8,7 +8,7 @@ an order that is a function of the arguments alone. A record is a dict of
     answer    the reference answer
     task      the name of what it came from
     verifier  'math', 'reasoning_gym', 'exact' or 'taste' (mini_writing.py): the
-              rule that scores it
+              rule that scores it; or 'judge', where only a model can tell
     entry     the whole reasoning_gym entry, where the verifier needs it
     alternatives  further right answers, where the reference lists several
 """
@@ -27,7 +27,7 @@ from r1jax.data import names
 
 Record = dict[str, Any]
 
-VERIFIERS = ('math', 'exact', 'taste')  # those that need only an answer
+VERIFIERS = ('math', 'exact', 'taste', 'judge')  # need only an answer
 
 _QUESTIONS = ('prompt', 'question', 'problem')  # fields tried in this order
 _ANSWERS = ('response', 'answer')

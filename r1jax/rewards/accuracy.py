@@ -17,7 +17,7 @@ from r1jax.rewards import verifiers
 from r1jax.rewards import workers
 
 ANSWERS = ("tags", "boxed", "any", "number", "whole")
-VERIFIERS = ("math", "reasoning_gym", "exact", "taste")
+VERIFIERS = ("math", "reasoning_gym", "exact", "taste", "judge")
 COUNTERS = ("verifier_errors", "verifier_timeouts", "verifier_refused")
 
 # 15 digits: beyond any answer, and far from where a float would matter.
@@ -80,8 +80,9 @@ def judge(records: Sequence[Mapping], answers: Sequence[str | None],
   """Judges each answer by its record's verifier; no answer is a wrong one.
 
   Any of the record's `alternatives` is as right as its `answer`. Equal answers
-  to one record are verified once. A record whose verifier is unknown, or that
-  lacks what its verifier needs, is a ValueError.
+  to one record are verified once. What no rule can tell, a 'judge' settles
+  (rewards/judge.py); here it is wrong. A record whose verifier is unknown, or
+  that lacks what its verifier needs, is a ValueError.
   """
   right = np.zeros(len(records), np.float32)
   counters = dict.fromkeys(COUNTERS, 0)
@@ -90,7 +91,7 @@ def judge(records: Sequence[Mapping], answers: Sequence[str | None],
   jobs = {}
   for row, (record, answer) in enumerate(zip(records, answers, strict=True)):
     references = _references(record)
-    if answer is None:
+    if answer is None or record["verifier"] == "judge":
       continue
     kind, task = record["verifier"], record["task"]
     verdicts = [_at_once(kind, answer, r) for r in references]

@@ -11,9 +11,11 @@ goes in as one JSON string, so that it ends where its quotation mark ends, and
 only what the judge itself says is read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from r1jax.data import preferences
 
 # (texts, attempt) -> a reply to each, None for one that never came.
 Ask = Callable[[Sequence[str], int], list[str | None]]
@@ -43,6 +45,39 @@ class Verdicts(NamedTuple):
   """What a judge said of N cases."""
   right: list[bool | None]  # None: no verdict
   counters: dict[str, int]  # judge_malformed, judge_silent, judge_retries
+
+
+class GenerativeJudge:
+  """Settles the accuracy of responses that no rule can tell."""
+
+  name = "no_verdict"  # the part it adds: 1 where it could not tell either
+
+  def __init__(self, ask: Ask, weight: Callable[[str], float], *,
+               retries: int):
+    """`weight` is what accuracy weighs in the rewards of a task."""
+    self._ask, self._weight, self._retries = ask, weight, retries
+
+  def apply(self, records: Sequence[Mapping[str, Any]], rows: list[dict],
+            step: int) -> dict[str, int]:
+    """Adds verdicts to the logged rows of B records' G responses each.
+
+    It is shown the summary alone. Returns the counters of `judge`.
+    """
+    del step
+    group = len(rows) // len(records)
+    for row in rows:
+      row[self.name] = 0.
+    asked = [(row, records[n // group]) for n, row in enumerate(rows)
+             if records[n // group]["verifier"] == "judge"]
+    found = judge(self._ask, [
+        Case(record["prompt"], record["answer"],
+             preferences.summary(row["response"])) for row, record in asked],
+                  retries=self._retries)
+    for (row, _), right in zip(asked, found.right):
+      row[self.name] = float(right is None)
+      row["accuracy"] = float(bool(right))
+      row["reward"] += self._weight(row["task"]) * row["accuracy"]
+    return found.counters
 
 
 def judge(ask: Ask, cases: Sequence[Case], *, retries: int = 2,

@@ -6,8 +6,8 @@ paper's rule (DeepSeek-R1, arXiv 2501.12948, 2.3.4): helpfulness is judged on
 the summary alone, harmlessness on everything.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,24 +29,41 @@ class Asked(NamedTuple):
 class RewardModel:
   """A model's scores as a part of the reward."""
 
-  def __init__(self, name: str, weight: float, encode: templates.Encode,
+  def __init__(self, name: str, weight: Callable[[str], float],
+               encode: templates.Encode,
                scores: Callable[[Asked], np.ndarray], *, summary: bool,
-               max_len: int, batch: int, shards: int = 1):
+               max_len: int, batch: int, shards: int = 1, from_step: int = 0):
     """Keeps what it is given; computes nothing.
 
     Args:
       name: of the part of the reward.
-      weight: in the sum.
+      weight: in the sum, of a response to a prompt of a task.
       encode: a prompt and a response as the model's tokens.
       scores: f32[B * G] of what is asked; every process must call it.
       summary: only what stands behind the thinking is shown to it.
       max_len: its longest sequence.
       batch: responses at a time.
       shards: that its prompts are split over.
+      from_step: before it the model is not asked, and its part is 0.
     """
-    self.name, self.weight = name, weight
+    self.name, self._weight, self._from_step = name, weight, from_step
     self._encode, self._scores, self._summary = encode, scores, summary
     self._max_len, self._batch, self._shards = max_len, batch, shards
+
+  def apply(self, records: Sequence[Mapping[str, Any]], rows: list[dict],
+            step: int) -> dict[str, int]:
+    """Adds the scores to the logged rows of B records' G responses each.
+
+    Returns {'<name>_cut': how many were too long}.
+    """
+    scores, cut = np.zeros(len(rows)), 0
+    if step >= self._from_step:
+      scores, cut = self.score([record["prompt"] for record in records],
+                               [row["response"] for row in rows])
+    for row, value in zip(rows, scores.tolist()):
+      row[self.name] = value
+      row["reward"] += self._weight(row["task"]) * value
+    return {f"{self.name}_cut": cut}
 
   def score(self, prompts: Sequence[chat.Prompt],
             responses: Sequence[str]) -> tuple[np.ndarray, int]:

@@ -41,7 +41,9 @@ class Scorer:
   once for each task and reason.
   """
 
-  def __init__(self, weights: Mapping[str, float], *, max_tokens: int,
+  def __init__(self, weights: Mapping[str, float],
+               tasks: Mapping[str, Mapping[str, float]] | None = None, *,
+               max_tokens: int,
                overlong_cache_tokens: int | None = None, workers: int,
                timeout_seconds: float, answer: str,
                languages: Sequence[str] = (), language: str | None = None):
@@ -49,6 +51,7 @@ class Scorer:
 
     Args:
       weights: of the parts; a part not named weighs 0.
+      tasks: {task: {part: weight}} where a task's are others.
       max_tokens: the limit at which a response is cut.
       overlong_cache_tokens: tokens below it where the overlong penalty sets
         in; None is a fifth of it, DAPO's 4,096 of 20,480.
@@ -58,12 +61,15 @@ class Scorer:
       languages: that are told apart; none: no language is looked at.
       language: which the thinking is to be in; None: that of the prompt.
     """
-    for name in weights:
-      if name not in PARTS:
-        prefix = "config.rewards.weights."
-        raise config_lib.ConfigError(
-            f"{prefix}{name}: no such reward"
-            + config_lib.nearest(name, PARTS, prefix))
+    self._tasks = {task: dict(own) for task, own in (tasks or {}).items()}
+    for where, given in [("weights", weights), *(
+        (f"tasks.{task}", own) for task, own in self._tasks.items())]:
+      for name in given:
+        if name not in PARTS:
+          prefix = f"config.rewards.{where}."
+          raise config_lib.ConfigError(
+              f"{prefix}{name}: no such reward"
+              + config_lib.nearest(name, PARTS, prefix))
     if overlong_cache_tokens is None:
       overlong_cache_tokens = max(max_tokens // 5, 1)
     _require("overlong_cache_tokens", overlong_cache_tokens,
@@ -73,15 +79,15 @@ class Scorer:
              "more than 0")
     config_lib.check_choice("rewards.answer", answer, accuracy.ANSWERS)
     self._told = set()  # reasons already logged
-    self._weights = dict(weights)
     self._limit = max_tokens
     self._cache = overlong_cache_tokens
     self._answer = answer
     self._languages = language_lib.Languages(languages) if languages else None
     if language is not None:
       config_lib.check_choice("rewards.language", language, languages)
+    self._weights = dict(weights)
     for name in ("language", "mixed"):
-      if weights.get(name) and not languages:
+      if self._weighs(name) and not languages:
         raise config_lib.error("rewards.languages", f"those that the reward "
                                f"{name!r} tells apart", languages)
     self._language = language
@@ -104,17 +110,26 @@ class Scorer:
     if self._languages:
       values["language"], values["mixed"] = zip(*map(
           self._consistency, records, responses))
-    if self._weights.get("overlong"):
+    if self._weighs("overlong"):
       values["overlong"] = [
           length.overlong(r.tokens, r.finished, self._limit, self._cache)
           for r in responses]
-    if self._weights.get("repetition"):
+    if self._weighs("repetition"):
       values["repetition"] = [repetition.penalty(r.text) for r in responses]
     parts = {k: np.asarray(v, np.float32) for k, v in values.items()}
     total = np.zeros(len(responses), np.float32)
     for name, part in parts.items():
-      total += np.float32(self._weights.get(name, 0.0)) * part
+      total += part * np.float32(
+          [self.weight(name, record["task"]) for record in records])
     return Scores(total, parts, judged.counters)
+
+  def weight(self, part: str, task: str) -> float:
+    """What a part weighs in the rewards of a task."""
+    return self._tasks.get(task, {}).get(part, self._weights.get(part, 0.0))
+
+  def _weighs(self, part: str) -> bool:
+    return any(weights.get(part)
+               for weights in (self._weights, *self._tasks.values()))
 
   def _consistency(self, record: Mapping, response: Response
                   ) -> tuple[float, bool]:

@@ -23,7 +23,7 @@ STREAM = 2**31  # in a step's place: no step of training has these streams
 
 def make(config, setup: setup_lib.Setup, vocab, prompts: batches.PromptSet,
          scorer: rewards_lib.Scorer,
-         judges: Sequence[rewards_lib.RewardModel] = (),
+         judges: Sequence[rewards_lib.Judge] = (),
          workdir: str | None = None
         ) -> Callable[[Any, int], tuple[dict, list]]:
   """Makes (params, step) -> (figures, samples), as `config.eval` says.

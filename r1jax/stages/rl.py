@@ -23,6 +23,7 @@ from r1jax.stages import evaluate as evaluate_lib
 from r1jax.stages import grpo
 from r1jax.stages import origin
 from r1jax.stages import ppo
+from r1jax.stages import prompts as prompts_lib
 from r1jax.stages import reward_models
 from r1jax.stages import rl_report
 from r1jax.stages import rollouts
@@ -173,10 +174,10 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
       sampling_rounds=rl.sampling_rounds, kl_target=rl.get('kl_target'),
       critic=critic and (critic.critic, critic.tx))
-  prompts = read_prompts(config, vocab, config.data.split,
-                         config.data.num_prompts)
-  held_out = read_prompts(config, vocab, config.eval.split,
-                          config.eval.problems)
+  prompts = prompts_lib.read(config, vocab, config.data.split,
+                             config.data.num_prompts)
+  held_out = prompts_lib.read(config, vocab, config.eval.split,
+                              config.eval.problems)
   evaluate = evaluate_lib.make(
       config, setup, vocab, held_out, scorer, judges, workdir)
 
@@ -207,11 +208,13 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 def make_scorer(config) -> rewards_lib.Scorer:
   """The rewards of `config`, with the limit that the sampler has."""
   fields = config.rewards.to_dict()
+  fields.pop('judge', None)
   learned = fields.pop('models', {})
-  weights = {name: weight for name, weight in fields.pop('weights').items()
-             if name not in learned}
-  return rewards_lib.Scorer(
-      weights, max_tokens=config.rl.response_tokens, **fields)
+  ruled = lambda weights: {name: weight for name, weight in weights.items()
+                           if name not in learned}
+  tasks = {task: ruled(own) for task, own in fields.pop('tasks', {}).items()}
+  return rewards_lib.Scorer(ruled(fields.pop('weights')), tasks,
+                            max_tokens=config.rl.response_tokens, **fields)
 
 
 def make_objective(config) -> grpo.Objective:
@@ -219,21 +222,3 @@ def make_objective(config) -> grpo.Objective:
   return grpo.Objective(
       drop_equal_groups=fields['sampling_rounds'] > 0,
       **{k: fields[k] for k in grpo.Objective._fields if k in fields})
-
-
-def read_prompts(config, vocab, split: str, count: int):
-  """The prompts of a split of `config.data`, with what was left out counted."""
-  from r1jax.data import sources  # reasoning_gym, and TensorFlow:
-  from r1jax.data import tasks  # only where a dataset is built
-  data, shots = config.data, config.data.get('shots', 0)
-  examples = sources.examples(
-      data.examples, shots, data.seed) if shots else ()
-  prompts, counts = tasks.prompt_set(
-      data.task, vocab, config.rl.prompt_tokens, split=split,
-      template=data.template, system=data.get('system'),
-      examples=examples, instruction=data.get('instruction'), seed=data.seed,
-      num_prompts=count, options=data.options.to_dict())
-  if counts['too_long']:
-    print(f'{counts["too_long"]} prompts of split {split!r} are longer than '
-          f'config.rl.prompt_tokens = {config.rl.prompt_tokens} and left out')
-  return prompts

@@ -55,7 +55,7 @@ class Sampler:
 
   def __init__(self, setup: setup_lib.Setup, settings: Settings, vocab,
                scorer: rewards_lib.Scorer,
-               judges: Sequence[rewards_lib.RewardModel] = ()):
+               judges: Sequence[rewards_lib.Judge] = ()):
     self.settings = settings
     self._setup, self._vocab, self._scorer = setup, vocab, scorer
     self._judges = judges
@@ -75,9 +75,10 @@ class Sampler:
         Prompts(batch.tokens, batch.length, batch.id), self._setup.mesh)
     rollout = self._sample(self._setup.model, self.settings, params, prompts,
                            np.uint32(seed), np.uint32(step))
-    return self.score(rollout, batch)
+    return self.score(rollout, batch, step)
 
-  def score(self, rollout: Rollout, batch: batches.PromptBatch) -> Scored:
+  def score(self, rollout: Rollout, batch: batches.PromptBatch, step: int
+           ) -> Scored:
     """Rewards of a rollout of `batch`, placed as `parallel.sharding.batch`."""
     tokens, masks = map(sharding.own_rows, (rollout.tokens, rollout.mask))
     mine = sorted(tokens)
@@ -95,12 +96,7 @@ class Sampler:
     counts = {name: sum(c[name] for c in counters) for name in scores.counters}
     # Models score on the devices, where all processes must ask together.
     for judge in self._judges:
-      values, counts[f'{judge.name}_cut'] = judge.score(
-          [record['prompt'] for record in batch.records],
-          [row['response'] for row in rows])
-      for row, value in zip(rows, values.tolist()):
-        row[judge.name] = value
-        row['reward'] += judge.weight * value
+      counts |= judge.apply(batch.records, rows, step)
     place = lambda name: sharding.from_host(
         np.array([row[name] for row in rows], np.float32), self._setup.mesh)
     names = [*scores.parts, *(judge.name for judge in self._judges)]

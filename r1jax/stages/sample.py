@@ -19,6 +19,7 @@ import numpy as np
 from r1jax import config as config_lib
 from r1jax.data import batches
 from r1jax.stages import origin
+from r1jax.stages import prompts as prompts_lib
 from r1jax.stages import reward_models
 from r1jax.stages import rl
 from r1jax.stages import rollouts
@@ -47,8 +48,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
           chunk=config.rl.sample_chunk, top_k=config.rl.top_k,
           top_p=config.rl.top_p),
       vocab, rl.make_scorer(config), reward_models.load(config, mesh))
-  prompts = rl.read_prompts(config, vocab, config.data.split,
-                            config.data.num_prompts)
+  prompts = prompts_lib.read(config, vocab, config.data.split,
+                             config.data.num_prompts)
   count, size = len(prompts.records), config.rl.prompts
   scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=setup.replicated)
   # The model is no part of the state: it does not change.

@@ -102,3 +102,23 @@ def test_a_judge_that_never_answers_is_counted_as_silent():
   assert found.right == [None]
   assert found.counters == dict(
       judge_malformed=0, judge_silent=1, judge_retries=1)
+
+
+def test_it_settles_what_no_rule_can_tell_from_the_summary():
+  records = [dict(prompt="?", answer="Paris", verifier="judge"),
+             dict(prompt="?", answer="Paris", verifier="exact")]
+  texts = ["<think> Rome? </think> Paris", "Rome", "hm", "Paris"]
+  rows = [dict(task="ab"[n // 2], response=text, reward=.25, accuracy=0.)
+          for n, text in enumerate(texts)]
+  one = judge.GenerativeJudge(
+      _honest, lambda task: 2. if task == "a" else 1., retries=0)
+  counters = one.apply(records, rows, 0)
+  assert [row["accuracy"] for row in rows] == [1., 0., 0., 0.]
+  assert [row["reward"] for row in rows] == [2.25, .25, .25, .25]
+  assert not any(row["no_verdict"] for row in rows)
+  assert set(counters) == {"judge_malformed", "judge_silent", "judge_retries"}
+  never = judge.GenerativeJudge(
+      lambda texts, attempt: [None] * len(texts), lambda task: 1., retries=0)
+  assert never.apply(records, rows, 0)["judge_silent"] == 2
+  assert [row["no_verdict"] for row in rows] == [1., 1., 0., 0.]
+  assert [row["accuracy"] for row in rows[:2]] == [0., 0.]

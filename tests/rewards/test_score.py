@@ -72,7 +72,21 @@ def test_the_language_is_that_of_the_prompt_unless_it_is_named():
     np.testing.assert_array_equal(scores.parts["mixed"], [1, 0])
 
 
+def test_a_task_may_have_weights_of_its_own():
+  records = [_record("72", task=task) for task in ("math", "writing")]
+  with _scorer({"accuracy": 1., "format": .5},
+               tasks={"writing": {"accuracy": 0., "repetition": 2.}}) as scorer:
+    scores = scorer.score(records, [_response("72")] * 2)
+    assert scorer.weight("accuracy", "math") == 1.
+    assert scorer.weight("accuracy", "writing") == 0.
+  assert scores.parts["accuracy"].tolist() == [1., 1.]
+  np.testing.assert_allclose(scores.total, [1.5, .5])
+  assert "repetition" in scores.parts
+
+
 @pytest.mark.parametrize("weights, settings, message", [
+    ({}, {"tasks": {"a": {"acuracy": 1.}}},
+     "config.rewards.tasks.a.acuracy: no such reward; did you mean "),
     ({"language": 1.0}, {}, "config.rewards.languages: expected those that"),
     ({}, {"languages": ("en",), "language": "zh"}, "config.rewards.language"),
     ({"acuracy": 1.0}, {}, "config.rewards.weights.acuracy: no such reward; did "

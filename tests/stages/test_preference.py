@@ -204,8 +204,10 @@ def test_the_stage_ends_normalised_and_resumes_bitwise(tmp_path):
           weights=dict(taste=.5), models=dict(taste=dict(
               init_from=str(tmp_path / 'whole'), scores=None, batch=4))))),
                               mesh)
-  found, cut = judges[0].score(['Count 1'], ['1 1', '1 2'])
-  assert judges[0].weight == .5 and cut == 0 and np.isfinite(found).all()
+  rows = [dict(task='t', response=text, reward=1.) for text in ('1 1', '1 2')]
+  assert judges[0].apply([dict(prompt='Count 1')], rows, 0) == {'taste_cut': 0}
+  for row in rows:
+    assert np.isfinite(row['taste']) and row['reward'] == 1 + .5 * row['taste']
 
 
 @pytest.mark.parametrize('changes, match', [

@@ -41,7 +41,7 @@ def test_responses_are_decoded_by_their_length():
       Rollout(prompts, tokens, mask.astype(bool), np.zeros((4, 4), 'f')),
       setup.mesh)
   records = first, second = tiny_rl.draw(0, 2).records
-  scored = sampler.score(rollout, batches.PromptBatch(*prompts, records))
+  scored = sampler.score(rollout, batches.PromptBatch(*prompts, records), 0)
   assert scorer.responses == [
       rewards.Response('4 6', 3, True), rewards.Response('4 3 5 7', 4, False),
       rewards.Response('', 1, True), rewards.Response('8 8 8', 4, True)]
@@ -100,12 +100,15 @@ def test_select_takes_whole_groups_of_several_rollouts():
 
 
 class _Judge:
-  """A reward model that likes long texts."""
-  name, weight = 'preference', .5
+  """A model that likes long texts."""
+  name = 'preference'
 
-  def score(self, prompts, responses):
-    self.prompts = prompts
-    return np.float32([len(text) for text in responses]), 3
+  def apply(self, records, rows, step):
+    self.asked = records, step
+    for row in rows:
+      row['preference'] = float(len(row['response']))
+      row['reward'] += .5 * row['preference']
+    return {'preference_cut': 3}
 
 
 @pytest.mark.parametrize('sizes', [None, dict(data=2, fsdp=2, tensor=2)])
@@ -117,9 +120,9 @@ def test_reward_models_are_parts_of_the_reward(sizes):
   plain = rollouts.Sampler(
       setup, tiny_rl.SETTINGS, tiny_rl.Vocab(), tiny_rl.Scorer())
   params = tiny.placed(setup)
-  got, without = (x(params, batch, 0, 0) for x in (sampler, plain))
+  got, without = (x(params, batch, 0, 2) for x in (sampler, plain))
   length = np.float32([len(row['response']) for row in got.rows])
-  assert judge.prompts == [record['prompt'] for record in batch.records]
+  assert judge.asked == (batch.records, 2)
   np.testing.assert_array_equal(got.parts['preference'], length)
   np.testing.assert_allclose(
       got.reward, np.asarray(without.reward) + .5 * length, rtol=1e-6)
