@@ -200,6 +200,19 @@ def asked(**fields) -> ConfigDict:
   ) | fields)
 
 
+def keep(**fields) -> ConfigDict:
+  """What rejection sampling keeps; see rewards/filters.py."""
+  return ConfigDict(dict(
+      min_accuracy=1.0,
+      format=True,
+      max_repetition=optional(float, 0.5),  # share of 4-grams said before
+      max_paragraph=placeholder(int),  # characters
+      code=False,  # whether code blocks are kept
+      reflection=False,  # whether it must look back on what it said
+      per_prompt=placeholder(int),
+      shard_rows=10_000) | fields)
+
+
 def sampling(**fields) -> ConfigDict:
   """What a stage that only samples has in place of `rl`."""
   return ConfigDict(dict(

@@ -28,7 +28,8 @@ BOUNDS = (  # what a number must keep to, and the fields that hold one
         'optim.final_fraction', 'optim.b1', 'optim.b2', 'eval.temperature',
         'optim.router_bias_rate', 'eval.every_steps', 'eval.top_k',
         'log.rollouts_every_steps', 'lm.prompt_weight', 'preference.margin',
-        'critic.lora.rank', 'critic.gamma', 'critic.lam')),
+        'critic.lora.rank', 'critic.gamma', 'critic.lam',
+        'keep.min_accuracy', 'keep.max_repetition')),
     (operator.ge, 'at least', 1, (
         'model.layers', 'model.width', 'model.heads', 'model.kv_heads',
         'model.attention_chunk', 'model.window', 'model.global_every',
@@ -39,7 +40,8 @@ BOUNDS = (  # what a number must keep to, and the fields that hold one
         'optim.max_skipped_steps', 'checkpoint.every_steps', 'checkpoint.keep',
         'eval.problems', 'eval.batch', 'eval.samples', 'preference.batch',
         'preference.micro_batches', 'preference.reference',
-        'preference.logp_chunk', 'rl.group')),
+        'preference.logp_chunk', 'rl.group', 'keep.shard_rows',
+        'keep.per_prompt', 'keep.max_paragraph')),
     (operator.ge, 'at least', 2, (
         'model.vocab', 'model.max_len', 'model.head_size', 'lm.length',
         'preference.length')),

@@ -14,7 +14,8 @@ from r1jax.data import names
 def rows(argument: str, split: str) -> list[tuple[str, dict[str, Any]]]:
   """Lists (place, object) of a file of one JSON object a line, .gz or not.
 
-  '{split}' in its path stands for the split's name. A split may be a part of
+  '*' in its name makes it several, in the order of their names; '{split}' in
+  its path stands for the split's name. A split may be a part of
   one, 'train[:1800]' or 'train[1800:]', as TFDS writes it.
   """
   name, part = _part(split)
@@ -24,8 +25,13 @@ def rows(argument: str, split: str) -> list[tuple[str, dict[str, Any]]]:
         f"{names.SPLIT}: jsonl:{argument} is one file, of split 'train'; "
         f"received {split!r}; write '{{split}}' in the path to name a file of "
         "each split, or 'train[1800:]' for a part of it")
-  if not path.is_file():
+  paths = sorted(path.parent.glob(path.name)) if '*' in path.name else [path]
+  if not paths or not paths[0].is_file():
     raise config_lib.ConfigError(f'config.data.task: no such file: {path}')
+  return [row for path in paths for row in _rows(path)][part]
+
+
+def _rows(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
   content = path.read_bytes()
   try:
     text = gzip.decompress(content) if path.suffix == '.gz' else content
@@ -38,7 +44,7 @@ def rows(argument: str, split: str) -> list[tuple[str, dict[str, Any]]]:
   for number, line in enumerate(lines, 1):
     if line.strip() or number < len(lines):  # the last line may end, too
       found.append((f'{path}:{number}', _object(line, f'{path}:{number}')))
-  return found[part]
+  return found
 
 
 def _object(line: str, place: str) -> dict[str, Any]:

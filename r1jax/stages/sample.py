@@ -1,9 +1,13 @@
 """Samples responses to prompts and scores them: records, no training.
 
 A step takes the next prompts in their order; what it leaves in rollouts.jsonl
-is a row a response. At the end, the responses to each prompt with their
-rewards as grades stand in preferences.jsonl: pairs made by sampling from a
-model and ranking by a rule, which a reward model learns from.
+is a row a response. What stands there at the end depends on the config.
+
+With a section `keep` (rewards/filters.py) it is rejection sampling: what is
+right and readable stands in kept-*.jsonl, to be trained on (stages/kept.py).
+Else the responses to each prompt with their rewards as grades stand in
+preferences.jsonl: pairs made by sampling from a model and ranking by a rule,
+which a reward model learns from.
 """
 
 from collections.abc import Mapping
@@ -18,6 +22,8 @@ import numpy as np
 
 from r1jax import config as config_lib
 from r1jax.data import batches
+from r1jax.rewards import filters
+from r1jax.stages import kept
 from r1jax.stages import origin
 from r1jax.stages import prompts as prompts_lib
 from r1jax.stages import reward_models
@@ -52,6 +58,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
                              config.data.num_prompts)
   count, size = len(prompts.records), config.rl.prompts
   scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=setup.replicated)
+  rules = filter_rules(config)
   # The model is no part of the state: it does not change.
   params = functools.cache(lambda: setup_lib.init_params(
       setup, config.init_from, config.seed))
@@ -65,6 +72,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     scored = sampler(
         params(), batches.take(prompts, taken % count), config.seed, index)
     rows = scored.rows[:int((taken < count).sum()) * config.rl.group]
+    if rules is not None:
+      rows = marked(rules, rows)
     mean = lambda name: float(np.mean([row[name] for row in rows]))
     return state._replace(step=state.step + 1), {
         'reward/mean': mean('reward'), 'response_length/mean': mean('tokens'),
@@ -72,9 +81,38 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 
   return loop.Stage(
       -(-count // size), init, TrainState(scalar, {}, {}, None, scalar), step,
-      finish=functools.partial(write, workdir),
+      finish=functools.partial(write, workdir) if rules is None else (
+          functools.partial(write_kept, config, workdir)),
       shown={'reward/mean': 'reward', 'response_length/mean': 'length',
              'perf/tokens_per_second': 'tok/s'})
+
+
+def filter_rules(config) -> filters.Rules | None:
+  """Those of the section `keep`, None if there is none."""
+  if 'keep' not in config:
+    return None
+  fields = config.keep.to_dict()
+  fields.pop('shard_rows')
+  return filters.Rules(languages=config.rewards.languages, **fields)
+
+
+def marked(rules: filters.Rules, rows: list[dict[str, Any]]
+          ) -> list[dict[str, Any]]:
+  """The rows, each with why it is dropped ('' if it is not)."""
+  groups = [list(group) for _, group in itertools.groupby(
+      rows, key=lambda row: row['id'])]
+  return [row | {'dropped': reason or ''} for group in groups
+          for row, reason in zip(group, filters.faults(rules, group))]
+
+
+def write_kept(config, workdir: str, summary: Mapping[str, Any]) -> str:
+  """Writes what is kept; returns the table of why the rest is not."""
+  del summary
+  folder = pathlib.Path(workdir)
+  table = kept.write(folder, config.keep.shard_rows, {
+      'stage': config.name, 'init_from': config.init_from, 'seed': config.seed})
+  return (f'{kept.words(table)}\nkept: {folder / kept.SHARDS}\n'
+          f'next: SFT, --config.data.task=jsonl:{folder / kept.SHARDS}')
 
 
 def write(workdir: str, summary: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import preferences
+from experiments import rejection_sampling
 from r1jax import config as config_lib
 from r1jax.parallel import mesh as mesh_lib
 from r1jax.stages import sample
@@ -54,6 +55,33 @@ def test_every_prompt_is_answered_once_also_when_resumed(tmp_path, stops):
   rows = jsonl.read(tmp_path / 'rollouts.jsonl')
   assert [row['id'] for row in rows] == np.repeat(np.arange(6), 2).tolist()
   assert all(row['tokens'] <= 6 for row in rows)
+
+
+@pytest.mark.parametrize('stops', [(2,), (1, 2)])
+def test_rejection_sampling_ends_the_same_however_it_was_stopped(
+    tmp_path, stops, capsys):
+  config = rejection_sampling.get_config('mini').unlock()
+  config.init_from = 'mini'
+  config.data.num_prompts = 6
+  config.rl.update(prompts=4, group=4, response_tokens=100, sample_chunk=50)
+  config.keep.update(shard_rows=4)
+  stage = sample.build(
+      config, mesh_lib.make({}, jax.devices()[:1]), str(tmp_path))
+  for steps in stops:
+    loop.run(stage._replace(
+        steps=steps, finish=stage.finish if steps == 2 else None),
+             loop.Settings(1, 2), str(tmp_path),
+             config.to_dict() | dict(steps=steps))
+  rows = jsonl.read(tmp_path / 'rollouts.jsonl')
+  assert len(rows) == 6 * 4
+  lines = [line for path in sorted(tmp_path.glob('kept-*.jsonl'))
+           for line in jsonl.read(path)]
+  fit = [row for row in rows if not row['dropped']]
+  assert [line['response'] for line in lines] == [
+      row['response'] for row in fit]
+  assert all(row['accuracy'] == row['format'] == 1. for row in fit)
+  assert 0 < len(lines) < 24 and lines[0]['source']['init_from'] == 'mini'
+  assert '\nall ' in capsys.readouterr().out
 
 
 def test_it_needs_a_model(tmp_path):

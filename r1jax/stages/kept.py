@@ -1,0 +1,80 @@
+"""What rejection sampling leaves: responses fit to train on, and a count.
+
+A run's rollouts.jsonl has every response, with the reason why it is dropped.
+Out of it come kept-00000.jsonl, kept-00001.jsonl, ...: a line a response, its
+prompt, and where both come from; and kept.json: how many of each task were
+kept, and how many dropped for each reason. Both are functions of the rollouts
+alone, so what is interrupted here is made again, whole, and nothing is lost
+or there twice.
+"""
+
+import collections
+from collections.abc import Iterator, Mapping
+import pathlib
+from typing import Any
+
+from r1jax.rewards import filters
+from r1jax.training import jsonl
+from r1jax.training import summary as summary_lib
+
+SHARDS = 'kept-*.jsonl'
+_KEPT = 'kept'
+
+
+def write(folder: pathlib.Path, shard_rows: int, source: Mapping[str, Any]
+         ) -> dict[str, dict[str, int]]:
+  """Writes shards of `shard_rows` lines each, and the table, which returns.
+
+  Args:
+    folder: the workdir of the run.
+    shard_rows: lines of a shard; the last has fewer.
+    source: of every record, besides the place it was sampled at.
+  """
+  table = collections.defaultdict(collections.Counter)
+  lines = list(_lines(folder, source, table))
+  shards = range(0, len(lines), shard_rows) or [0]
+  for number, start in enumerate(shards):
+    jsonl.write(folder / f'kept-{number:05}.jsonl',
+                lines[start:start + shard_rows])
+  for path in sorted(folder.glob(SHARDS))[len(shards):]:
+    path.unlink()  # of a longer run before
+  found = {task: dict(counts) for task, counts in sorted(table.items())}
+  summary_lib.write_json(folder / 'kept.json', found)
+  return found
+
+
+def _lines(folder: pathlib.Path, source: Mapping[str, Any],
+           table: dict[str, collections.Counter]) -> Iterator[dict[str, Any]]:
+  """Yields what is kept, and counts all by task and reason."""
+  seen, sample = set(), collections.Counter()
+  for row in jsonl.read(folder / 'rollouts.jsonl'):
+    place = {name: row[name] for name in ('step', 'id')}
+    place['sample'] = sample[tuple(place.values())]
+    sample[row['step'], row['id']] += 1
+    reason = row['dropped']
+    said = row['prompt'], ' '.join(row['response'].split())
+    if not reason and said in seen:
+      reason = 'duplicate'  # of a prompt that the data has twice
+    table[row['task']][reason or _KEPT] += 1
+    if reason:
+      continue
+    seen.add(said)
+    yield {name: row[name] for name in (
+        'prompt', 'response', 'answer', 'task')} | {
+            'source': {**source, **place}}
+
+
+def words(table: Mapping[str, Mapping[str, int]]) -> str:
+  """The table for a terminal: a line a task, a column a reason that occurs."""
+  total = collections.Counter()
+  for counts in table.values():
+    total.update(counts)
+  columns = [_KEPT, *(name for name in filters.REASONS if total[name])]
+  rows = [('task', *columns)] + [
+      (task, *(str(counts.get(name, 0)) for name in columns))
+      for task, counts in [*table.items(), ('all', total)]]
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  return '\n'.join(
+      '  '.join([row[0].ljust(widths[0]), *(
+          cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+      for row in rows)

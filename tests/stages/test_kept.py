@@ -1,0 +1,65 @@
+"""What rejection sampling keeps, counted, in shards, the same every time."""
+
+import json
+
+import pytest
+
+from r1jax.rewards import filters
+from r1jax.stages import kept
+from r1jax.stages import sample
+from r1jax.training import jsonl
+
+
+def _row(i, response, dropped='', step=0, task='t', prompt=None):
+  return dict(step=step, id=i, prompt=prompt or f'p{i}', answer='7', task=task,
+              response=response, dropped=dropped, tokens=3)
+
+
+ROWS = [
+    _row(0, 'a'), _row(0, 'b', 'wrong'), _row(0, '学\n\ud7ff'),
+    _row(1, 'a', task='u'), _row(1, 'a', 'duplicate', task='u'),
+    _row(2, 'a', step=1, prompt='p0'),  # the same prompt once more
+    _row(2, 'c', step=1, prompt='p0')]
+
+
+@pytest.mark.parametrize('shard_rows, sizes', [(3, [3, 1]), (9, [4]), (2, [2, 2])])
+def test_every_response_is_in_one_shard_or_counted(tmp_path, shard_rows, sizes):
+  jsonl.append(tmp_path / 'rollouts.jsonl', ROWS)
+  (tmp_path / 'kept-00009.jsonl').write_text('of another run\n')
+  table = kept.write(tmp_path, shard_rows, {'stage': 's'})
+  shards = sorted(tmp_path.glob(kept.SHARDS))
+  lines = [jsonl.read(path) for path in shards]
+  assert [len(shard) for shard in lines] == sizes
+  lines = sum(lines, [])
+  assert [(line['prompt'], line['response']) for line in lines] == [
+      ('p0', 'a'), ('p0', '学\n\ud7ff'), ('p1', 'a'), ('p0', 'c')]
+  assert lines[1]['source'] == dict(stage='s', step=0, id=0, sample=2)
+  assert lines[3]['source'] == dict(stage='s', step=1, id=2, sample=1)
+  assert table == {'t': dict(kept=3, wrong=1, duplicate=1),
+                   'u': dict(kept=1, duplicate=1)}
+  assert json.loads((tmp_path / 'kept.json').read_text()) == table
+  before = [path.read_bytes() for path in shards]
+  kept.write(tmp_path, shard_rows, {'stage': 's'})
+  assert [path.read_bytes() for path in shards] == before
+
+
+def test_nothing_kept_is_one_empty_shard(tmp_path):
+  jsonl.append(tmp_path / 'rollouts.jsonl', [_row(0, 'b', 'wrong')])
+  kept.write(tmp_path, 5, {})
+  assert (tmp_path / 'kept-00000.jsonl').read_text() == ''
+
+
+def test_the_table_has_a_line_a_task_and_their_sum():
+  words = kept.words({'t': dict(kept=3, wrong=1), 'u': dict(kept=10)})
+  assert words.split('\n') == [
+      'task  kept  wrong', 't        3      1', 'u       10      0',
+      'all     13      1']
+
+
+def test_rows_are_marked_group_by_group():
+  rows = [dict(id=i, prompt='?', response=text, finished=True, accuracy=right,
+               format=1.) for i, text, right in (
+                   (0, 'x', 1.), (0, 'x', 1.), (0, 'y', 0.), (1, 'x', 1.))]
+  found = sample.marked(filters.Rules(), rows)
+  assert [row['dropped'] for row in found] == ['', 'duplicate', 'wrong', '']
+  assert found[0] == rows[0] | {'dropped': ''}
