@@ -200,6 +200,16 @@ def asked(**fields) -> ConfigDict:
   ) | fields)
 
 
+def distill(**fields) -> ConfigDict:
+  """A teacher whose next-token logits an lm stage learns from."""
+  return ConfigDict(dict(
+      init_from=placeholder(str),
+      kind='forward',  # forward | reverse KL
+      weight=1.0,  # the data's cross-entropy has the rest
+      temperature=1.0,
+      top_k=0) | fields)  # tokens told apart; 0: all
+
+
 def keep(**fields) -> ConfigDict:
   """What rejection sampling keeps; see rewards/filters.py."""
   return ConfigDict(dict(

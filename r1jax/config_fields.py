@@ -18,6 +18,7 @@ CHOICES = {
     'rl.kl': ('none', 'k1', 'k2', 'k3'),
     'rl.kl_in': ('loss', 'reward'),
     'optim.schedule': ('constant', 'cosine'),
+    'distill.kind': ('forward', 'reverse'),
 }
 
 BOUNDS = (  # what a number must keep to, and the fields that hold one
@@ -29,7 +30,8 @@ BOUNDS = (  # what a number must keep to, and the fields that hold one
         'optim.router_bias_rate', 'eval.every_steps', 'eval.top_k',
         'log.rollouts_every_steps', 'lm.prompt_weight', 'preference.margin',
         'critic.lora.rank', 'critic.gamma', 'critic.lam',
-        'keep.min_accuracy', 'keep.max_repetition')),
+        'keep.min_accuracy', 'keep.max_repetition', 'distill.weight',
+        'distill.top_k')),
     (operator.ge, 'at least', 1, (
         'model.layers', 'model.width', 'model.heads', 'model.kv_heads',
         'model.attention_chunk', 'model.window', 'model.global_every',
@@ -49,9 +51,10 @@ BOUNDS = (  # what a number must keep to, and the fields that hold one
         'rl.temperature', 'rl.clip_low', 'rl.clip_high', 'optim.eps',
         'rewards.timeout_seconds', 'eval.top_p', 'rl.kl_target', 'epochs',
         'preference.beta',
-        'critic.value_clip')),
+        'critic.value_clip', 'distill.temperature')),
     (operator.gt, 'more than', 1, ('rl.dual_clip',)),
-    (operator.le, 'at most', 1, ('eval.top_p', 'critic.gamma', 'critic.lam')),
+    (operator.le, 'at most', 1, (
+        'eval.top_p', 'critic.gamma', 'critic.lam', 'distill.weight')),
     (operator.lt, 'less than', 1, ('optim.b1', 'optim.b2')),
     (operator.lt, 'less than', 2**32, ('seed', 'data.seed')),
 )

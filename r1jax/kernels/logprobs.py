@@ -33,7 +33,8 @@ def of_hidden(unembed: Callable[[Array], Array], hidden_BTD: Array,
   Args:
     unembed: hidden [B, C, D] -> logits [B, C, V].
     hidden_BTD: the states that predict each token.
-    token_BT: the tokens.
+    token_BT: the tokens; or a tree of what `each` is given besides the logits,
+      [B, T, ...].
     temperature: divides the logits; the sampler's own.
     chunk: positions whose logits exist at a time.
     each: what is made of a chunk's logits and tokens.
@@ -41,7 +42,7 @@ def of_hidden(unembed: Callable[[Array], Array], hidden_BTD: Array,
   Returns:
     logp_BT and entropy_BT, float32; or what `each` gives.
   """
-  length = token_BT.shape[1]
+  length = hidden_BTD.shape[1]
   chunk = min(chunk, length)
   pad = -length % chunk
 
@@ -56,8 +57,8 @@ def of_hidden(unembed: Callable[[Array], Array], hidden_BTD: Array,
   def join(y):
     return y.swapaxes(0, 1).reshape(y.shape[1], -1)[:, :length]
 
-  logp, entropy = lax.map(lambda x: one(*x), (split(hidden_BTD),
-                                              split(token_BT)))
+  logp, entropy = lax.map(
+      lambda x: one(*x), jax.tree.map(split, (hidden_BTD, token_BT)))
   return join(logp), join(entropy)
 
 

@@ -60,8 +60,8 @@ def attend(config: shape.Config, look: masks.Look, layer: Layer, q_BTHh, k, v):
   the products.
   """
   length = q_BTHh.shape[1]
-  chunk = config.attention_chunk or length
-  chunks = -(-length // chunk)
+  chunk = config.attention_chunk or max(length, 1)
+  chunks = max(-(-length // chunk), 1)
   spans = min(_SPANS, chunks)
   edges = [min(chunk * (chunks * n // spans), length) for n in range(spans + 1)]
   outs = [

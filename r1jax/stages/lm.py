@@ -2,7 +2,8 @@
 
 Documents or conversations come from a seqio task; the loss is the mean
 negative log-likelihood of every token, in a conversation of those that the
-assistant says (`lm.prompt_weight` gives the others theirs).
+assistant says (`lm.prompt_weight` gives the others theirs); with a section
+`distill`, mixed with the divergence from a teacher's logits (distill.py).
 """
 
 import functools
@@ -17,13 +18,14 @@ from r1jax.kernels import logprobs
 from r1jax.kernels import losses
 from r1jax.models import lora
 from r1jax.parallel import sharding
+from r1jax.stages import distill
 from r1jax.stages import origin
 from r1jax.stages import setup as setup_lib
 from r1jax.training import accumulate
 from r1jax.training import jsonl
 from r1jax.training import loop
 from r1jax.training import optim
-from r1jax.types import LMBatch, TrainState
+from r1jax.types import LMBatch, Params, TrainState
 
 
 def build(config, mesh, workdir: str) -> loop.Stage:
@@ -32,11 +34,12 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   rows = packed_documents(config, setup.model.config, config.data.split)
   steps = setup_lib.steps(config, rows.size, config.lm.batch)
   tx = setup_lib.optimizer(config, steps)
+  teacher, teaching = distill.load(config, mesh, setup.model.config)
   abstract = setup_lib.abstract_state(setup, tx, ref=False)
   update = jax.jit(
       functools.partial(
           train_step, setup.model, tx, config.lm.micro_batches,
-          config.lm.logp_chunk),
+          config.lm.logp_chunk, teacher),
       donate_argnums=0, out_shardings=(setup_lib.places(abstract), None))
 
   def init():
@@ -45,7 +48,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 
   def step(state, index):
     batch = LMBatch(*rows.batch(index, config.lm.batch, config.seed))
-    state, metrics = update(state, sharding.from_host(batch, mesh))
+    state, metrics = update(state, sharding.from_host(batch, mesh), teaching)
     tokens = int((batch.segment > 0).sum())
     return state, metrics | {'perf/tokens': tokens}, []
 
@@ -150,12 +153,20 @@ def measured(model, chunk: int, params, batch: LMBatch):
   return value, jnp.sum(right * batch.weight), count
 
 
-def train_step(model, tx, micro_batches: int, chunk: int, state: TrainState,
-               batch: LMBatch):
-  """One update on one batch of packed rows; pure."""
+def train_step(model, tx, micro_batches: int, chunk: int,
+               teacher: distill.Teacher | None, state: TrainState,
+               batch: LMBatch, teaching: Params | None = None):
+  """One update on one batch of packed rows; pure.
+
+  `teaching` are the parameters of a teacher, if there is one.
+  """
+  def of_part(params, part):
+    params = lora.join(state.ref, params)
+    if teacher is None:
+      return loss(model, chunk, params, part)
+    return distill.loss(model, chunk, teacher, params, teaching, part)
+
   grads, figures = accumulate.gradients(
-      lambda params, part: loss(
-          model, chunk, lora.join(state.ref, params), part), state.params,
-      accumulate.split(batch, micro_batches))
+      of_part, state.params, accumulate.split(batch, micro_batches))
   state, metrics = optim.update(tx, grads, state)
   return state._replace(step=state.step + 1), figures | metrics

@@ -35,7 +35,7 @@ def _train(steps, sizes=None, micro_batches=1):
   state = setup_lib.init_state(setup, OPTIMIZER, abstract, tiny.placed(setup))
   update = jax.jit(
       functools.partial(lm.train_step, setup.model, OPTIMIZER, micro_batches,
-                        6),
+                        6, None),
       donate_argnums=0, out_shardings=(setup_lib.places(abstract), None))
   history = []
   for step in range(steps):

@@ -68,7 +68,7 @@ def _lm_step(chunk):
   ints = _shape(jnp.int32, ROWS, LENGTH + 1)
   batch = LMBatch(ints, ints, ints, _shape(jnp.float32, ROWS, LENGTH + 1))
   return functools.partial(
-      lm.train_step, MODEL, tiny_rl.OPTIMIZER, 1, chunk), (
+      lm.train_step, MODEL, tiny_rl.OPTIMIZER, 1, chunk, None), (
           _state()._replace(ref=None), batch)
 
 

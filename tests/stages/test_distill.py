@@ -1,0 +1,111 @@
+"""A student nears its teacher, however the batch is cut or placed."""
+
+import functools
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+import tiny
+from experiments import common
+from experiments import sft
+from r1jax import config as config_lib
+from r1jax.data import batches
+from r1jax.kernels import distillation
+from r1jax.parallel import mesh as mesh_lib
+from r1jax.parallel import sharding
+from r1jax.stages import distill
+from r1jax.stages import lm
+from r1jax.stages import setup as setup_lib
+from r1jax.training import optim
+from r1jax.types import LMBatch
+
+OPTIMIZER = optim.make(lr=1e-2, steps=100)
+WIDE = dict(layers=1, width=32)  # the teacher's shape is another
+
+
+def _batch(step):
+  rng = np.random.default_rng(1)
+  rows = batches.packed(
+      [rng.integers(2, 30, size) for size in rng.integers(3, 13, 80)], 16)
+  return LMBatch(*rows.batch(step, 8, 0))
+
+
+def _teacher(**fields):
+  return distill.Teacher(tiny.model(**WIDE), **dict(
+      kind='forward', weight=1., temperature=1., top_k=0) | fields)
+
+
+def _train(steps, sizes=None, micro_batches=1, **fields):
+  setup, teaching = tiny.setup(sizes), tiny.setup(sizes, **WIDE)
+  abstract = setup_lib.abstract_state(setup, OPTIMIZER, ref=False)
+  state = setup_lib.init_state(setup, OPTIMIZER, abstract, tiny.placed(setup))
+  teacher = _teacher(**fields)._replace(model=teaching.model)
+  update = jax.jit(functools.partial(
+      lm.train_step, setup.model, OPTIMIZER, micro_batches, 6, teacher),
+                   out_shardings=(setup_lib.places(abstract), None))
+  weights, history = tiny.placed(teaching, **WIDE), []
+  for step in range(steps):
+    state, metrics = update(
+        state, sharding.from_host(_batch(step), setup.mesh), weights)
+    history.append(jax.device_get(metrics))
+  return jax.device_get(state), history
+
+
+@pytest.fixture(name='trained', scope='module')
+def _trained():
+  return _train(2)
+
+
+@pytest.mark.parametrize('sizes, micro_batches', [
+    (None, 4), (dict(data=2, fsdp=2, tensor=2), 2)])
+def test_micro_batches_and_meshes_change_nothing(trained, sizes, micro_batches):
+  state, history = _train(2, sizes, micro_batches)
+  tiny.assert_near(state.params, trained[0].params)
+  tiny.assert_near(history, trained[1], 1e-4)
+
+
+@pytest.mark.parametrize('kind', distillation.KINDS)
+def test_it_nears_its_teacher(kind):
+  _, history = _train(60, kind=kind)
+  first, *_, last = [row['distill/divergence'] for row in history]
+  assert last < first / 2 and history[-1]['loss'] == pytest.approx(last)
+
+
+def test_the_loss_is_what_the_weight_mixes():
+  batch, params = _batch(0), tiny.params()
+  plain, figures = lm.loss(tiny.model(), 6, params, batch)
+  alone = distill.loss(tiny.model(), 6, _teacher(weight=0.), params,
+                       tiny.params(**WIDE), batch)[0]
+  np.testing.assert_allclose(alone, plain, rtol=1e-6)
+  logits = [np.asarray(model.unembed(weights, model.forward(
+      weights, *batch[:3])[0]))[:, :-1] for model, weights in (
+          (tiny.model(), params), (tiny.model(**WIDE), tiny.params(**WIDE)))]
+  apart = np.sum(batch.weight[:, 1:] * distillation.divergence(
+      *logits, 'reverse', temperature=2., top_k=3))
+  (mixed, count), figures = distill.loss(
+      tiny.model(), 6, _teacher(kind='reverse', weight=.25, temperature=2.,
+                                top_k=3), params, tiny.params(**WIDE), batch)
+  np.testing.assert_allclose(mixed, .25 * apart + .75 * plain[0], rtol=1e-5)
+  assert count == plain[1]
+  np.testing.assert_allclose(
+      figures['distill/divergence'][0], apart, rtol=1e-5)
+
+
+def _load(**fields):
+  config = sft.get_config('mini').unlock()
+  config.distill = common.distill(**fields)
+  return distill.load(config, mesh_lib.make({}, jax.devices()[:1]),
+                      setup_lib.make(config, mesh_lib.make(
+                          {}, jax.devices()[:1])).model.config)
+
+
+def test_a_teacher_is_loaded_or_refused(tmp_path):
+  teacher, params = _load(init_from='mini')
+  assert teacher.kind == 'forward' and 'blocks' in params
+  with pytest.raises(config_lib.ConfigError, match='config.distill.init_from'):
+    _load()
+  with pytest.raises(config_lib.ConfigError, match='config.distill.init_from'):
+    _load(init_from=str(tmp_path / 'nowhere'))
+  assert distill.load(ml_collections.ConfigDict(), None, None) == (None, None)
