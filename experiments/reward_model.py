@@ -9,7 +9,8 @@ rejected, or HH's pairs of conversations (r1jax/data/preferences.py). `:mini`
 learns the taste of the mini world's reader. `:helpful` and `:harmless` hold the
 published values of [v2] arXiv 2501.12948v2, 3.1, and need a pod: pairs of which
 the summary is judged, and single responses, safe or unsafe, judged whole.
-`:hh` is SmolLM2-135M on HH's harmless pairs, an hour and a half on two cores.
+`:hh` is SmolLM2-135M on HH's harmless pairs: 67.2 % [63.0, 71.2] of 500 others
+in the right order, 70 to 90 minutes on two cores.
 """
 
 from experiments import common
