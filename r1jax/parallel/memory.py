@@ -26,6 +26,16 @@ def keep_freed() -> bool:
   return all(mallopt(option, value) for option, value in _KEEP)
 
 
+def give_back():
+  """Returns what is free to the system: what is done now and then leaves holes.
+
+  Kept, the holes of one save of a checkpoint are cut up before the next, which
+  then takes as much memory again.
+  """
+  if platform.libc_ver()[0] == 'glibc':
+    ctypes.CDLL(None).malloc_trim(0)
+
+
 def peak_mib() -> float:
   """Peak memory of the fullest device; on CPUs that of the process."""
   if jax.default_backend() == 'cpu':

@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 
 from r1jax import types
 from r1jax.parallel import distributed
+from r1jax.parallel import memory
 from r1jax.training import manifest as manifest_lib
 
 # What Orbax, TensorStore, JSON and UTF-8 raise for files they cannot read.
@@ -60,6 +61,7 @@ class Checkpointer:
     """
     if step == self._last or not (force or step % self._every_steps == 0):
       return False
+    memory.give_back()  # what the save before this one took
     leaves = manifest_lib.named(state)
     items = {item: ocp.args.StandardSave(part)
              for item, part in _split(leaves).items()}
