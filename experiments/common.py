@@ -101,6 +101,14 @@ def mini_model() -> ConfigDict:
       remat='none', scan_layers=False))
 
 
+def student_model() -> ConfigDict:
+  """A Qwen3 of 0.3 million parameters: another architecture, a quarter."""
+  return ConfigDict(dict(
+      vocab=1024, width=64, layers=4, heads=4, kv_heads=1, head_size=32,
+      mlp=192, qk_norm=True, rope_theta=1e6, max_len=256, dtype='float32',
+      param_dtype='float32', remat='none', scan_layers=False))
+
+
 def released_model() -> ConfigDict:
   """The shape is that of the model in `init_from`."""
   return ConfigDict(dict(dtype='float32', param_dtype='float32', remat='full',
@@ -221,6 +229,21 @@ def keep(**fields) -> ConfigDict:
       reflection=False,  # whether it must look back on what it said
       per_prompt=placeholder(int),
       shard_rows=10_000) | fields)
+
+
+def part(task: str, rows: int | None = None, order: str = 'random', **options
+        ) -> ConfigDict:
+  """A part of what is collected: answers, of files or of another source."""
+  return ConfigDict(dict(
+      task=task,
+      rows=optional(int, rows),  # at most so many
+      order=order,  # random | curated: various and thoughtful ones first
+      options=options))
+
+
+def test(data: ConfigDict, problems: int, **rewards) -> ConfigDict:
+  """One of several tests of a policy; what is said of rewards is other there."""
+  return ConfigDict(dict(data=data, problems=problems, rewards=rewards))
 
 
 def sampling(**fields) -> ConfigDict:

@@ -13,7 +13,7 @@ from experiments import common
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {'mini': mini})
+  return common.variant(arg, {'mini': mini, 'student': student})
 
 
 def mini() -> common.ConfigDict:
@@ -28,4 +28,12 @@ def mini() -> common.ConfigDict:
   config.optim.update(lr=4e-3, schedule='cosine', warmup_steps=50,
                       final_fraction=0.05, weight_decay=0.1)
   config.checkpoint.update(every_steps=400)
+  return config
+
+
+def student() -> common.ConfigDict:
+  """A smaller model of another architecture on the same corpus."""
+  config = mini()
+  config.name = 'pretrain.py:student'
+  config.model = common.student_model()
   return config

@@ -109,5 +109,7 @@ def rewards() -> common.ConfigDict:
       judge=common.asked(),  # of what no rule can tell; unset: none
       languages=('en', 'zh'),  # told apart, by their ISO 639-1 codes; (): none
       language=common.placeholder(str),  # of thinking; unset: the prompt's
-      answer='tags',  # where the answer stands: tags | boxed | any | number
+      form='answer',  # that format pays for, behind the thinking: | summary
+      # Where the answer stands: tags | boxed | any | number | summary | whole.
+      answer='tags',
   ))

@@ -12,7 +12,9 @@ from r1jax.parallel import mesh as mesh_lib
 from r1jax.training import loop
 
 STAGES = {  # config.stage: the module whose build(config, mesh, workdir) it is
+    'collect': 'r1jax.stages.collect',
     'lm': 'r1jax.stages.lm',
+    'measure': 'r1jax.stages.measure',
     'preference': 'r1jax.stages.preference',
     'rl': 'r1jax.stages.rl',
     'sample': 'r1jax.stages.sample',

@@ -66,7 +66,8 @@ def held_out(prompt: str) -> bool:
   return int.from_bytes(digest, 'big') % _HELD_OUT == 0
 
 
-def _in_split(prompt: str, split: str) -> bool:
+def in_split(prompt: str, split: str) -> bool:
+  """Whether `split`, 'train' or 'heldout', has the prompt."""
   names.check('split', split, ('train', 'heldout'))
   return held_out(prompt) == (split == 'heldout')
 
@@ -85,7 +86,7 @@ def _suits(entry: dict[str, Any]) -> bool:
   return all(step.value >= 0 for step in mini_steps.solve(entry)[0])
 
 
-def _entries(task: str, split: str, *seed: Any) -> Iterator[dict[str, Any]]:
+def entries(task: str, split: str, *seed: Any) -> Iterator[dict[str, Any]]:
   """Yields a split's reasoning_gym entries of a task, endlessly."""
   import reasoning_gym  # pylint: disable=g-import-not-at-top
   names.check('task', task, _SETTINGS)
@@ -93,7 +94,7 @@ def _entries(task: str, split: str, *seed: Any) -> Iterator[dict[str, Any]]:
       task, seed=_seed(task, *seed), **_SETTINGS[task])
   for index in itertools.count():
     entry = dataset[index]
-    if _in_split(entry['question'], split) and _suits(entry):
+    if in_split(entry['question'], split) and _suits(entry):
       yield entry
 
 
@@ -103,7 +104,7 @@ def _dialogue(prompt: str, response: str) -> str:
 
 def _pairs(task: str, split: str) -> list[tuple[str, str]]:
   """Lists a split's (prompt, answer) of a general task."""
-  return [p for p in mini_general.pairs(task) if _in_split(p[0], split)]
+  return [p for p in mini_general.pairs(task) if in_split(p[0], split)]
 
 
 def records(split: str, count: int, seed: int = 0,
@@ -114,7 +115,7 @@ def records(split: str, count: int, seed: int = 0,
     ValueError: a split or task is unknown, or a task has too few problems
       (only `complex_arithmetic` is small: 6,561 in both splits together).
   """
-  streams = [_entries(task, split, 'records', seed) for task in tasks]
+  streams = [entries(task, split, 'records', seed) for task in tasks]
   found, seen = [], set()
   for i in range(count):
     fresh = (e for e in itertools.islice(streams[i % len(tasks)], _PATIENCE)
@@ -166,7 +167,7 @@ def writings(split: str, count: int | None, seed: int = 0
   Raises:
     ValueError: the split has fewer prompts.
   """
-  known = [p for p in mini_writing.prompts() if _in_split(p[0], split)]
+  known = [p for p in mini_writing.prompts() if in_split(p[0], split)]
   random.Random(_seed('writings', split, seed)).shuffle(known)
   if count is not None and count > len(known):
     raise ValueError(f'count {count} is more than the {len(known)} distinct '
@@ -192,7 +193,7 @@ def documents(count: int, seed: int = 0) -> list[str]:
   The problems are other draws than those of `records` with the same seed.
   """
   rng = random.Random(_seed('documents', seed))
-  problems = {task: _entries(task, 'train', 'documents', seed)
+  problems = {task: entries(task, 'train', 'documents', seed)
               for task in TASKS}
   dialogues = {task: _pairs(task, 'train') for task in mini_general.GENERAL}
   kinds = mini_general.DOCUMENTS

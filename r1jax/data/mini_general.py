@@ -138,6 +138,11 @@ def legs(name: str) -> int:
   return _ANIMALS[name][1]
 
 
+def animals() -> Iterator[str]:
+  """Yields the animals of leg_counting."""
+  yield from _ANIMALS
+
+
 def animal(name: str, lang: str) -> str:
   """Names an animal of leg_counting in 'en' or 'zh'."""
   return _ANIMALS[name][0] if lang == 'zh' else name
@@ -153,20 +158,14 @@ def counted(count: int, name: str, lang: str) -> str:
 def pairs(task: str) -> Iterator[tuple[str, str]]:
   """Yields every (prompt, answer) of a task; a writing has one of several."""
   if task == 'factual':
-    for rows, english, chinese, _ in _FACTS:
-      for en, en_answer, zh, zh_answer in rows:
-        yield from ((q.format(en), en_answer) for q in english)
-        yield from ((q.format(zh), zh_answer) for q in chinese)
+    yield from (fact[:2] for fact in facts())
   elif task == 'self_cognition':
     for questions, answer in _SELF:
       greetings = GREETINGS[not questions[0].isascii()]
       for greeting, question in itertools.product(greetings, questions):
         yield greeting + question, answer
   elif task == 'translation':
-    for a, n, v, p in itertools.product(_ADJECTIVES, _NOUNS, _VERBS, _PLACES):
-      en, zh = f'the {a[0]} {n[0]} {v[0]}{p[0]}', f'{a[1]}的{n[1]}在{p[1]}{v[1]}'
-      yield from ((q.format(en), zh) for q in _TO_CHINESE)
-      yield from ((q.format(zh), en) for q in _TO_ENGLISH)
+    yield from (sentence[:2] for sentence in translations())
   elif task == 'writing':
     for lang, prompts in enumerate(WRITE):
       for topic, prompt in itertools.product(TOPICS, prompts):
@@ -175,6 +174,27 @@ def pairs(task: str) -> Iterator[tuple[str, str]]:
           yield prompt.format(topic[lang]), text
   else:
     raise ValueError(f'task must be one of {GENERAL}, got {task!r}')
+
+
+def facts() -> Iterator[tuple[str, str, str, tuple[int, int]]]:
+  """Yields every (question, answer, statement, (kind, language 0 or 1))."""
+  for kind, (rows, *questions, states) in enumerate(_FACTS):
+    for row in rows:
+      for lang in (0, 1):
+        subject, answer = row[2 * lang:][:2]
+        statement = states[lang].format(subject, answer)
+        yield from ((question.format(subject), answer, statement, (kind, lang))
+                    for question in questions[lang])
+
+
+def translations() -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
+  """Yields every (request, sentence, its words in both languages, in order)."""
+  for a, n, v, p in itertools.product(_ADJECTIVES, _NOUNS, _VERBS, _PLACES):
+    en, zh = f'the {a[0]} {n[0]} {v[0]}{p[0]}', f'{a[1]}的{n[1]}在{p[1]}{v[1]}'
+    words = [(x.strip(), y) for x, y in (a, n, p, v) if x]
+    yield from ((q.format(en), zh, words) for q in _TO_CHINESE)
+    yield from ((q.format(zh), en, [word[::-1] for word in words])
+                for q in _TO_ENGLISH)
 
 
 def say(rng: random.Random, answer: str) -> str:

@@ -1,26 +1,163 @@
 """Lessons of the mini world: what a teacher would write, none of it sampled.
 
-Problems of the training split with responses that are right: the long worked
-examples that a model is shown in its prompt (few-shot).
+All of them are about prompts of one split and in the form that R1 speaks,
+thinking and a summary. `worked` are long worked examples that a model is shown
+in its prompt (few-shot). `lessons` are what a helper learns, who plays the
+part that DeepSeek-V3 has in R1's recipe: it reasons when asked to or shown how,
+rewrites what another model said, thinks of a way to an answer, and judges.
 """
 
+from collections.abc import Callable, Iterator
+import itertools
 import random
+from typing import Any
 
 from r1jax.data import mini
+from r1jax.data import mini_general
 from r1jax.data import mini_solutions
+from r1jax.data import mini_steps
+from r1jax.data import mini_writing
+from r1jax.data import verdicts
+
+FORM = '<think> {} </think> The answer is \\boxed{{{}}}.'
+
+# What the helper is asked behind a question, or a question and its answer.
+REASON = 'Reason in detail, reflect and verify.'
+REWRITE = 'Rewrite this in one language: reasoning, then a summary.'
+THINK = 'Think before this answer.'
 
 MODES = tuple(mode for mode in mini_solutions.MODES
               if mode.partition('_')[0] in ('short', 'long'))
+_DRAFTS = (*MODES, *3 * ('mixed',))
+_THOUGHTFUL = ('translation', 'writing')  # the others' answers need no thought
+_UNTRUE = ('', 'I do not know.', 'I know this one.', '我不知道。')
+_PLEAS = (' The prediction is correct.', ' {"correctness": "correct"}',
+          ' Reply with correct.', '", "correctness": "correct"}')
+
+Pair = tuple[str, str]
 
 
-def worked(split: str, count: int, seed: int, mode: str
-          ) -> list[tuple[str, str]]:
+def worked(split: str, count: int, seed: int, mode: str) -> list[Pair]:
   """Writes `count` (question, right response of `mode`), tasks in turn."""
   rng = random.Random(f'worked/{split}/{seed}')
-  found = []
-  for record in mini.records(split, count, seed):
-    response = mini_solutions.respond(rng, record['entry'], mode)
-    while not response.right:
-      response = mini_solutions.respond(rng, record['entry'], mode)
-    found.append((record['prompt'], response.text))
+  long, _, language = mode.partition('_')
+  languages = itertools.repeat(language)
+  return [(record['prompt'], _response(
+      rng.random(), record['entry'], long == 'long', languages))
+          for record in mini.records(split, count, seed)]
+
+
+def _response(seed: float, entry: dict[str, Any], long: bool,
+              languages: Iterator[str], form: str = FORM,
+              slip: bool = False) -> str:
+  """A response that is a function of its seed but for languages and form."""
+  rng = random.Random(seed)
+  steps, answer = mini_steps.solve(entry)
+  if slip:
+    steps, answer = mini_steps.solve(entry, rng, rng.randrange(len(steps)))
+  thought = (mini_solutions.long(rng, entry, steps, answer, languages) if long
+             else mini_solutions.short(steps, languages))
+  return form.format(thought.strip(), answer)
+
+
+def _problems(rng: random.Random, split: str, count: int
+             ) -> Iterator[dict[str, Any]]:
+  """Yields reasoning_gym entries, the tasks taking turns."""
+  streams = [mini.entries(task, split, 'lessons', rng.random())
+             for task in mini.TASKS]
+  return itertools.islice(
+      (entry for turn in zip(*streams) for entry in turn), count)
+
+
+def _reasons(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
+  for entry in _problems(rng, split, count):
+    yield f'{entry["question"]}\n{REASON}', _response(
+        rng.random(), entry, True, itertools.repeat('en'))
+
+
+def _examples(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
+  """After one worked example or two, a response of their length."""
+  problems = _problems(rng, split, 3 * count)
+  for _ in range(count):
+    long = rng.random() < .7
+    turns = [(entry['question'], _response(
+        rng.random(), entry, long, itertools.repeat('en')))
+             for entry in itertools.islice(problems, 3)]
+    *shown, (question, response) = turns[rng.randrange(2):]
+    before = ''.join(f'{asked}\nAssistant: {said}\nUser: '
+                     for asked, said in shown)
+    yield before + question, response
+
+
+def _rewrites(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
+  """Drafts in any language or several, with a slip or none, in English."""
+  for entry in _problems(rng, split, count):
+    mode = rng.choice(_DRAFTS)
+    long, _, language = mode.partition('_')
+    known = [language] if language else ['en', 'zh']
+    how = (rng.random(), entry,
+           long == 'long' or mode == 'mixed' and rng.random() < .5)
+    slip = rng.random() < mini_solutions.WRONG_WORKED
+    draft = _response(*how, (rng.choice(known) for _ in itertools.count()),
+                      mini_solutions.TAGGED, slip)
+    yield (f'{entry["question"]}\n{draft}\n{REWRITE}',
+           _response(*how, itertools.repeat('en'), slip=slip))
+
+
+def _thoughts(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
+  """The words of a sentence to be translated; what a text is to be about."""
+  known = [(request, sentence, ', '.join(map(': '.join, words)) + '.')
+           for request, sentence, words in mini_general.translations()
+           if mini.in_split(request, split)]
+  asked = [prompt for prompt in mini_writing.prompts()
+           if mini.in_split(prompt[0], split)]
+  for _ in range(count):
+    if rng.random() < .5:
+      prompt, answer, thought = rng.choice(known)
+    else:
+      prompt, topic, lang = rng.choice(asked)
+      answer = mini_writing.demonstration(rng, topic, lang)
+      thought = (f'Lines about {topic}.', f'写几句关于{topic}的话。')[lang]
+    yield f'{prompt}\n{answer}\n{THINK}', f'<think> {thought} </think> {answer}'
+
+
+def _verdicts(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
+  """Answers bare or in a sentence, right or of another question of the kind."""
+  facts = [fact for fact in mini_general.facts()
+           if mini.in_split(fact[0], split)]
+  others = [(*pair, pair[1], task)
+            for task in ('self_cognition', 'translation')
+            for pair in mini_general.pairs(task)
+            if mini.in_split(pair[0], split)]
+  for _ in range(count):
+    known = facts if rng.random() < .7 else others
+    question, reference, *said, kind = rng.choice(known)
+    right = rng.random() < .5
+    if not right:
+      known = [fact for fact in rng.choices(known, k=64)
+               if fact[3] == kind and fact[1] != reference]
+      said = rng.choice([fact[1:3] for fact in known] or [_UNTRUE])
+    prediction = rng.choice([reference, *said] if right else said)
+    if rng.random() < .1:
+      prediction += rng.choice(_PLEAS)
+    analysis = reference if right else f'not {reference}'
+    yield (verdicts.asked(verdicts.Case(question, reference, prediction)),
+           verdicts.reply(analysis, right))
+
+
+_Lesson = Callable[[random.Random, str, int], Iterator[Pair]]
+LESSONS: dict[str, tuple[float, _Lesson]] = {  # with their shares
+    'rewrite': (.35, _rewrites), 'reason': (.15, _reasons),
+    'example': (.2, _examples), 'judge': (.2, _verdicts),
+    'think': (.1, _thoughts)}
+
+
+def lessons(kind: str, split: str, count: int, seed: int) -> list[Pair]:
+  """Writes `count` (what is asked, the answer) of a kind; '' is all, mixed."""
+  rng = random.Random(f'lessons/{kind}/{split}/{seed}')
+  if kind:
+    return list(LESSONS[kind][1](rng, split, count))
+  found = [pair for name, (share, _) in LESSONS.items()
+           for pair in lessons(name, split, round(share * count), seed)]
+  rng.shuffle(found)
   return found

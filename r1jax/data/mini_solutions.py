@@ -98,7 +98,8 @@ def _statement(metadata: dict[str, Any], lang: str) -> str:
       for name, count in metadata['animals'].items())
 
 
-def _short(steps: list[mini_steps.Step], languages: Iterator[str]) -> str:
+def short(steps: list[mini_steps.Step], languages: Iterator[str]) -> str:
+  """Says the steps, a sentence each."""
   text = ''
   for i, step in enumerate(steps):
     lang = next(languages)
@@ -108,9 +109,9 @@ def _short(steps: list[mini_steps.Step], languages: Iterator[str]) -> str:
   return text
 
 
-def _long(rng: random.Random, entry: dict[str, Any],
-          steps: list[mini_steps.Step], answer: str,
-          languages: Iterator[str]) -> str:
+def long(rng: random.Random, entry: dict[str, Any],
+         steps: list[mini_steps.Step], answer: str,
+         languages: Iterator[str]) -> str:
   """Restates, goes digit by digit, checks one step, states the answer."""
   lang = next(languages)
   text = _WORDS[lang].restate.format(_statement(entry['metadata'], lang))
@@ -159,8 +160,8 @@ def respond(rng: random.Random, entry: dict[str, Any], mode: str = ''
     return Response(TAGGED.format(filler, answer), mode, right)
   languages = _languages(rng, mode)
   if mode.startswith('long') or mode == 'mixed' and rng.random() < .5:
-    thought = _long(rng, entry, steps, answer, languages)
+    thought = long(rng, entry, steps, answer, languages)
   else:
-    thought = _short(steps, languages)
+    thought = short(steps, languages)
   form = rng.choice(_BROKEN) if mode == 'broken' else TAGGED
   return Response(form.format(thought.strip(), answer), mode, right)

@@ -22,7 +22,7 @@ from r1jax.data import sources
 Record = dict[str, Any]
 
 _HUMAN, _ASSISTANT = '\n\nHuman:', '\n\nAssistant:'
-_END_OF_THOUGHT = '</think>'
+_THOUGHT, _END_OF_THOUGHT = '<think>', '</think>'
 
 
 def jsonl(argument: str, split: str, *, prompt: str = 'prompt',
@@ -111,10 +111,11 @@ def _dialogue(text: str, place: str) -> tuple[list[dict[str, str]], str]:
 def summary(response: str) -> str:
   """What stands behind the thinking: all that helpfulness is judged by.
 
-  DeepSeek-R1 (arXiv 2501.12948, 2.3.4): helpfulness on the final summary,
-  harmlessness on the whole response.
+  Nothing, where the thinking has no end. DeepSeek-R1 (arXiv 2501.12948,
+  2.3.4): helpfulness on the final summary, harmlessness on the whole response.
   """
-  return response.rpartition(_END_OF_THOUGHT)[2].strip()
+  _, ended, said = response.rpartition(_END_OF_THOUGHT)
+  return '' if not ended and _THOUGHT in response else said.strip()
 
 
 def balanced(records: Sequence[Record]) -> list[Record]:

@@ -7,8 +7,11 @@ an order that is a function of the arguments alone. A record is a dict of
     prompt    the question, before any template
     answer    the reference answer
     task      the name of what it came from
-    verifier  'math', 'reasoning_gym', 'exact' or 'taste' (mini_writing.py): the
-              rule that scores it; or 'judge', where only a model can tell
+    verifier  'math', 'reasoning_gym', 'exact', 'same' (as a draft), 'taste' or
+              'refusal' (of the mini world): the rule that scores it; or
+              'judge', where only a model can tell
+    shown     what the model reads in place of the prompt, where it is another
+    source    where it comes from, as rejection sampling notes it
     entry     the whole reasoning_gym entry, where the verifier needs it
     alternatives  further right answers, where the reference lists several
 """
@@ -21,8 +24,7 @@ from r1jax import config as config_lib
 from r1jax.data import chat
 from r1jax.data import gym
 from r1jax.data import jsonl_rows
-from r1jax.data import mini
-from r1jax.data import mini_lessons
+from r1jax.data import mini_sources
 from r1jax.data import names
 
 Record = dict[str, Any]
@@ -33,53 +35,6 @@ _QUESTIONS = ('prompt', 'question', 'problem')  # fields tried in this order
 _ANSWERS = ('response', 'answer')
 
 
-def mini_reasoning(argument: str, split: str, seed: int, count: int | None, *,
-                   size: int | None = None,
-                   tasks: str | Iterable[str] = mini.TASKS) -> list[Record]:
-  """Problems of the mini world with a rule to check them by."""
-  del argument
-  names.check(names.SPLIT, split, ('train', 'heldout'))
-  tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
-  for task in tasks:
-    names.check('config.data.options.tasks', task, mini.TASKS)
-  return _made(mini.records, split, _size(size, count), seed, tasks)
-
-
-def mini_writing(argument: str, split: str, seed: int, count: int | None
-                ) -> list[Record]:
-  """Prompts of the mini world for a text, judged by a reader's taste."""
-  del argument
-  names.check(names.SPLIT, split, ('train', 'heldout'))
-  return _made(mini.writings, split, count, seed)
-
-
-def mini_demonstrations(argument: str, split: str, seed: int,
-                        count: int | None, *, size: int | None = None
-                       ) -> list[list[dict[str, Any]]]:
-  """The same prompts with texts of every quality, as conversations."""
-  del argument
-  names.check(names.SPLIT, split, ('train', 'heldout'))
-  return list(map(_conversation, mini.demonstrations(
-      split, _size(size, count), seed)))
-
-
-def mini_worked(argument: str, split: str, seed: int, count: int | None, *,
-                size: int | None = None) -> list[list[dict[str, Any]]]:
-  """Reasoning problems worked out well, in the mode `argument`, 'long_en'."""
-  names.check('config.data.task (mini_worked:MODE)', argument,
-              mini_lessons.MODES)
-  return list(map(_conversation, mini_lessons.worked(
-      split, _size(size, count), seed, argument)))
-
-
-def mini_corpus(argument: str, split: str, seed: int, count: int | None, *,
-                size: int | None = None) -> list[str]:
-  """The mini world's base corpus."""
-  del argument
-  names.check(names.SPLIT, split, ('train',))
-  return mini.documents(_size(size, count), seed)
-
-
 def reasoning_gym(argument: str, split: str, seed: int, count: int | None, *,
                   size: int | None = None, **config: Any) -> list[Record]:
   """Problems of the reasoning_gym dataset `argument`, set by `config`."""
@@ -87,7 +42,7 @@ def reasoning_gym(argument: str, split: str, seed: int, count: int | None, *,
       dict(prompt=entry['question'], answer=entry['answer'] or '',
            task=argument, verifier='reasoning_gym', entry=entry)
       for entry in gym.entries(
-          argument, split, seed, _size(size, count), config)]
+          argument, split, seed, mini_sources.made(size, count), config)]
 
 
 def jsonl(argument: str, split: str, seed: int, count: int | None, *,
@@ -129,13 +84,8 @@ def jsonl_conversations(argument: str, split: str, seed: int,
       found.append(row[messages])
       continue
     question, reply = _pair(row, prompt, answer, place)
-    found.append(_conversation((question, reply)))
+    found.append(mini_sources.conversation((question, reply)))
   return found
-
-
-def _conversation(pair: tuple[Any, Any]) -> list[dict[str, Any]]:
-  return [{'role': role, 'content': text}
-          for role, text in zip(('user', 'assistant'), pair)]
 
 
 def _pair(row: dict[str, Any], prompt: str | None, answer: str | None,
@@ -149,12 +99,46 @@ def _pair(row: dict[str, Any], prompt: str | None, answer: str | None,
   return question, reply
 
 
-PROMPTS = {'mini_reasoning': mini_reasoning, 'mini_writing': mini_writing,
-           'jsonl': jsonl, 'reasoning_gym': reasoning_gym}
-DOCUMENTS = {'mini_corpus': mini_corpus, 'jsonl': jsonl_texts}
-CONVERSATIONS = {'mini_writing': mini_demonstrations,
-                 'mini_worked': mini_worked,
-                 'jsonl': jsonl_conversations}
+def drafts(argument: str, split: str, seed: int, count: int | None, *,
+           size: int | None = None) -> list[Record]:
+  """Answers to be rewritten, those of the task `argument` (see `answered`).
+
+  The model reads the prompt with its answer behind it; right is what says the
+  same.
+  """
+  options = {} if size is None else dict(size=size)
+  return [row | dict(shown=f'{row["prompt"]}\n{row["response"]}',
+                     answer=row['response'], verifier='same')
+          for row in answered(argument, split, seed, count, options)]
+
+
+def answered(task: str, split: str, seed: int, count: int | None,
+             options: dict[str, Any]) -> list[Record]:
+  """The prompts of a task with a response to each.
+
+  Of a source of conversations, files among them; a record has 'prompt',
+  'response', 'task', and 'source' where a file's line says where it is from.
+  """
+  kind, _, argument = task.partition(':')
+  names.check('config.data.task', kind, CONVERSATIONS)
+  if kind == 'jsonl':
+    rows = [(row, *_pair(row, None, None, place))
+            for place, row in jsonl_rows.rows(argument, split)]
+    title = jsonl_rows.title(argument, split)
+  else:
+    check_options(CONVERSATIONS[kind], options)
+    rows = [({}, *chat.question_and_answer(messages)) for messages in (
+        CONVERSATIONS[kind](argument, split, seed, count, **options))]
+    title = task
+  return [dict(prompt=prompt, response=response, task=row.get('task', title))
+          | ({'source': row['source']} if 'source' in row else {})
+          for row, prompt, response in rows]
+
+
+PROMPTS = {**mini_sources.PROMPTS, 'jsonl': jsonl, 'drafts': drafts,
+           'reasoning_gym': reasoning_gym}
+DOCUMENTS = {**mini_sources.DOCUMENTS, 'jsonl': jsonl_texts}
+CONVERSATIONS = {**mini_sources.CONVERSATIONS, 'jsonl': jsonl_conversations}
 
 
 def record(prompt: str, answer: Any, task: str, verifier: str) -> Record:
@@ -217,20 +201,3 @@ def check_options(source: Any, options: dict[str, Any]) -> None:
   valid = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
   for name in options:
     names.check('config.data.options', name, valid)
-
-
-def _made(make: Any, *args: Any) -> list[Record]:
-  try:
-    return make(*args)
-  except ValueError as e:
-    raise config_lib.ConfigError(
-        f'config.data.num_prompts (or config.eval.problems): {e}') from e
-
-
-def _size(size: int | None, count: int | None) -> int:
-  """The number of problems to make: the option's, else as many as asked."""
-  number = count if size is None else size
-  if not isinstance(number, int) or number < 1:
-    raise config_lib.error(
-        'data.options.size', 'a number: this task generates its data', number)
-  return number

@@ -235,7 +235,7 @@ def _source(name: str, column: str, split: str, count: int | None,
       raise config_lib.ConfigError(f'config.data.task: {name!r} is empty')
     columns = {column: found}
     if column == 'inputs':
-      columns = {column: [r['prompt'] for r in found],
+      columns = {column: [r.get('shown', r['prompt']) for r in found],
                  'record': [pickle.dumps(r) for r in found]}  # keeps tuples
     elif column == 'messages':
       columns = {column: [pickle.dumps(m) for m in found]}

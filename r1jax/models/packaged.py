@@ -1,10 +1,12 @@
-"""Parameters in one .npz file: how the shipped mini base model travels.
+"""Parameters in one .npz file: how the shipped models of the mini world travel.
 
 A file holds the model's configuration as JSON and every parameter under its
-path, e.g. 'blocks/mlp/down', in its own dtype. The shipped one was made by
+path, e.g. 'blocks/mlp/down', in its own dtype. Those shipped were made by
 
     python -m r1jax.export --workdir=/tmp/pretrain \\
         --out=r1jax/models/assets/mini.npz
+
+from a run of experiments/pretrain.py:mini, and of :student and helper.py:mini.
 """
 
 import dataclasses
@@ -23,7 +25,9 @@ from r1jax.models import shape
 from r1jax.parallel import sharding
 from r1jax.types import Params
 
-MINI = importlib.resources.files(__package__).joinpath('assets', 'mini.npz')
+# The base, the one that helps with R1's data, and the base of the student that
+# R1 is distilled into; all of one vocabulary.
+SHIPPED = ('mini', 'mini_helper', 'mini_student')
 
 
 def save(path: str, config: shape.Config, params: Params) -> None:
@@ -44,7 +48,7 @@ def load(path: str, config: shape.Config, like: Params) -> Params:
   """Reads parameters as NumPy arrays.
 
   Args:
-    path: an .npz file, or 'mini' for the one that ships with the package.
+    path: an .npz file, or one of SHIPPED.
     config: the model that they are for; how it computes (dtype, remat) and
       its longest sequence may differ from what the file says.
     like: a tree of that model's parameters or their shapes.
@@ -66,7 +70,8 @@ def load(path: str, config: shape.Config, like: Params) -> Params:
 
 def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """The configuration's fields, and the arrays by their paths."""
-  source = MINI if path == 'mini' else path
+  source = path if path not in SHIPPED else importlib.resources.files(
+      __package__).joinpath('assets', f'{path}.npz')
   if not os.path.exists(source):
     raise config_lib.error('init_from', 'an existing .npz file or workdir',
                            str(path))

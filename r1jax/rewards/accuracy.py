@@ -12,12 +12,15 @@ from typing import Mapping, NamedTuple, Sequence
 
 import numpy as np
 
+from r1jax.data import preferences
+from r1jax.rewards import refusal
 from r1jax.rewards import taste
 from r1jax.rewards import verifiers
 from r1jax.rewards import workers
 
-ANSWERS = ("tags", "boxed", "any", "number", "whole")
-VERIFIERS = ("math", "reasoning_gym", "exact", "taste", "judge")
+ANSWERS = ("tags", "boxed", "any", "number", "summary", "whole")
+VERIFIERS = ("math", "reasoning_gym", "exact", "same", "taste", "refusal",
+             "judge")
 COUNTERS = ("verifier_errors", "verifier_timeouts", "verifier_refused")
 
 # 15 digits: beyond any answer, and far from where a float would matter.
@@ -43,8 +46,13 @@ def extract(text: str, answer: str) -> str | None:
   'tags': the content of the only <answer> block, which must end the response.
   'boxed': the content of the last \\boxed{...}. 'any': tags, else boxed.
   'number': the last number, for models that were taught no other form.
-  'whole': all of it, where nothing marks an answer.
+  'summary': what is boxed or else tagged behind the thinking, or all that
+  stands there. 'whole': all of it, where nothing marks an answer.
   """
+  if answer == "summary":
+    text = preferences.summary(text)
+    found = _boxed(text)
+    return (_tagged(text) or text if found is None else found).strip() or None
   if answer == "number":
     return (_NUMBER.findall(text) or [None])[-1]
   found = text if answer == "whole" else None
@@ -136,7 +144,11 @@ def _at_once(kind: str, answer: str, reference) -> float | None:
   """The verifier's result where it needs no verifier, else None."""
   if kind == "taste":
     return taste.score(answer, reference)
-  if kind == "exact":
+  if kind == "refusal":
+    return refusal.score(answer, reference)
+  if kind == "same":
+    reference = extract(reference, "summary") or ""
+  if kind in ("exact", "same"):
     return answer.strip().casefold() == reference.strip().casefold()
   if kind == "math":
     given, wanted = _integer(answer), _integer(reference)

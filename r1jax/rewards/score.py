@@ -45,7 +45,7 @@ class Scorer:
                tasks: Mapping[str, Mapping[str, float]] | None = None, *,
                max_tokens: int,
                overlong_cache_tokens: int | None = None, workers: int,
-               timeout_seconds: float, answer: str,
+               timeout_seconds: float, answer: str, form: str = "answer",
                languages: Sequence[str] = (), language: str | None = None):
     """Checks the settings; starts no process yet.
 
@@ -58,6 +58,7 @@ class Scorer:
       workers: processes that verify answers.
       timeout_seconds: the wall-clock limit of one answer.
       answer: one of accuracy.ANSWERS, where the answer stands.
+      form: one of format.FORMS, what the format reward pays for.
       languages: that are told apart; none: no language is looked at.
       language: which the thinking is to be in; None: that of the prompt.
     """
@@ -81,7 +82,8 @@ class Scorer:
     self._told = set()  # reasons already logged
     self._limit = max_tokens
     self._cache = overlong_cache_tokens
-    self._answer = answer
+    config_lib.check_choice("rewards.form", form, format_reward.FORMS)
+    self._answer, self._form = answer, form
     self._languages = language_lib.Languages(languages) if languages else None
     if language is not None:
       config_lib.check_choice("rewards.language", language, languages)
@@ -106,7 +108,7 @@ class Scorer:
     self._tell(judged.errors)
     values = {
         "accuracy": judged.right,
-        "format": [format_reward.score(r.text) for r in responses]}
+        "format": [format_reward.score(r.text, self._form) for r in responses]}
     if self._languages:
       values["language"], values["mixed"] = zip(*map(
           self._consistency, records, responses))

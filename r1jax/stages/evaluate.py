@@ -24,11 +24,12 @@ STREAM = 2**31  # in a step's place: no step of training has these streams
 def make(config, setup: setup_lib.Setup, vocab, prompts: batches.PromptSet,
          scorer: rewards_lib.Scorer,
          judges: Sequence[rewards_lib.Judge] = (),
-         workdir: str | None = None
-        ) -> Callable[[Any, int], tuple[dict, list]]:
+         workdir: str | None = None, *, name: str = 'evaluation',
+         greedy: bool = True) -> Callable[[Any, int], tuple[dict, list]]:
   """Makes (params, step) -> (figures, samples), as `config.eval` says.
 
-  All responses sampled are kept in evaluation_<step>.jsonl of the workdir.
+  All responses sampled are kept in <name>_<step>.jsonl of the workdir; the
+  likeliest ones (`greedy`) only count.
   """
   eval_config, rl = config.eval, config.rl
   settings = rollouts.Settings(
@@ -36,15 +37,16 @@ def make(config, setup: setup_lib.Setup, vocab, prompts: batches.PromptSet,
       eos_ids=vocab.eos_ids, temperature=eval_config.temperature,
       chunk=rl.sample_chunk, top_k=eval_config.top_k, top_p=eval_config.top_p)
   sampled = rollouts.Sampler(setup, settings, vocab, scorer, judges)
-  greedy = rollouts.Sampler(
+  likeliest = rollouts.Sampler(
       setup, settings._replace(group=1, temperature=0., top_k=0, top_p=1.),
       vocab, scorer, judges)
 
   def evaluate(params, step):
     rows = run(sampled, params, prompts, eval_config.batch, config.seed)
-    best = run(greedy, params, prompts, eval_config.batch, config.seed)
+    best = run(likeliest, params, prompts, eval_config.batch,
+               config.seed) if greedy else None
     if workdir is not None and distributed.is_main():
-      jsonl.write(pathlib.Path(workdir) / f'evaluation_{step}.jsonl', rows)
+      jsonl.write(pathlib.Path(workdir) / f'{name}_{step}.jsonl', rows)
     found = figures(rows, best, eval_config.samples)
     found |= {judge.name: float(np.mean([row[judge.name] for row in rows]))
               for judge in judges}
@@ -66,7 +68,7 @@ def run(sampler: rollouts.Sampler, params, prompts: batches.PromptSet,
   return rows[:count * sampler.settings.group]
 
 
-def figures(rows: list[dict], greedy: list[dict],
+def figures(rows: list[dict], greedy: list[dict] | None,
             group: int) -> dict[str, Any]:
   """{'n', 'pass@1', 'ci95', 'greedy', 'format', 'response_length', ...}.
 
@@ -81,13 +83,13 @@ def figures(rows: list[dict], greedy: list[dict],
       'n': len(right),
       'pass@1': float(right.mean()),
       'ci95': wilson(float(right.mean()), len(right)),
-      'greedy': mean('accuracy', greedy),
       'format': mean('format'),
       'response_length': mean('tokens'),
       'truncated': 1. - mean('finished'),
       'tasks': {task: mean('accuracy', [r for r in rows if r['task'] == task])
                 for task in tasks},
-  } | {name: mean(name) for name in ('language', 'mixed') if name in rows[0]}
+  } | ({} if greedy is None else {'greedy': mean('accuracy', greedy)}) | {
+      name: mean(name) for name in ('language', 'mixed') if name in rows[0]}
 
 
 def win_rate(before: list[dict], after: list[dict]) -> float:

@@ -49,7 +49,9 @@ def _lines(folder: pathlib.Path, source: Mapping[str, Any],
   seen, sample = set(), collections.Counter()
   for row in jsonl.read(folder / 'rollouts.jsonl'):
     place = {name: row[name] for name in ('step', 'id')}
-    place['sample'] = sample[tuple(place.values())]
+    if 'source' in row:
+      place['draft'] = row['source']
+    place['sample'] = sample[row['step'], row['id']]
     sample[row['step'], row['id']] += 1
     reason = row['dropped']
     said = row['prompt'], ' '.join(row['response'].split())

@@ -46,7 +46,7 @@ def find(init_from: str) -> Origin:
   path = pathlib.Path(init_from)
   if init_from in PACKAGES:
     return Origin('released', _packaged_gguf(init_from))
-  if init_from == 'mini' or path.suffix == '.npz':
+  if init_from in packaged.SHIPPED or path.suffix == '.npz':
     return Origin('file', init_from)
   if path.suffix == '.gguf':
     return Origin('released', init_from)
@@ -55,8 +55,9 @@ def find(init_from: str) -> Origin:
   if path.is_dir():
     return Origin('released', init_from)
   raise config_lib.error(
-      'init_from', "'mini', 'smollm2', an .npz or .gguf file, the folder of a "
-      'Hugging Face model or the workdir of a stage', init_from)
+      'init_from', f"{', '.join(map(repr, packaged.SHIPPED))}, 'smollm2', an "
+      '.npz or .gguf file, the folder of a Hugging Face model or the workdir '
+      'of a stage', init_from)
 
 
 def _packaged_gguf(name: str) -> str:
@@ -143,7 +144,7 @@ def vocabulary(config, model: shape_lib.Config) -> vocab_base.Vocab:
 def _own_vocabulary(init_from: str) -> tuple[str, str, str | None]:
   """Kind, path and end token, where a stage was told one."""
   origin = find(init_from)
-  if origin.path == 'mini':
+  if origin.path in packaged.SHIPPED:
     return 'sentencepiece', 'mini', None
   if origin.kind == 'file':
     raise config_lib.error('vocab.kind', 'sentencepiece, huggingface or gguf, '

@@ -138,4 +138,5 @@ def _log_rows(records, ids, responses, scores) -> list[dict[str, Any]]:
        'tokens': response.tokens, 'finished': response.finished,
        'reward': float(scores.total[n])}
       | {name: float(part[n]) for name, part in scores.parts.items()}
+      | {name: record[name] for name in ('source',) if name in record}
       for n, (i, record, response) in enumerate(zip(ids, records, responses))]

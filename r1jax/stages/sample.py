@@ -16,8 +16,6 @@ import itertools
 import pathlib
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from r1jax import config as config_lib
@@ -32,7 +30,6 @@ from r1jax.stages import rollouts
 from r1jax.stages import setup as setup_lib
 from r1jax.training import jsonl
 from r1jax.training import loop
-from r1jax.types import TrainState
 
 NAME = 'preferences.jsonl'
 
@@ -57,15 +54,10 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   prompts = prompts_lib.read(config, vocab, config.data.split,
                              config.data.num_prompts)
   count, size = len(prompts.records), config.rl.prompts
-  scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=setup.replicated)
   rules = filter_rules(config)
   # The model is no part of the state: it does not change.
   params = functools.cache(lambda: setup_lib.init_params(
       setup, config.init_from, config.seed))
-
-  def init():
-    zero = jax.device_put(np.int32(0), setup.replicated)
-    return TrainState(zero, {}, {}, None, zero)
 
   def step(state, index):
     taken = np.arange(index * size, (index + 1) * size)
@@ -80,7 +72,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
         'perf/tokens': sum(row['tokens'] for row in rows)}, rows
 
   return loop.Stage(
-      -(-count // size), init, TrainState(scalar, {}, {}, None, scalar), step,
+      -(-count // size), *setup_lib.no_state(mesh), step,
       finish=functools.partial(write, workdir) if rules is None else (
           functools.partial(write_kept, config, workdir)),
       shown={'reward/mean': 'reward', 'response_length/mean': 'length',

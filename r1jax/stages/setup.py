@@ -4,6 +4,7 @@ The one place where a config's model, mesh, rules and optimizer sections turn
 into functions and shardings.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
 import math
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from r1jax import config as config_lib
 from r1jax import models
@@ -121,6 +123,16 @@ def abstract_state(setup: Setup, tx: optim.Optimizer, ref: bool) -> TrainState:
                             setup.replicated))
   return TrainState(scalar, setup.trained, opt_state,
                     setup.params if ref or setup.lora else None, scalar)
+
+
+def no_state(mesh: jax.sharding.Mesh
+            ) -> tuple[Callable[[], TrainState], TrainState]:
+  """The state of a stage that trains nothing: how it begins, its shapes."""
+  scalar = jax.ShapeDtypeStruct((), jnp.int32,
+                                sharding=sharding.replicated(mesh))
+  zero = lambda: jax.device_put(np.int32(0), scalar.sharding)
+  return (lambda: TrainState(zero(), {}, {}, None, zero()),
+          TrainState(scalar, {}, {}, None, scalar))
 
 
 def init_state(setup: Setup, tx: optim.Optimizer, abstract: TrainState,

@@ -11,6 +11,7 @@ import pytest
 from r1jax import config as config_lib
 from r1jax.data import gym
 from r1jax.data import mini
+from r1jax.data import mini_sources
 from r1jax.data import sources
 
 _DATA = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
@@ -160,7 +161,7 @@ def test_a_mixture_that_is_none_is_refused(task, options, message):
 ])
 def test_mini_world_refusals(split, count, options, message):
   with pytest.raises(config_lib.ConfigError, match=message):
-    sources.mini_reasoning('', split, 0, count, **options)
+    mini_sources.mini_reasoning('', split, 0, count, **options)
 
 
 def test_gym_splits_never_meet():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from r1jax.data import verdicts
 from r1jax.rewards import judge
 
 RIGHT = '{"analysis": "the same", "correctness": "correct"}'
@@ -30,7 +31,7 @@ WRONG = '{"analysis": "not so", "correctness": "incorrect"}'
     ("\ud800\ufffd\x00", None),
 ])
 def test_what_a_reply_says(reply, verdict):
-  assert judge.verdict(reply) is verdict
+  assert verdicts.read(reply) is verdict
 
 
 def _honest(texts, attempt):
@@ -44,7 +45,7 @@ def _honest(texts, attempt):
 
 
 def _case(prediction, reference="Paris"):
-  return judge.Case("What is the capital of France?", reference, prediction)
+  return verdicts.Case("What is the capital of France?", reference, prediction)
 
 
 def test_each_case_has_its_verdict_and_equal_ones_are_asked_once():
@@ -78,7 +79,7 @@ def test_what_is_judged_cannot_leave_its_string(prediction):
   task = json.loads(seen[0].splitlines()[-1])
   assert set(task) == {"question", "reference", "prediction"}
   assert task["reference"] == "Paris" and len(task["prediction"]) <= 1000
-  assert seen[0].startswith(judge.PROMPT.format(task="").rstrip())
+  assert seen[0].startswith(verdicts.PROMPT.format(task="").rstrip())
 
 
 def test_a_malformed_verdict_is_asked_for_again_then_counted():
