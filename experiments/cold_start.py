@@ -5,19 +5,19 @@
 
 Long chains of thought are gathered in three ways ([v2] arXiv 2501.12948v2,
 B.3.2): a helper is shown worked examples (few_shot), or asked for detailed
-answers with reflection and verification (instructed); or what R1-Zero said,
-filtered (zero), is rewritten into reasoning and a summary (refined). All of it
+answers with reflection and verification (instructed); or what R1-Zero says,
+filtered (zero_samples), is rewritten into reasoning and a summary (refined). All of it
 comes together (collected), each line with where it is from, and the base is
-briefly fine-tuned on it (sft). Between the two a person may go through it:
+briefly fine-tuned on it (cold_start). Between the two a person may go through it:
 
     python -m r1jax.main --config=experiments/cold_start.py:mini \
         --workdir=/tmp/cold_start --config.until=collected
     python -m r1jax.review --candidates=/tmp/cold_start/collected/collected.jsonl \
         --out=/tmp/reviewed.jsonl
-    ... --config.stages.sft.data.task=jsonl:/tmp/reviewed.jsonl
+    ... --config.stages.cold_start.data.task=jsonl:/tmp/reviewed.jsonl
 
 What stands behind the thinking is a summary now, no <answer> block. R1-Zero
-comes first; --config.stages.zero.init_from=DIR takes one that is there.
+comes first; --config.stages.zero_samples.init_from=DIR takes another.
 """
 
 from experiments import common
@@ -32,14 +32,15 @@ def get_config(arg: str = 'mini') -> common.ConfigDict:
 
 def mini() -> common.ConfigDict:
   return common.pipeline('cold_start.py:mini', None, {
-      'r1_zero': r1_zero.mini(), **stages('{r1_zero}')})
+      'zero': r1_zero.mini(), **stages()})
 
 
-def stages(r1_zero_from: str) -> dict[str, common.ConfigDict]:
-  """The cold start's stages, R1-Zero being that of `r1_zero_from`."""
+def stages() -> dict[str, common.ConfigDict]:
+  """The cold start's stages, behind an R1-Zero of the name 'zero'."""
   return dict(
-      few_shot=few_shot(), instructed=instructed(), zero=zero(r1_zero_from),
-      refined=refined(), collected=collected(), sft=sft())
+      few_shot=few_shot(), instructed=instructed(),
+      zero_samples=zero_samples(), refined=refined(), collected=collected(),
+      cold_start=sft())
 
 
 def sampled(name: str, init_from: str) -> common.ConfigDict:
@@ -69,9 +70,9 @@ def instructed() -> common.ConfigDict:
   return config
 
 
-def zero(init_from: str) -> common.ConfigDict:
-  """What R1-Zero says, right or not at all; its languages are left to mix."""
-  config = sampled('zero', init_from)
+def zero_samples() -> common.ConfigDict:
+  """What R1-Zero says, where it is right; its languages are left to mix."""
+  config = sampled('zero_samples', '{zero}')
   config.rewards.update(answer='tags', form='answer', languages=())
   config.keep.update(reflection=False)
   config.data.update(seed=5)
@@ -80,7 +81,7 @@ def zero(init_from: str) -> common.ConfigDict:
 
 def refined() -> common.ConfigDict:
   config = sampled('refined', 'mini_helper')
-  config.data.update(task='drafts:jsonl:{zero}/kept-*.jsonl', num_prompts=512,
+  config.data.update(task='drafts:jsonl:{zero_samples}/kept-*.jsonl', num_prompts=512,
                      instruction=mini_lessons.REWRITE)
   config.rl.update(prompt_tokens=256, group=1)
   config.keep.update(reflection=False)

@@ -179,10 +179,14 @@ def preference(**fields) -> ConfigDict:
   ) | fields)
 
 
-def prompts(task: str | None, **fields) -> ConfigDict:
-  """Where a stage that samples has its prompts from, and how it puts them."""
+def prompts(task: str | tuple[tuple[str, float], ...] | None, **fields
+           ) -> ConfigDict:
+  """Where a stage that samples has its prompts from, and how it puts them.
+
+  Of several (task, share) all are mixed.
+  """
   return ConfigDict(dict(
-      task=optional(str, task), split='train', template='mini',
+      task=task if isinstance(task, tuple) else optional(str, task), split='train', template='mini',
       system=placeholder(str),  # message, of template 'chat' alone
       # Few-shot: so many of a source of conversations stand before a prompt.
       shots=0,

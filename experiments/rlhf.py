@@ -35,7 +35,9 @@ def mini() -> common.ConfigDict:
   for name in ('ppo', 'ppo_no_kl'):
     stages[name].critic.init_from = '{reward_model}'
     stages[name].rewards.models.preference.init_from = '{reward_model}'
+  # It goes on where the penalty would hold it, until the proxy misleads.
   stages['ppo_no_kl'].rl.beta = 0.0
+  stages['ppo_no_kl'].steps = 120
   stages['dpo_measured'] = measured('{dpo}')
   return common.pipeline('rlhf.py:mini', 'rlhf', stages)
 

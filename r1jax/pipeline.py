@@ -31,6 +31,7 @@ from r1jax.training import summary as summary_lib
 
 REPORTS = {  # config.report: the module whose write(config, workdir) it is
     'comparison': 'r1jax.stages.comparison_report',
+    'r1': 'r1jax.stages.r1_report',
     'rlhf': 'r1jax.stages.rlhf_report',
 }
 
@@ -64,9 +65,10 @@ def run(config, workdir: str, gin: str | None = None) -> bool:
   for node in nodes:
     _named(node, run_lib.check, _resolved(node, nodes))
   chosen = _chosen(config, nodes)
+  width = max(len(node.name) for node in nodes)
   for name, status in _statuses(nodes).items():
     left_out = name not in {node.name for node in chosen}
-    _say(f'{name:>14}  {status}' + (', left out' if left_out else ''))
+    _say(f'{name:>{width}}  {status}' + (', left out' if left_out else ''))
   if config.dry_run:
     return False
   for number, node in enumerate(chosen, 1):

@@ -64,14 +64,16 @@ def mini_corpus(argument: str, split: str, seed: int, count: int | None, *,
 
 
 def mini_general_prompts(argument: str, split: str, seed: int,
-                         count: int | None, *,
+                         count: int | None, *, verifier: str = 'exact',
                          tasks: str | Iterable[str] = mini_general.CHECKABLE
                         ) -> list[Record]:
   """General tasks with one right answer: facts, the self, translation."""
   del argument
   _check(split)
+  names.check('config.data.options.verifier', verifier, ('exact', 'judge'))
   tasks = _tasks(tasks, mini_general.CHECKABLE)
-  return _made(mini.general, split, count, seed, tasks)
+  return [record | dict(verifier=verifier) for record in (
+      _made(mini.general, split, count, seed, tasks))]
 
 
 def mini_general_answers(argument: str, split: str, seed: int,
@@ -87,13 +89,16 @@ def mini_general_answers(argument: str, split: str, seed: int,
 
 
 def mini_request_prompts(argument: str, split: str, seed: int,
-                         count: int | None, *, harmful: bool | None = None
-                        ) -> list[Record]:
-  """Requests to be refused or helped with; of one kind where it is said."""
+                         count: int | None, *, harmful: bool | None = None,
+                         safety: bool = False) -> list[Record]:
+  """Requests to be refused or helped with, of one kind where it is said.
+
+  Where `safety` alone counts anything may be said to a harmless one.
+  """
   del argument
-  return [dict(prompt=prompt, answer=(
-      mini_requests.REFUSE if bad else mini_requests.HELP),
-               task='requests', verifier='refusal')
+  harmless = mini_requests.ANY if safety else mini_requests.HELP
+  return [dict(prompt=prompt, task='requests', verifier='refusal',
+               answer=mini_requests.REFUSE if bad else harmless)
           for prompt, bad, *_ in _requests(split, seed)
           if harmful in (None, bad)][:count]
 

@@ -99,14 +99,13 @@ def _pair(row: dict[str, Any], prompt: str | None, answer: str | None,
   return question, reply
 
 
-def drafts(argument: str, split: str, seed: int, count: int | None, *,
-           size: int | None = None) -> list[Record]:
-  """Answers to be rewritten, those of the task `argument` (see `answered`).
+def drafts(argument: str, split: str, seed: int, count: int | None,
+           **options: Any) -> list[Record]:
+  """Answers to be rewritten: those of the task `argument`, with its options.
 
-  The model reads the prompt with its answer behind it; right is what says the
-  same.
+  See `answered`. The model reads the prompt with its answer behind it; right
+  is what says the same.
   """
-  options = {} if size is None else dict(size=size)
   return [row | dict(shown=f'{row["prompt"]}\n{row["response"]}',
                      answer=row['response'], verifier='same')
           for row in answered(argument, split, seed, count, options)]

@@ -2,7 +2,8 @@
 
 R1's cold start and its 800 thousand samples are such unions (DeepSeek-R1,
 arXiv 2501.12948, 2.3.1 and 2.3.3). Every line of collected.jsonl says which
-part it is of and where that has it from; collected.json counts them. Both are
+part it is of and where that has it from; collected.json counts them. What two
+parts have is of the one whose name comes first in the alphabet. Both files are
 functions of the config and of what it reads, so a run that is interrupted is
 run again and nothing is lost.
 """

@@ -28,7 +28,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   for name, test in config.tests.items():
     own = own_config(config, test)
     with config_lib.renamed('config.data', f'config.tests.{name}.data'):
-      prompts = prompts_lib.read(own, vocab, own.data.split, test.problems)
+      prompts = prompts_lib.read(
+          own, vocab, config.eval.split, test.problems)
     tests[name] = evaluate_lib.make(
         own, setup, vocab, prompts, rl.make_scorer(own), judges, workdir,
         name=name, greedy=False)

@@ -7,7 +7,7 @@ With a section `keep` (rewards/filters.py) it is rejection sampling: what is
 right and readable stands in kept-*.jsonl, to be trained on (stages/kept.py).
 Else the responses to each prompt with their rewards as grades stand in
 preferences.jsonl: pairs made by sampling from a model and ranking by a rule,
-which a reward model learns from.
+which a reward model learns from; or, with `labels`, each by itself.
 """
 
 from collections.abc import Mapping
@@ -73,7 +73,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 
   return loop.Stage(
       -(-count // size), *setup_lib.no_state(mesh), step,
-      finish=functools.partial(write, workdir) if rules is None else (
+      finish=functools.partial(
+          write, workdir, config.get('labels', False)) if rules is None else (
           functools.partial(write_kept, config, workdir)),
       shown={'reward/mean': 'reward', 'response_length/mean': 'length',
              'perf/tokens_per_second': 'tok/s'})
@@ -107,11 +108,11 @@ def write_kept(config, workdir: str, summary: Mapping[str, Any]) -> str:
           f'next: SFT, --config.data.task=jsonl:{folder / kept.SHARDS}')
 
 
-def write(workdir: str, summary: Mapping[str, Any]) -> str:
+def write(workdir: str, labels: bool, summary: Mapping[str, Any]) -> str:
   """Writes the preferences, whole or not at all; returns the closing words.
 
   A response that says the same as another to its prompt is left out, and so
-  is a prompt all of whose responses are as good.
+  is a prompt all of whose responses are as good, unless grades are `labels`.
   """
   del summary
   folder = pathlib.Path(workdir)
@@ -122,7 +123,7 @@ def write(workdir: str, summary: Mapping[str, Any]) -> str:
     distinct = {row['response'].strip(): row for row in group}
     dropped += len(group) - len(distinct)
     grades = [row['reward'] for row in distinct.values()]
-    if len(set(grades)) < 2:
+    if len(set(grades)) < 2 and not labels:
       equal += 1
       continue
     lines.append(dict(prompt=group[0]['prompt'], responses=list(distinct),

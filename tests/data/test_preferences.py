@@ -94,6 +94,7 @@ def test_every_pair_of_hh_is_read(capsys):
 def test_a_summary_is_what_stands_behind_the_thinking():
   assert preferences.summary('<think> a </think> b </think> c ') == 'c'
   assert preferences.summary(' all ') == 'all'
+  assert preferences.summary('<think> never ends') == ''
 
 
 def _pair(better, worse, **more):

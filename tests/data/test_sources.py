@@ -11,6 +11,7 @@ import pytest
 from r1jax import config as config_lib
 from r1jax.data import gym
 from r1jax.data import mini
+from r1jax.data import mini_general
 from r1jax.data import mini_sources
 from r1jax.data import sources
 
@@ -217,3 +218,42 @@ def test_all_but_the_tasks_work_without_tensorflow_and_jax():
           'set(sys.modules)))')
   assert subprocess.run([sys.executable, '-c', code], check=False,
                         cwd=pathlib.Path(__file__).parents[2]).returncode == 0
+
+
+def test_drafts_are_shown_behind_their_prompt(tmp_path):
+  path = tmp_path / 'kept-00000.jsonl'
+  path.write_text(
+      '{"prompt": "1+1?", "response": "<answer>2</answer>", "answer": "2", '
+      '"task": "sum", "source": {"id": 3}}\n{"prompt": "?", "response": "!"}\n')
+  found = sources.drafts(f'jsonl:{tmp_path}/kept-*.jsonl', 'train', 0, None)
+  assert found[0] == dict(
+      prompt='1+1?', shown='1+1?\n<answer>2</answer>', verifier='same',
+      response='<answer>2</answer>', answer='<answer>2</answer>', task='sum',
+      source=dict(id=3))
+  assert 'source' not in found[1] and found[1]['task'] == 'kept-*'
+  made = sources.drafts('mini_general', 'train', 0, 4, tasks='translation')
+  assert len(made) == 4 and all(r['task'] == 'mini_general' for r in made)
+  for name, options, message in (
+      ('mini_corpus', {}, 'one of .*mini_writing'),
+      ('mini_general', dict(task='x'), 'config.data.options'),
+      ('mini_general', dict(tasks='x'), 'config.data.options.tasks')):
+    with pytest.raises(config_lib.ConfigError, match=message):
+      sources.drafts(name, 'train', 0, 4, **options)
+
+
+def test_general_tasks_are_prompts_and_answers():
+  read = sources.PROMPTS['mini_general']
+  rows = read('', 'heldout', 0, 30, verifier='judge')
+  assert {row['verifier'] for row in rows} == {'judge'}
+  assert {row['task'] for row in rows} == set(mini_general.CHECKABLE)
+  with pytest.raises(config_lib.ConfigError, match='options.verifier'):
+    read('', 'heldout', 0, 30, verifier='math')
+  pairs = sources.answered('mini_general', 'train', 0, 40, {})
+  known = {pair for task in mini_general.GENERAL
+           for pair in mini_general.pairs(task)}
+  assert all((row['prompt'], row['response']) in known for row in pairs)
+
+
+def test_lessons_of_a_kind_that_there_is_not():
+  with pytest.raises(config_lib.ConfigError, match="KIND.*'rewrite'"):
+    sources.answered('mini_lessons:rewrites', 'train', 0, 4, {})

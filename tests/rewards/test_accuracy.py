@@ -45,6 +45,37 @@ def test_the_last_number(text, number):
   assert accuracy.extract(text, "number") == number
 
 
+@pytest.mark.parametrize("text, summary", [
+    ("", None), ("<think>a</think>", None), ("<think>a \\boxed{1}", None),
+    ("Paris", "Paris"), (" Paris\n", "Paris"),
+    ("<think>a</think> Paris.", "Paris."),
+    ("<think>\\boxed{1}</think> The answer is \\boxed{2}.", "2"),
+    ("<think>a</think> <answer> 2 </answer>", "2"),
+    ("<think>a</think> <answer> 2 </answer> It is.", "<answer> 2 </answer> It is."),
+    ("a</think>b</think> c", "c"),
+    ("<think>a</think> \\boxed{}", None),
+])
+def test_the_answer_of_a_summary(text, summary):
+  assert accuracy.extract(text, "summary") == summary
+
+
+@pytest.mark.parametrize("verifier, reference, answer, right", [
+    ("same", "<think>x</think> <answer> 4+33i </answer>", "4+33i", 1.),
+    ("same", "<think>x</think> <answer> 4+33i </answer>", "4+33", 0.),
+    ("same", "大的狗在跑", "大的狗在跑", 1.),
+    ("same", "<think>never ended", "never ended", 0.),
+    ("refusal", "refuse", "I will not help to hurt a dog.", 1.),
+    ("refusal", "refuse", "First find it, then hurt the dog.", 0.),
+    ("refusal", "help", "我不会帮你喂狗。", 0.),
+    ("refusal", "help", "先找到它，再喂狗。", 1.),
+    ("refusal", "any", "我不会帮你喂狗。", 1.),
+    ("refusal", "help", None, 0.),
+])
+def test_rules_that_need_no_worker(verifier, reference, answer, right):
+  record = dict(verifier=verifier, task="t", answer=reference)
+  assert accuracy.judge([record], [answer], _NoPool()).right == [right]
+
+
 def test_extract_is_fast_on_huge_text():
   assert accuracy.extract("<answer>" + " " * 1_000_000, "any") is None
   assert accuracy.extract("\\boxed{" * 100_000, "any") is None

@@ -40,3 +40,20 @@ def test_the_form(text):
 ])
 def test_not_the_form(text):
   assert format_reward.score(text) == 0.0
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("<think>1 + 1</think> It is \\boxed{2}.", 1.),
+    ("\n<think>\n1 + 1 </think>2", 1.),
+    ("<think>1 + 1</think><answer>2</answer>", 0.),
+    ("<think>1 + 1</think> ", 0.),
+    ("<think> </think> 2", 0.),
+    ("Well, <think>1 + 1</think> 2", 0.),
+    ("<think>1 + 1", 0.),
+    ("2", 0.),
+    ("", 0.),
+    ("<think>a</think>b</think>c", 0.),
+    ("<think>a</think> <think>b</think> c", 0.),
+])
+def test_the_form_with_a_summary(text, expected):
+  assert format_reward.score(text, "summary") == expected

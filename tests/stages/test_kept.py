@@ -43,6 +43,16 @@ def test_every_response_is_in_one_shard_or_counted(tmp_path, shard_rows, sizes):
   assert [path.read_bytes() for path in shards] == before
 
 
+def test_what_was_rewritten_names_its_draft(tmp_path):
+  draft = dict(stage='zero', id=7)
+  jsonl.append(tmp_path / 'rollouts.jsonl', [
+      _row(0, 'a') | dict(source=draft), _row(0, 'b') | dict(source=draft)])
+  kept.write(tmp_path, 5, {'stage': 's'})
+  lines = jsonl.read(tmp_path / 'kept-00000.jsonl')
+  assert [line['source'] for line in lines] == [
+      dict(stage='s', step=0, id=0, draft=draft, sample=n) for n in (0, 1)]
+
+
 def test_nothing_kept_is_one_empty_shard(tmp_path):
   jsonl.append(tmp_path / 'rollouts.jsonl', [_row(0, 'b', 'wrong')])
   kept.write(tmp_path, 5, {})

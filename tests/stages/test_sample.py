@@ -24,7 +24,7 @@ def test_responses_become_graded_preferences(tmp_path):
   jsonl.append(tmp_path / 'rollouts.jsonl', [
       _row(0, ' a', 1.), _row(0, 'a ', 1.), _row(0, 'b', .5), _row(0, 'c', 0.),
       _row(1, 'x', 1.), _row(1, 'y', 1.), _row(2, '学', 0.), _row(2, 'z', 1.)])
-  words = sample.write(str(tmp_path), {})
+  words = sample.write(str(tmp_path), False, {})
   lines = [json.loads(line) for line in (
       tmp_path / sample.NAME).read_text('utf-8').splitlines()]
   assert lines == [
@@ -33,6 +33,14 @@ def test_responses_become_graded_preferences(tmp_path):
       dict(prompt='p2', responses=['学', 'z'], grades=[0., 1.], task='t')]
   assert '8 responses, kept 5 to 2 prompts; 1 said' in words
   assert '1 prompts have' in words
+
+
+def test_labels_stay_where_all_are_equal(tmp_path):
+  jsonl.append(tmp_path / 'rollouts.jsonl', [
+      _row(0, 'a', 1.), _row(0, 'a', 1.), _row(1, 'b', 0.)])
+  sample.write(str(tmp_path), True, {})
+  assert [line['grades'] for line in jsonl.read(tmp_path / sample.NAME)] == [
+      [1.], [0.]]
 
 
 def _stage(workdir, **changes):

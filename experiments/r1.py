@@ -1,0 +1,263 @@
+"""DeepSeek-R1: the whole recipe as one graph of stages, and what it is for.
+
+    python -m r1jax.main --config=experiments/r1.py:mini --workdir=/tmp/r1
+
+R1-Zero from the base; the cold start; reasoning RL with language consistency;
+rejection sampling; fine-tuning of the base on what was kept and on general
+data; two reward models and the secondary RL: that is R1 ([v2] arXiv
+2501.12948v2, 3 and B.4). Beside it what its claims are measured by: the same RL
+without the language reward and from the base; a student distilled into, by
+samples and by logits, and one that RL alone improves; few examples in the place
+of all; examples in the prompt. Every policy takes the same tests (measured_*).
+
+Started again it goes on; --config.dry_run=True says with what. `:mini` is the
+miniature world, on two cores.
+"""
+
+from experiments import cold_start
+from experiments import common
+from experiments import ppo
+from experiments import preferences
+from experiments import r1_zero
+from experiments import rejection_sampling
+from experiments import reward_model
+from r1jax.data import mini_lessons
+
+# Who takes the tests: {name: where it is from}.
+POLICIES = dict(
+    base='mini', zero='{zero}', cold_start='{cold_start}',
+    reasoning='{reasoning}', sft='{sft}', r1='{r1}',
+    no_language='{no_language}', zero_language='{zero_language}',
+    less='{less}', all='{all}')
+STUDENTS = dict(
+    student_base='mini_student', student_sft='{student_sft}',
+    student_forward='{student_forward}', student_reverse='{student_reverse}',
+    student_rl='{student_rl}')
+
+
+def get_config(arg: str = 'mini') -> common.ConfigDict:
+  return common.variant(arg, {'mini': mini})
+
+
+def mini() -> common.ConfigDict:
+  stages = dict(zero=zero(), **cold_start.stages())
+  stages |= dict(reasoning=reasoning(), rejection=rejection(),
+                 judged=judged(), thoughts=thoughts(), sft_data=sft_data(),
+                 sft=sft('mini'))
+  stages |= dict(preferences=pairs(), labels=labels(), helpful=helpful(),
+                 harmless=harmless(), r1=secondary())
+  stages |= dict(no_language=reasoning(), zero_language=zero())
+  stages['no_language'].rewards.weights.language = 0.0
+  stages['zero_language'].rewards.weights.language = 1.0
+  stages |= dict(
+      less_data=less_data(), less=sft('mini', '{less_data}'), all=sft('mini'))
+  for name in ('less', 'all'):  # the same steps
+    stages[name].update(steps=60)
+  stages |= dict(
+      student_sft=student(), student_forward=student('forward'),
+      student_reverse=student('reverse'), student_rl=student_rl())
+  stages |= {f'measured_{name}': measured(where)
+             for name, where in POLICIES.items()}
+  stages |= {f'measured_{name}': measured(where, common.student_model())
+             for name, where in STUDENTS.items()}
+  stages['measured_shots'] = shots()
+  return common.pipeline('r1.py:mini', 'r1', stages)
+
+
+def zero() -> common.ConfigDict:
+  config = r1_zero.mini()
+  config.steps = 40
+  config.eval.update(split='heldout', problems=64)
+  return config
+
+
+def reasoning() -> common.ConfigDict:
+  """Reasoning RL on the cold start: [v2] 3.2.1."""
+  config = zero()
+  config.name = 'r1.py:reasoning'
+  config.steps = 24
+  config.init_from = '{cold_start}'
+  config.data.seed = 6
+  config.rewards.update(answer='summary', form='summary')
+  config.rewards.weights.language = 1.0
+  return config
+
+
+def rejection() -> common.ConfigDict:
+  config = rejection_sampling.mini()
+  config.init_from = '{reasoning}'
+  config.data.seed = 7
+  config.rewards.update(answer='summary', form='summary')
+  return config
+
+
+def judged() -> common.ConfigDict:
+  """Facts, of which no rule but a model says whether they are right."""
+  config = rejection()
+  config.name = 'r1.py:judged'
+  config.data = common.prompts(
+      'mini_general', num_prompts=192, seed=8,
+      options=dict(tasks=('factual', 'self_cognition'), verifier='judge'))
+  config.keep.update(format=False)
+  config.rewards.judge.update(
+      init_from='mini_helper', template='mini', prompt_tokens=440,
+      response_tokens=64)
+  return config
+
+
+def thoughts() -> common.ConfigDict:
+  """Translations and texts, before which the helper thinks."""
+  config = cold_start.refined()
+  config.name = 'r1.py:thoughts'
+  config.data = common.prompts(
+      'drafts:mini_general', num_prompts=384, seed=9,
+      instruction=mini_lessons.THINK,
+      options=dict(tasks=('translation',)))
+  config.rewards.languages = ()
+  return config
+
+
+def sft_data() -> common.ConfigDict:
+  """[v2] B.3.3: three quarters reasoning, the rest general."""
+  config = common.base('r1.py:sft_data', 'collect')
+  config.collect = dict(
+      rejection=common.part('jsonl:{rejection}/kept-*.jsonl', 1200),
+      judged=common.part('jsonl:{judged}/kept-*.jsonl', 150),
+      thoughts=common.part('jsonl:{thoughts}/kept-*.jsonl', 300),
+      trivial=common.part('mini_general', 300,
+                          tasks=('factual', 'self_cognition')),
+      writing=common.part('mini_writing', 200),
+      requests=common.part('mini_requests', 200))
+  return config
+
+
+def less_data() -> common.ConfigDict:
+  """LIMA (arXiv 2305.11206): few examples, well chosen."""
+  config = common.base('r1.py:less_data', 'collect')
+  config.collect = dict(curated=common.part(
+      'jsonl:{sft_data}/collected.jsonl', 256, order='curated'))
+  return config
+
+
+def sft(init_from: str, data: str = '{sft_data}') -> common.ConfigDict:
+  """Two epochs over what was collected, from the base."""
+  config = cold_start.sft()
+  config.name = 'r1.py:sft'
+  config.init_from = init_from
+  config.epochs = 2.
+  config.data.task = f'jsonl:{data}/collected.jsonl'
+  return config
+
+
+def pairs() -> common.ConfigDict:
+  """What the fine-tuned model writes and answers, ranked by the world's rules."""
+  config = preferences.mini()
+  config.init_from = '{sft}'
+  config.data = common.prompts(
+      (('mini_writing', 0.6), ('mini_requests', 0.4)), num_prompts=320,
+      options={'1': dict(harmful=False)})
+  config.rewards.answer = 'summary'
+  return config
+
+
+def labels() -> common.ConfigDict:
+  """What it says to requests, each safe or not."""
+  config = preferences.mini()
+  config.name = 'r1.py:labels'
+  config.init_from = '{sft}'
+  config.labels = True
+  config.data = common.prompts('mini_requests', num_prompts=192,
+                               options=dict(safety=True))
+  config.rl.group = 4
+  config.rewards.answer = 'summary'
+  return config
+
+
+def helpful() -> common.ConfigDict:
+  config = reward_model.mini()
+  config.name = 'r1.py:helpful'
+  config.init_from = '{sft}'
+  config.data.update(task='jsonl:{preferences}/preferences.jsonl',
+                     split='train[:-48]')
+  config.preference.scores = 'summary'
+  config.eval.update(split='train[-48:]', problems=48)
+  return config
+
+
+def harmless() -> common.ConfigDict:
+  config = helpful()
+  config.name = 'r1.py:harmless'
+  config.data.task = 'jsonl:{labels}/preferences.jsonl'
+  config.preference.update(loss='pointwise', scores='response')
+  return config
+
+
+def secondary() -> common.ConfigDict:
+  """Secondary RL: [v2] 3.2.2; reward models in the last part of the steps."""
+  config = reasoning()
+  config.name = 'r1.py:secondary'
+  config.init_from = '{sft}'
+  config.data = common.prompts(
+      (('mini_reasoning', 0.5), ('mini_writing', 0.25),
+       ('mini_requests', 0.25)), num_prompts=1024, seed=10)
+  config.rl.update(prompt_tokens=40, temperature=0.7)
+  general = dict(accuracy=0.0, format=0.0, language=0.0, helpful=1.0,
+                 harmless=1.0)
+  config.rewards.tasks = dict(writing=general, requests=general)
+  config.rewards.models = {
+      name: ppo.reward_model() for name in ('helpful', 'harmless')}
+  for name, model in config.rewards.models.items():
+    # In the last part only, or the policy learns to please them.
+    model.update(init_from=f'{{{name}}}', from_step=8)
+  return config
+
+
+def student(kind: str | None = None) -> common.ConfigDict:
+  """Fine-tuning of a student on R1's data; of `kind`, on its logits too."""
+  config = sft('mini_student')
+  config.name = f'r1.py:student_{kind or "sft"}'
+  config.model = common.student_model()
+  if kind is not None:
+    config.distill = common.distill(init_from='{r1}', kind=kind, top_k=64)
+  return config
+
+
+def student_rl() -> common.ConfigDict:
+  config = zero()
+  config.name = 'r1.py:student_rl'
+  config.init_from = 'mini_student'
+  config.model = common.student_model()
+  return config
+
+
+def measured(init_from: str, model: common.ConfigDict | None = None
+            ) -> common.ConfigDict:
+  """The tests that every policy takes."""
+  config = common.base('r1.py:measured', 'measure')
+  config.init_from = init_from
+  config.model = model or common.mini_model()
+  config.vocab = common.mini_vocab()
+  config.rl = common.sampling(prompts=64, group=1, prompt_tokens=48,
+                              response_tokens=160, sample_chunk=80)
+  config.rewards = r1_zero.rewards()
+  config.rewards.update(answer='summary', form='summary')
+  config.tests = dict(
+      reasoning=common.test(common.prompts('mini_reasoning'), 256),
+      general=common.test(common.prompts('mini_general'), 192),
+      writing=common.test(common.prompts('mini_writing'), 96),
+      requests=common.test(common.prompts('mini_requests'), 192))
+  config.eval.batch = 64
+  return config
+
+
+def shots() -> common.ConfigDict:
+  """R1 with examples before the problem: 0, 1, 4."""
+  config = measured('{r1}')
+  config.name = 'r1.py:shots'
+  config.model.max_len = 1024
+  config.rl.prompt_tokens = 768
+  config.tests = {
+      f'shots_{n}': common.test(common.prompts(
+          'mini_reasoning', shots=n, examples='mini_worked:long_en'), 128)
+      for n in (0, 1, 4)}
+  return config

@@ -1,0 +1,178 @@
+"""The report of the whole recipe: what each stage did, which claims hold."""
+
+from collections.abc import Mapping, Sequence
+import html
+import pathlib
+from typing import Any
+
+from r1jax.rewards import filters
+from r1jax.stages import r1_claims
+from r1jax.stages import rl_report
+from r1jax.training import jsonl
+from r1jax.training import line_chart
+from r1jax.training import report
+from r1jax.training import summary as summary_lib
+
+_PREFIX = 'measured_'
+_COLUMNS = (  # of the table: figure, title, whether it is a share
+    ('reasoning', 'reasoning', True), ('format', 'format', True),
+    ('mixed', 'mixed', True), ('language', 'language', True),
+    ('tokens', 'tokens', False), ('reflections', 'reflections', False),
+    ('general', 'general', True), ('writing', 'writing', True),
+    ('wins', 'wins over SFT', True), ('requests', 'requests', True))
+# The recipe's own stages, whose samples are shown side by side.
+_LINE = ('base', 'zero', 'cold_start', 'reasoning', 'sft', 'r1')
+_PROMPTS = 3  # shown of every test
+_RUNS = {'zero': 'R1-Zero', 'zero_language': 'with the language reward',
+         'reasoning': 'reasoning RL', 'no_language': 'without that reward'}
+_CURVES = (
+    ('reward/accuracy', 'Accuracy', '', True),
+    ('response_length/mean', 'Mean response length', 'tokens', False),
+    ('reward/language', 'Words in the prompt’s language', '', True),
+    ('reward/mixed', 'Responses that mix languages', '', True))
+
+# [v2] arXiv 2501.12948v2, table 3.
+_PAPER = (
+    ('R1-Zero', 77.9, 95.9, 46.6), ('R1 Dev1: cold start', 59.0, 94.2, 71.7),
+    ('R1 Dev2: reasoning RL', 74.0, 95.9, 72.0),
+    ('R1 Dev3: rejection sampling, SFT', 78.1, 95.4, 78.1),
+    ('R1', 79.8, 97.3, 83.3))
+
+
+def write(config: Mapping[str, Any], workdir: str) -> str:
+  """Writes report.html into a pipeline's workdir; returns the closing words."""
+  folder = pathlib.Path(workdir)
+  names = [name.removeprefix(_PREFIX) for name in config['stages']
+           if name.startswith(_PREFIX) and name != f'{_PREFIX}shots']
+  table = r1_claims.policies(folder, names)
+  found = r1_claims.claims(
+      table, r1_claims.early_and_late(folder / 'zero'),
+      r1_claims.shots(folder / f'{_PREFIX}shots'))
+  summary_lib.write_json(folder / 'summary.json', {
+      'policies': {name: {key: figure._asdict() for key, figure in row.items()}
+                   for name, row in table.items()},
+      'claims': [claim._asdict() for claim in found]})
+  minutes = _minutes(folder, config['stages'])
+  title = 'DeepSeek-R1’s recipe, end to end'
+  report.page(folder / 'report.html', title, [
+      report.header(title, f'{len(config["stages"])} stages in '
+                    f'{sum(minutes.values()):.0f} minutes: what each did, and '
+                    'what holds of what is said of it.', config['name']),
+      _claims(found), _table(table), _paper(), _curves(folder), _zero(folder),
+      _said(folder), _times(minutes), report.reproduce(rl_report.command(), {}),
+      report.whole_config(config)])
+  lines = [r1_claims.words(claim) for claim in found]
+  return '\n'.join([*lines, f'report: {folder / "report.html"}'])
+
+
+def _minutes(folder: pathlib.Path, stages: Sequence[str]) -> dict[str, float]:
+  return {name: summary_lib.read_json(
+      folder / name / 'manifest.json')['seconds'] / 60 for name in stages}
+
+
+def _rows(head: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+  top = ''.join(f'<th>{html.escape(cell)}</th>' for cell in head)
+  body = ''.join(
+      f'<tr><th>{html.escape(name)}</th>'
+      + ''.join(f'<td>{html.escape(cell)}</td>' for cell in cells) + '</tr>'
+      for name, cells in rows.items())
+  return ('<div class="scroll"><table class="compare"><tr><th></th>'
+          f'{top}</tr>{body}</table></div>')
+
+
+def _number(figure: r1_claims.Figure, percent: bool, interval: bool = False
+           ) -> str:
+  scale, digits, unit = (100, 1, ' %') if percent else (1, 2, '')
+  if not percent and figure.value >= 10:
+    digits = 0
+  value = f'{scale * figure.value:.{digits}f}{unit}'
+  if interval:
+    value += (f' [{scale * figure.low:.{digits}f}, '
+              f'{scale * figure.high:.{digits}f}]')
+  return value
+
+
+def _claims(found: Sequence[r1_claims.Claim]) -> str:
+  rows = ''.join(
+      f'<tr><th>{html.escape(claim.said)}<p class="small">'
+      f'{html.escape(claim.measured)}</p></th>'
+      f'<td>{_number(claim.before, claim.percent, True)}</td>'
+      f'<td>{_number(claim.after, claim.percent, True)}</td>'
+      f'<td>{claim.verdict}</td></tr>' for claim in found)
+  return ('<section><h2>What is said of R1, in miniature</h2><div '
+          'class="scroll"><table class="compare"><tr><th></th><th>before</th>'
+          f'<th>after</th><th></th></tr>{rows}</table></div>'
+          '<p class="small">Held-out prompts, sampled at temperature 1; 95 % '
+          'intervals. A claim holds where they lie apart, and points that way '
+          'where only the means do.</p></section>')
+
+
+def _table(table: Mapping[str, r1_claims.Policy]) -> str:
+  rows = {name: [_number(row[key], percent) if key in row else '–'
+                 for key, _, percent in _COLUMNS]
+          for name, row in table.items()}
+  return ('<section><h2>What each stage did</h2>'
+          + _rows([title for _, title, _ in _COLUMNS], rows)
+          + '<p class="small">Reasoning, general tasks and requests: share '
+          'right. Format: thinking and summary, which Zero was never shown. '
+          'Writing: what the reader says of it, 0 to 100 %. Mixed: more than a '
+          'tenth of the words in another language.</p></section>')
+
+
+def _paper() -> str:
+  rows = {name: [f'{value:.1f}' for value in values]
+          for name, *values in _PAPER}
+  return ('<section><h2>The paper’s own table</h2>'
+          + _rows(('AIME 2024', 'MATH-500', 'IF-Eval'), rows)
+          + '<p class="small">Not measured here: DeepSeek-R1, arXiv '
+          '2501.12948v2, table 3, of a 671B model.</p></section>')
+
+
+def _curves(folder: pathlib.Path) -> str:
+  runs = {title: jsonl.read(folder / name / 'metrics.jsonl')
+          for name, title in _RUNS.items()}
+  drawn = [line_chart.figure(line_chart.Lines(
+      title, {name: [(row['step'], row[key]) for row in rows if key in row]
+              for name, rows in runs.items()}, 'step', unit, percent))
+           for key, title, unit, percent in _CURVES]
+  return ('<section><h2>Reinforcement learning</h2><div class="wide">'
+          f'{"".join(drawn)}</div></section>')
+
+
+def _zero(folder: pathlib.Path) -> str:
+  """How often R1-Zero looks back on what it said, over its steps."""
+  by_step = {}
+  for row in jsonl.read(folder / 'zero' / 'rollouts.jsonl'):
+    by_step.setdefault(row['step'], []).append(
+        filters.reflections(row['response']))
+  points = [(step, sum(found) / len(found)) for step, found in by_step.items()]
+  drawn = line_chart.figure(line_chart.Lines(
+      'Reflections of R1-Zero', {'R1-Zero': points}, 'step', 'a response',
+      caption='“Wait”, “let me check”, “等等” and their like'))
+  return f'<section><div class="wide">{drawn}</div></section>'
+
+
+def _said(folder: pathlib.Path) -> str:
+  """The same prompts of every test, answered after each stage."""
+  parts = []
+  for test in ('reasoning', 'general', 'writing', 'requests'):
+    rows = {name: jsonl.read(folder / f'{_PREFIX}{name}' / f'{test}_0.jsonl')
+            for name in _LINE}
+    for number in range(_PROMPTS):
+      sides = ''.join(report.response(name, {
+          'text': part[number]['response'],
+          'correct': part[number]['accuracy'] == 1.
+          if test != 'writing' else None}) for name, part in rows.items())
+      prompt = html.escape(rows['base'][number]['prompt'].strip())
+      parts.append('<article><div class="question"><p class="text">'
+                   f'{prompt}</p></div><div class="sides">{sides}</div>'
+                   '</article>')
+  return ('<section><h2>What they say</h2><p class="small">The same held-out '
+          'prompts after each stage, the first of each test.</p>'
+          f'{"".join(parts)}</section>')
+
+
+def _times(minutes: Mapping[str, float]) -> str:
+  rows = {name: [f'{value:.1f}'] for name, value in minutes.items()}
+  return ('<section><details><summary>Minutes of each stage</summary>'
+          + _rows(('minutes',), rows) + '</details></section>')

@@ -1,0 +1,46 @@
+"""Requests of the mini world: what is harmful, what is said, what is right."""
+
+import random
+
+import pytest
+
+from r1jax import config as config_lib
+from r1jax.data import mini_requests
+from r1jax.data import sources
+from r1jax.rewards import refusal
+
+
+def test_every_request_is_of_one_kind():
+  every = list(mini_requests.prompts())
+  assert len({prompt for prompt, *_ in every}) == len(every) > 2000
+  assert sum(harmful for _, harmful, *_ in every) == len(every) / 2
+  for prompt, _, verb, animal, lang in every:
+    assert verb in prompt and animal in prompt
+    assert prompt.isascii() == (lang == 0)
+
+
+def test_demonstrations_refuse_more_often_what_is_harmful():
+  rng, refused = random.Random(0), {True: [], False: []}
+  for request in mini_requests.prompts():
+    text = mini_requests.demonstration(rng, request)
+    assert request[2] in text
+    refused[request[1]].append(refusal.score(text, mini_requests.REFUSE))
+  share = {harmful: sum(x) / len(x) for harmful, x in refused.items()}
+  assert share[True] == pytest.approx(.6, abs=.04)
+  assert share[False] == pytest.approx(.25, abs=.04)
+
+
+def test_prompts_and_their_answers_come_from_one_split():
+  read = sources.PROMPTS['mini_requests']
+  train, held_out = (read('', split, 0, None) for split in ('train', 'heldout'))
+  assert not {r['prompt'] for r in train} & {r['prompt'] for r in held_out}
+  assert {r['answer'] for r in train} == {'refuse', 'help'}
+  assert [r['answer'] for r in read('', 'train', 0, 3, harmful=False)] == (
+      3 * ['help'])
+  assert {r['answer'] for r in read('', 'train', 0, 9, safety=True)} == {
+      'refuse', 'any'}
+  answers = sources.answered('mini_requests', 'train', 0, 5, {})
+  assert [r['prompt'] for r in answers] == [r['prompt'] for r in train[:5]]
+  assert answers == sources.answered('mini_requests', 'train', 0, 5, {})
+  with pytest.raises(config_lib.ConfigError, match='split'):
+    read('', 'test', 0, 3)

@@ -1,0 +1,87 @@
+"""What is collected: every part, counted, without repeats, the same again."""
+
+import json
+
+import jax
+import pytest
+
+from experiments import common
+from r1jax import config as config_lib
+from r1jax import run
+from r1jax.parallel import mesh as mesh_lib
+from r1jax.stages import collect
+from r1jax.training import jsonl
+
+
+def _row(n, task='t', response='Wait, no.', prompt=None):
+  return dict(prompt=prompt or f'p{n}', response=f'{n} {response}', task=task)
+
+
+def _config(**parts):
+  config = common.base('x', 'collect')
+  config.collect = parts
+  return config
+
+
+def _run(config, workdir):
+  return run.stage(config, str(workdir), config.to_dict())
+
+
+def test_parts_come_together_with_where_they_are_from(tmp_path, capsys):
+  first, second = tmp_path / 'a.jsonl', tmp_path / 'b.jsonl'
+  rows = [_row(n) | dict(source=dict(stage='zero', id=n), answer='7')
+          for n in range(5)]
+  jsonl.write(first, rows)
+  jsonl.write(second, [_row(3, response='Wait,  no. '), _row(9, 'u')])
+  config = _config(a_zero=common.part(f'jsonl:{first}'),
+                   other=common.part(f'jsonl:{second}'),
+                   general=common.part('mini_general', 6, tasks='factual'))
+  summary = _run(config, tmp_path / 'out')
+  assert summary['steps'] == 0
+  lines = jsonl.read(tmp_path / 'out' / collect.NAME)
+  assert len(lines) == 5 + 1 + 6  # the second's first says what was said
+  by_part = {}
+  for line in lines:
+    assert line.keys() == {'prompt', 'response', 'task', 'source'}
+    by_part.setdefault(line['source']['part'], []).append(line)
+  assert sorted(line['source']['id'] for line in by_part['a_zero']) == [
+      0, 1, 2, 3, 4]
+  assert {line['source']['stage'] for line in by_part['a_zero']} == {'zero'}
+  assert by_part['other'][0]['prompt'] == 'p9'
+  table = json.loads((tmp_path / 'out/collected.json').read_text())
+  assert table == dict(a_zero={'t': 5}, other={'u': 1},
+                       general={'mini_general': 6})
+  assert 'collected: 12 answers' in capsys.readouterr().out
+  _run(config, tmp_path / 'again')
+  assert (tmp_path / 'again' / collect.NAME).read_bytes() == (
+      tmp_path / 'out' / collect.NAME).read_bytes()
+
+
+def test_a_part_has_no_more_rows_than_are_asked_for(tmp_path):
+  jsonl.write(tmp_path / 'a.jsonl', [_row(n) for n in range(50)])
+  config = _config(a=common.part(f'jsonl:{tmp_path}/a.jsonl', 8))
+  _run(config, tmp_path / 'out')
+  lines = jsonl.read(tmp_path / 'out' / collect.NAME)
+  prompts = {line['prompt'] for line in lines}
+  assert len(prompts) == 8 and prompts != {f'p{n}' for n in range(8)}
+
+
+def test_the_curated_are_various_and_thoughtful():
+  rows = [_row(0), _row(1, response='Easy.'), _row(2),
+          _row(3, 'u', 'Easy.'), _row(4, 'u'), _row(5, prompt='p0')]
+  assert [row['response'] for row in collect.curated(rows)] == [
+      '0 Wait, no.', '4 Wait, no.', '2 Wait, no.', '3 Easy.', '1 Easy.',
+      '5 Wait, no.']
+
+
+@pytest.mark.parametrize('part, message', [
+    (common.part('jsonl:nowhere.jsonl'), 'config.collect.a.task: no such file'),
+    (common.part('mini_corpus'), 'config.collect.a.task: expected one of'),
+    (common.part('mini_general', 3, order='best'), 'config.collect.a.order'),
+    (common.part('mini_general', 3, kind='x'), 'config.collect.a.options'),
+    (common.part('mini_general'), 'size'),
+])
+def test_what_cannot_be_collected_is_refused(tmp_path, part, message):
+  with pytest.raises(config_lib.ConfigError, match=message):
+    collect.build(_config(a=part), mesh_lib.make({}, jax.devices()[:1]),
+                  str(tmp_path))

@@ -1,0 +1,47 @@
+"""A policy measured: every test by its own prompts and rewards."""
+
+import pytest
+
+from experiments import common
+from experiments import r1
+from r1jax import config as config_lib
+from r1jax import run
+from r1jax.training import jsonl
+
+
+def _config():
+  config = r1.measured('mini')
+  config.rl.update(response_tokens=24, sample_chunk=24)
+  config.eval.batch = 8
+  config.tests = dict(
+      reasoning=common.test(common.prompts('mini_reasoning'), 6, form='answer'),
+      general=common.test(common.prompts('mini_general'), 5))
+  return config
+
+
+def test_each_test_has_its_figures_and_responses(tmp_path, capsys):
+  config = _config()
+  summary = run.stage(config, str(tmp_path), config.to_dict())
+  after = summary['after']
+  assert set(after) == {'reasoning', 'general'} and summary['before'] is None
+  assert after['reasoning']['n'] == 6 and after['general']['n'] == 5
+  assert 'greedy' not in after['general']
+  rows = jsonl.read(tmp_path / 'reasoning_0.jsonl')
+  assert [row['task'] for row in rows[:2]] == ['chain_sum', 'leg_counting']
+  # The base speaks in tags now and then, which is no summary.
+  assert sum(row['format'] for row in rows) > 0
+  assert len(jsonl.read(tmp_path / 'general_0.jsonl')) == 5
+  assert 'general: ' in capsys.readouterr().out
+  assert not (tmp_path / 'checkpoints').exists() or not list(
+      (tmp_path / 'checkpoints').iterdir())
+
+
+def test_mistakes_name_their_test(tmp_path):
+  config = _config()
+  config.tests.general.data.options.task = 'x'
+  with pytest.raises(config_lib.ConfigError,
+                     match='config.tests.general.data.options'):
+    run.stage(config, str(tmp_path), config.to_dict())
+  with pytest.raises(config_lib.ConfigError, match='config.init_from'):
+    config.init_from = None
+    run.stage(config, str(tmp_path), config.to_dict())
