@@ -11,13 +11,18 @@ samples and by logits, and one that RL alone improves; few examples in the place
 of all; examples in the prompt. Every policy takes the same tests (measured_*).
 
 Started again it goes on; --config.dry_run=True says with what. `:mini` is the
-miniature world, on two cores.
+miniature world, on two cores. `:paper` is the recipe itself on DeepSeek-V3 with
+the values that are published, each with its source; what it needs besides a pod
+are the base (--config.stages.{zero,cold_start,sft}.init_from), a model that
+helps, and prompts (data.task).
 """
 
 from experiments import cold_start
 from experiments import common
+from experiments import distill
 from experiments import ppo
 from experiments import preferences
+from experiments import r1_paper
 from experiments import r1_zero
 from experiments import rejection_sampling
 from experiments import reward_model
@@ -36,7 +41,7 @@ STUDENTS = dict(
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {'mini': mini})
+  return common.variant(arg, {'mini': mini, 'paper': r1_paper.pipeline})
 
 
 def mini() -> common.ConfigDict:
@@ -55,7 +60,9 @@ def mini() -> common.ConfigDict:
     stages[name].update(steps=60)
   stages |= dict(
       student_sft=student(), student_forward=student('forward'),
-      student_reverse=student('reverse'), student_rl=student_rl())
+      student_reverse=student('reverse'), student_rl=distill.rl())
+  # As much computing as a student's fine-tuning is, or a little more.
+  stages['student_rl'].steps = 40
   stages |= {f'measured_{name}': measured(where)
              for name, where in POLICIES.items()}
   stages |= {f'measured_{name}': measured(where, common.student_model())
@@ -213,20 +220,10 @@ def secondary() -> common.ConfigDict:
 
 
 def student(kind: str | None = None) -> common.ConfigDict:
-  """Fine-tuning of a student on R1's data; of `kind`, on its logits too."""
-  config = sft('mini_student')
-  config.name = f'r1.py:student_{kind or "sft"}'
-  config.model = common.student_model()
+  config = distill.mini(kind)
+  config.data.task = 'jsonl:{sft_data}/collected.jsonl'
   if kind is not None:
-    config.distill = common.distill(init_from='{r1}', kind=kind, top_k=64)
-  return config
-
-
-def student_rl() -> common.ConfigDict:
-  config = zero()
-  config.name = 'r1.py:student_rl'
-  config.init_from = 'mini_student'
-  config.model = common.student_model()
+    config.distill.init_from = '{r1}'
   return config
 
 
