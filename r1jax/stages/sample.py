@@ -74,7 +74,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   return loop.Stage(
       -(-count // size), *setup_lib.no_state(mesh), step,
       finish=functools.partial(
-          write, workdir, config.get('labels', False)) if rules is None else (
+          write, workdir, config.labels) if rules is None else (
           functools.partial(write_kept, config, workdir)),
       shown={'reward/mean': 'reward', 'response_length/mean': 'length',
              'perf/tokens_per_second': 'tok/s'})
