@@ -35,5 +35,6 @@ def student() -> common.ConfigDict:
   """A smaller model of another architecture on the same corpus."""
   config = mini()
   config.name = 'pretrain.py:student'
+  config.steps = 1200
   config.model = common.student_model()
   return config

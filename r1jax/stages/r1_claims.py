@@ -135,6 +135,8 @@ def claims(table: Mapping[str, Policy], zero: Mapping[str, tuple],
       compared('Zero mixes languages; R1 does not',
                'mixed responses, Zero → R1', *pair('mixed', 'zero', 'r1'),
                rises=False),
+      compared('… and thinks in the language of the prompt',
+               'words in it, Zero → R1', *pair('language', 'zero', 'r1')),
       compared('The language reward keeps to one language', 'words in the '
                'prompt’s, reasoning RL from the cold start, without → with',
                *pair('language', 'no_language', 'reasoning')),
