@@ -83,6 +83,7 @@ def _examples(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
     turns = [(entry['question'], _response(
         rng.random(), entry, long, itertools.repeat('en')))
              for entry in itertools.islice(problems, 3)]
+    rng.shuffle(turns)
     *shown, (question, response) = turns[rng.randrange(2):]
     before = ''.join(f'{asked}\nAssistant: {said}\nUser: '
                      for asked, said in shown)
@@ -123,14 +124,13 @@ def _thoughts(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
 
 def _verdicts(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
   """Answers bare or in a sentence, right or of another question of the kind."""
-  facts = [fact for fact in mini_general.facts()
-           if mini.in_split(fact[0], split)]
-  others = [(*pair, pair[1], task)
-            for task in ('self_cognition', 'translation')
-            for pair in mini_general.pairs(task)
-            if mini.in_split(pair[0], split)]
+  every = [[fact for fact in mini_general.facts()
+            if mini.in_split(fact[0], split)]]
+  every += [[(*pair, pair[1], task) for pair in mini_general.pairs(task)
+             if mini.in_split(pair[0], split)]
+            for task in ('self_cognition', 'translation')]
   for _ in range(count):
-    known = facts if rng.random() < .7 else others
+    known = rng.choices(every, (.6, .2, .2))[0]
     question, reference, *said, kind = rng.choice(known)
     right = rng.random() < .5
     if not right:

@@ -69,6 +69,12 @@ def test_examples_stand_before_a_question_as_a_template_puts_them():
   assert long == [filters.reflections(answer) > 0] * len(long)
 
 
+def test_the_question_behind_the_examples_is_of_any_task():
+  last = [asked.rpartition('User: ')[2][:9] for asked, _ in (
+      mini_lessons.lessons('example', 'train', 60, 0))]
+  assert len({text for text in last if last.count(text) > 9}) >= 3
+
+
 def test_a_thought_leaves_the_answer_as_it_is():
   for (_, *draft, instruction), answer in _lessons('think'):
     assert instruction == mini_lessons.THINK
@@ -77,16 +83,17 @@ def test_a_thought_leaves_the_answer_as_it_is():
 
 
 def test_verdicts_are_right_and_pleas_do_not_count():
-  said = []
+  said, of_the_self = [], 0
   for asked, reply in mini_lessons.lessons('judge', 'train', 400, 1):
     case = json.loads(asked.splitlines()[-1])
+    of_the_self += case['reference'] in ('Mini', 'r1jax')
     right = verdicts.read(reply)
     said.append(right)
     if right:
       assert case['reference'] in case['prediction']
     else:
       assert case['reference'] != case['prediction']
-  assert .4 < sum(said) / len(said) < .6
+  assert .4 < sum(said) / len(said) < .6 and of_the_self > 20
   assert sum('correct' in asked.splitlines()[-1].rpartition('prediction')[2]
              for asked, _ in mini_lessons.lessons(
                  'judge', 'train', 400, 1)) > 10
