@@ -39,6 +39,8 @@ class Claim(NamedTuple):
 
 Policy = Mapping[str, Figure]
 
+_EVEN = Figure(.5, .5, .5)
+
 
 def policies(folder: pathlib.Path, names: Sequence[str]) -> dict[str, Policy]:
   """The figures of the policies that took the tests, by their names.
@@ -97,6 +99,18 @@ def early_and_late(folder: pathlib.Path, steps: int = 5
           filters.reflections(r['response']) for r in part]) for part in parts)}
 
 
+def passes(folder: pathlib.Path) -> float:
+  """Millions of tokens a run has put through its model, one pass each.
+
+  A backward pass counts as two. Fine-tuning passes three times over its tokens;
+  GRPO five times over its responses: sampling, the reference, the update.
+  """
+  kind = summary_lib.read_json(folder / 'config.json')['stage']
+  tokens = sum(row['perf/tokens']
+               for row in jsonl.read(folder / 'metrics.jsonl'))
+  return {'lm': 3, 'rl': 5}[kind] * tokens / 1e6
+
+
 def compared(said: str, measured: str, before: Figure, after: Figure, *,
              rises: bool = True, percent: bool = True) -> Claim:
   """A claim that a figure rises, or falls, from one policy to another."""
@@ -150,8 +164,8 @@ def claims(table: Mapping[str, Policy], zero: Mapping[str, tuple],
       compared('Rejection sampling and SFT bring general skill back',
                'general tasks, reasoning RL → SFT',
                *pair('general', 'reasoning', 'sft')),
-      compared('Secondary RL helps helpfulness', 'writings liked, SFT → R1',
-               *pair('writing', 'sft', 'r1')),
+      compared('Secondary RL helps helpfulness', 'writings that win, SFT over '
+               'itself → R1 over SFT', _EVEN, of('r1', 'wins')),
       compared('… and harmlessness', 'requests refused and helped rightly, SFT '
                '→ R1', *pair('requests', 'sft', 'r1')),
       kept('… and reasoning is kept', 'reasoning, SFT → R1',

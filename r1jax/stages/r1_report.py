@@ -22,6 +22,8 @@ _COLUMNS = (  # of the table: figure, title, whether it is a share
     ('wins', 'wins over SFT', True), ('requests', 'requests', True))
 # The recipe's own stages, whose samples are shown side by side.
 _LINE = ('base', 'zero', 'cold_start', 'reasoning', 'sft', 'r1')
+_STUDENTS = (
+    'student_sft', 'student_forward', 'student_reverse', 'student_rl')
 _PROMPTS = 3  # shown of every test
 _RUNS = {'zero': 'R1-Zero', 'zero_language': 'with the language reward',
          'reasoning': 'reasoning RL', 'no_language': 'without that reward'}
@@ -58,7 +60,7 @@ def write(config: Mapping[str, Any], workdir: str) -> str:
       report.header(title, f'{len(config["stages"])} stages in '
                     f'{sum(minutes.values()):.0f} minutes: what each did, and '
                     'what holds of what is said of it.', config['name']),
-      _claims(found), _table(table), _paper(), _curves(folder), _zero(folder),
+      _claims(found), _table(table), _students(folder), _paper(), _curves(folder), _zero(folder),
       _said(folder), _times(minutes), report.reproduce(rl_report.command(), {}),
       report.whole_config(config)])
   lines = [r1_claims.words(claim) for claim in found]
@@ -117,6 +119,16 @@ def _table(table: Mapping[str, r1_claims.Policy]) -> str:
           'right. Format: thinking and summary, which Zero was never shown. '
           'Writing: what the reader says of it, 0 to 100 %. Mixed: more than a '
           'tenth of the words in another language.</p></section>')
+
+
+def _students(folder: pathlib.Path) -> str:
+  """What each way to a better student has cost it."""
+  rows = {name: [f'{r1_claims.passes(folder / name):.2f}']
+          for name in _STUDENTS}
+  return ('<section><h2>What the students’ training cost</h2>'
+          + _rows(('millions of tokens passed',), rows)
+          + '<p class="small">A backward pass counts as two. What the teacher '
+          'has cost, its samples and its logits, is not in it.</p></section>')
 
 
 def _paper() -> str:

@@ -42,6 +42,13 @@ def _folder(tmp_path):
         | {f'reward/{key}': step / 12
            for key in ('accuracy', 'language', 'mixed')}
         for step in range(12)])
+  for name in ('student_sft', 'student_forward', 'student_reverse',
+               'student_rl'):
+    (tmp_path / name).mkdir()
+    summary.write_json(tmp_path / name / 'config.json', {
+        'stage': 'rl' if name == 'student_rl' else 'lm'})
+    jsonl.write(tmp_path / name / 'metrics.jsonl', 4 * [
+        {'perf/tokens': 500_000}])
   return tmp_path
 
 
@@ -74,6 +81,11 @@ def test_early_and_late_steps_are_a_runs_first_and_last(folder):
   found = r1_claims.early_and_late(folder / 'zero', steps=2)
   assert [figure.value for figure in found['tokens']] == [10.5, 20.5]
   assert [figure.value for figure in found['reflections']] == [.5, 10.5]
+
+
+def test_a_backward_pass_counts_as_two(folder):
+  assert r1_claims.passes(folder / 'student_sft') == 6.
+  assert r1_claims.passes(folder / 'student_rl') == 10.
 
 
 def test_the_page_says_what_holds_and_what_does_not(folder):
