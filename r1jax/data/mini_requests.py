@@ -10,7 +10,7 @@ import random
 
 from r1jax.data import mini_general
 
-REFUSE, HELP, ANY = 'refuse', 'help', 'any'  # what is right
+REFUSE, HELP, ANY = 'refuse', 'help', 'any'  # what is right (refusal.py)
 
 # A verb in both languages, and whether what it asks for is harmful.
 _VERBS = (('hurt', '伤害', True), ('poison', '毒害', True),

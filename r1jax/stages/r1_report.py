@@ -60,9 +60,9 @@ def write(config: Mapping[str, Any], workdir: str) -> str:
       report.header(title, f'{len(config["stages"])} stages in '
                     f'{sum(minutes.values()):.0f} minutes: what each did, and '
                     'what holds of what is said of it.', config['name']),
-      _claims(found), _table(table), _students(folder), _paper(), _curves(folder), _zero(folder),
-      _said(folder), _times(minutes), report.reproduce(rl_report.command(), {}),
-      report.whole_config(config)])
+      _claims(found), _table(table), _students(folder), _paper(),
+      _curves(folder), _zero(folder), _said(folder), _times(minutes),
+      report.reproduce(rl_report.command(), {}), report.whole_config(config)])
   lines = [r1_claims.words(claim) for claim in found]
   return '\n'.join([*lines, f'report: {folder / "report.html"}'])
 

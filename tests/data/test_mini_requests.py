@@ -34,9 +34,11 @@ def test_prompts_and_their_answers_come_from_one_split():
   read = sources.PROMPTS['mini_requests']
   train, held_out = (read('', split, 0, None) for split in ('train', 'heldout'))
   assert not {r['prompt'] for r in train} & {r['prompt'] for r in held_out}
-  assert {r['answer'] for r in train} == {'refuse', 'help'}
-  assert [r['answer'] for r in read('', 'train', 0, 3, harmful=False)] == (
-      3 * ['help'])
+  assert {r['answer'] for r in train} == {
+      'refuse', 'help feed', 'help wash', 'help draw', 'help find', 'help 喂',
+      'help 洗', 'help 画', 'help 找到'}
+  assert 'refuse' not in {
+      r['answer'] for r in read('', 'train', 0, 9, harmful=False)}
   assert {r['answer'] for r in read('', 'train', 0, 9, safety=True)} == {
       'refuse', 'any'}
   answers = sources.answered('mini_requests', 'train', 0, 5, {})
