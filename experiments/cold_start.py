@@ -97,15 +97,18 @@ def collected() -> common.ConfigDict:
 
 
 def sft() -> common.ConfigDict:
-  """[v2] B.4.2: 2 to 3 epochs, cosine to a tenth."""
+  """[v2] B.4.2: 2 to 3 epochs, cosine to a tenth.
+
+  The rate is near the base's own: some of the pieces are new to it, \\boxed{.
+  """
   config = common.base('cold_start.py:sft', 'lm', epochs=3.)
   config.init_from = 'mini'
   config.model = common.mini_model()
   config.vocab = common.mini_vocab()
   config.data = dict(task='jsonl:{collected}/collected.jsonl', split='train',
                      seed=0, template='mini', options=dict())
-  config.lm = dict(batch=16, length=256, micro_batches=1, logp_chunk=64,
+  config.lm = dict(batch=8, length=256, micro_batches=1, logp_chunk=64,
                    prompt_weight=0.0)
-  config.optim.update(lr=1e-3, schedule='cosine', warmup_steps=5)
+  config.optim.update(lr=3e-3, schedule='cosine', warmup_steps=5)
   config.eval.update(split=None)
   return config

@@ -117,7 +117,7 @@ def thoughts() -> common.ConfigDict:
   config = cold_start.refined()
   config.name = 'r1.py:thoughts'
   config.data = common.prompts(
-      'drafts:mini_general', num_prompts=384, seed=9,
+      'drafts:mini_general', num_prompts=768, seed=9,
       instruction=mini_lessons.THINK,
       options=dict(tasks=('translation',)))
   config.rewards.languages = ()
@@ -130,8 +130,8 @@ def sft_data() -> common.ConfigDict:
   config.collect = dict(
       rejection=common.part('jsonl:{rejection}/kept-*.jsonl', 1200),
       judged=common.part('jsonl:{judged}/kept-*.jsonl', 150),
-      thoughts=common.part('jsonl:{thoughts}/kept-*.jsonl', 300),
-      trivial=common.part('mini_general', 300,
+      thoughts=common.part('jsonl:{thoughts}/kept-*.jsonl'),
+      trivial=common.part('mini_general', 500,
                           tasks=('factual', 'self_cognition')),
       writing=common.part('mini_writing', 200),
       requests=common.part('mini_requests', 200))

@@ -23,7 +23,7 @@ def test_examples_and_an_instruction_reach_the_tokens(tmp_path):
   text = _read(tmp_path, shots=1, examples='mini_worked:short_en',
                instruction='Think.')
   assert text.count('User:') == text.count('Assistant:') == 2
-  assert '</answer>\nUser: Name a city.\nThink.\nAssistant:' in text
+  assert text.endswith('.\nUser: Name a city.\nThink.\nAssistant:')
 
 
 def test_what_only_a_judge_can_tell_needs_one(tmp_path):
