@@ -2,9 +2,10 @@
 
     python run_transformers.py MODEL QUESTIONS.npz ANSWERS.npz [SAVED]
 
-MODEL is a folder or a GGUF file, computed in float32; it is also written to the
-folder SAVED. QUESTIONS and ANSWERS have, as far as asked:
+MODEL is a folder or a GGUF file of float32; it is also written to the folder
+SAVED. QUESTIONS and ANSWERS have, as far as asked:
 
+    dtype of computation, else float32
     tokens [B, T], length [B] -> logits f32[B, T, V] (unless `few` is there),
       logp f32[B, T] of each token given those before it, 0 of the first and
       on padding
@@ -28,6 +29,7 @@ def main(path: str, questions: str, answers: str, saved: str | None = None):
   with np.load(questions) as file:
     asked = dict(file)
   found = {}
+  model = model.to(getattr(torch, str(asked.get('dtype', 'float32'))))
   if 'tokens' in asked:
     logits, found['logp'] = _scores(model, asked['tokens'], asked['length'])
     if 'few' not in asked:
