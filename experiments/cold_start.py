@@ -6,14 +6,15 @@
 Long chains of thought are gathered in three ways ([v2] arXiv 2501.12948v2,
 B.3.2): a helper is shown worked examples (few_shot), or asked for detailed
 answers with reflection and verification (instructed); or what R1-Zero says,
-filtered (zero_samples), is rewritten into reasoning and a summary (refined). All of it
-comes together (collected), each line with where it is from, and the base is
-briefly fine-tuned on it (cold_start). Between the two a person may go through it:
+filtered (zero_samples), is rewritten into reasoning and a summary (refined).
+All of it comes together (collected), each line with where it is from, and the
+base is briefly fine-tuned on it (cold_start). Between the two a person may go
+through it:
 
     python -m r1jax.main --config=experiments/cold_start.py:mini \
         --workdir=/tmp/cold_start --config.until=collected
-    python -m r1jax.review --candidates=/tmp/cold_start/collected/collected.jsonl \
-        --out=/tmp/reviewed.jsonl
+    python -m r1jax.review --out=/tmp/reviewed.jsonl \
+        --candidates=/tmp/cold_start/collected/collected.jsonl
     ... --config.stages.cold_start.data.task=jsonl:/tmp/reviewed.jsonl
 
 What stands behind the thinking is a summary now, no <answer> block. R1-Zero
@@ -81,8 +82,8 @@ def zero_samples() -> common.ConfigDict:
 
 def refined() -> common.ConfigDict:
   config = sampled('refined', 'mini_helper')
-  config.data.update(task='drafts:jsonl:{zero_samples}/kept-*.jsonl', num_prompts=512,
-                     instruction=mini_lessons.REWRITE)
+  config.data.update(task='drafts:jsonl:{zero_samples}/kept-*.jsonl',
+                     num_prompts=512, instruction=mini_lessons.REWRITE)
   config.rl.update(prompt_tokens=256, group=1)
   config.keep.update(reflection=False)
   return config

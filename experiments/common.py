@@ -186,7 +186,8 @@ def prompts(task: str | tuple[tuple[str, float], ...] | None, **fields
   Of several (task, share) all are mixed.
   """
   return ConfigDict(dict(
-      task=task if isinstance(task, tuple) else optional(str, task), split='train', template='mini',
+      task=task if isinstance(task, tuple) else optional(str, task),
+      split='train', template='mini',
       system=placeholder(str),  # message, of template 'chat' alone
       # Few-shot: so many of a source of conversations stand before a prompt.
       shots=0,
@@ -196,7 +197,7 @@ def prompts(task: str | tuple[tuple[str, float], ...] | None, **fields
 
 
 def asked(**fields) -> ConfigDict:
-  """Who is asked for help, as a judge: a model here, or one served elsewhere."""
+  """Who is asked, as a judge: a model here, or one served elsewhere."""
   return ConfigDict(dict(
       init_from=placeholder(str),  # what origin.find knows
       url=placeholder(str),  # or 'http://HOST/v1', OpenAI-compatible
@@ -246,7 +247,7 @@ def part(task: str, rows: int | None = None, order: str = 'random', **options
 
 
 def test(data: ConfigDict, problems: int, **rewards) -> ConfigDict:
-  """One of several tests of a policy; what is said of rewards is other there."""
+  """One of several tests of a policy; its rewards go before the stage's."""
   return ConfigDict(dict(data=data, problems=problems, rewards=rewards))
 
 

@@ -157,7 +157,7 @@ def sft(init_from: str, data: str = '{sft_data}') -> common.ConfigDict:
 
 
 def pairs() -> common.ConfigDict:
-  """What the fine-tuned model writes and answers, ranked by the world's rules."""
+  """What the fine-tuned model writes and answers, ranked by rules."""
   config = preferences.mini()
   config.init_from = '{sft}'
   config.data = common.prompts(

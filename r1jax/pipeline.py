@@ -186,7 +186,6 @@ def _run(node: Node, nodes: list[Node], status: str) -> bool:
   figures = _named(node, run_lib.stage, config, str(node.workdir),
                    config.to_dict())
   gc.collect()
-  jax.clear_caches()
   if figures is None:
     return False
   if distributed.is_main():

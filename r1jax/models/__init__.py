@@ -32,9 +32,10 @@ class Model(NamedTuple):
   prepare: Callable[[Params], Params]
 
 
+@functools.cache
 def build(config: shape.Config,
           place: sharding.Placement | None = None) -> Model:
-  """The functions of one model shape.
+  """The functions of one model shape; the same ones whenever it is asked.
 
   Args:
     config: the shape.

@@ -7,7 +7,6 @@ This makes one of a section of the config.
 from collections.abc import Sequence
 import zlib
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -82,8 +81,7 @@ class _Model:
     self._settings = rollouts.Settings(
         group=1, response_tokens=section.response_tokens,
         eos_ids=self._vocab.eos_ids, temperature=section.temperature)
-    self._sample = jax.jit(rollouts.sample, static_argnums=(0, 1),
-                           out_shardings=self._setup.batch)
+    self._sample = rollouts.sampling(self._setup.batch)
 
   def __call__(self, texts: Sequence[str], attempt: int) -> list[str | None]:
     """A reply to each text; None to one of more than `prompt_tokens`."""

@@ -50,6 +50,12 @@ def sample(model, settings: Settings, params, prompts: Prompts, seed,
   return group_sampling.sample(model, params, prompts, keys, **fields)
 
 
+@functools.cache
+def sampling(where: jax.sharding.NamedSharding):
+  """`sample`, jitted: one for the stages of a pipeline."""
+  return jax.jit(sample, static_argnums=(0, 1), out_shardings=where)
+
+
 class Sampler:
   """Samples from a model under given parameters, and scores."""
 
@@ -59,8 +65,7 @@ class Sampler:
     self.settings = settings
     self._setup, self._vocab, self._scorer = setup, vocab, scorer
     self._judges = judges
-    self._sample = jax.jit(
-        sample, static_argnums=(0, 1), out_shardings=setup.batch)
+    self._sample = sampling(setup.batch)
 
   def __call__(self, params, batch: batches.PromptBatch, seed: int,
                step: int) -> Scored:

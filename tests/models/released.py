@@ -69,12 +69,10 @@ def like(model: models.Model) -> Params:
   return sharding.abstract(shapes, jax.tree.map(lambda _: where, shapes))
 
 
-_build = functools.cache(models.build)  # one program for models that are alike
-
-
 def load(path: pathlib.Path | str, **switches) -> tuple[models.Model, Params]:
   """The model in a folder or file; switches say how it computes."""
-  model = _build(dataclasses.replace(hf.read_config(str(path)), **switches))
+  model = models.build(
+      dataclasses.replace(hf.read_config(str(path)), **switches))
   return model, hf.load(str(path), model.config, like(model))
 
 
