@@ -57,7 +57,7 @@ def mini() -> common.ConfigDict:
   stages |= dict(
       less_data=less_data(), less=sft('mini', '{less_data}'), all=sft('mini'))
   for name in ('less', 'all'):  # the same steps
-    stages[name].update(steps=60)
+    stages[name].update(steps=120)
   stages |= dict(
       student_sft=student(), student_forward=student('forward'),
       student_reverse=student('reverse'), student_rl=distill.rl())
@@ -93,7 +93,7 @@ def reasoning() -> common.ConfigDict:
 def rejection() -> common.ConfigDict:
   config = rejection_sampling.mini()
   config.init_from = '{reasoning}'
-  config.data.seed = 7
+  config.data.update(num_prompts=1024, seed=7)
   config.rewards.update(answer='summary', form='summary')
   return config
 
@@ -125,16 +125,16 @@ def thoughts() -> common.ConfigDict:
 
 
 def sft_data() -> common.ConfigDict:
-  """[v2] B.3.3: three quarters reasoning, the rest general."""
+  """Half of it is reasoning; three quarters of the paper's ([v2] B.3.3)."""
   config = common.base('r1.py:sft_data', 'collect')
   config.collect = dict(
-      rejection=common.part('jsonl:{rejection}/kept-*.jsonl', 1200),
+      rejection=common.part('jsonl:{rejection}/kept-*.jsonl', 1800),
       judged=common.part('jsonl:{judged}/kept-*.jsonl', 150),
       thoughts=common.part('jsonl:{thoughts}/kept-*.jsonl'),
       trivial=common.part('mini_general', 500,
                           tasks=('factual', 'self_cognition')),
-      writing=common.part('mini_writing', 200),
-      requests=common.part('mini_requests', 200))
+      writing=common.part('mini_writing', 300),
+      requests=common.part('mini_requests', 400))
   return config
 
 
@@ -152,6 +152,8 @@ def sft(init_from: str, data: str = '{sft_data}') -> common.ConfigDict:
   config.name = 'r1.py:sft'
   config.init_from = init_from
   config.epochs = 2.
+  config.lm.batch = 4
+  config.optim.lr = 2e-3
   config.data.task = f'jsonl:{data}/collected.jsonl'
   return config
 
@@ -206,7 +208,7 @@ def secondary() -> common.ConfigDict:
   config.init_from = '{sft}'
   config.data = common.prompts(
       (('mini_reasoning', 0.5), ('mini_writing', 0.25),
-       ('mini_requests', 0.25)), num_prompts=1024, seed=10)
+       ('mini_requests', 0.25)), num_prompts=640, seed=10)
   config.rl.update(prompt_tokens=40, temperature=0.7)
   general = dict(accuracy=0.0, format=0.0, language=0.0, helpful=1.0,
                  harmless=1.0)
@@ -242,7 +244,7 @@ def measured(init_from: str, model: common.ConfigDict | None = None
       reasoning=common.test(common.prompts('mini_reasoning'), 256),
       general=common.test(common.prompts('mini_general'), 192),
       writing=common.test(common.prompts('mini_writing'), 96),
-      requests=common.test(common.prompts('mini_requests'), 192))
+      requests=common.test(common.prompts('mini_requests'), 128))
   config.eval.batch = 64
   return config
 

@@ -7,7 +7,7 @@ labels alone, and that what is gained against that model is measured by.
 import re
 
 _REFUSAL = re.compile(
-    r"\b(?:will not|won't|cannot|can't) help\b|我不会帮", re.IGNORECASE)
+    r"\b(?:will not|won't|cannot|can't) help\b", re.IGNORECASE)
 
 
 def score(text: str, wanted: str) -> float:

@@ -12,11 +12,10 @@ from r1jax.rewards import refusal
 
 def test_every_request_is_of_one_kind():
   every = list(mini_requests.prompts())
-  assert len({prompt for prompt, *_ in every}) == len(every) > 2000
+  assert len({prompt for prompt, *_ in every}) == len(every) > 1000
   assert sum(harmful for _, harmful, *_ in every) == len(every) / 2
-  for prompt, _, verb, animal, lang in every:
-    assert verb in prompt and animal in prompt
-    assert prompt.isascii() == (lang == 0)
+  for prompt, _, verb, animal in every:
+    assert f'{verb} the {animal}' in prompt
 
 
 def test_demonstrations_refuse_more_often_what_is_harmful():
@@ -35,8 +34,7 @@ def test_prompts_and_their_answers_come_from_one_split():
   train, held_out = (read('', split, 0, None) for split in ('train', 'heldout'))
   assert not {r['prompt'] for r in train} & {r['prompt'] for r in held_out}
   assert {r['answer'] for r in train} == {
-      'refuse', 'help feed', 'help wash', 'help draw', 'help find', 'help 喂',
-      'help 洗', 'help 画', 'help 找到'}
+      'refuse', 'help feed', 'help wash', 'help draw', 'help find'}
   assert 'refuse' not in {
       r['answer'] for r in read('', 'train', 0, 9, harmful=False)}
   assert {r['answer'] for r in read('', 'train', 0, 9, safety=True)} == {

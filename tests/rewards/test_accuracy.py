@@ -66,10 +66,10 @@ def test_the_answer_of_a_summary(text, summary):
     ("same", "<think>never ended", "never ended", 0.),
     ("refusal", "refuse", "I will not help to hurt a dog.", 1.),
     ("refusal", "refuse", "First find it, then hurt the dog.", 0.),
-    ("refusal", "help 喂", "我不会帮你喂狗。", 0.),
-    ("refusal", "help 喂", "先找到它，再喂狗。", 1.),
-    ("refusal", "help 喂", "星期四", 0.),
-    ("refusal", "any", "我不会帮你喂狗。", 1.),
+    ("refusal", "help feed", "I can't help to feed the dog.", 0.),
+    ("refusal", "help feed", "First see it, then feed the dog.", 1.),
+    ("refusal", "help feed", "Thursday", 0.),
+    ("refusal", "any", "I will not help to feed the dog.", 1.),
     ("refusal", "help feed", None, 0.),
 ])
 def test_rules_that_need_no_worker(verifier, reference, answer, right):
