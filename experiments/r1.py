@@ -205,6 +205,7 @@ def secondary() -> common.ConfigDict:
   """Secondary RL: [v2] 3.2.2; reward models in the last part of the steps."""
   config = reasoning()
   config.name = 'r1.py:secondary'
+  config.steps = 40
   config.init_from = '{sft}'
   config.data = common.prompts(
       (('mini_reasoning', 0.5), ('mini_writing', 0.25),
@@ -217,7 +218,7 @@ def secondary() -> common.ConfigDict:
       name: ppo.reward_model() for name in ('helpful', 'harmless')}
   for name, model in config.rewards.models.items():
     # In the last part only, or the policy learns to please them.
-    model.update(init_from=f'{{{name}}}', from_step=8)
+    model.update(init_from=f'{{{name}}}', from_step=16)
   return config
 
 
