@@ -24,6 +24,8 @@ _COLUMNS = (  # of the table: figure, title, whether it is a share
 _LINE = ('base', 'zero', 'cold_start', 'reasoning', 'sft', 'r1')
 _STUDENTS = (
     'student_sft', 'student_forward', 'student_reverse', 'student_rl')
+_ORDER = (*_LINE, 'zero_language', 'no_language', 'less', 'all', 'student_base',
+          *_STUDENTS)
 _PROMPTS = 3  # shown of every test
 _RUNS = {'zero': 'R1-Zero', 'zero_language': 'with the language reward',
          'reasoning': 'reasoning RL', 'no_language': 'without that reward'}
@@ -44,8 +46,10 @@ _PAPER = (
 def write(config: Mapping[str, Any], workdir: str) -> str:
   """Writes report.html into a pipeline's workdir; returns the closing words."""
   folder = pathlib.Path(workdir)
-  names = [name.removeprefix(_PREFIX) for name in config['stages']
-           if name.startswith(_PREFIX) and name != f'{_PREFIX}shots']
+  names = {name.removeprefix(_PREFIX) for name in config['stages']
+           if name.startswith(_PREFIX) and name != f'{_PREFIX}shots'}
+  names = [*(name for name in _ORDER if name in names),
+           *sorted(names.difference(_ORDER))]
   table = r1_claims.policies(folder, names)
   found = r1_claims.claims(
       table, r1_claims.early_and_late(folder / 'zero'),
@@ -61,7 +65,7 @@ def write(config: Mapping[str, Any], workdir: str) -> str:
                     f'{sum(minutes.values()):.0f} minutes: what each did, and '
                     'what holds of what is said of it.', config['name']),
       _claims(found), _table(table), _students(folder), _paper(),
-      _curves(folder), _zero(folder), _said(folder), _times(minutes),
+      _curves(folder), _said(folder), _times(minutes),
       report.reproduce(rl_report.command(), {}), report.whole_config(config)])
   lines = [r1_claims.words(claim) for claim in found]
   return '\n'.join([*lines, f'report: {folder / "report.html"}'])
@@ -147,21 +151,21 @@ def _curves(folder: pathlib.Path) -> str:
       title, {name: [(row['step'], row[key]) for row in rows if key in row]
               for name, rows in runs.items()}, 'step', unit, percent))
            for key, title, unit, percent in _CURVES]
+  drawn.append(_reflections(folder))
   return ('<section><h2>Reinforcement learning</h2><div class="wide">'
           f'{"".join(drawn)}</div></section>')
 
 
-def _zero(folder: pathlib.Path) -> str:
+def _reflections(folder: pathlib.Path) -> str:
   """How often R1-Zero looks back on what it said, over its steps."""
   by_step = {}
   for row in jsonl.read(folder / 'zero' / 'rollouts.jsonl'):
     by_step.setdefault(row['step'], []).append(
         filters.reflections(row['response']))
   points = [(step, sum(found) / len(found)) for step, found in by_step.items()]
-  drawn = line_chart.figure(line_chart.Lines(
-      'Reflections of R1-Zero', {'R1-Zero': points}, 'step', 'a response',
+  return line_chart.figure(line_chart.Lines(
+      'Reflections', {'R1-Zero': points}, 'step', 'a response',
       caption='“Wait”, “let me check”, “等等” and their like'))
-  return f'<section><div class="wide">{drawn}</div></section>'
 
 
 def _said(folder: pathlib.Path) -> str:

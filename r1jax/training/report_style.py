@@ -87,9 +87,9 @@ figcaption { color: var(--soft); font-size: 13px; line-height: 1.45; }
 .key.raw { width: 6px; height: 6px; border-radius: 50%; opacity: .4;
            background: var(--line); }
 .key.line { width: 20px; height: 0; border-top: 2px solid var(--line); }
-.chart .series1 { stroke: var(--eval); }
-.chart .raw.series1 { fill: var(--eval); stroke: none; }
-.key.line.series1 { border-color: var(--eval); }
+.series1 { --line: var(--eval); }
+.series2 { --line: var(--think); }
+.series3 { --line: var(--good); }
 .key.before, .key.after { width: 9px; height: 9px; border-radius: 50%;
                           border: 2px solid var(--eval); }
 .key.after { background: var(--eval); }
@@ -133,7 +133,7 @@ th { text-align: left; font-weight: 400; color: var(--soft);
 td { padding: 3px 0; overflow-wrap: anywhere; font-size: 12.5px; }
 .compare th, .compare td { padding: 4px 22px 4px 0; text-align: right;
   font-variant-numeric: tabular-nums; white-space: nowrap; }
-.compare th:first-child { text-align: left; }
+.compare th:first-child { text-align: left; white-space: normal; }
 summary { cursor: pointer; font-size: 15px; color: var(--soft); }
 details[open] summary { margin-bottom: 12px; }
 @media (min-width: 561px) {
