@@ -163,7 +163,7 @@ def pairs() -> common.ConfigDict:
   config = preferences.mini()
   config.init_from = '{sft}'
   config.data = common.prompts(
-      (('mini_writing', 0.6), ('mini_requests', 0.4)), num_prompts=320,
+      (('mini_writing', 0.6), ('mini_requests', 0.4)), num_prompts=512,
       options={'1': dict(harmful=False)})
   config.rewards.answer = 'summary'
   return config
@@ -175,7 +175,7 @@ def labels() -> common.ConfigDict:
   config.name = 'r1.py:labels'
   config.init_from = '{sft}'
   config.labels = True
-  config.data = common.prompts('mini_requests', num_prompts=192,
+  config.data = common.prompts('mini_requests', num_prompts=384,
                                options=dict(safety=True))
   config.rl.group = 4
   config.rewards.answer = 'summary'
@@ -194,10 +194,13 @@ def helpful() -> common.ConfigDict:
 
 
 def harmless() -> common.ConfigDict:
+  """What is said to requests is short: rows are, and many epochs."""
   config = helpful()
   config.name = 'r1.py:harmless'
+  config.epochs = 6.
   config.data.task = 'jsonl:{labels}/preferences.jsonl'
-  config.preference.update(loss='pointwise', scores='response')
+  config.preference.update(
+      loss='pointwise', scores='response', length=256, batch=2)
   return config
 
 
