@@ -215,7 +215,7 @@ def secondary() -> common.ConfigDict:
        ('mini_requests', 0.25)), num_prompts=640, seed=10)
   config.rl.update(prompt_tokens=40, temperature=0.7)
   general = dict(accuracy=0.0, format=0.0, language=0.0, helpful=1.0)
-  # What the harmless one would say of writings, it has never seen any, is noise.
+  # Of writings the harmless one has seen none: what it says of them is noise.
   config.rewards.tasks = dict(writing=general | dict(harmless=0.0),
                               requests=general | dict(harmless=1.0))
   config.rewards.models = {
