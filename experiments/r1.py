@@ -125,7 +125,7 @@ def thoughts() -> common.ConfigDict:
 
 
 def sft_data() -> common.ConfigDict:
-  """Half of it is reasoning; three quarters of the paper's ([v2] B.3.3)."""
+  """Two fifths are reasoning; of the paper's three quarters ([v2] B.3.3)."""
   config = common.base('r1.py:sft_data', 'collect')
   config.collect = dict(
       rejection=common.part('jsonl:{rejection}/kept-*.jsonl', 1800),
