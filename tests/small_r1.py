@@ -36,6 +36,7 @@ def small() -> common.ConfigDict:
     if stage.stage == 'preference':
       stage.update(epochs=1.)
       stage.data.split, stage.eval.split = 'train[:-2]', 'train[-2:]'
+      stage.preference.batch = 1  # few prompts have responses that differ
       stage.optim.warmup_steps = 0
     if stage.stage == 'sample':
       stage.rl.group = 4

@@ -10,6 +10,9 @@ or there twice.
 
 import collections
 from collections.abc import Iterator, Mapping
+import hashlib
+import itertools
+import json
 import pathlib
 from typing import Any
 
@@ -31,12 +34,12 @@ def write(folder: pathlib.Path, shard_rows: int, source: Mapping[str, Any]
     source: of every record, besides the place it was sampled at.
   """
   table = collections.defaultdict(collections.Counter)
-  lines = list(_lines(folder, source, table))
-  shards = range(0, len(lines), shard_rows) or [0]
-  for number, start in enumerate(shards):
-    jsonl.write(folder / f'kept-{number:05}.jsonl',
-                lines[start:start + shard_rows])
-  for path in sorted(folder.glob(SHARDS))[len(shards):]:
+  lines = _lines(folder, source, table)
+  shards = []
+  while (shard := list(itertools.islice(lines, shard_rows))) or not shards:
+    shards.append(folder / f'kept-{len(shards):05}.jsonl')
+    jsonl.write(shards[-1], shard)
+  for path in set(folder.glob(SHARDS)).difference(shards):
     path.unlink()  # of a longer run before
   found = {task: dict(counts) for task, counts in sorted(table.items())}
   summary_lib.write_json(folder / 'kept.json', found)
@@ -47,14 +50,15 @@ def _lines(folder: pathlib.Path, source: Mapping[str, Any],
            table: dict[str, collections.Counter]) -> Iterator[dict[str, Any]]:
   """Yields what is kept, and counts all by task and reason."""
   seen, sample = set(), collections.Counter()
-  for row in jsonl.read(folder / 'rollouts.jsonl'):
+  for row in jsonl.stream(folder / 'rollouts.jsonl'):
     place = {name: row[name] for name in ('step', 'id')}
     if 'source' in row:
       place['draft'] = row['source']
     place['sample'] = sample[row['step'], row['id']]
     sample[row['step'], row['id']] += 1
     reason = row['dropped']
-    said = row['prompt'], ' '.join(row['response'].split())
+    said = hashlib.sha256(json.dumps(
+        [row['prompt'], row['response'].split()]).encode()).digest()
     if not reason and said in seen:
       reason = 'duplicate'  # of a prompt that the data has twice
     table[row['task']][reason or _KEPT] += 1

@@ -6,7 +6,7 @@ write leaves at most one torn line, the last, which reading passes over and
 json writes them: NaN, Infinity, -Infinity.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import json
 import os
 import pathlib
@@ -15,9 +15,9 @@ from typing import Any
 
 def append(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
   """Adds `rows` to the file and hands them to the operating system."""
-  text = ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
   with open(path, 'a', encoding='utf-8') as file:
-    file.write(text)
+    for row in rows:
+      file.write(json.dumps(row, ensure_ascii=False) + '\n')
 
 
 def write(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
@@ -25,29 +25,33 @@ def write(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
   temporary = pathlib.Path(f'{path}.tmp')
   temporary.unlink(missing_ok=True)
   append(temporary, rows)
-  temporary.touch()  # also of no rows
   os.replace(temporary, path)
 
 
-def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """Returns the rows of the complete lines; none if there is no file.
+def stream(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
+  """Yields the rows of the complete lines; none if there is no file.
 
   Raises:
     ValueError: a line before the last is not JSON: the file was edited or
       damaged, which no kill of ours does.
   """
-  path = pathlib.Path(path)
-  if not path.exists():
-    return []
-  rows = []
-  for number, line in enumerate(path.read_bytes().split(b'\n')[:-1], start=1):
-    try:
-      rows.append(json.loads(line))
-    except ValueError as error:  # of the JSON, or of its UTF-8
-      raise ValueError(
-          f'{path}, line {number}: expected a JSON object, received '
-          f'{line[:80]!r}; repair or remove this line') from error
-  return rows
+  if not pathlib.Path(path).exists():
+    return
+  with open(path, 'rb') as file:
+    for number, line in enumerate(file, start=1):
+      if not line.endswith(b'\n'):
+        return
+      try:
+        yield json.loads(line)
+      except ValueError as error:  # of the JSON, or of its UTF-8
+        raise ValueError(
+            f'{path}, line {number}: expected a JSON object, received '
+            f'{line[:80]!r}; repair or remove this line') from error
+
+
+def read(path: str | os.PathLike) -> list[dict[str, Any]]:
+  """Returns what `stream` yields."""
+  return list(stream(path))
 
 
 def truncate_from(path: str | os.PathLike, step: int):
@@ -56,12 +60,5 @@ def truncate_from(path: str | os.PathLike, step: int):
   Called when a run resumes at `step`, so that what it writes again is there
   once, and its files end up as those of a run that was never stopped.
   """
-  path = pathlib.Path(path)
-  if not path.exists():
-    return
-  kept = [row for row in read(path) if row['step'] < step]
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.unlink(missing_ok=True)
-  temporary.touch()
-  append(temporary, kept)
-  os.replace(temporary, path)
+  if pathlib.Path(path).exists():
+    write(path, (row for row in stream(path) if row['step'] < step))
