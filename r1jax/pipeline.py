@@ -4,7 +4,7 @@ A pipeline's config holds a whole config for every stage; a string in it may
 say '{sft}', the workdir of the stage of that name, which then comes first. In
 the pipeline's own workdir every stage has a directory, and there, when it has
 ended, a manifest.json: its config, the version of the code, the digests of what
-went in and of what came out, its figures, its time.
+went in, files from elsewhere too, and of what came out, its figures, its time.
 
 Started again, stages that ended and are unchanged are passed over and one that
 was interrupted goes on. One whose config, or whose input, is another than it
@@ -12,18 +12,16 @@ was begins anew; what it had left is kept beside it, as NAME.old1. Other code
 alone makes nothing begin anew: that is said, and up to the reader.
 """
 
-from collections.abc import Iterator, Mapping
 import gc
 import importlib
 import pathlib
-import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
-import ml_collections
 
 from r1jax import config as config_lib
+from r1jax import graph
 from r1jax import run as run_lib
 from r1jax import version
 from r1jax.parallel import distributed
@@ -36,15 +34,6 @@ REPORTS = {  # config.report: the module whose write(config, workdir) it is
 }
 
 _BEGUN, _MANIFEST = 'begun.json', 'manifest.json'
-_REFERENCE = re.compile(r'\{(\w+)\}')
-
-
-class Node(NamedTuple):
-  """A stage of the graph."""
-  name: str
-  config: dict[str, Any]  # plain, its references as they are written
-  inputs: tuple[str, ...]  # names of stages, in their order
-  workdir: pathlib.Path
 
 
 def run(config, workdir: str, gin: str | None = None) -> bool:
@@ -58,13 +47,13 @@ def run(config, workdir: str, gin: str | None = None) -> bool:
   """
   if config.report:
     config_lib.check_choice('report', config.report, REPORTS)
-  nodes = graph(config, pathlib.Path(workdir))
+  nodes = graph.nodes(config, pathlib.Path(workdir))
   if gin is not None:
     nodes = [node._replace(config=node.config | {'gin': gin})
              for node in nodes]
   for node in nodes:
-    _named(node, run_lib.check, _resolved(node, nodes))
-  chosen = _chosen(config, nodes)
+    _named(node, run_lib.check, graph.resolved(node, nodes))
+  chosen = graph.chosen(config, nodes)
   width = max(len(node.name) for node in nodes)
   for name, status in _statuses(nodes).items():
     left_out = name not in {node.name for node in chosen}
@@ -87,48 +76,12 @@ def run(config, workdir: str, gin: str | None = None) -> bool:
   return True
 
 
-def graph(config, workdir: pathlib.Path) -> list[Node]:
-  """The stages of `config.stages` in an order in which they can be run."""
-  plain = config.stages.to_dict()
-  if config.get('seed') is not None:
-    plain = {name: stage | dict(seed=config.seed)
-             for name, stage in plain.items()}
-  inputs = {name: sorted({found for text in _strings(stage)
-                          for found in _REFERENCE.findall(text)
-                          if found in plain and found != name})
-            for name, stage in plain.items()}
-  nodes, left = [], list(plain)
-  while left:
-    done = {node.name for node in nodes}
-    name = next((name for name in left if done.issuperset(inputs[name])), None)
-    if name is None:
-      raise config_lib.ConfigError(
-          'config.stages: each waits for another: ' + ', '.join(left))
-    left.remove(name)
-    nodes.append(
-        Node(name, plain[name], tuple(inputs[name]), workdir / name))
-  return nodes
-
-
-def _chosen(config, nodes: list[Node]) -> list[Node]:
-  """The stages that config.only and config.until leave."""
-  names = [node.name for node in nodes]
-  for field in ('only', 'until'):
-    if config[field] is not None:
-      config_lib.check_choice(field, config[field], names)
-  if config.only is not None:
-    return [nodes[names.index(config.only)]]
-  if config.until is not None:
-    return nodes[:names.index(config.until) + 1]
-  return nodes
-
-
-def _statuses(nodes: list[Node]) -> dict[str, str]:
+def _statuses(nodes: list[graph.Node]) -> dict[str, str]:
   """'done', 'to be resumed', 'new', 'changed: ...' or 'waits for ...' each.
 
   'done, by other code' is done, too.
   """
-  found, left = {}, {}
+  found = {}
   for node in nodes:
     waits = [name for name in node.inputs
              if not found[name].startswith('done')]
@@ -137,13 +90,20 @@ def _statuses(nodes: list[Node]) -> dict[str, str]:
       continue
     manifest = summary_lib.read_json(node.workdir / _MANIFEST)
     begun = manifest or summary_lib.read_json(node.workdir / _BEGUN)
-    inputs = {name: left[name] for name in node.inputs}
-    found[node.name] = _status(node, inputs, begun, ended=manifest is not None)
-    left[node.name] = manifest and manifest['outputs']
+    found[node.name] = _status(
+        node, _inputs(node, nodes), begun, ended=manifest is not None)
   return found
 
 
-def _status(node: Node, inputs, begun, ended: bool) -> str:
+def _inputs(node: graph.Node, nodes: list[graph.Node]
+           ) -> dict[str, dict[str, str]]:
+  """Digests of what the stages before have left and of what else is read."""
+  return {other.name: summary_lib.read_json(other.workdir / _MANIFEST)[
+      'outputs'] for other in nodes if other.name in node.inputs
+          } | graph.outside(node)
+
+
+def _status(node: graph.Node, inputs, begun, ended: bool) -> str:
   """Of a stage that has its inputs, and was `begun` under some config."""
   if begun is None:
     return 'new'
@@ -153,7 +113,7 @@ def _status(node: Node, inputs, begun, ended: bool) -> str:
   other = [name for name, outputs in inputs.items()
            if begun['inputs'].get(name) != outputs]
   if other:
-    return 'changed: what came of ' + ', '.join(other)
+    return 'changed: ' + ', '.join(f'input {name}' for name in other)
   longer = begun['config'].get('steps') != node.config.get('steps')
   if longer or not ended:
     return 'to be resumed'
@@ -161,19 +121,17 @@ def _status(node: Node, inputs, begun, ended: bool) -> str:
   return 'done' if same else 'done, by other code'
 
 
-def _total_seconds(nodes: list[Node]) -> float:
+def _total_seconds(nodes: list[graph.Node]) -> float:
   return sum(summary_lib.read_json(node.workdir / _MANIFEST)['seconds']
              for node in nodes)
 
 
-def _run(node: Node, nodes: list[Node], status: str) -> bool:
+def _run(node: graph.Node, nodes: list[graph.Node], status: str) -> bool:
   """Runs one stage; True if it has ended."""
   if status.startswith('waits'):
     raise config_lib.ConfigError(f'config.only: {node.name} {status}')
-  inputs = {other.name: summary_lib.read_json(other.workdir / _MANIFEST)[
-      'outputs'] for other in nodes if other.name in node.inputs}
-  begun = {
-      'config': node.config, 'code': version.code(), 'inputs': inputs}
+  begun = {'config': node.config, 'code': version.code(),
+           'inputs': _inputs(node, nodes)}
   if distributed.is_main():
     if status.startswith('changed'):
       _set_aside(node.workdir)
@@ -182,7 +140,7 @@ def _run(node: Node, nodes: list[Node], status: str) -> bool:
     # Of fewer steps: what it says of the outputs is soon no longer so.
     (node.workdir / _MANIFEST).unlink(missing_ok=True)
   _wait_for_all(f'{node.name} begins')
-  config = _resolved(node, nodes)
+  config = graph.resolved(node, nodes)
   figures = _named(node, run_lib.stage, config, str(node.workdir),
                    config.to_dict())
   gc.collect()
@@ -203,31 +161,7 @@ def _wait_for_all(moment: str) -> None:
     multihost_utils.sync_global_devices(f'pipeline: {moment}')
 
 
-def _resolved(node: Node, nodes: list[Node]) -> ml_collections.ConfigDict:
-  """The stage's config with paths in the place of references."""
-  places = {other.name: str(other.workdir) for other in nodes}
-
-  def one(value):
-    if isinstance(value, str):
-      return _REFERENCE.sub(
-          lambda found: places.get(found[1], found[0]), value)
-    if isinstance(value, Mapping):
-      return {key: one(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-      return type(value)(map(one, value))
-    return value
-  return ml_collections.ConfigDict(one(node.config))
-
-
-def _strings(value: Any) -> Iterator[str]:
-  if isinstance(value, str):
-    yield value
-  elif isinstance(value, (Mapping, list, tuple)):
-    for part in value.values() if isinstance(value, Mapping) else value:
-      yield from _strings(part)
-
-
-def _named(node: Node, function, *args):
+def _named(node: graph.Node, function, *args):
   """function(*args), whose errors name the stage."""
   with config_lib.renamed('config.', f'config.stages.{node.name}.'):
     return function(*args)

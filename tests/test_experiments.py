@@ -10,7 +10,7 @@ from experiments import common
 from experiments import distill
 from experiments import r1
 from r1jax import config as config_lib
-from r1jax import pipeline
+from r1jax import graph
 from r1jax import run
 
 FOLDER = pathlib.Path(common.__file__).parent
@@ -55,7 +55,7 @@ def test_a_pipelines_stages_refer_to_what_others_leave(configs):
     if config.stage != 'pipeline':
       continue
     stages = config.stages.to_dict()
-    assert len(pipeline.graph(config, pathlib.Path('/'))) == len(stages)
+    assert len(graph.nodes(config, pathlib.Path('/'))) == len(stages)
     for text in _strings(stages):
       for other, file in re.findall(r'\{(\w+)\}/?([^{}]*)', text):
         if other == 'split':

@@ -13,6 +13,7 @@ import pytest
 from experiments import common
 from experiments import rlhf
 from r1jax import config as config_lib
+from r1jax import graph
 from r1jax import pipeline
 from r1jax import run
 from r1jax import version
@@ -113,9 +114,29 @@ def test_a_changed_config_reruns_it_and_what_depends_on_it(tmp_path, capsys):
   assert ran == list('bbcc')
   out = capsys.readouterr().out
   assert 'changed: config.value (1 there, 5 here)' in out
-  assert 'changed: what came of b' in out
+  assert 'changed: input b' in out
   assert _number(tmp_path, 'c') == 2 + 12 + 2
   assert _number(tmp_path, 'b.old1') == 4  # nothing is lost
+
+
+def test_files_and_runs_from_elsewhere_are_inputs(tmp_path, capsys):
+  """A person goes on with a review: what was learned from it is old."""
+  rows, other = tmp_path / 'rows.jsonl', tmp_path / 'other'
+  rows.write_text('{}\n')
+  (other / 'checkpoints').mkdir(parents=True)
+  config = _config()
+  config.stages.a.data = dict(task=f'drafts:jsonl:{tmp_path}/row*.jsonl',
+                              text='x' * 9_999)  # too long for a path
+  config.stages.b.init_from = str(other)
+  workdir = str(tmp_path / 'graph')
+  assert pipeline.run(config, workdir)
+  assert pipeline.run(config, workdir) and len(ran) == 6
+  rows.write_text('{}\n{}\n')
+  capsys.readouterr()
+  assert pipeline.run(config, workdir) and ran[6:] == list('aa')
+  assert f'changed: input {rows}' in capsys.readouterr().out
+  (other / 'rollouts.jsonl').write_text('{}\n')
+  assert pipeline.run(config, workdir) and ran[8:] == list('bb')
 
 
 def test_an_unchanged_outcome_reruns_nothing_further(tmp_path):
@@ -219,11 +240,11 @@ def test_references_in_lists_are_found_and_reports_known(tmp_path):
   config.stages.a.data = dict(task=(('jsonl:{b}/x.jsonl', 1.),))
   config.stages.b.inputs = {}
   config.stages.c.inputs = {}
-  nodes = pipeline.graph(config, tmp_path)
+  nodes = graph.nodes(config, tmp_path)
   assert nodes[-1].name == 'a' or nodes[1].name == 'a'
   first = next(node for node in nodes if node.name == 'a')
   assert first.inputs == ('b',)
-  assert pipeline._resolved(first, nodes).data.task[0][0] == (
+  assert graph.resolved(first, nodes).data.task[0][0] == (
       f'jsonl:{tmp_path}/b/x.jsonl')
   config.report = 'rlfh'
   with pytest.raises(config_lib.ConfigError, match='config.report'):
@@ -261,10 +282,10 @@ def test_a_seed_is_that_of_every_stage(tmp_path):
 
 
 def test_the_pipeline_of_rlhf_is_a_graph_whose_stages_are_valid(tmp_path):
-  nodes = pipeline.graph(rlhf.get_config('mini'), tmp_path)
+  nodes = graph.nodes(rlhf.get_config('mini'), tmp_path)
   names = [node.name for node in nodes]
   assert names.index('reward_model') < names.index('ppo')
   for node in nodes:
-    resolved = pipeline._resolved(node, nodes)
+    resolved = graph.resolved(node, nodes)
     config_lib.check(resolved, 1)
     assert str(tmp_path) in str(resolved) or node.name == 'sft'

@@ -44,5 +44,10 @@ def digests(workdir: pathlib.Path) -> dict[str, str]:
            if path.name != 'metrics.jsonl'}  # which has times
   if steps:  # the manifest of a checkpoint has the digest of every array
     files['checkpoint'] = steps[-1] / 'manifest' / 'metadata'
-  return {name: hashlib.sha256(path.read_bytes()).hexdigest()
-          for name, path in sorted(files.items())}
+  return {name: digest(path) for name, path in sorted(files.items())}
+
+
+def digest(path: str | os.PathLike) -> str:
+  """SHA-256 of a file, in hexadecimal."""
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import ppo_vs_grpo
-from r1jax import pipeline
+from r1jax import graph
 from r1jax.stages import comparison_report
 from r1jax.training import jsonl
 from r1jax.training import summary
@@ -36,7 +36,7 @@ def test_the_page_has_a_row_and_lines_for_every_run(tmp_path):
 
 
 def test_the_runs_differ_in_their_estimator_alone(tmp_path):
-  nodes = pipeline.graph(ppo_vs_grpo.get_config(), tmp_path)
+  nodes = graph.nodes(ppo_vs_grpo.get_config(), tmp_path)
   grpo, ppo, ppo_095 = (node.config for node in nodes)
   assert (ppo['critic'].pop('lam'), ppo_095['critic'].pop('lam')) == (1., .95)
   assert ppo == ppo_095

@@ -1,0 +1,106 @@
+"""The graph that a pipeline's config describes: its stages and their order.
+
+A string in a stage's config may say '{sft}', the workdir of the stage of that
+name, which then comes first. What it names outside the graph, files of records
+and workdirs of other runs, is an input like any other.
+"""
+
+from collections.abc import Iterator, Mapping
+import glob
+import os
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from r1jax import config as config_lib
+from r1jax.training import summary as summary_lib
+
+_REFERENCE = re.compile(r'\{(\w+)\}')
+_JSONL = 'jsonl:'
+
+
+class Node(NamedTuple):
+  """A stage of the graph."""
+  name: str
+  config: dict[str, Any]  # plain, its references as they are written
+  inputs: tuple[str, ...]  # names of stages, in their order
+  workdir: pathlib.Path
+
+
+def nodes(config, workdir: pathlib.Path) -> list[Node]:
+  """The stages of `config.stages` in an order in which they can be run."""
+  plain = config.stages.to_dict()
+  if config.get('seed') is not None:
+    plain = {name: stage | dict(seed=config.seed)
+             for name, stage in plain.items()}
+  inputs = {name: sorted({found for text in _strings(stage)
+                          for found in _REFERENCE.findall(text)
+                          if found in plain and found != name})
+            for name, stage in plain.items()}
+  found, left = [], list(plain)
+  while left:
+    done = {node.name for node in found}
+    name = next((name for name in left if done.issuperset(inputs[name])), None)
+    if name is None:
+      raise config_lib.ConfigError(
+          'config.stages: each waits for another: ' + ', '.join(left))
+    left.remove(name)
+    found.append(
+        Node(name, plain[name], tuple(inputs[name]), workdir / name))
+  return found
+
+
+def chosen(config, every: list[Node]) -> list[Node]:
+  """The stages that config.only and config.until leave."""
+  names = [node.name for node in every]
+  for field in ('only', 'until'):
+    if config[field] is not None:
+      config_lib.check_choice(field, config[field], names)
+  if config.only is not None:
+    return [every[names.index(config.only)]]
+  if config.until is not None:
+    return every[:names.index(config.until) + 1]
+  return every
+
+
+def resolved(node: Node, every: list[Node]) -> ml_collections.ConfigDict:
+  """The stage's config with paths in the place of references."""
+  places = {other.name: str(other.workdir) for other in every}
+
+  def one(value):
+    if isinstance(value, str):
+      return _REFERENCE.sub(
+          lambda found: places.get(found[1], found[0]), value)
+    if isinstance(value, Mapping):
+      return {key: one(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+      return type(value)(map(one, value))
+    return value
+  return ml_collections.ConfigDict(one(node.config))
+
+
+def _strings(value: Any) -> Iterator[str]:
+  if isinstance(value, str):
+    yield value
+  elif isinstance(value, (Mapping, list, tuple)):
+    for part in value.values() if isinstance(value, Mapping) else value:
+      yield from _strings(part)
+
+
+def outside(node: Node) -> dict[str, dict[str, str]]:
+  """Digests of what a stage reads that no stage of the graph has left.
+
+  They are the files of 'jsonl:PATH' and the workdirs of other runs, by their
+  names. Released models are not: those are known by their names.
+  """
+  found = {}
+  for text in _strings(node.config):
+    _, is_files, path = text.partition(_JSONL)
+    if is_files:
+      for path in glob.glob(path.replace('{split}', '*')):
+        found[path] = {'': summary_lib.digest(path)}
+    elif text and os.path.isdir(os.path.join(text, 'checkpoints')):
+      found[text] = summary_lib.digests(pathlib.Path(text))
+  return found
