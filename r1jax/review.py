@@ -55,6 +55,7 @@ def review(candidates: Sequence[Record], out: pathlib.Path, *,
   Returns:
     {'accepted': ..., 'edited': ..., 'dropped': ..., 'left': ...}.
   """
+  out.parent.mkdir(parents=True, exist_ok=True)
   log = out.with_name(out.name + '.decisions')
   decided = {row['id']: row for row in jsonl.read(log)}
   jsonl.write(log, decided.values())  # without the torn line of a kill
@@ -79,7 +80,11 @@ def review(candidates: Sequence[Record], out: pathlib.Path, *,
       continue
     row = {'id': name, 'decision': _KEYS[key]}
     if key == 'e':
-      row['response'] = (edit or _in_editor)(record['response'])
+      try:
+        row['response'] = (edit or _in_editor)(record['response'])
+      except (OSError, subprocess.CalledProcessError) as problem:
+        say(f'not edited: {problem}; the editor is that of $EDITOR')
+        continue
     decided[name] = row
     order.append(name)
     jsonl.append(log, [row])
@@ -109,18 +114,20 @@ def _name(record: Record) -> str:
 
 def _shown(record: Record, place: int, count: int) -> str:
   rule = '─' * 72
-  source = ', '.join(f'{k} {v}' for k, v in record.get('source', {}).items())
+  source = record.get('source', '')
+  if isinstance(source, dict):
+    source = ', '.join(f'{k} {v}' for k, v in source.items())
   return (f'\n{rule}\n{place + 1} of {count}   {record.get("task", "")}   '
           f'{source}\n{rule}\n{record["prompt"]}\n{rule}\n'
           f'{record["response"]}\n{rule}')
 
 
 def _key(ask: Callable[[str], str]) -> str:
-  """The letter of one of the choices; the end of input quits."""
+  """The letter of one of the choices; the end of input and Ctrl-C quit."""
   while True:
     try:
       key = ask(_ASK).strip().lower()[:1]
-    except EOFError:
+    except (EOFError, KeyboardInterrupt):
       return 'q'
     if key in (*_KEYS, 'u', 'q'):
       return key

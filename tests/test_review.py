@@ -67,6 +67,26 @@ def test_what_is_no_key_asks_again(tmp_path):
   assert _review(tmp_path / 'o', ['', 'x', ' Accept ', 'q'])[0]['accepted'] == 1
 
 
+def test_an_editor_that_fails_changes_nothing(tmp_path, monkeypatch):
+  out, shown = tmp_path / 'new' / 'out.jsonl', []
+  for editor in ('/no/such/editor', 'false'):
+    monkeypatch.setenv('EDITOR', editor)
+    keys = iter('ea')
+    with pytest.raises(StopIteration):
+      review.review([RECORDS[0], RECORDS[1] | dict(source='a book')], out,
+                    ask=lambda line: next(keys), say=shown.append)
+    out.with_name('out.jsonl.decisions').unlink()
+  assert sum('not edited: ' in text for text in shown) == 2
+  assert 'a book' in shown[-1]
+
+
+def test_ctrl_c_stops_as_q_does(tmp_path):
+  def ask(line):
+    raise KeyboardInterrupt(line)
+  counts = review.review(RECORDS, tmp_path / 'out', ask=ask, say=len)
+  assert counts['left'] == 5 and (tmp_path / 'out').exists()
+
+
 def test_the_command(tmp_path):
   path = tmp_path / 'kept-00000.jsonl'
   jsonl.append(path, RECORDS)

@@ -20,7 +20,9 @@ from absl import logging
 from r1jax import config as config_lib
 
 _LATER = (408, 409, 425, 429, 500, 502, 503, 504)  # may go well another time
+_OF_A_TEXT = (400, 413, 422)  # too long, or filtered; or all are refused
 _LARGEST = 4 << 20  # bytes of a reply
+_SAID = 2_000  # bytes of a refusal
 
 
 class Endpoint:
@@ -64,18 +66,28 @@ class Endpoint:
     self._temperature, self._timeout = temperature, timeout_seconds
     self._parallel, self._tries, self._wait = parallel, tries, wait_seconds
     self._field = field
+    self._answered = False  # once
 
   def __call__(self, texts: Sequence[str], attempt: int) -> list[str | None]:
-    """A reply to each text, None where none came in time.
+    """A reply to each text, None where none came in time or it was refused.
 
     Raises:
-      ConfigError: the endpoint refuses what it is asked, whoever asks.
+      ConfigError: the endpoint refuses whoever asks, or all that it is asked.
     """
     temperature = max(self._temperature, .5) if attempt else self._temperature
     with futures.ThreadPoolExecutor(self._parallel) as pool:
-      return list(pool.map(lambda text: self._one(text, temperature), texts))
+      found = list(pool.map(lambda text: self._one(text, temperature), texts))
+    refusals = [x for x in found if isinstance(x, config_lib.ConfigError)]
+    self._answered |= len(refusals) < len(found)
+    if refusals and not self._answered:
+      raise refusals[0]
+    for refusal in refusals:
+      logging.warning("%s", refusal)
+    return [None if isinstance(x, config_lib.ConfigError) else x for x in found]
 
-  def _one(self, text: str, temperature: float) -> str | None:
+  def _one(self, text: str, temperature: float
+          ) -> str | config_lib.ConfigError | None:
+    """A reply, None for none in time, or why this text is refused."""
     request = urllib.request.Request(
         self._url, headers=self._headers, data=json.dumps(self._body | dict(
             temperature=temperature,
@@ -87,14 +99,26 @@ class Endpoint:
         with urllib.request.urlopen(request, timeout=self._timeout) as reply:
           return _content(reply.read(_LARGEST))
       except urllib.error.HTTPError as problem:
+        if problem.code in _OF_A_TEXT:
+          return self._refusal(problem)
         if problem.code not in _LATER:
-          raise config_lib.ConfigError(
-              f"config.{self._field}.url: {self._url} answers "
-              f"{problem.code} {problem.reason}") from problem
+          raise self._refusal(problem) from problem
         logging.warning("%s answers %d", self._url, problem.code)
       except (OSError, http.client.HTTPException) as problem:
         logging.warning("%s: %s", self._url, problem)
     return None
+
+  def _refusal(self, problem: urllib.error.HTTPError) -> config_lib.ConfigError:
+    """What it says, without the key if it says that, too."""
+    try:
+      said = problem.read(_SAID).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+      said = ""
+    key = self._headers.get("Authorization", "").removeprefix("Bearer ")
+    said = " ".join((said.replace(key, "***") if key else said).split())
+    return config_lib.ConfigError(
+        f"config.{self._field}.url: {self._url} answers {problem.code} "
+        f"{problem.reason}: {said}")
 
 
 def _content(reply: bytes) -> str:

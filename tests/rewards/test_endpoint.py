@@ -99,11 +99,27 @@ def test_one_who_is_not_there_or_hangs_gives_no_reply():
 
 def test_a_refusal_is_one_error_without_the_key(monkeypatch):
   monkeypatch.setenv("R1JAX_TEST_KEY", SECRET)
-  with _Serving(lambda body, number: (401, SECRET)) as serving:
+  reply = lambda body, number: (401, f"no such key: {SECRET}")
+  with _Serving(reply) as serving:
     ask = endpoint.Endpoint(serving.url, "m", key_variable="R1JAX_TEST_KEY")
-    with pytest.raises(config_lib.ConfigError, match="judge.url.* 401") as e:
+    with pytest.raises(config_lib.ConfigError,
+                       match="judge.url.* 401.*no such key: ") as e:
       ask(["?"], 0)
   assert SECRET not in str(e.value)
+
+
+def test_a_text_that_is_refused_alone_gets_no_reply():
+  """Too long or filtered; one whose settings are wrong has all refused."""
+  def reply(body, number):
+    bad = "bad" in body["messages"][0]["content"]
+    return (400, "content filter") if bad else _echo(body, number)
+
+  with _Serving(reply) as serving:
+    ask = endpoint.Endpoint(serving.url, "m")
+    with pytest.raises(config_lib.ConfigError, match="400.*content filter"):
+      ask(["bad", "too bad"], 0)
+    assert ask(["good", "bad"], 0) == ["GOOD", None]
+    assert ask(["bad"], 1) == [None]
 
 
 def test_mistakes_are_named(monkeypatch):
