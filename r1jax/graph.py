@@ -89,6 +89,27 @@ def _strings(value: Any) -> Iterator[str]:
       yield from _strings(part)
 
 
+def missing(node: Node) -> list[str]:
+  """What is to be set before a stage can run, 'FIELD: what it lacks' each.
+
+  Such are models and prompts that a config leaves to its user, and files that
+  are not there. What other stages are to leave is not among them.
+  """
+  leaves = config_lib.flatten(node.config)
+  needed = ['data.task']
+  if node.config['stage'] != 'lm' or 'data.template' in leaves:
+    needed.append('init_from')  # only pretraining begins from nothing
+  if leaves.get('data.options.verifier') == 'judge' and (
+      leaves.get('rewards.judge.url') is None):
+    needed.append('rewards.judge.init_from')
+  found = [f'{field}: is not set' for field in needed
+           if leaves.get(field, '') is None]
+  return found + [
+      f'{field}: no such file: {path}' for field, value in leaves.items()
+      for path in _files([value]) if not _REFERENCE.search(
+          path.replace('{split}', '')) and not _there(path)]
+
+
 def outside(node: Node) -> dict[str, dict[str, str]]:
   """Digests of what a stage reads that no stage of the graph has left.
 
@@ -96,11 +117,20 @@ def outside(node: Node) -> dict[str, dict[str, str]]:
   names. Released models are not: those are known by their names.
   """
   found = {}
+  for pattern in _files(node.config):
+    for path in _there(pattern):
+      found[path] = {'': summary_lib.digest(path)}
   for text in _strings(node.config):
-    _, is_files, path = text.partition(_JSONL)
-    if is_files:
-      for path in glob.glob(path.replace('{split}', '*')):
-        found[path] = {'': summary_lib.digest(path)}
-    elif text and os.path.isdir(os.path.join(text, 'checkpoints')):
+    if text and os.path.isdir(os.path.join(text, 'checkpoints')):
       found[text] = summary_lib.digests(pathlib.Path(text))
   return found
+
+
+def _files(value: Any) -> list[str]:
+  """The paths of all 'jsonl:PATH' within."""
+  return [text.partition(_JSONL)[2] for text in _strings(value)
+          if _JSONL in text]
+
+
+def _there(pattern: str) -> list[str]:
+  return sorted(glob.glob(pattern.replace('{split}', '*')))

@@ -55,11 +55,19 @@ def run(config, workdir: str, gin: str | None = None) -> bool:
     _named(node, run_lib.check, graph.resolved(node, nodes))
   chosen = graph.chosen(config, nodes)
   width = max(len(node.name) for node in nodes)
-  for name, status in _statuses(nodes).items():
+  statuses = _statuses(nodes)
+  missing = {node.name: graph.missing(node) for node in chosen
+             if not statuses[node.name].startswith('done')}
+  for name, status in statuses.items():
     left_out = name not in {node.name for node in chosen}
     _say(f'{name:>{width}}  {status}' + (', left out' if left_out else ''))
+    for field in missing.get(name, ()):
+      _say(f'{"":>{width}}  config.stages.{name}.{field}')
   if config.dry_run:
     return False
+  for name, fields in missing.items():
+    if fields:
+      raise config_lib.ConfigError(f'config.stages.{name}.{fields[0]}')
   for number, node in enumerate(chosen, 1):
     status = _statuses(nodes)[node.name]
     if status.startswith('done'):

@@ -139,6 +139,30 @@ def test_files_and_runs_from_elsewhere_are_inputs(tmp_path, capsys):
   assert pipeline.run(config, workdir) and ran[8:] == list('bb')
 
 
+def test_what_is_to_be_set_is_said_before_anything_runs(tmp_path, capsys):
+  config = _config()
+  config.stages.c.init_from = common.placeholder(str)
+  config.stages.c.data = dict(
+      task=(('jsonl:{a}/x.jsonl', .5), ('jsonl:/no/{split}.jsonl', .5)),
+      options=dict(verifier='judge'))
+  config.stages.c.rewards = dict(judge=common.asked())
+  config.dry_run = True
+  assert not pipeline.run(config, str(tmp_path))
+  out = capsys.readouterr().out
+  for field in ('init_from: is not set',
+                'rewards.judge.init_from: is not set',
+                'data.task: no such file: /no/{split}.jsonl'):
+    assert f'config.stages.c.{field}' in out
+  assert out.count('config.stages.') == 3
+  config.dry_run = False
+  with pytest.raises(config_lib.ConfigError,
+                     match='config.stages.c.init_from: is not set'):
+    pipeline.run(config, str(tmp_path))
+  assert not ran
+  config.until = 'b'  # and what is left out may lack anything
+  assert pipeline.run(config, str(tmp_path))
+
+
 def test_an_unchanged_outcome_reruns_nothing_further(tmp_path):
   pipeline.run(_config(), str(tmp_path))
   ran.clear()
