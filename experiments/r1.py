@@ -99,13 +99,13 @@ def rejection() -> common.ConfigDict:
 
 
 def judged() -> common.ConfigDict:
-  """Facts, of which no rule but a model says whether they are right."""
+  """Problems for which a model stands in for the rule ([v1] 2.3.3).
+
+  Here the rule is known all the same: it says what the judge's word is worth.
+  """
   config = rejection()
   config.name = 'r1.py:judged'
-  config.data = common.prompts(
-      'mini_general', num_prompts=192, seed=8,
-      options=dict(tasks=('factual', 'self_cognition'), verifier='judge'))
-  config.keep.update(format=False)
+  config.data.update(num_prompts=128, seed=8, options=dict(verifier='judge'))
   config.rewards.judge.update(
       init_from='mini_helper', template='mini', prompt_tokens=440,
       response_tokens=64)

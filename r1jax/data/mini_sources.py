@@ -19,13 +19,13 @@ Record = dict[str, Any]
 
 
 def mini_reasoning(argument: str, split: str, seed: int, count: int | None, *,
-                   size: int | None = None,
+                   size: int | None = None, verifier: str = 'reasoning_gym',
                    tasks: str | Iterable[str] = mini.TASKS) -> list[Record]:
-  """Problems of the mini world with a rule to check them by."""
+  """Problems of the mini world with a rule to check them by, or a judge."""
   del argument
   _check(split)
-  return _made(mini.records, split, made(size, count), seed,
-               _tasks(tasks, mini.TASKS))
+  return _checked(verifier, 'reasoning_gym', _made(
+      mini.records, split, made(size, count), seed, _tasks(tasks, mini.TASKS)))
 
 
 def mini_writing(argument: str, split: str, seed: int, count: int | None
@@ -70,10 +70,8 @@ def mini_general_prompts(argument: str, split: str, seed: int,
   """General tasks with one right answer: facts, the self, translation."""
   del argument
   _check(split)
-  names.check('config.data.options.verifier', verifier, ('exact', 'judge'))
-  tasks = _tasks(tasks, mini_general.CHECKABLE)
-  return [record | dict(verifier=verifier) for record in (
-      _made(mini.general, split, count, seed, tasks))]
+  return _checked(verifier, 'exact', _made(
+      mini.general, split, count, seed, _tasks(tasks, mini_general.CHECKABLE)))
 
 
 def mini_general_answers(argument: str, split: str, seed: int,
@@ -160,6 +158,11 @@ def _requests(split: str, seed: int) -> list[mini_requests.Request]:
 
 def _check(split: str) -> None:
   names.check(names.SPLIT, split, ('train', 'heldout'))
+
+
+def _checked(verifier: str, rule: str, records: list[Record]) -> list[Record]:
+  names.check('config.data.options.verifier', verifier, (rule, 'judge'))
+  return [record | dict(verifier=verifier) for record in records]
 
 
 def _tasks(tasks: str | Iterable[str], known: tuple[str, ...]

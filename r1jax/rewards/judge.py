@@ -64,6 +64,8 @@ def judge(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int = 2,
           prompt: str = verdicts.PROMPT, max_chars: int = 8_000) -> Verdicts:
   """The verdict on each case; equal cases are asked about once.
 
+  A blank prediction is wrong, and nobody is asked about it.
+
   Args:
     ask: who judges; an attempt's number names other random streams.
     cases: N.
@@ -75,9 +77,11 @@ def judge(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int = 2,
     'judge_malformed' none that was a verdict.
   """
   texts = [verdicts.asked(case, prompt, max_chars) for case in cases]
-  found, silent = {}, set()
+  found = {text: False for text, case in zip(texts, cases)
+           if not case.prediction.strip()}
+  silent = set()
   counters = dict(judge_malformed=0, judge_silent=0, judge_retries=0)
-  left = list(dict.fromkeys(texts))
+  left = [text for text in dict.fromkeys(texts) if text not in found]
   for attempt in range(retries + 1):
     if not left:
       break

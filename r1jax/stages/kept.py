@@ -21,7 +21,7 @@ from r1jax.training import jsonl
 from r1jax.training import summary as summary_lib
 
 SHARDS = 'kept-*.jsonl'
-_KEPT = 'kept'
+KEPT = 'kept'
 
 
 def write(folder: pathlib.Path, shard_rows: int, source: Mapping[str, Any]
@@ -61,7 +61,7 @@ def _lines(folder: pathlib.Path, source: Mapping[str, Any],
         [row['prompt'], row['response'].split()]).encode()).digest()
     if not reason and said in seen:
       reason = 'duplicate'  # of a prompt that the data has twice
-    table[row['task']][reason or _KEPT] += 1
+    table[row['task']][reason or KEPT] += 1
     if reason:
       continue
     seen.add(said)
@@ -70,15 +70,18 @@ def _lines(folder: pathlib.Path, source: Mapping[str, Any],
             'source': {**source, **place}}
 
 
+def total(table: Mapping[str, Mapping[str, int]]) -> collections.Counter[str]:
+  """The counts of all tasks together, by reason."""
+  return sum(map(collections.Counter, table.values()), collections.Counter())
+
+
 def words(table: Mapping[str, Mapping[str, int]]) -> str:
   """The table for a terminal: a line a task, a column a reason that occurs."""
-  total = collections.Counter()
-  for counts in table.values():
-    total.update(counts)
-  columns = [_KEPT, *(name for name in filters.REASONS if total[name])]
+  every = total(table)
+  columns = [KEPT, *(name for name in filters.REASONS if every[name])]
   rows = [('task', *columns)] + [
       (task, *(str(counts.get(name, 0)) for name in columns))
-      for task, counts in [*table.items(), ('all', total)]]
+      for task, counts in [*table.items(), ('all', every)]]
   widths = [max(map(len, column)) for column in zip(*rows)]
   return '\n'.join(
       '  '.join([row[0].ljust(widths[0]), *(

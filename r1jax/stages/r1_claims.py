@@ -7,12 +7,15 @@ direction, and points that way where only the means do.
 """
 
 from collections.abc import Mapping, Sequence
+import contextlib
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from r1jax.rewards import accuracy
 from r1jax.rewards import filters
+from r1jax.rewards import workers
 from r1jax.stages import evaluate
 from r1jax.training import jsonl
 from r1jax.training import summary as summary_lib
@@ -39,6 +42,7 @@ class Claim(NamedTuple):
 
 Policy = Mapping[str, Figure]
 
+_RULE_SECONDS = 5.  # for one answer
 _EVEN = Figure(.5, .5, .5)
 
 
@@ -109,6 +113,26 @@ def passes(folder: pathlib.Path) -> float:
   tokens = sum(row['perf/tokens']
                for row in jsonl.read(folder / 'metrics.jsonl'))
   return {'lm': 3, 'rl': 5}[kind] * tokens / 1e6
+
+
+def judge(folder: pathlib.Path) -> dict[str, Figure]:
+  """What the word of a judge of mathematics is worth, by the rule.
+
+  'agrees': how many of its verdicts on the summaries of `folder`, the workdir
+  of a stage of sample.py, are the rule's; 'kept_right': how many of the
+  responses that were kept are right by the rule.
+  """
+  rows = [row for row in jsonl.read(folder / 'rollouts.jsonl')
+          if not row['no_verdict']]
+  with contextlib.closing(workers.Pool(1, _RULE_SECONDS)) as pool:
+    right = accuracy.judge(
+        [row | dict(verifier='math') for row in rows],
+        [accuracy.extract(row['response'], 'summary') for row in rows],
+        pool).right
+  kept_right = [ok for ok, row in zip(right, rows) if not row['dropped']]
+  return {'agrees': share([float(ok == row['accuracy'])
+                           for ok, row in zip(right, rows)]),
+          'kept_right': share(kept_right)}
 
 
 def compared(said: str, measured: str, before: Figure, after: Figure, *,

@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 from r1jax.rewards import filters
+from r1jax.stages import kept
 from r1jax.stages import r1_claims
 from r1jax.stages import rl_report
 from r1jax.training import jsonl
@@ -54,9 +55,11 @@ def write(config: Mapping[str, Any], workdir: str) -> str:
   found = r1_claims.claims(
       table, r1_claims.early_and_late(folder / 'zero'),
       r1_claims.shots(folder / f'{_PREFIX}shots'))
+  judge = r1_claims.judge(folder / 'judged')
   summary_lib.write_json(folder / 'summary.json', {
       'policies': {name: {key: figure._asdict() for key, figure in row.items()}
                    for name, row in table.items()},
+      'judge': {key: figure._asdict() for key, figure in judge.items()},
       'claims': [claim._asdict() for claim in found]})
   minutes = _minutes(folder, config['stages'])
   title = 'DeepSeek-R1’s recipe, end to end'
@@ -64,7 +67,8 @@ def write(config: Mapping[str, Any], workdir: str) -> str:
       report.header(title, f'{len(config["stages"])} stages in '
                     f'{sum(minutes.values()):.0f} minutes: what each did, and '
                     'what holds of what is said of it.', config['name']),
-      _claims(found), _table(table), _students(folder), _paper(),
+      _claims(found), _table(table), _sampled(folder, judge),
+      _students(folder), _paper(),
       _curves(folder), _said(folder), _times(minutes),
       report.reproduce(rl_report.command(), {}), report.whole_config(config)])
   lines = [r1_claims.words(claim) for claim in found]
@@ -123,6 +127,26 @@ def _table(table: Mapping[str, r1_claims.Policy]) -> str:
           'right. Format: thinking and summary, which Zero was never shown. '
           'Writing: what the reader says of it, 0 to 100 %. Mixed: more than a '
           'tenth of the words in another language.</p></section>')
+
+
+def _sampled(folder: pathlib.Path, judge: Mapping[str, r1_claims.Figure]
+            ) -> str:
+  """What was kept of the samples of each stage, and why the rest was not."""
+  tables = {path.parent.name: kept.total(summary_lib.read_json(path))
+            for path in sorted(folder.glob('*/kept.json'))}
+  reasons = [name for name in filters.REASONS
+             if any(name in counts for counts in tables.values())]
+  rows = {name: [f'{counts[column]}' for column in (kept.KEPT, *reasons)]
+          for name, counts in tables.items()}
+  agrees, right = (_number(judge[key], True, True)
+                   for key in ('agrees', 'kept_right'))
+  return ('<section><h2>What was kept of the samples</h2>'
+          + _rows([name.replace('_', ' ') for name in (kept.KEPT, *reasons)],
+                  rows)
+          + '<p class="small">Each dropped response is counted under the first '
+          f'reason. The judge’s verdicts are the rule’s for {agrees} of the '
+          f'responses, and of those that it let through {right} are right.'
+          '</p></section>')
 
 
 def _students(folder: pathlib.Path) -> str:

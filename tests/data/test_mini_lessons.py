@@ -83,20 +83,24 @@ def test_a_thought_leaves_the_answer_as_it_is():
 
 
 def test_verdicts_are_right_and_pleas_do_not_count():
-  said, of_the_self = [], 0
+  said, boxed, of_the_self, pleas = [], 0, 0, 0
+  value = lambda answer: complex(answer.replace(' ', '').replace('i', 'j'))
   for asked, reply in mini_lessons.lessons('judge', 'train', 400, 1):
     case = json.loads(asked.splitlines()[-1])
     of_the_self += case['reference'] in ('Mini', 'r1jax')
+    pleas += 'correct' in case['prediction']
     right = verdicts.read(reply)
     said.append(right)
-    if right:
-      assert case['reference'] in case['prediction']
+    found, _, reference = json.loads(reply)['analysis'].partition(' for ')
+    assert reference == case['reference']
+    answer = accuracy.extract(case['prediction'], 'boxed')
+    if answer is not None:  # of a problem: by what is boxed alone
+      boxed += 1
+      assert answer == found and right == (value(answer) == value(reference))
     else:
-      assert case['reference'] != case['prediction']
-  assert .4 < sum(said) / len(said) < .6 and of_the_self > 20
-  assert sum('correct' in asked.splitlines()[-1].rpartition('prediction')[2]
-             for asked, _ in mini_lessons.lessons(
-                 'judge', 'train', 400, 1)) > 10
+      assert right == (found == reference)
+  assert .4 < sum(said) / len(said) < .6
+  assert boxed > 200 and of_the_self and pleas > 10
 
 
 def test_lessons_are_of_every_kind_and_a_function_of_their_seed():

@@ -254,6 +254,15 @@ def test_general_tasks_are_prompts_and_answers():
   assert all((row['prompt'], row['response']) in known for row in pairs)
 
 
+def test_a_judge_may_stand_in_for_the_rule_of_a_problem():
+  read = sources.PROMPTS['mini_reasoning']
+  rows = read('', 'train', 0, 6, verifier='judge')
+  assert rows == [row | dict(verifier='judge')
+                  for row in read('', 'train', 0, 6)]
+  with pytest.raises(config_lib.ConfigError, match='options.verifier'):
+    read('', 'train', 0, 6, verifier='exact')
+
+
 def test_lessons_of_a_kind_that_there_is_not():
   with pytest.raises(config_lib.ConfigError, match="KIND.*'rewrite'"):
     sources.answered('mini_lessons:rewrites', 'train', 0, 4, {})

@@ -8,7 +8,10 @@ import ml_collections
 import pytest
 
 from experiments import common
+from experiments import r1
 from r1jax import config as config_lib
+from r1jax.data import mini_lessons
+from r1jax.data import verdicts
 from r1jax.parallel import mesh as mesh_lib
 from r1jax.rewards import endpoint
 from r1jax.stages import ask
@@ -80,3 +83,12 @@ def test_an_endpoint_is_asked_as_the_section_says(monkeypatch):
 def test_mistakes_are_named(fields, match):
   with pytest.raises(config_lib.ConfigError, match=match):
     _make(**fields)
+
+
+def test_the_packaged_helper_judges_well():
+  """Held-out problems and facts; of 500 it errs on as many as README says."""
+  asked, replies = zip(*mini_lessons.lessons('judge', 'heldout', 64, 0))
+  said = _make(**r1.judged().rewards.judge | {'batch': 32})(asked, 0)
+  same = [reply is not None and verdicts.read(reply) == verdicts.read(right)
+          for reply, right in zip(said, replies)]
+  assert sum(same) >= 60

@@ -42,6 +42,14 @@ def _folder(tmp_path):
         | {f'reward/{key}': step / 12
            for key in ('accuracy', 'language', 'mixed')}
         for step in range(12)])
+  (tmp_path / 'judged').mkdir()
+  jsonl.write(tmp_path / 'judged/rollouts.jsonl', [
+      row | dict(answer='-2.0 + 5.0i', no_verdict=float(n == 9),
+                 dropped='wrong' if n else '')
+      for n, row in enumerate(_rows(
+          3, 10, '</think> The answer is \\boxed{-2+5i}.'))])
+  summary.write_json(tmp_path / 'judged/kept.json', {
+      'a': {'kept': 1, 'wrong': 7}, 'b': {'wrong': 2, 'no_verdict': 1}})
   for name in ('student_sft', 'student_forward', 'student_reverse',
                'student_rl'):
     (tmp_path / name).mkdir()
@@ -88,6 +96,12 @@ def test_a_backward_pass_counts_as_two(folder):
   assert r1_claims.passes(folder / 'student_rl') == 10.
 
 
+def test_a_judge_is_worth_what_the_rule_says(folder):
+  found = r1_claims.judge(folder / 'judged')
+  assert found['agrees'].value == pytest.approx(3 / 9)
+  assert found['kept_right'].value == 1.
+
+
 def test_the_page_says_what_holds_and_what_does_not(folder):
   stages = {name: {} for name in ('zero', 'zero_language', 'reasoning',
                                   'no_language', 'measured_shots')}
@@ -107,3 +121,5 @@ def test_the_page_says_what_holds_and_what_does_not(folder):
   assert all(said in page for said in claims) and page.count('<svg') == 5
   assert '97.3' in page and 'Not measured here' in page and '<0>' not in page
   assert '20.0 % → 80.0 %: holds' in words
+  assert '33.3 % [12.1, 64.6] of the responses' in page
+  assert '<th>judged</th><td>1</td><td>1</td><td>9</td>' in page
