@@ -88,7 +88,7 @@ def test_mistakes_are_named(fields, match):
 def test_the_packaged_helper_judges_well():
   """Held-out problems and facts; of 500 it errs on as many as README says."""
   asked, replies = zip(*mini_lessons.lessons('judge', 'heldout', 64, 0))
-  said = _make(**r1.judged().rewards.judge | {'batch': 32})(asked, 0)
+  said = _make(**r1.judged().rewards.judge.to_dict() | {'batch': 32})(asked, 0)
   same = [reply is not None and verdicts.read(reply) == verdicts.read(right)
           for reply, right in zip(said, replies)]
   assert sum(same) >= 60
