@@ -4,12 +4,16 @@ Source of the form: DeepSeek-R1, arXiv 2501.12948, 2.3.3, and the listing of
 its judge's prompt; the words are ours.
 """
 
+from collections.abc import Callable
 import json
-from typing import NamedTuple
+import re
+from typing import Any, NamedTuple
 
 VERDICTS = {'correct': True, 'incorrect': False}
 
 _READ = 16_000  # characters of a reply; looking for JSON in more takes long
+_THOUGHT, _END_OF_THOUGHT = '<think>', '</think>'
+_KEY = re.compile(r'correctness\W*:')  # whatever quotation marks it has
 
 PROMPT = (
     'You check answers. You are given, as JSON, a question, the reference '
@@ -32,13 +36,14 @@ def asked(case: Case, prompt: str = PROMPT, max_chars: int = 8_000) -> str:
   """What a judge is asked about `case`.
 
   Args:
-    case: goes in as one JSON string, so that it ends where its quotation mark
-      ends.
+    case: goes in as JSON strings, so that each ends where its quotation mark
+      ends; '<' is written as \\u003c, or a tokenizer would take a special token
+      that is spelled out, such as the end of the user's turn, for the token.
     prompt: with '{task}', where the case stands.
     max_chars: of a prediction, the last ones, in which its answer stands.
   """
   fields = case._replace(prediction=case.prediction[-max_chars:])._asdict()
-  text = json.dumps(fields, ensure_ascii=False)
+  text = json.dumps(fields, ensure_ascii=False).replace('<', '\\u003c')
   # No half surrogate pairs.
   return prompt.format(task=text.encode('utf-8', 'replace').decode())
 
@@ -53,23 +58,39 @@ def reply(analysis: str, right: bool) -> str:
 def read(reply: str) -> bool | None:
   """What a reply says, or None if that is not one verdict.
 
-  A judge may think before it answers; the last characters are read, and every
-  JSON object there that has a 'correctness' must say the same.
+  What stands behind the thinking is read; a thought without an end is none.
+  Every 'correctness' there must be a field of a JSON object and say the same:
+  what a reply quotes of a prediction may look like a verdict.
   """
-  said = {str(found['correctness']).strip().lower()
-          for found in _objects(reply[-_READ:]) if 'correctness' in found}
-  return VERDICTS.get(said.pop()) if len(said) == 1 else None
+  said = reply.rpartition(_END_OF_THOUGHT)[2]
+  if _THOUGHT in said:
+    return None
+  verdicts = set()  # of objects within others, too
+
+  def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    verdicts.update(value.strip().lower() if isinstance(value, str) else None
+                    for key, value in pairs if key == 'correctness')
+    return dict(pairs)
+
+  found, rest = _objects(said[-_READ:], note)
+  if len(verdicts) != 1 or _KEY.search(said[:-_READ] + rest):
+    return None
+  placed = any('correctness' in value for value in found)
+  return VERDICTS.get(verdicts.pop()) if placed else None
 
 
-def _objects(text: str) -> list[dict]:
-  """The JSON objects of a text, none within another."""
-  decoder, found, begin = json.JSONDecoder(), [], text.find('{')
+def _objects(text: str, make: Callable[[list[tuple[str, Any]]], dict]
+             ) -> tuple[list[dict], str]:
+  """The JSON objects of a text, none within another, and the text without."""
+  decoder = json.JSONDecoder(object_pairs_hook=make)
+  found, rest, end, begin = [], [], 0, text.find('{')
   while begin >= 0:
     try:
-      value, end = decoder.raw_decode(text, begin)
-    except (json.JSONDecodeError, RecursionError):
-      end = begin + 1
+      value, stop = decoder.raw_decode(text, begin)
+    except (ValueError, RecursionError):  # ValueError: 5,000 digits, too
+      begin = text.find('{', begin + 1)
     else:
       found.append(value)
-    begin = text.find('{', end)
-  return found
+      rest.append(text[end:begin])
+      end, begin = stop, text.find('{', stop)
+  return found, ''.join((*rest, text[end:]))

@@ -11,29 +11,6 @@ RIGHT = '{"analysis": "the same", "correctness": "correct"}'
 WRONG = '{"analysis": "not so", "correctness": "incorrect"}'
 
 
-@pytest.mark.parametrize("reply, verdict", [
-    (RIGHT, True),
-    (WRONG, False),
-    (f"Let me think.\n```json\n{RIGHT}\n```\nDone.", True),
-    ('{"correctness": " Correct "}', True),
-    ('{"a": {"correctness": "correct"}}', None),  # not the verdict's place
-    (RIGHT + WRONG, None),
-    (RIGHT + RIGHT, True),
-    ("{} " + RIGHT, True),
-    ("", None),
-    ("correct", None),
-    ('{"correctness": true}', None),
-    ('{"correctness": "correct or incorrect"}', None),
-    ('{"correctness": "correct"', None),
-    ("{" * 100_000, None),
-    ('{"a":' * 100_000, None),
-    ('{"a":[' * 10_000 + RIGHT, True),
-    ("\ud800\ufffd\x00", None),
-])
-def test_what_a_reply_says(reply, verdict):
-  assert verdicts.read(reply) is verdict
-
-
 def _honest(texts, attempt):
   """Judges by equality of what the task says."""
   del attempt
