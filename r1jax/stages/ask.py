@@ -84,7 +84,11 @@ class _Model:
     self._sample = rollouts.sampling(self._setup.batch)
 
   def __call__(self, texts: Sequence[str], attempt: int) -> list[str | None]:
-    """A reply to each text; None to one of more than `prompt_tokens`."""
+    """A reply to each text; None to one of more than `prompt_tokens`.
+
+    One that is cut at `response_tokens` is '', malformed: of a thought without
+    its end nobody knows what it would have come to.
+    """
     settings = self._settings
     if attempt:
       settings = settings._replace(
@@ -119,5 +123,6 @@ class _Model:
     found = []
     for ids, length in zip(said, mask.sum(1)):
       ended = int(ids[length - 1]) in settings.eos_ids
-      found.append(self._vocab.decode(ids[:length - ended].tolist()))
+      found.append(
+          self._vocab.decode(ids[:length - 1].tolist()) if ended else '')
     return found

@@ -21,7 +21,7 @@ TEXTS = ['What is 1+1?', 'Name the capital of France.', '法国的首都是哪�
 
 def _section(**fields):
   return common.asked(**dict(
-      init_from='mini', template='mini', prompt_tokens=24, response_tokens=8,
+      init_from='mini', template='mini', prompt_tokens=24, response_tokens=32,
       batch=2) | fields)
 
 
@@ -41,15 +41,21 @@ def test_a_reply_depends_on_its_text_alone():
   """And on the attempt; not on its neighbours, batches or the mesh."""
   one = _mini()
   replies = one(TEXTS, 0)
-  assert all(isinstance(reply, str) and reply.strip() for reply in replies)
+  assert all(isinstance(reply, str) and reply.strip() for reply in replies[1:])
   assert one(TEXTS[::-1], 0) == replies[::-1]
   again = one(TEXTS * 2, 1)
-  assert again[:3] == again[3:] and again[:3] != replies
+  assert again[:3] == again[3:] and again[:3] != replies and again[0].strip()
   assert _make(dict(data=2, fsdp=2, tensor=2), batch=5)(TEXTS, 1) == again[:3]
 
 
+def test_a_reply_that_is_cut_is_none_but_empty():
+  assert _mini()(TEXTS[:2], 0) == ['', ' Paris']  # the first goes on and on
+  tokens = len(_mini()._vocab.encode(' Paris'))  # its end is one more
+  assert _make(response_tokens=tokens)(TEXTS[1:2], 0) == ['']
+
+
 def test_what_is_too_long_gets_no_reply():
-  replies = _mini()(['so ' * 100, TEXTS[0]], 0)
+  replies = _mini()(['so ' * 100, TEXTS[1]], 0)
   assert replies[0] is None and replies[1]
   assert _mini()(['so ' * 100], 0) == [None] and _mini()([], 0) == []
 
@@ -69,7 +75,7 @@ def test_an_endpoint_is_asked_as_the_section_says(monkeypatch):
   assert asked(['x'], 2) == ['["x", 2]']
   (args, kwargs), = made
   assert args == ('http://a/v1', 'm') and kwargs['parallel'] == 3
-  assert kwargs['max_tokens'] == 8 and kwargs['field'] == 'rewards.judge'
+  assert kwargs['max_tokens'] == 32 and kwargs['field'] == 'rewards.judge'
 
 
 @pytest.mark.parametrize('fields, match', [
