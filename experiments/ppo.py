@@ -72,5 +72,4 @@ def reward_model() -> common.ConfigDict:
       scores=common.placeholder(str),  # summary | response; unset: its own
       template=common.placeholder(str),  # unset: its own, or its chat template
       batch=64,  # responses at a time
-      from_step=0,  # before it the model is not asked
   ))

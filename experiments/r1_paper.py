@@ -1,7 +1,15 @@
 """R1's recipe at the paper's scale, on DeepSeek-V3: r1.py:paper.
 
 The values are those of [v2] arXiv 2501.12948v2, each with its source; where one
-is not published, that is said.
+is not published, that is said. A step of the paper's RL is one of the 16
+updates of a rollout, of ours the rollout (r1_zero.py).
+
+What it reads of yours lies below the directory it is started in, as train.jsonl
+and test.jsonl: reasoning/ (a problem and its answer a line), judged/ (the same,
+of problems that no rule can check), examples/ (long worked answers), general/
+(general tasks with answers: what DeepSeek-V3 was fine-tuned on), helpful/ and
+harmless/ (general prompts for the last RL; the answer may be empty), pairs/ and
+labels/ (for the reward models).
 """
 
 from experiments import cold_start
@@ -10,40 +18,40 @@ from experiments import ppo
 from experiments import r1_zero
 from experiments import rejection_sampling
 from experiments import reward_model
+from r1jax.data import mini_lessons
+
+_PROMPT, _CONTEXT = 1024, 32_768  # tokens; of a prompt, not published
+_REASONING = 'jsonl:reasoning/{split}.jsonl'
+_SECONDARY, _PREFERRED = 1_700, 400  # [v2] 3.2.2: the paper's steps, the last
 
 
 def pipeline() -> common.ConfigDict:
   """Every stage that makes R1, those that only measure it left out."""
-  stages = dict(zero=r1_zero.paper(), **cold_start.stages())
+  sampling = rejection_sampling.mini
+  stages = dict(zero=r1_zero.paper(), zero_long=r1_zero.paper_long(),
+                **cold_start.stages())
   stages |= dict(
-      reasoning=r1_zero.paper(), rejection=rejection_sampling.mini(),
-      judged=rejection_sampling.mini(),
-      sft_data=common.base('', 'collect'), sft=cold_start.sft(),
-      helpful=reward_model.helpful(), harmless=reward_model.harmless(),
+      reasoning=r1_zero.paper(), rejection=sampling(), judged=sampling(),
+      thoughts=sampling(), sft_data=common.base('', 'collect'),
+      sft=cold_start.sft(), helpful=reward_model.helpful(),
+      harmless=reward_model.harmless(), rules=r1_zero.paper(),
       r1=r1_zero.paper())
   for name in ('zero', 'cold_start', 'sft'):
     stages[name].init_from = common.placeholder(str)
-  for name in ('zero_samples', 'rejection', 'judged'):
-    samples(stages[name])
-  for name in ('few_shot', 'instructed', 'refined'):  # the helper says these
-    samples(stages[name]).init_from = common.placeholder(str)
-  for name in ('rejection', 'judged'):
-    stages[name].init_from = '{reasoning}'
-    stages[name].rewards.update(answer='summary', form='summary')
-  stages['sft'].data.task = 'jsonl:{sft_data}/collected.jsonl'
-  stages['refined'].data.task = 'drafts:jsonl:{zero_samples}/kept-*.jsonl'
-  stages['judged'].data.options.verifier = 'judge'
+  for name in ('zero', 'zero_long'):
+    stages[name].data.task = _REASONING
+  stages['zero_long'].init_from = '{zero}'
   for name in ('cold_start', 'sft'):
     fine_tuning(stages[name])
+  stages['sft'].data.task = 'jsonl:{sft_data}/collected.jsonl'
+  gathered(stages)
+  rejected(stages)
+  # How many steps is not published: as many as R1-Zero's first part.
   reasoning(stages['reasoning'], '{cold_start}')
-  secondary(reasoning(stages['r1'], '{sft}'))
-  stages['sft_data'].collect = {
-      name: common.part(f'jsonl:{{{name}}}/kept-*.jsonl')
-      for name in ('rejection', 'judged')}
-  # [v2] B.3.3: 177,812 of 804,745 are general, of V3's own fine-tuning data.
-  stages['sft_data'].collect['general'] = common.part('jsonl:PATH', 177_812)
-  for name in ('helpful', 'harmless'):
+  secondary(stages)
+  for name, pairs in (('helpful', 'pairs'), ('harmless', 'labels')):
     stages[name].init_from = '{sft}'
+    stages[name].data.task = f'jsonl:{pairs}/{{split}}.jsonl'
   for name, stage in stages.items():
     stage.name = f'r1.py:paper, {name}'
     if 'model' in stage:
@@ -53,16 +61,54 @@ def pipeline() -> common.ConfigDict:
   return common.pipeline('r1.py:paper', None, stages)
 
 
-def samples(config: common.ConfigDict) -> common.ConfigDict:
+def gathered(stages: dict[str, common.ConfigDict]) -> None:
+  """The cold start's data, in the three ways of [v2] B.3.2."""
+  for name in ('few_shot', 'instructed'):
+    samples(stages[name], _REASONING).init_from = common.placeholder(str)
+  stages['few_shot'].data.examples = 'jsonl:examples/{split}.jsonl'
+  stages['few_shot'].rl.prompt_tokens = _PROMPT + _CONTEXT  # one example, long
+  # R1-Zero is asked as it was trained.
+  samples(stages['zero_samples'], _REASONING).data.template = 'r1_zero'
+  stages['zero_samples'].init_from = '{zero_long}'
+  refined = samples(stages['refined'],
+                    'drafts:jsonl:{zero_samples}/kept-*.jsonl')
+  refined.init_from = common.placeholder(str)
+  refined.rl.prompt_tokens = _PROMPT + _CONTEXT  # the draft stands in it
+
+
+def rejected(stages: dict[str, common.ConfigDict]) -> None:
+  """What the second fine-tuning learns from, [v2] B.3.3."""
+  samples(stages['rejection'], _REASONING)
+  samples(stages['judged'], 'jsonl:judged/{split}.jsonl').data.options.verifier = (
+      'judge')
+  for name in ('rejection', 'judged'):
+    stages[name].init_from = '{reasoning}'
+    stages[name].rewards.update(answer='summary', form='summary')
+  # A chain of thought before general answers, where the helper finds it helps.
+  thoughts = samples(stages['thoughts'], 'drafts:jsonl:general/{split}.jsonl')
+  thoughts.init_from = common.placeholder(str)
+  thoughts.data.instruction = mini_lessons.THINK
+  thoughts.rl.prompt_tokens = 4 * _PROMPT
+  thoughts.rewards.update(answer='summary', form='summary', languages=())
+  stages['sft_data'].collect = {
+      name: common.part(f'jsonl:{{{name}}}/kept-*.jsonl')
+      for name in ('rejection', 'judged', 'thoughts')}
+  # Of the 804,745 some 177,812 are general, thoughts among them; trivial
+  # queries have none.
+  stages['sft_data'].collect['trivial'] = common.part(
+      'jsonl:general/{split}.jsonl', 177_812)
+
+
+def samples(config: common.ConfigDict, task: str) -> common.ConfigDict:
   """Samples of full length; how many a prompt is not published."""
   config.data = common.prompts(
-      None, template='chat', num_prompts=100_000, seed=config.data.seed,
+      task, template='chat', num_prompts=100_000, seed=config.data.seed,
       shots=config.data.shots, instruction=config.data.instruction)
-  config.rl.update(prompts=512, group=4, prompt_tokens=1024,
-                   response_tokens=32_768 - 1024, sample_chunk=1024)
-  # [v2] B.3.3: no mixed languages, long paragraphs or code blocks.
+  config.rl.update(prompts=512, group=4, prompt_tokens=_PROMPT,
+                   response_tokens=_CONTEXT - _PROMPT, sample_chunk=1024)
+  # No mixed languages, long paragraphs or code blocks.
   config.keep.update(per_prompt=common.optional(int), max_paragraph=4000)
-  config.rewards.judge = common.asked()
+  config.rewards.judge = common.asked(prompt_tokens=8192, response_tokens=4096)
   return config
 
 
@@ -70,27 +116,42 @@ def fine_tuning(config: common.ConfigDict) -> None:
   """[v2] B.4.2, of both fine-tunings."""
   config.epochs = 2.  # 2 to 3
   config.data.template = 'chat'
-  config.lm.update(batch=128, length=32_768, logp_chunk=128)
+  config.lm.update(batch=128, length=_CONTEXT, logp_chunk=128)
   config.optim.update(lr=5e-5, schedule='cosine', final_fraction=0.1)
 
 
 def reasoning(config: common.ConfigDict, init_from: str) -> common.ConfigDict:
-  """[v2] 3.2.1: as R1-Zero, with the language reward; steps not published."""
+  """[v2] 3.2.1: as R1-Zero, with the language reward."""
   config.init_from = init_from
-  config.data.template = 'chat'
+  config.data.update(task=_REASONING, template='chat')
   config.rl.update(clip_low=10.0, clip_high=10.0)
   config.rewards.update(answer='summary', form='summary')
   config.rewards.weights.update(language=1.0)
   return config
 
 
-def secondary(config: common.ConfigDict) -> None:
-  """[v2] 3.2.2; by-task weights follow the names of the general tasks."""
-  config.steps = 1700
+def secondary(stages: dict[str, common.ConfigDict]) -> None:
+  """[v2] 3.2.2: general prompts and reward models in the last steps alone.
+
+  A general prompt is scored by the model of its own kind; format and language
+  count for all. The shares of the three kinds are not published.
+  """
+  updates = r1_zero.UPDATES
+  config = reasoning(stages['rules'], '{sft}')
   config.rl.temperature = 0.7
+  config.steps = (_SECONDARY - _PREFERRED) // updates
+  config = reasoning(stages['r1'], '{rules}')
+  config.rl.temperature = 0.7
+  config.steps = _PREFERRED // updates
+  config.data = common.prompts(
+      ((_REASONING, 0.5), ('jsonl:helpful/{split}.jsonl', 0.25),
+       ('jsonl:harmless/{split}.jsonl', 0.25)),
+      template='chat', num_prompts=config.data.num_prompts, options={
+          '1': dict(task='helpful', verifier='exact'),
+          '2': dict(task='harmless', verifier='exact')})
+  config.rewards.tasks = {
+      name: {'accuracy': 0.0, name: 1.0} for name in ('helpful', 'harmless')}
   config.rewards.models = {
       name: ppo.reward_model() for name in ('helpful', 'harmless')}
   for name, model in config.rewards.models.items():
-    model.update(init_from=f'{{{name}}}', from_step=1300)  # the last 400
-  config.rewards.tasks = dict(general=dict(
-      accuracy=0.0, helpful=1.0, harmless=1.0))
+    model.init_from = f'{{{name}}}'

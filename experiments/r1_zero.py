@@ -10,7 +10,8 @@ Face folder or GGUF file comes in with --config.init_from=PATH. LoRA's factors
 are trained; --config.lora.rank=0 --config.optim.lr=5e-5 trains everything.
 `:paper` holds the published values of [v2] arXiv 2501.12948v2 and needs a
 pod; the paper's own R1-Zero is a 671B mixture of experts, the preset here is
-the dense model of its Qwen-32B-Zero comparison.
+the dense model of its Qwen-32B-Zero comparison. `:paper_long` goes on from its
+workdir (--config.init_from) with responses of twice the length.
 """
 
 from ml_collections import config_dict
@@ -20,7 +21,8 @@ from experiments import common
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
   return common.variant(arg, {
-      'mini': mini, 'smollm2': smollm2, 'paper': paper})
+      'mini': mini, 'smollm2': smollm2, 'paper': paper,
+      'paper_long': paper_long})
 
 
 def mini() -> common.ConfigDict:
@@ -59,31 +61,37 @@ def smollm2() -> common.ConfigDict:
   return config
 
 
+# A step of the paper's is an update, one of the 16 of a rollout; here a step is
+# a rollout. Lengths in the paper's steps, [v2] 2.1.
+UPDATES = 16
+SHORT_STEPS, STEPS, REF_EVERY_STEPS = 8_200, 10_400, 400
+
+
 def paper() -> common.ConfigDict:
-  config = common.base('r1_zero.py:paper', 'rl', steps=10_400)  # [v2] 2.1
+  config = common.base('r1_zero.py:paper', 'rl', steps=SHORT_STEPS // UPDATES)
   # [v2] B.4.1, Qwen-32B-Zero
   config.model = dict(preset='qwen2.5_32b', attention_chunk=512)
   config.init_from = config_dict.placeholder(str)
   config.vocab = dict(kind='huggingface', path=config_dict.placeholder(str),
                       eos=config_dict.placeholder(str))
-  config.data = common.prompts(
-      'tfds:gsm8k', template='r1_zero', num_prompts=7473)
+  # [v2] B.3.1 has 80 thousand prompts; 10,400 steps of 32 in the 1.6 epochs of
+  # [v2] 2.1 are 208 thousand.
+  config.data = common.prompts(None, template='r1_zero', num_prompts=208_000)
   config.rl = common.rl()
   config.rl.update(
       prompts=512,  # [v2] 2.1: 8,192 outputs a rollout, 16 a prompt
       group=16,  # [v2] 2.1
-      mini_batches=16,  # [v2] 2.1: 32 prompts, 512 responses an update
+      mini_batches=UPDATES,  # [v2] 2.1: 32 prompts, 512 responses an update
       epochs=1,  # [v2] 2.1: one inner epoch
       prompt_tokens=1024,  # not published
-      # [v2] 2.1: 32,768 up to step 8,200, then 65,536.
-      response_tokens=32_768 - 1024,
+      response_tokens=32_768 - 1024,  # [v2] 2.1
       micro_batch=512,  # not published
       temperature=1.0,  # [v2] 2.1
       kl='k3',  # [v2] eq. of GRPO
       beta=0.001,  # [v2] 2.1
       # Not published for R1-Zero; [v2] 3.2.1 uses 10 in R1's first RL stage.
       clip_low=0.2, clip_high=0.2,
-      ref_every_steps=400,  # [v2] 2.1
+      ref_every_steps=REF_EVERY_STEPS // UPDATES,
   )
   config.rewards = rewards()  # [v2] 2.1: accuracy + format, equal weights
   config.optim.lr = 3e-6  # [v2] 2.1
@@ -92,7 +100,21 @@ def paper() -> common.ConfigDict:
       samples=64,  # [v1] 3: AIME and GPQA
       temperature=0.6,  # [v1] 3
       top_p=0.95,  # [v1] 3
-      every_steps=400)
+      every_steps=REF_EVERY_STEPS // UPDATES)
+  return config
+
+
+def paper_long() -> common.ConfigDict:
+  """[v2] 2.1: the last 2,200 steps, with 65,536 tokens.
+
+  A stage of its own: the optimizer's moments begin anew, the reference is the
+  policy, as it is after every 400 steps.
+  """
+  config = paper()
+  config.name = 'r1_zero.py:paper_long'
+  config.steps = STEPS // UPDATES - config.steps
+  config.data.seed = 1
+  config.rl.response_tokens = 65_536 - 1024
   return config
 
 

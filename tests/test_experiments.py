@@ -1,6 +1,7 @@
 """Every experiment: it can run as it is, and its stages fit together."""
 
 import importlib
+import json
 import pathlib
 import re
 
@@ -12,6 +13,9 @@ from experiments import r1
 from r1jax import config as config_lib
 from r1jax import graph
 from r1jax import run
+from r1jax.data import vocab as vocab_lib
+from r1jax.stages import prompts
+from tests.data import small_vocabs
 
 FOLDER = pathlib.Path(common.__file__).parent
 LEAVES = {  # what a stage leaves for others, by its kind
@@ -88,12 +92,65 @@ def test_the_papers_values():
   assert stages.reasoning.rl.clip_high == stages.reasoning.rl.clip_low == 10
   assert stages.reasoning.rewards.weights.language == 1.
   assert stages.zero.rewards.weights.language == 0.
-  last = stages.r1
-  assert last.steps == 1700 and last.rl.temperature == .7
-  assert {model.from_step for model in last.rewards.models.values()} == {1300}
+  for name in ('zero', 'zero_long', 'reasoning', 'rules', 'r1'):
+    rl = stages[name].rl
+    assert rl.mini_batches == 16 and rl.prompts * rl.group == 8192
+    assert stages[name].optim.lr == 3e-6 and rl.beta == .001
+    assert rl.ref_every_steps * rl.mini_batches == 400
+  # The paper's steps are our updates, to within a rollout.
+  zero, long, rules, last = (stages[name] for name in (
+      'zero', 'zero_long', 'rules', 'r1'))
+  assert 8_200 - 16 < 16 * zero.steps <= 8_200
+  assert 16 * (zero.steps + long.steps) == 10_400
+  assert zero.rl.prompt_tokens + zero.rl.response_tokens == 32_768
+  assert long.rl.prompt_tokens + long.rl.response_tokens == 65_536
+  assert 1_700 - 16 < 16 * (rules.steps + last.steps) <= 1_700
+  assert 16 * last.steps == 400 and last.rl.temperature == .7
+  assert rules.rl.temperature == .7 and 'models' not in rules.rewards
+  assert isinstance(rules.data.task, str) and len(last.data.task) == 3
+  # Each kind of prompt has the model of its kind.
+  assert {task: {name for name, weight in weights.items() if weight}
+          for task, weights in last.rewards.tasks.to_dict().items()} == {
+              'helpful': {'helpful'}, 'harmless': {'harmless'}}
   assert stages.helpful.preference.scores == 'summary'
   assert stages.harmless.preference.loss == 'pointwise'
   for name, lr in distill.STUDENTS.items():
     student = distill.get_config(name)
     assert student.optim.lr == lr and student.lm.batch == 64
     assert student.lm.length == 32_768 and student.optim.schedule == 'cosine'
+
+
+def test_the_papers_stages_can_read_their_prompts(tmp_path, monkeypatch):
+  """As they are set: their files, examples, templates, lengths, judges."""
+  monkeypatch.chdir(tmp_path)
+  row = json.dumps(dict(prompt='What is 6*7?', answer='42',
+                        response='<think> 6*7=42 </think> 42')) + '\n'
+  for name in ('reasoning', 'judged', 'examples', 'general', 'helpful',
+               'harmless'):
+    for split in ('train', 'test'):
+      path = pathlib.Path(name, f'{split}.jsonl')
+      path.parent.mkdir(exist_ok=True)
+      path.write_text(row)
+  draft = json.loads(row)
+  draft['response'] = '7 ' * 10_000  # what R1-Zero says may be long
+  pathlib.Path('zero_samples').mkdir()
+  pathlib.Path('zero_samples/kept-00000.jsonl').write_text(json.dumps(draft))
+  vocab = vocab_lib.load('huggingface', small_vocabs.save(
+      tmp_path / 'vocab', small_vocabs.tokenizer(), tokenizer_config=dict(
+          eos_token=small_vocabs.END, chat_template=(
+              '{% for m in messages %}{{ m.content }}{% endfor %}'))))
+  every, asked = graph.nodes(r1.get_config('paper'), tmp_path), {}
+  for node in every:
+    if 'rl' not in node.config:
+      continue
+    config = graph.resolved(node, every)
+    config.rewards.judge.url = 'http://localhost/v1'  # nobody asks it
+    found = prompts.read(config, vocab, config.data.split, 4)
+    assert found.records, node.name
+    asked[node.name] = vocab.decode(found.tokens[0][:found.length[0]].tolist())
+  assert len(asked) == 12
+  for name, text in asked.items():
+    by_zero = name in ('zero', 'zero_long', 'zero_samples')
+    assert text.startswith('A conversation between') == by_zero, name
+  assert asked['few_shot'].count('6*7=42') == 1  # its example
+  assert asked['refined'].count('7 7 7 7') > 2_000

@@ -32,7 +32,7 @@ class RewardModel:
   def __init__(self, name: str, weight: Callable[[str], float],
                encode: templates.Encode,
                scores: Callable[[Asked], np.ndarray], *, summary: bool,
-               max_len: int, batch: int, shards: int = 1, from_step: int = 0):
+               max_len: int, batch: int, shards: int = 1):
     """Keeps what it is given; computes nothing.
 
     Args:
@@ -44,9 +44,8 @@ class RewardModel:
       max_len: its longest sequence.
       batch: responses at a time.
       shards: that its prompts are split over.
-      from_step: before it the model is not asked, and its part is 0.
     """
-    self.name, self._weight, self._from_step = name, weight, from_step
+    self.name, self._weight = name, weight
     self._encode, self._scores, self._summary = encode, scores, summary
     self._max_len, self._batch, self._shards = max_len, batch, shards
 
@@ -56,10 +55,9 @@ class RewardModel:
 
     Returns {'<name>_cut': how many were too long}.
     """
-    scores, cut = np.zeros(len(rows)), 0
-    if step >= self._from_step:
-      scores, cut = self.score([record["prompt"] for record in records],
-                               [row["response"] for row in rows])
+    del step
+    scores, cut = self.score([record["prompt"] for record in records],
+                             [row["response"] for row in rows])
     for row, value in zip(rows, scores.tolist()):
       row[self.name] = value
       row["reward"] += self._weight(row["task"]) * value

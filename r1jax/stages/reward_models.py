@@ -26,7 +26,7 @@ def load(config, mesh) -> list[rewards_lib.Judge]:
   trained, or a released folder, that is asked in its chat template about whole
   responses; `scores` ('summary' or 'response') and `template` say otherwise;
   the weight is config.rewards.weights.<name>, 0 if it is not there, or that of
-  config.rewards.tasks.<task>; before step `from_step` it is not asked.
+  config.rewards.tasks.<task>.
   config.rewards.judge (ask.make) tells what verifiers of kind 'judge' cannot.
 
   Raises:
@@ -58,11 +58,8 @@ def _load(config, mesh, name, fields) -> rewards_lib.RewardModel:
     raise config_lib.error(
         f'{where}.init_from', 'the workdir of a preference stage, or the '
         'folder of a released reward model', fields.init_from)
-  from_step = fields.get('from_step') or 0
-  for field, value, least in (('batch', fields.batch, 1),
-                              ('from_step', from_step, 0)):
-    if value < least:
-      raise config_lib.error(f'{where}.{field}', f'at least {least}', value)
+  if fields.batch < 1:
+    raise config_lib.error(f'{where}.batch', 'at least 1', fields.batch)
   weights = config.rewards.weights.get(name, 0.)
   tasks = {task: own[name] for task, own in config.rewards.get(
       'tasks', {}).items() if name in own}
@@ -92,7 +89,7 @@ def _load(config, mesh, name, fields) -> rewards_lib.RewardModel:
   return rewards_lib.RewardModel(
       name, lambda task: tasks.get(task, weights), encode, asked,
       summary=which == 'summary', max_len=setup.model.config.max_len,
-      batch=fields.batch, shards=mesh_lib.shards(mesh), from_step=from_step)
+      batch=fields.batch, shards=mesh_lib.shards(mesh))
 
 
 def _score(model, params, batch: rewards_lib.Asked):

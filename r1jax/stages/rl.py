@@ -74,8 +74,7 @@ class Learner:
         lora.join(state.ref, state.params), draw, seed, step)
     metrics |= {f'reward/{name}': jnp.mean(part)
                 for name, part in scored.parts.items()}
-    metrics |= {f'verifier/{name.removeprefix("verifier_")}': count
-                for name, count in scored.counters.items()}
+    metrics |= rollouts.metrics(scored)
     metrics['timing/rollout_seconds'] = tick()
     state, figures = self._improve(state, scored)
     metrics |= figures
@@ -176,6 +175,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       critic=critic and (critic.critic, critic.tx))
   prompts = prompts_lib.read(config, vocab, config.data.split,
                              config.data.num_prompts)
+  _check_tasks(config, {record['task'] for record in prompts.records})
   held_out = prompts_lib.read(config, vocab, config.eval.split,
                               config.eval.problems)
   evaluate = evaluate_lib.make(
@@ -203,6 +203,16 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       shown={'reward/mean': 'reward', 'reward/accuracy': 'accuracy',
              'response_length/mean': 'length',
              'perf/tokens_per_second': 'tok/s'})
+
+
+def _check_tasks(config, known: set[str]):
+  """Refuses weights of a task of which there is no prompt to be rewarded."""
+  for task in config.rewards.tasks:
+    if task not in known:
+      where = 'config.rewards.tasks.'
+      raise config_lib.ConfigError(
+          f'{where}{task}: config.data has no prompt of this task, but of '
+          f'{sorted(known)}' + config_lib.nearest(task, known, where))
 
 
 def make_scorer(config) -> rewards_lib.Scorer:

@@ -48,16 +48,11 @@ def test_every_response_is_scored_once_behind_its_prompt(batch, shards):
   assert len(shapes) == 1  # one program
 
 
-def test_scores_are_added_to_rows_by_their_task_from_a_step_on():
-  model, records = _model(_count, from_step=3), [
-      dict(prompt=prompt) for prompt in PROMPTS]
-  make = lambda: [dict(task='ab'[n // 2 % 2], response=text, reward=1.)
-                  for n, text in enumerate(RESPONSES)]
-  rows = make()
-  assert model.apply(records, rows, 2) == {'helpful_cut': 0}
-  assert {(row['helpful'], row['reward']) for row in rows} == {(0., 1.)}
-  rows = make()
-  model.apply(records, rows, 3)
+def test_scores_are_added_to_rows_by_their_task():
+  records = [dict(prompt=prompt) for prompt in PROMPTS]
+  rows = [dict(task='ab'[n // 2 % 2], response=text, reward=1.)
+          for n, text in enumerate(RESPONSES)]
+  assert _model(_count).apply(records, rows, 3) == {'helpful_cut': 0}
   assert [row['helpful'] for row in rows] == [5, 4, 8, 6, 7, 8]
   assert [row['reward'] for row in rows] == [3.5, 3., 1., 1., 4.5, 5.]
 

@@ -8,6 +8,10 @@ import pytest
 
 import tiny
 import tiny_rl
+from experiments import r1_zero
+from r1jax import config as config_lib
+from r1jax.parallel import mesh as mesh_lib
+from r1jax.stages import rl
 
 
 class Steps(NamedTuple):
@@ -133,3 +137,12 @@ def test_epochs_and_mini_batches_make_more_updates_of_a_rollout(dynamic):
   assert state.step == 1 and state.opt_state[1].count == 6  # Adam's
   assert metrics['sampling/logp_difference'] < 1e-5  # at the first update
   assert metrics['policy/logp_drift'] > 1e-3  # the mean over all six
+
+
+def test_weights_of_a_task_that_no_prompt_has_are_refused(tmp_path):
+  config = r1_zero.mini()
+  config.data.num_prompts = 3
+  config.rewards.tasks = {'leg_count': {'accuracy': 0.}}
+  with pytest.raises(config_lib.ConfigError,
+                     match=r'rewards.tasks.leg_count: .*\.leg_counting\?'):
+    rl.build(config, mesh_lib.make({}, jax.devices()[:1]), str(tmp_path))
