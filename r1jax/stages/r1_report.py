@@ -5,9 +5,12 @@ import html
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from r1jax.rewards import filters
 from r1jax.stages import kept
 from r1jax.stages import r1_claims
+from r1jax.stages import r1_figures
 from r1jax.stages import rl_report
 from r1jax.training import jsonl
 from r1jax.training import line_chart
@@ -15,6 +18,7 @@ from r1jax.training import report
 from r1jax.training import summary as summary_lib
 
 _PREFIX = 'measured_'
+_OF_A_CLAIM = ('before', 'after', 'change')
 _COLUMNS = (  # of the table: figure, title, whether it is a share
     ('reasoning', 'reasoning', True), ('format', 'format', True),
     ('mixed', 'mixed', True), ('language', 'language', True),
@@ -48,19 +52,23 @@ def write(config: Mapping[str, Any], workdir: str) -> str:
   """Writes report.html into a pipeline's workdir; returns the closing words."""
   folder = pathlib.Path(workdir)
   names = {name.removeprefix(_PREFIX) for name in config['stages']
-           if name.startswith(_PREFIX) and name != f'{_PREFIX}shots'}
+           if name.startswith(_PREFIX)}
   names = [*(name for name in _ORDER if name in names),
            *sorted(names.difference(_ORDER))]
-  table = r1_claims.policies(folder, names)
+  policies = {name: r1_figures.rows(folder / f'{_PREFIX}{name}')
+              for name in names}
+  table = r1_figures.table(policies)
   found = r1_claims.claims(
-      table, r1_claims.early_and_late(folder / 'zero'),
-      r1_claims.shots(folder / f'{_PREFIX}shots'))
-  judge = r1_claims.judge(folder / 'judged')
+      policies, r1_figures.early_and_late(folder / 'zero'),
+      _shots(folder / 'shots'), _shots(folder / 'shots_base'))
+  judge = r1_figures.judge(folder / 'judged')
   summary_lib.write_json(folder / 'summary.json', {
       'policies': {name: {key: figure._asdict() for key, figure in row.items()}
                    for name, row in table.items()},
       'judge': {key: figure._asdict() for key, figure in judge.items()},
-      'claims': [claim._asdict() for claim in found]})
+      'claims': [claim._asdict() | {
+          name: getattr(claim, name)._asdict() for name in _OF_A_CLAIM}
+                 for claim in found]})
   minutes = _minutes(folder, config['stages'])
   title = 'DeepSeek-R1’s recipe, end to end'
   report.page(folder / 'report.html', title, [
@@ -69,10 +77,17 @@ def write(config: Mapping[str, Any], workdir: str) -> str:
                     'what holds of what is said of it.', config['name']),
       _claims(found), _table(table), _sampled(folder, judge),
       _students(folder), _paper(),
-      _curves(folder), _said(folder), _times(minutes),
+      _curves(folder), _said(policies), _times(minutes),
       report.reproduce(rl_report.command(), {}), report.whole_config(config)])
   lines = [r1_claims.words(claim) for claim in found]
   return '\n'.join([*lines, f'report: {folder / "report.html"}'])
+
+
+def _shots(folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """Whether each problem is solved, by how many examples stand before it."""
+  return {test.removeprefix('shots_'): np.array([
+      row['accuracy'] for row in part])
+          for test, part in r1_figures.rows(folder).items()}
 
 
 def _minutes(folder: pathlib.Path, stages: Sequence[str]) -> dict[str, float]:
@@ -90,15 +105,16 @@ def _rows(head: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
           f'{top}</tr>{body}</table></div>')
 
 
-def _number(figure: r1_claims.Figure, percent: bool, interval: bool = False
-           ) -> str:
+def _number(figure: r1_figures.Figure, percent: bool, interval: bool = False,
+            sign: str = '') -> str:
+  """'93.6 %', with its interval '93.6 % [90.1, 96.0]'; `sign` '+' shows it."""
   scale, digits, unit = (100, 1, ' %') if percent else (1, 2, '')
-  if not percent and figure.value >= 10:
+  if not percent and abs(figure.value) >= 10:
     digits = 0
-  value = f'{scale * figure.value:.{digits}f}{unit}'
+  value = f'{scale * figure.value:{sign}.{digits}f}{unit}'
   if interval:
-    value += (f' [{scale * figure.low:.{digits}f}, '
-              f'{scale * figure.high:.{digits}f}]')
+    value += (f' [{scale * figure.low:{sign}.{digits}f}, '
+              f'{scale * figure.high:{sign}.{digits}f}]')
   return value
 
 
@@ -106,30 +122,37 @@ def _claims(found: Sequence[r1_claims.Claim]) -> str:
   rows = ''.join(
       f'<tr><th>{html.escape(claim.said)}<p class="small">'
       f'{html.escape(claim.measured)}</p></th>'
-      f'<td>{_number(claim.before, claim.percent, True)}</td>'
-      f'<td>{_number(claim.after, claim.percent, True)}</td>'
+      f'<td>{_number(claim.before, claim.percent)}</td>'
+      f'<td>{_number(claim.after, claim.percent)}</td>'
+      f'<td>{_number(claim.change, claim.percent, True, "+")}</td>'
       f'<td>{claim.verdict}</td></tr>' for claim in found)
   return ('<section><h2>What is said of R1, in miniature</h2><div '
           'class="scroll"><table class="compare"><tr><th></th><th>before</th>'
-          f'<th>after</th><th></th></tr>{rows}</table></div>'
-          '<p class="small">Held-out prompts, sampled at temperature 1; 95 % '
-          'intervals. A claim holds where they lie apart, and points that way '
-          'where only the means do.</p></section>')
+          f'<th>after</th><th>change</th><th></th></tr>{rows}</table></div>'
+          '<p class="small">Held-out prompts, the same for all, one response '
+          'each at temperature 1; changes with their 95 % intervals over '
+          'prompts. What rises or falls holds where the interval leaves out 0, '
+          'and points that way where only the mean does. What is kept holds '
+          'where the interval leaves out a loss of five points, and does not '
+          'where it is a loss throughout. One run: what another seed changes '
+          f'is not in the intervals, and of {len(found)} claims about one may '
+          'hold by chance.</p></section>')
 
 
-def _table(table: Mapping[str, r1_claims.Policy]) -> str:
+def _table(table: Mapping[str, dict[str, r1_figures.Figure]]) -> str:
   rows = {name: [_number(row[key], percent) if key in row else '–'
                  for key, _, percent in _COLUMNS]
           for name, row in table.items()}
   return ('<section><h2>What each stage did</h2>'
           + _rows([title for _, title, _ in _COLUMNS], rows)
           + '<p class="small">Reasoning, general tasks and requests: share '
-          'right. Format: thinking and summary, which Zero was never shown. '
+          'right; the general ones ask of what the base has read, in other '
+          'words. Format: thinking and summary, which Zero was never shown. '
           'Writing: what the reader says of it, 0 to 100 %. Mixed: more than a '
           'tenth of the words in another language.</p></section>')
 
 
-def _sampled(folder: pathlib.Path, judge: Mapping[str, r1_claims.Figure]
+def _sampled(folder: pathlib.Path, judge: Mapping[str, r1_figures.Figure]
             ) -> str:
   """What was kept of the samples of each stage, and why the rest was not."""
   tables = {path.parent.name: kept.total(summary_lib.read_json(path))
@@ -151,7 +174,7 @@ def _sampled(folder: pathlib.Path, judge: Mapping[str, r1_claims.Figure]
 
 def _students(folder: pathlib.Path) -> str:
   """What each way to a better student has cost it."""
-  rows = {name: [f'{r1_claims.passes(folder / name):.2f}']
+  rows = {name: [f'{r1_figures.passes(folder / name):.2f}']
           for name in _STUDENTS}
   return ('<section><h2>What the students’ training cost</h2>'
           + _rows(('millions of tokens passed',), rows)
@@ -192,12 +215,11 @@ def _reflections(folder: pathlib.Path) -> str:
       caption='“Wait”, “let me check”, “等等” and their like'))
 
 
-def _said(folder: pathlib.Path) -> str:
+def _said(policies: Mapping[str, Mapping[str, r1_figures.Rows]]) -> str:
   """The same prompts of every test, answered after each stage."""
   parts = []
   for test in ('reasoning', 'general', 'writing', 'requests'):
-    rows = {name: jsonl.read(folder / f'{_PREFIX}{name}' / f'{test}_0.jsonl')
-            for name in _LINE}
+    rows = {name: policies[name][test] for name in _LINE}
     for number in range(_PROMPTS):
       sides = ''.join(report.response(name, {
           'text': part[number]['response'],

@@ -1,9 +1,11 @@
 """The claims made of the recipe, and their page, from what stages leave."""
 
+import numpy as np
 import pytest
 
 from experiments import r1
 from r1jax.stages import r1_claims
+from r1jax.stages import r1_figures
 from r1jax.stages import r1_report
 from r1jax.training import jsonl
 from r1jax.training import summary
@@ -28,15 +30,15 @@ def _folder(tmp_path):
     for test in ('reasoning', 'general', 'writing', 'requests'):
       mixed = float(name == 'zero')
       jsonl.write(folder / f'{test}_0.jsonl', _rows(right[name], mixed=mixed))
-  (tmp_path / 'measured_shots').mkdir()
-  summary.write_json(tmp_path / 'measured_shots/summary.json', {'after': {
-      f'shots_{n}': {'pass@1': value, 'ci95': [value - .05, value + .05]}
-      for n, value in ((0, .8), (1, .75), (4, .9))}})
+  for name, solved in (('shots', (80, 78, 90)), ('shots_base', (30, 0, 0))):
+    (tmp_path / name).mkdir()
+    for n, right_ones in zip((0, 1, 4), solved):
+      jsonl.write(tmp_path / name / f'shots_{n}_0.jsonl', _rows(right_ones))
   for name in ('zero', 'zero_language', 'reasoning', 'no_language'):
     (tmp_path / name).mkdir()
     jsonl.write(tmp_path / name / 'rollouts.jsonl', [
-        dict(step=step, response='wait ' * step, tokens=10 + step)
-        for step in range(12) for _ in range(4)])
+        dict(step=step, id=n // 2, response='wait ' * step, tokens=10 + step)
+        for step in range(12) for n in range(4)])
     jsonl.write(tmp_path / name / 'metrics.jsonl', [
         {'step': step, 'response_length/mean': step + 10.}
         | {f'reward/{key}': step / 12
@@ -60,22 +62,66 @@ def _folder(tmp_path):
   return tmp_path
 
 
-def test_a_claim_holds_where_the_intervals_lie_apart():
-  figure = lambda value: r1_claims.Figure(value, value - .1, value + .1)
-  compared = lambda *values, **how: r1_claims.compared(
-      'said', 'measured', *map(figure, values), **how).verdict
-  assert compared(.2, .5) == r1_claims.HOLDS
-  assert compared(.2, .3) == r1_claims.POINTS
-  assert compared(.2, .2) == compared(.3, .2) == r1_claims.FAILS
-  assert compared(.5, .2, rises=False) == r1_claims.HOLDS
-  assert compared(.2, .5, rises=False) == r1_claims.FAILS
-  kept = lambda *values: r1_claims.kept('', '', *map(figure, values)).verdict
-  assert kept(.5, .45) == kept(.5, .9) == r1_claims.HOLDS
-  assert kept(.5, .2) == r1_claims.FAILS
+def _sample(right, of=400):
+  """One value a prompt, the first `right` of them 1."""
+  return (np.arange(of) < right).astype(float)
+
+
+@pytest.mark.parametrize('before, after, rises, verdict', [
+    (100, 200, True, r1_claims.HOLDS),
+    (100, 102, True, r1_claims.POINTS),  # two prompts are no evidence
+    (100, 100, True, r1_claims.FAILS),
+    (102, 100, True, r1_claims.FAILS),
+    (200, 100, False, r1_claims.HOLDS),
+    (102, 100, False, r1_claims.POINTS),
+    (100, 200, False, r1_claims.FAILS),
+])
+def test_what_rises_or_falls_by_its_interval(before, after, rises, verdict):
+  claim = r1_claims.compared(
+      'said', 'measured', _sample(before), _sample(after), rises=rises)
+  assert claim.verdict == verdict
+  assert claim.before.value == before / 400
+  assert claim.change.value == pytest.approx((after - before) / 400)
+
+
+@pytest.mark.parametrize('before, after, verdict', [
+    (300, 300, r1_claims.HOLDS), (300, 350, r1_claims.HOLDS),
+    (300, 292, r1_claims.HOLDS),  # a loss of 2 points, 3.4 at the most
+    (300, 284, r1_claims.FAILS),  # of 4, 2 at the least
+    (300, 200, r1_claims.FAILS)])
+def test_what_is_kept_by_its_interval(before, after, verdict):
+  assert r1_claims.kept(
+      '', '', _sample(before), _sample(after)).verdict == verdict
+
+
+def test_what_few_prompts_cannot_tell_is_not_decided():
+  """Not that it holds, as where two wide intervals meet."""
+  before, after = _sample(30, 40), _sample(30, 40)[::-1]
+  claim = r1_claims.kept('', '', before, after)
+  assert claim.change.value == 0. and claim.verdict == r1_claims.OPEN
+
+
+def test_a_change_is_that_of_each_prompt():
+  """Pairs say more than two samples do."""
+  before, after = _sample(200), _sample(220)
+  paired = r1_figures.change(before, after)
+  assert paired.value == pytest.approx(.05) and paired.low > .02
+  unlike = r1_figures.change(before, after, paired=False)
+  assert unlike.value == pytest.approx(.05) and unlike.low < 0.
+  # By hand: variances of the means of [0, 2] and [1, 3, 5] are 1 and 4/3.
+  by_hand = r1_figures.change(
+      np.array([0., 2.]), np.array([1., 3., 5.]), paired=False)
+  assert by_hand.high == pytest.approx(2 + 1.96 * (7 / 3)**.5)
+  with pytest.raises(ValueError, match='400 and 2 of them'):
+    r1_figures.change(before, np.zeros(2))
+
+
+def _policies(folder):
+  return {name: r1_figures.rows(folder / f'measured_{name}') for name in NAMES}
 
 
 def test_figures_of_the_policies(folder):
-  table = r1_claims.policies(folder, NAMES)
+  table = r1_figures.table(_policies(folder))
   assert table['zero']['reasoning'].value == .8
   assert table['zero']['mixed'].value == 1. and table['r1']['mixed'].value == 0.
   assert table['zero']['reflections'].value == 1.
@@ -86,25 +132,27 @@ def test_figures_of_the_policies(folder):
 
 
 def test_early_and_late_steps_are_a_runs_first_and_last(folder):
-  found = r1_claims.early_and_late(folder / 'zero', steps=2)
-  assert [figure.value for figure in found['tokens']] == [10.5, 20.5]
-  assert [figure.value for figure in found['reflections']] == [.5, 10.5]
+  """A value a prompt: its responses are one group."""
+  found = r1_figures.early_and_late(folder / 'zero', steps=2)
+  assert [part.tolist() for part in found['tokens']] == [
+      [10, 10, 11, 11], [20, 20, 21, 21]]
+  assert [part.mean() for part in found['reflections']] == [.5, 10.5]
 
 
 def test_a_backward_pass_counts_as_two(folder):
-  assert r1_claims.passes(folder / 'student_sft') == 6.
-  assert r1_claims.passes(folder / 'student_rl') == 10.
+  assert r1_figures.passes(folder / 'student_sft') == 6.
+  assert r1_figures.passes(folder / 'student_rl') == 10.
 
 
 def test_a_judge_is_worth_what_the_rule_says(folder):
-  found = r1_claims.judge(folder / 'judged')
+  found = r1_figures.judge(folder / 'judged')
   assert found['agrees'].value == pytest.approx(3 / 9)
   assert found['kept_right'].value == 1.
 
 
 def test_the_page_says_what_holds_and_what_does_not(folder):
   stages = {name: {} for name in ('zero', 'zero_language', 'reasoning',
-                                  'no_language', 'measured_shots')}
+                                  'no_language', 'shots', 'shots_base')}
   stages |= {f'measured_{name}': {} for name in NAMES}
   for name in stages:
     summary.write_json(folder / name / 'manifest.json', {'seconds': 30.})
@@ -118,7 +166,12 @@ def test_the_page_says_what_holds_and_what_does_not(folder):
   assert claims['Secondary RL helps helpfulness'] == 'points that way'
   assert claims['Examples in the prompt hurt'] == 'points that way'
   assert claims['… more of them more'] == 'does not hold'
+  assert claims['… and the base, too'] == 'holds'
+  assert claims['R1 reasons as well as Zero'] == 'holds'
+  _, said, *_ = page.split('<section>')
+  assert len(claims) == said.count('<tr><th>') - 1  # but for the head
   assert all(said in page for said in claims) and page.count('<svg') == 5
+  assert '+60.0 % [+50.3, +69.7]' in page  # base -> Zero
   assert '97.3' in page and 'Not measured here' in page and '<0>' not in page
   assert '20.0 % → 80.0 %: holds' in words
   assert '33.3 % [12.1, 64.6] of the responses' in page
