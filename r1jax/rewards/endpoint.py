@@ -13,6 +13,7 @@ import os
 import time
 from typing import Any
 import urllib.error
+import urllib.parse
 import urllib.request
 
 from absl import logging
@@ -43,24 +44,25 @@ class Endpoint:
       max_tokens: of a reply.
       temperature: of the first attempt; later ones sample at 0.5 or above, or
         the same malformed reply would come again.
-      timeout_seconds: of one request.
+      timeout_seconds: of one request, and of a silence while it is answered.
       parallel: requests at once.
       tries: of one request, where the fault may pass.
       wait_seconds: before the second try, twice as long before the third.
       field: of the config, for errors.
 
     Raises:
-      ConfigError: the URL is none, or the variable is not set.
+      ConfigError: the URL is none, or the variable does not hold a key.
     """
-    if not url.startswith(("http://", "https://")):
+    if not _is_url(url):
       raise config_lib.error(f"{field}.url", "http(s)://HOST/v1", url)
     self._headers = {"Content-Type": "application/json"}
     if key_variable:
-      if not os.environ.get(key_variable):
+      key = os.environ.get(key_variable, "")
+      if not (key and key.isascii() and key.isprintable()):
         raise config_lib.error(
             f"{field}.key_variable", "the name of an environment variable "
             "that holds the key", key_variable)
-      self._headers["Authorization"] = f"Bearer {os.environ[key_variable]}"
+      self._headers["Authorization"] = f"Bearer {key}"
     self._url = url.rstrip("/") + "/chat/completions"
     self._body = dict(model=model, max_tokens=max_tokens)
     self._temperature, self._timeout = temperature, timeout_seconds
@@ -72,13 +74,14 @@ class Endpoint:
     """A reply to each text, None where none came in time or it was refused.
 
     Raises:
-      ConfigError: the endpoint refuses whoever asks, or all that it is asked.
+      ConfigError: the endpoint refuses whoever asks; or it has never answered,
+        and is not there or refuses what it is asked.
     """
     temperature = max(self._temperature, .5) if attempt else self._temperature
     with futures.ThreadPoolExecutor(self._parallel) as pool:
       found = list(pool.map(lambda text: self._one(text, temperature), texts))
     refusals = [x for x in found if isinstance(x, config_lib.ConfigError)]
-    self._answered |= len(refusals) < len(found)
+    self._answered |= any(isinstance(x, str) for x in found)
     if refusals and not self._answered:
       raise refusals[0]
     for refusal in refusals:
@@ -87,7 +90,7 @@ class Endpoint:
 
   def _one(self, text: str, temperature: float
           ) -> str | config_lib.ConfigError | None:
-    """A reply, None for none in time, or why this text is refused."""
+    """A reply, None for none in time, or why there can be none."""
     request = urllib.request.Request(
         self._url, headers=self._headers, data=json.dumps(self._body | dict(
             temperature=temperature,
@@ -95,23 +98,31 @@ class Endpoint:
     for number in range(self._tries):
       if number:
         time.sleep(self._wait * 2 ** (number - 1))
+      deadline, away = time.monotonic() + self._timeout, None
       try:
         with urllib.request.urlopen(request, timeout=self._timeout) as reply:
-          return _content(reply.read(_LARGEST))
+          return _content(_read(reply, deadline))
       except urllib.error.HTTPError as problem:
         if problem.code in _OF_A_TEXT:
-          return self._refusal(problem)
+          return self._refusal(problem, deadline)
         if problem.code not in _LATER:
-          raise self._refusal(problem) from problem
+          raise self._refusal(problem, deadline) from problem
         logging.warning("%s answers %d", self._url, problem.code)
       except (OSError, http.client.HTTPException) as problem:
         logging.warning("%s: %s", self._url, problem)
-    return None
+        # A URLError comes before any reply.
+        away = problem.reason if isinstance(
+            problem, urllib.error.URLError) else None
+    if away is None or isinstance(away, TimeoutError):
+      return None
+    return config_lib.ConfigError(
+        f"config.{self._field}.url: {self._url} cannot be reached: {away}")
 
-  def _refusal(self, problem: urllib.error.HTTPError) -> config_lib.ConfigError:
+  def _refusal(self, problem: urllib.error.HTTPError, deadline: float
+               ) -> config_lib.ConfigError:
     """What it says, without the key if it says that, too."""
     try:
-      said = problem.read(_SAID).decode("utf-8", "replace")
+      said = _read(problem, deadline, _SAID).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
       said = ""
     key = self._headers.get("Authorization", "").removeprefix("Bearer ")
@@ -121,11 +132,48 @@ class Endpoint:
         f"{problem.reason}: {said}")
 
 
+def _is_url(url: str) -> bool:
+  """Whether requests can be made of it: it has a host, and nothing odd."""
+  try:
+    parts = urllib.parse.urlsplit(url)
+    host = (parts.hostname or "").encode("idna") and parts.port != 0
+  except ValueError:  # a UnicodeError, too: a part of more than 63 characters
+    return False
+  odd = parts.query or parts.fragment or "@" in parts.netloc or " " in url
+  return (url.startswith(("http://", "https://")) and bool(host) and not odd
+          and url.isascii() and url.isprintable())
+
+
+def _read(reply: Any, deadline: float, cut: int | None = None) -> bytes:
+  """What is replied until the deadline, or the first `cut` bytes of it.
+
+  The time-out of a socket is that of a single read: bytes that trickle in
+  would never meet it.
+
+  Raises:
+    TimeoutError: the deadline is over.
+    HTTPException: it is larger than any reply is.
+  """
+  said, size = bytearray(), _LARGEST + 1 if cut is None else cut
+  while piece := reply.read1(size - len(said)):
+    said += piece
+    if time.monotonic() > deadline:
+      raise TimeoutError("the reply takes too long")
+  if len(said) > _LARGEST:
+    raise http.client.HTTPException(f"a reply of more than {_LARGEST} bytes")
+  return bytes(said)
+
+
 def _content(reply: bytes) -> str:
-  """What a chat completion says; '' for anything else, which is no verdict."""
+  """What a chat completion says; '' for anything else, which is no verdict.
+
+  One that is cut at its limit is not what it would have said.
+  """
   try:
     found: Any = json.loads(reply)
-    content = found["choices"][0]["message"]["content"]
-  except (ValueError, LookupError, TypeError, RecursionError):
+    choice = found["choices"][0]
+    content = choice["message"]["content"]
+    whole = choice.get("finish_reason") != "length"
+  except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
     return ""
-  return content if isinstance(content, str) else ""
+  return content if whole and isinstance(content, str) else ""

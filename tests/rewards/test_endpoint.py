@@ -3,6 +3,7 @@
 from http import server
 import json
 import threading
+import time
 
 import pytest
 
@@ -28,7 +29,11 @@ class _Serving:
         status, text = reply(body, number)
         self.send_response(status)
         self.end_headers()
-        self.wfile.write(text.encode())
+        for piece in [text.encode()] if isinstance(text, str) else text:
+          try:
+            self.wfile.write(piece)
+          except OSError:  # who asked is gone
+            return
 
       def log_message(self, *args):
         pass
@@ -45,8 +50,8 @@ class _Serving:
     self._server.server_close()
 
 
-def _says(text):
-  return json.dumps({"choices": [{"message": {"content": text}}]})
+def _says(text, **choice):
+  return json.dumps({"choices": [{"message": {"content": text}} | choice]})
 
 
 def _echo(body, number):
@@ -78,6 +83,9 @@ def test_each_text_has_its_reply_in_order(monkeypatch):
     (lambda body, number: (200, "[" * 100_000), ""),
     (lambda body, number: (200, '{"choices": []}'), ""),
     (lambda body, number: (200, _says(None)), ""),
+    (lambda body, number: (200, '{"choices": [[]]}'), ""),
+    (lambda body, number: (200, _says("cut", finish_reason="length")), ""),
+    (lambda body, number: (200, _says("so", finish_reason="stop")), "so"),
 ])
 def test_faults_that_may_pass_are_tried_again(reply, said):
   with _Serving(reply) as serving:
@@ -85,16 +93,59 @@ def test_faults_that_may_pass_are_tried_again(reply, said):
     assert ask(["?"], 0) == [said]
 
 
-def test_one_who_is_not_there_or_hangs_gives_no_reply():
+@pytest.mark.parametrize("url, said", [
+    (None, "refused"), ("http://nobody.invalid/v1", "")])
+def test_one_who_was_never_there_is_a_mistake(url, said):
   with _Serving(_echo) as serving:
-    url = serving.url
+    url = url or serving.url
   ask = endpoint.Endpoint(url, "m", wait_seconds=.01, tries=2)
-  assert ask(["?"], 0) == [None]
+  with pytest.raises(config_lib.ConfigError,
+                     match=f"^config.judge.url: {url}.*reached: .*{said}"):
+    ask(["?"], 0)
+
+
+def test_one_who_goes_away_gives_no_reply():
+  with _Serving(_echo) as serving:
+    ask = endpoint.Endpoint(serving.url, "m", wait_seconds=.01, tries=2)
+    assert ask(["so"], 0) == ["SO"]
+  assert ask(["so", "no"], 0) == [None] * 2
+
+
+def test_one_who_hangs_gives_no_reply_and_never_was_an_answer():
   ended = threading.Event()
   with _Serving(lambda body, number: (200, str(ended.wait(20)))) as serving:
     ask = endpoint.Endpoint(serving.url, "m", timeout_seconds=.2, tries=1)
     assert ask(["?"], 0) == [None]
     ended.set()
+  with pytest.raises(config_lib.ConfigError, match="cannot be reached"):
+    ask(["?"], 0)
+
+
+@pytest.mark.parametrize("status", [200, 400, 503])
+def test_a_reply_that_trickles_in_ends_at_the_deadline(status):
+  """No read of it takes long; the whole would take 20 seconds."""
+  def trickle():
+    for _ in range(1000):
+      time.sleep(.02)
+      yield b" "
+
+  with _Serving(lambda body, number: (status, trickle())) as serving:
+    ask = endpoint.Endpoint(
+        serving.url, "m", timeout_seconds=.3, tries=2, wait_seconds=0.)
+    begin = time.monotonic()
+    if status == 400:  # a refusal, however long its words
+      with pytest.raises(config_lib.ConfigError, match="answers 400"):
+        ask(["?"], 0)
+    else:
+      assert ask(["?"], 0) == [None]
+    assert time.monotonic() - begin < 5.
+
+
+def test_a_reply_larger_than_any_is_none(monkeypatch):
+  monkeypatch.setattr(endpoint, "_LARGEST", 200)
+  with _Serving(_echo) as serving:
+    ask = endpoint.Endpoint(serving.url, "m", tries=1)
+    assert ask(["a" * 300, "a" * 100], 0) == [None, "A" * 100]
 
 
 def test_a_refusal_is_one_error_without_the_key(monkeypatch):
@@ -124,7 +175,19 @@ def test_a_text_that_is_refused_alone_gets_no_reply():
 
 def test_mistakes_are_named(monkeypatch):
   monkeypatch.delenv("R1JAX_TEST_KEY", raising=False)
-  with pytest.raises(config_lib.ConfigError, match="judge.url"):
-    endpoint.Endpoint("localhost:8000", "m")
+  for url in ("localhost:8000", "http://", "http:///v1", "http://a:b/v1",
+              "http://a:99999/v1", "http://[::1/v1", "http://a b/v1",
+              "http://a/v1\n", "http://a/\u8def", "http://key@a/v1",
+              "http://a..b/v1", f"http://{'a' * 64}.org/v1",
+              "http://\u8def.org/v1"):
+    with pytest.raises(config_lib.ConfigError, match="judge.url"):
+      endpoint.Endpoint(url, "m")
+  for url in ("http://a/v1", "https://[::1]:8000", f"http://{'a' * 63}.b:1/v"):
+    endpoint.Endpoint(url, "m")
   with pytest.raises(config_lib.ConfigError, match="judge.key_variable"):
     endpoint.Endpoint("http://a/v1", "m", key_variable="R1JAX_TEST_KEY")
+  for end in ("\n", "\r", "\u8def"):  # no header holds it
+    monkeypatch.setenv("R1JAX_TEST_KEY", SECRET + end)
+    with pytest.raises(config_lib.ConfigError, match="judge.key_var.*") as e:
+      endpoint.Endpoint("http://a/v1", "m", key_variable="R1JAX_TEST_KEY")
+    assert SECRET not in str(e.value)
