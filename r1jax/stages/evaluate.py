@@ -29,7 +29,8 @@ def make(config, setup: setup_lib.Setup, vocab, prompts: batches.PromptSet,
   """Makes (params, step) -> (figures, samples), as `config.eval` says.
 
   All responses sampled are kept in <name>_<step>.jsonl of the workdir; the
-  likeliest ones (`greedy`) only count.
+  likeliest ones (`greedy`) only count. To the figures comes 'verifier', what
+  verifiers and judges have counted of all that they were shown.
   """
   eval_config, rl = config.eval, config.rl
   settings = rollouts.Settings(
@@ -42,30 +43,36 @@ def make(config, setup: setup_lib.Setup, vocab, prompts: batches.PromptSet,
       vocab, scorer, judges)
 
   def evaluate(params, step):
-    rows = run(sampled, params, prompts, eval_config.batch, config.seed)
-    best = run(likeliest, params, prompts, eval_config.batch,
-               config.seed) if greedy else None
+    each = lambda sampler: run(
+        sampler, params, prompts, eval_config.batch, config.seed)
+    rows, counters = each(sampled)
+    best, more = each(likeliest) if greedy else (None, [])
     if workdir is not None and distributed.is_main():
       jsonl.write(pathlib.Path(workdir) / f'{name}_{step}.jsonl', rows)
     found = figures(rows, best, eval_config.samples)
     found |= {judge.name: float(np.mean([row[judge.name] for row in rows]))
               for judge in judges}
+    found['verifier'] = rollouts.counted(counters + more)
     return found, samples(rows[::eval_config.samples], eval_config.shown)
 
   return evaluate
 
 
 def run(sampler: rollouts.Sampler, params, prompts: batches.PromptSet,
-        batch: int, seed: int) -> list[dict[str, Any]]:
-  """The logged rows of every prompt, in order, the same on every process.
+        batch: int, seed: int) -> tuple[list[dict[str, Any]],
+                                        list[dict[str, int]]]:
+  """The logged rows of every prompt, in order, and the counters of each batch.
 
-  The last batch is filled up with other prompts, whose rows are cut off.
+  Both are the same on every process. The last batch is filled up with other
+  prompts, whose rows are cut off; its counters know them, too.
   """
-  rows, count = [], len(prompts.records)
+  rows, counters, count = [], [], len(prompts.records)
   for start in range(0, count, batch):
     index = np.arange(start, start + batch) % count
-    rows += sampler(params, batches.take(prompts, index), seed, STREAM).rows
-  return rows[:count * sampler.settings.group]
+    scored = sampler(params, batches.take(prompts, index), seed, STREAM)
+    rows += scored.rows
+    counters.append(scored.counters)
+  return rows[:count * sampler.settings.group], counters
 
 
 def figures(rows: list[dict], greedy: list[dict] | None,

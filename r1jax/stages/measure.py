@@ -13,6 +13,7 @@ from r1jax.stages import origin
 from r1jax.stages import prompts as prompts_lib
 from r1jax.stages import reward_models
 from r1jax.stages import rl
+from r1jax.stages import rollouts
 from r1jax.stages import setup as setup_lib
 from r1jax.training import loop
 
@@ -67,5 +68,6 @@ def closing_words(summary) -> str:
         f'{name}: {100 * figures["pass@1"]:.1f} % [{100 * low:.1f}, '
         f'{100 * high:.1f}] of {figures["n"]}, format '
         f'{100 * figures["format"]:.1f} %, '
-        f'{figures["response_length"]:.0f} tokens')
+        f'{figures["response_length"]:.0f} tokens; '
+        f'{rollouts.words(figures["verifier"])}')
   return '\n'.join(lines)

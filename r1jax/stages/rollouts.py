@@ -4,7 +4,7 @@ Sampling runs on the devices; decoding and rewards on the hosts where the rows
 live, each response on one. What comes of it, every process knows of all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -134,6 +134,25 @@ def select(every: Sequence[Scored], chosen: np.ndarray, group: int) -> Scored:
               for name in every[0].counters}
   return Scored(rollout._replace(prompts=prompts), reward, parts, counters,
                 [row for s in every for row in s.rows])
+
+
+def counted(every: Sequence[Mapping[str, int]]) -> dict[str, int]:
+  """The sums of several rollouts' counters, 'errors' for 'verifier_errors'."""
+  return {name.removeprefix('verifier_'): sum(c[name] for c in every)
+          for name in every[0]}
+
+
+def metrics(scored: Scored) -> dict[str, int]:
+  """What its verifiers and judges have counted, as it is logged."""
+  return {f'verifier/{name}': count
+          for name, count in counted([scored.counters]).items()}
+
+
+def words(counts: Mapping[str, int]) -> str:
+  """The counts of `counted` for a terminal, those that are not 0."""
+  return 'verifier: ' + (', '.join(
+      f'{name} {count}' for name, count in counts.items() if count)
+                         or 'nothing failed')
 
 
 def _log_rows(records, ids, responses, scores) -> list[dict[str, Any]]:

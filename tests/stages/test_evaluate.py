@@ -53,7 +53,7 @@ class _Sampler:
 
   def __call__(self, params, batch, seed, step):
     self.asked.append((len(batch.id), seed, step))
-    return types.SimpleNamespace(rows=[
+    return types.SimpleNamespace(counters={'verifier_errors': 1}, rows=[
         {'id': int(i), 'sample': sample} for i in batch.id
         for sample in range(self.settings.group)])
 
@@ -64,7 +64,8 @@ def test_every_problem_is_measured_once_and_in_order(count, batch):
       np.zeros((count, 2), np.int32), np.ones(count, np.int32),
       tuple({} for _ in range(count)))
   sampler = _Sampler(group=2)
-  rows = evaluate.run(sampler, None, prompts, batch, seed=7)
+  rows, counters = evaluate.run(sampler, None, prompts, batch, seed=7)
+  assert counters == [{'verifier_errors': 1}] * len(sampler.asked)
   assert [(row['id'], row['sample']) for row in rows] == [
       (i, sample) for i in range(count) for sample in range(2)]
   # Full batches, whose streams no training step has.
@@ -109,12 +110,13 @@ def measured(sizes=None):
   prompts = tiny_rl.prompt_set(6)
   sampler = rollouts.Sampler(
       setup, tiny_rl.SETTINGS, tiny_rl.Vocab(), _Counting())
-  rows = evaluate.run(sampler, params, prompts, batch=4, seed=0)
+  rows, counters = evaluate.run(sampler, params, prompts, batch=4, seed=0)
   scored = sampler(params, batches.take(prompts, np.arange(4)), seed=0, step=1)
   on_host = lambda x: sharding.to_host(x).tolist()
   return dict(
       figures=evaluate.figures(rows, rows[::tiny_rl.GROUP], tiny_rl.GROUP),
       evaluated=rows, rows=scored.rows, counters=scored.counters,
+      counted=rollouts.counted(counters),
       reward=on_host(scored.reward),
       parts={name: on_host(part) for name, part in scored.parts.items()})
 
@@ -125,6 +127,7 @@ def test_two_hosts_measure_what_one_does():
   assert figures['n'] == 6
   assert 0 < figures['pass@1'] < 1 and 0 < figures['truncated'] < 1
   assert len(alone['rows']) == alone['counters']['verifier_errors'] == 16
+  assert alone['counted'] == {'errors': 2 * 16}
   for said in hosts.run("""
 import test_evaluate
 said = [test_evaluate.measured(sizes) for sizes in test_evaluate.SIZES]

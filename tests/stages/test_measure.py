@@ -26,12 +26,13 @@ def test_each_test_has_its_figures_and_responses(tmp_path, capsys):
   assert set(after) == {'reasoning', 'general'} and summary['before'] is None
   assert after['reasoning']['n'] == 6 and after['general']['n'] == 5
   assert 'greedy' not in after['general']
+  assert after['general']['verifier'] == dict(errors=0, timeouts=0, refused=0)
   rows = jsonl.read(tmp_path / 'reasoning_0.jsonl')
   assert [row['task'] for row in rows[:2]] == ['chain_sum', 'leg_counting']
   # The base speaks in tags now and then, which is no summary.
   assert sum(row['format'] for row in rows) > 0
   assert len(jsonl.read(tmp_path / 'general_0.jsonl')) == 5
-  assert 'general: ' in capsys.readouterr().out
+  assert 'verifier: nothing failed\nreasoning: ' in capsys.readouterr().out
   assert not (tmp_path / 'checkpoints').exists() or not list(
       (tmp_path / 'checkpoints').iterdir())
 

@@ -49,6 +49,7 @@ def test_responses_are_decoded_by_their_length():
   np.testing.assert_allclose(scored.reward, [1., .15, 0., 1.], rtol=1e-6)
   np.testing.assert_allclose(scored.parts['accuracy'], [1., .25, 0., 1.])
   assert scored.counters == {'verifier_errors': 1}
+  assert rollouts.metrics(scored) == {'verifier/errors': 1}
   assert scored.rows[1] == {
       'id': 3, 'task': first['task'], 'prompt': first['prompt'],
       'answer': first['answer'], 'response': '4 3 5 7', 'tokens': 4,
@@ -97,6 +98,15 @@ def test_select_takes_whole_groups_of_several_rollouts():
         scored.rollout.prompts, one.rollout.prompts)
   assert scored.rows == every[0].rows + every[1].rows
   assert scored.counters == {'verifier_errors': 2}
+
+
+def test_counters_are_summed_and_said():
+  counts = rollouts.counted([
+      {'verifier_errors': 2, 'verifier_timeouts': 0, 'judge_malformed': 1},
+      {'verifier_errors': 3, 'verifier_timeouts': 0, 'judge_malformed': 0}])
+  assert counts == {'errors': 5, 'timeouts': 0, 'judge_malformed': 1}
+  assert rollouts.words(counts) == 'verifier: errors 5, judge_malformed 1'
+  assert rollouts.words({'errors': 0}) == 'verifier: nothing failed'
 
 
 class _Judge:
