@@ -14,7 +14,7 @@ from r1jax.rewards import repetition
 
 REASONS = (
     "unfinished",  # cut at the token limit
-    "no_verdict",  # neither a rule nor the judge could tell
+    "no_verdict",  # the judge could not tell; where a rule cannot, it is wrong
     "wrong",
     "format",
     "mixed_language",
@@ -23,7 +23,8 @@ REASONS = (
     "long_paragraph",
     "code_block",
     "no_reflection",
-    "duplicate",  # says what another response to its prompt says
+    # Of the whole run, not of a response by itself: stages/kept.py tells.
+    "duplicate",  # says what one kept of its prompt says
     "per_prompt",  # beyond as many as are kept of a prompt
 )
 
@@ -44,7 +45,6 @@ class Rules(NamedTuple):
   max_paragraph: int | None = None  # characters
   code: bool = False  # whether code blocks are kept
   reflection: bool = False  # whether it must look back on what it said
-  per_prompt: int | None = None
 
 
 def reflections(text: str) -> int:
@@ -79,22 +79,3 @@ def fault(rules: Rules, row: Mapping[str, Any]) -> str | None:
       "no_reflection": lambda: rules.reflection and not reflections(text),
   }
   return next((name for name, holds in faults.items() if holds()), None)
-
-
-def faults(rules: Rules, group: list[Mapping[str, Any]]) -> list[str | None]:
-  """The reason of each response to one prompt; of equal ones the first stays.
-
-  What is beyond `per_prompt` are the last ones: responses of a group are drawn
-  alike, so none is preferred.
-  """
-  found, seen = [], set()
-  for row in group:
-    reason, said = fault(rules, row), " ".join(row["response"].split())
-    if reason is None and said in seen:
-      reason = "duplicate"
-    elif reason is None and len(seen) == rules.per_prompt:
-      reason = "per_prompt"
-    if reason is None:
-      seen.add(said)
-    found.append(reason)
-  return found

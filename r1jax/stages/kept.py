@@ -1,6 +1,11 @@
 """What rejection sampling leaves: responses fit to train on, and a count.
 
-A run's rollouts.jsonl has every response, with the reason why it is dropped.
+A run's rollouts.jsonl has every response, with the reason for which it is
+dropped by itself. What else is dropped is told here, over the whole run and by
+the text of the prompt, which the data may have twice: what says the same as one
+that is kept, and what is beyond `per_prompt`; of these the first stay, for
+responses are drawn alike and none is preferred.
+
 Out of it come kept-00000.jsonl, kept-00001.jsonl, ...: a line a response, its
 prompt, and where both come from; and kept.json: how many of each task were
 kept, and how many dropped for each reason. Both are functions of the rollouts
@@ -14,6 +19,7 @@ import hashlib
 import itertools
 import json
 import pathlib
+import re
 from typing import Any
 
 from r1jax.rewards import filters
@@ -22,45 +28,50 @@ from r1jax.training import summary as summary_lib
 
 SHARDS = 'kept-*.jsonl'
 KEPT = 'kept'
+_OWN = re.compile(r'kept-\d{5,}\.jsonl')  # not a person's kept-reviewed.jsonl
 
 
-def write(folder: pathlib.Path, shard_rows: int, source: Mapping[str, Any]
-         ) -> dict[str, dict[str, int]]:
+def write(folder: pathlib.Path, shard_rows: int, source: Mapping[str, Any],
+          per_prompt: int | None = None) -> dict[str, dict[str, int]]:
   """Writes shards of `shard_rows` lines each, and the table, which returns.
 
   Args:
     folder: the workdir of the run.
     shard_rows: lines of a shard; the last has fewer.
     source: of every record, besides the place it was sampled at.
+    per_prompt: as many are kept of a prompt; None: all.
   """
   table = collections.defaultdict(collections.Counter)
-  lines = _lines(folder, source, table)
+  lines = _lines(folder, source, per_prompt, table)
   shards = []
   while (shard := list(itertools.islice(lines, shard_rows))) or not shards:
     shards.append(folder / f'kept-{len(shards):05}.jsonl')
     jsonl.write(shards[-1], shard)
   for path in set(folder.glob(SHARDS)).difference(shards):
-    path.unlink()  # of a longer run before
+    if _OWN.fullmatch(path.name):
+      path.unlink()  # of a longer run before
   found = {task: dict(counts) for task, counts in sorted(table.items())}
   summary_lib.write_json(folder / 'kept.json', found)
   return found
 
 
 def _lines(folder: pathlib.Path, source: Mapping[str, Any],
-           table: dict[str, collections.Counter]) -> Iterator[dict[str, Any]]:
+           per_prompt: int | None, table: dict[str, collections.Counter]
+          ) -> Iterator[dict[str, Any]]:
   """Yields what is kept, and counts all by task and reason."""
-  seen, sample = set(), collections.Counter()
+  answers = collections.defaultdict(set)  # by prompt, of those that are kept
+  sample = collections.Counter()
   for row in jsonl.stream(folder / 'rollouts.jsonl'):
     place = {name: row[name] for name in ('step', 'id')}
     if 'source' in row:
       place['draft'] = row['source']
     place['sample'] = sample[row['step'], row['id']]
     sample[row['step'], row['id']] += 1
-    reason = row['dropped']
-    said = hashlib.sha256(json.dumps(
-        [row['prompt'], row['response'].split()]).encode()).digest()
-    if not reason and said in seen:
-      reason = 'duplicate'  # of a prompt that the data has twice
+    seen = answers[_digest(row['prompt'])]
+    said = _digest(row['response'].split())
+    reason = row['dropped'] or (
+        'duplicate' if said in seen else
+        'per_prompt' if len(seen) == per_prompt else '')
     table[row['task']][reason or KEPT] += 1
     if reason:
       continue
@@ -68,6 +79,11 @@ def _lines(folder: pathlib.Path, source: Mapping[str, Any],
     yield {name: row[name] for name in (
         'prompt', 'response', 'answer', 'task')} | {
             'source': {**source, **place}}
+
+
+def _digest(value: Any) -> bytes:
+  """SHA-256 of a text or its words: those of a run need not fit in memory."""
+  return hashlib.sha256(json.dumps(value).encode()).digest()
 
 
 def total(table: Mapping[str, Mapping[str, int]]) -> collections.Counter[str]:

@@ -85,25 +85,25 @@ def filter_rules(config) -> filters.Rules | None:
   if 'keep' not in config:
     return None
   fields = config.keep.to_dict()
-  fields.pop('shard_rows')
+  for name in ('per_prompt', 'shard_rows'):  # which are kept.write's
+    del fields[name]
   return filters.Rules(languages=config.rewards.languages, **fields)
 
 
 def marked(rules: filters.Rules, rows: list[dict[str, Any]]
           ) -> list[dict[str, Any]]:
-  """The rows, each with why it is dropped ('' if it is not)."""
-  groups = [list(group) for _, group in itertools.groupby(
-      rows, key=lambda row: row['id'])]
-  return [row | {'dropped': reason or ''} for group in groups
-          for row, reason in zip(group, filters.faults(rules, group))]
+  """The rows, each with its own fault as `dropped` ('' if it has none)."""
+  return [row | {'dropped': filters.fault(rules, row) or ''} for row in rows]
 
 
 def write_kept(config, workdir: str, summary: Mapping[str, Any]) -> str:
   """Writes what is kept; returns the table of why the rest is not."""
   del summary
-  folder = pathlib.Path(workdir)
-  table = kept.write(folder, config.keep.shard_rows, {
-      'stage': config.name, 'init_from': config.init_from, 'seed': config.seed})
+  folder = _sampled(workdir)
+  source = {'stage': config.name, 'init_from': config.init_from,
+            'seed': config.seed}
+  table = kept.write(
+      folder, config.keep.shard_rows, source, config.keep.per_prompt)
   return (f'{kept.words(table)}\nkept: {folder / kept.SHARDS}\n'
           f'next: SFT, --config.data.task=jsonl:{folder / kept.SHARDS}')
 
@@ -115,7 +115,7 @@ def write(workdir: str, labels: bool, summary: Mapping[str, Any]) -> str:
   is a prompt all of whose responses are as good, unless grades are `labels`.
   """
   del summary
-  folder = pathlib.Path(workdir)
+  folder = _sampled(workdir)
   lines, dropped, equal = [], 0, 0
   rows = jsonl.read(folder / 'rollouts.jsonl')
   for _, group in itertools.groupby(rows, key=lambda row: row['id']):
@@ -136,3 +136,13 @@ def write(workdir: str, labels: bool, summary: Mapping[str, Any]) -> str:
       f'prompts; {dropped} said what another did, {equal} prompts have '
       f'responses that are all as good\npreferences: {path}\n'
       f'next: a reward model, --config.data.task=jsonl:{path}')
+
+
+def _sampled(workdir: str) -> pathlib.Path:
+  """The workdir; ConfigError where what was sampled is no longer there."""
+  folder = pathlib.Path(workdir)
+  if not (folder / 'rollouts.jsonl').exists():
+    raise config_lib.ConfigError(
+        f'--workdir: {folder} has no rollouts.jsonl, of which all that this '
+        'stage leaves is made; put it back, or give another directory')
+  return folder

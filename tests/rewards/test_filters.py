@@ -5,7 +5,7 @@ import pytest
 from r1jax.rewards import filters
 
 RULES = filters.Rules(
-    languages=("en", "zh"), max_repetition=.3, max_paragraph=60, per_prompt=2)
+    languages=("en", "zh"), max_repetition=.3, max_paragraph=60)
 GOOD = "<think> First 3+4=7. </think> <answer> 7 </answer>"
 
 
@@ -49,14 +49,7 @@ def test_reflection_is_asked_for():
   assert filters.reflections("waiter") == 0
 
 
-def test_of_equal_responses_one_is_kept_and_of_a_prompt_so_many():
-  texts = [GOOD, GOOD.replace(" ", "  "), "It is 7.", "No", "Seven."]
-  rows = [_row(text, accuracy=float(text != "No")) for text in texts]
-  assert filters.faults(RULES, rows) == [
-      None, "duplicate", None, "wrong", "per_prompt"]
-  assert filters.faults(RULES, []) == []
-
-
 def test_every_reason_is_a_known_one():
-  rows = [_row(text) for text in (GOOD, "```", "先算", "so " * 99)]
-  assert set(filters.faults(RULES, rows)) - {None} <= set(filters.REASONS)
+  found = {filters.fault(RULES, _row(text))
+           for text in (GOOD, "```", "先算", "so " * 99)}
+  assert found - {None} <= set(filters.REASONS)

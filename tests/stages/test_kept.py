@@ -43,6 +43,31 @@ def test_every_response_is_in_one_shard_or_counted(tmp_path, shard_rows, sizes):
   assert [path.read_bytes() for path in shards] == before
 
 
+def test_a_prompt_has_so_many_over_the_whole_run(tmp_path):
+  """Whatever its number and its task are; the first ones stay."""
+  said = ['a', ' a', 'b', 'wrong', 'a', 'c', 'd']
+  jsonl.append(tmp_path / 'rollouts.jsonl', [
+      _row(n // 3, text, text if text == 'wrong' else '', step=n // 5,
+           task='tu'[n > 4], prompt='?') for n, text in enumerate(said)]
+               + [_row(9, text) for text in 'abc'])
+  table = kept.write(tmp_path, 9, {}, 2)
+  lines = jsonl.read(tmp_path / 'kept-00000.jsonl')
+  assert [line['response'] for line in lines] == ['a', 'b', 'a', 'b']
+  assert table == {
+      't': dict(kept=4, duplicate=2, wrong=1, per_prompt=1),
+      'u': dict(per_prompt=2)}
+
+
+def test_what_a_person_has_put_there_stays(tmp_path):
+  jsonl.append(tmp_path / 'rollouts.jsonl', [_row(0, 'a')])
+  others = ['kept-reviewed.jsonl', 'kept-1.jsonl', 'kept-00001.jsonl.jsonl']
+  for name in (*others, 'kept-00001.jsonl', 'kept-123456.jsonl'):
+    (tmp_path / name).write_text('{}\n')
+  kept.write(tmp_path, 1, {})
+  assert sorted(path.name for path in tmp_path.glob(kept.SHARDS)) == sorted(
+      ['kept-00000.jsonl', *others])
+
+
 def test_what_was_rewritten_names_its_draft(tmp_path):
   draft = dict(stage='zero', id=7)
   jsonl.append(tmp_path / 'rollouts.jsonl', [
@@ -66,10 +91,10 @@ def test_the_table_has_a_line_a_task_and_their_sum():
       'all     13      1']
 
 
-def test_rows_are_marked_group_by_group():
+def test_rows_are_marked_each_by_itself():
   rows = [dict(id=i, prompt='?', response=text, finished=True, accuracy=right,
                format=1.) for i, text, right in (
                    (0, 'x', 1.), (0, 'x', 1.), (0, 'y', 0.), (1, 'x', 1.))]
   found = sample.marked(filters.Rules(), rows)
-  assert [row['dropped'] for row in found] == ['', 'duplicate', 'wrong', '']
+  assert [row['dropped'] for row in found] == ['', '', 'wrong', '']
   assert found[0] == rows[0] | {'dropped': ''}

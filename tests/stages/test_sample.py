@@ -43,8 +43,8 @@ def test_labels_stay_where_all_are_equal(tmp_path):
       [1.], [0.]]
 
 
-def _stage(workdir, **changes):
-  config = preferences.get_config('mini').unlock()
+def _stage(workdir, module=preferences, **changes):
+  config = module.get_config('mini').unlock()
   config.init_from = 'mini'
   config.data.num_prompts = 6
   config.rl.update(prompts=4, group=2, response_tokens=6, sample_chunk=6)
@@ -85,11 +85,27 @@ def test_rejection_sampling_ends_the_same_however_it_was_stopped(
   lines = [line for path in sorted(tmp_path.glob('kept-*.jsonl'))
            for line in jsonl.read(path)]
   fit = [row for row in rows if not row['dropped']]
-  assert [line['response'] for line in lines] == [
-      row['response'] for row in fit]
+  by_prompt = {}  # of those that are distinct, the first two
+  for row in fit:
+    said = by_prompt.setdefault(row['prompt'], [])
+    if row['response'] not in said and len(said) < 2:
+      said.append(row['response'])
+  assert [(line['prompt'], line['response']) for line in lines] == [
+      (prompt, text) for prompt, said in by_prompt.items() for text in said]
   assert all(row['accuracy'] == row['format'] == 1. for row in fit)
   assert 0 < len(lines) < 24 and lines[0]['source']['init_from'] == 'mini'
   assert '\nall ' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('module', [preferences, rejection_sampling])
+def test_what_was_made_is_left_alone_when_its_source_is_gone(tmp_path, module):
+  stage, _ = _stage(tmp_path, module)
+  for name in (sample.NAME, 'kept-00000.jsonl'):
+    (tmp_path / name).write_text('{}\n')
+  with pytest.raises(config_lib.ConfigError, match='no rollouts.jsonl'):
+    stage.finish({})
+  for name in (sample.NAME, 'kept-00000.jsonl'):
+    assert (tmp_path / name).read_text() == '{}\n'
 
 
 def test_it_needs_a_model(tmp_path):
