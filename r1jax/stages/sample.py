@@ -10,6 +10,7 @@ preferences.jsonl: pairs made by sampling from a model and ranking by a rule,
 which a reward model learns from; or, with `labels`, each by itself.
 """
 
+import collections
 from collections.abc import Mapping
 import functools
 import itertools
@@ -60,6 +61,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       setup, config.init_from, config.seed))
 
   def step(state, index):
+    # The last batch is filled up; what is counted of it knows that part, too.
     taken = np.arange(index * size, (index + 1) * size)
     scored = sampler(
         params(), batches.take(prompts, taken % count), config.seed, index)
@@ -69,7 +71,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     mean = lambda name: float(np.mean([row[name] for row in rows]))
     return state._replace(step=state.step + 1), {
         'reward/mean': mean('reward'), 'response_length/mean': mean('tokens'),
-        'perf/tokens': sum(row['tokens'] for row in rows)}, rows
+        'perf/tokens': sum(row['tokens'] for row in rows)
+        } | rollouts.metrics(scored), rows
 
   return loop.Stage(
       -(-count // size), *setup_lib.no_state(mesh), step,
@@ -104,7 +107,8 @@ def write_kept(config, workdir: str, summary: Mapping[str, Any]) -> str:
             'seed': config.seed}
   table = kept.write(
       folder, config.keep.shard_rows, source, config.keep.per_prompt)
-  return (f'{kept.words(table)}\nkept: {folder / kept.SHARDS}\n'
+  return (f'{kept.words(table)}\n{counted(folder)}\n'
+          f'kept: {folder / kept.SHARDS}\n'
           f'next: SFT, --config.data.task=jsonl:{folder / kept.SHARDS}')
 
 
@@ -134,7 +138,8 @@ def write(workdir: str, labels: bool, summary: Mapping[str, Any]) -> str:
   return (
       f'sampled: {len(rows)} responses, kept {responses} to {len(lines)} '
       f'prompts; {dropped} said what another did, {equal} prompts have '
-      f'responses that are all as good\npreferences: {path}\n'
+      f'responses that are all as good\n{counted(folder)}\n'
+      f'preferences: {path}\n'
       f'next: a reward model, --config.data.task=jsonl:{path}')
 
 
@@ -146,3 +151,13 @@ def _sampled(workdir: str) -> pathlib.Path:
         f'--workdir: {folder} has no rollouts.jsonl, of which all that this '
         'stage leaves is made; put it back, or give another directory')
   return folder
+
+
+def counted(folder: pathlib.Path) -> str:
+  """What verifiers and judges have counted in all steps, in words."""
+  total = collections.Counter()
+  for row in jsonl.stream(folder / 'metrics.jsonl'):
+    total.update({name.removeprefix('verifier/'): count
+                  for name, count in row.items()
+                  if name.startswith('verifier/')})
+  return rollouts.words(total)

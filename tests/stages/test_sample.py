@@ -10,6 +10,8 @@ from experiments import preferences
 from experiments import rejection_sampling
 from r1jax import config as config_lib
 from r1jax.parallel import mesh as mesh_lib
+from r1jax.rewards import score
+from r1jax.stages import reward_models
 from r1jax.stages import sample
 from r1jax.training import jsonl
 from r1jax.training import loop
@@ -82,6 +84,8 @@ def test_rejection_sampling_ends_the_same_however_it_was_stopped(
              config.to_dict() | dict(steps=steps))
   rows = jsonl.read(tmp_path / 'rollouts.jsonl')
   assert len(rows) == 6 * 4
+  assert {row['verifier/errors'] for row in jsonl.read(
+      tmp_path / 'metrics.jsonl')} == {0}
   lines = [line for path in sorted(tmp_path.glob('kept-*.jsonl'))
            for line in jsonl.read(path)]
   fit = [row for row in rows if not row['dropped']]
@@ -95,6 +99,44 @@ def test_rejection_sampling_ends_the_same_however_it_was_stopped(
   assert all(row['accuracy'] == row['format'] == 1. for row in fit)
   assert 0 < len(lines) < 24 and lines[0]['source']['init_from'] == 'mini'
   assert '\nall ' in capsys.readouterr().out
+
+
+def _broken(self, records, responses):
+  """As the scorer, with a verifier that fails on each third response."""
+  scores = _score(self, records, responses)
+  return scores._replace(counters=scores.counters | dict(
+      verifier_errors=len(responses[::3])))
+
+
+_score = score.Scorer.score
+
+
+class _Silent:
+  """A judge that says nothing."""
+  name = 'no_verdict'
+
+  def apply(self, records, rows, step):
+    del records, step
+    for row in rows:
+      row['no_verdict'] = 1.
+    return dict(judge_silent=len(rows), judge_retries=1)
+
+
+@pytest.mark.parametrize('module', [preferences, rejection_sampling])
+def test_what_no_one_could_tell_is_counted_and_said(
+    tmp_path, monkeypatch, capsys, module):
+  monkeypatch.setattr(score.Scorer, 'score', _broken)
+  monkeypatch.setattr(reward_models, 'load', lambda *_: [_Silent()])
+  stage, config = _stage(tmp_path, module)
+  loop.run(stage, loop.Settings(2, 2), str(tmp_path), config)
+  for row in jsonl.read(tmp_path / 'metrics.jsonl'):
+    assert {name: value for name, value in row.items()
+            if name.startswith('verifier/')} == {
+                'verifier/errors': 3, 'verifier/timeouts': 0,
+                'verifier/refused': 0, 'verifier/judge_silent': 8,
+                'verifier/judge_retries': 1}
+  assert 'verifier: errors 6, judge_retries 2, judge_silent 16' in (
+      capsys.readouterr().out)
 
 
 @pytest.mark.parametrize('module', [preferences, rejection_sampling])
