@@ -75,7 +75,8 @@ def write(config: Mapping[str, Any], workdir: str) -> str:
       report.header(title, f'{len(config["stages"])} stages in '
                     f'{sum(minutes.values()):.0f} minutes: what each did, and '
                     'what holds of what is said of it.', config['name']),
-      _claims(found), _table(table), _sampled(folder, judge),
+      _claims(found, config['stages'][f'{_PREFIX}base']['eval']),
+      _table(table), _sampled(folder, judge),
       _students(folder), _paper(),
       _curves(folder), _said(policies), _times(minutes),
       report.reproduce(rl_report.command(), {}), report.whole_config(config)])
@@ -118,7 +119,9 @@ def _number(figure: r1_figures.Figure, percent: bool, interval: bool = False,
   return value
 
 
-def _claims(found: Sequence[r1_claims.Claim]) -> str:
+def _claims(found: Sequence[r1_claims.Claim], sampled: Mapping[str, Any]
+           ) -> str:
+  """Each with what it is measured by; `sampled` is the tests' section eval."""
   rows = ''.join(
       f'<tr><th>{html.escape(claim.said)}<p class="small">'
       f'{html.escape(claim.measured)}</p></th>'
@@ -129,8 +132,9 @@ def _claims(found: Sequence[r1_claims.Claim]) -> str:
   return ('<section><h2>What is said of R1, in miniature</h2><div '
           'class="scroll"><table class="compare"><tr><th></th><th>before</th>'
           f'<th>after</th><th>change</th><th></th></tr>{rows}</table></div>'
-          '<p class="small">Held-out prompts, the same for all, one response '
-          'each at temperature 1; changes with their 95 % intervals over '
+          f'<p class="small">Held-out prompts, the same for all, one response '
+          f'each at temperature {sampled["temperature"]}, top-p '
+          f'{sampled["top_p"]}; changes with their 95 % intervals over '
           'prompts. What rises or falls holds where the interval leaves out 0, '
           'and points that way where only the mean does. What is kept holds '
           'where the interval leaves out a loss of five points, and does not '

@@ -153,7 +153,8 @@ def test_a_judge_is_worth_what_the_rule_says(folder):
 def test_the_page_says_what_holds_and_what_does_not(folder):
   stages = {name: {} for name in ('zero', 'zero_language', 'reasoning',
                                   'no_language', 'shots', 'shots_base')}
-  stages |= {f'measured_{name}': {} for name in NAMES}
+  stages |= {f'measured_{name}': {'eval': dict(temperature=.6, top_p=.95)}
+             for name in NAMES}
   for name in stages:
     summary.write_json(folder / name / 'manifest.json', {'seconds': 30.})
   words = r1_report.write({'name': 'r1.py:mini', 'stages': stages}, str(folder))
@@ -171,6 +172,7 @@ def test_the_page_says_what_holds_and_what_does_not(folder):
   _, said, *_ = page.split('<section>')
   assert len(claims) == said.count('<tr><th>') - 1  # but for the head
   assert all(said in page for said in claims) and page.count('<svg') == 5
+  assert 'at temperature 0.6, top-p 0.95' in page
   assert '+60.0 % [+50.3, +69.7]' in page  # base -> Zero
   assert '97.3' in page and 'Not measured here' in page and '<0>' not in page
   assert '20.0 % → 80.0 %: holds' in words
