@@ -49,8 +49,11 @@ def _rows(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
 
 def _object(line: str, place: str) -> dict[str, Any]:
   try:
-    return dict(json.loads(line))
-  except (TypeError, ValueError) as e:
+    row = dict(json.loads(line))
+    if '\\u' in line:  # half a surrogate pair is in no file, print or token
+      json.dumps(row, ensure_ascii=False).encode()
+    return row
+  except (TypeError, ValueError, RecursionError) as e:
     raise config_lib.ConfigError(
         f'config.data.task: {place}: not a JSON object: {e}') from e
 
