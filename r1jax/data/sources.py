@@ -121,17 +121,29 @@ def answered(task: str, split: str, seed: int, count: int | None,
   kind, _, argument = task.partition(':')
   names.check('config.data.task', kind, CONVERSATIONS)
   if kind == 'jsonl':
-    rows = [(row, *_pair(row, None, None, place))
-            for place, row in jsonl_rows.rows(argument, split)]
-    title = jsonl_rows.title(argument, split)
-  else:
-    check_options(CONVERSATIONS[kind], options)
-    rows = [({}, *chat.question_and_answer(messages)) for messages in (
-        CONVERSATIONS[kind](argument, split, seed, count, **options))]
-    title = task
-  return [dict(prompt=prompt, response=response, task=row.get('task', title))
-          | ({'source': row['source']} if 'source' in row else {})
-          for row, prompt, response in rows]
+    check_options(_answered_lines, options)
+    return _answered_lines(argument, split, **options)
+  check_options(CONVERSATIONS[kind], options)
+  pairs = map(chat.question_and_answer, CONVERSATIONS[kind](
+      argument, split, seed, count, **options))
+  return [dict(prompt=prompt, response=response, task=task)
+          for prompt, response in pairs]
+
+
+def _answered_lines(argument: str, split: str, *, prompt: str | None = None,
+                    answer: str | None = None) -> list[Record]:
+  """Those of a file of one JSON object a line; the options name its fields."""
+  found, title = [], jsonl_rows.title(argument, split)
+  for place, row in jsonl_rows.rows(argument, split):
+    question, reply = _pair(row, prompt, answer, place)
+    made = dict(prompt=question, response=reply, task=row.get('task', title))
+    for name, value in made.items():
+      if not isinstance(value, str):
+        raise config_lib.ConfigError(
+            f'config.data.task: {place}: expected a text as its {name}, '
+            f'received {value!r:.80}')
+    found.append(made | {key: row[key] for key in ('source',) if key in row})
+  return found
 
 
 PROMPTS = {**mini_sources.PROMPTS, 'jsonl': jsonl, 'drafts': drafts,

@@ -241,6 +241,35 @@ def test_drafts_are_shown_behind_their_prompt(tmp_path):
       sources.drafts(name, 'train', 0, 4, **options)
 
 
+def test_answers_of_a_file(tmp_path):
+  path = _write(tmp_path / 'c.jsonl', dict(q='1+1?', a='2', task='sum'),
+                dict(q='1+2?', a='3', source='olympiads'))
+  assert sources.answered(f'jsonl:{path}', 'train', 0, None, dict(
+      prompt='q', answer='a')) == [
+          dict(prompt='1+1?', response='2', task='sum'),
+          dict(prompt='1+2?', response='3', task='c', source='olympiads')]
+
+
+@pytest.mark.parametrize('row, message', [
+    (dict(prompt='?', response=None), 'a text as its response, received None'),
+    (dict(prompt=['?'], response='!'), r"a text as its prompt, received \['\?'"),
+    (dict(prompt='?', answer=3), 'a text as its response, received 3'),
+    (dict(prompt='?', response='!', task=1), 'a text as its task'),
+])
+def test_answers_that_are_no_texts_are_refused(tmp_path, row, message):
+  path = _write(tmp_path / 'c.jsonl', dict(prompt='?', response='!'), row)
+  for read in (sources.answered, lambda *args: sources.drafts(*args[:-1])):
+    with pytest.raises(config_lib.ConfigError, match=f':2: expected {message}'):
+      read(f'jsonl:{path}', 'train', 0, None, {})
+
+
+def test_options_that_a_file_has_not_are_refused(tmp_path):
+  path = _write(tmp_path / 'c.jsonl', dict(prompt='?', response='!'))
+  with pytest.raises(config_lib.ConfigError,
+                     match="config.data.options: .* mean 'answer'"):
+    sources.answered(f'jsonl:{path}', 'train', 0, None, dict(answers='x'))
+
+
 def test_general_tasks_are_prompts_and_answers():
   read = sources.PROMPTS['mini_general']
   rows = read('', 'heldout', 0, 30, verifier='judge')
