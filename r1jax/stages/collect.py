@@ -2,13 +2,13 @@
 
 R1's cold start and its 800 thousand samples are such unions (DeepSeek-R1,
 arXiv 2501.12948, 2.3.1 and 2.3.3). Every line of collected.jsonl says which
-part it is of and where that has it from; collected.json counts them. What two
-parts have is of the one whose name comes first in the alphabet. Both files are
-functions of the config and of what it reads, so a run that is interrupted is
-run again and nothing is lost.
+part it is of and where that has it from; collected.json counts them, and what
+was left out. What two parts have is of the one whose name comes first in the
+alphabet. Both files are functions of the config and of what it reads, so a run
+that is interrupted is run again and nothing is lost.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 import collections
 import functools
 import pathlib
@@ -50,35 +50,57 @@ def write(config, workdir: str, parts: dict[str, list[Record]], summary) -> str:
   seen, lines, table = set(), [], {}
   for name, records in parts.items():
     part, order = config.collect[name], random.Random(f'{config.seed}/{name}')
-    records = list(fresh(records, seen))
-    order.shuffle(records)
+    distinct = fresh(records, seen)
+    order.shuffle(distinct)
     if part.order == 'curated':
-      records = curated(records)
-    records = records[:part.rows]
+      distinct = curated(distinct)
+    taken = distinct[:part.rows]
+    seen.update(map(_said, taken))  # what is cut off, a later part may have
     lines += [{key: row[key] for key in ('prompt', 'response', 'task')}
-              | {'source': {'part': name, **row.get('source', {})}}
-              for row in records]
-    table[name] = dict(sorted(collections.Counter(
-        row['task'] for row in records).items()))
+              | {'source': _source(name, row)} for row in taken]
+    table[name] = {
+        'tasks': dict(sorted(collections.Counter(
+            row['task'] for row in taken).items())),
+        'repeats': len(records) - len(distinct),
+        'beyond_rows': len(distinct) - len(taken)}
   folder = pathlib.Path(workdir)
   random.Random(config.seed).shuffle(lines)
   jsonl.write(folder / NAME, lines)
   summary_lib.write_json(folder / 'collected.json', table)
-  counts = '\n'.join(
-      f'{name}: {sum(tasks.values())} (' + ', '.join(
-          f'{task} {count}' for task, count in tasks.items()) + ')'
-      for name, tasks in table.items())
-  return (f'{counts}\ncollected: {len(lines)} answers in {folder / NAME}\n'
+  return (f'{words(table)}\n'
+          f'collected: {len(lines)} answers in {folder / NAME}\n'
           f'next: SFT, --config.data.task=jsonl:{folder / NAME}')
 
 
-def fresh(records: Sequence[Record], seen: set) -> Iterator[Record]:
-  """Yields what no record before has said to the same prompt."""
+def words(table: dict[str, dict[str, Any]]) -> str:
+  """What is of each part, and what was left out of it: a line each."""
+  return '\n'.join(
+      f'{name}: {sum(counts["tasks"].values())} (' + ', '.join(
+          f'{task} {count}' for task, count in counts['tasks'].items())
+      + f'); left out: {counts["repeats"]} that repeat others, '
+      f'{counts["beyond_rows"]} beyond its rows'
+      for name, counts in table.items())
+
+
+def fresh(records: Sequence[Record], seen: Collection[tuple[str, str]]
+         ) -> list[Record]:
+  """What is not `seen`; of records that say the same, the first."""
+  own = {}
   for row in records:
-    said = row['prompt'], ' '.join(row['response'].split())
-    if said not in seen:
-      seen.add(said)
-      yield row
+    own.setdefault(_said(row), row)
+  return [row for said, row in own.items() if said not in seen]
+
+
+def _said(row: Record) -> tuple[str, str]:
+  return row['prompt'], ' '.join(row['response'].split())
+
+
+def _source(name: str, row: Record) -> dict[str, Any]:
+  """The part, and where its line says that it is from, in whatever form."""
+  source = row.get('source', {})
+  if not isinstance(source, dict) or 'part' in source:  # collected before
+    source = {'source': source}
+  return {'part': name, **source}
 
 
 def curated(records: Sequence[Record]) -> list[Record]:

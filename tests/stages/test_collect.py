@@ -23,6 +23,10 @@ def _config(**parts):
   return config
 
 
+def _counts(repeats=0, beyond_rows=0, **tasks):
+  return dict(tasks=tasks, repeats=repeats, beyond_rows=beyond_rows)
+
+
 def _run(config, workdir):
   return run.stage(config, str(workdir), config.to_dict())
 
@@ -49,9 +53,12 @@ def test_parts_come_together_with_where_they_are_from(tmp_path, capsys):
   assert {line['source']['stage'] for line in by_part['a_zero']} == {'zero'}
   assert by_part['other'][0]['prompt'] == 'p9'
   table = json.loads((tmp_path / 'out/collected.json').read_text())
-  assert table == dict(a_zero={'t': 5}, other={'u': 1},
-                       general={'mini_general': 6})
-  assert 'collected: 12 answers' in capsys.readouterr().out
+  assert table == dict(
+      a_zero=_counts(t=5), other=_counts(u=1, repeats=1),
+      general=_counts(mini_general=6))
+  out = capsys.readouterr().out
+  assert 'collected: 12 answers' in out
+  assert 'other: 1 (u 1); left out: 1 that repeat others, 0 beyond' in out
   _run(config, tmp_path / 'again')
   assert (tmp_path / 'again' / collect.NAME).read_bytes() == (
       tmp_path / 'out' / collect.NAME).read_bytes()
@@ -64,6 +71,29 @@ def test_a_part_has_no_more_rows_than_are_asked_for(tmp_path):
   lines = jsonl.read(tmp_path / 'out' / collect.NAME)
   prompts = {line['prompt'] for line in lines}
   assert len(prompts) == 8 and prompts != {f'p{n}' for n in range(8)}
+
+
+def test_what_one_part_cuts_off_another_may_have(tmp_path):
+  rows = [_row(n) for n in range(4)]
+  jsonl.write(tmp_path / 'a.jsonl', [*rows, rows[0]])
+  jsonl.write(tmp_path / 'b.jsonl', rows)
+  config = _config(a=common.part(f'jsonl:{tmp_path}/a.jsonl', 1),
+                   b=common.part(f'jsonl:{tmp_path}/b.jsonl'))
+  _run(config, tmp_path / 'out')
+  lines = jsonl.read(tmp_path / 'out' / collect.NAME)
+  assert sorted(line['prompt'] for line in lines) == ['p0', 'p1', 'p2', 'p3']
+  assert sorted(line['source']['part'] for line in lines) == list('abbb')
+  assert json.loads((tmp_path / 'out/collected.json').read_text()) == dict(
+      a=_counts(t=1, repeats=1, beyond_rows=3), b=_counts(t=3, repeats=1))
+
+
+@pytest.mark.parametrize('source', ['olympiads', ['a', 1], None, {'part': 'x'}])
+def test_where_a_line_is_from_may_have_any_form(tmp_path, source):
+  """The last is one that was collected before: this part is another."""
+  jsonl.write(tmp_path / 'a.jsonl', [_row(0) | dict(source=source)])
+  _run(_config(a=common.part(f'jsonl:{tmp_path}/a.jsonl')), tmp_path / 'out')
+  line, = jsonl.read(tmp_path / 'out' / collect.NAME)
+  assert line['source'] == dict(part='a', source=source)
 
 
 def test_the_curated_are_various_and_thoughtful():
@@ -79,6 +109,8 @@ def test_the_curated_are_various_and_thoughtful():
     (common.part('mini_corpus'), 'config.collect.a.task: expected one of'),
     (common.part('mini_general', 3, order='best'), 'config.collect.a.order'),
     (common.part('mini_general', 3, kind='x'), 'config.collect.a.options'),
+    (common.part('jsonl:nowhere.jsonl', prompts='x'),
+     "config.collect.a.options: .* mean 'prompt'"),
     (common.part('mini_general'), 'size'),
 ])
 def test_what_cannot_be_collected_is_refused(tmp_path, part, message):
