@@ -1,6 +1,7 @@
 """What a stage leaves behind when it ends, and the name of its config."""
 
 from collections.abc import Mapping
+import functools
 import hashlib
 import json
 import os
@@ -38,16 +39,24 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
 def digests(workdir: pathlib.Path) -> dict[str, str]:
   """SHA-256 of what a stage leaves: its last checkpoint, its records."""
-  steps = sorted((path for path in (workdir / 'checkpoints').glob('*')
-                  if path.name.isdigit()), key=lambda path: int(path.name))
+  # The manifest of a checkpoint has the digest of every array.
+  steps = {int(path.parts[-3]): path for path in workdir.glob(
+      'checkpoints/*/manifest/metadata') if path.parts[-3].isdigit()}
   files = {path.name: path for path in workdir.glob('*.jsonl')
            if path.name != 'metrics.jsonl'}  # which has times
-  if steps:  # the manifest of a checkpoint has the digest of every array
-    files['checkpoint'] = steps[-1] / 'manifest' / 'metadata'
+  if steps:
+    files['checkpoint'] = steps[max(steps)]
   return {name: digest(path) for name, path in sorted(files.items())}
 
 
 def digest(path: str | os.PathLike) -> str:
-  """SHA-256 of a file, in hexadecimal."""
+  """SHA-256 of a file, in hexadecimal; read again if the file has changed."""
+  now = os.stat(path)
+  return _digest(os.fspath(path), now.st_ino, now.st_size, now.st_mtime_ns)
+
+
+@functools.cache
+def _digest(path: str, *version: int) -> str:
+  del version  # by which it is remembered
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()

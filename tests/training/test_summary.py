@@ -1,6 +1,8 @@
 """summary.json is whole or absent; a digest names a config and nothing else."""
 
+import hashlib
 import json
+import os
 
 import pytest
 
@@ -14,6 +16,36 @@ def test_write_replaces_whole_files_only(tmp_path):
   with pytest.raises(TypeError):  # fails halfway through the object
     summary.write_json(path, {'pass@1': 0.6, 'bad': object()})
   assert json.loads(path.read_text('utf-8'))['pass@1'] == 0.5
+
+
+def test_what_a_stage_leaves(tmp_path):
+  for name in ('rollouts.jsonl', 'metrics.jsonl', 'report.html'):
+    (tmp_path / name).write_text(name)
+  for step in ('9', '10', '11', '12.tmp'):  # 11 has lost its manifest
+    folder = tmp_path / 'checkpoints' / step / 'manifest'
+    folder.mkdir(parents=True)
+    if step != '11':
+      (folder / 'metadata').write_text(step)
+  assert summary.digests(tmp_path) == {
+      'checkpoint': hashlib.sha256(b'10').hexdigest(),
+      'rollouts.jsonl': hashlib.sha256(b'rollouts.jsonl').hexdigest()}
+  assert not summary.digests(tmp_path / 'nowhere')
+
+
+def test_a_file_is_read_again_when_it_has_changed(tmp_path, monkeypatch):
+  path, reads = tmp_path / 'a.jsonl', []
+  digest = hashlib.file_digest
+  monkeypatch.setattr(summary.hashlib, 'file_digest', lambda file, kind: (
+      reads.append(file.name) or digest(file, kind)))
+  for number, change in enumerate((
+      lambda: path.write_text('{}'), lambda: path.write_text('{} '),
+      lambda: os.utime(path, ns=(0, 0)),
+      lambda: summary.write_json(path, {'x': 1}))):
+    change()
+    for _ in range(2):
+      assert summary.digest(path) == hashlib.sha256(
+          path.read_bytes()).hexdigest()
+    assert len(reads) == number + 1
 
 
 CONFIG = {'seed': 0, 'optim': {'lr': 1e-4, 'b': (0.9, 0.95)}, 'ref': None}
