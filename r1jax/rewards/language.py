@@ -29,11 +29,14 @@ _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI")
 _DICTIONARY = {"hr": "hbs"}  # simplemma's name, where it is another
 
 _NO_LANGUAGE = re.compile(
-    r"```.*?```|`[^`\n]*`"  # code
-    # Mathematics; none begins within another, or time would be quadratic.
-    r"|\$\$.*?\$\$|\$[^$\n]*\$"
+    r"```.*?```|~~~.*?~~~|`[^`\n]*`"  # code
+    # Mathematics; none begins within another, or time would be quadratic. A
+    # price is none, by Pandoc's rule: no space inside, no digit behind.
+    r"|\$\$.*?\$\$|\$(?!\s)[^$\n]*(?<!\s)\$(?!\d)"
     r"|\\\[(?:(?!\\\[).)*?\\\]|\\\((?:(?!\\\().)*?\\\)"
-    r"|\\[a-zA-Z]+|</?\w+>|https?://\S+", re.DOTALL)
+    r"|\\begin\{([a-zA-Z]+\*?)\}(?:(?!\\begin\{).)*?\\end\{\1\}"
+    r"|\\(?:begin|end)\{[a-zA-Z]+\*?\}|\\[a-zA-Z]+"
+    r"|(?a:</?\w+>)|https?://[!-~]*", re.DOTALL)
 _THOUGHT = re.compile(r"(?:.*?<think>)?(.*?)(?:</think>|\Z)", re.DOTALL)
 
 
@@ -57,6 +60,10 @@ class Languages:
     """The language most of its words may be of; of equal ones the first."""
     every = [self._of_word(*word) for word in _words(text)]
     return max(self.codes, key=lambda code: sum(code in x for x in every))
+
+  def spoken(self, text: str) -> bool:
+    """Whether any of its words may be of one of them."""
+    return any(self._of_word(*word) for word in _words(text))
 
   def mixed(self, text: str) -> bool:
     """Whether more than a tenth of its words are not of its language."""

@@ -1,5 +1,7 @@
 """Languages told apart word by word, and the reward for keeping to one."""
 
+import itertools
+import string
 import sys
 import time
 
@@ -23,6 +25,20 @@ EUROPE = language.Languages(("en", "fr", "de", "ru"))
     ("so \\(abc\\) \\[def\\] \\boxed{12} 我", "en", 1 / 2),
     ("so `abc def` ```python\nimport x\n``` 我", "en", 1 / 2),
     ("so <think> </answer> https://a.bc/de 我", "en", 1 / 2),
+    # Not by a price, nor by what no tag and no address holds.
+    ("costs $5 我我 and then $6", "en", 3 / 5),
+    ("costs $5我$6 more", "en", 2 / 3),
+    ("so $ 我$ and", "en", 2 / 3),
+    ("so $x + 我$, $我$. and", "en", 1.),
+    ("so <全部> </全部> and", "en", 2 / 6),
+    ("so <b>我</b> <think_2> and", "en", 2 / 3),
+    ("so https://全部 and", "en", 2 / 4),
+    ("so https://a.bc/de?x=y,我我 and", "en", 2 / 4),
+    ("so ~~~python\nimport x\n~~~ 我", "en", 1 / 2),
+    ("so \\begin{align*} abc &= 我 \\end{align*} and", "en", 1.),
+    ("so \\begin{a}我\\end{b} and", "en", 2 / 3),
+    ("so \\begin{a}\\begin{b}我\\end{b}\\end{a} and", "en", 1.),
+    ("so \\begin{全部} and", "en", 2 / 4),
     ("ｆｕｌｌ wide", "en", 1.),
     ("nai\u0308ve cafe\u0301", "en", 1.),
 ])
@@ -55,6 +71,12 @@ def test_japanese_is_not_chinese_for_its_kana():
   assert both.of("日本") == "zh" and both.of("カード") == "ja"
 
 
+def test_words_of_a_language_are_known():
+  for text, spoken in (("12*3=", False), ("", False), ("x = $\\text{so}$", False),
+                       ("дом", False), ("so", True), ("= 我", True)):
+    assert BOTH.spoken(text) is spoken
+
+
 def test_mixed_is_more_than_a_tenth_of_other_words():
   nine = "one two three four five six seven eight nine"
   assert not BOTH.mixed(nine + " 我")
@@ -78,6 +100,13 @@ def test_consistency_is_that_of_the_thinking(text, score):
 
 @pytest.mark.parametrize("text", [
     "\\[" * 50_000, "\\(" * 50_000, "$" * 99_999, "`" * 100_000,
+    "$5 " * 33_000, "$a" * 50_000, "$" + "a " * 50_000, "$a $5" * 20_000,
+    "~" * 99_999, "~~~ " + "~~ " * 33_000, "<" * 100_000, "<a" * 50_000,
+    "https://" * 12_000, "\\begin{a}" * 10_000, "\\begin{" * 14_000,
+    "\\begin{a}\\end{b}" * 6_000, "\\begin{a}" + "\\end{b}" * 12_000,
+    "\\begin{" + "a" * 99_999, "".join(  # a name each
+        "\\begin{%s%s%s}" % name
+        for name in itertools.product(string.ascii_lowercase, repeat=3)),
     "<think>" * 20_000, "\ufffd" * 100_000, "\u0300" * 100_000,
     "\ud800 half a pair", "我" * 100_000])
 def test_hostile_text_costs_no_more_than_its_length(text):
