@@ -18,7 +18,7 @@ REASONS = (
     "wrong",
     "format",
     "mixed_language",
-    "other_language",  # of one language, and not that of the prompt
+    "other_language",  # of one language, and not that of the prompt's words
     "repetition",
     "long_paragraph",
     "code_block",
@@ -32,7 +32,7 @@ REASONS = (
 _REFLECTION = re.compile(
     r"\b(?:wait|let me check|re-?check|verify|double-check|mistake|however|"
     r"alternatively)\b|等等|检查|验证|不对", re.IGNORECASE)
-_CODE = re.compile(r"^\s*(?:```|~~~)", re.MULTILINE)
+_CODE = re.compile(r"^[^\S\n]*(?:```|~~~)", re.MULTILINE)
 _PARAGRAPH = re.compile(r"\n\s*\n")
 
 
@@ -41,7 +41,7 @@ class Rules(NamedTuple):
   min_accuracy: float = 1.
   format: bool = True
   languages: tuple[str, ...] = ()  # told apart; none: any mixture is kept
-  max_repetition: float | None = 0.5  # share of 4-grams said before
+  max_repetition: float | None = 0.5  # share of 4-grams; no loops
   max_paragraph: int | None = None  # characters
   code: bool = False  # whether code blocks are kept
   reflection: bool = False  # whether it must look back on what it said
@@ -69,10 +69,12 @@ def fault(rules: Rules, row: Mapping[str, Any]) -> str | None:
       "wrong": lambda: row["accuracy"] < rules.min_accuracy,
       "format": lambda: rules.format and not row["format"],
       "mixed_language": lambda: told and told.mixed(text),
-      "other_language": lambda: told and language.consistency(
-          told, text, told.of(row["prompt"])) < 1 - language.MIXED,
+      "other_language": lambda: (
+          told and told.spoken(row["prompt"]) and language.consistency(
+              told, text, told.of(row["prompt"])) < 1 - language.MIXED),
       "repetition": lambda: rules.max_repetition is not None and (
-          -repetition.penalty(text) > rules.max_repetition),
+          -repetition.penalty(text) > rules.max_repetition
+          or repetition.looped(text)),
       "long_paragraph": lambda: (
           rules.max_paragraph and longest > rules.max_paragraph),
       "code_block": lambda: not rules.code and _CODE.search(text),

@@ -1,5 +1,7 @@
 """What of a model's responses is kept, and why the rest is not."""
 
+import time
+
 import pytest
 
 from r1jax.rewards import filters
@@ -29,6 +31,17 @@ def _row(response=GOOD, prompt="What is 3+4?", **fields):
     (_row("x " * 20 + "\n\n" + " ".join("abcdefghijklmnopqrst")), "repetition"),
     (_row("First:\n```\nprint(7)\n```"), "code_block"),
     (_row(""), "other_language"),
+    # Loops in which no word is said twice.
+    (_row(f"So {'!' * 5000}"), "repetition"),
+    (_row("So ha" + "ha" * 3000), "repetition"),
+    # A prompt without words, or in no language that is told apart.
+    (_row("It is 36.", prompt="12*3="), None),
+    (_row("先算12*3=36。", prompt="12*3="), None),
+    (_row("It is 36.", prompt="Сколько будет"), None),
+    (_row("It is 36. 就是三十六", prompt="12*3="), "mixed_language"),
+    (_row("先算3+4=7。", prompt="x = $\\text{so}$, twice x?"), "other_language"),
+    (_row("First:\n\n \t ~~~\nprint(7)"), "code_block"),
+    (_row("First: ```7```"), None),
 ])
 def test_every_reason_by_hand(row, reason):
   assert filters.fault(RULES, row) == reason
@@ -39,6 +52,16 @@ def test_rules_that_are_not_asked_for_keep_all():
                        code=True)
   for text in ("", "```", "我 so", "so " * 999, "\ufffd", "x" * 10**6):
     assert filters.fault(none, _row(text, accuracy=0., format=0.)) is None
+
+
+@pytest.mark.parametrize("text", [
+    "\n" * 100_000, "\n " * 50_000, " " * 100_000, "\n" * 99_999 + "x",
+    "\n`" * 50_000, "\r\n" * 50_000, "\n\u3000\x0b" * 33_000, "$" * 100_000])
+def test_hostile_text_costs_no_more_than_its_length(text):
+  begin = time.monotonic()
+  filters.fault(RULES._replace(languages=()), _row("so" + text + "so"))
+  filters.fault(RULES._replace(max_repetition=None), _row(text, prompt="1"))
+  assert time.monotonic() - begin < 5.
 
 
 def test_reflection_is_asked_for():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from r1jax.data import mini_lessons
 from r1jax.rewards import repetition
 
 
@@ -17,6 +18,30 @@ from r1jax.rewards import repetition
 ])
 def test_hand_values(text, n, penalty):
   assert repetition.penalty(text, n) == pytest.approx(penalty, abs=1e-12)
+
+
+LOOPS = ["!" * 5000, "\u3002" * 5000, "= " * 3000, "ha" * 3000,
+         "\u306a\u3044\u3067\u3059" * 1000, "wait, let me check " * 100,
+         "\ud800" * 1000, "\x00" * 10**6]
+
+
+@pytest.mark.parametrize("text, looped", [
+    *((text, True) for text in LOOPS),
+    ("", False), ("!" * 400, False),
+    ("".join(map(str, range(1000))), False),
+    ("\n".join(f"{n}+{n + 1}={2 * n + 1}" for n in range(500)), False),
+    ("\n".join(f"n = {n}: {n}^2 + {n} + 41 = {n * n + n + 41}, which is not "
+               "divisible by 43." for n in range(300)), False),  # 5.5 times
+])
+def test_a_loop_is_told_whatever_it_says(text, looped):
+  assert repetition.looped(text) is looped
+
+
+def test_worked_solutions_are_no_loops():
+  """Not one of them, nor as many in a row as a long thought has steps."""
+  for mode in ("long_en", "long_zh", "short_zh"):
+    texts = [text for _, text in mini_lessons.worked("train", 100, 0, mode)]
+    assert not any(map(repetition.looped, [*texts, "\n".join(texts)]))
 
 
 def test_a_loop_nears_minus_one():
