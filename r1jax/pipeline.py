@@ -3,13 +3,15 @@
 A pipeline's config holds a whole config for every stage; a string in it may
 say '{sft}', the workdir of the stage of that name, which then comes first. In
 the pipeline's own workdir every stage has a directory, and there, when it has
-ended, a manifest.json: its config, the version of the code, the digests of what
-went in, files from elsewhere too, and of what came out, its figures, its time.
+ended, a manifest.json: its config, the versions of the code that worked on it,
+in their order, the digests of what went in, files from elsewhere too, and of
+what came out, its figures, its time.
 
-Started again, stages that ended and are unchanged are passed over and one that
-was interrupted goes on. One whose config, or whose input, is another than it
-was begins anew; what it had left is kept beside it, as NAME.old1. Other code
-alone makes nothing begin anew: that is said, and up to the reader.
+Started again, stages that ended and are unchanged are passed over; one that was
+interrupted, or has lost what it left, goes on. One whose config, or whose input
+as it lies there now, is another than it was begins anew; what it had left is
+kept beside it, as NAME.old1. Other code alone makes nothing begin anew: that is
+said, and up to the reader.
 """
 
 import gc
@@ -55,7 +57,9 @@ def run(config, workdir: str, gin: str | None = None) -> bool:
     _named(node, run_lib.check, graph.resolved(node, nodes))
   chosen = graph.chosen(config, nodes)
   width = max(len(node.name) for node in nodes)
-  statuses = _statuses(nodes)
+  statuses = {}
+  for node in nodes:
+    statuses[node.name] = _status(node, nodes, statuses)
   missing = {node.name: graph.missing(node) for node in chosen
              if not statuses[node.name].startswith('done')}
   for name, status in statuses.items():
@@ -69,12 +73,13 @@ def run(config, workdir: str, gin: str | None = None) -> bool:
     if fields:
       raise config_lib.ConfigError(f'config.stages.{name}.{fields[0]}')
   for number, node in enumerate(chosen, 1):
-    status = _statuses(nodes)[node.name]
+    status = statuses[node.name] = _status(node, nodes, statuses)
     if status.startswith('done'):
       continue
     _say(f'\nstage {number} of {len(chosen)}: {node.name} ({status})')
     if not _run(node, nodes, status):
       return False
+    statuses[node.name] = 'done'
     seconds = _total_seconds(chosen[:number])
     _say(f'stages {number} of {len(chosen)} have ended, after '
          f'{seconds // 60:.0f} min {seconds % 60:.0f} s')
@@ -84,49 +89,58 @@ def run(config, workdir: str, gin: str | None = None) -> bool:
   return True
 
 
-def _statuses(nodes: list[graph.Node]) -> dict[str, str]:
-  """'done', 'to be resumed', 'new', 'changed: ...' or 'waits for ...' each.
-
-  'done, by other code' is done, too.
-  """
-  found = {}
-  for node in nodes:
-    waits = [name for name in node.inputs
-             if not found[name].startswith('done')]
-    if waits:
-      found[node.name] = f'waits for {", ".join(waits)}'
-      continue
-    manifest = summary_lib.read_json(node.workdir / _MANIFEST)
-    begun = manifest or summary_lib.read_json(node.workdir / _BEGUN)
-    found[node.name] = _status(
-        node, _inputs(node, nodes), begun, ended=manifest is not None)
-  return found
-
-
 def _inputs(node: graph.Node, nodes: list[graph.Node]
            ) -> dict[str, dict[str, str]]:
-  """Digests of what the stages before have left and of what else is read."""
-  return {other.name: summary_lib.read_json(other.workdir / _MANIFEST)[
-      'outputs'] for other in nodes if other.name in node.inputs
-          } | graph.outside(node)
+  """Digests of what lies there now of stages before, and of what else is read.
+
+  What a person edits in place is another input.
+  """
+  return {other.name: summary_lib.digests(other.workdir) for other in nodes
+          if other.name in node.inputs} | graph.outside(node)
 
 
-def _status(node: graph.Node, inputs, begun, ended: bool) -> str:
-  """Of a stage that has its inputs, and was `begun` under some config."""
+def _status(node: graph.Node, nodes: list[graph.Node],
+            statuses: dict[str, str]) -> str:
+  """'done', 'to be resumed', 'new', 'changed: ...' or 'waits for ...'.
+
+  The first two may add 'by other code', which is no other status, and the
+  second what is lost. `statuses` are those of the stages before.
+  """
+  waits = [name for name in node.inputs
+           if not statuses[name].startswith('done')]
+  if waits:
+    return f'waits for {", ".join(waits)}'
+  begun = summary_lib.read_json(node.workdir / _BEGUN)
   if begun is None:
     return 'new'
   fields = config_lib.changed(begun['config'], node.config)
   if fields:
     return 'changed: ' + ', '.join(fields)
-  other = [name for name, outputs in inputs.items()
-           if begun['inputs'].get(name) != outputs]
+  before, inputs = begun['inputs'], _inputs(node, nodes)
+  other = [name for name in sorted(before.keys() | inputs.keys())
+           if before.get(name) != inputs.get(name)]
   if other:
     return 'changed: ' + ', '.join(f'input {name}' for name in other)
+  manifest = summary_lib.read_json(node.workdir / _MANIFEST)
   longer = begun['config'].get('steps') != node.config.get('steps')
-  if longer or not ended:
-    return 'to be resumed'
-  same = begun.get('code') == version.code()
-  return 'done' if same else 'done, by other code'
+  status = 'to be resumed' if longer or manifest is None else 'done'
+  if status == 'done' and (lost := _lost(node, manifest)):
+    status = f'to be resumed, {", ".join(lost)} lost'
+  same = _codes(begun)[-1:] == [version.code()]
+  return status if same else f'{status}, by other code'
+
+
+def _lost(node: graph.Node, manifest: dict[str, Any]) -> list[str]:
+  """What a stage left and is gone; an earlier checkpoint is not its last."""
+  there, left = summary_lib.digests(node.workdir), manifest['outputs']
+  return [name for name, digest in left.items() if name not in there
+          or name == 'checkpoint' and there[name] != digest]
+
+
+def _codes(begun: dict[str, Any]) -> list[str]:
+  """The versions of the code that worked on a stage, in their order."""
+  code = begun.get('code', [])  # was once not there, then the last alone
+  return [code] if isinstance(code, str) else code
 
 
 def _total_seconds(nodes: list[graph.Node]) -> float:
@@ -138,15 +152,9 @@ def _run(node: graph.Node, nodes: list[graph.Node], status: str) -> bool:
   """Runs one stage; True if it has ended."""
   if status.startswith('waits'):
     raise config_lib.ConfigError(f'config.only: {node.name} {status}')
-  begun = {'config': node.config, 'code': version.code(),
-           'inputs': _inputs(node, nodes)}
+  _wait_for_all(f'{node.name} is next')  # whose directory now changes
   if distributed.is_main():
-    if status.startswith('changed'):
-      _set_aside(node.workdir)
-    node.workdir.mkdir(parents=True, exist_ok=True)
-    summary_lib.write_json(node.workdir / _BEGUN, begun)
-    # Of fewer steps: what it says of the outputs is soon no longer so.
-    (node.workdir / _MANIFEST).unlink(missing_ok=True)
+    begun = _begin(node, _inputs(node, nodes), status)
   _wait_for_all(f'{node.name} begins')
   config = graph.resolved(node, nodes)
   figures = _named(node, run_lib.stage, config, str(node.workdir),
@@ -155,12 +163,46 @@ def _run(node: graph.Node, nodes: list[graph.Node], status: str) -> bool:
   if figures is None:
     return False
   if distributed.is_main():
-    summary_lib.write_json(node.workdir / _MANIFEST, begun | {
-        'outputs': summary_lib.digests(node.workdir),
-        'figures': {name: figures[name] for name in ('before', 'after')},
-        'steps': figures['steps'], 'seconds': figures['seconds']})
+    _end(node, begun, figures)
   _wait_for_all(f'{node.name} has ended')
   return True
+
+
+def _begin(node: graph.Node, inputs: dict[str, dict[str, str]], status: str
+          ) -> dict[str, Any]:
+  """Makes a stage's directory ready; returns what stands in begun.json."""
+  begun, manifest = node.workdir / _BEGUN, node.workdir / _MANIFEST
+  if status.startswith('changed'):
+    _set_aside(node.workdir)
+  node.workdir.mkdir(parents=True, exist_ok=True)
+  before = summary_lib.read_json(begun)
+  codes = _codes(before) if before else []
+  if codes[-1:] != [version.code()]:
+    codes = [*codes, version.code()]
+  # Of fewer steps: what it says of the outputs is soon no longer so.
+  if before and before['config'].get('steps') != node.config.get('steps'):
+    manifest.unlink(missing_ok=True)
+  found = {'config': node.config, 'code': codes, 'inputs': inputs}
+  summary_lib.write_json(begun, found)
+  return found
+
+
+def _end(node: graph.Node, begun: dict[str, Any], figures: dict[str, Any]
+        ) -> None:
+  """Writes the manifest; refuses where what was lost is not there again."""
+  path = node.workdir / _MANIFEST
+  manifest, outputs = (
+      summary_lib.read_json(path), summary_lib.digests(node.workdir))
+  lost = sorted(manifest['outputs'].keys() - outputs) if manifest else []
+  if lost:
+    raise config_lib.ConfigError(
+        f'config.stages.{node.name}: {", ".join(lost)} in {node.workdir} '
+        'cannot be made again from what else is there; put it back, or remove '
+        'that directory and the stage begins anew')
+  summary_lib.write_json(path, begun | {
+      'outputs': outputs,
+      'figures': {name: figures[name] for name in ('before', 'after')},
+      'steps': figures['steps'], 'seconds': figures['seconds']})
 
 
 def _wait_for_all(moment: str) -> None:

@@ -1,6 +1,8 @@
 """A graph of stages: in order, passed over, resumed, begun anew, refused."""
 
 import json
+import pathlib
+import shutil
 import sys
 import types
 
@@ -18,6 +20,7 @@ from r1jax import pipeline
 from r1jax import run
 from r1jax import version
 from r1jax.training import loop
+from r1jax.training import summary
 from r1jax.types import TrainState
 
 
@@ -139,6 +142,80 @@ def test_files_and_runs_from_elsewhere_are_inputs(tmp_path, capsys):
   assert pipeline.run(config, workdir) and ran[8:] == list('bb')
 
 
+def test_a_file_that_is_gone_is_another_input(tmp_path, capsys):
+  for number in range(2):
+    (tmp_path / f'part-{number}.jsonl').write_text('{}\n')
+  config = _config()
+  config.stages.a.data = dict(task=f'jsonl:{tmp_path}/part-*.jsonl')
+  workdir = str(tmp_path / 'graph')
+  pipeline.run(config, workdir)
+  (tmp_path / 'part-1.jsonl').unlink()
+  assert pipeline.run(config, workdir) and ran[6:] == list('aa')
+  assert f'changed: input {tmp_path}/part-1.jsonl' in capsys.readouterr().out
+
+
+def _records(workdir, name):
+  return workdir / name / 'records.jsonl'
+
+
+def test_an_output_edited_in_place_is_another_input(
+    tmp_path, monkeypatch, capsys):
+  _writes_records(monkeypatch)
+  pipeline.run(_config(), str(tmp_path))
+  ran.clear()
+  _records(tmp_path, 'b').write_text('{"edited": 1}\n')
+  assert pipeline.run(_config(), str(tmp_path)) and ran == list('cc')
+  assert 'changed: input b' in capsys.readouterr().out
+  assert pipeline.run(_config(), str(tmp_path)) and len(ran) == 2
+
+
+def test_lost_outputs_are_made_again_or_refused(tmp_path, monkeypatch, capsys):
+  _writes_records(monkeypatch)
+  pipeline.run(_config(), str(tmp_path))
+  before = _manifests(tmp_path)
+  _records(tmp_path, 'a').unlink()
+  shutil.rmtree(tmp_path / 'b/checkpoints')
+  ran.clear()
+  assert pipeline.run(_config(), str(tmp_path))
+  out = capsys.readouterr().out
+  assert 'a  to be resumed, records.jsonl lost' in out
+  assert 'b (to be resumed, checkpoint lost)' in out
+  assert ran == list('bb') and _manifests(tmp_path) == before
+  shutil.rmtree(tmp_path / 'b/checkpoints/2')  # an earlier one is there
+  assert pipeline.run(_config(), str(tmp_path)) and ran == list('bbb')
+  assert _manifests(tmp_path) == before
+  monkeypatch.setattr(sys.modules['toy_stage'], 'build', _build)
+  _records(tmp_path, 'b').unlink()  # and is not made again
+  for _ in range(2):
+    with pytest.raises(config_lib.ConfigError, match='stages.b: records.jsonl'):
+      pipeline.run(_config(), str(tmp_path))
+  shutil.rmtree(tmp_path / 'b')
+  assert pipeline.run(_config(), str(tmp_path))
+
+
+def _writes_records(monkeypatch):
+  """At a stage's end, as collect does."""
+  def build(config, mesh, workdir):
+    def finish(summary):
+      _records(pathlib.Path(workdir), '.').write_text('{}\n')
+      return str(summary['steps'])
+    return _build(config, mesh, workdir)._replace(finish=finish)
+  monkeypatch.setattr(sys.modules['toy_stage'], 'build', build)
+
+
+def test_no_file_is_read_twice(tmp_path, monkeypatch):
+  (tmp_path / 'rows.jsonl').write_text('{}\n')
+  config, opened = _config(), []
+  for name in 'abc':
+    config.stages[name].data = dict(task=f'jsonl:{tmp_path}/rows.jsonl')
+  digest = summary.hashlib.file_digest
+  monkeypatch.setattr(summary.hashlib, 'file_digest', lambda file, kind: (
+      opened.append(file.name) or digest(file, kind)))
+  assert pipeline.run(config, str(tmp_path / 'graph'))
+  assert opened.count(f'{tmp_path}/rows.jsonl') == 1
+  assert len(opened) == len(set(opened))
+
+
 def test_what_is_to_be_set_is_said_before_anything_runs(tmp_path, capsys):
   config = _config()
   config.stages.c.init_from = common.placeholder(str)
@@ -204,12 +281,52 @@ def test_other_code_is_said_and_makes_nothing_begin_anew(
     tmp_path, monkeypatch, capsys):
   pipeline.run(_config(), str(tmp_path))
   before = _manifests(tmp_path)
-  assert {m['code'] for m in before.values()} == {version.code()}
+  assert [m['code'] for m in before.values()] == [[version.code()]] * 3
   monkeypatch.setattr(version, 'code', lambda: 'other')
   capsys.readouterr()
   pipeline.run(_config(), str(tmp_path))
   assert 'a  done, by other code' in capsys.readouterr().out
   assert _manifests(tmp_path) == before
+
+
+def test_every_code_that_worked_on_a_stage_is_known(
+    tmp_path, monkeypatch, capsys):
+  config = _config()
+  config.stages.b.steps = 3
+  crash = _build
+
+  def build(stage, mesh, workdir):
+    if stage.name == 'b':
+      stage = ml_collections.ConfigDict(
+          stage.to_dict() | dict(fails_at=fails_at))
+    return crash(stage, mesh, workdir)
+
+  monkeypatch.setattr(sys.modules['toy_stage'], 'build', build)
+  for code, fails_at in (('first', 1), ('second', 2), ('second', 2)):
+    monkeypatch.setattr(version, 'code', lambda code=code: code)
+    with pytest.raises(Crash):
+      pipeline.run(config, str(tmp_path))
+  out = capsys.readouterr().out
+  assert out.count('b (to be resumed, by other code)') == 1
+  assert out.count('b (to be resumed)') == 1
+  fails_at = -1
+  monkeypatch.setattr(version, 'code', lambda: 'third')
+  assert pipeline.run(config, str(tmp_path))
+  assert [m['code'] for m in _manifests(tmp_path).values()] == [
+      ['first'], ['first', 'second', 'third'], ['third']]
+  config.stages.b.value = 5  # anew: no other has worked on it
+  assert pipeline.run(config, str(tmp_path))
+  assert _manifests(tmp_path)['b']['code'] == ['third']
+
+
+def test_a_begun_json_of_one_code_is_read(tmp_path):
+  """As they were written once."""
+  pipeline.run(_config(), str(tmp_path))
+  path = tmp_path / 'c' / 'begun.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | dict(code='old')))
+  (tmp_path / 'c' / 'manifest.json').unlink()
+  assert pipeline.run(_config(), str(tmp_path))
+  assert _manifests(tmp_path)['c']['code'] == ['old', version.code()]
 
 
 def test_only_until_and_dry_run(tmp_path, capsys):
