@@ -2,7 +2,8 @@
 
 A string in a stage's config may say '{sft}', the workdir of the stage of that
 name, which then comes first. What it names outside the graph, files of records
-and workdirs of other runs, is an input like any other.
+and workdirs of other runs, is an input like any other; '{split}' in the path of
+a file stands for the splits that the stage reads.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,8 +18,8 @@ import ml_collections
 from r1jax import config as config_lib
 from r1jax.training import summary as summary_lib
 
-_REFERENCE = re.compile(r'\{(\w+)\}')
-_JSONL = 'jsonl:'
+_REFERENCE = re.compile(r'\{([^{}]+)\}')
+_JSONL, _SPLIT = 'jsonl:', '{split}'
 
 
 class Node(NamedTuple):
@@ -30,11 +31,18 @@ class Node(NamedTuple):
 
 
 def nodes(config, workdir: pathlib.Path) -> list[Node]:
-  """The stages of `config.stages` in an order in which they can be run."""
+  """The stages of `config.stages` in an order in which they can be run.
+
+  Raises:
+    ConfigError: a model or a file is said to be of a stage that there is not,
+      or stages wait for each other.
+  """
   plain = config.stages.to_dict()
   if config.get('seed') is not None:
     plain = {name: stage | dict(seed=config.seed)
              for name, stage in plain.items()}
+  for name, stage in plain.items():
+    _check_references(name, stage, plain)
   inputs = {name: sorted({found for text in _strings(stage)
                           for found in _REFERENCE.findall(text)
                           if found in plain and found != name})
@@ -52,17 +60,37 @@ def nodes(config, workdir: pathlib.Path) -> list[Node]:
   return found
 
 
+def _check_references(name: str, stage: dict[str, Any],
+                      known: Mapping[str, Any]) -> None:
+  """Refuses '{sfx}' where a model or a file is named and 'sft' is known."""
+  for field, value in config_lib.flatten(stage).items():
+    model = field.split('.')[-1] == 'init_from'
+    for other in _REFERENCE.findall(
+        ' '.join(_strings(value) if model else _files(value))):
+      if other not in known and f'{{{other}}}' != _SPLIT:
+        raise config_lib.ConfigError(
+            f'config.stages.{name}.{field}: {{{other}}} is not a stage'
+            + config_lib.nearest(other, known))
+
+
 def chosen(config, every: list[Node]) -> list[Node]:
-  """The stages that config.only and config.until leave."""
+  """The stages that config.only and config.until leave, in their order.
+
+  `until` leaves a stage and what it depends on, through others too.
+  """
   names = [node.name for node in every]
   for field in ('only', 'until'):
     if config[field] is not None:
       config_lib.check_choice(field, config[field], names)
   if config.only is not None:
     return [every[names.index(config.only)]]
-  if config.until is not None:
-    return every[:names.index(config.until) + 1]
-  return every
+  if config.until is None:
+    return every
+  needed = {config.until}
+  for node in reversed(every):
+    if node.name in needed:
+      needed.update(node.inputs)
+  return [node for node in every if node.name in needed]
 
 
 def resolved(node: Node, every: list[Node]) -> ml_collections.ConfigDict:
@@ -96,18 +124,27 @@ def missing(node: Node) -> list[str]:
   are not there. What other stages are to leave is not among them.
   """
   leaves = config_lib.flatten(node.config)
-  needed = ['data.task']
-  if node.config['stage'] != 'lm' or 'data.template' in leaves:
-    needed.append('init_from')  # only pretraining begins from nothing
-  if leaves.get('data.options.verifier') == 'judge' and (
-      leaves.get('rewards.judge.url') is None):
-    needed.append('rewards.judge.init_from')
-  found = [f'{field}: is not set' for field in needed
-           if leaves.get(field, '') is None]
-  return found + [
+  return [f'{field}: is not set' for field, value in leaves.items()
+          if value is None and _needed(node.config['stage'], field, leaves)] + [
       f'{field}: no such file: {path}' for field, value in leaves.items()
-      for path in _files([value]) if not _REFERENCE.search(
-          path.replace('{split}', '')) and not _there(path)]
+      for path in _files(value) if not _REFERENCE.search(
+          path.replace(_SPLIT, '')) and not _there(path, node.config)]
+
+
+def _needed(stage: str, field: str, leaves: Mapping[str, Any]) -> bool:
+  """Whether a stage cannot run while this field of its config is unset."""
+  *section, name = field.split('.')
+  if field == 'rewards.judge.init_from':
+    judged = any(value == 'judge' for other, value in leaves.items()
+                 if other.split('.')[-1] == 'verifier')
+    return judged and leaves.get('rewards.judge.url') is None
+  if field == 'init_from':  # only pretraining begins from nothing
+    return stage != 'lm' or 'data.template' in leaves
+  if section[-1:] == ['data']:
+    shots = leaves.get('.'.join([*section, 'shots']), 0)
+    return name == 'task' or name == 'examples' and shots > 0
+  # A critic begins from the policy where nothing is said.
+  return name == 'init_from' and field != 'critic.init_from'
 
 
 def outside(node: Node) -> dict[str, dict[str, str]]:
@@ -118,7 +155,7 @@ def outside(node: Node) -> dict[str, dict[str, str]]:
   """
   found = {}
   for pattern in _files(node.config):
-    for path in _there(pattern):
+    for path in _there(pattern, node.config):
       found[path] = {'': summary_lib.digest(path)}
   for text in _strings(node.config):
     if text and os.path.isdir(os.path.join(text, 'checkpoints')):
@@ -132,5 +169,11 @@ def _files(value: Any) -> list[str]:
           if _JSONL in text]
 
 
-def _there(pattern: str) -> list[str]:
-  return sorted(glob.glob(pattern.replace('{split}', '*')))
+def _there(pattern: str, config: Mapping[str, Any]) -> list[str]:
+  """The files of a pattern, of the splits that a stage's config names."""
+  splits = {'train'} | {  # which is read where nothing is said
+      value.partition('[')[0]
+      for field, value in config_lib.flatten(config).items()
+      if field.split('.')[-1] == 'split' and value is not None}
+  return sorted({path for split in splits
+                 for path in glob.glob(pattern.replace(_SPLIT, split))})

@@ -13,6 +13,11 @@ import numpy as np
 import pytest
 
 from experiments import common
+from experiments import distill
+from experiments import ppo
+from experiments import pretrain
+from experiments import r1
+from experiments import rejection_sampling
 from experiments import rlhf
 from r1jax import config as config_lib
 from r1jax import graph
@@ -154,6 +159,23 @@ def test_a_file_that_is_gone_is_another_input(tmp_path, capsys):
   assert f'changed: input {tmp_path}/part-1.jsonl' in capsys.readouterr().out
 
 
+def test_of_a_file_a_split_those_are_inputs_that_are_read(tmp_path):
+  for split in ('train', 'heldout', 'test', 'notes'):
+    (tmp_path / f'{split}.jsonl').write_text('{}\n')
+  config = _config()
+  config.stages.a.data = dict(
+      task=f'jsonl:{tmp_path}/{{split}}.jsonl', split='test[:5]')
+  node, = [node for node in graph.nodes(config, tmp_path) if node.name == 'a']
+  assert [path.rpartition('/')[2] for path in graph.outside(node)] == [
+      'heldout.jsonl', 'test.jsonl', 'train.jsonl']
+  config.stages.a.eval.split = None
+  node, = [node for node in graph.nodes(config, tmp_path) if node.name == 'a']
+  assert len(graph.outside(node)) == 2
+  for split in ('test', 'train'):
+    (tmp_path / f'{split}.jsonl').unlink()
+  assert any('no such file' in said for said in graph.missing(node))
+
+
 def _records(workdir, name):
   return workdir / name / 'records.jsonl'
 
@@ -238,6 +260,91 @@ def test_what_is_to_be_set_is_said_before_anything_runs(tmp_path, capsys):
   assert not ran
   config.until = 'b'  # and what is left out may lack anything
   assert pipeline.run(config, str(tmp_path))
+
+
+def _missing(stage):
+  """What graph.missing says of a stage, the fields alone."""
+  config = common.pipeline('toy', None, dict(x=stage))
+  node, = graph.nodes(config, pathlib.Path('/'))
+  return [said.partition(': is not set')[0] for said in graph.missing(node)]
+
+
+def test_every_model_that_is_not_named_is_said():
+  config = ppo.mini()
+  config.rewards.judge = common.asked()
+  assert config.critic.init_from is None  # the policy's own
+  assert _missing(config) == [
+      'init_from', 'rewards.models.preference.init_from']
+  config = distill.mini('forward')
+  assert sorted(_missing(config)) == ['data.task', 'distill.init_from']
+  config = pretrain.get_config('mini')
+  assert config.init_from is None and not _missing(config)
+  config = pretrain.get_config('mini').unlock()
+  config.data.template = 'mini'
+  assert _missing(config) == ['init_from']
+
+
+def test_a_judge_is_needed_where_a_verifier_is_one():
+  config = rejection_sampling.get_config('mini').unlock()
+  config.init_from = 'mini'
+  for options in (dict(verifier='judge'), {'0': {}, '1': dict(
+      verifier='judge')}):
+    config.data.options = options
+    assert _missing(config) == ['rewards.judge.init_from']
+  config.rewards.judge.url = 'http://localhost/v1'
+  assert not _missing(config)
+  config.rewards.judge.url = None
+  config.data.options = {'1': dict(verifier='exact')}
+  assert not _missing(config)
+
+
+def test_examples_are_needed_where_they_are_to_be_shown():
+  config = rejection_sampling.get_config('mini').unlock()
+  config.init_from = 'mini'
+  config.data.shots = 1
+  assert _missing(config) == ['data.examples']
+  config = r1.shots('mini')
+  config.tests.shots_4.data.examples = None
+  config.tests.shots_0.data.update(examples=None, task=None)
+  assert sorted(_missing(config)) == [
+      'tests.shots_0.data.task', 'tests.shots_4.data.examples']
+
+
+@pytest.mark.parametrize('field, value, message', [
+    ('init_from', '{aa}', r'init_from: {aa} is not a stage; did you mean a\?'),
+    ('init_from', '{a-b}/checkpoints/2', 'init_from: {a-b} is not'),
+    ('critic', dict(init_from='{d}'), 'critic.init_from: {d} is not a stage'),
+    ('data', dict(task='drafts:jsonl:{d}/{split}.jsonl'), 'data.task: {d} is'),
+    ('data', dict(task=(('mini_general', .5), ('jsonl:{d}/x', .5))),
+     'data.task: {d} is not a stage; valid: a, b, c')])
+def test_what_is_no_stage_is_refused_with_the_nearest(
+    tmp_path, field, value, message):
+  config = _config()
+  config.stages.c[field] = value
+  config.dry_run = True
+  with pytest.raises(config_lib.ConfigError,
+                     match='config.stages.c.' + message):
+    pipeline.run(config, str(tmp_path))
+  config = _config()
+  config.stages.c.data = dict(instruction='in {braces}, {split}')
+  pipeline.run(config, str(tmp_path))  # which are no one's place
+
+
+def test_until_runs_what_it_needs_and_no_strangers(tmp_path):
+  config = _config()
+  config.stages.b.inputs = {}
+  config.stages.c.inputs = dict(b='{b}')
+  config.until = 'c'
+  assert pipeline.run(config, str(tmp_path)) and ran == list('bbcc')
+  config = r1.get_config('mini')
+  config.until = 'collected'
+  chosen = graph.chosen(config, graph.nodes(config, tmp_path))
+  assert sorted(node.name for node in chosen) == [
+      'collected', 'few_shot', 'instructed', 'refined', 'zero', 'zero_samples']
+  done = set()
+  for node in chosen:
+    assert done.issuperset(node.inputs)
+    done.add(node.name)
 
 
 def test_an_unchanged_outcome_reruns_nothing_further(tmp_path):
