@@ -7,10 +7,12 @@ DeepSeek-R1's cold-start data was refined by hand (arXiv 2501.12948, 2.3.1).
 A key and Enter decide: a accepts, e edits (in $EDITOR), d drops, u takes the
 last decision back, q stops. What was decided stands in OUT.decisions at once;
 started again it goes on behind it. OUT is written whenever it stops: what was
-accepted, in the order of the candidates, each with how it was decided.
+accepted, in the order of the candidates, each with how it was decided. Equal
+candidates are one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import fnmatch
 import hashlib
 import os
 import pathlib
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from typing import Any
+import unicodedata
 
 from absl import app
 from absl import flags
@@ -56,49 +59,57 @@ def review(candidates: Sequence[Record], out: pathlib.Path, *,
     {'accepted': ..., 'edited': ..., 'dropped': ..., 'left': ...}.
   """
   out.parent.mkdir(parents=True, exist_ok=True)
-  log = out.with_name(out.name + '.decisions')
+  log = _log(out)
   decided = {row['id']: row for row in jsonl.read(log)}
   jsonl.write(log, decided.values())  # without the torn line of a kill
-  names = [_name(record) for record in candidates]
-  order = [name for name in decided if name in set(names)]
+  records: dict[str, Record] = {}
+  for record in candidates:
+    records.setdefault(_name(record), record)
+  names = [*records]
+  order = [name for name in decided if name in records]
   place = 0
-  while place < len(candidates):
-    name, record = names[place], candidates[place]
-    if name in decided:
-      place += 1
-      continue
-    say(_shown(record, place, len(candidates)))
-    key = _key(ask)
-    if key == 'q':
-      break
-    if key == 'u':
-      if order:
-        undone = order.pop()
-        del decided[undone]
-        jsonl.write(log, decided.values())
-        place = names.index(undone)
-      continue
-    row = {'id': name, 'decision': _KEYS[key]}
-    if key == 'e':
-      try:
-        row['response'] = (edit or _in_editor)(record['response'])
-      except (OSError, subprocess.CalledProcessError) as problem:
-        say(f'not edited: {problem}; the editor is that of $EDITOR')
+  try:
+    while place < len(names):
+      name = names[place]
+      if name in decided:
+        place += 1
         continue
-    decided[name] = row
-    order.append(name)
-    jsonl.append(log, [row])
-  jsonl.write(out, _accepted(candidates, names, decided))
+      say(_shown(records[name], place, len(names)))
+      key = _key(ask)
+      if key == 'q':
+        break
+      if key == 'u':
+        if order:
+          undone = order.pop()
+          del decided[undone]
+          jsonl.write(log, decided.values())
+          place = names.index(undone)
+        continue
+      row = {'id': name, 'decision': _KEYS[key]}
+      if key == 'e':
+        text = _edited(records[name]['response'], edit or _in_editor, say)
+        if text is None:
+          continue
+        row['response'] = text
+      decided[name] = row
+      order.append(name)
+      jsonl.append(log, [row])
+  finally:
+    jsonl.write(out, _accepted(records, decided))
   count = lambda what: sum(
       decided[name]['decision'] == what for name in names if name in decided)
   return {what: count(what) for what in _KEYS.values()} | {
       'left': sum(name not in decided for name in names)}
 
 
-def _accepted(candidates: Sequence[Record], names: Sequence[str],
-              decided: dict[str, Record]) -> list[Record]:
+def _log(out: pathlib.Path) -> pathlib.Path:
+  return out.with_name(out.name + '.decisions')
+
+
+def _accepted(records: Mapping[str, Record], decided: Mapping[str, Record]
+              ) -> list[Record]:
   found = []
-  for record, name in zip(candidates, names):
+  for name, record in records.items():
     row = decided.get(name, {'decision': 'dropped'})
     if row['decision'] != 'dropped':
       found.append(record | {
@@ -117,9 +128,16 @@ def _shown(record: Record, place: int, count: int) -> str:
   source = record.get('source', '')
   if isinstance(source, dict):
     source = ', '.join(f'{k} {v}' for k, v in source.items())
-  return (f'\n{rule}\n{place + 1} of {count}   {record.get("task", "")}   '
-          f'{source}\n{rule}\n{record["prompt"]}\n{rule}\n'
-          f'{record["response"]}\n{rule}')
+  return _visible(f'\n{rule}\n{place + 1} of {count}   '
+                  f'{record.get("task", "")}   {source}\n{rule}\n'
+                  f'{record["prompt"]}\n{rule}\n{record["response"]}\n{rule}')
+
+
+def _visible(text: str) -> str:
+  """The text with what steers a terminal, or hides in it, as escapes."""
+  return ''.join(
+      letter if letter in '\n\t' or unicodedata.category(letter) not in (
+          'Cc', 'Cf', 'Cs') else ascii(letter)[1:-1] for letter in text)
 
 
 def _key(ask: Callable[[str], str]) -> str:
@@ -133,6 +151,23 @@ def _key(ask: Callable[[str], str]) -> str:
       return key
 
 
+def _edited(text: str, edit: Callable[[str], str],
+            say: Callable[[str], Any]) -> str | None:
+  """The text as the person wants it; None, having said why, if it is not."""
+  try:
+    found = edit(text)
+    problem = None if found.strip() else 'nothing is left, which is [d]rop'
+  except KeyboardInterrupt:
+    problem = 'interrupted'
+  # ValueError: $EDITOR is no command line, or what it saved is not UTF-8.
+  except (OSError, ValueError, subprocess.CalledProcessError) as e:
+    problem = f'{e}; the editor is that of $EDITOR'
+  if problem is None:
+    return found
+  say(f'not edited: {problem}')
+  return None
+
+
 def _in_editor(text: str) -> str:
   """The text as it was saved in $EDITOR."""
   with tempfile.TemporaryDirectory() as folder:
@@ -143,10 +178,24 @@ def _in_editor(text: str) -> str:
     return path.read_text('utf-8').rstrip('\n')
 
 
-def _candidates(pattern: str) -> list[Record]:
-  """The rows of the files; ConfigError names one that lacks a field."""
+def _candidates(pattern: str, out: pathlib.Path) -> list[Record]:
+  """The rows of the files.
+
+  Raises:
+    ConfigError: a row lacks a field; or what is written beside or to `out` is
+      among the files, or will be.
+  """
   with config_lib.renamed('config.data.task', '--candidates'):
     rows = jsonl_rows.rows(pattern, 'train')
+  read = {pathlib.Path(place.rpartition(':')[0]).resolve() for place, _ in rows}
+  like = pathlib.Path(pattern.replace('{split}', 'train'))
+  for path in (out, _log(out)):
+    if path.resolve() in read or (
+        path.parent.resolve() == like.parent.resolve()
+        and fnmatch.fnmatchcase(path.name, like.name)):
+      raise config_lib.ConfigError(
+          f'--out: {path} is, or would be, one of --candidates={pattern}; '
+          'name a file of another folder, or one of another name')
   for place, row in rows:
     for field in ('prompt', 'response'):
       if not isinstance(row.get(field), str):
@@ -159,7 +208,7 @@ def main(argv):
   del argv
   out = pathlib.Path(_OUT.value)
   try:
-    counts = review(_candidates(_CANDIDATES.value), out)
+    counts = review(_candidates(_CANDIDATES.value, out), out)
   except config_lib.ConfigError as problem:
     print(f'error: {problem}', file=sys.stderr)
     sys.exit(2)
