@@ -72,7 +72,7 @@ def test_japanese_is_not_chinese_for_its_kana():
 
 
 def test_words_of_a_language_are_known():
-  for text, spoken in (("12*3=", False), ("", False), ("x = $\\text{so}$", False),
+  for text, spoken in (("12*3=", False), ("", False), ("$\\text{so}$", False),
                        ("дом", False), ("so", True), ("= 我", True)):
     assert BOTH.spoken(text) is spoken
 
