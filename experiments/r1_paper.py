@@ -63,7 +63,7 @@ def pipeline() -> common.ConfigDict:
 
 def gathered(stages: dict[str, common.ConfigDict]) -> None:
   """The cold start's data, in the three ways of [v2] B.3.2."""
-  for name in ('few_shot', 'instructed'):
+  for name in ('few_shot', 'instructed'):  # the helper says these
     samples(stages[name], _REASONING).init_from = common.placeholder(str)
   stages['few_shot'].data.examples = 'jsonl:examples/{split}.jsonl'
   stages['few_shot'].rl.prompt_tokens = _PROMPT + _CONTEXT  # one example, long
@@ -79,8 +79,8 @@ def gathered(stages: dict[str, common.ConfigDict]) -> None:
 def rejected(stages: dict[str, common.ConfigDict]) -> None:
   """What the second fine-tuning learns from, [v2] B.3.3."""
   samples(stages['rejection'], _REASONING)
-  samples(stages['judged'], 'jsonl:judged/{split}.jsonl').data.options.verifier = (
-      'judge')
+  judged = samples(stages['judged'], 'jsonl:judged/{split}.jsonl')
+  judged.data.options.verifier = 'judge'
   for name in ('rejection', 'judged'):
     stages[name].init_from = '{reasoning}'
     stages[name].rewards.update(answer='summary', form='summary')

@@ -49,13 +49,12 @@ class RewardModel:
     self._encode, self._scores, self._summary = encode, scores, summary
     self._max_len, self._batch, self._shards = max_len, batch, shards
 
-  def apply(self, records: Sequence[Mapping[str, Any]], rows: list[dict],
-            step: int) -> dict[str, int]:
+  def apply(self, records: Sequence[Mapping[str, Any]], rows: list[dict]
+           ) -> dict[str, int]:
     """Adds the scores to the logged rows of B records' G responses each.
 
     Returns {'<name>_cut': how many were too long}.
     """
-    del step
     scores, cut = self.score([record["prompt"] for record in records],
                              [row["response"] for row in rows])
     for row, value in zip(rows, scores.tolist()):

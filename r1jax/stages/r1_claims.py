@@ -8,26 +8,26 @@ of five points, does not where it lies below 0, and is not decided in between.
 """
 
 from collections.abc import Mapping
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
 from r1jax.stages import r1_figures
-from r1jax.stages.r1_figures import Figure
 
 HOLDS, POINTS, FAILS, OPEN = (
     'holds', 'points that way', 'does not hold', 'not decided')
 MARGIN = .05  # what may be lost of something that is kept
-_EVEN = Figure(.5, .5, .5)
+_EVEN = r1_figures.Figure(.5, .5, .5)
 
 
 class Claim(NamedTuple):
   """What is said, what it is measured by, and what came of it."""
   said: str
   measured: str
-  before: Figure
-  after: Figure
-  change: Figure
+  before: r1_figures.Figure
+  after: r1_figures.Figure
+  change: r1_figures.Figure
   verdict: str
   percent: bool = True
 
@@ -58,8 +58,11 @@ def _claim(said, measured, before, after, change, verdict, percent) -> Claim:
       said, measured, figure(before), figure(after), change, verdict, percent)
 
 
-def claims(policies: Mapping[str, Mapping[str, r1_figures.Rows]],
-           zero: Mapping[str, tuple[np.ndarray, np.ndarray]],
+Policies = Mapping[str, Mapping[str, r1_figures.Rows]]
+_Pair = tuple[np.ndarray, np.ndarray]
+
+
+def claims(policies: Policies, zero: Mapping[str, _Pair],
            shots: Mapping[str, np.ndarray], base_shots: Mapping[str, np.ndarray]
           ) -> list[Claim]:
   """All of them, in the order of the recipe.
@@ -70,10 +73,30 @@ def claims(policies: Mapping[str, Mapping[str, r1_figures.Rows]],
     shots: R1's reasoning with so many examples before the problem.
     base_shots: the base's.
   """
-  pair = lambda key, before, after: (
-      r1_figures.values(policies[before], key),
-      r1_figures.values(policies[after], key))
-  wins = r1_figures.wins(policies['sft']['writing'], policies['r1']['writing'])
+  return [
+      *_of_zero(policies, zero), *_of_r1(policies),
+      compared('Distillation beats RL on the small model', 'reasoning, student '
+               'by RL → by the teacher’s samples',
+               *_pair(policies, 'reasoning', 'student_rl', 'student_sft')),
+      compared('Less is more', 'reasoning, all examples → few chosen ones, the '
+               'same steps', *_pair(policies, 'reasoning', 'all', 'less')),
+      compared('Examples in the prompt hurt', 'reasoning of R1, none → one',
+               shots['0'], shots['1'], rises=False),
+      compared('… more of them more', 'reasoning of R1, one → four',
+               shots['1'], shots['4'], rises=False),
+      compared('… and the base, too', 'reasoning of the base, none → one',
+               base_shots['0'], base_shots['1'], rises=False),
+  ]
+
+
+def _pair(policies: Policies, key: str, before: str, after: str) -> _Pair:
+  return (r1_figures.values(policies[before], key),
+          r1_figures.values(policies[after], key))
+
+
+def _of_zero(policies: Policies, zero: Mapping[str, _Pair]) -> list[Claim]:
+  """Of RL on the base, without and with the language reward."""
+  pair = functools.partial(_pair, policies)
   return [
       compared('RL on a base, without SFT, learns to reason',
                'reasoning, base → Zero', *pair('reasoning', 'base', 'zero')),
@@ -91,15 +114,23 @@ def claims(policies: Mapping[str, Mapping[str, r1_figures.Rows]],
                'without → with', *pair('language', 'zero', 'zero_language')),
       kept('… at a small cost in accuracy', 'reasoning, Zero without → with',
            *pair('reasoning', 'zero', 'zero_language')),
-      compared('… from the cold start, too', 'words in the prompt’s, reasoning '
-               'RL without → with',
+      compared('RL on reasoning alone forgets the rest',
+               'general tasks, base → Zero',
+               *pair('general', 'base', 'zero'), rises=False),
+  ]
+
+
+def _of_r1(policies: Policies) -> list[Claim]:
+  """Of the stages from the cold start to R1."""
+  pair = functools.partial(_pair, policies)
+  wins = r1_figures.wins(policies['sft']['writing'], policies['r1']['writing'])
+  return [
+      compared('From the cold start the language reward is needed, too',
+               'words in the prompt’s, reasoning RL without → with',
                *pair('language', 'no_language', 'reasoning')),
       compared('Reasoning RL takes the cold start further',
                'reasoning, cold start → reasoning RL',
                *pair('reasoning', 'cold_start', 'reasoning')),
-      compared('RL on reasoning alone forgets the rest',
-               'general tasks, base → Zero',
-               *pair('general', 'base', 'zero'), rises=False),
       compared('Rejection sampling and SFT bring general skill back',
                'general tasks, reasoning RL → SFT of the base',
                *pair('general', 'reasoning', 'sft')),
@@ -118,17 +149,6 @@ def claims(policies: Mapping[str, Mapping[str, r1_figures.Rows]],
            *pair('reasoning', 'zero', 'r1')),
       compared('… in the language of the prompt', 'words in it, Zero → R1',
                *pair('language', 'zero', 'r1')),
-      compared('Distillation beats RL on the small model', 'reasoning, student '
-               'by RL → by the teacher’s samples',
-               *pair('reasoning', 'student_rl', 'student_sft')),
-      compared('Less is more', 'reasoning, all examples → few chosen ones, the '
-               'same steps', *pair('reasoning', 'all', 'less')),
-      compared('Examples in the prompt hurt', 'reasoning of R1, none → one',
-               shots['0'], shots['1'], rises=False),
-      compared('… more of them more', 'reasoning of R1, one → four',
-               shots['1'], shots['4'], rises=False),
-      compared('… and the base, too', 'reasoning of the base, none → one',
-               base_shots['0'], base_shots['1'], rises=False),
   ]
 
 
@@ -138,7 +158,7 @@ def words(claim: Claim) -> str:
           f'{_said(claim, claim.after)}: {claim.verdict}')
 
 
-def _said(claim: Claim, figure: Figure) -> str:
+def _said(claim: Claim, figure: r1_figures.Figure) -> str:
   if claim.percent:
     return f'{100 * figure.value:.1f} %'
   return f'{figure.value:.2f}'

@@ -80,10 +80,9 @@ class Sampler:
         Prompts(batch.tokens, batch.length, batch.id), self._setup.mesh)
     rollout = self._sample(self._setup.model, self.settings, params, prompts,
                            np.uint32(seed), np.uint32(step))
-    return self.score(rollout, batch, step)
+    return self.score(rollout, batch)
 
-  def score(self, rollout: Rollout, batch: batches.PromptBatch, step: int
-           ) -> Scored:
+  def score(self, rollout: Rollout, batch: batches.PromptBatch) -> Scored:
     """Rewards of a rollout of `batch`, placed as `parallel.sharding.batch`."""
     tokens, masks = map(sharding.own_rows, (rollout.tokens, rollout.mask))
     mine = sorted(tokens)
@@ -101,7 +100,7 @@ class Sampler:
     counts = {name: sum(c[name] for c in counters) for name in scores.counters}
     # Models score on the devices, where all processes must ask together.
     for judge in self._judges:
-      counts |= judge.apply(batch.records, rows, step)
+      counts |= judge.apply(batch.records, rows)
     place = lambda name: sharding.from_host(
         np.array([row[name] for row in rows], np.float32), self._setup.mesh)
     names = [*scores.parts, *(judge.name for judge in self._judges)]

@@ -52,7 +52,7 @@ def test_scores_are_added_to_rows_by_their_task():
   records = [dict(prompt=prompt) for prompt in PROMPTS]
   rows = [dict(task='ab'[n // 2 % 2], response=text, reward=1.)
           for n, text in enumerate(RESPONSES)]
-  assert _model(_count).apply(records, rows, 3) == {'helpful_cut': 0}
+  assert _model(_count).apply(records, rows) == {'helpful_cut': 0}
   assert [row['helpful'] for row in rows] == [5, 4, 8, 6, 7, 8]
   assert [row['reward'] for row in rows] == [3.5, 3., 1., 1., 4.5, 5.]
 

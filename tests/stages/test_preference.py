@@ -205,7 +205,7 @@ def test_the_stage_ends_normalised_and_resumes_bitwise(tmp_path):
               init_from=str(tmp_path / 'whole'), scores=None, batch=4))))),
                               mesh)
   rows = [dict(task='t', response=text, reward=1.) for text in ('1 1', '1 2')]
-  assert judges[0].apply([dict(prompt='Count 1')], rows, 0) == {'taste_cut': 0}
+  assert judges[0].apply([dict(prompt='Count 1')], rows) == {'taste_cut': 0}
   for row in rows:
     assert np.isfinite(row['taste']) and row['reward'] == 1 + .5 * row['taste']
 

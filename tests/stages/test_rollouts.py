@@ -41,7 +41,7 @@ def test_responses_are_decoded_by_their_length():
       Rollout(prompts, tokens, mask.astype(bool), np.zeros((4, 4), 'f')),
       setup.mesh)
   records = first, second = tiny_rl.draw(0, 2).records
-  scored = sampler.score(rollout, batches.PromptBatch(*prompts, records), 0)
+  scored = sampler.score(rollout, batches.PromptBatch(*prompts, records))
   assert scorer.responses == [
       rewards.Response('4 6', 3, True), rewards.Response('4 3 5 7', 4, False),
       rewards.Response('', 1, True), rewards.Response('8 8 8', 4, True)]
@@ -113,8 +113,8 @@ class _Judge:
   """A model that likes long texts."""
   name = 'preference'
 
-  def apply(self, records, rows, step):
-    self.asked = records, step
+  def apply(self, records, rows):
+    self.asked = records
     for row in rows:
       row['preference'] = float(len(row['response']))
       row['reward'] += .5 * row['preference']
@@ -132,7 +132,7 @@ def test_reward_models_are_parts_of_the_reward(sizes):
   params = tiny.placed(setup)
   got, without = (x(params, batch, 0, 2) for x in (sampler, plain))
   length = np.float32([len(row['response']) for row in got.rows])
-  assert judge.asked == (batch.records, 2)
+  assert judge.asked == batch.records
   np.testing.assert_array_equal(got.parts['preference'], length)
   np.testing.assert_allclose(
       got.reward, np.asarray(without.reward) + .5 * length, rtol=1e-6)
