@@ -64,7 +64,7 @@ def pipeline(name: str, report: str, stages: dict[str, ConfigDict]
       report=report,  # written when all have ended
       seed=placeholder(int),  # of all stages; unset: each has its own
       only=placeholder(str),  # run this one alone
-      until=placeholder(str),  # and this one as the last
+      until=placeholder(str),  # or this one, after all that it needs
       dry_run=False,  # say what would be run
       distributed=False,
       stages=stages,
@@ -204,6 +204,7 @@ def asked(**fields) -> ConfigDict:
       model=placeholder(str),  # the name that it is served under
       key_variable=placeholder(str),  # the environment variable with the key
       template='chat',  # of a model here
+      prompt=placeholder(str),  # with '{task}'; unset: that of data/verdicts
       prompt_tokens=512,
       response_tokens=256,
       temperature=0.0,

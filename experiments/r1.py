@@ -108,8 +108,8 @@ def judged() -> common.ConfigDict:
   config.name = 'r1.py:judged'
   config.data.update(num_prompts=128, seed=8, options=dict(verifier='judge'))
   config.rewards.judge.update(
-      init_from='mini_helper', template='mini', prompt_tokens=440,
-      response_tokens=64)
+      init_from='mini_helper', template='mini', prompt=mini_lessons.JUDGE,
+      prompt_tokens=256, response_tokens=96)
   return config
 
 
@@ -253,7 +253,10 @@ def student(kind: str | None = None) -> common.ConfigDict:
 
 def measured(init_from: str, model: common.ConfigDict | None = None
             ) -> common.ConfigDict:
-  """The tests that every policy takes, on prompts that no stage looks at."""
+  """The tests that every policy takes, on prompts that no stage looks at.
+
+  Sampled as the paper's evaluations are ([v1] arXiv 2501.12948v1, 3).
+  """
   config = common.base('r1.py:measured', 'measure')
   config.init_from = init_from
   config.model = model or common.mini_model()
@@ -267,7 +270,7 @@ def measured(init_from: str, model: common.ConfigDict | None = None
       general=common.test(common.prompts('mini_general', seed=20), 192),
       writing=common.test(common.prompts('mini_writing', seed=20), 96),
       requests=common.test(common.prompts('mini_requests', seed=20), 128))
-  config.eval.batch = 64
+  config.eval.update(batch=64, temperature=0.6, top_p=0.95)
   return config
 
 

@@ -12,8 +12,10 @@ only what the judge itself says is read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import string
 from typing import Any, NamedTuple
 
+from r1jax import config as config_lib
 from r1jax.data import preferences
 from r1jax.data import verdicts
 
@@ -33,17 +35,29 @@ class GenerativeJudge:
   name = "no_verdict"  # the part it adds: 1 where it could not tell either
 
   def __init__(self, ask: Ask, weight: Callable[[str], float], *,
-               retries: int):
-    """`weight` is what accuracy weighs in the rewards of a task."""
-    self._ask, self._weight, self._retries = ask, weight, retries
+               retries: int, prompt: str | None = None):
+    """`weight` is what accuracy weighs in the rewards of a task.
 
-  def apply(self, records: Sequence[Mapping[str, Any]], rows: list[dict],
-            step: int) -> dict[str, int]:
+    `retries` and `prompt` are those of `judge`.
+
+    Raises:
+      ConfigError: the prompt has no place for the task, or others, too.
+    """
+    self._ask, self._weight, self._retries = ask, weight, retries
+    self._prompt = verdicts.PROMPT if prompt is None else prompt
+    fields = [field for _, field, *_ in string.Formatter().parse(self._prompt)
+              if field is not None]
+    if fields != ["task"]:
+      raise config_lib.error(
+          "rewards.judge.prompt", "a text with one '{task}', where question, "
+          "reference and prediction go ('{{' is a brace)", self._prompt)
+
+  def apply(self, records: Sequence[Mapping[str, Any]], rows: list[dict]
+           ) -> dict[str, int]:
     """Adds verdicts to the logged rows of B records' G responses each.
 
     It is shown the summary alone. Returns the counters of `judge`.
     """
-    del step
     group = len(rows) // len(records)
     for row in rows:
       row[self.name] = 0.
@@ -52,7 +66,7 @@ class GenerativeJudge:
     found = judge(self._ask, [
         verdicts.Case(record["prompt"], record["answer"],
                       preferences.summary(row["response"]))
-        for row, record in asked], retries=self._retries)
+        for row, record in asked], retries=self._retries, prompt=self._prompt)
     for (row, _), right in zip(asked, found.right):
       row[self.name] = float(right is None)
       row["accuracy"] = float(bool(right))

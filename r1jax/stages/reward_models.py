@@ -38,7 +38,8 @@ def load(config, mesh) -> list[rewards_lib.Judge]:
     found.append(rewards_lib.GenerativeJudge(
         ask.make(config.rewards.judge, 'rewards.judge', config, mesh),
         lambda task: tasks.get(task, {}).get('accuracy', weights.accuracy),
-        retries=config.rewards.judge.retries))
+        retries=config.rewards.judge.retries,
+        prompt=config.rewards.judge.prompt))
   for name, fields in config.rewards.get('models', {}).items():
     where = f'config.rewards.models.{name}.init_from'
     with config_lib.renamed('config.init_from', where):

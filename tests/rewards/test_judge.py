@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from r1jax import config as config_lib
 from r1jax.data import verdicts
 from r1jax.rewards import judge
 
@@ -100,13 +101,31 @@ def test_it_settles_what_no_rule_can_tell_from_the_summary():
           for n, text in enumerate(texts)]
   one = judge.GenerativeJudge(
       _honest, lambda task: 2. if task == "a" else 1., retries=0)
-  counters = one.apply(records, rows, 0)
+  counters = one.apply(records, rows)
   assert [row["accuracy"] for row in rows] == [1., 0., 0., 0.]
   assert [row["reward"] for row in rows] == [2.25, .25, .25, .25]
   assert not any(row["no_verdict"] for row in rows)
   assert set(counters) == {"judge_malformed", "judge_silent", "judge_retries"}
   never = judge.GenerativeJudge(
       lambda texts, attempt: [None] * len(texts), lambda task: 1., retries=0)
-  assert never.apply(records, rows, 0)["judge_silent"] == 2
+  assert never.apply(records, rows)["judge_silent"] == 2
   assert [row["no_verdict"] for row in rows] == [1., 1., 0., 0.]
   assert [row["accuracy"] for row in rows[:2]] == [0., 0.]
+
+
+def test_a_prompt_of_ones_own_has_one_place_for_the_task():
+  asked = []
+
+  def ask(texts, attempt):
+    asked.extend(texts)
+    return _honest(texts, attempt)
+
+  one = judge.GenerativeJudge(ask, lambda task: 1., retries=0,
+                              prompt='{{"a": 1}} or so?\n{task}')
+  rows = [dict(task="a", response="Paris", reward=0., accuracy=0.)]
+  one.apply([dict(prompt="?", answer="Paris", verifier="judge")], rows)
+  assert asked[0].startswith('{"a": 1} or so?\n{"question": "?"')
+  assert rows[0]["reward"] == 1.
+  for prompt in ("no place", "{task} {task}", "{task} {other}", "{0}"):
+    with pytest.raises(config_lib.ConfigError, match="rewards.judge.prompt"):
+      judge.GenerativeJudge(ask, lambda task: 1., retries=0, prompt=prompt)
