@@ -51,8 +51,16 @@ def make(section, where: str, config, mesh) -> judge.Ask:
       field=where)
 
   def ask(texts: Sequence[str], attempt: int) -> list[str | None]:
-    return distributed.gather(
-        served(texts, attempt) if distributed.is_main() else None)[0]
+    said = problem = None
+    if distributed.is_main():
+      try:
+        said = served(texts, attempt)
+      except config_lib.ConfigError as error:
+        problem = str(error)  # the others wait to be told, too
+    said, problem = distributed.gather([said, problem])[0]
+    if problem:
+      raise config_lib.ConfigError(problem)
+    return said
   return ask
 
 

@@ -78,6 +78,22 @@ def test_an_endpoint_is_asked_as_the_section_says(monkeypatch):
   assert kwargs['max_tokens'] == 32 and kwargs['field'] == 'rewards.judge'
 
 
+@pytest.mark.parametrize('main', [True, False])
+def test_every_process_is_told_that_an_endpoint_refuses(monkeypatch, main):
+  def refuse(self, texts, attempt):
+    raise config_lib.ConfigError('it answers 401')
+
+  told = []
+  monkeypatch.setattr(endpoint.Endpoint, '__call__', refuse)
+  monkeypatch.setattr(ask.distributed, 'is_main', lambda: main)
+  monkeypatch.setattr(ask.distributed, 'gather', lambda value: (
+      told.append(value) or [[None, 'it answers 401'], value]))
+  asked = _make(init_from=None, url='http://a/v1', model='m')
+  with pytest.raises(config_lib.ConfigError, match='it answers 401'):
+    asked(['x'], 0)
+  assert told == [[None, 'it answers 401' if main else None]]
+
+
 @pytest.mark.parametrize('fields, match', [
     (dict(init_from=None), 'config.rewards.judge.init_from: .*one of the two'),
     (dict(url='http://a/v1'), 'config.rewards.judge.init_from'),
