@@ -69,9 +69,8 @@ def fault(rules: Rules, row: Mapping[str, Any]) -> str | None:
       "wrong": lambda: row["accuracy"] < rules.min_accuracy,
       "format": lambda: rules.format and not row["format"],
       "mixed_language": lambda: told and told.mixed(text),
-      "other_language": lambda: (
-          told and told.spoken(row["prompt"]) and language.consistency(
-              told, text, told.of(row["prompt"])) < 1 - language.MIXED),
+      "other_language": lambda: told and language.consistency(
+          told, text, told.due(row["prompt"], text)) < 1 - language.MIXED,
       "repetition": lambda: rules.max_repetition is not None and (
           -repetition.penalty(text) > rules.max_repetition
           or repetition.looped(text)),

@@ -61,9 +61,13 @@ class Languages:
     every = [self._of_word(*word) for word in _words(text)]
     return max(self.codes, key=lambda code: sum(code in x for x in every))
 
-  def spoken(self, text: str) -> bool:
-    """Whether any of its words may be of one of them."""
-    return any(self._of_word(*word) for word in _words(text))
+  def due(self, prompt: str, response: str) -> str:
+    """What a response is to be in: the prompt's language.
+
+    Its own where the prompt has no word of any, "12 * 34 = ?" for example.
+    """
+    spoken = any(self._of_word(*word) for word in _words(prompt))
+    return self.of(prompt if spoken else response)
 
   def mixed(self, text: str) -> bool:
     """Whether more than a tenth of its words are not of its language."""

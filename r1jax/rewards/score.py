@@ -136,7 +136,8 @@ class Scorer:
   def _consistency(self, record: Mapping, response: Response
                   ) -> tuple[float, bool]:
     """How far a response keeps to its language, and whether it mixes."""
-    target = self._language or self._languages.of(record["prompt"])
+    target = self._language or self._languages.due(
+        record["prompt"], response.text)
     return (language_lib.consistency(self._languages, response.text, target),
             self._languages.mixed(response.text))
 

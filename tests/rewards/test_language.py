@@ -71,10 +71,11 @@ def test_japanese_is_not_chinese_for_its_kana():
   assert both.of("日本") == "zh" and both.of("カード") == "ja"
 
 
-def test_words_of_a_language_are_known():
-  for text, spoken in (("12*3=", False), ("", False), ("$\\text{so}$", False),
-                       ("дом", False), ("so", True), ("= 我", True)):
-    assert BOTH.spoken(text) is spoken
+@pytest.mark.parametrize("prompt, code", [
+    ("12*3=", "zh"), ("", "zh"), ("$\\text{so}$", "zh"), ("дом", "zh"),
+    ("so", "en"), ("= 我", "zh"), ("so so 我", "en")])
+def test_a_response_is_due_in_the_prompts_language_or_its_own(prompt, code):
+  assert BOTH.due(prompt, "先算 so 三十六") == code
 
 
 def test_mixed_is_more_than_a_tenth_of_other_words():

@@ -59,17 +59,17 @@ def test_accuracy_and_format_alone_are_computed_without_weight():
 
 def test_the_language_is_that_of_the_prompt_unless_it_is_named():
   records = [_record("4") | {"prompt": prompt} for prompt in (
-      "What is 2+2?", "二加二等于几？")]
+      "What is 2+2?", "二加二等于几？", "2+2=?")]  # the last in any
   text = "<think> First 我 </think> <answer> 4 </answer>"
   responses = [rewards.Response(text.replace("First", word), 9, True)
-               for word in ("First and second", "我我我")]
-  for language, shares in ((None, (3 / 4, 1.)), ("zh", (1 / 4, 1.))):
+               for word in ("First and second", "我我我", "我我我")]
+  for language, shares in ((None, (3 / 4, 1., 1.)), ("zh", (1 / 4, 1., 1.))):
     with _scorer({"language": 1.0}, languages=("en", "zh"),
                  language=language) as scorer:
       scores = scorer.score(records, responses)
     np.testing.assert_allclose(scores.parts["language"], shares)
     np.testing.assert_allclose(scores.total, shares)
-    np.testing.assert_array_equal(scores.parts["mixed"], [1, 0])
+    np.testing.assert_array_equal(scores.parts["mixed"], [1, 0, 0])
 
 
 def test_a_task_may_have_weights_of_its_own():
