@@ -80,10 +80,9 @@ def zero() -> common.ConfigDict:
 
 
 def reasoning() -> common.ConfigDict:
-  """Reasoning RL on the cold start: [v2] 3.2.1."""
+  """Reasoning RL on the cold start, for as long as Zero's: [v2] 3.2.1."""
   config = zero()
   config.name = 'r1.py:reasoning'
-  config.steps = 24
   config.init_from = '{cold_start}'
   config.data.seed = 6
   config.rewards.update(answer='summary', form='summary')
