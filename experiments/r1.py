@@ -63,7 +63,7 @@ def mini() -> common.ConfigDict:
       student_sft=student(), student_forward=student('forward'),
       student_reverse=student('reverse'), student_rl=distill.rl())
   # As much computing as a student's fine-tuning is, or a little more.
-  stages['student_rl'].steps = 40
+  stages['student_rl'].steps = 52
   stages |= {f'measured_{name}': measured(where)
              for name, where in POLICIES.items()}
   stages |= {f'measured_{name}': measured(where, common.student_model())

@@ -108,8 +108,9 @@ def _rows(head: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
 
 def _number(figure: r1_figures.Figure, percent: bool, interval: bool = False,
             sign: str = '') -> str:
-  """'93.6 %', with its interval '93.6 % [90.1, 96.0]'; `sign` '+' shows it."""
-  scale, digits, unit = (100, 1, ' %') if percent else (1, 2, '')
+  """'93.6 % [90.1, 96.0]'; with `sign` '+' it is a change, '+3.5 pp'."""
+  unit = '' if not percent else ' pp' if sign else ' %'
+  scale, digits = (100, 1) if percent else (1, 2)
   if not percent and abs(figure.value) >= 10:
     digits = 0
   value = f'{scale * figure.value:{sign}.{digits}f}{unit}'
@@ -134,8 +135,8 @@ def _claims(found: Sequence[r1_claims.Claim], sampled: Mapping[str, Any]
           f'<th>after</th><th>change</th><th></th></tr>{rows}</table></div>'
           f'<p class="small">Held-out prompts, the same for all, one response '
           f'each at temperature {sampled["temperature"]}, top-p '
-          f'{sampled["top_p"]}; changes with their 95 % intervals over '
-          'prompts. What rises or falls holds where the interval leaves out 0, '
+          f'{sampled["top_p"]}; changes, in percentage points where '
+          'those are shares, with their 95 % intervals over prompts. What rises or falls holds where the interval leaves out 0, '
           'and points that way where only the mean does. What is kept holds '
           'where the interval leaves out a loss of five points, and does not '
           'where it is a loss throughout. One run: what another seed changes '

@@ -173,7 +173,7 @@ def test_the_page_says_what_holds_and_what_does_not(folder):
   assert len(claims) == said.count('<tr><th>') - 1  # but for the head
   assert all(said in page for said in claims) and page.count('<svg') == 5
   assert 'at temperature 0.6, top-p 0.95' in page
-  assert '+60.0 % [+50.3, +69.7]' in page  # base -> Zero
+  assert '+60.0 pp [+50.3, +69.7]' in page  # base -> Zero
   assert '97.3' in page and 'Not measured here' in page and '<0>' not in page
   assert '20.0 % → 80.0 %: holds' in words
   assert '33.3 % [12.1, 64.6] of the responses' in page
