@@ -133,15 +133,16 @@ def _claims(found: Sequence[r1_claims.Claim], sampled: Mapping[str, Any]
   return ('<section><h2>What is said of R1, in miniature</h2><div '
           'class="scroll"><table class="compare"><tr><th></th><th>before</th>'
           f'<th>after</th><th>change</th><th></th></tr>{rows}</table></div>'
-          f'<p class="small">Held-out prompts, the same for all, one response '
+          '<p class="small">Held-out prompts, the same for all, one response '
           f'each at temperature {sampled["temperature"]}, top-p '
           f'{sampled["top_p"]}; changes, in percentage points where '
-          'those are shares, with their 95 % intervals over prompts. What rises or falls holds where the interval leaves out 0, '
-          'and points that way where only the mean does. What is kept holds '
-          'where the interval leaves out a loss of five points, and does not '
-          'where it is a loss throughout. One run: what another seed changes '
-          f'is not in the intervals, and of {len(found)} claims about one may '
-          'hold by chance.</p></section>')
+          'those are shares, with their 95 % intervals over prompts. What '
+          'rises or falls holds where the interval leaves out 0, and points '
+          'that way where only the mean does. What is kept holds where the '
+          'interval leaves out a loss of five points, and does not where it is '
+          'a loss throughout. One run: what another seed changes is not in the '
+          f'intervals, and of {len(found)} claims about one may hold by chance.'
+          '</p></section>')
 
 
 def _table(table: Mapping[str, dict[str, r1_figures.Figure]]) -> str:
