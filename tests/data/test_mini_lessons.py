@@ -94,18 +94,18 @@ def test_verdicts_are_right_and_pleas_do_not_count():
     compared = [pair.split() for pair in json.loads(reply)['analysis'].split(
         ', ')]
     for place, (one, other, same) in enumerate(compared, 1):
-      # Up to the first that differs, and that decides.
+      # From the end up to the first that differs, and that decides.
       assert (same == 'yes') == (one == other) == (
           right or place < len(compared))
     answer = accuracy.extract(case['prediction'], 'boxed')
     if answer is not None:  # of a problem: by what is boxed alone
       boxed += 1
       assert right == (value(answer) == value(case['reference']))
-      one = ''.join(pair[0] for pair in compared)
-      assert answer == one if right else answer.startswith(
-          one.removesuffix('nothing'))
+      one = ''.join(pair[0] for pair in reversed(compared))
+      assert answer == one if right else answer.endswith(
+          one.removeprefix('nothing'))
     else:
-      assert case['reference'].startswith(compared[0][1])
+      assert case['reference'].endswith(compared[0][1])
       assert not right or case['reference'] in case['prediction']
   assert .4 < sum(said) / len(said) < .6
   assert boxed > 250 and of_the_self and pleas > 10

@@ -115,8 +115,8 @@ class _Silent:
   """A judge that says nothing."""
   name = 'no_verdict'
 
-  def apply(self, records, rows, step):
-    del records, step
+  def apply(self, records, rows):
+    del records
     for row in rows:
       row['no_verdict'] = 1.
     return dict(judge_silent=len(rows), judge_retries=1)
