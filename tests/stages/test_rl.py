@@ -58,7 +58,7 @@ def test_a_step_moves_every_parameter(three):
     before = state.params
 
 
-def test_the_reference_becomes_the_policy_every_so_many_steps(three):
+def test_the_distance_begins_anew_where_the_reference_does(three):
   first, second, third = three.states
   jax.tree.map(np.testing.assert_array_equal, first.ref, tiny.params())
   jax.tree.map(np.testing.assert_array_equal, second.ref, second.params)
