@@ -136,13 +136,11 @@ def secondary(stages: dict[str, common.ConfigDict]) -> None:
   A general prompt is scored by the model of its own kind; format and language
   count for all. The shares of the three kinds are not published.
   """
-  updates = r1_zero.UPDATES
-  config = reasoning(stages['rules'], '{sft}')
-  config.rl.temperature = 0.7
-  config.steps = (_SECONDARY - _PREFERRED) // updates
-  config = reasoning(stages['r1'], '{rules}')
-  config.rl.temperature = 0.7
-  config.steps = _PREFERRED // updates
+  for name, init_from, steps in (('rules', 'sft', _SECONDARY - _PREFERRED),
+                                 ('r1', 'rules', _PREFERRED)):
+    config = reasoning(stages[name], f'{{{init_from}}}')
+    config.rl.temperature = 0.7
+    config.steps = steps // r1_zero.UPDATES
   config.data = common.prompts(
       ((_REASONING, 0.5), ('jsonl:helpful/{split}.jsonl', 0.25),
        ('jsonl:harmless/{split}.jsonl', 0.25)),
