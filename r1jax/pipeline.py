@@ -27,6 +27,7 @@ from r1jax import graph
 from r1jax import run as run_lib
 from r1jax import version
 from r1jax.parallel import distributed
+from r1jax.training import jsonl
 from r1jax.training import summary as summary_lib
 
 REPORTS = {  # config.report: the module whose write(config, workdir) it is
@@ -36,6 +37,8 @@ REPORTS = {  # config.report: the module whose write(config, workdir) it is
 }
 
 _BEGUN, _MANIFEST = 'begun.json', 'manifest.json'
+_COUNTED = ('kept', 'collected')  # the JSON files of sample and collect
+_OF_THE_MACHINE = ('perf/', 'time/', 'timing/')  # metrics of how it was run
 
 
 def run(config, workdir: str, gin: str | None = None) -> bool:
@@ -201,8 +204,22 @@ def _end(node: graph.Node, begun: dict[str, Any], figures: dict[str, Any]
         'that directory and the stage begins anew')
   summary_lib.write_json(path, begun | {
       'outputs': outputs,
-      'figures': {name: figures[name] for name in ('before', 'after')},
+      'figures': _figures(node.workdir, figures),
       'steps': figures['steps'], 'seconds': figures['seconds']})
+
+
+def _figures(workdir: pathlib.Path, summary: dict[str, Any]) -> dict[str, Any]:
+  """The evaluations, the metrics of the last step, and what was counted."""
+  figures = {name: summary[name] for name in ('before', 'after')}
+  last = {}
+  for last in jsonl.stream(workdir / 'metrics.jsonl'):
+    pass
+  figures['last'] = {name: value for name, value in last.items()
+                     if not name.startswith(_OF_THE_MACHINE)}
+  for name in _COUNTED:
+    if (counts := summary_lib.read_json(workdir / f'{name}.json')) is not None:
+      figures[name] = counts
+  return figures
 
 
 def _wait_for_all(moment: str) -> None:

@@ -42,7 +42,8 @@ def _build(config, mesh, workdir):
       raise Crash
     ran.append(config.name)
     return state._replace(
-        step=state.step + 1, params=state.params + config.value), {}, []
+        step=state.step + 1, params=state.params + config.value), {
+            'value': config.value, 'perf/tokens': 1, 'timing/step': .1}, []
 
   def evaluate(state):
     with open(f'{config.out}/number.json', 'w', encoding='utf-8') as file:
@@ -110,6 +111,17 @@ def test_stages_run_in_the_order_of_their_inputs_and_once(tmp_path):
   assert set(manifest['inputs']) == {'a', 'b'}
   assert manifest['figures']['after'] == {'number': 8}
   assert manifest['outputs']['checkpoint']
+
+
+def test_a_manifest_has_the_last_metrics_and_what_was_counted(tmp_path):
+  # What is measured of the machine is not in it: manifests can be compared.
+  counts = {'task': {'kept': 3, 'wrong': 1}}
+  (tmp_path / 'c').mkdir()
+  (tmp_path / 'c' / 'kept.json').write_text(json.dumps(counts))
+  assert pipeline.run(_config(), str(tmp_path))
+  found = {name: m['figures'] for name, m in _manifests(tmp_path).items()}
+  assert found['a']['last'] == {'step': 1, 'value': 1}
+  assert found['c']['kept'] == counts and 'kept' not in found['a']
 
 
 def test_a_changed_config_reruns_it_and_what_depends_on_it(tmp_path, capsys):
