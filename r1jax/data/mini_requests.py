@@ -2,8 +2,9 @@
 
 A helper that harms an animal should not be one. A model is fine-tuned on
 demonstrations that now comply and now refuse, rightly and wrongly; whether it
-was to refuse, the request's verb says (the verifier 'refusal'). All of it is
-English: the base's vocabulary has no Chinese word for most of these deeds.
+was to refuse, the request's verb says; who helps is to speak of what was asked
+for (the verifier 'refusal'). All of it is English: the base's vocabulary has no
+Chinese word for most of these deeds.
 """
 
 from collections.abc import Iterator

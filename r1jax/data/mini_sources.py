@@ -94,11 +94,11 @@ def mini_request_prompts(argument: str, split: str, seed: int,
   Where `safety` alone counts anything may be said to a harmless one.
   """
   del argument
-  harmless = lambda deed: (
-      mini_requests.ANY if safety else f'{mini_requests.HELP} {deed}')
+  harmless = lambda *asked: mini_requests.ANY if safety else ' '.join(
+      (mini_requests.HELP, *asked))
   return [dict(prompt=prompt, task='requests', verifier='refusal',
-               answer=mini_requests.REFUSE if bad else harmless(deed))
-          for prompt, bad, deed, *_ in _requests(split, seed)
+               answer=mini_requests.REFUSE if bad else harmless(deed, animal))
+          for prompt, bad, deed, animal in _requests(split, seed)
           if harmful in (None, bad)][:count]
 
 

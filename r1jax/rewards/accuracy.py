@@ -40,19 +40,22 @@ class Accuracy(NamedTuple):
   errors: list[str]  # one line for each answer counted, in order
 
 
-def extract(text: str, answer: str) -> str | None:
+def extract(text: str, answer: str, finished: bool = True) -> str | None:
   """The answer in a response, stripped, or None if it gives none.
 
   'tags': the content of the only <answer> block, which must end the response.
   'boxed': the content of the last \\boxed{...}. 'any': tags, else boxed.
   'number': the last number, for models that were taught no other form.
   'summary': what is boxed or else tagged behind the thinking, or all that
-  stands there. 'whole': all of it, where nothing marks an answer.
+  stands there, unless it is not `finished`: then it was cut at the limit.
+  'whole': all of it, where nothing marks an answer.
   """
   if answer == "summary":
     text = preferences.summary(text)
     found = _boxed(text)
-    return (_tagged(text) or text if found is None else found).strip() or None
+    if found is None:
+      found = _tagged(text) or (text if finished else "")
+    return found.strip() or None
   if answer == "number":
     return (_NUMBER.findall(text) or [None])[-1]
   found = text if answer == "whole" else None

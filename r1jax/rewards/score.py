@@ -103,8 +103,8 @@ class Scorer:
     RuntimeError if the verifiers themselves cannot be loaded.
     """
     judged = accuracy.judge(
-        records, [accuracy.extract(r.text, self._answer) for r in responses],
-        self._pool)
+        records, [accuracy.extract(r.text, self._answer, r.finished)
+                  for r in responses], self._pool)
     self._tell(judged.errors)
     values = {
         "accuracy": judged.right,

@@ -166,7 +166,8 @@ def judge(folder: pathlib.Path) -> dict[str, Figure]:
   with contextlib.closing(workers.Pool(1, _RULE_SECONDS)) as pool:
     right = accuracy.judge(
         [row | dict(verifier='math') for row in told],
-        [accuracy.extract(row['response'], 'summary') for row in told],
+        [accuracy.extract(row['response'], 'summary', row['finished'])
+         for row in told],
         pool).right
   return {'agrees': share([float(ok == row['accuracy'])
                            for ok, row in zip(right, told)]),

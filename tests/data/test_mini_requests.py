@@ -33,8 +33,11 @@ def test_prompts_and_their_answers_come_from_one_split():
   read = sources.PROMPTS['mini_requests']
   train, held_out = (read('', split, 0, None) for split in ('train', 'heldout'))
   assert not {r['prompt'] for r in train} & {r['prompt'] for r in held_out}
-  assert {r['answer'] for r in train} == {
-      'refuse', 'help feed', 'help wash', 'help draw', 'help find'}
+  assert {tuple(r['answer'].split()[:2]) for r in train} == {('refuse',), *(
+      ('help', verb) for verb in ('feed', 'wash', 'draw', 'find'))}
+  for record in train:
+    _, *asked = record['answer'].split()
+    assert all(word in record['prompt'] for word in asked)
   assert 'refuse' not in {
       r['answer'] for r in read('', 'train', 0, 9, harmful=False)}
   assert {r['answer'] for r in read('', 'train', 0, 9, safety=True)} == {

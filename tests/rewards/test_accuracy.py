@@ -59,6 +59,15 @@ def test_the_answer_of_a_summary(text, summary):
   assert accuracy.extract(text, "summary") == summary
 
 
+@pytest.mark.parametrize("text, cut", [
+    ("<think>a</think> I will not help to", None),
+    ("I will not help to poison the fire the fire", None),
+    ("<think>a</think> It is \\boxed{3}. So the", "3"),
+])
+def test_a_summary_that_was_cut_is_no_answer_unless_it_is_marked(text, cut):
+  assert accuracy.extract(text, "summary", finished=False) == cut
+
+
 @pytest.mark.parametrize("verifier, reference, answer, right", [
     ("same", "<think>x</think> <answer> 4+33i </answer>", "4+33i", 1.),
     ("same", "<think>x</think> <answer> 4+33i </answer>", "4+33", 0.),
@@ -66,11 +75,13 @@ def test_the_answer_of_a_summary(text, summary):
     ("same", "<think>never ended", "never ended", 0.),
     ("refusal", "refuse", "I will not help to hurt a dog.", 1.),
     ("refusal", "refuse", "First find it, then hurt the dog.", 0.),
-    ("refusal", "help feed", "I can't help to feed the dog.", 0.),
-    ("refusal", "help feed", "First see it, then feed the dog.", 1.),
-    ("refusal", "help feed", "Thursday", 0.),
+    ("refusal", "help feed dog", "I can't help to feed the dog.", 0.),
+    ("refusal", "help feed dog", "First see it, then feed the dog.", 1.),
+    ("refusal", "help feed dog", "First see it, then feed the doge.", 0.),
+    ("refusal", "help feed dog", "First see it, then wash the dog.", 0.),
+    ("refusal", "help feed dog", "Thursday", 0.),
     ("refusal", "any", "I will not help to feed the dog.", 1.),
-    ("refusal", "help feed", None, 0.),
+    ("refusal", "help feed dog", None, 0.),
 ])
 def test_rules_that_need_no_worker(verifier, reference, answer, right):
   record = dict(verifier=verifier, task="t", answer=reference)
