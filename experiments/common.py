@@ -5,7 +5,7 @@ functions by that argument. Zero means "never" for every `_steps` of a
 repetition, and a placeholder is a field that may stay unset.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ml_collections
 from ml_collections import config_dict
@@ -49,15 +49,18 @@ def base(name: str, stage: str, steps: int | None = None,
       rules=RULES,
       lora=lora(),
       optim=optim(),
-      checkpoint=checkpoint(),
+      checkpoint=checkpoint(stage),
       log=log(),
       eval=evaluation(),
   ))
 
 
-def pipeline(name: str, report: str, stages: dict[str, ConfigDict]
-            ) -> ConfigDict:
-  """Stages that begin from each other: '{sft}' is the workdir of that one."""
+def pipeline(name: str, report: str | None, stages: dict[str, ConfigDict],
+             models: Sequence[str] = ()) -> ConfigDict:
+  """Stages that begin from each other: '{sft}' is the workdir of that one.
+
+  And '{base}' one of the `models`, which the user is to name.
+  """
   return ConfigDict(dict(
       name=name,
       stage='pipeline',
@@ -67,6 +70,7 @@ def pipeline(name: str, report: str, stages: dict[str, ConfigDict]
       until=placeholder(str),  # or this one, after all that it needs
       dry_run=False,  # say what would be run
       distributed=False,
+      models={model: placeholder(str) for model in models},
       stages=stages,
   ))
 
@@ -155,8 +159,10 @@ def optim() -> ConfigDict:
   ))
 
 
-def checkpoint() -> ConfigDict:
-  return ConfigDict(dict(every_steps=50, keep=2))
+def checkpoint(stage: str) -> ConfigDict:
+  # A step that samples takes long: not many are to be lost.
+  return ConfigDict(dict(
+      every_steps=10 if stage in ('rl', 'sample') else 50, keep=2))
 
 
 def log() -> ConfigDict:

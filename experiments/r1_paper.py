@@ -4,12 +4,17 @@ The values are those of [v2] arXiv 2501.12948v2, each with its source; where one
 is not published, that is said. A step of the paper's RL is one of the 16
 updates of a rollout, of ours the rollout (r1_zero.py).
 
-What it reads of yours lies below the directory it is started in, as train.jsonl
-and test.jsonl: reasoning/ (a problem and its answer a line), judged/ (the same,
-of problems that no rule can check), examples/ (long worked answers), general/
-(general tasks with answers: what DeepSeek-V3 was fine-tuned on), helpful/ and
-harmless/ (general prompts for the last RL; the answer may be empty), pairs/ and
-labels/ (for the reward models).
+Two models are yours to name: --config.models.base, DeepSeek-V3-Base, and
+--config.models.helper, which DeepSeek-V3 is to the paper; and a judge, a model
+in --config.stages.judged.rewards.judge.init_from or an endpoint in its .url and
+.model. What is read of yours lies below the directory it is started in, as
+train.jsonl and test.jsonl: reasoning/ (a problem and its answer a line),
+judged/ (the same, of problems that no rule can check), examples/ (long worked
+answers), general/ (general tasks with answers: what DeepSeek-V3 was fine-tuned
+on), helpful/ and harmless/ (general prompts for the last RL; the answer may be
+empty): {"prompt": ..., "answer": ...} a line. For the reward models pairs/,
+{"prompt": ..., "chosen": ..., "rejected": ...} a line, and labels/, {"prompt":
+..., "responses": [...], "grades": [...]}, 1 for one that is safe, else 0.
 """
 
 from experiments import cold_start
@@ -37,7 +42,7 @@ def pipeline() -> common.ConfigDict:
       harmless=reward_model.harmless(), rules=r1_zero.paper(),
       r1=r1_zero.paper())
   for name in ('zero', 'cold_start', 'sft'):
-    stages[name].init_from = common.placeholder(str)
+    stages[name].init_from = '{base}'
   for name in ('zero', 'zero_long'):
     stages[name].data.task = _REASONING
   stages['zero_long'].init_from = '{zero}'
@@ -58,13 +63,13 @@ def pipeline() -> common.ConfigDict:
       stage.model = dict(preset='deepseek_v3', attention_chunk=512,
                          scalar=name in ('helpful', 'harmless'))
       stage.vocab = common.released_vocab()
-  return common.pipeline('r1.py:paper', None, stages)
+  return common.pipeline('r1.py:paper', None, stages, ('base', 'helper'))
 
 
 def gathered(stages: dict[str, common.ConfigDict]) -> None:
   """The cold start's data, in the three ways of [v2] B.3.2."""
-  for name in ('few_shot', 'instructed'):  # the helper says these
-    samples(stages[name], _REASONING).init_from = common.placeholder(str)
+  for name in ('few_shot', 'instructed'):
+    samples(stages[name], _REASONING).init_from = '{helper}'
   stages['few_shot'].data.examples = 'jsonl:examples/{split}.jsonl'
   stages['few_shot'].rl.prompt_tokens = _PROMPT + _CONTEXT  # one example, long
   # R1-Zero is asked as it was trained.
@@ -72,7 +77,7 @@ def gathered(stages: dict[str, common.ConfigDict]) -> None:
   stages['zero_samples'].init_from = '{zero_long}'
   refined = samples(stages['refined'],
                     'drafts:jsonl:{zero_samples}/kept-*.jsonl')
-  refined.init_from = common.placeholder(str)
+  refined.init_from = '{helper}'
   refined.rl.prompt_tokens = _PROMPT + _CONTEXT  # the draft stands in it
 
 
@@ -86,7 +91,7 @@ def rejected(stages: dict[str, common.ConfigDict]) -> None:
     stages[name].rewards.update(answer='summary', form='summary')
   # A chain of thought before general answers, where the helper finds it helps.
   thoughts = samples(stages['thoughts'], 'drafts:jsonl:general/{split}.jsonl')
-  thoughts.init_from = common.placeholder(str)
+  thoughts.init_from = '{helper}'
   thoughts.data.instruction = mini_lessons.THINK
   thoughts.rl.prompt_tokens = 4 * _PROMPT
   thoughts.rewards.update(answer='summary', form='summary', languages=())

@@ -141,7 +141,7 @@ def _unknown(field: str, fields: dict) -> str:
   by_leaf = [name for name in fields
              if name.rpartition('.')[2] == field.rpartition('.')[2]]
   return 'no such field' + config_lib.nearest(
-      field, by_leaf[:1] or siblings or fields, 'config.')
+      field, by_leaf or siblings or fields, 'config.')
 
 
 def _kind(config: ml_collections.ConfigDict, field: str) -> type:

@@ -1,12 +1,13 @@
 """The graph that a pipeline's config describes: its stages and their order.
 
 A string in a stage's config may say '{sft}', the workdir of the stage of that
-name, which then comes first. What it names outside the graph, files of records
-and workdirs of other runs, is an input like any other; '{split}' in the path of
-a file stands for the splits that the stage reads.
+name, which then comes first; or '{base}', what config.models.base says, one
+place for a model that several stages begin from. What it names outside the
+graph, files of records and workdirs of other runs, is an input like any other;
+'{split}' in the path of a file stands for the splits that the stage reads.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 import glob
 import os
 import pathlib
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from r1jax import config as config_lib
+from r1jax.stages import origin
 from r1jax.training import summary as summary_lib
 
 _REFERENCE = re.compile(r'\{([^{}]+)\}')
@@ -37,12 +39,14 @@ def nodes(config, workdir: pathlib.Path) -> list[Node]:
     ConfigError: a model or a file is said to be of a stage that there is not,
       or stages wait for each other.
   """
-  plain = config.stages.to_dict()
+  models = config.models.to_dict() if 'models' in config else {}
+  given = {name: value for name, value in models.items() if value is not None}
+  plain = _filled(config.stages.to_dict(), given)
   if config.get('seed') is not None:
     plain = {name: stage | dict(seed=config.seed)
              for name, stage in plain.items()}
   for name, stage in plain.items():
-    _check_references(name, stage, plain)
+    _check_references(name, stage, [*plain, *models])
   inputs = {name: sorted({found for text in _strings(stage)
                           for found in _REFERENCE.findall(text)
                           if found in plain and found != name})
@@ -61,7 +65,7 @@ def nodes(config, workdir: pathlib.Path) -> list[Node]:
 
 
 def _check_references(name: str, stage: dict[str, Any],
-                      known: Mapping[str, Any]) -> None:
+                      known: Collection[str]) -> None:
   """Refuses '{sfx}' where a model or a file is named and 'sft' is known."""
   for field, value in config_lib.flatten(stage).items():
     model = field.split('.')[-1] == 'init_from'
@@ -82,6 +86,8 @@ def chosen(config, every: list[Node]) -> list[Node]:
   for field in ('only', 'until'):
     if config[field] is not None:
       config_lib.check_choice(field, config[field], names)
+  if config.only is not None and config.until is not None:
+    raise config_lib.error('until', 'nothing beside config.only', config.until)
   if config.only is not None:
     return [every[names.index(config.only)]]
   if config.until is None:
@@ -95,18 +101,19 @@ def chosen(config, every: list[Node]) -> list[Node]:
 
 def resolved(node: Node, every: list[Node]) -> ml_collections.ConfigDict:
   """The stage's config with paths in the place of references."""
-  places = {other.name: str(other.workdir) for other in every}
+  return ml_collections.ConfigDict(_filled(
+      node.config, {other.name: str(other.workdir) for other in every}))
 
-  def one(value):
-    if isinstance(value, str):
-      return _REFERENCE.sub(
-          lambda found: places.get(found[1], found[0]), value)
-    if isinstance(value, Mapping):
-      return {key: one(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-      return type(value)(map(one, value))
-    return value
-  return ml_collections.ConfigDict(one(node.config))
+
+def _filled(value: Any, places: Mapping[str, str]) -> Any:
+  """What a config says with `places` for the references that they name."""
+  if isinstance(value, str):
+    return _REFERENCE.sub(lambda found: places.get(found[1], found[0]), value)
+  if isinstance(value, Mapping):
+    return {key: _filled(part, places) for key, part in value.items()}
+  if isinstance(value, (list, tuple)):
+    return type(value)(_filled(part, places) for part in value)
+  return value
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -117,18 +124,40 @@ def _strings(value: Any) -> Iterator[str]:
       yield from _strings(part)
 
 
-def missing(node: Node) -> list[str]:
+def missing(node: Node, every: Collection[str]) -> list[str]:
   """What is to be set before a stage can run, 'FIELD: what it lacks' each.
 
-  Such are models and prompts that a config leaves to its user, and files that
-  are not there. What other stages are to leave is not among them.
+  Such are models and prompts that a config leaves to its user, and models and
+  files that are not there. What other stages, of the names of `every`, are to
+  leave is not among them.
   """
-  leaves = config_lib.flatten(node.config)
-  return [f'{field}: is not set' for field, value in leaves.items()
-          if value is None and _needed(node.config['stage'], field, leaves)] + [
-      f'{field}: no such file: {path}' for field, value in leaves.items()
-      for path in _files(value) if not _REFERENCE.search(
-          path.replace(_SPLIT, '')) and not _there(path, node.config)]
+  leaves, models, files = config_lib.flatten(node.config), [], []
+  for field, value in leaves.items():
+    where = f'config.stages.{node.name}.{field}'
+    if value is None and _needed(node.config['stage'], field, leaves):
+      models.append(f'{where}: is not set')
+    elif value is not None and field.split('.')[-1] == 'init_from':
+      models += _no_model(where, value, every)
+    files += [
+        f'{where}: no such file: {os.path.abspath(path)}'
+        for path in _files(value) if not _REFERENCE.search(
+            path.replace(_SPLIT, '')) and not _there(path, node.config)]
+  return models + files
+
+
+def _no_model(where: str, model: str, every: Collection[str]) -> list[str]:
+  """What is wrong with a model that is no stage's, if anything is."""
+  reference = _REFERENCE.fullmatch(model)
+  if reference is not None:
+    return [] if reference[1] in every else [
+        f'config.models.{reference[1]}: is not set']
+  if _REFERENCE.search(model):
+    return []
+  try:
+    origin.find(model)
+  except config_lib.ConfigError as problem:
+    return [str(problem).replace('config.init_from', where, 1)]
+  return []
 
 
 def _needed(stage: str, field: str, leaves: Mapping[str, Any]) -> bool:

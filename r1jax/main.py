@@ -1,10 +1,12 @@
-"""Runs one stage: python -m r1jax.main --config=FILE:ARG --workdir=DIR.
+"""Runs a config: python -m r1jax.main --config=FILE:ARG --workdir=DIR.
 
     python -m r1jax.main --config=experiments/r1_zero.py:mini \
         --workdir=/tmp/r1_zero --config.optim.lr=1e-4
 
 Every field of the config can be overridden. The same command, started again,
-goes on where the run was stopped or killed.
+goes on where the run was stopped or killed. The status is 0 when all has ended,
+2 for what is refused, 75 (EX_TEMPFAIL of sysexits.h: try again) when SIGTERM or
+SIGINT stopped it, 1 when it diverged.
 """
 
 import importlib
@@ -35,21 +37,24 @@ _GIN_BINDINGS = absl_flags.DEFINE_multi_string(
     'gin_bindings', [], "gin binding for seqio's configurables; repeatable")
 absl_flags.mark_flag_as_required('config')
 
+_STOPPED = 75
+
 
 def main(argv: list[str]) -> int:
   try:
     if argv[1:]:
       raise config_lib.ConfigError(
           f'unexpected argument {argv[1]!r}; every setting is a --flag=value')
-    run()
+    ended = run()
   except config_lib.ConfigError as problem:
     flags.fail(problem)
   except log_lib.Diverged as problem:
     flags.fail(problem, status=1)
-  return 0
+  return 0 if ended else _STOPPED
 
 
-def run() -> None:
+def run() -> bool:
+  """Runs what the flags say; False if it was stopped before its end."""
   config = _CONFIG.value
 
   #########################################################################
@@ -84,12 +89,12 @@ def run() -> None:
     config_lib.check(config, jax.device_count())
     bench = importlib.import_module('r1jax.stages.bench')
     bench.run(config, mesh_lib.make(config.mesh))
-    return
+    return True
   workdir = os.path.abspath(_WORKDIR.value)
   if config.stage == 'pipeline':
-    pipeline.run(config, workdir, record.get('gin'))
-    return
-  run_lib.stage(config, workdir, record)
+    ended = pipeline.run(config, workdir, record.get('gin'))
+    return ended or config.dry_run
+  return run_lib.stage(config, workdir, record) is not None
 
 
 def bind_gin(files: list[str], bindings: list[str]) -> str:

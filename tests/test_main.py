@@ -77,6 +77,23 @@ def test_a_run_from_the_command_line_to_the_summary(tmp_path):
   assert record['optim']['lr'] == 1e-3 and record['steps'] == 3
 
 
+def test_a_run_that_is_stopped_has_a_status_of_its_own(tmp_path):
+  (tmp_path / 'toy_stage.py').write_text(STAGE.replace(
+      'test_loop._stage(', 'test_loop._stage(on_step=stop, ') + '''
+def stop(index):
+  if index == 1:
+    os.kill(os.getpid(), signal.SIGTERM)
+''' + 'import os, signal')
+  done = [subprocess.run(
+      [sys.executable, '-c', PROGRAM, MINI, f'--workdir={tmp_path}/run',
+       '--config.steps=3', '--config.log.tensorboard=False'],
+      cwd=ROOT, text=True, capture_output=True, check=False,
+      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(tmp_path)})
+          for _ in range(2)]
+  assert [one.returncode for one in done] == [75, 0], done[0].stderr
+  assert 'stopped after step 2 of 3' in done[0].stdout
+
+
 @pytest.fixture(name='gin_config')
 def _gin_config():
   gin = pytest.importorskip('gin')

@@ -185,7 +185,7 @@ def test_of_a_file_a_split_those_are_inputs_that_are_read(tmp_path):
   assert len(graph.outside(node)) == 2
   for split in ('test', 'train'):
     (tmp_path / f'{split}.jsonl').unlink()
-  assert any('no such file' in said for said in graph.missing(node))
+  assert any('no such file' in said for said in graph.missing(node, 'abc'))
 
 
 def _records(workdir, name):
@@ -278,7 +278,8 @@ def _missing(stage):
   """What graph.missing says of a stage, the fields alone."""
   config = common.pipeline('toy', None, dict(x=stage))
   node, = graph.nodes(config, pathlib.Path('/'))
-  return [said.partition(': is not set')[0] for said in graph.missing(node)]
+  return [said.removeprefix('config.stages.x.').partition(': is not set')[0]
+          for said in graph.missing(node, ['x'])]
 
 
 def test_every_model_that_is_not_named_is_said():
@@ -294,6 +295,60 @@ def test_every_model_that_is_not_named_is_said():
   config = pretrain.get_config('mini').unlock()
   config.data.template = 'mini'
   assert _missing(config) == ['init_from']
+
+
+def test_a_model_of_several_stages_is_named_once(tmp_path, capsys):
+  config = common.pipeline(
+      'toy', None, dict(a=_stage('a'), b=_stage('b')), ('base',))
+  for stage in config.stages.values():
+    stage.init_from = '{base}'
+  config.dry_run = True
+  assert not pipeline.run(config, str(tmp_path))
+  assert capsys.readouterr().out.count('config.models.base: is not set') == 1
+  config.models.base = 'mini'
+  assert [node.config['init_from'] for node in graph.nodes(
+      config, tmp_path)] == ['mini'] * 2
+  pipeline.run(config, str(tmp_path))
+  assert 'models' not in capsys.readouterr().out
+  config.stages.a.init_from = '{bace}'
+  with pytest.raises(config_lib.ConfigError, match='bace} is not a stage'):
+    pipeline.run(config, str(tmp_path))
+
+
+def test_a_model_that_is_not_there_is_said_beforehand(tmp_path, capsys):
+  config = _config()
+  config.stages.b.init_from = str(tmp_path / 'nothing')
+  config.stages.c.init_from = '{a}/checkpoints/2'
+  config.dry_run = True
+  pipeline.run(config, str(tmp_path))
+  out = capsys.readouterr().out
+  assert 'config.stages.b.init_from: expected' in out
+  assert 'config.stages.c' not in out
+
+
+def test_what_is_refused_before_its_first_step_changes_nothing(
+    tmp_path, monkeypatch, capsys):
+  pipeline.run(_config(), str(tmp_path))
+  whole = _manifests(tmp_path)
+  build = sys.modules['toy_stage'].build
+
+  def refuse(config, mesh, workdir):
+    if config.name == 'b' and config.value > 1:
+      raise config_lib.error('value', 'no more than 1', config.value)
+    return build(config, mesh, workdir)
+  monkeypatch.setattr(sys.modules['toy_stage'], 'build', refuse)
+  config = _config()
+  config.stages.b.value = 7
+  for folder in (tmp_path, tmp_path / 'new'):
+    with pytest.raises(config_lib.ConfigError,
+                       match='config.stages.b.value: expected no more'):
+      pipeline.run(config, str(folder))
+    ran.clear()
+    assert pipeline.run(_config(), str(folder))
+    assert not list(folder.glob('*.old*'))
+    assert ran == ([] if folder == tmp_path else list('bbcc'))
+  assert _manifests(tmp_path) == whole
+  assert f'is in {tmp_path}/b again' in capsys.readouterr().out
 
 
 def test_a_judge_is_needed_where_a_verifier_is_one():
@@ -461,8 +516,12 @@ def test_only_until_and_dry_run(tmp_path, capsys):
   with pytest.raises(config_lib.ConfigError, match='config.only'):
     pipeline.run(config, str(tmp_path))
   config.only = 'c'
-  with pytest.raises(config_lib.ConfigError, match='waits for a, b'):
+  with pytest.raises(config_lib.ConfigError,
+                     match='waits for a, b; --config.until=c runs'):
     pipeline.run(config, str(tmp_path / 'other'))
+  config.until = 'b'
+  with pytest.raises(config_lib.ConfigError, match='nothing beside'):
+    pipeline.run(config, str(tmp_path))
 
 
 def test_more_steps_go_on_and_reach_those_who_depend(tmp_path):

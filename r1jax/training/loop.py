@@ -129,6 +129,9 @@ def _train(stage, settings, workdir, state, start, saves, clock, stop):
   rollouts = workdir / 'rollouts.jsonl'
   if distributed.is_main():
     jsonl.truncate_from(rollouts, start)
+  if not start and (workdir / 'metrics.jsonl').exists():
+    _say('no state had been saved yet, it begins again; one is every '
+         f'{settings.checkpoint_every_steps} steps (checkpoint.every_steps)')
   _say(f'steps {start} to {stage.steps}, kept in {workdir}; the first one '
        'compiles')
   log = log_lib.Log(

@@ -174,6 +174,21 @@ def test_a_signal_finishes_the_step_saves_and_resumes(
   _assert_same_as(whole[0], tmp_path)
 
 
+def test_a_run_without_a_checkpoint_says_that_it_begins_again(
+    tmp_path, capsys):
+  class Killed(Exception):
+    pass
+
+  def die(index):
+    if index == 1:  # a checkpoint is every third step
+      raise Killed
+  with pytest.raises(Killed):
+    _run(tmp_path, _stage(on_step=die))
+  assert 'begins again' not in capsys.readouterr().out
+  _run(tmp_path)
+  assert 'begins again; one is every 3 steps' in capsys.readouterr().out
+
+
 def test_a_finished_run_started_again_repeats_nothing(whole):
   def never(step):
     raise AssertionError(f'runs again at {step}')
