@@ -49,6 +49,7 @@ def kept(said: str, measured: str, before: np.ndarray, after: np.ndarray
   change = r1_figures.change(before, after)
   verdict = HOLDS if change.low > -MARGIN else FAILS if change.high < 0 else (
       OPEN)
+  measured += f', {100 * MARGIN:.0f} points less at most'
   return _claim(said, measured, before, after, change, verdict, True)
 
 
@@ -101,9 +102,10 @@ def _of_zero(policies: Policies, zero: Mapping[str, _Pair]) -> list[Claim]:
       compared('RL on a base, without SFT, learns to reason',
                'reasoning, base → Zero', *pair('reasoning', 'base', 'zero')),
       compared('Thinking grows on its own', 'tokens a response, first and last '
-               'steps of Zero', *zero['tokens'], percent=False, paired=False),
+               'five steps of Zero', *zero['tokens'],
+               percent=False, paired=False),
       compared('Reflection comes by itself', 'reflections a response, first '
-               'and last steps of Zero', *zero['reflections'],
+               'and last five steps of Zero', *zero['reflections'],
                percent=False, paired=False),
       compared('RL alone leaves the language of the prompt',
                'words in it, base → Zero', *pair('language', 'base', 'zero'),

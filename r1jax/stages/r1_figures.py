@@ -6,6 +6,7 @@ intervals are over prompts. What another seed of training changes is not in
 them; for that, run the pipeline with other seeds.
 """
 
+import collections
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import itertools
@@ -31,7 +32,7 @@ class Figure(NamedTuple):
 
 class Kind(NamedTuple):
   """What a figure is of: a value of every response to the prompts of a test."""
-  test: str
+  test: str  # '': of all of them
   value: Callable[[Mapping[str, Any]], float]
   share: bool = True
 
@@ -45,16 +46,37 @@ KINDS = {
 } | {
     'tokens': Kind('reasoning', lambda row: row['tokens'], share=False),
     'reflections': Kind('reasoning', lambda row: filters.reflections(
-        row['response']), share=False)}
+        row['response']), share=False),
+    'variety': Kind('writing', lambda row: row['variety']),
+    'unfinished': Kind('', lambda row: not row['finished'])}
 
 Rows = list[dict[str, Any]]
 _RULE_SECONDS = 5.  # for one answer
+_SEQUENCE = 4  # words
 
 
 def rows(folder: pathlib.Path) -> dict[str, Rows]:
-  """The responses of every test in the workdir of a stage of measure.py."""
-  return {path.name.removesuffix('_0.jsonl'): jsonl.read(path)
-          for path in folder.glob('*_0.jsonl')}
+  """The responses of every test in the workdir of a stage of measure.py.
+
+  Those of 'writing' get their 'variety'.
+  """
+  tests = {path.name.removesuffix('_0.jsonl'): jsonl.read(path)
+           for path in folder.glob('*_0.jsonl')}
+  written = tests.get('writing', [])
+  for row, value in zip(written, variety([r['response'] for r in written])):
+    row['variety'] = value
+  return tests
+
+
+def variety(texts: Sequence[str]) -> list[float]:
+  """Of each text, the share of its four-word sequences that no other has."""
+  found = []
+  for text in texts:
+    said = text.split()
+    found.append({tuple(said[n:n + _SEQUENCE]) for n in range(
+        max(len(said) - _SEQUENCE, 0) + 1)})
+  count = collections.Counter(itertools.chain(*found))
+  return [float(np.mean([count[part] == 1 for part in own])) for own in found]
 
 
 def values(tests: Mapping[str, Rows], key: str) -> np.ndarray:
@@ -65,7 +87,9 @@ def values(tests: Mapping[str, Rows], key: str) -> np.ndarray:
   words that are in the prompt's.
   """
   kind = KINDS[key]
-  return np.array([kind.value(row) for row in tests[kind.test]], float)
+  chosen = [tests[kind.test]] if kind.test else tests.values()
+  return np.array(
+      [kind.value(row) for row in itertools.chain(*chosen)], float)
 
 
 def wins(before: Rows, after: Rows) -> np.ndarray:

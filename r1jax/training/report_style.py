@@ -88,6 +88,7 @@ figcaption { color: var(--soft); font-size: 13px; line-height: 1.45; }
            background: var(--line); }
 .key.line { width: 20px; height: 0; border-top: 2px solid var(--line); }
 .series1 { --line: var(--eval); }
+.chart .line.series1, .chart .line.series3 { stroke-dasharray: 7 4; }
 .series2 { --line: var(--think); }
 .series3 { --line: var(--good); }
 .key.before, .key.after { width: 9px; height: 9px; border-radius: 50%;
@@ -151,6 +152,7 @@ details[open] summary { margin-bottom: 12px; }
   .wide .chart text { font-size: 13px; }
   .panel .chart text { font-size: 16px; }
   th { padding-right: 14px; white-space: normal; }
+  .compare th:first-child { min-width: 11em; }
 }
 @media print {
   :root { --paper: #fff; --card: #f6f6f4; }

@@ -16,7 +16,7 @@ NAMES = (*r1.POLICIES, *r1.STUDENTS)
 def _rows(right, of=100, text='Wait, no.', task='t', **fields):
   return [dict(id=n, task=task, prompt=f'<{n}>', response=f'{n} {text}',
                answer='7', tokens=n % 3 + 10, accuracy=float(n < right),
-               format=1., mixed=0., language=1.) | fields
+               finished=n > 0, format=1., mixed=0., language=1.) | fields
           for n in range(of)]
 
 
@@ -129,6 +129,14 @@ def test_figures_of_the_policies(folder):
   assert tokens.value == pytest.approx(10.99) and tokens.low < 10.99
   assert table['r1']['wins'].value == pytest.approx(.5 + .5 * .02)
   assert 'wins' not in table['sft']
+  assert table['r1']['unfinished'].value == .01  # of all four tests
+  assert table['r1']['variety'].value == 1.
+
+
+def test_variety_is_what_no_other_text_says():
+  assert r1_figures.variety(['a b c d e', 'a b c d f', 'x', '']) == [
+      .5, .5, 1., 1.]
+  assert r1_figures.variety(['so it is', 'so it is']) == [0., 0.]
 
 
 def test_early_and_late_steps_are_a_runs_first_and_last(folder):
