@@ -54,8 +54,8 @@ def claims(found: Sequence[r1_claims.Claim], sampled: Mapping[str, Any],
           'rises or falls holds where the interval leaves out 0, and points '
           'that way where only the mean does. What may lose five points at '
           'most holds where the interval leaves out a greater loss, does not '
-          'where all of it is a loss, and is not decided between. One run: what '
-          'another seed changes is not in the intervals, and of '
+          'where all of it is a loss, and is not decided in between. It is '
+          'one run: what another seed changes is in no interval, and of '
           f'{len(found)} claims about one may hold by chance.'
           '</p></section>')
 

@@ -132,7 +132,7 @@ table { border-collapse: collapse; font-size: 13px; line-height: 1.5; }
 th { text-align: left; font-weight: 400; color: var(--soft);
      padding: 3px 28px 3px 0; white-space: nowrap; vertical-align: top; }
 td { padding: 3px 0; overflow-wrap: anywhere; font-size: 12.5px; }
-.compare th, .compare td { padding: 4px 22px 4px 0; text-align: right;
+.compare th, .compare td { padding: 4px 15px 4px 0; text-align: right;
   font-variant-numeric: tabular-nums; white-space: nowrap; }
 .compare th:first-child { text-align: left; white-space: normal; }
 summary { cursor: pointer; font-size: 15px; color: var(--soft); }
