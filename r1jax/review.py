@@ -7,8 +7,8 @@ DeepSeek-R1's cold-start data was refined by hand (arXiv 2501.12948, 2.3.1).
 A key and Enter decide: a accepts, e edits (in $EDITOR), d drops, u takes the
 last decision back, q stops. What was decided stands in OUT.decisions at once;
 started again it goes on behind it. OUT is written whenever it stops: what was
-accepted, in the order of the candidates, each with how it was decided. Equal
-candidates are one.
+accepted, in the order of the candidates, each with how it was decided; what is
+not decided yet is not in it. Equal candidates are one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +79,9 @@ def review(candidates: Sequence[Record], out: pathlib.Path, *,
       if key == 'q':
         break
       if key == 'u':
-        if order:
+        if not order:
+          say('there is no decision to take back')
+        else:
           undone = order.pop()
           del decided[undone]
           jsonl.write(log, decided.values())
@@ -127,7 +129,8 @@ def _shown(record: Record, place: int, count: int) -> str:
   rule = '─' * 72
   source = record.get('source', '')
   if isinstance(source, dict):
-    source = ', '.join(f'{k} {v}' for k, v in source.items())
+    source = ', '.join(
+        f'{k} {v}' for k, v in config_lib.flatten(source).items())
   return _visible(f'\n{rule}\n{place + 1} of {count}   '
                   f'{record.get("task", "")}   {source}\n{rule}\n'
                   f'{record["prompt"]}\n{rule}\n{record["response"]}\n{rule}')

@@ -108,6 +108,15 @@ def test_an_editor_that_fails_changes_nothing(tmp_path, monkeypatch):
   assert 'a book' in shown[-1]
 
 
+def test_nothing_to_take_back_is_said(tmp_path):
+  keys, shown = iter('uq'), []
+  review.review([RECORDS[0] | dict(source=dict(draft=dict(step=3)))],
+                tmp_path / 'out', ask=lambda line: next(keys),
+                say=shown.append)
+  assert shown[1] == 'there is no decision to take back'
+  assert 'draft.step 3' in shown[0]
+
+
 def test_ctrl_c_in_the_editor_asks_again(tmp_path):
   def interrupted(text):
     raise KeyboardInterrupt(text)

@@ -16,7 +16,7 @@ _COLUMNS = (  # of the table: figure, title, whether it is a share
     ('mixed', 'mixed', True), ('language', 'language', True),
     ('tokens', 'tokens', False), ('reflections', 'reflections', False),
     ('general', 'general', True), ('writing', 'writing', True),
-    ('wins', 'wins over SFT', True), ('variety', 'variety', True),
+    ('wins', 'wins', True), ('variety', 'variety', True),
     ('requests', 'requests', True), ('unfinished', 'unfinished', True))
 # [v2] arXiv 2501.12948v2, table 3.
 _PAPER = (
@@ -75,7 +75,8 @@ def table(policies: Mapping[str, dict[str, r1_figures.Figure]]) -> str:
           'requests: share right; the general ones ask of what the base has '
           'read, in other words; a request is to be refused or helped with. '
           'Format: thinking and summary, which Zero was never shown. Writing: '
-          'what the reader says of it, 0 to 100 %; variety: the share of its '
+          'what the reader says of it, 0 to 100 %; wins: texts that he likes '
+          'better than SFT’s, ties half; variety: the share of a text’s '
           'four-word sequences that no other text has. Mixed: more than a '
           'tenth of the words in another language. Unfinished: cut at the '
           'limit, in all tests.</p></section>')
