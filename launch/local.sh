@@ -20,5 +20,8 @@ fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export JAX_PLATFORMS=cpu
 devices=--xla_force_host_platform_device_count=${DEVICES:-8}
+# XLA's threads. A collective holds one until all devices are there, and each
+# device may begin with another one: with a thread a device they wait for ever.
+export NPROC=$((8 * ${DEVICES:-8}))
 export XLA_FLAGS="${XLA_FLAGS:-} $devices"
 exec "${PYTHON:-python}" -m r1jax.main "$@"

@@ -66,12 +66,13 @@ def test_local_hands_its_arguments_to_main_on_fake_devices(tmp_path):
   """A stand-in interpreter writes down what it was started with."""
   python = tmp_path / 'python'
   python.write_text('#!/usr/bin/env bash\n'
-                    'printf "%s\\n" "$JAX_PLATFORMS" "$XLA_FLAGS" "$@"\n')
+                    'printf "%s\\n" "$JAX_PLATFORMS" "$NPROC" "$XLA_FLAGS" '
+                    '"$@"\n')
   python.chmod(0o755)
   done = _run('local.sh', '--config=a b', PYTHON=str(python), DEVICES='4',
               XLA_FLAGS='--one')
   assert done.stdout.splitlines() == [
-      'cpu', '--one --xla_force_host_platform_device_count=4', '-m',
+      'cpu', '32', '--one --xla_force_host_platform_device_count=4', '-m',
       'r1jax.main', '--config=a b']
 
 
