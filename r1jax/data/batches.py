@@ -29,7 +29,7 @@ class PromptBatch(NamedTuple):
   tokens: np.ndarray  # i32[B, P]
   length: np.ndarray  # i32[B]
   id: np.ndarray  # i32[B]
-  records: tuple[Mapping[str, Any], ...]  # B
+  records: tuple[Mapping[str, Any], ...]  # B; fewer in slice_of
 
 
 class Rows(NamedTuple):
@@ -66,6 +66,17 @@ def take(prompt_set: PromptSet, index: np.ndarray) -> PromptBatch:
   return PromptBatch(
       prompt_set.tokens[index], prompt_set.length[index],
       index.astype(np.int32), tuple(prompt_set.records[i] for i in index))
+
+
+def slice_of(prompt_set: PromptSet, start: int, prompts: int) -> PromptBatch:
+  """Returns `prompts` prompts in their order, from number `start` on.
+
+  Behind the last one the first fill the batch up, as all steps have the same
+  shapes. They are sampled, but have no records, so that nobody scores them.
+  """
+  count = len(prompt_set.records)
+  batch = take(prompt_set, np.arange(start, start + prompts) % count)
+  return batch._replace(records=batch.records[:count - start])
 
 
 class Packed(NamedTuple):

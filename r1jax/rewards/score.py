@@ -110,8 +110,8 @@ class Scorer:
         "accuracy": judged.right,
         "format": [format_reward.score(r.text, self._form) for r in responses]}
     if self._languages:
-      values["language"], values["mixed"] = zip(*map(
-          self._consistency, records, responses))
+      values["language"] = list(map(self._consistency, records, responses))
+      values["mixed"] = [self._languages.mixed(r.text) for r in responses]
     if self._weighs("overlong"):
       values["overlong"] = [
           length.overlong(r.tokens, r.finished, self._limit, self._cache)
@@ -133,13 +133,11 @@ class Scorer:
     return any(weights.get(part)
                for weights in (self._weights, *self._tasks.values()))
 
-  def _consistency(self, record: Mapping, response: Response
-                  ) -> tuple[float, bool]:
-    """How far a response keeps to its language, and whether it mixes."""
+  def _consistency(self, record: Mapping, response: Response) -> float:
+    """How far a response keeps to the language that is due."""
     target = self._language or self._languages.due(
         record["prompt"], response.text)
-    return (language_lib.consistency(self._languages, response.text, target),
-            self._languages.mixed(response.text))
+    return language_lib.consistency(self._languages, response.text, target)
 
   def _tell(self, errors: Sequence[str]):
     for line in errors:

@@ -63,16 +63,15 @@ def run(sampler: rollouts.Sampler, params, prompts: batches.PromptSet,
                                         list[dict[str, int]]]:
   """The logged rows of every prompt, in order, and the counters of each batch.
 
-  Both are the same on every process. The last batch is filled up with other
-  prompts, whose rows are cut off; its counters know them, too.
+  Both are the same on every process.
   """
-  rows, counters, count = [], [], len(prompts.records)
-  for start in range(0, count, batch):
-    index = np.arange(start, start + batch) % count
-    scored = sampler(params, batches.take(prompts, index), seed, STREAM)
+  rows, counters = [], []
+  for start in range(0, len(prompts.records), batch):
+    scored = sampler(
+        params, batches.slice_of(prompts, start, batch), seed, STREAM)
     rows += scored.rows
     counters.append(scored.counters)
-  return rows[:count * sampler.settings.group], counters
+  return rows, counters
 
 
 def figures(rows: list[dict], greedy: list[dict] | None,

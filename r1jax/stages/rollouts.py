@@ -35,10 +35,10 @@ class Settings(NamedTuple):
 class Scored(NamedTuple):
   """A rollout with its rewards, on the devices and on every host."""
   rollout: Rollout
-  reward: Array  # f32[N], the weighted sum
+  reward: Array  # f32[N], the weighted sum; 0 where there is no record
   parts: dict[str, Array]  # f32[N] each
   counters: dict[str, int]  # of the verifiers, all hosts together
-  rows: list[dict[str, Any]]  # N, all hosts' responses, as they are logged
+  rows: list[dict[str, Any]]  # all hosts' responses to records, as logged
 
 
 def sample(model, settings: Settings, params, prompts: Prompts, seed,
@@ -85,8 +85,9 @@ class Sampler:
   def score(self, rollout: Rollout, batch: batches.PromptBatch) -> Scored:
     """Rewards of a rollout of `batch`, placed as `parallel.sharding.batch`."""
     tokens, masks = map(sharding.own_rows, (rollout.tokens, rollout.mask))
-    mine = sorted(tokens)
-    prompts = [n // self.settings.group for n in mine]
+    group = self.settings.group
+    mine = [n for n in sorted(tokens) if n < len(batch.records) * group]
+    prompts = [n // group for n in mine]
     records = [batch.records[b] for b in prompts]
     responses = [self._read(tokens[n], int(masks[n].sum())) for n in mine]
     scores = self._scorer.score(records, responses)
@@ -101,8 +102,12 @@ class Sampler:
     # Models score on the devices, where all processes must ask together.
     for judge in self._judges:
       counts |= judge.apply(batch.records, rows)
-    place = lambda name: sharding.from_host(
-        np.array([row[name] for row in rows], np.float32), self._setup.mesh)
+
+    def place(name):
+      values = np.zeros(len(batch.id) * group, np.float32)
+      values[:len(rows)] = [row[name] for row in rows]
+      return sharding.from_host(values, self._setup.mesh)
+
     names = [*scores.parts, *(judge.name for judge in self._judges)]
     return Scored(rollout, place('reward'),
                   {name: place(name) for name in names}, counts, rows)

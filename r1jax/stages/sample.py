@@ -61,13 +61,9 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       setup, config.init_from, config.seed))
 
   def step(state, index):
-    # The last batch is filled up; what is counted of it knows that part, too.
-    taken = np.arange(index * size, (index + 1) * size)
-    scored = sampler(
-        params(), batches.take(prompts, taken % count), config.seed, index)
-    rows = scored.rows[:int((taken < count).sum()) * config.rl.group]
-    if rules is not None:
-      rows = marked(rules, rows)
+    scored = sampler(params(), batches.slice_of(prompts, index * size, size),
+                     config.seed, index)
+    rows = scored.rows if rules is None else marked(rules, scored.rows)
     mean = lambda name: float(np.mean([row[name] for row in rows]))
     return state._replace(step=state.step + 1), {
         'reward/mean': mean('reward'), 'response_length/mean': mean('tokens'),

@@ -56,6 +56,18 @@ def test_no_prompt_comes_twice_in_an_epoch_and_all_come_in_time():
   assert first != second
 
 
+@pytest.mark.parametrize('count, size', [(8, 4), (10, 4), (3, 4), (3, 8)])
+def test_slices_are_whole_batches_and_each_prompt_has_one_record(count, size):
+  prompts = _set(count)
+  slices = [batches.slice_of(prompts, start, size)
+            for start in range(0, count, size)]
+  assert all(len(s.id) == len(s.tokens) == len(s.length) == size
+             for s in slices)
+  assert sum((s.records for s in slices), ()) == prompts.records
+  ids = np.concatenate([s.id for s in slices])
+  np.testing.assert_array_equal(ids, np.arange(len(ids)) % count)
+
+
 def test_more_prompts_than_the_set_holds_are_refused():
   with pytest.raises(ValueError, match='config.rl.prompts.*5.*received 6'):
     batches.prompt_batch(_set(5), 0, 6, seed=0)

@@ -48,6 +48,19 @@ def test_the_total_is_the_weighted_sum_of_the_parts():
                              "verifier_refused": 0}
 
 
+def test_no_response_has_all_parts_and_counters():
+  """As on a host whose rows only fill up the last batch."""
+  weights = dict.fromkeys(
+      ("accuracy", "overlong", "repetition", "language"), 1.0)
+  with _scorer(weights, languages=("en", "zh")) as scorer:
+    none = scorer.score([], [])
+    one = scorer.score([_record("72")], [_response("72")])
+  assert none.total.shape == (0,)
+  assert {name: part.shape for name, part in none.parts.items()} == (
+      dict.fromkeys(one.parts, (0,)))
+  assert none.counters == one.counters
+
+
 def test_accuracy_and_format_alone_are_computed_without_weight():
   weights = {"accuracy": 0.0, "overlong": 0.0, "repetition": 1.0}
   with _scorer(weights) as scorer:

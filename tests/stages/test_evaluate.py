@@ -54,8 +54,8 @@ class _Sampler:
   def __call__(self, params, batch, seed, step):
     self.asked.append((len(batch.id), seed, step))
     return types.SimpleNamespace(counters={'verifier_errors': 1}, rows=[
-        {'id': int(i), 'sample': sample} for i in batch.id
-        for sample in range(self.settings.group)])
+        {'id': int(i), 'sample': sample} for i, _ in zip(
+            batch.id, batch.records) for sample in range(self.settings.group)])
 
 
 @pytest.mark.parametrize('count, batch', [(8, 4), (10, 4), (3, 4)])
@@ -127,7 +127,7 @@ def test_two_hosts_measure_what_one_does():
   assert figures['n'] == 6
   assert 0 < figures['pass@1'] < 1 and 0 < figures['truncated'] < 1
   assert len(alone['rows']) == alone['counters']['verifier_errors'] == 16
-  assert alone['counted'] == {'errors': 2 * 16}
+  assert alone['counted'] == {'errors': 6 * tiny_rl.GROUP}
   for said in hosts.run("""
 import test_evaluate
 said = [test_evaluate.measured(sizes) for sizes in test_evaluate.SIZES]

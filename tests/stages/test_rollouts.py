@@ -77,6 +77,29 @@ def test_a_rollout_and_its_rows_agree_on_every_mesh():
   assert {row['finished'] for row in every[0]} == {True, False}
 
 
+@pytest.mark.parametrize('sizes', [None, dict(data=4, tensor=2)])
+def test_what_fills_a_batch_up_is_sampled_and_not_scored(sizes):
+  scorer, judge = _Remembering(), _Judge()
+  setup = tiny.setup(sizes)
+  sampler = rollouts.Sampler(
+      setup, tiny_rl.SETTINGS, tiny_rl.Vocab(), scorer, [judge])
+  params, group = tiny.placed(setup), tiny_rl.GROUP
+  whole = tiny_rl.draw(0)
+  cut = whole._replace(records=whole.records[:3])
+  every = sampler(params, whole, 0, 2)
+  got = sampler(params, cut, 0, 2)
+  np.testing.assert_array_equal(got.rollout.tokens, every.rollout.tokens)
+  assert got.rows == every.rows[:3 * group]
+  assert len(scorer.responses) == 3 * group and judge.asked == cut.records
+  for name, part in got.parts.items():
+    np.testing.assert_array_equal(
+        part[:3 * group], every.parts[name][:3 * group])
+    assert not np.any(part[3 * group:])
+  np.testing.assert_array_equal(
+      got.reward[:3 * group], every.reward[:3 * group])
+  assert not np.any(got.reward[3 * group:])
+
+
 def test_select_takes_whole_groups_of_several_rollouts():
   sampler, setup = _sampler(tiny_rl.Scorer())
   every = [sampler(tiny.placed(setup), tiny_rl.draw(number), 0, number)

@@ -129,13 +129,16 @@ def test_what_no_one_could_tell_is_counted_and_said(
   monkeypatch.setattr(reward_models, 'load', lambda *_: [_Silent()])
   stage, config = _stage(tmp_path, module)
   loop.run(stage, loop.Settings(2, 2), str(tmp_path), config)
-  for row in jsonl.read(tmp_path / 'metrics.jsonl'):
+  # Two responses to four prompts, then to the last two: what fills up the
+  # second batch is not shown to anyone.
+  for row, errors, silent in zip(
+      jsonl.read(tmp_path / 'metrics.jsonl'), (3, 2), (8, 4), strict=True):
     assert {name: value for name, value in row.items()
             if name.startswith('verifier/')} == {
-                'verifier/errors': 3, 'verifier/timeouts': 0,
-                'verifier/refused': 0, 'verifier/judge_silent': 8,
+                'verifier/errors': errors, 'verifier/timeouts': 0,
+                'verifier/refused': 0, 'verifier/judge_silent': silent,
                 'verifier/judge_retries': 1}
-  assert 'verifier: errors 6, judge_retries 2, judge_silent 16' in (
+  assert 'verifier: errors 5, judge_retries 2, judge_silent 12' in (
       capsys.readouterr().out)
 
 
