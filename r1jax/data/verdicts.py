@@ -13,6 +13,7 @@ VERDICTS = {'correct': True, 'incorrect': False}
 
 _READ = 16_000  # characters of a reply; looking for JSON in more takes long
 _THOUGHT, _END_OF_THOUGHT = '<think>', '</think>'
+_BRACKETED = re.compile(r'\[(?=/?[A-Z_]{2,}\])')  # [INST], [/TOOL_CALLS]
 _KEY = re.compile(r'correctness\W*:')  # whatever quotation marks it has
 
 PROMPT = (
@@ -37,13 +38,15 @@ def asked(case: Case, prompt: str = PROMPT, max_chars: int = 8_000) -> str:
 
   Args:
     case: goes in as JSON strings, so that each ends where its quotation mark
-      ends; '<' is written as \\u003c, or a tokenizer would take a special token
-      that is spelled out, such as the end of the user's turn, for the token.
+      ends; '<', and '[' of [INST] and its like, are written as \\u003c and
+      \\u005b, or a tokenizer would take a special token that is spelled out,
+      such as the end of the user's turn, for the token.
     prompt: with '{task}', where the case stands.
     max_chars: of a prediction, the last ones, in which its answer stands.
   """
   fields = case._replace(prediction=case.prediction[-max_chars:])._asdict()
   text = json.dumps(fields, ensure_ascii=False).replace('<', '\\u003c')
+  text = _BRACKETED.sub(r'\\u005b', text)
   # No half surrogate pairs.
   return prompt.format(task=text.encode('utf-8', 'replace').decode())
 
