@@ -13,7 +13,8 @@ VERDICTS = {'correct': True, 'incorrect': False}
 
 _READ = 16_000  # characters of a reply; looking for JSON in more takes long
 _THOUGHT, _END_OF_THOUGHT = '<think>', '</think>'
-_BRACKETED = re.compile(r'\[(?=/?[A-Z_]{2,}\])')  # [INST], [/TOOL_CALLS]
+# Where a special token begins: <|im_end|>, [INST], [/TOOL_CALLS].
+_BEGIN = re.compile(r'<|\[(?=/?[A-Z_]{2,}\])')
 _KEY = re.compile(r'correctness\W*:')  # whatever quotation marks it has
 
 PROMPT = (
@@ -45,8 +46,8 @@ def asked(case: Case, prompt: str = PROMPT, max_chars: int = 8_000) -> str:
     max_chars: of a prediction, the last ones, in which its answer stands.
   """
   fields = case._replace(prediction=case.prediction[-max_chars:])._asdict()
-  text = json.dumps(fields, ensure_ascii=False).replace('<', '\\u003c')
-  text = _BRACKETED.sub(r'\\u005b', text)
+  text = _BEGIN.sub(lambda found: f'\\u{ord(found[0]):04x}',
+                    json.dumps(fields, ensure_ascii=False))
   # No half surrogate pairs.
   return prompt.format(task=text.encode('utf-8', 'replace').decode())
 
