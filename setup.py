@@ -46,8 +46,7 @@ setuptools.setup(
     python_requires='>=3.11',
     packages=setuptools.find_packages(include=['r1jax', 'r1jax.*']),
     package_data={
-        'r1jax.data': ['assets/*', 'assets/**/*'],
-        'r1jax.models': ['assets/*', 'assets/**/*'],
+        'r1jax.mini': ['assets/*'],
     },
     install_requires=CORE + DATA,
     extras_require={

@@ -24,7 +24,7 @@ comes first; --config.stages.zero_samples.init_from=DIR takes another.
 from experiments import common
 from experiments import r1_zero
 from experiments import rejection_sampling
-from r1jax.data import mini_lessons
+from r1jax.mini import lessons
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
@@ -66,7 +66,7 @@ def few_shot() -> common.ConfigDict:
 
 def instructed() -> common.ConfigDict:
   config = sampled('instructed', 'mini_helper')
-  config.data.update(instruction=mini_lessons.REASON, seed=4)
+  config.data.update(instruction=lessons.REASON, seed=4)
   config.rl.update(prompt_tokens=64)
   return config
 
@@ -83,7 +83,7 @@ def zero_samples() -> common.ConfigDict:
 def refined() -> common.ConfigDict:
   config = sampled('refined', 'mini_helper')
   config.data.update(task='drafts:jsonl:{zero_samples}/kept-*.jsonl',
-                     num_prompts=512, instruction=mini_lessons.REWRITE)
+                     num_prompts=512, instruction=lessons.REWRITE)
   config.rl.update(prompt_tokens=256, group=1)
   config.keep.update(reflection=False)
   return config

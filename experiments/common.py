@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import ml_collections
 from ml_collections import config_dict
 
-from r1jax import config as config_lib
+from r1jax import errors
 
 ConfigDict = ml_collections.ConfigDict
 placeholder = config_dict.placeholder
@@ -21,9 +21,9 @@ def variant(
 ) -> ConfigDict:
   """The locked config of `variants[arg]`, or the name of the nearest."""
   if arg not in variants:
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'--config=...:{arg}: no such variant'
-        + config_lib.nearest(arg, variants, ':'))
+        + errors.nearest(arg, variants, ':'))
   return variants[arg]().lock()
 
 

@@ -3,7 +3,7 @@
     python -m r1jax.main --config=experiments/helper.py:mini \\
         --workdir=/tmp/helper
 
-The mini world's base learns from lessons (r1jax/data/mini_lessons.py) to reason
+The mini world's base learns from lessons (r1jax/mini/lessons.py) to reason
 in detail when asked to, to rewrite what a model said in one language, to think
 of a way to an answer, and to judge answers in JSON.
 """

@@ -5,7 +5,7 @@
 
 2000 steps of 8,192 tokens, 41 minutes on two cores; the loss ends at 0.61 nats
 a token, the random numbers of the pages of sums included. The shipped
-file, r1jax/models/assets/mini.npz, is that run's last parameters with seed 0,
+file, r1jax/mini/assets/mini.npz, is that run's last parameters with seed 0,
 written by `models/packaged.py`.
 """
 

@@ -27,7 +27,7 @@ from experiments import r1_paper
 from experiments import r1_zero
 from experiments import rejection_sampling
 from experiments import reward_model
-from r1jax.data import mini_lessons
+from r1jax.mini import lessons
 
 # Who takes the tests: {name: where it is from}.
 POLICIES = dict(
@@ -107,7 +107,7 @@ def judged() -> common.ConfigDict:
   config.name = 'r1.py:judged'
   config.data.update(num_prompts=128, seed=8, options=dict(verifier='judge'))
   config.rewards.judge.update(
-      init_from='mini_helper', template='mini', prompt=mini_lessons.JUDGE,
+      init_from='mini_helper', template='mini', prompt=lessons.JUDGE,
       prompt_tokens=256, response_tokens=96)
   return config
 
@@ -118,7 +118,7 @@ def thoughts() -> common.ConfigDict:
   config.name = 'r1.py:thoughts'
   config.data = common.prompts(
       'drafts:mini_general', num_prompts=768, seed=9,
-      instruction=mini_lessons.THINK,
+      instruction=lessons.THINK,
       options=dict(tasks=('translation',)))
   config.rewards.languages = ()
   return config

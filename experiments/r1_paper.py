@@ -23,7 +23,7 @@ from experiments import ppo
 from experiments import r1_zero
 from experiments import rejection_sampling
 from experiments import reward_model
-from r1jax.data import mini_lessons
+from r1jax.mini import lessons
 
 _PROMPT, _CONTEXT = 1024, 32_768  # tokens; of a prompt, not published
 _REASONING = 'jsonl:reasoning/{split}.jsonl'
@@ -92,7 +92,7 @@ def rejected(stages: dict[str, common.ConfigDict]) -> None:
   # A chain of thought before general answers, where the helper finds it helps.
   thoughts = samples(stages['thoughts'], 'drafts:jsonl:general/{split}.jsonl')
   thoughts.init_from = '{helper}'
-  thoughts.data.instruction = mini_lessons.THINK
+  thoughts.data.instruction = lessons.THINK
   thoughts.rl.prompt_tokens = 4 * _PROMPT
   thoughts.rewards.update(answer='summary', form='summary', languages=())
   stages['sft_data'].collect = {

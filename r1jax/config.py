@@ -5,43 +5,15 @@ a `ConfigError` whose one line names the field, what it expects and what it
 got. Sections an experiment does not have are not checked.
 """
 
-import contextlib
-import difflib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
 
-from r1jax import config_fields as tables
-
-class ConfigError(ValueError):
-  """A configuration that cannot run; its message is shown without a trace."""
-
-
-@contextlib.contextmanager
-def renamed(old: str, new: str) -> Iterator[None]:
-  """Inside, errors about the field `old` name it `new`."""
-  try:
-    yield
-  except ConfigError as problem:
-    raise ConfigError(str(problem).replace(old, new, 1)) from problem
-
-
-def error(field: str, expected: str, received: Any) -> ConfigError:
-  return ConfigError(
-      f'config.{field}: expected {expected}, received {received!r}')
-
-
-def nearest(word: str, choices: Iterable[str], prefix: str = '') -> str:
-  """'; did you mean X?' for the choice nearest to `word`, else a short list."""
-  choices = [str(choice) for choice in choices]
-  few = len(choices) <= 12
-  found = difflib.get_close_matches(word, choices, 1, 0.5 if few else 0.)
-  if found:
-    return f'; did you mean {prefix}{found[0]}?'
-  return '; valid: ' + ', '.join(prefix + choice for choice in choices)
+from r1jax import config_fields
+from r1jax import errors
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -58,33 +30,26 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 def mesh_sizes(mesh: Mapping[str, int], device_count: int) -> dict[str, int]:
   """The size of every mesh axis, the one given as -1 worked out."""
   for name in mesh:
-    if name not in tables.MESH_AXES:
-      raise ConfigError(f'config.mesh.{name}: no such axis'
-                        + nearest(name, tables.MESH_AXES, 'config.mesh.'))
-  sizes = {name: mesh.get(name, 1) for name in tables.MESH_AXES}
+    if name not in config_fields.MESH_AXES:
+      raise errors.ConfigError(f'config.mesh.{name}: no such axis'
+                        + errors.nearest(name, config_fields.MESH_AXES, 'config.mesh.'))
+  sizes = {name: mesh.get(name, 1) for name in config_fields.MESH_AXES}
   free = [name for name, size in sizes.items() if size == -1]
   for name, size in sizes.items():
     if size < 1 and size != -1:
-      raise error(f'mesh.{name}', 'a positive size, or -1 for the rest', size)
+      raise errors.expected(f'mesh.{name}', 'a positive size, or -1 for the rest', size)
   if len(free) > 1:
-    raise error(f'mesh.{free[1]}', f'one axis at -1 (mesh.{free[0]} is)', -1)
+    raise errors.expected(f'mesh.{free[1]}', f'one axis at -1 (mesh.{free[0]} is)', -1)
   fixed = math.prod(size for size in sizes.values() if size != -1)
   shape = ', '.join(f'{name}={size}' for name, size in sizes.items())
   if device_count % fixed or (not free and fixed != device_count):
     largest = max(sizes, key=sizes.get)
-    raise error(f'mesh.{largest}',
+    raise errors.expected(f'mesh.{largest}',
                 f'axes whose product {"divides" if free else "is"} the '
                 f'{device_count} devices present', shape)
   if free:
     sizes[free[0]] = device_count // fixed
   return sizes
-
-
-def check_choice(field: str, value: Any, choices: Iterable[str]) -> None:
-  """Raises `ConfigError` unless `value` is one of `choices`."""
-  if value not in choices:
-    raise ConfigError(f'config.{field}: {value!r} is not a choice'
-                      + nearest(str(value), choices))
 
 
 def check(config: ml_collections.ConfigDict, device_count: int) -> None:
@@ -93,15 +58,15 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   # A critic's optimizer is one like any other.
   twice = lambda fields: [*fields, *(
       f'critic.{field}' for field in fields if field.startswith('optim.'))]
-  for field in twice(tables.CHOICES):
+  for field in twice(config_fields.CHOICES):
     if leaves.get(field) is not None:
-      check_choice(field, leaves[field],
-                   tables.CHOICES[field.removeprefix('critic.')])
-  for holds, words, bound, fields in tables.BOUNDS:
+      errors.check_choice(field, leaves[field],
+                   config_fields.CHOICES[field.removeprefix('critic.')])
+  for holds, words, bound, fields in config_fields.BOUNDS:
     for field in twice(fields):
       value = leaves.get(field)
       if isinstance(value, (int, float)) and not holds(value, bound):
-        raise error(field, f'{words} {bound}', value)
+        raise errors.expected(field, f'{words} {bound}', value)
   sizes = mesh_sizes(config.get('mesh', {}), device_count)
   shards = sizes['data'] * sizes['fsdp']
   _check_multiples(leaves, shards)
@@ -128,7 +93,7 @@ def _check_multiples(leaves: dict[str, Any], shards: int) -> None:
       ('eval.batch', 'mesh data*fsdp', shards if 'rl.group' in leaves else 1)):
     value = leaves.get(field)
     if value is not None and value % divisor:
-      raise error(field, f'a multiple of {name} = {divisor}', value)
+      raise errors.expected(field, f'a multiple of {name} = {divisor}', value)
 
 
 def _check_rules(leaves: dict[str, Any], rules: Iterable,
@@ -137,38 +102,38 @@ def _check_rules(leaves: dict[str, Any], rules: Iterable,
   unused = {axis for axis, size in sizes.items() if size > 1}
   for rule in rules:
     if isinstance(rule, str) or len(rule) != 2:
-      raise error('rules', 'pairs of a logical axis and its mesh axes', rule)
+      raise errors.expected('rules', 'pairs of a logical axis and its mesh axes', rule)
     name, target = rule
     axes = (target,) if isinstance(target, str) else tuple(target or ())
     unused -= set(axes)
     parts = math.prod(sizes.get(axis, 1) for axis in axes)
-    size = leaves.get(tables.SPLIT.get(name))
+    size = leaves.get(config_fields.SPLIT.get(name))
     if size and size % parts:
-      raise error(
-          f'mesh.{axes[-1]}', f'a divisor of {tables.SPLIT[name]} = {size}, '
+      raise errors.expected(
+          f'mesh.{axes[-1]}', f'a divisor of {config_fields.SPLIT[name]} = {size}, '
           f'or a rule that leaves {name!r} whole', parts)
   for axis in sorted(unused):
-    raise error(f'mesh.{axis}', '1: no rule of config.rules uses this axis, '
+    raise errors.expected(f'mesh.{axis}', '1: no rule of config.rules uses this axis, '
                 'its devices would all do the same work', sizes[axis])
 
 
 def _check_length(field: str, length: int | None, leaves: dict) -> None:
   max_len = leaves.get('model.max_len')
   if None not in (length, max_len) and length > max_len:
-    raise error(field, f'at most model.max_len = {max_len}', length)
+    raise errors.expected(field, f'at most model.max_len = {max_len}', length)
 
 
 def _check_objective(leaves: dict[str, Any]) -> None:
   if leaves.get('steps') is None and 'steps' in leaves:
-    raise error('steps', 'a number: prompts are drawn without end', None)
+    raise errors.expected('steps', 'a number: prompts are drawn without end', None)
   critic = any(field.startswith('critic.') for field in leaves)
   if critic != (leaves['rl.advantage'] == 'gae'):
-    raise error('rl.advantage', "'gae', for there is a section config.critic"
+    raise errors.expected('rl.advantage', "'gae', for there is a section config.critic"
                 if critic else "'grpo' or 'rloo', or a section config.critic",
                 leaves['rl.advantage'])
   if leaves['rl.group'] < 2 and (
       not critic or leaves.get('rl.sampling_rounds')):
-    raise error('rl.group', 'at least 2: a group of one has no one to compare '
+    raise errors.expected('rl.group', 'at least 2: a group of one has no one to compare '
                 'with, its advantage is always 0', leaves['rl.group'])
   if leaves.get('rl.kl_target'):
     for field, words, holds in (
@@ -176,20 +141,20 @@ def _check_objective(leaves: dict[str, Any]) -> None:
         ('rl.kl', 'an estimator', leaves.get('rl.kl') != 'none'),
         ('rl.beta', 'more than 0', leaves['rl.beta'] > 0)):
       if not holds:
-        raise error(field, f'{words}, where config.rl.kl_target adapts beta',
+        raise errors.expected(field, f'{words}, where config.rl.kl_target adapts beta',
                     leaves.get(field))
   if leaves.get('rl.kl') == 'k1' and leaves.get('rl.kl_in') == 'loss':
-    raise error('rl.kl', "k2 or k3 in the loss, or rl.kl_in='reward': the "
+    raise errors.expected('rl.kl', "k2 or k3 in the loss, or rl.kl_in='reward': the "
                 'gradient of k1 has expectation zero on-policy', 'k1')
   for field, unset in (('rl.top_k', 0), ('rl.top_p', 1.0)):
     if leaves.get(field) not in (None, unset):
-      raise error(field, f'{unset} while training: a truncated sampler is not '
+      raise errors.expected(field, f'{unset} while training: a truncated sampler is not '
                   'the policy whose ratio the loss takes', leaves[field])
   lengths = leaves.get('rl.prompt_tokens', 0), leaves['rl.response_tokens']
   _check_length('rl.response_tokens (+ rl.prompt_tokens)', sum(lengths), leaves)
   cache = leaves.get('rewards.overlong_cache_tokens')
   if cache is not None and cache > lengths[1]:
-    raise error('rewards.overlong_cache_tokens',
+    raise errors.expected('rewards.overlong_cache_tokens',
                 f'at most rl.response_tokens = {lengths[1]}', cache)
 
 
@@ -199,19 +164,19 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
   micro = leaves.get('rl.micro_batch')
   known = leaves.get('data.num_prompts')
   if known is not None and known < prompts:
-    raise error('data.num_prompts', f'at least rl.prompts = {prompts}', known)
+    raise errors.expected('data.num_prompts', f'at least rl.prompts = {prompts}', known)
   mini = prompts // leaves.get('rl.mini_batches', 1)
   micro = mini * group if micro is None else micro
   if micro % group and group % micro:
-    raise error('rl.micro_batch',
+    raise errors.expected('rl.micro_batch',
                 f'a multiple or divisor of rl.group = {group}', micro)
   if (mini * group) % micro:
-    raise error('rl.micro_batch', 'a divisor of the responses of a mini-batch, '
+    raise errors.expected('rl.micro_batch', 'a divisor of the responses of a mini-batch, '
                 f'rl.prompts * rl.group / rl.mini_batches = {mini * group}',
                 micro)
   micro_prompts = max(1, micro // group)
   if micro_prompts % shards:
-    raise error('rl.micro_batch', 'prompts (rl.micro_batch / rl.group = '
+    raise errors.expected('rl.micro_batch', 'prompts (rl.micro_batch / rl.group = '
                 f'{micro_prompts}) that divide over mesh data*fsdp = {shards}',
                 micro)
 
@@ -229,6 +194,6 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     schedules = new.get('optim.schedule'), new.get('critic.optim.schedule')
     longer = (field == 'steps' and 'cosine' not in schedules
               and was is not None and now is not None and now > was)
-    if was != now and not longer and not field.startswith(tables.CHANGEABLE):
+    if was != now and not longer and not field.startswith(config_fields.CHANGEABLE):
       fields.append(f'config.{field} ({was!r} there, {now!r} here)')
   return fields

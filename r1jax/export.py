@@ -15,36 +15,36 @@ import pathlib
 import jax
 import ml_collections
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax import flags
 from r1jax import models
 from r1jax.models import hf_export
 from r1jax.models import packaged
-from r1jax.stages import origin
+from r1jax.stages import model_source
 
 
 def export(init_from: str, out: str, dtype: str | None = None) -> None:
   """Writes the model that `init_from` names, through this host's memory."""
   if pathlib.Path(out).exists():
-    raise config_lib.ConfigError(f'--out={out}: exists already')
+    raise errors.ConfigError(f'--out={out}: exists already')
   source = ml_collections.ConfigDict(dict(
       model={}, init_from=init_from, vocab=dict(kind='model', path='')))
-  config = origin.model_config(source)
+  config = model_source.model_config(source)
   where = jax.sharding.SingleDeviceSharding(jax.devices('cpu')[0])
   like = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
       jax.eval_shape(models.build(config).init, jax.random.key(0)))
-  params = origin.load(init_from, config, like, where)
+  params = model_source.load_params(init_from, config, like, where)
   if dtype is not None:
     cast = lambda path, x: x if path[-1].key == 'router_bias' else x.astype(
         dtype)
     params = jax.tree_util.tree_map_with_path(cast, params)
     config = dataclasses.replace(config, param_dtype=dtype)
   if out.endswith('.npz'):
-    packaged.save(out, config, params)
+    packaged.save_params(out, config, params)
     return
-  hf_export.save(out, config, params, origin.released(init_from),
-                 origin.vocabulary(source, config))
+  hf_export.save_folder(out, config, params, model_source.released_ancestor(init_from),
+                 model_source.vocabulary(source, config))
 
 
 def main() -> None:
@@ -59,8 +59,8 @@ def main() -> None:
   args = parser.parse_args()
   try:
     export(args.workdir, args.out, args.dtype)
-  except config_lib.ConfigError as problem:
-    flags.fail(config_lib.ConfigError(
+  except errors.ConfigError as problem:
+    flags.fail(errors.ConfigError(
         str(problem).replace('config.init_from', '--workdir')))
   print(f'written: {args.out}')
 

@@ -18,8 +18,9 @@ from absl import logging
 import ml_collections
 
 from r1jax import config as config_lib
+from r1jax import errors
 
-ConfigError = config_lib.ConfigError
+ConfigError = errors.ConfigError
 
 _OVERRIDE = re.compile(r'--?(no)?config\.([^=]+)(?:=(.*))?', re.DOTALL)
 _OPTIONS = 'data.options.'
@@ -36,7 +37,7 @@ def parse(argv: list[str]) -> list[str]:
   Unless told by --verbosity, absl would log everything orbax does.
   """
   try:
-    options = check(argv)
+    options = check_overrides(argv)
     # config_flags looks for overrides in sys.argv, and refuses new fields.
     sys.argv = [arg for arg in argv if arg not in options]
     rest = absl_flags.FLAGS(sys.argv)
@@ -56,7 +57,7 @@ def fail(problem: Exception, status: int = 2) -> NoReturn:
   sys.exit(status)
 
 
-def check(argv: list[str]) -> list[str]:
+def check_overrides(argv: list[str]) -> list[str]:
   """Raises `ConfigError` for an override of `argv` that its config refuses.
 
   Returns the overrides that add an option to `config.data.options`.
@@ -64,7 +65,7 @@ def check(argv: list[str]) -> list[str]:
   spec, options = _value_of('config', argv), []
   if spec is None:
     return options
-  config = load(spec)
+  config = load_config(spec)
   fields = config_lib.flatten(config)
   rest = iter(argv[1:])
   for arg in rest:
@@ -108,14 +109,14 @@ def _add_option(options: ml_collections.ConfigDict, arg: str) -> None:
     raise ConfigError(f'{arg}: {problem}') from problem
 
 
-def load(spec: str) -> ml_collections.ConfigDict:
+def load_config(spec: str) -> ml_collections.ConfigDict:
   """Runs `get_config` of `FILE` or `FILE:ARG`."""
   path, *arg = spec.split(':', 1)
   if not os.path.isfile(path):
     folder = os.path.dirname(path) or '.'
     files = ([os.path.join(folder, name) for name in sorted(os.listdir(folder))
               if name.endswith('.py')] if os.path.isdir(folder) else [])
-    hint = config_lib.nearest(path, files) if files else ''
+    hint = errors.nearest(path, files) if files else ''
     raise ConfigError(f'--config={spec}: no such file{hint}')
   module_spec = importlib.util.spec_from_file_location('_experiment', path)
   module = importlib.util.module_from_spec(module_spec)
@@ -134,13 +135,13 @@ def _value_of(flag: str, argv: list[str]) -> str | None:
 def _unknown(field: str, fields: dict) -> str:
   inside = [name for name in fields if name.startswith(field + '.')]
   if inside:
-    return 'a section, set one of its fields' + config_lib.nearest(
+    return 'a section, set one of its fields' + errors.nearest(
         field, inside, 'config.')
   section = field.rpartition('.')[0]
   siblings = [name for name in fields if name.rpartition('.')[0] == section]
   by_leaf = [name for name in fields
              if name.rpartition('.')[2] == field.rpartition('.')[2]]
-  return 'no such field' + config_lib.nearest(
+  return 'no such field' + errors.nearest(
       field, by_leaf or siblings or fields, 'config.')
 
 
@@ -160,4 +161,4 @@ def _check_type(field: str, kind: type, text: str) -> None:
     if parser is not None:
       parser.parse(text)
   except (TypeError, ValueError):
-    raise config_lib.error(field, kind.__name__, text) from None
+    raise errors.expected(field, kind.__name__, text) from None

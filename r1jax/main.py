@@ -19,13 +19,14 @@ import jax
 from ml_collections import config_flags
 
 from r1jax import config as config_lib
+from r1jax import errors
 from r1jax import flags
 from r1jax import pipeline
-from r1jax import run as run_lib
+from r1jax import stages
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
-from r1jax.parallel import mesh as mesh_lib
-from r1jax.training import log as log_lib
+from r1jax.parallel import sharding
+from r1jax.training import logger
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Experiment, e.g. experiments/r1_zero.py:mini')
@@ -43,12 +44,12 @@ _STOPPED = 75
 def main(argv: list[str]) -> int:
   try:
     if argv[1:]:
-      raise config_lib.ConfigError(
+      raise errors.ConfigError(
           f'unexpected argument {argv[1]!r}; every setting is a --flag=value')
     ended = run()
-  except config_lib.ConfigError as problem:
+  except errors.ConfigError as problem:
     flags.fail(problem)
-  except log_lib.Diverged as problem:
+  except logger.Diverged as problem:
     flags.fail(problem, status=1)
   return 0 if ended else _STOPPED
 
@@ -69,11 +70,11 @@ def run() -> bool:
   #########################################################################
   # What is refused is refused here, before anything compiles
   #########################################################################
-  run_lib.check(config, ('bench', 'pipeline'))
+  stages.check(config, ('bench', 'pipeline'))
   if config.stage != 'bench' and not _WORKDIR.value:
-    raise config_lib.ConfigError('--workdir: expected a directory for this run')
+    raise errors.ConfigError('--workdir: expected a directory for this run')
   if '://' in (_WORKDIR.value or ''):
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         '--workdir: expected a path of a file system that every host mounts, '
         f'received {_WORKDIR.value!r}')
   if os.path.exists(config.get('init_from') or ''):  # also from elsewhere later
@@ -88,13 +89,13 @@ def run() -> bool:
   if config.stage == 'bench':
     config_lib.check(config, jax.device_count())
     bench = importlib.import_module('r1jax.stages.bench')
-    bench.run(config, mesh_lib.make(config.mesh))
+    bench.run(config, sharding.make_mesh(config.mesh))
     return True
   workdir = os.path.abspath(_WORKDIR.value)
   if config.stage == 'pipeline':
-    ended = pipeline.run(config, workdir, record.get('gin'))
+    ended = pipeline.run_pipeline(config, workdir, record.get('gin'))
     return ended or config.dry_run
-  return run_lib.stage(config, workdir, record) is not None
+  return stages.run_stage(config, workdir, record) is not None
 
 
 def bind_gin(files: list[str], bindings: list[str]) -> str:
@@ -108,7 +109,7 @@ def bind_gin(files: list[str], bindings: list[str]) -> str:
   try:
     gin.parse_config_files_and_bindings(files, bindings)
   except (OSError, SyntaxError, ValueError) as problem:
-    raise config_lib.ConfigError(f'--gin_file, --gin_bindings: {problem}'
+    raise errors.ConfigError(f'--gin_file, --gin_bindings: {problem}'
                                  ) from problem
   return gin.config_str()
 

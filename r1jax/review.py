@@ -27,8 +27,9 @@ from absl import app
 from absl import flags
 
 from r1jax import config as config_lib
-from r1jax.data import jsonl_rows
-from r1jax.training import jsonl
+from r1jax import errors
+from r1jax.data import json_lines
+from r1jax.training import files
 
 _CANDIDATES = flags.DEFINE_string(
     'candidates', None, 'JSONL with a prompt and a response a line; * for '
@@ -60,8 +61,8 @@ def review(candidates: Sequence[Record], out: pathlib.Path, *,
   """
   out.parent.mkdir(parents=True, exist_ok=True)
   log = _log(out)
-  decided = {row['id']: row for row in jsonl.read(log)}
-  jsonl.write(log, decided.values())  # without the torn line of a kill
+  decided = {row['id']: row for row in files.read_rows(log)}
+  files.write_rows(log, decided.values())  # without the torn line of a kill
   records: dict[str, Record] = {}
   for record in candidates:
     records.setdefault(_name(record), record)
@@ -84,7 +85,7 @@ def review(candidates: Sequence[Record], out: pathlib.Path, *,
         else:
           undone = order.pop()
           del decided[undone]
-          jsonl.write(log, decided.values())
+          files.write_rows(log, decided.values())
           place = names.index(undone)
         continue
       row = {'id': name, 'decision': _KEYS[key]}
@@ -95,9 +96,9 @@ def review(candidates: Sequence[Record], out: pathlib.Path, *,
         row['response'] = text
       decided[name] = row
       order.append(name)
-      jsonl.append(log, [row])
+      files.append_rows(log, [row])
   finally:
-    jsonl.write(out, _accepted(records, decided))
+    files.write_rows(out, _accepted(records, decided))
   count = lambda what: sum(
       decided[name]['decision'] == what for name in names if name in decided)
   return {what: count(what) for what in _KEYS.values()} | {
@@ -188,21 +189,21 @@ def _candidates(pattern: str, out: pathlib.Path) -> list[Record]:
     ConfigError: a row lacks a field; or what is written beside or to `out` is
       among the files, or will be.
   """
-  with config_lib.renamed('config.data.task', '--candidates'):
-    rows = jsonl_rows.rows(pattern, 'train')
+  with errors.renamed('config.data.task', '--candidates'):
+    rows = json_lines.read_rows(pattern, 'train')
   read = {pathlib.Path(place.rpartition(':')[0]).resolve() for place, _ in rows}
   like = pathlib.Path(pattern.replace('{split}', 'train'))
   for path in (out, _log(out)):
     if path.resolve() in read or (
         path.parent.resolve() == like.parent.resolve()
         and fnmatch.fnmatchcase(path.name, like.name)):
-      raise config_lib.ConfigError(
+      raise errors.ConfigError(
           f'--out: {path} is, or would be, one of --candidates={pattern}; '
           'name a file of another folder, or one of another name')
   for place, row in rows:
     for field in ('prompt', 'response'):
       if not isinstance(row.get(field), str):
-        raise config_lib.ConfigError(
+        raise errors.ConfigError(
             f'--candidates: {place} has no text in field {field!r}')
   return [row for _, row in rows]
 
@@ -212,7 +213,7 @@ def main(argv):
   out = pathlib.Path(_OUT.value)
   try:
     counts = review(_candidates(_CANDIDATES.value, out), out)
-  except config_lib.ConfigError as problem:
+  except errors.ConfigError as problem:
     print(f'error: {problem}', file=sys.stderr)
     sys.exit(2)
   print('\n' + ', '.join(f'{what} {n}' for what, n in counts.items())

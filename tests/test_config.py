@@ -8,6 +8,7 @@ from experiments import ppo
 from experiments import preferences
 from experiments import r1_zero
 from r1jax import config as config_lib
+from r1jax import errors
 
 
 def _config(**changes):
@@ -28,7 +29,7 @@ def _config(**changes):
 
 
 def _refused(device_count=1, **changes):
-  with pytest.raises(config_lib.ConfigError) as caught:
+  with pytest.raises(errors.ConfigError) as caught:
     config_lib.check(_config(**changes), device_count)
   message = str(caught.value)
   assert '\n' not in message
@@ -92,7 +93,7 @@ def test_a_truncated_sampler_is_refused_while_training():
   for field, value in (('top_k', 50), ('top_p', 0.9)):
     config = _config()
     config.rl[field] = value
-    with pytest.raises(config_lib.ConfigError, match=f'config.rl.{field}'):
+    with pytest.raises(errors.ConfigError, match=f'config.rl.{field}'):
       config_lib.check(config, 1)
 
 
@@ -119,7 +120,7 @@ def test_a_micro_batch_holds_a_prompt_for_every_shard(micro_batch, devices):
 def test_a_field_that_a_model_may_leave_out_is_checked(field, value, message):
   config = _config()
   config.model.unlock()[field] = value
-  with pytest.raises(config_lib.ConfigError, match=message):
+  with pytest.raises(errors.ConfigError, match=message):
     config_lib.check(config, 1)
 
 
@@ -132,7 +133,7 @@ def test_what_the_tensor_axis_splits_it_divides():
       heads=dict(heads=8, kv_heads=8), kv_heads=dict(kv_heads=2),
       vocab=dict(vocab=1024), mlp=dict(mlp=448)).items():
     config.model.update(model | changes)
-    with pytest.raises(config_lib.ConfigError) as caught:
+    with pytest.raises(errors.ConfigError) as caught:
       config_lib.check(config, 3)
     assert str(caught.value).startswith(
         f'config.mesh.tensor: expected a divisor of model.{field} = ')
@@ -162,17 +163,17 @@ def test_a_language_model_batch_divides_the_mesh():
   config = common.base('x', 'lm', steps=1)
   config.lm = dict(batch=12, length=128, micro_batches=3)
   config_lib.check(config, 4)
-  with pytest.raises(config_lib.ConfigError, match='config.lm.batch.*= 24'):
+  with pytest.raises(errors.ConfigError, match='config.lm.batch.*= 24'):
     config_lib.check(config, 8)
   config.lm.micro_batches = 5
-  with pytest.raises(config_lib.ConfigError, match='config.lm.*_batches.*= 5'):
+  with pytest.raises(errors.ConfigError, match='config.lm.*_batches.*= 5'):
     config_lib.check(config, 1)
 
 
 def test_an_evaluation_batch_divides_the_mesh():
   config = _config(eval__batch=12, rl__micro_batch=128)
   config_lib.check(config, 4)
-  with pytest.raises(config_lib.ConfigError, match='config.eval.batch.*= 8'):
+  with pytest.raises(errors.ConfigError, match='config.eval.batch.*= 8'):
     config_lib.check(config, 8)
 
 
@@ -188,7 +189,7 @@ def test_mesh_sizes():
       (dict(tensr=2), 'config.mesh.tensr: no such axis; did you mean '
        'config.mesh.tensor'),
   ]:
-    with pytest.raises(config_lib.ConfigError) as caught:
+    with pytest.raises(errors.ConfigError) as caught:
       sizes(mesh, 8)
     assert str(caught.value).startswith(field)
 
@@ -215,7 +216,7 @@ def test_what_a_resumed_run_may_change():
 
 
 def test_an_unknown_variant_names_the_nearest():
-  with pytest.raises(config_lib.ConfigError, match='did you mean :mini'):
+  with pytest.raises(errors.ConfigError, match='did you mean :mini'):
     r1_zero.get_config('mni')
 
 
@@ -234,7 +235,7 @@ def test_what_ppo_cannot_do_is_refused(changes, match):
   config = ppo.get_config('mini')
   config_lib.check(config, 1)
   config.update_from_flattened_dict(changes)
-  with pytest.raises(config_lib.ConfigError, match=match):
+  with pytest.raises(errors.ConfigError, match=match):
     config_lib.check(config, 1)
 
 
@@ -242,5 +243,5 @@ def test_prompts_to_sample_divide_over_the_mesh():
   config = preferences.get_config('mini')
   config_lib.check(config, 8)
   config.rl.prompts = 6
-  with pytest.raises(config_lib.ConfigError, match='rl.prompts'):
+  with pytest.raises(errors.ConfigError, match='rl.prompts'):
     config_lib.check(config, 8)

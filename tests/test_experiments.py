@@ -11,11 +11,11 @@ from experiments import common
 from experiments import distill
 from experiments import r1
 from r1jax import config as config_lib
-from r1jax import graph
-from r1jax import run
-from r1jax.data import vocab as vocab_lib
-from r1jax.stages import prompts
-from tests.data import small_vocabs
+from r1jax import stages as stages_lib
+from r1jax.data import vocabs
+from r1jax.pipeline import graph
+from r1jax.stages import scoring
+import small_vocabs
 
 FOLDER = pathlib.Path(common.__file__).parent
 LEAVES = {  # what a stage leaves for others, by its kind
@@ -49,7 +49,7 @@ def test_every_config_passes_the_checks_that_need_no_data(configs):
     stages = (config.stages.values() if config.stage == 'pipeline'
               else [config])
     for stage in stages:
-      assert stage.stage in (*run.STAGES, 'bench'), name
+      assert stage.stage in (*stages_lib.KINDS, 'bench'), name
       config_lib.check(stage, device_count=1)
     assert config.is_locked, name
 
@@ -137,7 +137,7 @@ def test_the_papers_stages_can_read_their_prompts(tmp_path, monkeypatch):
   draft['response'] = '7 ' * 10_000  # what R1-Zero says may be long
   pathlib.Path('zero_samples').mkdir()
   pathlib.Path('zero_samples/kept-00000.jsonl').write_text(json.dumps(draft))
-  vocab = vocab_lib.load('huggingface', small_vocabs.save(
+  vocab = vocabs.load_vocab('huggingface', small_vocabs.save(
       tmp_path / 'vocab', small_vocabs.tokenizer(), tokenizer_config=dict(
           eos_token=small_vocabs.END, chat_template=(
               '{% for m in messages %}{{ m.content }}{% endfor %}'))))
@@ -145,9 +145,9 @@ def test_the_papers_stages_can_read_their_prompts(tmp_path, monkeypatch):
   for node in every:
     if 'rl' not in node.config:
       continue
-    config = graph.resolved(node, every)
+    config = graph.resolve(node, every)
     config.rewards.judge.url = 'http://localhost/v1'  # nobody asks it
-    found = prompts.read(config, vocab, config.data.split, 4)
+    found = scoring.read_prompts(config, vocab, config.data.split, 4)
     assert found.records, node.name
     asked[node.name] = vocab.decode(found.tokens[0][:found.length[0]].tolist())
   assert len(asked) == 12

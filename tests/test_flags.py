@@ -7,10 +7,11 @@ from ml_collections import config_flags
 import pytest
 
 from r1jax import config as config_lib
+from r1jax import errors
 from r1jax import flags
-from r1jax import rewards
+from r1jax import rewards as rewards_lib
 from r1jax.rewards import score
-from r1jax.stages import rl
+from r1jax.stages import scoring
 
 FILE = '''
 import ml_collections
@@ -55,14 +56,14 @@ def _spec(tmp_path):
     ('--config.data.option.more=1', 'config.data.option.more: no such field'),
 ])
 def test_a_wrong_override_names_field_and_remedy(spec, arg, message):
-  with pytest.raises(config_lib.ConfigError) as caught:
-    flags.check(['main', f'--config={spec}', arg])
+  with pytest.raises(errors.ConfigError) as caught:
+    flags.check_overrides(['main', f'--config={spec}', arg])
   assert str(caught.value).startswith(message)
   assert '\n' not in str(caught.value)
 
 
 def test_right_overrides_pass(spec):
-  assert not flags.check([
+  assert not flags.check_overrides([
       'main', '--config', spec, '--config.steps=3', '--config.lr=1',
       '--config.live', '--noconfig.live', '--config.rl.group', '8',
       '--config.name=any thing', '--config.shape=(3,4)', '--config.top=5',
@@ -70,14 +71,14 @@ def test_right_overrides_pass(spec):
 
 
 def test_the_value_after_a_space_is_checked(spec):
-  with pytest.raises(config_lib.ConfigError, match="int, received 'x'"):
-    flags.check(['main', f'--config={spec}', '--config.steps', 'x'])
+  with pytest.raises(errors.ConfigError, match="int, received 'x'"):
+    flags.check_overrides(['main', f'--config={spec}', '--config.steps', 'x'])
 
 
 def test_a_missing_file_names_the_nearest(spec):
   wrong = spec.replace('toy.py', 'tyo.py')
-  with pytest.raises(config_lib.ConfigError, match='did you mean .*toy.py'):
-    flags.check(['main', f'--config={wrong}'])
+  with pytest.raises(errors.ConfigError, match='did you mean .*toy.py'):
+    flags.check_overrides(['main', f'--config={wrong}'])
 
 
 @pytest.fixture(name='parse')
@@ -123,8 +124,8 @@ def test_every_reward_can_be_weighed_from_the_command_line(parse):
   config_lib.check(config, 1)
   assert set(config.rewards.weights) == set(score.PARTS)
   assert config.rewards.weights.overlong == 1.
-  scorer = rl.make_scorer(config)
+  scorer = scoring.make_scorer(config)
   tokens = config.rl.response_tokens - 10
   record = dict(prompt='?', task='t', answer='1', verifier='exact')
-  scores = scorer.score([record], [rewards.Response('', tokens, True)])
+  scores = scorer.score([record], [rewards_lib.Response('', tokens, True)])
   assert scores.parts['overlong'] == scores.total == [-30 / 40]

@@ -11,8 +11,8 @@ FILES = sorted((ROOT / 'r1jax').rglob('*.py'))
 
 # A module may import what stands in its own line or above it.
 LAYERS = (
-    ('types', 'config', 'config_fields', 'version'),
-    ('kernels', 'rewards', 'data', 'parallel', 'training'),
+    ('types', 'errors', 'config', 'config_fields'),
+    ('kernels', 'rewards', 'data', 'mini', 'parallel', 'training'),
     ('models',),
     ('stages',),
 )
@@ -24,7 +24,7 @@ OPTIONAL = TENSORFLOW | {
     'clu', 'gguf', 'gin', 'jinja2', 'math_verify', 'reasoning_gym',
     'safetensors', 'sentencepiece', 'simplemma', 'tokenizers'}
 TASKS = {'r1jax.data.tasks', 'r1jax.data.tfds_source'}
-MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_COLUMNS = 250, 60, 80
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_COLUMNS = 400, 60, 80
 
 
 def _name(path):
@@ -115,9 +115,9 @@ def test_a_kernel_knows_nothing_but_arrays():
 def test_rewards_and_data_stay_on_the_host():
   wrong = [
       f'{name} imports {used}' for name, names in IMPORTS.items()
-      for used in names if _part(name) in ('rewards', 'data')
+      for used in names if _part(name) in ('rewards', 'data', 'mini')
       and (used.split('.')[0] in JAX or used.split('.')[0] == 'r1jax'
-           and _part(used) not in ('rewards', 'data', 'config', 'version'))]
+           and _part(used) not in ('rewards', 'data', 'mini', 'config', 'errors'))]
   assert not wrong
 
 

@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from experiments import r1_zero
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax import main
-from r1jax import run
+from r1jax import stages
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MINI = '--config=experiments/r1_zero.py:mini'
@@ -118,7 +118,7 @@ def test_gin_bindings_reach_seqio_and_the_record(gin_config, tmp_path):
 ])
 def test_a_wrong_gin_binding_is_refused(gin_config, files, bindings, word):
   del gin_config
-  with pytest.raises(config_lib.ConfigError, match=word) as caught:
+  with pytest.raises(errors.ConfigError, match=word) as caught:
     main.bind_gin(files, bindings)
   assert str(caught.value).startswith('--gin_file, --gin_bindings: ')
 
@@ -126,6 +126,6 @@ def test_a_wrong_gin_binding_is_refused(gin_config, files, bindings, word):
 def test_settings_come_from_the_config():
   config = r1_zero.get_config('mini')
   config.checkpoint.update(every_steps=7, keep=3)
-  settings = run.settings(config)
+  settings = stages.loop_settings(config)
   assert (settings.checkpoint_every_steps, settings.keep) == (7, 3)
   assert settings.max_skipped_steps == config.optim.max_skipped_steps

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax import review
-from r1jax.training import jsonl
+from r1jax.training import files
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RECORDS = [dict(prompt=f'p{n}', response=f'r{n}', task='t',
@@ -31,7 +31,7 @@ def _review(out, keys, **more):
   counts = review.review(RECORDS, out, ask=ask, say=shown.append,
                          edit=lambda text: text + '!', **more)
   assert next(keys, None) is None
-  return counts, shown, jsonl.read(out)
+  return counts, shown, files.read_rows(out)
 
 
 def test_each_is_accepted_edited_or_dropped(tmp_path):
@@ -78,7 +78,7 @@ def test_equal_candidates_are_asked_about_and_written_once(tmp_path):
     return next(keys, 'q')
   counts = review.review(records, out, ask=ask, say=shown.append)
   assert counts == dict(accepted=1, edited=0, dropped=0, left=1)
-  assert jsonl.read(out) == [RECORDS[0] | dict(review='accepted')]
+  assert files.read_rows(out) == [RECORDS[0] | dict(review='accepted')]
   assert ['1 of 2   t' in text for text in shown] == [True, False, True, False]
 
 
@@ -100,7 +100,7 @@ def test_an_editor_that_fails_changes_nothing(tmp_path, monkeypatch):
                     ask=lambda line: next(keys), say=shown.append)
     out.with_name('out.jsonl.decisions').unlink()
     # Whatever ends it, what was decided is written.
-    assert jsonl.read(out) == [RECORDS[0] | dict(review='accepted')]
+    assert files.read_rows(out) == [RECORDS[0] | dict(review='accepted')]
   said = [text for text in shown if 'not edited: ' in text]
   reasons = ('No such file', 'non-zero exit', 'quotation', 'denied', 'utf-8',
              'nothing is left')
@@ -149,7 +149,7 @@ def test_ctrl_c_stops_as_q_does(tmp_path):
 
 def test_the_command(tmp_path):
   path = tmp_path / 'kept-00000.jsonl'
-  jsonl.append(path, RECORDS)
+  files.append_rows(path, RECORDS)
   run = lambda keys, source=tmp_path / 'kept-*.jsonl': subprocess.run(
       [sys.executable, '-m', 'r1jax.review', f'--candidates={source}',
        f'--out={tmp_path}/out.jsonl'], input=keys, cwd=ROOT, text=True,
@@ -157,7 +157,7 @@ def test_the_command(tmp_path):
   done = run('a\nd\n')
   assert done.returncode == 0, done.stderr
   assert 'accepted 1, edited 0, dropped 1, left 3' in done.stdout
-  assert jsonl.read(tmp_path / 'out.jsonl') == [
+  assert files.read_rows(tmp_path / 'out.jsonl') == [
       RECORDS[0] | dict(review='accepted')]
   before = path.read_bytes()
   done = run('d\n' * 5, tmp_path / '*.jsonl')
@@ -177,10 +177,10 @@ def test_the_command(tmp_path):
     ('out.jsonl.decisions', 'out.jsonl')])
 def test_what_is_reviewed_is_not_written_over(tmp_path, source, out):
   for name in ('kept-00000.jsonl', 'train.jsonl', 'out.jsonl.decisions'):
-    jsonl.write(tmp_path / name, RECORDS)
+    files.write_rows(tmp_path / name, RECORDS)
   (tmp_path / 'link').symlink_to(tmp_path / 'kept-00000.jsonl')
   source, out = f'{tmp_path}/{source}', tmp_path / out.format(tmp_path.name)
-  with pytest.raises(config_lib.ConfigError, match='^--out: '):
+  with pytest.raises(errors.ConfigError, match='^--out: '):
     review._candidates(source, out)
   for own in (tmp_path / 'new' / out.name, tmp_path / 'of-its-own'):
     if not source.endswith('*'):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from r1jax import config as config_lib
+from r1jax import errors
 
 
 class PromptSet(NamedTuple):
@@ -55,7 +55,7 @@ def prompt_batch(prompt_set: PromptSet, step: int, prompts: int,
                  seed: int) -> PromptBatch:
   """Returns the `prompts` prompts of `step`, counted from 0."""
   if prompts > len(prompt_set.records):
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'config.rl.prompts: expected at most the {len(prompt_set.records)} '
         f'prompts of config.data.task, received {prompts}')
   return take(prompt_set, _draw(step, prompts, len(prompt_set.records), seed))
@@ -105,7 +105,7 @@ class Packed(NamedTuple):
   def draw(self, step: int, rows: int, seed: int) -> np.ndarray:
     """Which rows are those of `step`, i64[rows]."""
     if rows > self.size:
-      raise config_lib.ConfigError(
+      raise errors.ConfigError(
           f'config.lm.batch: expected at most the {self.size} rows '
           f'of {self.seq_len} tokens that config.data.task fills, received '
           f'{rows}')
@@ -157,7 +157,7 @@ def packed(documents: Iterable[np.ndarray], seq_len: int,
   start = np.repeat(begin[kept], pieces) + nth * seq_len
   length = np.minimum(np.repeat(size[kept], pieces) - nth * seq_len, seq_len)
   if not len(length):
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'config.data.task: none of its {len(documents)} documents has a token')
 
   order = _permutation(0, 0, len(length))

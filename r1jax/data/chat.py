@@ -15,8 +15,8 @@ import functools
 import json
 from typing import Any
 
-from r1jax import config as config_lib
-from r1jax.data import vocab_base
+from r1jax import errors
+from r1jax.data.vocabs import base
 
 Message = Mapping[str, Any]
 Prompt = str | Sequence[Message]  # a question, or what was said before
@@ -30,7 +30,7 @@ def messages_of(prompt: Prompt, system: str | None = None) -> list[Message]:
   return [*first, *asked]
 
 
-def prompt(vocab: vocab_base.Vocab, asked: Prompt, system: str | None = None
+def prompt(vocab: base.Vocab, asked: Prompt, system: str | None = None
           ) -> str:
   """Returns the text that an answer to what is `asked` continues.
 
@@ -41,7 +41,7 @@ def prompt(vocab: vocab_base.Vocab, asked: Prompt, system: str | None = None
                 add_generation_prompt=True)
 
 
-def render(vocab: vocab_base.Vocab, messages: Sequence[Message], *,
+def render(vocab: base.Vocab, messages: Sequence[Message], *,
            add_generation_prompt: bool = False) -> str:
   """Returns a conversation as text.
 
@@ -55,7 +55,7 @@ def render(vocab: vocab_base.Vocab, messages: Sequence[Message], *,
   """
   import jinja2  # pylint: disable=g-import-not-at-top
   if vocab.chat_template is None:
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f"config.data.template: 'chat' needs a chat template, and {vocab.path} "
         'has none; put chat_template.jinja beside it, take the vocabulary of a '
         'model that converses, or set config.data.template to another')
@@ -68,12 +68,12 @@ def render(vocab: vocab_base.Vocab, messages: Sequence[Message], *,
         add_generation_prompt=add_generation_prompt, **vocab.tokens)
   # What a template's own code can raise: its refusal, or say None + 'text'.
   except (jinja2.TemplateError, TypeError, ValueError) as e:
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'config.data.template: the chat template of {vocab.path} refuses a '
         f'conversation of {_roles(messages)}: {e}') from e
 
 
-def conversation_tokens(vocab: vocab_base.Vocab, messages: Sequence[Message]
+def conversation_tokens(vocab: base.Vocab, messages: Sequence[Message]
                         ) -> tuple[list[int], list[bool]]:
   """Returns a conversation's ids, and which of them the assistant says.
 
@@ -94,7 +94,7 @@ def conversation_tokens(vocab: vocab_base.Vocab, messages: Sequence[Message]
   if not (isinstance(messages, Sequence) and messages
           and all(isinstance(message, Mapping) for message in messages)
           and messages[-1].get('role') == 'assistant'):
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         "config.data.task: expected messages, {'role': ..., 'content': ...}, "
         f"of which the assistant's is the last; received {messages!s:.80}")
   ids, weights, done = [], [], ''
@@ -114,13 +114,13 @@ def conversation_tokens(vocab: vocab_base.Vocab, messages: Sequence[Message]
 def question_and_answer(messages: Sequence[Message]) -> tuple[str, str]:
   """Returns both of a conversation that has no more; ConfigError for others."""
   if [message.get('role') for message in messages] != ['user', 'assistant']:
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         "config.data.template: expected 'chat' for conversations of more than "
         f'a question and an answer, as this one of {_roles(messages)}')
   return messages[0]['content'], messages[1]['content']
 
 
-def answer_tokens(vocab: vocab_base.Vocab, messages: Sequence[Message],
+def answer_tokens(vocab: base.Vocab, messages: Sequence[Message],
                   answer: str) -> tuple[list[int], list[int]]:
   """Returns the ids of `messages`, as for sampling, and of an answer to them.
 
@@ -131,13 +131,13 @@ def answer_tokens(vocab: vocab_base.Vocab, messages: Sequence[Message],
   return vocab.encode(asked), following(vocab, turn)
 
 
-def _asked_and_said(vocab: vocab_base.Vocab, before: Sequence[Message],
+def _asked_and_said(vocab: base.Vocab, before: Sequence[Message],
                     message: Message, done: str = '') -> tuple[str, str]:
   """The text up to the assistant's words, begun with `done`, and they."""
   asked = render(vocab, before, add_generation_prompt=True)
   said = render(vocab, [*before, message])
   if not asked.startswith(done) or not said.startswith(asked):
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'config.data.template: the chat template of {vocab.path} rewrites '
         'what was said before (many leave out earlier thinking), so one text '
         f'cannot teach a conversation of {_roles([*before, message])}; give '
@@ -145,19 +145,19 @@ def _asked_and_said(vocab: vocab_base.Vocab, before: Sequence[Message],
   return asked, _turn(vocab, said[len(asked):])
 
 
-def _turn(vocab: vocab_base.Vocab, text: str) -> str:
+def _turn(vocab: base.Vocab, text: str) -> str:
   """`text` up to its last end token; what follows is the template's."""
   tokens = [t for t in map(vocab.token, vocab.eos_ids) if t is not None]
   ends = [text.rindex(t) + len(t) for t in tokens if t in text]
   if not ends:
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'config.vocab.eos: the chat template of {vocab.path} ends a turn with '
         f'{text[-20:]!r}, in which there is no end token '
         f'({", ".join(tokens)}); set config.vocab.eos to the one that ends it')
   return text[:max(ends)]
 
 
-def following(vocab: vocab_base.Vocab, text: str) -> list[int]:
+def following(vocab: base.Vocab, text: str) -> list[int]:
   """Returns the ids of a text that follows another one.
 
   Some tokenizers put a space before a text: a line break, which merges with

@@ -15,15 +15,14 @@ import subprocess
 import sys
 from typing import Any
 
-from r1jax import config as config_lib
-from r1jax.data import mini
-from r1jax.data import names
+from r1jax import errors
+from r1jax.data import splits
 
 _PATIENCE = 40  # problems drawn for each one kept before giving up
 _REFUSED = 2  # exit status
 
 
-def entries(name: str, split: str, seed: int, size: int,
+def generate(name: str, split: str, seed: int, size: int,
             config: dict[str, Any]) -> list[dict[str, Any]]:
   """Returns `size` distinct entries of a dataset: question, answer, metadata.
 
@@ -40,7 +39,7 @@ def entries(name: str, split: str, seed: int, size: int,
   Raises:
     ConfigError: unknown dataset, split or setting, or fewer such problems.
   """
-  names.check(names.SPLIT, split, ('train', 'heldout'))
+  errors.check_name(splits.FIELD, split, ('train', 'heldout'))
   request = json.dumps(
       dict(name=name, split=split, seed=seed, size=size, config=config))
   root = str(pathlib.Path(__file__).parents[2])
@@ -51,7 +50,7 @@ def entries(name: str, split: str, seed: int, size: int,
       check=False)
   stderr = done.stderr.decode().strip()
   if done.returncode == _REFUSED:
-    raise config_lib.ConfigError(stderr.rpartition('\n')[2])
+    raise errors.ConfigError(stderr.rpartition('\n')[2])
   if done.returncode:
     raise RuntimeError(f'reasoning_gym {name!r} failed:\n{stderr}')
   return pickle.loads(done.stdout)
@@ -62,14 +61,14 @@ def _generate(name: str, split: str, seed: int, size: int,
   """Does the work of `entries`, in the process made for it."""
   import reasoning_gym  # pylint: disable=g-import-not-at-top
   from reasoning_gym import factory  # pylint: disable=g-import-not-at-top
-  names.check('config.data.task: reasoning_gym', name, factory.DATASETS)
+  errors.check_name('config.data.task: reasoning_gym', name, factory.DATASETS)
   draws = size * _PATIENCE + 200
   random.seed(seed)
   try:
     dataset = reasoning_gym.create_dataset(
         name, seed=seed, size=draws, **config)
   except (AssertionError, TypeError, ValueError) as e:  # from its config
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'config.data.options: reasoning_gym {name!r} refuses {config}: '
         f'{e}') from e
   found = {}
@@ -77,10 +76,10 @@ def _generate(name: str, split: str, seed: int, size: int,
     if len(found) == size:
       break
     entry = dataset[i]
-    if mini.held_out(entry['question']) == (split == 'heldout'):
+    if splits.held_out(entry['question']) == (split == 'heldout'):
       found.setdefault(entry['question'], entry)
   if len(found) < size:
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'config.data.options.size: {name!r} makes only {len(found)} distinct '
         f'{split!r} problems in {draws} draws, of the {size} asked for')
   return list(found.values())
@@ -89,7 +88,7 @@ def _generate(name: str, split: str, seed: int, size: int,
 if __name__ == '__main__':
   try:
     _found = _generate(**json.loads(sys.argv[1]))
-  except config_lib.ConfigError as e:
+  except errors.ConfigError as e:
     print(e, file=sys.stderr)
     sys.exit(_REFUSED)
   sys.stdout.buffer.write(pickle.dumps(_found))

@@ -9,15 +9,16 @@ A source (files here, as those of prompts in sources.py) leaves records
 Which response is named first says nothing: each is scored alone.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from r1jax import config as config_lib
-from r1jax.data import jsonl_rows
-from r1jax.data import names
+from r1jax import errors
+from r1jax.data import batches
+from r1jax.data import json_lines
 from r1jax.data import sources
+from r1jax.data import templates
 
 Record = dict[str, Any]
 
@@ -35,15 +36,15 @@ def jsonl(argument: str, split: str, *, prompt: str = 'prompt',
   answer (those that part before are left out, and said). A prompt may be
   messages.
   """
-  task = jsonl_rows.title(argument, split) if task is None else task
+  task = json_lines.title(argument, split) if task is None else task
   found, unlike = [], 0
-  for place, row in jsonl_rows.rows(argument, split):
+  for place, row in json_lines.read_rows(argument, split):
     if 'responses' in row:
-      record = dict(prompt=jsonl_rows.field(row, 'prompt', prompt, place),
+      record = dict(prompt=json_lines.field(row, 'prompt', prompt, place),
                     responses=row['responses'],
-                    grades=jsonl_rows.field(row, 'grades', 'grades', place))
+                    grades=json_lines.field(row, 'grades', 'grades', place))
     else:
-      pair = [jsonl_rows.field(row, name, name, place)
+      pair = [json_lines.field(row, name, name, place)
               for name in ('chosen', 'rejected')]
       if prompt in row:
         before = row[prompt]
@@ -59,21 +60,21 @@ def jsonl(argument: str, split: str, *, prompt: str = 'prompt',
     print(f'{unlike} pairs of {argument} are of two different conversations '
           'and left out')
   if not found:
-    raise config_lib.ConfigError(f'config.data.task: {argument} has no pairs')
+    raise errors.ConfigError(f'config.data.task: {argument} has no pairs')
   return found
 
 
 SOURCES = {'jsonl': jsonl}
 
 
-def read(task: str, split: str, options: dict[str, Any]) -> list[Record]:
+def read_preferences(task: str, split: str, options: dict[str, Any]) -> list[Record]:
   """The records of a task, 'jsonl:PATH'.
 
   Raises:
     ConfigError: names the field of config.data that is wrong.
   """
   kind, _, argument = str(task).partition(':')
-  names.check('config.data.task', kind, SOURCES)
+  errors.check_name('config.data.task', kind, SOURCES)
   sources.check_options(SOURCES[kind], options)
   return SOURCES[kind](argument, split, **options)
 
@@ -85,7 +86,7 @@ def _check(record: Record, place: str) -> None:
           and responses and len(responses) == len(grades)
           and all(isinstance(x, str) for x in responses)
           and all(isinstance(x, (int, float)) for x in grades)):
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'config.data.task: {place}: expected texts and as many grades, '
         f'received {responses!s:.60} and {grades!s:.60}')
 
@@ -95,7 +96,7 @@ def _dialogue(text: str, place: str) -> tuple[list[dict[str, str]], str]:
   before, mark, answer = text.rpartition(_ASSISTANT) if isinstance(
       text, str) else ('', '', '')
   if not mark or not before.startswith(_HUMAN):
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'config.data.task: {place}: expected a conversation that begins with '
         f'{_HUMAN!r} and whose last turn begins with {_ASSISTANT!r}, received '
         f'{text!r:.60}; a pair of answers needs its prompt in a field of '
@@ -108,17 +109,7 @@ def _dialogue(text: str, place: str) -> tuple[list[dict[str, str]], str]:
   return messages, answer.strip()
 
 
-def summary(response: str) -> str:
-  """What stands behind the thinking: all that helpfulness is judged by.
-
-  Nothing, where the thinking has no end. DeepSeek-R1 (arXiv 2501.12948,
-  2.3.4): helpfulness on the final summary, harmlessness on the whole response.
-  """
-  _, ended, said = response.rpartition(_END_OF_THOUGHT)
-  return '' if not ended and _THOUGHT in response else said.strip()
-
-
-def balanced(records: Sequence[Record]) -> list[Record]:
+def balance_lengths(records: Sequence[Record]) -> list[Record]:
   """Records of which the better response is the longer as often as not.
 
   A reward model then cannot win by length (R1 balances its pairs likewise,
@@ -144,3 +135,110 @@ def _longer(record: Record) -> float:
   pairs = [n - m for n, g in zip(length, record['grades'])
            for m, h in zip(length, record['grades']) if g > h]
   return float(np.mean(pairs)) if pairs else 0.
+
+
+class Batch(NamedTuple):
+  """Packed rows, the fields of types.Preferences."""
+  tokens: np.ndarray  # i32[B, T]
+  segment: np.ndarray  # i32[B, T], parent + 1 + k in response k
+  parent: np.ndarray  # i32[B, T], (1 + s) (1 + K) in prompt s and its responses
+  position: np.ndarray  # i32[B, T], goes on from the prompt in each response
+  end: np.ndarray  # i32[B, S, K], where in T a response's last token stands
+  answer: np.ndarray  # bool[B, T], true on responses, false on prompts
+  grade: np.ndarray  # f32[B, S, K]
+  real: np.ndarray  # bool[B, S, K], false where there is no such response
+
+
+class Rows(NamedTuple):
+  """Prompts with their responses, laid out in rows."""
+  packed: batches.Packed  # a document is a prompt and its responses
+  part: np.ndarray  # i32[all], as packed.tokens: 0 the prompt, then responses
+  position: np.ndarray  # i32[all], goes on from the prompt in each response
+  piece: np.ndarray  # i64[rows, S], the pieces of each row, -1: fewer
+  end: np.ndarray  # i64[M, K], of each response's last token in its document
+  grade: np.ndarray  # f32[M, K]
+  real: np.ndarray  # bool[M, K]
+  records: Sequence[Record]  # M
+  counts: Mapping[str, int]  # prompts, too_long
+
+  @property
+  def size(self) -> int:
+    return len(self.piece)
+
+  def batch(self, step: int, rows: int, seed: int) -> Batch:
+    """The `rows` rows of `step`, counted from 0."""
+    if rows > self.size:
+      raise errors.expected(
+          'preference.batch', f'at most the {self.size} rows that the '
+          f'{len(self.records)} prompts fill', rows)
+    return self.take(self.packed.draw(step, rows, seed))
+
+  def take(self, row: np.ndarray) -> Batch:
+    """The rows numbered `row`, i64[B]."""
+    filled = self.packed.take(row)
+    piece_BS = self.piece[row]
+    record_BS = self.packed.document[piece_BS]
+    end_BSK = self.packed.column[piece_BS][..., None] + self.end[record_BS]
+    real_BSK = self.real[record_BS] & (piece_BS >= 0)[..., None]
+    each = lambda values: self.packed._replace(tokens=values).take(row).tokens
+    part_BT = each(self.part)
+    parent_BT = filled.segment * (1 + self.end.shape[1])
+    return Batch(
+        filled.tokens, parent_BT + part_BT, parent_BT, each(self.position),
+        np.where(real_BSK, end_BSK, 0).astype(np.int32), part_BT > 0,
+        np.where(real_BSK, self.grade[record_BS], 0).astype(np.float32),
+        real_BSK)
+
+  def record(self, row: np.ndarray) -> np.ndarray:
+    """Which record stands at each place of the rows, i64[B, S]; -1: none."""
+    piece_BS = self.piece[row]
+    return np.where(piece_BS >= 0, self.packed.document[piece_BS], -1)
+
+
+def pack(records: Sequence[Record], encode: templates.Encode,
+         length: int, max_len: int | None = None, count: int | None = None
+        ) -> Rows:
+  """Lays records out in rows of `length` tokens.
+
+  A prompt whose responses fill more than a row is left out and counted, and
+  one with a response longer than `max_len`, the model's longest sequence.
+  With a `count`, those behind the first so many that fit are not looked at.
+
+  Raises:
+    ConfigError: none is left.
+  """
+  documents, parts, positions, ends, kept = [], [], [], [], []
+  shortest, too_long = None, 0
+  for record in records:
+    if len(kept) == count:
+      break
+    prompts, answers = zip(*(
+        encode(record['prompt'], text) for text in record['responses']))
+    prompt, sizes = prompts[0], np.array([len(tokens) for tokens in answers])
+    size = len(prompt) + sizes.sum()
+    shortest = min(size, shortest or size)
+    if size <= length and len(prompt) + sizes.max() <= (max_len or length):
+      documents.append(sum(answers, list(prompt)))
+      parts.append(np.repeat(np.arange(1 + len(sizes)), [len(prompt), *sizes]))
+      positions += [np.arange(len(prompt)), *(
+          len(prompt) + np.arange(n) for n in sizes)]
+      ends.append(len(prompt) + np.cumsum(sizes) - 1)
+      kept.append(record)
+    else:
+      too_long += 1
+  if not kept:
+    raise errors.expected(
+        'preference.length', f'at least {shortest}, the tokens of the '
+        'shortest prompt with its responses', length)
+  packed = batches.packed(documents, length)
+  count = np.diff(packed.first)
+  nth = np.arange(count.max())
+  piece = np.where(nth < count[:, None], packed.first[:-1, None] + nth, -1)
+  width = max(map(len, ends))
+  pad = lambda rows, dtype: np.array(
+      [list(row) + [0] * (width - len(row)) for row in rows], dtype)
+  flat = lambda parts: np.concatenate(parts).astype(np.int32)
+  return Rows(packed, flat(parts), flat(positions), piece, pad(ends, np.int64),
+              pad([record['grades'] for record in kept], np.float32),
+              pad([[True] * len(end) for end in ends], bool), kept,
+              {'prompts': len(kept), 'too_long': too_long})

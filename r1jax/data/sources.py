@@ -20,12 +20,11 @@ from collections.abc import Iterable
 import inspect
 from typing import Any
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.data import chat
 from r1jax.data import gym
-from r1jax.data import jsonl_rows
-from r1jax.data import mini_sources
-from r1jax.data import names
+from r1jax.data import json_lines
+from r1jax.mini import sources
 
 Record = dict[str, Any]
 
@@ -41,8 +40,8 @@ def reasoning_gym(argument: str, split: str, seed: int, count: int | None, *,
   return [
       dict(prompt=entry['question'], answer=entry['answer'] or '',
            task=argument, verifier='reasoning_gym', entry=entry)
-      for entry in gym.entries(
-          argument, split, seed, mini_sources.made(size, count), config)]
+      for entry in gym.generate(
+          argument, split, seed, sources.made(size, count), config)]
 
 
 def jsonl(argument: str, split: str, seed: int, count: int | None, *,
@@ -50,11 +49,11 @@ def jsonl(argument: str, split: str, seed: int, count: int | None, *,
           task: str | None = None, verifier: str = 'math') -> list[Record]:
   """A file of one JSON object a line; the options name its fields."""
   del seed, count
-  names.check('config.data.options.verifier', verifier, VERIFIERS)
+  errors.check_name('config.data.options.verifier', verifier, VERIFIERS)
   found = []
   if task is None:
-    task = jsonl_rows.title(argument, split)
-  for place, row in jsonl_rows.rows(argument, split):
+    task = json_lines.title(argument, split)
+  for place, row in json_lines.read_rows(argument, split):
     question, reference = _pair(row, prompt, answer, place)
     found.append(record(question, reference, task, verifier))
   return found
@@ -64,8 +63,8 @@ def jsonl_texts(argument: str, split: str, seed: int, count: int | None, *,
                 text: str = 'text') -> list[str]:
   """The documents of a file of one JSON object a line."""
   del seed, count
-  return [jsonl_rows.field(row, 'text', text, place)
-          for place, row in jsonl_rows.rows(argument, split)]
+  return [json_lines.field(row, 'text', text, place)
+          for place, row in json_lines.read_rows(argument, split)]
 
 
 def jsonl_conversations(argument: str, split: str, seed: int,
@@ -79,12 +78,12 @@ def jsonl_conversations(argument: str, split: str, seed: int,
   """
   del seed, count
   found = []
-  for place, row in jsonl_rows.rows(argument, split):
+  for place, row in json_lines.read_rows(argument, split):
     if messages in row:
       found.append(row[messages])
       continue
     question, reply = _pair(row, prompt, answer, place)
-    found.append(mini_sources.conversation((question, reply)))
+    found.append(sources.conversation((question, reply)))
   return found
 
 
@@ -93,7 +92,7 @@ def _pair(row: dict[str, Any], prompt: str | None, answer: str | None,
   """The question and the answer of a line, by fields named or known."""
   names_of = (('prompt', prompt, _QUESTIONS), ('answer', answer, _ANSWERS))
   question, reply = (
-      jsonl_rows.field(
+      json_lines.field(
           row, option, name or next((k for k in known if k in row), option),
           place) for option, name, known in names_of)
   return question, reply
@@ -119,7 +118,7 @@ def answered(task: str, split: str, seed: int, count: int | None,
   'response', 'task', and 'source' where a file's line says where it is from.
   """
   kind, _, argument = task.partition(':')
-  names.check('config.data.task', kind, CONVERSATIONS)
+  errors.check_name('config.data.task', kind, CONVERSATIONS)
   if kind == 'jsonl':
     check_options(_answered_lines, options)
     return _answered_lines(argument, split, **options)
@@ -133,23 +132,23 @@ def answered(task: str, split: str, seed: int, count: int | None,
 def _answered_lines(argument: str, split: str, *, prompt: str | None = None,
                     answer: str | None = None) -> list[Record]:
   """Those of a file of one JSON object a line; the options name its fields."""
-  found, title = [], jsonl_rows.title(argument, split)
-  for place, row in jsonl_rows.rows(argument, split):
+  found, title = [], json_lines.title(argument, split)
+  for place, row in json_lines.read_rows(argument, split):
     question, reply = _pair(row, prompt, answer, place)
     made = dict(prompt=question, response=reply, task=row.get('task', title))
     for name, value in made.items():
       if not isinstance(value, str):
-        raise config_lib.ConfigError(
+        raise errors.ConfigError(
             f'config.data.task: {place}: expected a text as its {name}, '
             f'received {value!r:.80}')
     found.append(made | {key: row[key] for key in ('source',) if key in row})
   return found
 
 
-PROMPTS = {**mini_sources.PROMPTS, 'jsonl': jsonl, 'drafts': drafts,
+PROMPTS = {**sources.PROMPTS, 'jsonl': jsonl, 'drafts': drafts,
            'reasoning_gym': reasoning_gym}
-DOCUMENTS = {**mini_sources.DOCUMENTS, 'jsonl': jsonl_texts}
-CONVERSATIONS = {**mini_sources.CONVERSATIONS, 'jsonl': jsonl_conversations}
+DOCUMENTS = {**sources.DOCUMENTS, 'jsonl': jsonl_texts}
+CONVERSATIONS = {**sources.CONVERSATIONS, 'jsonl': jsonl_conversations}
 
 
 def record(prompt: str, answer: Any, task: str, verifier: str) -> Record:
@@ -173,10 +172,10 @@ def reduced(answer: str | int | float) -> str:
 def examples(task: str, count: int, seed: int) -> list[tuple[str, str]]:
   """The first `count` of a source of conversations as (question, answer)."""
   kind, _, argument = task.partition(':')
-  names.check('config.data.examples', kind, CONVERSATIONS)
+  errors.check_name('config.data.examples', kind, CONVERSATIONS)
   found = CONVERSATIONS[kind](argument, 'train', seed, count)
   if len(found) < count:
-    raise config_lib.error('data.shots', f'at most the {len(found)} examples '
+    raise errors.expected('data.shots', f'at most the {len(found)} examples '
                            'of config.data.examples', count)
   return [chat.question_and_answer(messages) for messages in found[:count]]
 
@@ -195,11 +194,11 @@ def parts(task: str | Iterable[tuple[str, float]], options: dict[str, Any]
   except (TypeError, ValueError):
     found = []
   if not found:
-    raise config_lib.error(
+    raise errors.expected(
         'data.task', 'the name of a task or a list of (name, rate)', task)
   places = [str(place) for place in range(len(found))]
   for place in options:
-    names.check('config.data.options', place, places)
+    errors.check_name('config.data.options', place, places)
   return [(*part, options.get(place, {}))
           for place, part in zip(places, found)]
 
@@ -211,4 +210,4 @@ def check_options(source: Any, options: dict[str, Any]) -> None:
     return
   valid = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
   for name in options:
-    names.check('config.data.options', name, valid)
+    errors.check_name('config.data.options', name, valid)

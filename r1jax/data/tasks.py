@@ -19,14 +19,13 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.data import batches
 from r1jax.data import chat
-from r1jax.data import names
 from r1jax.data import sources
 from r1jax.data import templates
 from r1jax.data import tfds_source
-from r1jax.data import vocab as vocab_lib
+from r1jax.data import vocabs
 
 tf.config.set_visible_devices([], 'GPU')  # they are jax's
 
@@ -39,7 +38,7 @@ _SentencePiece = gin.external_configurable(
 
 
 def prompt_set(
-    task: _Tasks, vocab: vocab_lib.Vocab, prompt_tokens: int, *,
+    task: _Tasks, vocab: vocabs.Vocab, prompt_tokens: int, *,
     split: str = 'train', template: str = 'r1_zero', system: str | None = None,
     examples: Sequence[tuple[str, str]] = (), instruction: str | None = None,
     seed: int = 0, num_prompts: int | None = None,
@@ -53,7 +52,7 @@ def prompt_set(
     vocab: turns the prompts into tokens.
     prompt_tokens: P; a longer prompt is left out and counted, never cut.
     split: 'train', 'heldout', or a name that the source knows.
-    template, system, examples, instruction: see templates.frame.
+    template, system, examples, instruction: see templates.prompt_function.
     seed: of sources that generate, and of the mixing.
     num_prompts: at most so many are taken, all if None.
     options: of the source; for a mixture, {'0': options, ...} by its place.
@@ -61,7 +60,7 @@ def prompt_set(
   Raises:
     ConfigError: names the field of config.data that is wrong.
   """
-  fill = templates.frame(template, vocab, system, examples, instruction)
+  fill = templates.prompt_function(template, vocab, system, examples, instruction)
   frame = functools.partial(
       tfds_source.add_text, feature='inputs', inputs=['inputs'],
       function=lambda prompt: fill(prompt.decode()))
@@ -80,7 +79,7 @@ def prompt_set(
       tokens.append(example['inputs'])
       records.append(pickle.loads(example['record']))
   if not records:
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'config.rl.prompt_tokens: all {too_long} prompts of {task!r} have '
         f'more than {prompt_tokens} tokens')
   return (batches.prompt_set(tokens, records, prompt_tokens, vocab.pad_id),
@@ -88,7 +87,7 @@ def prompt_set(
 
 
 def documents(
-    task: _Tasks, vocab: vocab_lib.Vocab, *, split: str = 'train',
+    task: _Tasks, vocab: vocabs.Vocab, *, split: str = 'train',
     seed: int = 0, num_documents: int | None = None,
     options: dict[str, Any] | None = None) -> list[np.ndarray]:
   """Returns the documents of a task, i32[n] each, ending in EOS.
@@ -104,7 +103,7 @@ def documents(
 
 
 def conversations(
-    task: _Tasks, vocab: vocab_lib.Vocab, *, split: str = 'train',
+    task: _Tasks, vocab: vocabs.Vocab, *, split: str = 'train',
     template: str = templates.CHAT, seed: int = 0, count: int | None = None,
     options: dict[str, Any] | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -117,7 +116,7 @@ def conversations(
       seqio.PassThroughVocabulary(0), False, dtype=tf.string, rank=0)}
   dataset = _dataset(task, 'messages', features, [], split, seed, count,
                      options or {})
-  encode = templates.encoder(template, vocab)
+  encode = templates.pair_encoder(template, vocab)
   found = []
   for example in dataset.take(-1 if count is None else count
                              ).as_numpy_iterator():
@@ -131,7 +130,7 @@ def conversations(
   return found
 
 
-def seqio_vocabulary(vocab: vocab_lib.Vocab) -> seqio.Vocabulary:
+def seqio_vocabulary(vocab: vocabs.Vocab) -> seqio.Vocabulary:
   """Returns seqio's form of a vocabulary, with the same ids."""
   if vocab.model_file is not None:
     native = _SentencePiece(vocab.model_file)
@@ -143,7 +142,7 @@ def seqio_vocabulary(vocab: vocab_lib.Vocab) -> seqio.Vocabulary:
 class Vocabulary(seqio.Vocabulary):
   """Any of our vocabularies as one of seqio's."""
 
-  def __init__(self, vocab: vocab_lib.Vocab):
+  def __init__(self, vocab: vocabs.Vocab):
     super().__init__()
     self._vocab = vocab
 
@@ -174,11 +173,11 @@ def mark_long(dataset: tf.data.Dataset, sequence_length: dict[str, int],
   return dataset.map(lambda x: {**x, 'long': tf.size(x['inputs']) > limit})
 
 
-def _feature(vocab: vocab_lib.Vocab, add_eos: bool = False) -> seqio.Feature:
+def _feature(vocab: vocabs.Vocab, add_eos: bool = False) -> seqio.Feature:
   return seqio.Feature(seqio_vocabulary(vocab), add_eos, dtype=tf.int32)
 
 
-def _tokenized(vocab: vocab_lib.Vocab, feature: str,
+def _tokenized(vocab: vocabs.Vocab, feature: str,
                begin: bool = True) -> list[_Step]:
   """The steps from a text to its tokens, the beginning's first."""
   steps = [functools.partial(
@@ -219,10 +218,10 @@ def _source(name: str, column: str, split: str, count: int | None,
             options: dict[str, Any]) -> _Source:
   """Returns seqio's source of a task, and the steps that give it `column`."""
   kind, _, argument = name.partition(':')
-  known = {'inputs': {**sources.PROMPTS, 'tfds': tfds_source.read},
+  known = {'inputs': {**sources.PROMPTS, 'tfds': tfds_source.prompt_source},
            'targets': sources.DOCUMENTS,
            'messages': sources.CONVERSATIONS}[column]
-  names.check('config.data.task', kind, known)
+  errors.check_name('config.data.task', kind, known)
   read = known[kind]
   sources.check_options(read, options)
   if kind == 'tfds':
@@ -232,7 +231,7 @@ def _source(name: str, column: str, split: str, count: int | None,
     del shuffle_files
     found = read(argument, split, seed, count, **options)
     if not found:
-      raise config_lib.ConfigError(f'config.data.task: {name!r} is empty')
+      raise errors.ConfigError(f'config.data.task: {name!r} is empty')
     columns = {column: found}
     if column == 'inputs':
       columns = {column: [r.get('shown', r['prompt']) for r in found],

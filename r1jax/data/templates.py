@@ -7,10 +7,9 @@ with a model that converses (chat.py).
 
 from collections.abc import Callable, Sequence
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.data import chat
-from r1jax.data import names
-from r1jax.data import vocab_base
+from r1jax.data.vocabs import base
 
 
 def r1_zero(prompt: str) -> str:
@@ -48,11 +47,11 @@ Encode = Callable[[chat.Prompt, str], tuple[list[int], list[int]]]
 
 def apply(name: str, prompt: str) -> str:
   """Returns `prompt` in the template `name`; ConfigError if there is none."""
-  names.check('config.data.template', name, TEMPLATES)
+  errors.check_name('config.data.template', name, TEMPLATES)
   return TEMPLATES[name](prompt)
 
 
-def frame(name: str, vocab: vocab_base.Vocab, system: str | None = None,
+def prompt_function(name: str, vocab: base.Vocab, system: str | None = None,
           examples: Sequence[tuple[str, str]] = (),
           instruction: str | None = None) -> Callable[[str], str]:
   """Returns the function that puts a question into a template.
@@ -68,7 +67,7 @@ def frame(name: str, vocab: vocab_base.Vocab, system: str | None = None,
   Raises:
     ConfigError: there is no such template, or it takes no such message.
   """
-  names.check('config.data.template', name, (*TEMPLATES, CHAT))
+  errors.check_name('config.data.template', name, (*TEMPLATES, CHAT))
   asked = lambda question: (
       f'{question}\n{instruction}' if instruction else question)
   if name == CHAT:
@@ -79,7 +78,7 @@ def frame(name: str, vocab: vocab_base.Vocab, system: str | None = None,
     filled('?')  # what is wrong with a template shows before the data is read
     return filled
   if system is not None:
-    raise config_lib.error(
+    raise errors.expected(
         'data.system', f'None, for config.data.template is {name!r}, not '
         f'{CHAT!r}', system)
   before = ''.join(f'{TEMPLATES[name](question)} {answer}\n'
@@ -87,19 +86,19 @@ def frame(name: str, vocab: vocab_base.Vocab, system: str | None = None,
   return lambda question: before + TEMPLATES[name](asked(question))
 
 
-def encoder(name: str, vocab: vocab_base.Vocab,
+def pair_encoder(name: str, vocab: base.Vocab,
             system: str | None = None) -> Encode:
   """Returns how a prompt and its answer become tokens: as they are sampled.
 
   Args: as `frame`. Raises ConfigError as it does, and later for messages in a
   template that frames a question.
   """
-  fill = frame(name, vocab, system)
+  fill = prompt_function(name, vocab, system)
   begin = [] if vocab.bos_id is None else [vocab.bos_id]
 
   def plain(prompt: chat.Prompt, answer: str):
     if not isinstance(prompt, str):
-      raise config_lib.error('data.template', f'{CHAT!r}, for the prompts are '
+      raise errors.expected('data.template', f'{CHAT!r}, for the prompts are '
                              'conversations', name)
     # The first token of what is said carries the space.
     said = chat.following(vocab, ' ' + answer.strip())

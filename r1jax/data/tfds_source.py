@@ -9,21 +9,21 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from r1jax import config as config_lib
-from r1jax.data import names
+from r1jax import errors
 from r1jax.data import sources
+from r1jax.data import splits
 
 _CALL = 1024  # strings that one call into Python handles
 _Tfds = gin.external_configurable(seqio.TfdsDataSource, module='seqio')
 
 
-def read(name: str, split: str, *, data_dir: str | None = None,
+def prompt_source(name: str, split: str, *, data_dir: str | None = None,
           prompt: str = 'question', answer: str = 'answer',
           task: str | None = None, verifier: str = 'math'
         ) -> tuple[seqio.DataSource, Sequence[Callable]]:
   """A TFDS data set that is on disk; the options name its features."""
-  names.check('config.data.options.verifier', verifier, sources.VERIFIERS)
-  absent = config_lib.ConfigError(
+  errors.check_name('config.data.options.verifier', verifier, sources.VERIFIERS)
+  absent = errors.ConfigError(
       f'config.data.options.data_dir: no prepared TFDS data set {name!r} under '
       f'{data_dir!r}; on a network, run: tfds build {name} --data_dir=DIR')
   try:
@@ -31,17 +31,17 @@ def read(name: str, split: str, *, data_dir: str | None = None,
   except tfds.core.DatasetNotFoundError as e:
     raise absent from e
   except (AssertionError, ValueError) as e:  # a wrong version or config
-    raise config_lib.ConfigError(f'config.data.task: {e}') from e
+    raise errors.ConfigError(f'config.data.task: {e}') from e
   if not builder.is_prepared():
     raise absent
   info = builder.info
-  names.check(names.SPLIT, split.split('[')[0], [*info.splits, 'all'])
+  errors.check_name(splits.FIELD, split.split('[')[0], [*info.splits, 'all'])
   try:
     info.splits[split]
   except (KeyError, ValueError) as e:
-    raise config_lib.ConfigError(f'{names.SPLIT}: {e}') from e
-  names.check('config.data.options.prompt', prompt, info.features)
-  names.check('config.data.options.answer', answer, info.features)
+    raise errors.ConfigError(f'{splits.FIELD}: {e}') from e
+  errors.check_name('config.data.options.prompt', prompt, info.features)
+  errors.check_name('config.data.options.answer', answer, info.features)
 
   def pickled(question, reference):
     return pickle.dumps(sources.record(

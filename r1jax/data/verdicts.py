@@ -34,7 +34,7 @@ class Case(NamedTuple):
   prediction: str
 
 
-def asked(case: Case, prompt: str = PROMPT, max_chars: int = 8_000) -> str:
+def judge_prompt(case: Case, prompt: str = PROMPT, max_chars: int = 8_000) -> str:
   """What a judge is asked about `case`.
 
   Args:
@@ -52,14 +52,14 @@ def asked(case: Case, prompt: str = PROMPT, max_chars: int = 8_000) -> str:
   return prompt.format(task=text.encode('utf-8', 'replace').decode())
 
 
-def reply(analysis: str, right: bool) -> str:
+def verdict_json(analysis: str, right: bool) -> str:
   """A reply that says so."""
   said = {verdict: word for word, verdict in VERDICTS.items()}[right]
   return json.dumps({'analysis': analysis, 'correctness': said},
                     ensure_ascii=False)
 
 
-def read(reply: str) -> bool | None:
+def parse_verdict(reply: str) -> bool | None:
   """What a reply says, or None if that is not one verdict.
 
   What stands behind the thinking is read; a thought without an end is none.

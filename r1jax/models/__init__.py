@@ -12,9 +12,9 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from r1jax.models import architecture
 from r1jax.models import layers
 from r1jax.models import lora
-from r1jax.models import shape
 from r1jax.models import transformer
 from r1jax.parallel import sharding
 from r1jax.types import Array, Cache, Params
@@ -22,7 +22,7 @@ from r1jax.types import Array, Cache, Params
 
 class Model(NamedTuple):
   """Pure functions of parameters; hashable, so a static argument of jit."""
-  config: shape.Config
+  config: architecture.Config
   init: Callable[[Array], Params]
   axes: Callable[[], Any]  # tree like the parameters of logical axis names
   forward: Callable[..., tuple[Array, tuple[Array, Array]]]
@@ -33,7 +33,7 @@ class Model(NamedTuple):
 
 
 @functools.cache
-def build(config: shape.Config,
+def build(config: architecture.Config,
           place: sharding.Placement | None = None) -> Model:
   """The functions of one model shape; the same ones whenever it is asked.
 
@@ -101,7 +101,7 @@ def _collections(params: Params) -> dict[str, Params]:
   return {'params': weights} | factors
 
 
-def _prepare(config: shape.Config, params: Params) -> Params:
+def _prepare(config: architecture.Config, params: Params) -> Params:
   def cast(path, leaf):
     # What layers.param does at each use, to the same leaves.
     name = jax.tree_util.keystr(path[-1:], simple=True)

@@ -12,12 +12,75 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from r1jax.kernels import attention as kernel
+from r1jax.kernels import attention
+from r1jax.models import architecture
 from r1jax.models import layers
-from r1jax.models import masks
 from r1jax.models import rotary
-from r1jax.models import shape
 from r1jax.types import Array
+
+class Look(NamedTuple):
+  """Where the queries of one forward pass stand, the same for all layers."""
+  position: Array  # i32[B, T]
+  segment: Array | None = None  # i32[B, T]; None: one document a row
+  parent: Array | None = None  # i32[B, T], a segment seen besides one's own
+  prompt_length: Array | None = None  # i32[prompts], with prompts
+  filled: Array | None = None  # i32[], with a past
+  table: Array | None = None  # rotary cos, sin of whole rows
+  local_table: Array | None = None  # those of local layers
+  responses: 'Look | None' = None  # of those behind each prompt in its row
+
+
+def split_responses(look: Look, x_BT: Array) -> tuple[Array, Array]:
+  """Rows of a prompt and its responses -> [B, P, ...] and [N, T, ...]."""
+  length = look.position.shape[1]
+  return x_BT[:, :length], x_BT[:, length:].reshape(
+      *look.responses.position.shape, *x_BT.shape[2:])
+
+
+def _window(config: architecture.Config, position: Array, key_position: Array,
+            local: Array):
+  """bool[B, T, S]: which keys a layer's window lets a query see."""
+  if config.window is None:
+    return True
+  return ~local | (position[:, :, None] - key_position < config.window)
+
+
+def visible_parts(config: architecture.Config, look: Look, query: Array, local, prompt, k, v):
+  """The prompt and the responses' own tokens, as some queries see them.
+
+  Args:
+    config, look: of the forward pass.
+    query: i32[Q], columns of `look`.
+    local: whether the layer is a local one.
+    prompt: keys and values of the prompts, or None.
+    k, v: those of the past and of all T new tokens after it.
+  """
+  position = look.position[:, query]
+  rows, length = position.shape
+  index = jnp.arange(k.shape[-1])
+  if look.filled is None:
+    first, key_position = 0, look.position[:, None, :index.size]
+  else:
+    first = look.filled
+    start = jnp.repeat(look.prompt_length, rows // look.prompt_length.size)
+    key_position = (start[:, None] + index)[:, None]
+  seen = (index <= first + query[:, None])[None]
+  if look.segment is not None:
+    key_segment = look.segment[:, None, :index.size]
+    same = look.segment[:, query, None] == key_segment
+    if look.parent is not None:
+      same |= look.parent[:, query, None] == key_segment
+    seen &= same
+  seen &= _window(config, position, key_position, local)
+  own = attention.Part(k, v, seen[:, None])
+  if prompt is None:
+    return [own]
+  prompts, index = prompt[0].shape[0], jnp.arange(prompt[0].shape[-1])
+  seen = (index < look.prompt_length[:, None])[:, None, None]
+  near = _window(config, position, index, local)
+  if near is not True:
+    near = near.reshape(prompts, rows // prompts, length, -1)
+  return [attention.Part(*prompt, seen & near), own]
 
 
 _SPANS = 4
@@ -51,7 +114,7 @@ def append(past, new, filled: Array, index: Array | None):
   return past, own
 
 
-def attend(config: shape.Config, look: masks.Look, layer: Layer, q_BTHh, k, v):
+def attend(config: architecture.Config, look: Look, layer: Layer, q_BTHh, k, v):
   """Attention of all new tokens, `attention_chunk` queries at a time.
 
   The scores of one chunk exist at once, in the backward pass too, which makes
@@ -72,13 +135,13 @@ def attend(config: shape.Config, look: masks.Look, layer: Layer, q_BTHh, k, v):
   return jnp.concatenate(outs, 1)
 
 
-def _span(config: shape.Config, look: masks.Look, layer: Layer, q_BTHh,
+def _span(config: architecture.Config, look: Look, layer: Layer, q_BTHh,
           begin: int, k, v):
   """Attention of the queries from column `begin` on, in chunks."""
   def one(query, q):
-    parts = masks.parts(
+    parts = visible_parts(
         config, look, begin + query, layer.local, layer.prompt, k, v)
-    return kernel.attend(q, parts, softcap=config.softcap_attention)
+    return attention.attend(q, parts, softcap=config.softcap_attention)
 
   length, chunk = q_BTHh.shape[1], config.attention_chunk
   if chunk is None or length <= chunk:
@@ -97,11 +160,11 @@ def keys(k_BTKh, v_BTKh):
   return k_BTKh.transpose(0, 2, 3, 1), v_BTKh.transpose(0, 2, 1, 3)
 
 
-def _attend_in_groups(config: shape.Config, look: masks.Look, layer: Layer,
+def _attend_in_groups(config: architecture.Config, look: Look, layer: Layer,
                       q, k, v):
   """Attention in rows of a prompt and, behind it, its responses."""
   (q, q_NTHh), (k, k_NTKh), (v, v_NTKh) = (
-      masks.apart(look, x) for x in (q, k, v))
+      split_responses(look, x) for x in (q, k, v))
   prompt = keys(k, v)
   out = attend(config, look, layer, q, *prompt)
   out_NTHh = attend(config, look.responses, layer._replace(prompt=prompt),
@@ -110,7 +173,7 @@ def _attend_in_groups(config: shape.Config, look: masks.Look, layer: Layer,
       [out, out_NTHh.reshape(out.shape[0], -1, *out.shape[2:])], 1)
 
 
-def attend_in_rows(config: shape.Config, look: masks.Look, layer: Layer,
+def attend_in_rows(config: architecture.Config, look: Look, layer: Layer,
                    q, k, v):
   """Attention without a past: [B, T, H, h] queries, [B, T, K, h] keys."""
   if look.responses is not None:
@@ -120,7 +183,7 @@ def attend_in_rows(config: shape.Config, look: masks.Look, layer: Layer,
 
 class Attention(nn.Module):
   """Grouped-query attention over the prompt, the past and the new tokens."""
-  config: shape.Config
+  config: architecture.Config
 
   @nn.compact
   def __call__(self, x_BTD, past, look, layer):

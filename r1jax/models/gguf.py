@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from r1jax.data import gguf_header
+from r1jax.data.vocabs import gguf_header
+from r1jax.models import architecture
 from r1jax.models import rotary
-from r1jax.models import shape
 from r1jax.models import tensor_files
 
 _ARCHITECTURES = {'llama': 'LlamaForCausalLM', 'gemma3': 'Gemma3ForCausalLM'}
@@ -56,11 +56,11 @@ _GEMMA = {
 @functools.lru_cache(maxsize=2)
 def _header(path: str) -> gguf_header.Header:
   if not pathlib.Path(path).is_file():
-    raise tensor_files.error(path, 'there is no such file')
+    raise tensor_files.damaged(path, 'there is no such file')
   try:
-    return gguf_header.read(path)
+    return gguf_header.read_header(path)
   except ValueError as problem:
-    raise tensor_files.error(path, f'is no GGUF file: {problem}') from problem
+    raise tensor_files.damaged(path, f'is no GGUF file: {problem}') from problem
 
 
 def fields(path: str) -> dict[str, Any]:
@@ -72,13 +72,13 @@ def fields(path: str) -> dict[str, Any]:
   metadata, stored = _header(str(path))
   kind = metadata.get('general.architecture')
   if kind not in _ARCHITECTURES:
-    raise tensor_files.error(
+    raise tensor_files.damaged(
         path, f'expected general.architecture to be '
         f'{" or ".join(_ARCHITECTURES)}, received {kind!r}')
   found = {theirs: metadata[f'{kind}.{key}'] for key, theirs in _KEYS.items()
            if f'{kind}.{key}' in metadata}
   if 'token_embd.weight' not in stored:
-    raise tensor_files.error(path, 'the tensor token_embd.weight is missing')
+    raise tensor_files.damaged(path, 'the tensor token_embd.weight is missing')
   found |= {
       'architectures': [_ARCHITECTURES[kind]],
       'model_type': {'gemma3': 'gemma3_text'}.get(kind, kind),
@@ -92,7 +92,7 @@ def fields(path: str) -> dict[str, Any]:
         'rope_type': 'linear',
         'factor': metadata[f'{kind}.rope.scaling.factor']}
   elif scaling != 'none':
-    raise tensor_files.error(
+    raise tensor_files.damaged(
         path, f'expected {kind}.rope.scaling.type to be linear or none, '
         f'received {scaling!r}')
   if 'rope_freqs.weight' in stored:
@@ -115,12 +115,12 @@ def _head_size(metadata: dict[str, Any], kind: str) -> int:
 def _llama3(path: str, found: dict[str, Any]) -> dict[str, Any]:
   """Llama 3's scaling, of which the file has what each frequency is over."""
   divisor = tensors(path).read('rope_freqs.weight')
-  scaling = shape.RopeScaling('llama3', float(divisor.max()), 8192)
+  scaling = architecture.RopeScaling('llama3', float(divisor.max()), 8192)
   theta, size = found['rope_theta'], 2 * divisor.size
   expected = rotary.frequencies(size, theta) / rotary.frequencies(
       size, theta, scaling)
   if not np.allclose(divisor, expected, rtol=1e-4):
-    raise tensor_files.error(path, 'rope_freqs.weight is not the scaling of '
+    raise tensor_files.damaged(path, 'rope_freqs.weight is not the scaling of '
                              'Llama 3, the only one supported')
   return {'rope_type': 'llama3', 'factor': scaling.factor,
           'low_freq_factor': scaling.low_freq,
@@ -146,7 +146,7 @@ def tensors(path: str) -> tensor_files.Tensors:
       weight = gguf.dequantize(
           data[begin:begin + math.prod(rows)].reshape(rows), quantized)
     except (ValueError, NotImplementedError) as problem:
-      raise tensor_files.error(
+      raise tensor_files.damaged(
           path, f'{name} is cut short or quantised in a way that the package '
           f'gguf does not know: {problem}') from problem
     weight = weight.reshape(size)

@@ -12,25 +12,25 @@ from typing import Any
 import jax
 import numpy as np
 
+from r1jax.models import architecture
 from r1jax.models import gguf
 from r1jax.models import hf_config
 from r1jax.models import hf_layout
-from r1jax.models import shape
 from r1jax.models import tensor_files
 from r1jax.parallel import sharding
 from r1jax.types import Params
 
 
-def read_config(path: str) -> shape.Config:
+def read_config(path: str) -> architecture.Config:
   """The shape of the model in a folder or GGUF file, computed in float32.
 
   Raises:
     ConfigError: names the file and the key that is missing or not supported.
   """
-  return hf_config.read(fields(path), str(path))
+  return hf_config.from_json(fields(path), str(path))
 
 
-def load(path: str, config: shape.Config, like: Params) -> Params:
+def load_params(path: str, config: architecture.Config, like: Params) -> Params:
   """The parameters of the model in a folder or GGUF file, on their devices.
 
   Args:
@@ -46,15 +46,15 @@ def load(path: str, config: shape.Config, like: Params) -> Params:
   config.check()
   tensors = _tensors(path)
   leaves = hf_layout.leaves(config)
-  shapes = {sharding.name(key): leaf.shape for key, leaf in
+  shapes = {sharding.path_name(key): leaf.shape for key, leaf in
             jax.tree_util.tree_leaves_with_path(like)}
   _check(str(path), config, tensors, leaves, shapes)
   offset = fields(path).get(hf_config.OFFSET, 0.)
 
   def one(key, leaf):
-    if sharding.name(key) == 'head/offset':
+    if sharding.path_name(key) == 'head/offset':
       return jax.device_put(np.asarray(offset, leaf.dtype), leaf.sharding)
-    return _place(leaves[sharding.name(key)], leaf, tensors)
+    return _place(leaves[sharding.path_name(key)], leaf, tensors)
   return jax.tree_util.tree_map_with_path(one, like)
 
 
@@ -73,7 +73,7 @@ def _tensors(path: str) -> tensor_files.Tensors:
   if not blocks:
     return tensors
   if blocks.get('quant_method') != 'fp8' or 'weight_block_size' not in blocks:
-    raise tensor_files.error(
+    raise tensor_files.damaged(
         f'{path}/config.json', 'expected quantization_config to be that of '
         f"DeepSeek-V3 ('fp8' in blocks), received {blocks}")
   return _dequantized(path, tensors, *blocks['weight_block_size'])
@@ -90,7 +90,7 @@ def _dequantized(path: str, tensors: tensor_files.Tensors, rows: int,
       return weight
     wanted = -(-weight.shape[0] // rows), -(-weight.shape[1] // columns)
     if tensors.shapes.get(name + suffix) != wanted:
-      raise tensor_files.error(
+      raise tensor_files.damaged(
           path, f'expected {name}, which is float8, to have a tensor '
           f'{name + suffix} of shape {wanted}, received '
           f'{tensors.shapes.get(name + suffix)}')
@@ -104,7 +104,7 @@ def _dequantized(path: str, tensors: tensor_files.Tensors, rows: int,
   return tensor_files.Tensors(shapes, read)
 
 
-def _check(path: str, config: shape.Config, tensors: tensor_files.Tensors,
+def _check(path: str, config: architecture.Config, tensors: tensor_files.Tensors,
            leaves: Mapping[str, hf_layout.Leaf], shapes: Mapping[str, Any]):
   """ConfigError unless the tensors are those of the model."""
   wanted = {name: leaf.their_shape(shapes[key])
@@ -112,17 +112,17 @@ def _check(path: str, config: shape.Config, tensors: tensor_files.Tensors,
             for name in leaf.names(shapes[key])}
   for name, size in wanted.items():
     if name not in tensors.shapes:
-      raise tensor_files.error(path, f'the tensor {name} is missing')
+      raise tensor_files.damaged(path, f'the tensor {name} is missing')
     if tuple(tensors.shapes[name]) != size:
-      raise tensor_files.error(path, f'expected the tensor {name} to be {size},'
+      raise tensor_files.damaged(path, f'expected the tensor {name} to be {size},'
                                f' received {tuple(tensors.shapes[name])}')
   for name in tensors.shapes:
     if name not in wanted and not _spare(name, config):
-      raise tensor_files.error(
+      raise tensor_files.damaged(
           path, f'the tensor {name} is no part of such a model')
 
 
-def _spare(name: str, config: shape.Config) -> bool:
+def _spare(name: str, config: architecture.Config) -> bool:
   """Whether a model's files may have this tensor, which no model needs."""
   if name.endswith('rotary_emb.inv_freq'):
     return True

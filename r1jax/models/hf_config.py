@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import dataclasses
 from typing import Any, NamedTuple
 
-from r1jax import config as config_lib
+from r1jax import errors
+from r1jax.models import architecture
 from r1jax.models import rotary
-from r1jax.models import shape
 
 Fields = Mapping[str, Any]
 
@@ -73,7 +73,7 @@ _FIXED = dict(
     moe_layer_freq=1, use_bidirectional_attention=False)
 
 
-def read(fields: Fields, where: str) -> shape.Config:
+def from_json(fields: Fields, where: str) -> architecture.Config:
   """The shape that a config.json describes, to be computed in float32.
 
   Raises:
@@ -95,17 +95,17 @@ def read(fields: Fields, where: str) -> shape.Config:
     if fields.get(key, value) != value:
       raise _refused(where, key, repr(value), fields[key])
   try:
-    return shape.Config(**_shape(fields, where, known[0]),
+    return architecture.Config(**_shape(fields, where, known[0]),
                         scalar=known[0] not in names, **family.switches)
   except KeyError as problem:
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'config.init_from: {where} has no {problem}') from problem
   except (AttributeError, TypeError) as problem:  # text where a number belongs
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'config.init_from: {where}: {problem}') from problem
 
 
-def write(config: shape.Config) -> dict[str, Any]:
+def to_json(config: architecture.Config) -> dict[str, Any]:
   """The config.json of a shape, as `read` gives it back.
 
   Raises:
@@ -118,11 +118,11 @@ def write(config: shape.Config) -> dict[str, Any]:
       continue
     fields = {'architectures': [name], 'model_type': family.model_type,
               **_fields(config, family.model_type)}
-    computed = {key: getattr(config, key) for key in shape.FREE}
-    back = dataclasses.replace(read(fields, 'config.json'), **computed)
+    computed = {key: getattr(config, key) for key in architecture.FREE}
+    back = dataclasses.replace(from_json(fields, 'config.json'), **computed)
     if back == config:
       return fields
-  raise config_lib.ConfigError(
+  raise errors.ConfigError(
       'config.model: no architecture of transformers has these settings, so '
       f'it cannot be exported: {config}')
 
@@ -144,10 +144,10 @@ def _shape(fields: dict[str, Any], where: str, name: str) -> dict[str, Any]:
   if activation not in _ACTIVATIONS:
     raise _refused(where, 'hidden_act', ' or '.join(_ACTIVATIONS), activation)
   if name == _DEEPSEEK:
-    latent = shape.Latent(**_take({'q_lora_rank': None} | fields, _LATENT))
+    latent = architecture.Latent(**_take({'q_lora_rank': None} | fields, _LATENT))
     fields['head_dim'] = latent.nope_size + latent.rope_size
     special = dict(latent=latent,
-                   moe=shape.Experts(
+                   moe=architecture.Experts(
                        **_take({'n_shared_experts': 0} | fields, _EXPERTS)))
   elif name == 'Gemma3ForCausalLM':
     special = _gemma(fields, where)
@@ -180,7 +180,7 @@ def _gemma(fields: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _scaling(rope: Fields, fields: Fields,
-             where: str) -> shape.RopeScaling | None:
+             where: str) -> architecture.RopeScaling | None:
   kind = rope.get('rope_type', rope.get('type', 'default'))
   if kind == 'default':
     return None
@@ -194,10 +194,10 @@ def _scaling(rope: Fields, fields: Fields,
   found = _take(rope, keys)
   if 'original_len' in _SCALING[kind]:
     found.setdefault('original_len', fields['max_position_embeddings'])
-  return shape.RopeScaling(kind, **found)
+  return architecture.RopeScaling(kind, **found)
 
 
-def _fields(config: shape.Config, kind: str) -> dict[str, Any]:
+def _fields(config: architecture.Config, kind: str) -> dict[str, Any]:
   """Theirs of everything but the architecture's name."""
   fields = _give(config, _COMMON)
   turned = {value: key for key, value in _ACTIVATIONS.items()}
@@ -238,7 +238,7 @@ def _give(config: Any, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _refused(where: str, key: str, expected: str,
-             received: Any) -> config_lib.ConfigError:
-  return config_lib.ConfigError(
+             received: Any) -> errors.ConfigError:
+  return errors.ConfigError(
       f'config.init_from: {where}: expected {key} to be {expected}, received '
       f'{received!r}')

@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from r1jax import config as config_lib
+from r1jax import errors
+from r1jax.models import architecture
 from r1jax.models import hf
 from r1jax.models import hf_config
 from r1jax.models import hf_layout
-from r1jax.models import shape
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.types import Params
@@ -25,7 +25,7 @@ from r1jax.types import Params
 _FILE_BYTES = 4 << 30
 
 
-def save(out: str, config: shape.Config, params: Params,
+def save_folder(out: str, config: architecture.Config, params: Params,
          source: str | None = None, vocab=None, *,
          file_bytes: int = _FILE_BYTES) -> None:
   """Writes config.json and safetensors files; all processes must ask.
@@ -44,7 +44,7 @@ def save(out: str, config: shape.Config, params: Params,
   """
   target = pathlib.Path(out)
   if target.exists():
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'--out={out}: expected a folder that does not exist yet')
   fields = _fields(config, params, source)
   part = target.with_name(target.name + '.part')
@@ -60,10 +60,10 @@ def save(out: str, config: shape.Config, params: Params,
 
 
 def _fields(config, params, source) -> dict[str, Any]:
-  fields = hf_config.write(config)
+  fields = hf_config.to_json(config)
   if source is not None:
     kept = hf.fields(source)
-    computed = {key: getattr(config, key) for key in shape.FREE}
+    computed = {key: getattr(config, key) for key in architecture.FREE}
     if dataclasses.replace(hf.read_config(source), **computed) == config:
       fields = kept
   if config.scalar:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from r1jax.models import shape
+from r1jax.models import architecture
 
 
 class Leaf(NamedTuple):
@@ -66,7 +66,7 @@ class Leaf(NamedTuple):
     return np.concatenate([still, pairs[:, 0], pairs[:, 1]])
 
 
-def leaves(config: shape.Config) -> dict[str, Leaf]:
+def leaves(config: architecture.Config) -> dict[str, Leaf]:
   """{path of a parameter: its Leaf} for all parameters of a model."""
   found = {'embedding': Leaf('model.embed_tokens.weight', None),
            'final_norm/scale': Leaf('model.norm.weight')}
@@ -92,7 +92,7 @@ def leaves(config: shape.Config) -> dict[str, Leaf]:
   return found
 
 
-def _norms(config: shape.Config) -> dict[str, Leaf]:
+def _norms(config: architecture.Config) -> dict[str, Leaf]:
   if not config.post_norms:
     names = dict(attention_norm='input_layernorm',
                  mlp_norm='post_attention_layernorm')
@@ -104,7 +104,7 @@ def _norms(config: shape.Config) -> dict[str, Leaf]:
   return {f'{ours}/scale': Leaf(name) for ours, name in names.items()}
 
 
-def _attention(config: shape.Config) -> dict[str, Leaf]:
+def _attention(config: architecture.Config) -> dict[str, Leaf]:
   found = {f'attention/{x}': Leaf(f'self_attn.{x}_proj', 1) for x in 'qkv'}
   found['attention/o'] = Leaf('self_attn.o_proj', 2)
   if config.qkv_bias:
@@ -116,7 +116,7 @@ def _attention(config: shape.Config) -> dict[str, Leaf]:
   return found
 
 
-def _latent(config: shape.Config) -> dict[str, Leaf]:
+def _latent(config: architecture.Config) -> dict[str, Leaf]:
   rope = config.latent.rope_size
   found = {
       'attention/kv_a': Leaf('self_attn.kv_a_proj_with_mqa', 1, rope),
@@ -138,7 +138,7 @@ def _mlp(ours: str, theirs: str) -> dict[str, Leaf]:
           for x in ('gate', 'up', 'down')}
 
 
-def _experts(config: shape.Experts) -> dict[str, Leaf]:
+def _experts(config: architecture.Experts) -> dict[str, Leaf]:
   found = _mlp('moe', 'mlp.experts.{expert}') | {
       'moe/router': Leaf('mlp.gate', 1),
       'moe/router_bias': Leaf('mlp.gate.e_score_correction_bias')}

@@ -7,7 +7,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from r1jax.models import shape
+from r1jax.models import architecture
 from r1jax.parallel import sharding
 from r1jax.types import Array
 
@@ -74,14 +74,14 @@ def dense(x: Array, weight: Array | Adapted, contract: int = 1,
   return y.reshape(rows + columns)
 
 
-def activate(config: shape.Config, x: Array) -> Array:
+def activate(config: architecture.Config, x: Array) -> Array:
   """The config's activation function."""
   return _ACTIVATIONS[config.activation](x)
 
 
 class RMSNorm(nn.Module):
   """x / rms(x) * (norm_offset + scale), in float32."""
-  config: shape.Config
+  config: architecture.Config
   eps: float | None = None  # None: the config's
 
   @nn.compact
@@ -100,7 +100,7 @@ class RMSNorm(nn.Module):
 
 class MLP(nn.Module):
   """down(activation(gate(x)) * up(x))."""
-  config: shape.Config
+  config: architecture.Config
   mlp: int | None = None  # None: the config's
 
   @nn.compact
@@ -114,3 +114,28 @@ class MLP(nn.Module):
     # The backward pass keeps the two products only, and gates them again.
     gated = jax.checkpoint(lambda gate, up: activate(c, gate) * up)
     return dense(gated(dense(x_BTD, gate), dense(x_BTD, up)), down)
+
+
+class Score(nn.Module):
+  """hidden . kernel - offset, float32.
+
+  The offset is no weight but a measurement, made when a reward model has been
+  trained: the mean score of reference responses, which so becomes 0.
+  """
+  config: architecture.Config
+
+  @nn.compact
+  def __call__(self, hidden_BTD):
+    c = self.config
+    dtype = jnp.dtype(c.param_dtype)
+    # N(0, 1 / (width + 1)) as arXiv 1909.08593, section 2.1 has it.
+    kernel_D = self.param(
+        'kernel', nn.with_logical_partitioning(
+            nn.initializers.normal((c.width + 1) ** -0.5), ('norm',)),
+        (c.width,), dtype)
+    offset = self.param(
+        'offset', nn.with_logical_partitioning(nn.initializers.zeros, ()), (),
+        dtype)
+    score_BT = jnp.einsum('btd,d->bt', hidden_BTD, kernel_D.astype(c.dtype),
+                          preferred_element_type=jnp.float32)
+    return score_BT - jax.lax.stop_gradient(offset.astype(jnp.float32))

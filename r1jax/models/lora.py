@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r1jax import config as config_lib
+from r1jax import errors
+from r1jax.models import architecture
 from r1jax.models import hf_layout
-from r1jax.models import shape
 from r1jax.types import Array, Params
 
 
@@ -39,7 +39,7 @@ def settings(fields: Mapping[str, Any] | None) -> Settings | None:
   return Settings(fields['rank'], fields['alpha'], tuple(fields['targets']))
 
 
-def axes(config: shape.Config, settings: Settings, params: Params,
+def axes(config: architecture.Config, settings: Settings, params: Params,
          axes_tree: Any) -> Any:
   """The factors' logical axes; `axes_tree` is that of `params`."""
   def one(inputs, leaf, names):
@@ -50,7 +50,7 @@ def axes(config: shape.Config, settings: Settings, params: Params,
   return _map(one, config, settings, params, axes_tree) | _head(axes_tree)
 
 
-def init(config: shape.Config, settings: Settings, params: Params,
+def init(config: architecture.Config, settings: Settings, params: Params,
          key: Array) -> Params:
   """Random A, zero B, float32; and the head of `params`."""
   keys = iter(jax.random.split(key, len(jax.tree.leaves(params))))
@@ -90,7 +90,7 @@ def merge(params: Params, scale: float) -> Params:
   return add(base, params.get('lora', {}))
 
 
-def _targets(config: shape.Config, settings: Settings
+def _targets(config: architecture.Config, settings: Settings
              ) -> Iterator[tuple[str, int]]:
   """Paths of the weights added to, and how many of their axes are inputs."""
   products = {
@@ -99,9 +99,9 @@ def _targets(config: shape.Config, settings: Settings
   for pattern in settings.targets:
     if not fnmatch.filter(products, f'*/{pattern}'):
       known = sorted({path.partition('/')[2] for path in products})
-      raise config_lib.ConfigError(
+      raise errors.ConfigError(
           f'config.lora.targets: no projection is named {pattern!r}'
-          + config_lib.nearest(pattern, known))
+          + errors.nearest(pattern, known))
   for path, inputs in products.items():
     if any(fnmatch.fnmatch(path, f'*/{x}') for x in settings.targets):
       yield path, inputs

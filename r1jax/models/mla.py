@@ -12,10 +12,10 @@ import functools
 from flax import linen as nn
 import jax.numpy as jnp
 
+from r1jax.models import architecture
 from r1jax.models import attention
 from r1jax.models import layers
 from r1jax.models import rotary
-from r1jax.models import shape
 from r1jax.types import Array
 
 
@@ -24,7 +24,7 @@ _EPS = 1e-6  # of the latents' norms, whatever that of the others
 
 class LatentAttention(nn.Module):
   """As attention.Attention; a past is (latent and position key, None)."""
-  config: shape.Config
+  config: architecture.Config
 
   @nn.compact
   def __call__(self, x_BTD, past, look, layer):

@@ -27,9 +27,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from r1jax.kernels import grouped
+from r1jax.kernels import grouped_matmul
+from r1jax.models import architecture
 from r1jax.models import layers
-from r1jax.models import shape
 from r1jax.parallel import sharding
 from r1jax.types import Array
 
@@ -48,7 +48,7 @@ class Split(NamedTuple):
   mlp: tuple[str, ...] = ()
 
 
-def route(config: shape.Experts, score_NE: Array, bias_E: Array
+def route(config: architecture.Experts, score_NE: Array, bias_E: Array
           ) -> tuple[Array, Array]:
   """Each token's experts and their weights, i32[N, K] and f32[N, K].
 
@@ -99,7 +99,7 @@ def _count(kept, dy_ND):
 counted.defvjp(lambda y, bias, chosen: (y, (chosen, bias)), _count)
 
 
-def mix(config: shape.Config, experts: Experts, first: Array,
+def mix(config: architecture.Config, experts: Experts, first: Array,
         x_ND: Array, chosen_NK: Array, weight_NK: Array) -> Array:
   """[N, D]: the weighted sum of what a token's experts make of it.
 
@@ -108,24 +108,24 @@ def mix(config: shape.Config, experts: Experts, first: Array,
   count, k = len(experts.gate), config.moe.active
   chosen_A = chosen_NK.reshape(-1) - first
   mine_A = (chosen_A >= 0) & (chosen_A < count)
-  tiles = grouped.arrange(
+  tiles = grouped_matmul.arrange(
       jnp.where(mine_A, chosen_A, count), count,
-      grouped.tile_rows(chosen_A.size, config.moe.experts))
-  x_MCD = grouped.spread(x_ND, tiles, k)
-  weight_MC = grouped.spread(weight_NK.reshape(-1), tiles, 1)
+      grouped_matmul.tile_rows(chosen_A.size, config.moe.experts))
+  x_MCD = grouped_matmul.spread(x_ND, tiles, k)
+  weight_MC = grouped_matmul.spread(weight_NK.reshape(-1), tiles, 1)
   # Weights enter before the last product: the backward pass then needs the
   # product's operands only, not its result.
   weighted = jax.checkpoint(lambda gate, up, weight: (
       layers.activate(config, gate) * up * weight[..., None]
       ).astype(gate.dtype))
   gated_MCF = weighted(
-      grouped.product(x_MCD, experts.gate, tiles),
-      grouped.product(x_MCD, experts.up, tiles), weight_MC)
-  return grouped.combine(
-      grouped.product(gated_MCF, experts.down, tiles), tiles, k)
+      grouped_matmul.product(x_MCD, experts.gate, tiles),
+      grouped_matmul.product(x_MCD, experts.up, tiles), weight_MC)
+  return grouped_matmul.combine(
+      grouped_matmul.product(gated_MCF, experts.down, tiles), tiles, k)
 
 
-def routed(config: shape.Config, split: Split, x_BTD: Array, router_DE: Array,
+def routed(config: architecture.Config, split: Split, x_BTD: Array, router_DE: Array,
            bias_E: Array, experts: Experts) -> Array:
   """What all tokens' own experts make of them.
 
@@ -149,7 +149,7 @@ def routed(config: shape.Config, split: Split, x_BTD: Array, router_DE: Array,
   return counted(y_ND, bias_E, chosen_NK).reshape(x_BTD.shape)
 
 
-def routed_on_mesh(config: shape.Config, place: sharding.Placement,
+def routed_on_mesh(config: architecture.Config, place: sharding.Placement,
                    x_BTD: Array, router_DE: Array, bias_E: Array,
                    experts: Experts) -> Array:
   """`routed` on every device, with the weights' other splits gathered."""
@@ -174,7 +174,7 @@ def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 class MoE(nn.Module):
   """The experts a token chose, and those it shares with all."""
-  config: shape.Config
+  config: architecture.Config
   place: sharding.Placement | None
 
   @nn.compact

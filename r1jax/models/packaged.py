@@ -4,7 +4,7 @@ A file holds the model's configuration as JSON and every parameter under its
 path, e.g. 'blocks/mlp/down', in its own dtype. Those shipped were made by
 
     python -m r1jax.export --workdir=/tmp/pretrain \\
-        --out=r1jax/models/assets/mini.npz
+        --out=r1jax/mini/assets/mini.npz
 
 from a run of experiments/pretrain.py:mini, and of :student and helper.py:mini.
 """
@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import config as config_lib
-from r1jax.models import shape
+from r1jax import errors
+from r1jax.models import architecture
 from r1jax.parallel import sharding
 from r1jax.types import Params
 
@@ -30,21 +30,21 @@ from r1jax.types import Params
 SHIPPED = ('mini', 'mini_helper', 'mini_student')
 
 
-def save(path: str, config: shape.Config, params: Params) -> None:
+def save_params(path: str, config: architecture.Config, params: Params) -> None:
   """Writes `params` to `path`, an .npz file."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-  arrays = {sharding.name(key): np.asarray(leaf) for key, leaf in leaves}
+  arrays = {sharding.path_name(key): np.asarray(leaf) for key, leaf in leaves}
   text = json.dumps(dataclasses.asdict(config))
   with open(path, 'wb') as file:
     np.savez(file, **arrays, config=np.array(text))
 
 
-def read_config(path: str) -> shape.Config:
+def read_config(path: str) -> architecture.Config:
   """The configuration of the model in a file. Errors as `load`."""
-  return shape.make(_read(path)[0])
+  return architecture.from_fields(_read(path)[0])
 
 
-def load(path: str, config: shape.Config, like: Params) -> Params:
+def load_params(path: str, config: architecture.Config, like: Params) -> Params:
   """Reads parameters as NumPy arrays.
 
   Args:
@@ -58,10 +58,10 @@ def load(path: str, config: shape.Config, like: Params) -> Params:
       model; names the first field that differs.
   """
   saved, arrays = _read(path)
-  shape.check_same(shape.make(saved), config, path)
+  architecture.check_same(architecture.from_fields(saved), config, path)
 
   def one(key, leaf):
-    array = arrays[sharding.name(key)]
+    array = arrays[sharding.path_name(key)]
     if array.dtype.kind == 'V':  # NumPy's files lose bfloat16's name
       array = array.view(jnp.bfloat16)
     return array.astype(leaf.dtype).reshape(leaf.shape)
@@ -71,9 +71,9 @@ def load(path: str, config: shape.Config, like: Params) -> Params:
 def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """The configuration's fields, and the arrays by their paths."""
   source = path if path not in SHIPPED else importlib.resources.files(
-      __package__).joinpath('assets', f'{path}.npz')
+      'r1jax.mini').joinpath('assets', f'{path}.npz')
   if not os.path.exists(source):
-    raise config_lib.error('init_from', 'an existing .npz file or workdir',
+    raise errors.expected('init_from', 'an existing .npz file or workdir',
                            str(path))
   try:
     with np.load(source, allow_pickle=False) as file:
@@ -81,5 +81,5 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return json.loads(str(arrays.pop('config'))), arrays
   except (ValueError, KeyError, TypeError, EOFError,
           zipfile.BadZipFile) as problem:
-    raise config_lib.error('init_from', 'a parameter file of r1jax',
+    raise errors.expected('init_from', 'a parameter file of r1jax',
                            str(path)) from problem

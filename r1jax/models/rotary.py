@@ -5,12 +5,12 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax.models import shape
+from r1jax.models import architecture
 from r1jax.types import Array
 
 
 def frequencies(size: int, theta: float,
-                scaling: shape.RopeScaling | None = None) -> np.ndarray:
+                scaling: architecture.RopeScaling | None = None) -> np.ndarray:
   """Radians a position, of each pair of a head's entries: f64[size / 2].
 
   'linear' divides all by the factor (Chen et al., arXiv 2306.15595). 'llama3'
@@ -42,7 +42,7 @@ def _mscale(factor: float, weight: float) -> float:
   return 0.1 * weight * math.log(max(factor, 1.)) + 1.
 
 
-def magnitude(scaling: shape.RopeScaling | None) -> float:
+def magnitude(scaling: architecture.RopeScaling | None) -> float:
   """What cos and sin are multiplied by: 1, but for YaRN."""
   if scaling is None or scaling.kind != 'yarn':
     return 1.
@@ -52,7 +52,7 @@ def magnitude(scaling: shape.RopeScaling | None) -> float:
   return _mscale(scaling.factor, 1.)
 
 
-def score_scale(config: shape.Config) -> float:
+def score_scale(config: architecture.Config) -> float:
   """What queries are multiplied by before they meet the keys."""
   scale = config.attention_scale or config.head_size ** -0.5
   scaling = config.rope_scaling
@@ -62,7 +62,7 @@ def score_scale(config: shape.Config) -> float:
 
 
 def table(position_BT: Array, size: int, theta: float,
-          scaling: shape.RopeScaling | None = None) -> Array:
+          scaling: architecture.RopeScaling | None = None) -> Array:
   """cos and sin of every position and frequency: f32[2, B, T, size / 2]."""
   frequency = jnp.asarray(frequencies(size, theta, scaling), jnp.float32)
   angle = position_BT[..., None].astype(jnp.float32) * frequency

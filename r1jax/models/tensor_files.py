@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from r1jax import config as config_lib
+from r1jax import errors
 
 _DTYPES = {
     'F64': np.float64, 'F32': np.float32, 'F16': np.float16,
@@ -31,21 +31,21 @@ class Tensors(NamedTuple):
   read: Callable[[str], np.ndarray]
 
 
-def error(path: pathlib.Path | str, problem: str) -> config_lib.ConfigError:
-  return config_lib.ConfigError(f'config.init_from: {path}: {problem}')
+def damaged(path: pathlib.Path | str, problem: str) -> errors.ConfigError:
+  return errors.ConfigError(f'config.init_from: {path}: {problem}')
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
   """The object in a JSON file; ConfigError if it is not there or is none."""
   if not path.is_file():
-    raise error(path.parent, f'there is no {path.name} in it; expected the '
+    raise damaged(path.parent, f'there is no {path.name} in it; expected the '
                 'folder of a Hugging Face model')
   try:
     found = json.loads(path.read_text('utf-8'))
   except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-    raise error(path, f'expected JSON ({problem})') from problem
+    raise damaged(path, f'expected JSON ({problem})') from problem
   if not isinstance(found, dict):
-    raise error(path, 'expected a JSON object')
+    raise damaged(path, 'expected a JSON object')
   return found
 
 
@@ -63,33 +63,33 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
     names = read_json(path / _INDEX).get('weight_map')
     if not isinstance(names, dict) or not names or not all(
         isinstance(name, str) for name in names.values()):
-      raise error(path / _INDEX, 'expected a field weight_map with the file of '
+      raise damaged(path / _INDEX, 'expected a field weight_map with the file of '
                   'each tensor')
     for name in names.values():
       if pathlib.Path(name).name != name:
-        raise error(path / _INDEX, f'{name} is not in this folder')
+        raise damaged(path / _INDEX, f'{name} is not in this folder')
     return [path / name for name in sorted(set(names.values()))]
   if (path / _FILE).exists():
     return [path / _FILE]
   pickles = [file for ending in ('bin', 'pt', 'pth')
              for file in sorted(path.glob(f'*.{ending}'))]
   if pickles:
-    raise error(pickles[0], 'is a pickle, which may run code of its own when '
+    raise damaged(pickles[0], 'is a pickle, which may run code of its own when '
                 f'it is read; convert it to {_FILE}')
-  raise error(path, f'holds neither {_FILE} nor {_INDEX}')
+  raise damaged(path, f'holds neither {_FILE} nor {_INDEX}')
 
 
 def _views(path: pathlib.Path) -> dict[str, np.ndarray]:
   """{name: array on the file} of one file."""
   if not path.is_file():
-    raise error(path, f'is missing; {_INDEX} names it')
+    raise damaged(path, f'is missing; {_INDEX} names it')
   try:
     header, begin = _header(path)
     data = np.memmap(path, np.uint8, 'r') if header else None
     return {name: _view(name, entry, data[begin:])
             for name, entry in header.items()}
   except (AttributeError, KeyError, TypeError, ValueError) as problem:
-    raise error(path, f'is no safetensors file, or cut short: {problem}'
+    raise damaged(path, f'is no safetensors file, or cut short: {problem}'
                 ) from problem
 
 

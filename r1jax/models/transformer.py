@@ -14,14 +14,12 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from r1jax.models import architecture
 from r1jax.models import attention
-from r1jax.models import heads
 from r1jax.models import layers
-from r1jax.models import masks
 from r1jax.models import mla
 from r1jax.models import moe
 from r1jax.models import rotary
-from r1jax.models import shape
 from r1jax.parallel import sharding
 from r1jax.types import Array, Params
 
@@ -42,7 +40,7 @@ def unstack(blocks: Params) -> list[Params]:
 
 class Block(nn.Module):
   """One layer: attention and MLP on a residual stream."""
-  config: shape.Config
+  config: architecture.Config
   place: sharding.Placement | None
   experts: bool
 
@@ -67,7 +65,7 @@ class Block(nn.Module):
 
 class Decoder(nn.Module):
   """Embedding, blocks, final norm; and the way back to logits, or a score."""
-  config: shape.Config
+  config: architecture.Config
   place: sharding.Placement | None
 
   def setup(self):
@@ -77,7 +75,7 @@ class Decoder(nn.Module):
             nn.initializers.normal(c.width ** -0.5), ('vocab', 'table')),
         (c.vocab, c.width), jnp.dtype(c.param_dtype))
     if c.scalar:
-      self.head = heads.Score(c)
+      self.head = layers.Score(c)
     elif not c.tied:
       self.output = self.param(
           'output', nn.with_logical_partitioning(
@@ -105,7 +103,7 @@ class Decoder(nn.Module):
     return self.config.moe is not None and stack == 'blocks'
 
   def __call__(self, tokens_BT, segment_BT, position_BT, cache, parent_BT):
-    look = masks.Look(
+    look = attention.Look(
         position=position_BT, segment=segment_BT, parent=parent_BT,
         prompt_length=cache and cache.prompt_length,
         filled=cache and cache.filled)
@@ -123,13 +121,13 @@ class Decoder(nn.Module):
     position_BP = jnp.broadcast_to(jnp.arange(length), (rows, length))
     position_NT = jnp.repeat(prompts.length, group)[:, None] + jnp.arange(
         tokens_NT.shape[1])
-    look = masks.Look(
-        position=position_BP, responses=masks.Look(
+    look = attention.Look(
+        position=position_BP, responses=attention.Look(
             position=position_NT, prompt_length=prompts.length))
     join = lambda x, y: jnp.concatenate([x, y.reshape(rows, -1)], 1)
     hidden, _ = self._layers(
         join(prompts.tokens, tokens_NT), join(position_BP, position_NT), look)
-    return masks.apart(look, hidden)
+    return attention.split_responses(look, hidden)
 
   def _layers(self, tokens_BT, position_BT, look, past=None, prompt=None):
     """Hidden states, and the past with the new keys and values or these."""
@@ -151,7 +149,7 @@ class Decoder(nn.Module):
   def _block(self):
     if self.config.remat == 'none':
       return Block
-    return nn.remat(Block, policy=shape.REMAT[self.config.remat],
+    return nn.remat(Block, policy=architecture.REMAT[self.config.remat],
                     prevent_cse=not self.config.scan_layers)
 
   def _scan(self, x, past, look, each):

@@ -6,23 +6,27 @@ axes or none each name is split over. A dimension that does not divide over
 its mesh axes is an error, never a silent copy on every device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import mesh_utils
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
 import numpy as np
 
-from r1jax import config
-from r1jax.parallel import mesh as mesh_lib
+from r1jax import config as config_lib
+from r1jax import config_fields
+from r1jax import errors
 
 Axes = tuple[str | None, ...]  # logical names of one array's dimensions
 Rules = Sequence[tuple[str, str | Sequence[str] | None]]
 
 
-def spec(axes: Axes, rules: Rules, mesh: Mesh) -> PartitionSpec:
+def partition_spec(axes: Axes, rules: Rules, mesh: Mesh) -> PartitionSpec:
   """The mesh axes of an array with these logical axes; size-1 axes drop out.
 
   Raises `ConfigError` for a name without a rule, a rule onto no mesh axis, or
@@ -32,17 +36,17 @@ def spec(axes: Axes, rules: Rules, mesh: Mesh) -> PartitionSpec:
   entries, used = [], set()
   for name in axes:
     if name is not None and name not in by_name:
-      raise config.ConfigError(f'config.rules: no rule for the axis {name!r}'
-                               + config.nearest(name, by_name))
+      raise errors.ConfigError(f'config.rules: no rule for the axis {name!r}'
+                               + errors.nearest(name, by_name))
     target = by_name.get(name) or ()
     target = (target,) if isinstance(target, str) else tuple(target)
     for axis in target:
       if axis not in mesh.shape:
-        raise config.ConfigError(f'config.rules: {name!r} → {axis!r} is no '
-                                 'mesh axis' + config.nearest(axis, mesh.shape))
+        raise errors.ConfigError(f'config.rules: {name!r} → {axis!r} is no '
+                                 'mesh axis' + errors.nearest(axis, mesh.shape))
     split = tuple(axis for axis in target if mesh.shape[axis] > 1)
     if used & set(split):
-      raise config.ConfigError(
+      raise errors.ConfigError(
           f'config.rules: an array with axes {axes} is split over '
           f'{sorted(used & set(split))} twice; expected distinct mesh axes')
     used |= set(split)
@@ -55,8 +59,8 @@ class Placement(NamedTuple):
   mesh: Mesh
   rules: Rules  # tuples
 
-  def spec(self, axes: Axes) -> PartitionSpec:
-    return spec(axes, self.rules, self.mesh)
+  def partition_spec(self, axes: Axes) -> PartitionSpec:
+    return partition_spec(axes, self.rules, self.mesh)
 
   def constrain(self, x: jax.Array, axes: Axes) -> jax.Array:
     """Inside jit: asks that `x` live where its logical axes say."""
@@ -64,7 +68,7 @@ class Placement(NamedTuple):
         x, NamedSharding(self.mesh, self.spec(axes)))
 
 
-def name(path) -> str:
+def path_name(path) -> str:
   """Of a leaf in a tree of parameters, e.g. 'blocks/mlp/down'."""
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
@@ -78,16 +82,16 @@ def shardings(axes_tree: Any, shapes: Any, mesh: Mesh, rules: Rules) -> Any:
   """
   def one(path, axes, leaf):
     if len(axes) != len(leaf.shape):
-      raise ValueError(f'{name(path)}: expected an axis name for each '
+      raise ValueError(f'{path_name(path)}: expected an axis name for each '
                        f'dimension of {leaf.shape}, received {axes}')
-    partition = spec(axes, rules, mesh)
+    partition = partition_spec(axes, rules, mesh)
     for size, logical, entry in zip(leaf.shape, axes, partition):
       over = (entry,) if isinstance(entry, str) else entry or ()
       parts = math.prod(mesh.shape[axis] for axis in over)
       if size % parts:
-        raise config.error(
+        raise errors.expected(
             f'mesh.{over[-1]}', f"a divisor of the {size} of axis '{logical}' "
-            f'({name(path)}), or a rule that leaves it whole', parts)
+            f'({path_name(path)}), or a rule that leaves it whole', parts)
     return NamedSharding(mesh, partition)
 
   return jax.tree_util.tree_map_with_path(
@@ -107,7 +111,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch(mesh: Mesh) -> NamedSharding:
   """The first dimension over the batch axes, the others whole."""
-  return NamedSharding(mesh, PartitionSpec(mesh_lib.BATCH))
+  return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def from_host(tree: Any, mesh: Mesh) -> Any:
@@ -137,3 +141,32 @@ def own_rows(x: jax.Array) -> dict[int, np.ndarray]:
   return {(shard.index[0].start or 0) + offset: row
           for shard in x.addressable_shards if shard.replica_id == 0
           for offset, row in enumerate(np.asarray(shard.data))}
+
+
+AXES = config_fields.MESH_AXES
+BATCH_AXES = ('data', 'fsdp')  # the axes over which a batch is split
+
+
+def make_mesh(
+    sizes: Mapping[str, int],
+    devices: Sequence[jax.Device] | None = None,
+) -> jax.sharding.Mesh:
+  """A mesh of all `devices`; an axis left out has size 1, one may be -1.
+
+  Raises `ConfigError` naming `config.mesh.<axis>` where the sizes do not make
+  up the devices.
+  """
+  everything = devices is None
+  devices = jax.devices() if everything else list(devices)
+  shape = tuple(config_lib.mesh_sizes(sizes, len(devices)).values())
+  if everything:  # ordered by the machine's own topology
+    grid = mesh_utils.create_device_mesh(shape, devices)
+  else:
+    grid = np.asarray(devices).reshape(shape)
+  auto = (jax.sharding.AxisType.Auto,) * len(AXES)
+  return jax.sharding.Mesh(grid, AXES, axis_types=auto)
+
+
+def batch_shards(mesh: jax.sharding.Mesh) -> int:
+  """Into how many parts a batch is split."""
+  return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))

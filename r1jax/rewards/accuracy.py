@@ -12,9 +12,8 @@ from typing import Mapping, NamedTuple, Sequence
 
 import numpy as np
 
-from r1jax.data import preferences
-from r1jax.rewards import refusal
-from r1jax.rewards import taste
+from r1jax.data import thinking
+from r1jax.mini import gold
 from r1jax.rewards import verifiers
 from r1jax.rewards import workers
 
@@ -40,7 +39,7 @@ class Accuracy(NamedTuple):
   errors: list[str]  # one line for each answer counted, in order
 
 
-def extract(text: str, answer: str, finished: bool = True) -> str | None:
+def extract_answer(text: str, answer: str, finished: bool = True) -> str | None:
   """The answer in a response, stripped, or None if it gives none.
 
   'tags': the content of the only <answer> block, which must end the response.
@@ -51,7 +50,7 @@ def extract(text: str, answer: str, finished: bool = True) -> str | None:
   'whole': all of it, where nothing marks an answer.
   """
   if answer == "summary":
-    text = preferences.summary(text)
+    text = thinking.summary(text)
     found = _boxed(text)
     if found is None:
       found = _tagged(text) or (text if finished else "")
@@ -86,7 +85,7 @@ def _boxed(text: str) -> str | None:
   return None
 
 
-def judge(records: Sequence[Mapping], answers: Sequence[str | None],
+def check_answers(records: Sequence[Mapping], answers: Sequence[str | None],
           pool: workers.Pool) -> Accuracy:
   """Judges each answer by its record's verifier; no answer is a wrong one.
 
@@ -109,7 +108,7 @@ def judge(records: Sequence[Mapping], answers: Sequence[str | None],
     if None not in verdicts or True in verdicts:
       right[row] = max(v for v in verdicts if v is not None)
       continue
-    refusal = verifiers.refusal(kind, task, answer)
+    refusal = verifiers.refuse_unsafe(kind, task, answer)
     if refusal:
       counters["verifier_refused"] += 1
       errors.append(f"{task}: refused, {refusal}")
@@ -146,11 +145,11 @@ def _references(record: Mapping) -> list:
 def _at_once(kind: str, answer: str, reference) -> float | None:
   """The verifier's result where it needs no verifier, else None."""
   if kind == "taste":
-    return taste.score(answer, reference)
+    return gold.taste(answer, reference)
   if kind == "refusal":
-    return refusal.score(answer, reference)
+    return gold.refusal(answer, reference)
   if kind == "same":
-    reference = extract(reference, "summary") or ""
+    reference = extract_answer(reference, "summary") or ""
   if kind in ("exact", "same"):
     return answer.strip().casefold() == reference.strip().casefold()
   if kind == "math":

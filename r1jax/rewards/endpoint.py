@@ -18,7 +18,7 @@ import urllib.request
 
 from absl import logging
 
-from r1jax import config as config_lib
+from r1jax import errors
 
 _LATER = (408, 409, 425, 429, 500, 502, 503, 504)  # may go well another time
 _OF_A_TEXT = (400, 413, 422)  # too long, or filtered; or all are refused
@@ -54,12 +54,12 @@ class Endpoint:
       ConfigError: the URL is none, or the variable does not hold a key.
     """
     if not _is_url(url):
-      raise config_lib.error(f"{field}.url", "http(s)://HOST/v1", url)
+      raise errors.expected(f"{field}.url", "http(s)://HOST/v1", url)
     self._headers = {"Content-Type": "application/json"}
     if key_variable:
       key = os.environ.get(key_variable, "")
       if not (key and key.isascii() and key.isprintable()):
-        raise config_lib.error(
+        raise errors.expected(
             f"{field}.key_variable", "the name of an environment variable "
             "that holds the key", key_variable)
       self._headers["Authorization"] = f"Bearer {key}"
@@ -80,16 +80,16 @@ class Endpoint:
     temperature = max(self._temperature, .5) if attempt else self._temperature
     with futures.ThreadPoolExecutor(self._parallel) as pool:
       found = list(pool.map(lambda text: self._one(text, temperature), texts))
-    refusals = [x for x in found if isinstance(x, config_lib.ConfigError)]
+    refusals = [x for x in found if isinstance(x, errors.ConfigError)]
     self._answered |= any(isinstance(x, str) for x in found)
     if refusals and not self._answered:
       raise refusals[0]
     for refusal in refusals:
       logging.warning("%s", refusal)
-    return [None if isinstance(x, config_lib.ConfigError) else x for x in found]
+    return [None if isinstance(x, errors.ConfigError) else x for x in found]
 
   def _one(self, text: str, temperature: float
-          ) -> str | config_lib.ConfigError | None:
+          ) -> str | errors.ConfigError | None:
     """A reply, None for none in time, or why there can be none."""
     request = urllib.request.Request(
         self._url, headers=self._headers, data=json.dumps(self._body | dict(
@@ -115,11 +115,11 @@ class Endpoint:
             problem, urllib.error.URLError) else None
     if away is None or isinstance(away, TimeoutError):
       return None
-    return config_lib.ConfigError(
+    return errors.ConfigError(
         f"config.{self._field}.url: {self._url} cannot be reached: {away}")
 
   def _refusal(self, problem: urllib.error.HTTPError, deadline: float
-               ) -> config_lib.ConfigError:
+               ) -> errors.ConfigError:
     """What it says, without the key if it says that, too."""
     try:
       said = _read(problem, deadline, _SAID).decode("utf-8", "replace")
@@ -127,7 +127,7 @@ class Endpoint:
       said = ""
     key = self._headers.get("Authorization", "").removeprefix("Bearer ")
     said = " ".join((said.replace(key, "***") if key else said).split())
-    return config_lib.ConfigError(
+    return errors.ConfigError(
         f"config.{self._field}.url: {self._url} answers {problem.code} "
         f"{problem.reason}: {said}")
 

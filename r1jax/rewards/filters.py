@@ -10,7 +10,7 @@ import re
 from typing import Any, NamedTuple
 
 from r1jax.rewards import language
-from r1jax.rewards import repetition
+from r1jax.rewards import text_rules
 
 REASONS = (
     "unfinished",  # cut at the token limit
@@ -52,7 +52,7 @@ def reflections(text: str) -> int:
   return len(_REFLECTION.findall(text))
 
 
-def fault(rules: Rules, row: Mapping[str, Any]) -> str | None:
+def drop_reason(rules: Rules, row: Mapping[str, Any]) -> str | None:
   """The first reason not to keep a response by itself, None to keep it.
 
   Args:
@@ -72,8 +72,8 @@ def fault(rules: Rules, row: Mapping[str, Any]) -> str | None:
       "other_language": lambda: told and language.consistency(
           told, text, told.due(row["prompt"], text)) < 1 - language.MIXED,
       "repetition": lambda: rules.max_repetition is not None and (
-          -repetition.penalty(text) > rules.max_repetition
-          or repetition.looped(text)),
+          -text_rules.repetition_penalty(text) > rules.max_repetition
+          or text_rules.is_loop(text)),
       "long_paragraph": lambda: (
           rules.max_paragraph and longest > rules.max_paragraph),
       "code_block": lambda: not rules.code and _CODE.search(text),

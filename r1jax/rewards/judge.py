@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 import string
 from typing import Any, NamedTuple
 
-from r1jax import config as config_lib
-from r1jax.data import preferences
+from r1jax import errors
+from r1jax.data import thinking
 from r1jax.data import verdicts
 
 # (texts, attempt) -> a reply to each, None for one that never came.
@@ -48,7 +48,7 @@ class GenerativeJudge:
     fields = [field for _, field, *_ in string.Formatter().parse(self._prompt)
               if field is not None]
     if fields != ["task"]:
-      raise config_lib.error(
+      raise errors.expected(
           "rewards.judge.prompt", "a text with one '{task}', where question, "
           "reference and prediction go ('{{' is a brace)", self._prompt)
 
@@ -63,9 +63,9 @@ class GenerativeJudge:
       row[self.name] = 0.
     asked = [(row, records[n // group]) for n, row in enumerate(rows)
              if records[n // group]["verifier"] == "judge"]
-    found = judge(self._ask, [
+    found = ask_verdicts(self._ask, [
         verdicts.Case(record["prompt"], record["answer"],
-                      preferences.summary(row["response"]))
+                      thinking.summary(row["response"]))
         for row, record in asked], retries=self._retries, prompt=self._prompt)
     for (row, _), right in zip(asked, found.right):
       row[self.name] = float(right is None)
@@ -74,7 +74,7 @@ class GenerativeJudge:
     return found.counters
 
 
-def judge(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int = 2,
+def ask_verdicts(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int = 2,
           prompt: str = verdicts.PROMPT, max_chars: int = 8_000) -> Verdicts:
   """The verdict on each case; equal cases are asked about once.
 
@@ -84,13 +84,13 @@ def judge(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int = 2,
     ask: who judges; an attempt's number names other random streams.
     cases: N.
     retries: attempts after the first for a malformed or missing reply.
-    prompt, max_chars: see verdicts.asked.
+    prompt, max_chars: see verdicts.judge_prompt.
 
   Returns:
     Verdicts; of the cases without one 'judge_silent' never got a reply and
     'judge_malformed' none that was a verdict.
   """
-  texts = [verdicts.asked(case, prompt, max_chars) for case in cases]
+  texts = [verdicts.judge_prompt(case, prompt, max_chars) for case in cases]
   found = {text: False for text, case in zip(texts, cases)
            if not case.prediction.strip()}
   silent = set()
@@ -103,7 +103,7 @@ def judge(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int = 2,
     replies = ask(left, attempt)
     silent = {text for text, reply in zip(left, replies, strict=True)
               if reply is None}
-    found |= {text: verdicts.read(reply) for text, reply in zip(left, replies)
+    found |= {text: verdicts.parse_verdict(reply) for text, reply in zip(left, replies)
               if reply is not None}
     left = [text for text in left if found.get(text) is None]
   right = [found.get(text) for text in texts]

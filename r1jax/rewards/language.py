@@ -12,7 +12,7 @@ import re
 from typing import Iterator, Sequence
 import unicodedata
 
-from r1jax import config as config_lib
+from r1jax import errors
 
 MIXED = 0.1  # share of words in other languages from which a text is mixed
 
@@ -46,9 +46,9 @@ class Languages:
   def __init__(self, codes: Sequence[str]):
     """Raises ConfigError for none, or for a code that is not known."""
     if not codes:
-      raise config_lib.error("rewards.languages", "at least one", codes)
+      raise errors.expected("rewards.languages", "at least one", codes)
     for code in codes:
-      config_lib.check_choice("rewards.languages", code, _SCRIPTS)
+      errors.check_choice("rewards.languages", code, _SCRIPTS)
     self.codes = tuple(codes)
 
   def share(self, text: str, target: str) -> float:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from r1jax.data import chat
-from r1jax.data import preferences
 from r1jax.data import templates
+from r1jax.data import thinking
 
 _STEP = 64  # lengths are rounded up to it, so that few programs are compiled
 
@@ -71,7 +71,7 @@ class RewardModel:
     """
     group = len(responses) // len(prompts)
     if self._summary:
-      responses = [preferences.summary(text) for text in responses]
+      responses = [thinking.summary(text) for text in responses]
     pairs = [self._encode(prompts[n // group], text)
              for n, text in enumerate(responses)]
     # A prompt's ids do not depend on the answer: they are kept once.

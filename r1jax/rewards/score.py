@@ -6,12 +6,10 @@ from typing import Mapping, NamedTuple, Sequence
 from absl import logging
 import numpy as np
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.rewards import accuracy
-from r1jax.rewards import format as format_reward
 from r1jax.rewards import language as language_lib
-from r1jax.rewards import length
-from r1jax.rewards import repetition
+from r1jax.rewards import text_rules
 from r1jax.rewards import workers as workers_lib
 
 PARTS = (
@@ -68,9 +66,9 @@ class Scorer:
       for name in given:
         if name not in PARTS:
           prefix = f"config.rewards.{where}."
-          raise config_lib.ConfigError(
+          raise errors.ConfigError(
               f"{prefix}{name}: no such reward"
-              + config_lib.nearest(name, PARTS, prefix))
+              + errors.nearest(name, PARTS, prefix))
     if overlong_cache_tokens is None:
       overlong_cache_tokens = max(max_tokens // 5, 1)
     _require("overlong_cache_tokens", overlong_cache_tokens,
@@ -78,19 +76,19 @@ class Scorer:
     _require("workers", workers, workers >= 1, "at least 1")
     _require("timeout_seconds", timeout_seconds, timeout_seconds > 0,
              "more than 0")
-    config_lib.check_choice("rewards.answer", answer, accuracy.ANSWERS)
+    errors.check_choice("rewards.answer", answer, accuracy.ANSWERS)
     self._told = set()  # reasons already logged
     self._limit = max_tokens
     self._cache = overlong_cache_tokens
-    config_lib.check_choice("rewards.form", form, format_reward.FORMS)
+    errors.check_choice("rewards.form", form, text_rules.FORMS)
     self._answer, self._form = answer, form
     self._languages = language_lib.Languages(languages) if languages else None
     if language is not None:
-      config_lib.check_choice("rewards.language", language, languages)
+      errors.check_choice("rewards.language", language, languages)
     self._weights = dict(weights)
     for name in ("language", "mixed"):
       if self._weighs(name) and not languages:
-        raise config_lib.error("rewards.languages", f"those that the reward "
+        raise errors.expected("rewards.languages", f"those that the reward "
                                f"{name!r} tells apart", languages)
     self._language = language
     self._pool = workers_lib.Pool(workers, timeout_seconds)
@@ -102,22 +100,22 @@ class Scorer:
     Errors: ValueError for a record without a known verifier or its reference;
     RuntimeError if the verifiers themselves cannot be loaded.
     """
-    judged = accuracy.judge(
-        records, [accuracy.extract(r.text, self._answer, r.finished)
+    judged = accuracy.check_answers(
+        records, [accuracy.extract_answer(r.text, self._answer, r.finished)
                   for r in responses], self._pool)
     self._tell(judged.errors)
     values = {
         "accuracy": judged.right,
-        "format": [format_reward.score(r.text, self._form) for r in responses]}
+        "format": [text_rules.format_reward(r.text, self._form) for r in responses]}
     if self._languages:
       values["language"] = list(map(self._consistency, records, responses))
       values["mixed"] = [self._languages.mixed(r.text) for r in responses]
     if self._weighs("overlong"):
       values["overlong"] = [
-          length.overlong(r.tokens, r.finished, self._limit, self._cache)
+          text_rules.overlong_penalty(r.tokens, r.finished, self._limit, self._cache)
           for r in responses]
     if self._weighs("repetition"):
-      values["repetition"] = [repetition.penalty(r.text) for r in responses]
+      values["repetition"] = [text_rules.repetition_penalty(r.text) for r in responses]
     parts = {k: np.asarray(v, np.float32) for k, v in values.items()}
     total = np.zeros(len(responses), np.float32)
     for name, part in parts.items():
@@ -158,4 +156,4 @@ class Scorer:
 
 def _require(name: str, value, holds: bool, expected: str):
   if not holds:
-    raise config_lib.error(f"rewards.{name}", expected, value)
+    raise errors.expected(f"rewards.{name}", expected, value)

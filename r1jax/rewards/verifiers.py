@@ -44,7 +44,7 @@ _NUMBER = re.compile(r"[\s:$€£]*-?[\d,]*\.?\d+[\s.,:%]*", re.ASCII)
 Verify = Callable[[str, Any], bool]
 
 
-def refusal(kind: str, task: str, answer: str) -> str | None:
+def refuse_unsafe(kind: str, task: str, answer: str) -> str | None:
   """Why this answer is not given to its verifier, or None if it may be."""
   limit = MAX_CHARS[kind]
   if len(answer) > limit:
@@ -61,7 +61,7 @@ def refusal(kind: str, task: str, answer: str) -> str | None:
 
 
 @functools.lru_cache(maxsize=None)
-def load(kind: str, task: str) -> Verify:
+def load_verifier(kind: str, task: str) -> Verify:
   """The function (answer, reference) -> is it right, its packages imported."""
   if kind == "math":
     import math_verify  # pylint: disable=g-import-not-at-top
@@ -88,16 +88,16 @@ def _math(math_verify, answer: str, reference: str) -> bool:
   """Whether math-verify finds the answer equal to the reference."""
   # The worker is killed when its time is up; no second clock is needed.
   gold = math_verify.parse(
-      mark(reference), parsing_timeout=None, raise_on_error=True)
+      delimit_math(reference), parsing_timeout=None, raise_on_error=True)
   if not gold:
     raise ValueError(f"the reference {reference!r} is not mathematics")
   target = math_verify.parse(
-      mark(answer), parsing_timeout=None, raise_on_error=True)
+      delimit_math(answer), parsing_timeout=None, raise_on_error=True)
   return math_verify.verify(
       gold, target, timeout_seconds=None, raise_on_error=True)
 
 
-def mark(text: str) -> str:
+def delimit_math(text: str) -> str:
   """`text` with its mathematics between dollars, as math-verify expects it.
 
   Without them it takes the first number it meets: 2x+3 and 2x+7 would both be

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.models import lora
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
@@ -29,7 +29,7 @@ from r1jax.parallel import sharding
 from r1jax.stages import grpo
 from r1jax.stages import rl as rl_lib
 from r1jax.stages import rollouts
-from r1jax.stages import setup as setup_lib
+from r1jax.stages import train_state
 from r1jax.types import Prompts, TrainState
 
 PARTS = ('rollout', 'reward', 'reference', 'update')
@@ -51,14 +51,14 @@ class Program:
     return self._compiled(*args)
 
 
-def run(config, mesh) -> None:
+def run_bench(config, mesh) -> None:
   """Measures the workload of `config` on `mesh`; process 0 prints."""
   steps, warmup = config.bench.steps, config.bench.warmup
   if not 1 <= warmup < steps:
-    raise config_lib.error('bench.warmup', 'at least 1, which compiles, and '
+    raise errors.expected('bench.warmup', 'at least 1, which compiles, and '
                            f'less than bench.steps = {steps}', warmup)
-  setup = setup_lib.make(config, mesh)
-  programs, state = make(config, setup)
+  setup = train_state.place_model(config, mesh)
+  programs, state = make_programs(config, setup)
   prompts = random_prompts(config, setup)
   ready, rows = process_seconds(), []
   for index in range(steps):
@@ -88,24 +88,24 @@ def run(config, mesh) -> None:
     print(json.dumps(json.loads(json.dumps(line), parse_float=short)))
 
 
-def make(config, setup) -> tuple[dict[str, Program], TrainState]:
+def make_programs(config, setup) -> tuple[dict[str, Program], TrainState]:
   """The programs of a step, not yet compiled, and the state to begin with."""
   rl, objective = config.rl, rl_lib.make_objective(config)
   settings = rollouts.Settings(
       group=rl.group, response_tokens=rl.response_tokens, eos_ids=(),
       temperature=rl.temperature, chunk=rl.sample_chunk)
-  tx = setup_lib.optimizer(
+  tx = train_state.optimizer(
       config, config.bench.steps * rl.epochs * rl.mini_batches)
-  abstract = setup_lib.abstract_state(setup, tx, ref=objective.uses_ref)
+  abstract = train_state.abstract_state(setup, tx, ref=objective.uses_ref)
   bind = functools.partial
   programs = {
       'rollout': Program(bind(rollouts.sample, setup.model, settings)),
-      'reference': Program(bind(grpo.learn, setup.model, objective)),
+      'reference': Program(bind(grpo.experience, setup.model, objective)),
       'update': Program(
           bind(grpo.update, setup.model, tx, objective), donate_argnums=0,
-          out_shardings=(setup_lib.places(abstract), None))}
-  params = setup_lib.init_params(setup, config.init_from, config.seed)
-  state = setup_lib.init_state(setup, tx, abstract, params, config.seed)
+          out_shardings=(train_state.shardings_of(abstract), None))}
+  params = train_state.init_params(setup, config.init_from, config.seed)
+  state = train_state.init_state(setup, tx, abstract, params, config.seed)
   return programs, jax.block_until_ready(state)
 
 

@@ -11,10 +11,9 @@ import statistics
 from typing import Any
 
 from r1jax.stages import rl_report
-from r1jax.training import jsonl
+from r1jax.training import files
 from r1jax.training import line_chart
 from r1jax.training import report
-from r1jax.training import summary as summary_lib
 
 _CURVES = (  # metric, title, unit, whether it is a fraction
     ('reward/accuracy', 'Accuracy', '', True),
@@ -27,12 +26,12 @@ _CURVES = (  # metric, title, unit, whether it is a fraction
 def write(config: Mapping[str, Any], workdir: str) -> str:
   """Writes report.html into a pipeline's workdir; returns the closing words."""
   folder = pathlib.Path(workdir)
-  runs = {name: jsonl.read(folder / name / 'metrics.jsonl')
+  runs = {name: files.read_rows(folder / name / 'metrics.jsonl')
           for name in config['stages']}
   table = {name: figures(
-      summary_lib.read_json(folder / name / 'summary.json'), rows)
+      files.read_json(folder / name / 'summary.json'), rows)
            for name, rows in runs.items()}
-  summary_lib.write_json(folder / 'summary.json', {'runs': table})
+  files.write_json(folder / 'summary.json', {'runs': table})
   title = f'{config["name"]}: ' + ', '.join(runs)
   report.page(folder / 'report.html', title, [
       report.header(title, 'The same task, prompts and number of responses; '

@@ -10,14 +10,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import ml_collections
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax import models
 from r1jax.kernels import distillation
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
-from r1jax.models import shape
-from r1jax.stages import origin
-from r1jax.stages import setup as setup_lib
+from r1jax.models import architecture
+from r1jax.stages import model_source
+from r1jax.stages import train_state
 from r1jax.types import LMBatch, Params
 
 
@@ -30,7 +30,7 @@ class Teacher(NamedTuple):
   top_k: int  # 0: all tokens are told apart
 
 
-def load(config, mesh, student: shape.Config
+def load_teacher(config, mesh, student: architecture.Config
         ) -> tuple[Teacher | None, Params | None]:
   """The teacher of `config.distill` on the mesh; (None, None) without one.
 
@@ -46,18 +46,18 @@ def load(config, mesh, student: shape.Config
   if section is None:
     return None, None
   if section.init_from is None:
-    raise config_lib.error('distill.init_from', 'a teacher', None)
+    raise errors.expected('distill.init_from', 'a teacher', None)
   own = ml_collections.ConfigDict(dict(
       model={}, init_from=section.init_from, rules=config.rules,
       vocab=dict(kind='model', path=''), lm=dict(length=config.lm.length)))
-  with config_lib.renamed('config.init_from', 'config.distill.init_from'):
-    setup = setup_lib.make(own, mesh)
-    known = origin.vocabulary(own, setup.model.config)
-    params = setup_lib.init_params(setup, section.init_from, seed=0)
+  with errors.renamed('config.init_from', 'config.distill.init_from'):
+    setup = train_state.place_model(own, mesh)
+    known = model_source.vocabulary(own, setup.model.config)
+    params = train_state.init_params(setup, section.init_from, seed=0)
   pieces = lambda vocab: [vocab.token(n) for n in range(vocab.size)]
   if setup.model.config.vocab != student.vocab or (
-      pieces(known) != pieces(origin.vocabulary(config, student))):
-    raise config_lib.error(
+      pieces(known) != pieces(model_source.vocabulary(config, student))):
+    raise errors.expected(
         'distill.init_from', "a teacher of the student's vocabulary (one of "
         'another teaches by what it says: rejection_sampling.py, then sft.py)',
         section.init_from)

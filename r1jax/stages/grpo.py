@@ -109,7 +109,7 @@ def reference_logp(model, objective: Objective, ref, rollout) -> Array:
   return masked.select(logp, rollout.mask)
 
 
-def relative(objective: Objective, critic, rollout, reward: Array,
+def group_relative(objective: Objective, critic, rollout, reward: Array,
              penalty_NR: Array) -> tuple[Estimate, dict[str, Array]]:
   """Advantages over the group: no critic; every token has its response's."""
   del critic
@@ -123,8 +123,8 @@ def relative(objective: Objective, critic, rollout, reward: Array,
       advantage_BG.reshape(-1, 1), rollout.mask.shape)), {}
 
 
-def learn(model, objective: Objective, ref, rollout, reward: Array, critic=None,
-          beta: Array | None = None, estimate=relative
+def experience(model, objective: Objective, ref, rollout, reward: Array, critic=None,
+          beta: Array | None = None, estimate=group_relative
          ) -> tuple[Experience, dict[str, Array]]:
   """Rewards -> advantages, under the reference's eyes; pure.
 
@@ -133,7 +133,7 @@ def learn(model, objective: Objective, ref, rollout, reward: Array, critic=None,
     ref, critic: parameters; None where there are none.
     rollout, reward: of N responses.
     beta: of a penalty in the reward, where it is not the objective's.
-    estimate: `relative`, or ppo.estimate of a critic; static.
+    estimate: `group_relative`, or ppo.estimate of a critic; static.
 
   Returns:
     The experience and the figures of its rewards.

@@ -13,16 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
 from r1jax.models import lora
 from r1jax.parallel import sharding
 from r1jax.stages import distill
-from r1jax.stages import origin
-from r1jax.stages import setup as setup_lib
+from r1jax.stages import model_source
+from r1jax.stages import train_state
 from r1jax.training import accumulate
-from r1jax.training import jsonl
+from r1jax.training import files
 from r1jax.training import loop
 from r1jax.training import optim
 from r1jax.types import LMBatch, Params, TrainState
@@ -30,21 +30,21 @@ from r1jax.types import LMBatch, Params, TrainState
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its documents, compiles nothing yet."""
-  setup = setup_lib.make(config, mesh)
+  setup = train_state.place_model(config, mesh)
   rows = packed_documents(config, setup.model.config, config.data.split)
-  steps = setup_lib.steps(config, rows.size, config.lm.batch)
-  tx = setup_lib.optimizer(config, steps)
-  teacher, teaching = distill.load(config, mesh, setup.model.config)
-  abstract = setup_lib.abstract_state(setup, tx, ref=False)
+  steps = train_state.total_steps(config, rows.size, config.lm.batch)
+  tx = train_state.optimizer(config, steps)
+  teacher, teaching = distill.load_teacher(config, mesh, setup.model.config)
+  abstract = train_state.abstract_state(setup, tx, ref=False)
   update = jax.jit(
       functools.partial(
           train_step, setup.model, tx, config.lm.micro_batches,
           config.lm.logp_chunk, teacher),
-      donate_argnums=0, out_shardings=(setup_lib.places(abstract), None))
+      donate_argnums=0, out_shardings=(train_state.shardings_of(abstract), None))
 
   def init():
-    params = setup_lib.init_params(setup, config.init_from, config.seed)
-    return setup_lib.init_state(setup, tx, abstract, params, config.seed)
+    params = train_state.init_params(setup, config.init_from, config.seed)
+    return train_state.init_state(setup, tx, abstract, params, config.seed)
 
   def step(state, index):
     batch = LMBatch(*rows.batch(index, config.lm.batch, config.seed))
@@ -69,7 +69,7 @@ def closing_words(workdir: str, summary) -> str:
       f'{100 * after["token_accuracy"]:.1f} % of tokens foretold\n')
   if not summary['steps']:
     return held_out or 'nothing was trained: config.steps is 0'
-  rows = jsonl.read(pathlib.Path(workdir) / 'metrics.jsonl')[-50:]
+  rows = files.read_rows(pathlib.Path(workdir) / 'metrics.jsonl')[-50:]
   loss = sum(row['loss'] for row in rows) / len(rows)
   return (f'trained: {loss:.3f} nats a token over the last {len(rows)} of '
           f'{summary["steps"]} steps\n{held_out or ""}'
@@ -81,7 +81,7 @@ def packed_documents(config, model, split: str, count: int | None = None):
   """The documents of a split of `config.data`, packed into rows."""
   from r1jax.data import batches  # with TensorFlow behind tasks: only here
   from r1jax.data import tasks
-  vocab = origin.vocabulary(config, model)
+  vocab = model_source.vocabulary(config, model)
   where = dict(split=split, seed=config.data.seed,
                options=config.data.options.to_dict())
   template = config.data.get('template')
@@ -94,7 +94,7 @@ def packed_documents(config, model, split: str, count: int | None = None):
   kept = [pair for pair in found if len(pair[0]) <= config.lm.length]
   if found and not kept:
     shortest = min(len(tokens) for tokens, _ in found)
-    raise config_lib.error(
+    raise errors.expected(
         'lm.length', f'at least {shortest}, the tokens of the shortest '
         'conversation', config.lm.length)
   if len(kept) < len(found):
@@ -115,7 +115,7 @@ def loss(model, chunk: int, params, batch: LMBatch):
   }
 
 
-def evaluation(config, setup: setup_lib.Setup, rows):
+def evaluation(config, setup: train_state.PlacedModel, rows):
   """Makes state -> (figures, samples) over all of `rows`.
 
   'loss' is in nats a token, 'token_accuracy' the share of tokens that are the

@@ -12,16 +12,16 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import ml_collections
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax import models
 from r1jax.kernels import advantages
 from r1jax.kernels import losses
 from r1jax.kernels import masked
-from r1jax.kernels import scores
+from r1jax.kernels import values
 from r1jax.models import lora
 from r1jax.stages import grpo
-from r1jax.stages import origin
-from r1jax.stages import setup as setup_lib
+from r1jax.stages import model_source
+from r1jax.stages import train_state
 from r1jax.training import accumulate
 from r1jax.training import optim
 from r1jax.types import Array, Experience, TrainState
@@ -36,7 +36,7 @@ class Critic(NamedTuple):
   value_clip: float | None
 
 
-class Part(NamedTuple):
+class PlacedCritic(NamedTuple):
   """A critic on the mesh, and how it begins and learns."""
   critic: Critic
   tx: optim.Optimizer
@@ -44,34 +44,34 @@ class Part(NamedTuple):
   init: Callable[[], TrainState]
 
 
-def make(config, mesh, policy: setup_lib.Setup) -> Part:
+def make_critic(config, mesh, policy: train_state.PlacedModel) -> PlacedCritic:
   """The critic of `config.critic`: a reward model, or the policy's layers."""
   fields = config.critic
   init_from = fields.init_from or config.init_from
-  with config_lib.renamed('config.init_from', 'config.critic.init_from'):
-    origin.find(init_from)
-    setup = setup_lib.make(ml_collections.ConfigDict(dict(
+  with errors.renamed('config.init_from', 'config.critic.init_from'):
+    model_source.resolve(init_from)
+    setup = train_state.place_model(ml_collections.ConfigDict(dict(
         model=config.model.to_dict() | dict(scalar=True), init_from=init_from,
         rules=config.rules, rl=config.rl.to_dict(),
         lora=fields.lora.to_dict())), mesh)
   if setup.model.config.vocab != policy.model.config.vocab:
-    raise config_lib.error(
+    raise errors.expected(
         'critic.init_from', "a model of the policy's vocabulary, "
         f'{policy.model.config.vocab} pieces', setup.model.config.vocab)
-  with config_lib.renamed('config.optim', 'config.critic.optim'):
-    tx = setup_lib.optimizer(
+  with errors.renamed('config.optim', 'config.critic.optim'):
+    tx = train_state.optimizer(
         config, config.steps * config.rl.epochs * config.rl.mini_batches,
         fields.optim)
-  abstract = setup_lib.abstract_state(setup, tx, ref=False)
+  abstract = train_state.abstract_state(setup, tx, ref=False)
   critic = Critic(setup.model, **{
       name: fields[name] for name in Critic._fields if name != 'model'})
 
   def init():
-    with config_lib.renamed('config.init_from', 'config.critic.init_from'):
-      params = setup_lib.init_params(setup, init_from, config.seed)
-    return setup_lib.init_state(setup, tx, abstract, params, config.seed)
+    with errors.renamed('config.init_from', 'config.critic.init_from'):
+      params = train_state.init_params(setup, init_from, config.seed)
+    return train_state.init_state(setup, tx, abstract, params, config.seed)
 
-  return Part(critic, tx, abstract, init)
+  return PlacedCritic(critic, tx, abstract, init)
 
 
 def token_rewards(reward: Array, penalty_NR: Array, mask_NR: Array) -> Array:
@@ -80,13 +80,13 @@ def token_rewards(reward: Array, penalty_NR: Array, mask_NR: Array) -> Array:
   return masked.select(last_NR * reward[:, None] - penalty_NR, mask_NR)
 
 
-def estimate(critic: Critic, objective: grpo.Objective, params, rollout,
+def gae(critic: Critic, objective: grpo.Objective, params, rollout,
              reward: Array, penalty_NR: Array
              ) -> tuple[grpo.Estimate, dict[str, Array]]:
-  """GAE under a critic's values; in the place of grpo.relative."""
+  """GAE under a critic's values; in the place of grpo.group_relative."""
   mask_NR = rollout.mask
   value_NR = masked.select(grpo.by_micro_batch(
-      objective, rollout, lambda prompts, tokens: scores.of_states(
+      objective, rollout, lambda prompts, tokens: values.of_states(
           critic.model, params, prompts, tokens)), mask_NR)
   reward_NR = token_rewards(reward, penalty_NR, mask_NR)
   advantage_NR, target_NR = advantages.gae(
@@ -106,7 +106,7 @@ def estimate(critic: Critic, objective: grpo.Objective, params, rollout,
 def loss(critic: Critic, params, part: Experience):
   """Sum and denominator of the critic's loss and figures, a micro-batch's."""
   rollout, mask_NR = part.rollout, part.rollout.mask
-  value_NR = masked.select(scores.of_states(
+  value_NR = masked.select(values.of_states(
       critic.model, params, rollout.prompts, rollout.tokens), mask_NR)
   found = losses.value(value_NR, part.value, part.target, critic.value_clip)
   pair = losses.aggregate(

@@ -17,19 +17,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import config as config_lib
-from r1jax.data import preference_rows
+from r1jax import errors
 from r1jax.data import preferences
 from r1jax.data import templates
+from r1jax.data import thinking
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
 from r1jax.kernels import masked
-from r1jax.kernels import scores
+from r1jax.kernels import values
 from r1jax.models import lora
 from r1jax.parallel import sharding
-from r1jax.stages import origin
+from r1jax.stages import model_source
 from r1jax.stages import preference_figures
-from r1jax.stages import setup as setup_lib
+from r1jax.stages import train_state
 from r1jax.training import accumulate
 from r1jax.training import loop
 from r1jax.training import optim
@@ -52,32 +52,32 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       name: config.preference[name] for name in Objective._fields})
   direct = objective.loss == 'dpo'
   if config.init_from is None:
-    raise config_lib.error('init_from', 'a model to begin with, most often of '
+    raise errors.expected('init_from', 'a model to begin with, most often of '
                            'a fine-tuning', None)
   if config.model.get('scalar', False) == direct:
-    raise config_lib.error(
+    raise errors.expected(
         'model.scalar', 'True for a reward model, False for loss dpo', direct)
-  setup = setup_lib.make(config, mesh)
-  vocab = origin.vocabulary(config, setup.model.config)
+  setup = train_state.place_model(config, mesh)
+  vocab = model_source.vocabulary(config, setup.model.config)
   max_len = setup.model.config.max_len
-  rows = read(config, vocab, max_len, config.data.split)
-  held_out = read(
+  rows = read_rows(config, vocab, max_len, config.data.split)
+  held_out = read_rows(
       config, vocab, max_len, config.eval.split, config.eval.problems)
   if objective.loss != 'pointwise' and not any(
       len(set(record['grades'])) > 1 for record in held_out.records):
-    raise config_lib.error('eval.split', 'prompts with responses of unequal '
+    raise errors.expected('eval.split', 'prompts with responses of unequal '
                            'grades', config.eval.split)
-  steps = setup_lib.steps(config, rows.size, config.preference.batch)
-  tx = setup_lib.optimizer(config, steps)
-  abstract = setup_lib.abstract_state(setup, tx, ref=direct)
+  steps = train_state.total_steps(config, rows.size, config.preference.batch)
+  tx = train_state.optimizer(config, steps)
+  abstract = train_state.abstract_state(setup, tx, ref=direct)
   update = jax.jit(
       functools.partial(train_step, setup.model, tx, objective),
-      donate_argnums=0, out_shardings=(setup_lib.places(abstract), None))
+      donate_argnums=0, out_shardings=(train_state.shardings_of(abstract), None))
   score = Scorer(setup, objective, config.preference.batch)
 
   def init():
-    params = setup_lib.init_params(setup, config.init_from, config.seed)
-    return setup_lib.init_state(setup, tx, abstract, params, config.seed)
+    params = train_state.init_params(setup, config.init_from, config.seed)
+    return train_state.init_state(setup, tx, abstract, params, config.seed)
 
   def step(state, index):
     batch = Preferences(
@@ -102,25 +102,25 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       shown={'loss': 'loss', 'preference/accuracy': 'accuracy'})
 
 
-def read(config, vocab, max_len: int, split: str, count: int | None = None
-         ) -> preference_rows.Rows:
+def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
+         ) -> preferences.Rows:
   """The preferences of a split of `config.data`, laid out in rows."""
-  records = preferences.read(
+  records = preferences.read_preferences(
       config.data.task, split, config.data.options.to_dict())
   settings = config.preference
   if settings.scores == 'summary':
     records = [record | {'responses': [
-        preferences.summary(text) for text in record['responses']]}
+        thinking.summary(text) for text in record['responses']]}
                for record in records]
   if settings.balance_length and split == config.data.split:
-    kept = preferences.balanced(records)
+    kept = preferences.balance_lengths(records)
     if len(kept) < len(records):
       print(f'{len(records) - len(kept)} of {len(records)} prompts are left '
             'out, so that the better response is the longer as often as not')
     records = kept
-  encode = templates.encoder(
+  encode = templates.pair_encoder(
       config.data.template, vocab, config.data.get('system'))
-  rows = preference_rows.make(
+  rows = preferences.pack(
       records, encode, settings.length, max_len, count)
   if rows.counts['too_long']:
     print(f'{rows.counts["too_long"]} of {len(records)} prompts are left out: '
@@ -134,14 +134,14 @@ def raw_scores(model, objective: Objective, trained, ref, batch: Preferences
   """Scores before normalisation, f32[B, S, K]: those a loss is about."""
   params = lora.join(ref, trained)
   if objective.loss != 'dpo':
-    return scores.of_rows(model, params, batch) + jax.lax.stop_gradient(
+    return values.of_rows(model, params, batch) + jax.lax.stop_gradient(
         params['head']['offset'])
   logp, ref_logp = (
       logprobs.of_sequences(model, weights, batch.tokens, batch.segment,
                             batch.position, parent_BT=batch.parent,
                             chunk=objective.logp_chunk)[0]
       for weights in (params, jax.lax.stop_gradient(ref)))
-  return objective.beta * scores.sums_of_rows(logp - ref_logp, batch)
+  return objective.beta * values.sums_of_rows(logp - ref_logp, batch)
 
 
 def loss(model, objective: Objective, trained, ref, batch: Preferences):
@@ -182,13 +182,13 @@ def normalized(state: TrainState, mean: float) -> TrainState:
 class Scorer:
   """Raw scores of all responses of packed rows, on the host."""
 
-  def __init__(self, setup: setup_lib.Setup, objective: Objective, batch: int):
+  def __init__(self, setup: train_state.PlacedModel, objective: Objective, batch: int):
     self._mesh, self._batch = setup.mesh, batch
     self._score = jax.jit(
         functools.partial(raw_scores, setup.model, objective),
         out_shardings=setup.batch)
 
-  def __call__(self, state: TrainState, rows: preference_rows.Rows,
+  def __call__(self, state: TrainState, rows: preferences.Rows,
                count: int | None = None) -> list[np.ndarray]:
     """f32[responses] of each record, in order.
 
@@ -211,7 +211,7 @@ class Scorer:
         done += 1
     return found
 
-  def mean(self, state: TrainState, rows: preference_rows.Rows, count: int
+  def mean(self, state: TrainState, rows: preferences.Rows, count: int
           ) -> float:
     """The mean score of `count` records' responses or a few more."""
     return float(np.concatenate(self(state, rows, count)).mean())

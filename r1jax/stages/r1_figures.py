@@ -18,9 +18,8 @@ import numpy as np
 from r1jax.rewards import accuracy
 from r1jax.rewards import filters
 from r1jax.rewards import workers
-from r1jax.stages import evaluate
-from r1jax.training import jsonl
-from r1jax.training import summary as summary_lib
+from r1jax.stages import evaluation
+from r1jax.training import files
 
 
 class Figure(NamedTuple):
@@ -60,7 +59,7 @@ def rows(folder: pathlib.Path) -> dict[str, Rows]:
 
   Those of 'writing' get their 'variety'.
   """
-  tests = {path.name.removesuffix('_0.jsonl'): jsonl.read(path)
+  tests = {path.name.removesuffix('_0.jsonl'): files.read_rows(path)
            for path in folder.glob('*_0.jsonl')}
   written = tests.get('writing', [])
   for row, value in zip(written, variety([r['response'] for r in written])):
@@ -116,7 +115,7 @@ def table(policies: Mapping[str, Mapping[str, Rows]]
 def share(sample: Sequence[float]) -> Figure:
   """Of values from 0 to 1; Wilson's interval, never too narrow for grades."""
   value = float(np.mean(sample))
-  return Figure(value, *evaluate.wilson(value, len(sample)))
+  return Figure(value, *evaluation.wilson(value, len(sample)))
 
 
 def mean(sample: Sequence[float]) -> Figure:
@@ -153,7 +152,7 @@ def early_and_late(folder: pathlib.Path, steps: int = 5
 
   A group's responses are no independent ones: its mean is one value.
   """
-  sampled = jsonl.read(folder / 'rollouts.jsonl')
+  sampled = files.read_rows(folder / 'rollouts.jsonl')
   last = max(row['step'] for row in sampled)
   parts = ([row for row in sampled if row['step'] < steps],
            [row for row in sampled if row['step'] > last - steps])
@@ -172,9 +171,9 @@ def passes(folder: pathlib.Path) -> float:
   A backward pass counts as two. Fine-tuning passes three times over its tokens;
   GRPO five times over its responses: sampling, the reference, the update.
   """
-  kind = summary_lib.read_json(folder / 'config.json')['stage']
+  kind = files.read_json(folder / 'config.json')['stage']
   tokens = sum(row['perf/tokens']
-               for row in jsonl.read(folder / 'metrics.jsonl'))
+               for row in files.read_rows(folder / 'metrics.jsonl'))
   return {'lm': 3, 'rl': 5}[kind] * tokens / 1e6
 
 
@@ -185,12 +184,12 @@ def judge(folder: pathlib.Path) -> dict[str, Figure]:
   of a stage of sample.py, are the rule's; 'kept_right': how many of the
   responses that were kept are right by the rule.
   """
-  told = [row for row in jsonl.read(folder / 'rollouts.jsonl')
+  told = [row for row in files.read_rows(folder / 'rollouts.jsonl')
           if not row['no_verdict']]
   with contextlib.closing(workers.Pool(1, _RULE_SECONDS)) as pool:
-    right = accuracy.judge(
+    right = accuracy.check_answers(
         [row | dict(verifier='math') for row in told],
-        [accuracy.extract(row['response'], 'summary', row['finished'])
+        [accuracy.extract_answer(row['response'], 'summary', row['finished'])
          for row in told],
         pool).right
   return {'agrees': share([float(ok == row['accuracy'])

@@ -12,10 +12,9 @@ from r1jax.stages import r1_claims
 from r1jax.stages import r1_figures
 from r1jax.stages import r1_tables
 from r1jax.stages import rl_report
-from r1jax.training import jsonl
+from r1jax.training import files
 from r1jax.training import line_chart
 from r1jax.training import report
-from r1jax.training import summary as summary_lib
 
 _PREFIX = 'measured_'
 _OF_A_CLAIM = ('before', 'after', 'change')
@@ -49,7 +48,7 @@ def write(config: Mapping[str, Any], workdir: str) -> str:
       policies, r1_figures.early_and_late(folder / 'zero'),
       _shots(folder / 'shots'), _shots(folder / 'shots_base'))
   judge = r1_figures.judge(folder / 'judged')
-  summary_lib.write_json(folder / 'summary.json', {
+  files.write_json(folder / 'summary.json', {
       'policies': {name: {key: figure._asdict() for key, figure in row.items()}
                    for name, row in table.items()},
       'judge': {key: figure._asdict() for key, figure in judge.items()},
@@ -81,12 +80,12 @@ def _shots(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _minutes(folder: pathlib.Path, stages: Sequence[str]) -> dict[str, float]:
-  return {name: summary_lib.read_json(
+  return {name: files.read_json(
       folder / name / 'manifest.json')['seconds'] / 60 for name in stages}
 
 
 def _curves(folder: pathlib.Path) -> str:
-  runs = {title: jsonl.read(folder / name / 'metrics.jsonl')
+  runs = {title: files.read_rows(folder / name / 'metrics.jsonl')
           for name, title in _RUNS.items()}
   drawn = [line_chart.figure(line_chart.Lines(
       title, {name: [(row['step'], row[key]) for row in rows if key in row]
@@ -102,7 +101,7 @@ def _curves(folder: pathlib.Path) -> str:
 def _reflections(folder: pathlib.Path) -> str:
   """How often R1-Zero looks back on what it said, over its steps."""
   by_step = {}
-  for row in jsonl.read(folder / 'zero' / 'rollouts.jsonl'):
+  for row in files.read_rows(folder / 'zero' / 'rollouts.jsonl'):
     by_step.setdefault(row['step'], []).append(
         filters.reflections(row['response']))
   points = [(step, sum(found) / len(found)) for step, found in by_step.items()]

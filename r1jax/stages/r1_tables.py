@@ -6,10 +6,10 @@ import pathlib
 from typing import Any
 
 from r1jax.rewards import filters
-from r1jax.stages import kept
 from r1jax.stages import r1_claims
 from r1jax.stages import r1_figures
-from r1jax.training import summary as summary_lib
+from r1jax.stages import rejection
+from r1jax.training import files
 
 _COLUMNS = (  # of the table: figure, title, whether it is a share
     ('reasoning', 'reasoning', True), ('format', 'format', True),
@@ -85,16 +85,16 @@ def table(policies: Mapping[str, dict[str, r1_figures.Figure]]) -> str:
 def sampled(folder: pathlib.Path, judge: Mapping[str, r1_figures.Figure]
             ) -> str:
   """What was kept of the samples of each stage, and why the rest was not."""
-  tables = {path.parent.name: kept.total(summary_lib.read_json(path))
-            for path in sorted(folder.glob('*/kept.json'))}
+  tables = {path.parent.name: rejection.total_counts(files.read_json(path))
+            for path in sorted(folder.glob('*/rejection.json'))}
   reasons = [name for name in filters.REASONS
              if any(name in counts for counts in tables.values())]
-  rows = {name: [f'{counts[column]}' for column in (kept.KEPT, *reasons)]
+  rows = {name: [f'{counts[column]}' for column in (rejection.KEPT, *reasons)]
           for name, counts in tables.items()}
   agrees, right = (_number(judge[key], True, True)
                    for key in ('agrees', 'kept_right'))
   return ('<section><h2>What was kept of the samples</h2>'
-          + _rows([name.replace('_', ' ') for name in (kept.KEPT, *reasons)],
+          + _rows([name.replace('_', ' ') for name in (rejection.KEPT, *reasons)],
                   rows)
           + '<p class="small">Each dropped response is counted under the first '
           f'reason. The judge’s verdicts are the rule’s for {agrees} of the '

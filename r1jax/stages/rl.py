@@ -12,22 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax import rewards as rewards_lib
 from r1jax.data import batches
 from r1jax.kernels import advantages
 from r1jax.kernels import kl
 from r1jax.models import lora
 from r1jax.parallel import sharding
-from r1jax.stages import evaluate as evaluate_lib
+from r1jax.stages import evaluation
 from r1jax.stages import grpo
-from r1jax.stages import origin
+from r1jax.stages import model_source
 from r1jax.stages import ppo
-from r1jax.stages import prompts as prompts_lib
-from r1jax.stages import reward_models
 from r1jax.stages import rl_report
 from r1jax.stages import rollouts
-from r1jax.stages import setup as setup_lib
+from r1jax.stages import scoring
+from r1jax.stages import train_state
 from r1jax.training import loop
 from r1jax.training import optim
 from r1jax.types import TrainState
@@ -36,7 +35,7 @@ from r1jax.types import TrainState
 class Learner:
   """The compiled parts of a step, and their order."""
 
-  def __init__(self, setup: setup_lib.Setup, tx, abstract: TrainState,
+  def __init__(self, setup: train_state.PlacedModel, tx, abstract: TrainState,
                objective: grpo.Objective, sampler: rollouts.Sampler, *,
                epochs: int, ref_every_steps: int, sampling_rounds: int,
                kl_target: float | None = None,
@@ -45,16 +44,16 @@ class Learner:
     self._updates = epochs * objective.mini_batches
     self._ref_every_steps = ref_every_steps
     self._rounds, self._kl_target = sampling_rounds, kl_target
-    places = setup_lib.places(abstract)
-    estimate = grpo.relative
+    places = train_state.shardings_of(abstract)
+    estimate = grpo.group_relative
     self._update_critic = None
     if critic:
-      estimate = functools.partial(ppo.estimate, critic[0])
+      estimate = functools.partial(ppo.gae, critic[0])
       self._update_critic = jax.jit(
           functools.partial(ppo.update, *critic, objective),
           donate_argnums=0, out_shardings=(places.critic, None))
     self._learn = jax.jit(functools.partial(
-        grpo.learn, setup.model, objective, estimate=estimate))
+        grpo.experience, setup.model, objective, estimate=estimate))
     self._update = jax.jit(
         functools.partial(grpo.update, setup.model, tx, objective),
         donate_argnums=0,
@@ -147,19 +146,19 @@ class Learner:
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its prompts, compiles nothing yet."""
   if config.init_from is None:
-    raise config_lib.error(
+    raise errors.expected(
         'init_from', "a policy to begin with: 'mini', a released model or "
         'the workdir of a stage', None)
-  rl, setup = config.rl, setup_lib.make(config, mesh)
-  vocab = origin.vocabulary(config, setup.model.config)
+  rl, setup = config.rl, train_state.place_model(config, mesh)
+  vocab = model_source.vocabulary(config, setup.model.config)
   if setup.lora and rl.ref_every_steps:
-    raise config_lib.error('rl.ref_every_steps', '0 with config.lora: the '
+    raise errors.expected('rl.ref_every_steps', '0 with config.lora: the '
                            'reference is the frozen base', rl.ref_every_steps)
-  scorer, judges = make_scorer(config), reward_models.load(config, mesh)
+  scorer, judges = scoring.make_scorer(config), scoring.load_model_rewards(config, mesh)
   objective = make_objective(config)
-  tx = setup_lib.optimizer(config, config.steps * rl.epochs * rl.mini_batches)
-  abstract = setup_lib.abstract_state(setup, tx, ref=objective.uses_ref)
-  critic = ppo.make(config, mesh, setup) if 'critic' in config else None
+  tx = train_state.optimizer(config, config.steps * rl.epochs * rl.mini_batches)
+  abstract = train_state.abstract_state(setup, tx, ref=objective.uses_ref)
+  critic = ppo.make_critic(config, mesh, setup) if 'critic' in config else None
   abstract = abstract._replace(
       critic=critic and critic.abstract,
       beta=jax.ShapeDtypeStruct((), jnp.float32, sharding=setup.replicated)
@@ -173,17 +172,17 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
       sampling_rounds=rl.sampling_rounds, kl_target=rl.get('kl_target'),
       critic=critic and (critic.critic, critic.tx))
-  prompts = prompts_lib.read(config, vocab, config.data.split,
+  prompts = scoring.read_prompts(config, vocab, config.data.split,
                              config.data.num_prompts)
   _check_tasks(config, {record['task'] for record in prompts.records})
-  held_out = prompts_lib.read(config, vocab, config.eval.split,
+  held_out = scoring.read_prompts(config, vocab, config.eval.split,
                               config.eval.problems)
-  evaluate = evaluate_lib.make(
+  evaluate = evaluation.make_evaluator(
       config, setup, vocab, held_out, scorer, judges, workdir)
 
   def init():
-    params = setup_lib.init_params(setup, config.init_from, config.seed)
-    state = setup_lib.init_state(
+    params = train_state.init_params(setup, config.init_from, config.seed)
+    state = train_state.init_state(
         setup, tx, abstract._replace(critic=None, beta=None), params,
         config.seed)
     beta = None if abstract.beta is None else jax.device_put(
@@ -210,21 +209,9 @@ def _check_tasks(config, known: set[str]):
   for task in config.rewards.tasks:
     if task not in known:
       where = 'config.rewards.tasks.'
-      raise config_lib.ConfigError(
+      raise errors.ConfigError(
           f'{where}{task}: config.data has no prompt of this task, but of '
-          f'{sorted(known)}' + config_lib.nearest(task, known, where))
-
-
-def make_scorer(config) -> rewards_lib.Scorer:
-  """The rewards of `config`, with the limit that the sampler has."""
-  fields = config.rewards.to_dict()
-  fields.pop('judge', None)
-  learned = fields.pop('models', {})
-  ruled = lambda weights: {name: weight for name, weight in weights.items()
-                           if name not in learned}
-  tasks = {task: ruled(own) for task, own in fields.pop('tasks', {}).items()}
-  return rewards_lib.Scorer(ruled(fields.pop('weights')), tasks,
-                            max_tokens=config.rl.response_tokens, **fields)
+          f'{sorted(known)}' + errors.nearest(task, known, where))
 
 
 def make_objective(config) -> grpo.Objective:

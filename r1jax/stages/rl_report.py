@@ -13,7 +13,7 @@ import flax
 import jax
 
 from r1jax.training import charts
-from r1jax.training import jsonl
+from r1jax.training import files
 from r1jax.training import report
 
 _NOTES = (
@@ -40,7 +40,7 @@ def write(config: Mapping[str, Any], workdir: str,
       f'× {config["rl"]["group"]} responses in '
       f'{summary["seconds"] / 60:.1f} minutes on '
       f'{jax.device_count()} {jax.devices()[0].device_kind} device(s).',
-      rows=jsonl.read(folder / 'metrics.jsonl'),
+      rows=files.read_rows(folder / 'metrics.jsonl'),
       curves=_curves(before, after), panels=_panels(), summary=summary,
       samples=_samples(folder), config=config, command=command(),
       facts=_facts(summary), notes=_NOTES)

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from r1jax.stages import evaluate
+from r1jax.stages import evaluation
 from r1jax.stages import rl_report
-from r1jax.training import jsonl
+from r1jax.training import files
 from r1jax.training import line_chart
 from r1jax.training import report
-from r1jax.training import summary as summary_lib
 
 _PROXY = 'preference'  # the name of the reward model's part of the reward
 _RUNS = {'ppo': 'PPO', 'ppo_no_kl': 'PPO, no KL penalty'}
@@ -27,11 +26,11 @@ _PROMPTS = 4  # shown
 def write(config: Mapping[str, Any], workdir: str) -> str:
   """Writes report.html into a pipeline's workdir; returns the closing words."""
   folder = pathlib.Path(workdir)
-  judge = summary_lib.read_json(folder / 'reward_model/summary.json')['after']
+  judge = files.read_json(folder / 'reward_model/summary.json')['after']
   policies = _policies(folder)
   table = {name: figures(policies['SFT'], rows, _kl(folder, name))
            for name, rows in policies.items()}
-  summary_lib.write_json(folder / 'summary.json', {
+  files.write_json(folder / 'summary.json', {
       'policies': table, 'reward_model': judge})
   low, high = judge['ci95']
   subtitle = (
@@ -52,11 +51,11 @@ def write(config: Mapping[str, Any], workdir: str) -> str:
 
 def _policies(folder: pathlib.Path) -> dict[str, list[dict]]:
   """The evaluated responses of each policy; those of SFT are PPO's first."""
-  found = {'SFT': jsonl.read(folder / 'ppo' / 'evaluation_0.jsonl')}
+  found = {'SFT': files.read_rows(folder / 'ppo' / 'evaluation_0.jsonl')}
   for name, title in _RUNS.items():
-    done = summary_lib.read_json(folder / name / 'summary.json')['steps']
-    found[title] = jsonl.read(folder / name / f'evaluation_{done}.jsonl')
-  found['DPO'] = jsonl.read(folder / 'dpo_measured' / 'evaluation_0.jsonl')
+    done = files.read_json(folder / name / 'summary.json')['steps']
+    found[title] = files.read_rows(folder / name / f'evaluation_{done}.jsonl')
+  found['DPO'] = files.read_rows(folder / 'dpo_measured' / 'evaluation_0.jsonl')
   return found
 
 
@@ -65,7 +64,7 @@ def figures(before: list[dict], rows: list[dict], kl: float | None
   """What became of a policy: {'gold', 'proxy', 'win_rate', 'kl', ...}."""
   mean = lambda name: float(np.mean([row[name] for row in rows]))
   return {'gold': mean('accuracy'), 'proxy': mean(_PROXY),
-          'win_rate': evaluate.win_rate(before, rows), 'kl': kl,
+          'win_rate': evaluation.win_rate(before, rows), 'kl': kl,
           'response_length': mean('tokens'), 'n': len(rows)}
 
 
@@ -74,7 +73,7 @@ def _kl(folder: pathlib.Path, title: str) -> float | None:
   names = {title: name for name, title in _RUNS.items()}
   if title not in names:
     return None
-  rows = jsonl.read(folder / names[title] / 'metrics.jsonl')[-5:]
+  rows = files.read_rows(folder / names[title] / 'metrics.jsonl')[-5:]
   return float(np.mean([row['kl/response'] for row in rows]))
 
 
@@ -103,7 +102,7 @@ def _cell(key: str, value: float | None) -> str:
 
 def _over_kl(folder: pathlib.Path) -> str:
   """Proxy and gold against the distance from SFT, a line a run."""
-  rows = {title: jsonl.read(folder / name / 'metrics.jsonl')
+  rows = {title: files.read_rows(folder / name / 'metrics.jsonl')
           for name, title in _RUNS.items()}
   drawn = []
   for key, title, caption in (

@@ -17,7 +17,7 @@ from r1jax.data import batches
 from r1jax.kernels import group_sampling
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
-from r1jax.stages import setup as setup_lib
+from r1jax.stages import train_state
 from r1jax.types import Array, Prompts, Rollout
 
 
@@ -59,7 +59,7 @@ def sampling(where: jax.sharding.NamedSharding):
 class Sampler:
   """Samples from a model under given parameters, and scores."""
 
-  def __init__(self, setup: setup_lib.Setup, settings: Settings, vocab,
+  def __init__(self, setup: train_state.PlacedModel, settings: Settings, vocab,
                scorer: rewards_lib.Scorer,
                judges: Sequence[rewards_lib.Judge] = ()):
     self.settings = settings
@@ -140,7 +140,7 @@ def select(every: Sequence[Scored], chosen: np.ndarray, group: int) -> Scored:
                 [row for s in every for row in s.rows])
 
 
-def counted(every: Sequence[Mapping[str, int]]) -> dict[str, int]:
+def sum_counters(every: Sequence[Mapping[str, int]]) -> dict[str, int]:
   """The sums of several rollouts' counters, 'errors' for 'verifier_errors'."""
   return {name.removeprefix('verifier_'): sum(c[name] for c in every)
           for name in every[0]}
@@ -149,10 +149,10 @@ def counted(every: Sequence[Mapping[str, int]]) -> dict[str, int]:
 def metrics(scored: Scored) -> dict[str, int]:
   """What its verifiers and judges have counted, as it is logged."""
   return {f'verifier/{name}': count
-          for name, count in counted([scored.counters]).items()}
+          for name, count in sum_counters([scored.counters]).items()}
 
 
-def words(counts: Mapping[str, int]) -> str:
+def describe_counters(counts: Mapping[str, int]) -> str:
   """The counts of `counted` for a terminal, those that are not 0."""
   return 'verifier: ' + (', '.join(
       f'{name} {count}' for name, count in counts.items() if count)

@@ -19,17 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.data import batches
 from r1jax.rewards import filters
-from r1jax.stages import kept
-from r1jax.stages import origin
-from r1jax.stages import prompts as prompts_lib
-from r1jax.stages import reward_models
-from r1jax.stages import rl
+from r1jax.stages import model_source
+from r1jax.stages import rejection
 from r1jax.stages import rollouts
-from r1jax.stages import setup as setup_lib
-from r1jax.training import jsonl
+from r1jax.stages import scoring
+from r1jax.stages import train_state
+from r1jax.training import files
 from r1jax.training import loop
 
 NAME = 'preferences.jsonl'
@@ -38,26 +36,26 @@ NAME = 'preferences.jsonl'
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its prompts, compiles nothing yet."""
   if config.init_from is None:
-    raise config_lib.error('init_from', 'a model to sample from', None)
+    raise errors.expected('init_from', 'a model to sample from', None)
   if config.log.rollouts_every_steps != 1:
-    raise config_lib.error('log.rollouts_every_steps', '1: what is sampled is '
+    raise errors.expected('log.rollouts_every_steps', '1: what is sampled is '
                            'what this stage is for',
                            config.log.rollouts_every_steps)
-  setup = setup_lib.make(config, mesh)
-  vocab = origin.vocabulary(config, setup.model.config)
+  setup = train_state.place_model(config, mesh)
+  vocab = model_source.vocabulary(config, setup.model.config)
   sampler = rollouts.Sampler(
       setup, rollouts.Settings(
           group=config.rl.group, response_tokens=config.rl.response_tokens,
           eos_ids=vocab.eos_ids, temperature=config.rl.temperature,
           chunk=config.rl.sample_chunk, top_k=config.rl.top_k,
           top_p=config.rl.top_p),
-      vocab, rl.make_scorer(config), reward_models.load(config, mesh))
-  prompts = prompts_lib.read(config, vocab, config.data.split,
+      vocab, scoring.make_scorer(config), scoring.load_model_rewards(config, mesh))
+  prompts = scoring.read_prompts(config, vocab, config.data.split,
                              config.data.num_prompts)
   count, size = len(prompts.records), config.rl.prompts
   rules = filter_rules(config)
   # The model is no part of the state: it does not change.
-  params = functools.cache(lambda: setup_lib.init_params(
+  params = functools.cache(lambda: train_state.init_params(
       setup, config.init_from, config.seed))
 
   def step(state, index):
@@ -71,9 +69,9 @@ def build(config, mesh, workdir: str) -> loop.Stage:
         } | rollouts.metrics(scored), rows
 
   return loop.Stage(
-      -(-count // size), *setup_lib.no_state(mesh), step,
+      -(-count // size), *train_state.empty_state(mesh), step,
       finish=functools.partial(
-          write, workdir, config.labels) if rules is None else (
+          write_preferences, workdir, config.labels) if rules is None else (
           functools.partial(write_kept, config, workdir)),
       shown={'reward/mean': 'reward', 'response_length/mean': 'length',
              'perf/tokens_per_second': 'tok/s'})
@@ -84,7 +82,7 @@ def filter_rules(config) -> filters.Rules | None:
   if 'keep' not in config:
     return None
   fields = config.keep.to_dict()
-  for name in ('per_prompt', 'shard_rows'):  # which are kept.write's
+  for name in ('per_prompt', 'shard_rows'):  # which are rejection.write_kept's
     del fields[name]
   return filters.Rules(languages=config.rewards.languages, **fields)
 
@@ -92,7 +90,7 @@ def filter_rules(config) -> filters.Rules | None:
 def marked(rules: filters.Rules, rows: list[dict[str, Any]]
           ) -> list[dict[str, Any]]:
   """The rows, each with its own fault as `dropped` ('' if it has none)."""
-  return [row | {'dropped': filters.fault(rules, row) or ''} for row in rows]
+  return [row | {'dropped': filters.drop_reason(rules, row) or ''} for row in rows]
 
 
 def write_kept(config, workdir: str, summary: Mapping[str, Any]) -> str:
@@ -101,14 +99,14 @@ def write_kept(config, workdir: str, summary: Mapping[str, Any]) -> str:
   folder = _sampled(workdir)
   source = {'stage': config.name, 'init_from': config.init_from,
             'seed': config.seed}
-  table = kept.write(
+  table = rejection.write_kept(
       folder, config.keep.shard_rows, source, config.keep.per_prompt)
-  return (f'{kept.words(table)}\n{counted(folder)}\n'
-          f'kept: {folder / kept.SHARDS}\n'
-          f'next: SFT, --config.data.task=jsonl:{folder / kept.SHARDS}')
+  return (f'{rejection.counts_table(table)}\n{counted(folder)}\n'
+          f'kept: {folder / rejection.SHARDS}\n'
+          f'next: SFT, --config.data.task=jsonl:{folder / rejection.SHARDS}')
 
 
-def write(workdir: str, labels: bool, summary: Mapping[str, Any]) -> str:
+def write_preferences(workdir: str, labels: bool, summary: Mapping[str, Any]) -> str:
   """Writes the preferences, whole or not at all; returns the closing words.
 
   A response that says the same as another to its prompt is left out, and so
@@ -117,7 +115,7 @@ def write(workdir: str, labels: bool, summary: Mapping[str, Any]) -> str:
   del summary
   folder = _sampled(workdir)
   lines, dropped, equal = [], 0, 0
-  rows = jsonl.read(folder / 'rollouts.jsonl')
+  rows = files.read_rows(folder / 'rollouts.jsonl')
   for _, group in itertools.groupby(rows, key=lambda row: row['id']):
     group = list(group)
     distinct = {row['response'].strip(): row for row in group}
@@ -129,7 +127,7 @@ def write(workdir: str, labels: bool, summary: Mapping[str, Any]) -> str:
     lines.append(dict(prompt=group[0]['prompt'], responses=list(distinct),
                       grades=grades, task=group[0]['task']))
   path = folder / NAME
-  jsonl.write(path, lines)
+  files.write_rows(path, lines)
   responses = sum(len(line['responses']) for line in lines)
   return (
       f'sampled: {len(rows)} responses, kept {responses} to {len(lines)} '
@@ -143,7 +141,7 @@ def _sampled(workdir: str) -> pathlib.Path:
   """The workdir; ConfigError where what was sampled is no longer there."""
   folder = pathlib.Path(workdir)
   if not (folder / 'rollouts.jsonl').exists():
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'--workdir: {folder} has no rollouts.jsonl, of which all that this '
         'stage leaves is made; put it back, or give another directory')
   return folder
@@ -152,8 +150,8 @@ def _sampled(workdir: str) -> pathlib.Path:
 def counted(folder: pathlib.Path) -> str:
   """What verifiers and judges have counted in all steps, in words."""
   total = collections.Counter()
-  for row in jsonl.stream(folder / 'metrics.jsonl'):
+  for row in files.stream_rows(folder / 'metrics.jsonl'):
     total.update({name.removeprefix('verifier/'): count
                   for name, count in row.items()
                   if name.startswith('verifier/')})
-  return rollouts.words(total)
+  return rollouts.describe_counters(total)

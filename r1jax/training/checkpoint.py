@@ -23,12 +23,12 @@ import orbax.checkpoint as ocp
 from r1jax import types
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
-from r1jax.training import manifest as manifest_lib
+from r1jax.training import digest
 
 # What Orbax, TensorStore, JSON and UTF-8 raise for files they cannot read.
 _UNREADABLE = (OSError, ValueError, KeyError, AttributeError, TypeError)
 
-Leaves = manifest_lib.Leaves
+Leaves = digest.Leaves
 
 
 class Damaged(Exception):
@@ -62,11 +62,11 @@ class Checkpointer:
     if step == self._last or not (force or step % self._every_steps == 0):
       return False
     memory.give_back()  # what the save before this one took
-    leaves = manifest_lib.named(state)
+    leaves = digest.leaves_by_path(state)
     items = {item: ocp.args.StandardSave(part)
              for item, part in _split(leaves).items()}
     self._manager.save(step, force=True, args=ocp.args.Composite(
-        manifest=ocp.args.JsonSave(manifest_lib.make(leaves)), **items))
+        manifest=ocp.args.JsonSave(digest.describe(leaves)), **items))
     self._last = step
     return True
 
@@ -87,7 +87,7 @@ class Checkpointer:
     """
     found = _latest_good(
         self._manager, self._directory, self._manager.all_steps(),
-        {'ref': {}} | _split(manifest_lib.named(abstract)))
+        {'ref': {}} | _split(digest.leaves_by_path(abstract)))
     if found is None:
       return None
     leaves, self._last, damaged = found
@@ -149,7 +149,7 @@ def restore(path, abstract: types.TrainState, *,
       ocp.CheckpointManager(directory, options=options)) as manager:
     steps = [int(path.name)] if one else manager.all_steps()
     found = _latest_good(manager, directory, steps,
-                         _split(manifest_lib.named(abstract)), part)
+                         _split(digest.leaves_by_path(abstract)), part)
   if found is None:
     raise FileNotFoundError(
         f'no checkpoint in {directory}; expected the workdir of a stage that '
@@ -183,19 +183,19 @@ def _read(manager, path, step, abstract: Mapping[str, Leaves],
   with _Reading('its manifest: '):
     items = manager.restore(
         step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))
-    entries = manifest_lib.entries_of(items.manifest)
+    entries = digest.check_description(items.manifest)
   wanted = {name: leaf for leaves in abstract.values()
             for name, leaf in leaves.items()}
   saved = {name: entry for name, entry in entries.items()
            if _item(name) in abstract and (name in wanted or not part)}
-  manifest_lib.check_same_leaves(path, saved, wanted)
+  digest.check_same_leaves(path, saved, wanted)
   with _Reading():
     items = manager.restore(step, args=ocp.args.Composite(
         **{item: _restore_args(leaves, part)
            for item, leaves in abstract.items() if leaves}))
     leaves = {name: items[_item(name)][name] for name in wanted}
-  for name, digest in manifest_lib.digests(leaves).items():
-    if digest != saved[name]['digest']:
+  for name, found in digest.leaf_digests(leaves).items():
+    if found != saved[name]['digest']:
       raise Damaged(f'{name} is not what was saved (its digest differs)')
   return leaves
 
@@ -243,6 +243,6 @@ def _split(leaves: Leaves) -> dict[str, Leaves]:
 
 
 def _unnamed(leaves: Leaves, like: Any) -> Any:
-  names = manifest_lib.named(like)
+  names = digest.leaves_by_path(like)
   return jax.tree.unflatten(
       jax.tree.structure(like), [leaves[name] for name in names])

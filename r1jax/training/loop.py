@@ -18,17 +18,17 @@ The workdir must be a file system that every host sees.
 from collections.abc import Callable, Mapping
 import contextlib
 import pathlib
+import signal
 import time
 from typing import Any, NamedTuple
 
 from r1jax import config as config_lib
+from r1jax import errors
 from r1jax import types
 from r1jax.parallel import distributed
 from r1jax.training import checkpoint
-from r1jax.training import jsonl
-from r1jax.training import log as log_lib
-from r1jax.training import signals
-from r1jax.training import summary as summary_lib
+from r1jax.training import files
+from r1jax.training import logger
 
 TrainState = types.TrainState
 Figures = dict[str, Any]  # name -> number
@@ -93,7 +93,7 @@ def run(
   saves = checkpoint.Checkpointer(
       workdir / 'checkpoints', keep=settings.keep,
       every_steps=settings.checkpoint_every_steps)
-  with signals.StopSignal() as stop, contextlib.closing(saves):
+  with StopSignal() as stop, contextlib.closing(saves):
     state, start = (saves.restore_latest(stage.abstract)
                     or (stage.init(), 0))
     before = None
@@ -111,7 +111,7 @@ def run(
   clock.save()
   figures = {
       'stage': config.get('stage'),
-      'config_digest': summary_lib.config_digest(config),
+      'config_digest': files.config_digest(config),
       'seed': config.get('seed'),
       'seconds': round(clock.seconds(), 1),
       'steps': done,
@@ -128,13 +128,13 @@ def _train(stage, settings, workdir, state, start, saves, clock, stop):
     return state, start
   rollouts = workdir / 'rollouts.jsonl'
   if distributed.is_main():
-    jsonl.truncate_from(rollouts, start)
+    files.truncate_rows(rollouts, start)
   if not start and (workdir / 'metrics.jsonl').exists():
     _say('no state had been saved yet, it begins again; one is every '
          f'{settings.checkpoint_every_steps} steps (checkpoint.every_steps)')
   _say(f'steps {start} to {stage.steps}, kept in {workdir}; the first one '
        'compiles')
-  log = log_lib.Log(
+  log = logger.Log(
       workdir, stage.shown, start_step=start, total_steps=stage.steps,
       max_skipped_steps=settings.max_skipped_steps,
       tensorboard=settings.tensorboard)
@@ -144,7 +144,7 @@ def _train(stage, settings, workdir, state, start, saves, clock, stop):
       done = step + 1
       every = settings.rollouts_every_steps
       if records and every and not step % every and distributed.is_main():
-        jsonl.append(rollouts, [{'step': step, **row} for row in records])
+        files.append_rows(rollouts, [{'step': step, **row} for row in records])
       every = settings.eval_every_steps
       if stage.evaluate and every and not done % every and done < stage.steps:
         with log.aside(state):
@@ -167,7 +167,7 @@ class _Clock:
   def __init__(self, path: pathlib.Path):
     self._path = path
     self._started = time.monotonic()
-    kept = summary_lib.read_json(path)
+    kept = files.read_json(path)
     self._before = kept['seconds'] if kept else 0.0
 
   def seconds(self) -> float:
@@ -175,28 +175,28 @@ class _Clock:
 
   def save(self):
     if distributed.is_main():
-      summary_lib.write_json(self._path, {'seconds': self.seconds()})
+      files.write_json(self._path, {'seconds': self.seconds()})
 
 
 def _claim(workdir: pathlib.Path, config: Mapping[str, Any]):
   """Records the config in a new workdir; refuses one begun under another."""
   path = workdir / 'config.json'
-  kept = summary_lib.read_json(path)
+  kept = files.read_json(path)
   fields = config_lib.changed(kept, config) if kept else []
   if fields:
-    raise config_lib.ConfigError(
+    raise errors.ConfigError(
         f'--workdir={workdir} holds a run of another configuration: '
         f'{", ".join(fields)}; give another --workdir, or the same values')
   if distributed.is_main():
     workdir.mkdir(parents=True, exist_ok=True)
-    summary_lib.write_json(path, config)
+    files.write_json(path, config)
 
 
 def _evaluation(stage, state, step, wanted, path) -> Figures | None:
   """Figures at step `wanted`, from `path` where they were kept before."""
   if stage.evaluate is None:
     return None
-  kept = summary_lib.read_json(path)
+  kept = files.read_json(path)
   known = kept is not None and kept['step'] == wanted
   if not distributed.any_process(known):
     if step != wanted:
@@ -204,14 +204,14 @@ def _evaluation(stage, state, step, wanted, path) -> Figures | None:
     figures, samples = stage.evaluate(state)
     kept = {'step': wanted, 'figures': figures, 'samples': samples}
     if distributed.is_main():
-      summary_lib.write_json(path, kept)
+      files.write_json(path, kept)
   return kept['figures']
 
 
 def _conclude(stage, workdir, figures):
   if not distributed.is_main():
     return
-  summary_lib.write_json(workdir / 'summary.json', figures)
+  files.write_json(workdir / 'summary.json', figures)
   if stage.steps:
     _say(f'checkpoint: {workdir}/checkpoints/{figures["steps"]}')
   if stage.finish is not None:
@@ -226,3 +226,27 @@ def _prefixed(figures: Figures) -> Figures:
 def _say(text: str):
   if distributed.is_main():
     print(text, flush=True)
+
+
+class StopSignal:
+  """Whether SIGTERM or SIGINT came; a second one ends the program at once."""
+
+  _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+  def __enter__(self):
+    self.asked = False
+    self._before = {number: signal.signal(number, self._ask)
+                    for number in self._SIGNALS}
+    return self
+
+  def _ask(self, number, frame):
+    del number, frame
+    self.asked = True
+    self._restore()
+
+  def _restore(self):
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def __exit__(self, *exc):
+    self._restore()

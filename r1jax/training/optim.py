@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from r1jax import config
+from r1jax import errors
 from r1jax import types
 from r1jax.kernels import masked
 
@@ -48,12 +48,12 @@ def schedule(
     rest = optax.constant_schedule(lr)
   elif kind == 'cosine':
     if warmup_steps >= max(steps, 1):
-      raise config.error('optim.warmup_steps', f'fewer than the {steps} '
+      raise errors.expected('optim.warmup_steps', f'fewer than the {steps} '
                          'updates of the run', warmup_steps)
     rest = optax.cosine_decay_schedule(
         lr, max(steps - warmup_steps, 1), final_fraction)
   else:
-    raise config.error('optim.schedule', "'constant' or 'cosine'", kind)
+    raise errors.expected('optim.schedule', "'constant' or 'cosine'", kind)
   if not warmup_steps:
     return rest
   # The first update takes lr / warmup_steps: a rate of 0 would be no update.
@@ -73,7 +73,7 @@ def decays(params: types.Params) -> Any:
   return jax.tree_util.tree_map_with_path(one, params)
 
 
-def make(
+def make_optimizer(
     *,
     lr: float,
     steps: int,

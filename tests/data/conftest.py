@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1jax.data import vocab
+from r1jax.data import vocabs
 
 import small_vocabs
 
@@ -39,4 +39,4 @@ def gguf_sentencepiece_path(tmp_path_factory, sentencepiece_path):
                         'gguf_sentencepiece'])
 def vocabulary(request):
   path = request.getfixturevalue(f'{request.param}_path')
-  return vocab.load(request.param.partition('_')[0], path)
+  return vocabs.load_vocab(request.param.partition('_')[0], path)

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.data import batches
 
 
@@ -130,7 +130,7 @@ def test_long_documents_are_split_and_empty_ones_dropped():
   assert packed.counts['split'] == 1 and packed.counts['dropped'] == 1
   found = _segments(packed.batch(0, packed.counts['rows'], seed=0))
   assert sorted(found) == [(0, 1, 2), (0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
-  with pytest.raises(config_lib.ConfigError, match='config.data.task: none of'):
+  with pytest.raises(errors.ConfigError, match='config.data.task: none of'):
     batches.packed(documents[2:], seq_len=2)
 
 
@@ -146,7 +146,7 @@ def test_rows_are_a_function_of_seed_and_step():
 
 def test_more_rows_than_a_corpus_fills_are_refused():
   packed = batches.packed([np.arange(3)], seq_len=4)
-  with pytest.raises(config_lib.ConfigError, match='config.lm.batch.*1 rows.*received 2'):
+  with pytest.raises(errors.ConfigError, match='config.lm.batch.*1 rows.*received 2'):
     packed.batch(0, 2, seed=0)
 
 

@@ -4,9 +4,9 @@ import datetime
 
 import pytest
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.data import chat
-from r1jax.data import vocab
+from r1jax.data import vocabs
 
 import chat_cases
 import small_vocabs
@@ -22,7 +22,7 @@ def talking(tmp_path):
     path = small_vocabs.save(
         tmp_path, small_vocabs.tokenizer(begin=begin),
         tokenizer_config=settings | chat_cases.TOKENS)
-    return vocab.load('huggingface', path)
+    return vocabs.load_vocab('huggingface', path)
   return make
 
 
@@ -32,7 +32,7 @@ def test_text_is_that_of_transformers(talking, name, messages):
   expected = chat_cases.EXPECTED[name, messages]
   messages = chat_cases.MESSAGES[messages]
   if expected is None:
-    with pytest.raises(config_lib.ConfigError, match='data.template: .*refuse'):
+    with pytest.raises(errors.ConfigError, match='data.template: .*refuse'):
       chat.render(found, messages, add_generation_prompt=True)
   else:
     assert expected == chat.render(
@@ -61,9 +61,9 @@ def test_older_folders_keep_the_template_in_their_settings(
     tmp_path, files, expected):
   path = small_vocabs.save(tmp_path, small_vocabs.tokenizer(),
                            tokenizer_config=files | chat_cases.TOKENS)
-  assert vocab.load('huggingface', path).chat_template == expected
+  assert vocabs.load_vocab('huggingface', path).chat_template == expected
   (tmp_path / 'chat_template.jinja').write_text('own file')
-  assert vocab.load('huggingface', path).chat_template == 'own file'
+  assert vocabs.load_vocab('huggingface', path).chat_template == 'own file'
 
 
 @pytest.mark.parametrize('template, message', [
@@ -75,15 +75,15 @@ def test_older_folders_keep_the_template_in_their_settings(
     ("{{ ''.__class__.__mro__ }}", 'unsafe'),
 ])
 def test_a_templates_own_error_is_one_line(talking, template, message):
-  with pytest.raises(config_lib.ConfigError,
+  with pytest.raises(errors.ConfigError,
                      match=f'data.template: .*{message}'):
     chat.prompt(talking(template), 'Hi')
 
 
 def test_a_vocabulary_that_does_not_converse_says_what_to_set():
-  with pytest.raises(config_lib.ConfigError,
+  with pytest.raises(errors.ConfigError,
                      match='data.template.*mini.model.*chat_template.jinja'):
-    chat.prompt(vocab.load('sentencepiece', 'mini'), 'Hi')
+    chat.prompt(vocabs.load_vocab('sentencepiece', 'mini'), 'Hi')
 
 
 def _spoken(found, messages):
@@ -133,7 +133,7 @@ def test_no_space_is_put_before_a_later_part(tmp_path):
       "{% for m in messages %}{% if m.role == 'user' %}"
       '{{ bos_token }}Q: {{ m.content }}\n\nA:{% else %} {{ m.content }} '
       '{{ eos_token }}{% endif %}{% endfor %}')
-  found = vocab.load('sentencepiece', str(tmp_path))
+  found = vocabs.load_vocab('sentencepiece', str(tmp_path))
   messages = [{'role': 'user', 'content': 'sold'},
               {'role': 'assistant', 'content': '48 clips'}] * 2
   ids, weights = chat.conversation_tokens(found, messages)
@@ -156,7 +156,7 @@ def test_what_follows_the_end_may_differ(talking):
 def test_each_end_token_ends_a_turn(tmp_path):
   template = ('{% for m in messages %}{{ m.role }}: {{ m.content }}'
               '<|pad|>{% endfor %}assistant: ')
-  found = vocab.load('huggingface', small_vocabs.save(
+  found = vocabs.load_vocab('huggingface', small_vocabs.save(
       tmp_path, small_vocabs.tokenizer(),
       tokenizer_config={'eos_token': '<|end|>', 'chat_template': template},
       generation_config={'eos_token_id': [0, 2]}))
@@ -174,13 +174,13 @@ def test_each_end_token_ends_a_turn(tmp_path):
     ('chatml', None, 'data.task: .*received None'),
 ])
 def test_what_cannot_be_taught_is_refused(talking, name, messages, message):
-  with pytest.raises(config_lib.ConfigError, match=message):
+  with pytest.raises(errors.ConfigError, match=message):
     chat.conversation_tokens(talking(chat_cases.TEMPLATES[name]), messages)
 
 
 def test_a_turn_that_does_not_end_is_refused(talking):
   found = talking('{% for m in messages %}{{ m.content }}{% endfor %}')
-  with pytest.raises(config_lib.ConfigError, match="vocab.eos: .*'72'.*<.end"):
+  with pytest.raises(errors.ConfigError, match="vocab.eos: .*'72'.*<.end"):
     chat.conversation_tokens(found, [
         {'role': 'user', 'content': 'Hi '},
         {'role': 'assistant', 'content': '72'}])

@@ -9,8 +9,8 @@ import chat_cases
 import small_vocabs
 import tiny
 from experiments import sft
-from r1jax import config as config_lib
-from r1jax.data import vocab
+from r1jax import errors
+from r1jax.data import vocabs
 from r1jax.stages import lm
 
 _ANSWERS = ['48', '48 + 24 = 72', 'Natalia sold 48 clips in April. ' * 9]
@@ -40,7 +40,7 @@ def _rows(config, length, prompt_weight=0.):
 
 
 def test_only_what_the_assistant_says_is_learned(config):
-  words = vocab.load('huggingface', config.vocab.path, small_vocabs.END)
+  words = vocabs.load_vocab('huggingface', config.vocab.path, small_vocabs.END)
   _, rows = _rows(config, 512)
   learned = [words.decode(row[weight > 0])
              for segment in range(1, 4)
@@ -58,12 +58,12 @@ def test_long_conversations_are_left_out_and_counted(config, capsys):
   packed, _ = _rows(config, 100)
   assert packed.counts['documents'] == 2 and packed.counts['split'] == 0
   assert '1 of 3 conversations are longer' in capsys.readouterr().out
-  with pytest.raises(config_lib.ConfigError, match='lm.length.*at least'):
+  with pytest.raises(errors.ConfigError, match='lm.length.*at least'):
     _rows(config, 8)
 
 
 def test_without_a_chat_template_a_question_and_its_answer_are_framed(config):
-  words = vocab.load('sentencepiece', 'mini')
+  words = vocabs.load_vocab('sentencepiece', 'mini')
   config.data.template = 'mini'
   config.vocab = dict(kind='sentencepiece', path='mini')
   packed, rows = _rows(config, 512)
@@ -81,5 +81,5 @@ def test_messages_of_more_than_two_turns_need_a_chat_template(config, tmp_path):
   (tmp_path / 'train.jsonl').write_text(json.dumps(dict(messages=turns)))
   config.data.template = 'mini'
   config.vocab = dict(kind='sentencepiece', path='mini')
-  with pytest.raises(config_lib.ConfigError, match='data.template'):
+  with pytest.raises(errors.ConfigError, match='data.template'):
     _rows(config, 100)

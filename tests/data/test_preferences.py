@@ -7,11 +7,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from r1jax import config as config_lib
-from r1jax.data import preference_rows
+from r1jax import errors
 from r1jax.data import preferences
 from r1jax.data import templates
-from r1jax.data import vocab
+from r1jax.data import thinking
+from r1jax.data import vocabs
 
 HH = pathlib.Path(__file__).parents[3].joinpath(
     'shared', 'data', 'hh_rlhf', 'harmless_base_test.jsonl.gz')
@@ -26,7 +26,7 @@ def _file(tmp_path, *rows, name='pairs.jsonl'):
 
 
 def _read(path, split='train', **options):
-  return preferences.read(f'jsonl:{path}', split, options)
+  return preferences.read_preferences(f'jsonl:{path}', split, options)
 
 
 @pytest.mark.parametrize('name', ['pairs.jsonl', 'pairs.jsonl.gz'])
@@ -61,7 +61,7 @@ def test_other_forms_and_parts_of_a_split(tmp_path):
 ])
 def test_what_is_no_preference_is_refused_by_its_place(tmp_path, row, match):
   path = _file(tmp_path, row)
-  with pytest.raises(config_lib.ConfigError, match=match) as caught:
+  with pytest.raises(errors.ConfigError, match=match) as caught:
     _read(path)
   assert f'{path}:1' in str(caught.value)
 
@@ -74,11 +74,11 @@ def test_refusals_name_the_field(tmp_path):
       (f'jsonl:{path}.gone', 'train', {}, 'no such file'),
       (f'json:{path}', 'train', {}, "did you mean 'jsonl'"),
       (f'jsonl:{path}', 'train', dict(promt='q'), 'data.options')):
-    with pytest.raises(config_lib.ConfigError, match=match):
-      preferences.read(task, split, options)
+    with pytest.raises(errors.ConfigError, match=match):
+      preferences.read_preferences(task, split, options)
   broken = tmp_path / 'broken.jsonl.gz'
   broken.write_bytes(b'no gzip')
-  with pytest.raises(config_lib.ConfigError, match='broken.jsonl.gz'):
+  with pytest.raises(errors.ConfigError, match='broken.jsonl.gz'):
     _read(broken)
 
 
@@ -92,9 +92,9 @@ def test_every_pair_of_hh_is_read(capsys):
 
 
 def test_a_summary_is_what_stands_behind_the_thinking():
-  assert preferences.summary('<think> a </think> b </think> c ') == 'c'
-  assert preferences.summary(' all ') == 'all'
-  assert preferences.summary('<think> never ends') == ''
+  assert thinking.summary('<think> a </think> b </think> c ') == 'c'
+  assert thinking.summary(' all ') == 'all'
+  assert thinking.summary('<think> never ends') == ''
 
 
 def _pair(better, worse, **more):
@@ -105,9 +105,9 @@ def _pair(better, worse, **more):
 def test_balanced_the_better_one_is_the_longer_as_often_as_not():
   records = [_pair(9, 2), _pair(12, 5), _pair(2, 9), _pair(3, 3), _pair(99, 1)]
   # Of the two that are longer by 4 to 7 one has a counterpart; 98 has none.
-  assert preferences.balanced(records) == [records[0], records[2], records[3]]
+  assert preferences.balance_lengths(records) == [records[0], records[2], records[3]]
   rng = np.random.default_rng(0)
-  many = preferences.balanced(
+  many = preferences.balance_lengths(
       [_pair(*rng.integers(1, 80, 2)) for _ in range(400)])
   signs = [np.sign(len(r['responses'][0]) - len(r['responses'][1]))
            for r in many]
@@ -116,18 +116,18 @@ def test_balanced_the_better_one_is_the_longer_as_often_as_not():
 
 @pytest.fixture(name='encode', scope='module')
 def _encode():
-  return templates.encoder('mini', vocab.load('sentencepiece', 'mini'))
+  return templates.pair_encoder('mini', vocabs.load_vocab('sentencepiece', 'mini'))
 
 
 def test_encoded_is_the_text_as_it_is_sampled(encode):
-  words = vocab.load('sentencepiece', 'mini')
+  words = vocabs.load_vocab('sentencepiece', 'mini')
   asked, said = encode('Who are you?', 'I am Mini, a small language model.')
   assert said[-1] == words.eos_id
   assert asked + said[:-1] == words.encode(
       'User: Who are you?\nAssistant: I am Mini, a small language model.')
   # What is sampled, decoded and encoded again is what was sampled.
   assert encode('', words.decode(said))[1] == said
-  with pytest.raises(config_lib.ConfigError, match="'chat'"):
+  with pytest.raises(errors.ConfigError, match="'chat'"):
     encode([dict(role='user', content='Hi')], 'Hello')
 
 
@@ -138,7 +138,7 @@ RECORDS = [
 
 
 def test_rows_hold_a_prompt_once_and_its_responses_behind_it(encode):
-  rows = preference_rows.make(RECORDS, encode, 128)
+  rows = preferences.pack(RECORDS, encode, 128)
   batch = rows.take(np.arange(rows.size))
   assert batch.tokens.shape[1] == 128 and rows.counts['too_long'] == 0
   seen = []
@@ -171,9 +171,9 @@ def test_rows_hold_a_prompt_once_and_its_responses_behind_it(encode):
 
 def test_what_fills_more_than_a_row_is_left_out_and_counted(encode):
   long = dict(RECORDS[0], responses=['1 ' * 99, '2'])
-  rows = preference_rows.make([*RECORDS, long], encode, 128)
+  rows = preferences.pack([*RECORDS, long], encode, 128)
   assert rows.counts == {'prompts': len(RECORDS), 'too_long': 1}
-  with pytest.raises(config_lib.ConfigError, match='preference.length'):
-    preference_rows.make([long], encode, 128)
-  with pytest.raises(config_lib.ConfigError, match='preference.batch'):
+  with pytest.raises(errors.ConfigError, match='preference.length'):
+    preferences.pack([long], encode, 128)
+  with pytest.raises(errors.ConfigError, match='preference.batch'):
     rows.batch(0, 50, 0)

@@ -8,12 +8,12 @@ import sys
 import ml_collections
 import pytest
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.data import gym
-from r1jax.data import mini
-from r1jax.data import mini_general
-from r1jax.data import mini_sources
 from r1jax.data import sources
+from r1jax.data import splits
+from r1jax.mini import general
+from r1jax.mini import sources as mini_sources
 
 _DATA = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
 _SUITE = {'aime': 30, 'amc': 83, 'math': 500, 'minerva': 272,
@@ -75,7 +75,7 @@ def test_jsonl_conversations(tmp_path):
   assert sources.jsonl_conversations(str(path), 'train', 0, None) == [
       said, [{'role': 'user', 'content': '1+1?'},
              {'role': 'assistant', 'content': 'It is 2.\n#### 2'}]]
-  with pytest.raises(config_lib.ConfigError, match='options.answer.*:2 has no'):
+  with pytest.raises(errors.ConfigError, match='options.answer.*:2 has no'):
     sources.jsonl_conversations(str(path), 'train', 0, None, answer='a')
 
 
@@ -85,14 +85,14 @@ def test_jsonl_splits(tmp_path):
   found = _jsonl(tmp_path / '{split}.jsonl', split='test')
   assert [r['prompt'] for r in found] == ['test']
   assert found[0]['task'] == tmp_path.name
-  with pytest.raises(config_lib.ConfigError,
+  with pytest.raises(errors.ConfigError,
                      match="config.data.split.*eval.split.*'heldout'"):
     _jsonl(tmp_path / 'test.jsonl', split='heldout')
 
 
 def test_jsonl_refusals(tmp_path):
   def refused(message):
-    return pytest.raises(config_lib.ConfigError, match=message)
+    return pytest.raises(errors.ConfigError, match=message)
   with refused('config.data.task: no such file'):
     _jsonl(tmp_path / 'absent.jsonl')
   path = _write(
@@ -149,7 +149,7 @@ def test_a_task_or_each_of_a_mixture_has_its_options():
     ([('a', 1.)], {'a': {}}, "config.data.options: expected one of 0; "),
 ])
 def test_a_mixture_that_is_none_is_refused(task, options, message):
-  with pytest.raises(config_lib.ConfigError, match=message):
+  with pytest.raises(errors.ConfigError, match=message):
     sources.parts(task, options)
 
 
@@ -161,20 +161,20 @@ def test_a_mixture_that_is_none_is_refused(task, options, message):
      'config.data.num_prompts .or config.eval.problems.: count 9000 is more'),
 ])
 def test_mini_world_refusals(split, count, options, message):
-  with pytest.raises(config_lib.ConfigError, match=message):
+  with pytest.raises(errors.ConfigError, match=message):
     mini_sources.mini_reasoning('', split, 0, count, **options)
 
 
 def test_gym_splits_never_meet():
   settings = dict(min_terms=2, max_terms=2, min_digits=1, max_digits=1)
-  train = gym.entries('chain_sum', 'train', 3, 40, settings)
-  again = gym.entries('chain_sum', 'train', 4, 40, settings)
-  heldout = gym.entries('chain_sum', 'heldout', 3, 10, settings)
+  train = gym.generate('chain_sum', 'train', 3, 40, settings)
+  again = gym.generate('chain_sum', 'train', 4, 40, settings)
+  heldout = gym.generate('chain_sum', 'heldout', 3, 10, settings)
   prompts = [{e['question'] for e in part} for part in (train, again, heldout)]
   assert [len(p) for p in prompts] == [40, 40, 10]
   assert prompts[0] != prompts[1]
   assert not (prompts[0] | prompts[1]) & prompts[2]
-  assert all(mini.held_out(p) for p in prompts[2])
+  assert all(splits.held_out(p) for p in prompts[2])
 
 
 @pytest.mark.parametrize('name', ['word_ladder', 'isomorphic_strings'])
@@ -182,7 +182,7 @@ def test_gym_does_not_depend_on_the_hash_seed(monkeypatch, name):
   made = []
   for seed in '12':
     monkeypatch.setenv('PYTHONHASHSEED', seed)
-    made.append(gym.entries(name, 'train', 0, 4, {}))
+    made.append(gym.generate(name, 'train', 0, 4, {}))
   assert made[0] == made[1]
 
 
@@ -203,18 +203,18 @@ def test_gym_records():
      'options.size: .*distinct .*heldout'),
 ])
 def test_gym_refusals(name, split, size, config, message):
-  with pytest.raises(config_lib.ConfigError, match=message):
-    gym.entries(name, split, 0, size, config)
+  with pytest.raises(errors.ConfigError, match=message):
+    gym.generate(name, split, 0, size, config)
 
 
 def test_a_source_that_generates_needs_a_number():
-  with pytest.raises(config_lib.ConfigError, match='config.data.options.size'):
+  with pytest.raises(errors.ConfigError, match='config.data.options.size'):
     sources.reasoning_gym('chain_sum', 'train', 0, None)
 
 
 def test_all_but_the_tasks_work_without_tensorflow_and_jax():
-  code = ('import sys; from r1jax.data import batches, gym, mini, sources, '
-          'templates, vocab; sys.exit(bool({"tensorflow", "seqio", "jax"} & '
+  code = ('import sys; from r1jax.data import batches, gym, sources, '
+          'templates, vocabs; sys.exit(bool({"tensorflow", "seqio", "jax"} & '
           'set(sys.modules)))')
   assert subprocess.run([sys.executable, '-c', code], check=False,
                         cwd=pathlib.Path(__file__).parents[2]).returncode == 0
@@ -237,7 +237,7 @@ def test_drafts_are_shown_behind_their_prompt(tmp_path):
       ('mini_corpus', {}, 'one of .*mini_writing'),
       ('mini_general', dict(task='x'), 'config.data.options'),
       ('mini_general', dict(tasks='x'), 'config.data.options.tasks')):
-    with pytest.raises(config_lib.ConfigError, match=message):
+    with pytest.raises(errors.ConfigError, match=message):
       sources.drafts(name, 'train', 0, 4, **options)
 
 
@@ -259,13 +259,13 @@ def test_answers_of_a_file(tmp_path):
 def test_answers_that_are_no_texts_are_refused(tmp_path, row, message):
   path = _write(tmp_path / 'c.jsonl', dict(prompt='?', response='!'), row)
   for read in (sources.answered, lambda *args: sources.drafts(*args[:-1])):
-    with pytest.raises(config_lib.ConfigError, match=f':2: expected {message}'):
+    with pytest.raises(errors.ConfigError, match=f':2: expected {message}'):
       read(f'jsonl:{path}', 'train', 0, None, {})
 
 
 def test_options_that_a_file_has_not_are_refused(tmp_path):
   path = _write(tmp_path / 'c.jsonl', dict(prompt='?', response='!'))
-  with pytest.raises(config_lib.ConfigError,
+  with pytest.raises(errors.ConfigError,
                      match="config.data.options: .* mean 'answer'"):
     sources.answered(f'jsonl:{path}', 'train', 0, None, dict(answers='x'))
 
@@ -274,12 +274,12 @@ def test_general_tasks_are_prompts_and_answers():
   read = sources.PROMPTS['mini_general']
   rows = read('', 'heldout', 0, 30, verifier='judge')
   assert {row['verifier'] for row in rows} == {'judge'}
-  assert {row['task'] for row in rows} == set(mini_general.CHECKABLE)
-  with pytest.raises(config_lib.ConfigError, match='options.verifier'):
+  assert {row['task'] for row in rows} == set(general.CHECKABLE)
+  with pytest.raises(errors.ConfigError, match='options.verifier'):
     read('', 'heldout', 0, 30, verifier='math')
   pairs = sources.answered('mini_general', 'train', 0, 40, {})
-  known = {pair for task in mini_general.GENERAL
-           for pair in mini_general.pairs(task)}
+  known = {pair for task in general.GENERAL
+           for pair in general.prompt_answer_pairs(task)}
   assert all((row['prompt'], row['response']) in known for row in pairs)
 
 
@@ -288,10 +288,10 @@ def test_a_judge_may_stand_in_for_the_rule_of_a_problem():
   rows = read('', 'train', 0, 6, verifier='judge')
   assert rows == [row | dict(verifier='judge')
                   for row in read('', 'train', 0, 6)]
-  with pytest.raises(config_lib.ConfigError, match='options.verifier'):
+  with pytest.raises(errors.ConfigError, match='options.verifier'):
     read('', 'train', 0, 6, verifier='exact')
 
 
 def test_lessons_of_a_kind_that_there_is_not():
-  with pytest.raises(config_lib.ConfigError, match="KIND.*'rewrite'"):
+  with pytest.raises(errors.ConfigError, match="KIND.*'rewrite'"):
     sources.answered('mini_lessons:rewrites', 'train', 0, 4, {})

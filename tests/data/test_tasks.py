@@ -9,12 +9,12 @@ import seqio
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.data import chat
-from r1jax.data import mini
 from r1jax.data import tasks
 from r1jax.data import templates
-from r1jax.data import vocab
+from r1jax.data import vocabs
+from r1jax.mini import corpus
 
 import chat_cases
 import small_vocabs
@@ -24,7 +24,7 @@ _QUESTIONS = [f'What is {n} * 34?' + ' Think.' * (n % 5) for n in range(12)]
 
 @pytest.fixture
 def small(sentencepiece_path):
-  return vocab.load('sentencepiece', sentencepiece_path)
+  return vocabs.load_vocab('sentencepiece', sentencepiece_path)
 
 
 @pytest.fixture
@@ -61,12 +61,12 @@ def test_seqio_has_the_same_ids(vocabulary, text):
 
 def test_seqios_own_class_serves_where_it_fits(
     sentencepiece_path, gguf_sentencepiece_path):
-  plain = vocab.load('sentencepiece', sentencepiece_path)
+  plain = vocabs.load_vocab('sentencepiece', sentencepiece_path)
   assert isinstance(
       tasks.seqio_vocabulary(plain), seqio.SentencePieceVocabulary)
-  other_end = vocab.load('sentencepiece', sentencepiece_path, small_vocabs.END)
+  other_end = vocabs.load_vocab('sentencepiece', sentencepiece_path, small_vocabs.END)
   assert tasks.seqio_vocabulary(other_end).eos_id == other_end.eos_id
-  inside = vocab.load('gguf', gguf_sentencepiece_path)
+  inside = vocabs.load_vocab('gguf', gguf_sentencepiece_path)
   control = tasks.seqio_vocabulary(inside).encode_tf(tf.constant('4</s>'))
   assert control.numpy()[-1] == inside.eos_id
 
@@ -104,7 +104,7 @@ def test_long_prompts_are_left_out_and_counted(small, questions):
   few, counts = tasks.prompt_set(
       questions, small, limit, template='plain', num_prompts=2)
   assert [r['prompt'] for r in few.records] == fitting[:2]
-  with pytest.raises(config_lib.ConfigError, match='prompt_tokens: all 12'):
+  with pytest.raises(errors.ConfigError, match='prompt_tokens: all 12'):
     tasks.prompt_set(questions, small, 2)
 
 
@@ -129,7 +129,7 @@ def test_documents_end_and_are_whole(vocabulary, questions):
 
 def test_a_beginning_token_begins_prompts_and_documents(tmp_path, questions):
   path = small_vocabs.save(tmp_path, small_vocabs.tokenizer(begin=True))
-  llama = vocab.load('huggingface', path, small_vocabs.END)
+  llama = vocabs.load_vocab('huggingface', path, small_vocabs.END)
   prompts, _ = tasks.prompt_set(questions, llama, 512, template='plain')
   assert prompts.tokens[0, :prompts.length[0]].tolist() == [
       llama.bos_id, *llama.encode(_QUESTIONS[0])]
@@ -143,15 +143,15 @@ def test_a_chat_template_alone_says_how_a_prompt_begins(
   path = small_vocabs.save(
       tmp_path, small_vocabs.tokenizer(begin=True), tokenizer_config={
           'chat_template': chat_cases.TEMPLATES[name], **chat_cases.TOKENS})
-  llama = vocab.load('huggingface', path)
+  llama = vocabs.load_vocab('huggingface', path)
   prompts, _ = tasks.prompt_set(
       questions, llama, 512, template='chat', system='Be brief.')
   for tokens, length, question in zip(*prompts[:2], _QUESTIONS):
     text = chat.prompt(llama, question, 'Be brief.')
     assert tokens[:length].tolist() == llama.encode(text)
     assert tokens[0] == llama.bos_id != tokens[1]  # the template's, once
-  with pytest.raises(config_lib.ConfigError, match='config.data.template'):
-    tasks.prompt_set(questions, vocab.load('sentencepiece', 'mini'), 512,
+  with pytest.raises(errors.ConfigError, match='config.data.template'):
+    tasks.prompt_set(questions, vocabs.load_vocab('sentencepiece', 'mini'), 512,
                      template='chat')
 
 
@@ -181,7 +181,7 @@ def test_options_of_a_mixture_belong_to_its_tasks(small, questions):
   prompts, _ = tasks.prompt_set(
       task, small, 512, options={'0': {'verifier': 'exact'}})
   assert prompts.records[0]['verifier'] == 'exact'
-  with pytest.raises(config_lib.ConfigError, match='config.data.options'):
+  with pytest.raises(errors.ConfigError, match='config.data.options'):
     tasks.prompt_set(task, small, 512, options={'verifier': 'exact'})
 
 
@@ -190,7 +190,7 @@ def test_the_mini_world(small):
     return tasks.prompt_set('mini_reasoning', small, 512, split=split,
                             template='mini', num_prompts=30)[0]
   train, heldout = prompts('train'), prompts('heldout')
-  assert {r['task'] for r in train.records} == set(mini.TASKS)
+  assert {r['task'] for r in train.records} == set(corpus.TASKS)
   assert all(r['entry']['question'] == r['prompt'] for r in train.records)
   assert not ({r['prompt'] for r in train.records} &
               {r['prompt'] for r in heldout.records})
@@ -263,15 +263,15 @@ def test_refusals_name_the_field(
     small, prepared, task, options, split, message):
   if task.startswith('tfds'):
     options = {'data_dir': prepared, **options}
-  with pytest.raises(config_lib.ConfigError, match=message):
+  with pytest.raises(errors.ConfigError, match=message):
     tasks.prompt_set(task, small, 64, split=split, options=options)
 
 
 def test_an_unknown_template_and_an_empty_file_are_refused(small, tmp_path):
   (path := tmp_path / 'empty.jsonl').touch()
-  with pytest.raises(config_lib.ConfigError, match='config.data.template'):
+  with pytest.raises(errors.ConfigError, match='config.data.template'):
     tasks.prompt_set(f'jsonl:{path}', small, 64, template='r1')
-  with pytest.raises(config_lib.ConfigError, match='data.task: .* is empty'):
+  with pytest.raises(errors.ConfigError, match='data.task: .* is empty'):
     tasks.prompt_set(f'jsonl:{path}', small, 64)
 
 
@@ -279,7 +279,7 @@ def test_conversations_and_what_the_assistant_says(tmp_path):
   made = small_vocabs.save(
       tmp_path / 'vocab', small_vocabs.tokenizer(),
       tokenizer_config={'eos_token': small_vocabs.END})
-  words = vocab.load('huggingface', made)
+  words = vocabs.load_vocab('huggingface', made)
   words.chat_template = ("{% for m in messages %}{{ m['role'] + ':' + m['content'] }}"
               "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
               '{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}')
@@ -291,5 +291,5 @@ def test_conversations_and_what_the_assistant_says(tmp_path):
   assert words.decode(ids[said == 1]) == 'It is 2'
   assert ids[-1] == words.eos_id and said[-1]
   path.write_text('{"messages": [{"role": "user", "content": "Hi"}]}\n')
-  with pytest.raises(config_lib.ConfigError, match='assistant.s is the last'):
+  with pytest.raises(errors.ConfigError, match='assistant.s is the last'):
     tasks.conversations(f'jsonl:{path}', words)

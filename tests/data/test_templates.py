@@ -2,10 +2,10 @@
 
 import pytest
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.data import chat
 from r1jax.data import templates
-from r1jax.data import vocab
+from r1jax.data import vocabs
 
 import chat_cases
 import small_vocabs
@@ -36,34 +36,34 @@ def test_small_templates():
 
 
 def test_unknown_name_is_refused_with_the_nearest():
-  mini = vocab.load('sentencepiece', 'mini')
+  mini = vocabs.load_vocab('sentencepiece', 'mini')
   for refused in (lambda: templates.apply('r1zero', 'Q'),
-                  lambda: templates.frame('r1zero', mini)):
-    with pytest.raises(config_lib.ConfigError,
+                  lambda: templates.prompt_function('r1zero', mini)):
+    with pytest.raises(errors.ConfigError,
                        match="config.data.template.*did you mean 'r1_zero'"):
       refused()
 
 
 @pytest.mark.parametrize('name', templates.TEMPLATES)
 def test_a_frame_is_a_template_by_name(name):
-  mini = vocab.load('sentencepiece', 'mini')
-  assert templates.frame(name, mini)('Q') == templates.apply(name, 'Q')
-  with pytest.raises(config_lib.ConfigError, match='data.system: .*None'):
-    templates.frame(name, mini, 'Be brief.')
+  mini = vocabs.load_vocab('sentencepiece', 'mini')
+  assert templates.prompt_function(name, mini)('Q') == templates.apply(name, 'Q')
+  with pytest.raises(errors.ConfigError, match='data.system: .*None'):
+    templates.prompt_function(name, mini, 'Be brief.')
 
 
 def test_examples_and_an_instruction_stand_around_the_question(tmp_path):
-  mini = vocab.load('sentencepiece', 'mini')
+  mini = vocabs.load_vocab('sentencepiece', 'mini')
   shots = [('1+1?', '2'), ('2+2?', '4')]
-  fill = templates.frame('mini', mini, None, shots, 'Think.')
+  fill = templates.prompt_function('mini', mini, None, shots, 'Think.')
   assert fill('3+3?') == (
       'User: 1+1?\nAssistant: 2\nUser: 2+2?\nAssistant: 4\n'
       'User: 3+3?\nThink.\nAssistant:')
-  found = vocab.load('huggingface', small_vocabs.save(
+  found = vocabs.load_vocab('huggingface', small_vocabs.save(
       tmp_path, small_vocabs.tokenizer(), tokenizer_config={
           'chat_template': chat_cases.TEMPLATES['chatml'],
           **chat_cases.TOKENS}))
-  text = templates.frame('chat', found, 'Hi', shots[:1], 'Think.')('3+3?')
+  text = templates.prompt_function('chat', found, 'Hi', shots[:1], 'Think.')('3+3?')
   assert text == chat.render(found, [
       dict(role=role, content=content) for role, content in (
           ('system', 'Hi'), ('user', '1+1?'), ('assistant', '2'),
@@ -71,12 +71,12 @@ def test_examples_and_an_instruction_stand_around_the_question(tmp_path):
 
 
 def test_the_chat_frame_is_the_vocabularys(tmp_path):
-  found = vocab.load('huggingface', small_vocabs.save(
+  found = vocabs.load_vocab('huggingface', small_vocabs.save(
       tmp_path, small_vocabs.tokenizer(), tokenizer_config={
           'chat_template': chat_cases.TEMPLATES['chatml'],
           **chat_cases.TOKENS}))
   hi = chat_cases.MESSAGES['system'][0]['content']
-  assert templates.frame('chat', found, hi)('Hi') == (
+  assert templates.prompt_function('chat', found, hi)('Hi') == (
       chat_cases.EXPECTED['chatml', 'system'])
 
 
@@ -85,9 +85,9 @@ def test_the_chat_frame_is_the_vocabularys(tmp_path):
     (None, None, "data.template: 'chat' needs a chat template")])
 def test_a_chat_frame_is_refused_before_the_first_question(
     tmp_path, template, system, message):
-  found = vocab.load('huggingface', small_vocabs.save(
+  found = vocabs.load_vocab('huggingface', small_vocabs.save(
       tmp_path, small_vocabs.tokenizer(), tokenizer_config={
           'chat_template': chat_cases.TEMPLATES.get(template),
           **chat_cases.TOKENS}))
-  with pytest.raises(config_lib.ConfigError, match=message):
-    templates.frame('chat', found, system)
+  with pytest.raises(errors.ConfigError, match=message):
+    templates.prompt_function('chat', found, system)

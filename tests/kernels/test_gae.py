@@ -11,7 +11,6 @@ import pytest
 from r1jax.kernels import advantages
 from r1jax.kernels import kl
 from r1jax.kernels import losses
-from r1jax.parallel import mesh as mesh_lib
 from r1jax.parallel import sharding
 
 near = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
@@ -99,7 +98,7 @@ def test_a_mesh_whitens_all_together():
     advantage, target = advantages.gae(reward, value, mask, 1., .95)
     return advantages.whiten(advantage, mask), target
 
-  mesh = mesh_lib.make({'data': 2, 'fsdp': 4})
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 4})
   placed = sharding.from_host((reward, value, mask), mesh)
   jax.tree.map(near, jax.jit(whole)(*placed), whole(reward, value, mask))
 

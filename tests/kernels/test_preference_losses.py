@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from r1jax.kernels import losses
-from r1jax.parallel import mesh as mesh_lib
 from r1jax.parallel import sharding
 
 near = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
@@ -93,7 +92,7 @@ def test_a_mesh_and_halves_change_nothing():
   halves = [losses.bradley_terry(*(x[part] for x in batch))
             for part in (slice(0, 3), slice(3, 16))]
   jax.tree.map(near, jax.tree.map(jnp.add, *halves), whole)
-  mesh = mesh_lib.make({'data': 2, 'fsdp': 4})
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 4})
   jax.tree.map(near, jax.jit(losses.bradley_terry)(
       *sharding.from_host(batch, mesh)), whole)
 

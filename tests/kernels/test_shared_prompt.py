@@ -27,9 +27,9 @@ def measure(form: str, length: int) -> dict:
   import time
   from r1jax import models
   from r1jax.kernels import group_sampling
-  from r1jax.models import shape
+  from r1jax.models import architecture
   from r1jax.types import Prompts
-  model = models.build(shape.Config(
+  model = models.build(architecture.Config(
       vocab=512, width=256, layers=4, heads=4, kv_heads=2, head_size=64,
       mlp=704, max_len=length + RESPONSE, scan_layers=False))
   params = jax.jit(model.init)(jax.random.key(0))

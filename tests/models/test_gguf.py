@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import released
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax import models
+from r1jax.models import architecture
 from r1jax.models import hf
 from r1jax.models import rotary
-from r1jax.models import shape
 
 
 def _write(path, kind, config, tensors, left_out=None, extra=None):
@@ -50,7 +50,7 @@ def _write(path, kind, config, tensors, left_out=None, extra=None):
 
 def _load(path):
   config = hf.read_config(path)
-  return config, hf.load(path, config, released.like(models.build(config)))
+  return config, hf.load_params(path, config, released.like(models.build(config)))
 
 
 @pytest.mark.parametrize('left_out', [
@@ -88,26 +88,26 @@ def _llama3(tmp_path, divisor):
 
 
 def test_the_scaling_of_llama3_is_told_by_its_divisors(tmp_path):
-  scaling = shape.RopeScaling('llama3', 32.)
+  scaling = architecture.RopeScaling('llama3', 32.)
   size = released.fixture('llama')[0].config.head_size
   divisor = rotary.frequencies(size, 5e5) / rotary.frequencies(
       size, 5e5, scaling)
   path = _llama3(tmp_path, divisor)
   assert _load(path)[0].rope_scaling == scaling
   path = _llama3(tmp_path, divisor ** 2)
-  with pytest.raises(config_lib.ConfigError, match='rope_freqs.weight'):
+  with pytest.raises(errors.ConfigError, match='rope_freqs.weight'):
     hf.read_config(path)
 
 
 def test_what_is_no_such_file_is_refused(tmp_path):
   path = tmp_path / 'x.gguf'
-  with pytest.raises(config_lib.ConfigError, match='there is no such file'):
+  with pytest.raises(errors.ConfigError, match='there is no such file'):
     hf.read_config(str(path))
   path.write_bytes(b'GGML')
-  with pytest.raises(config_lib.ConfigError, match='no GGUF file'):
+  with pytest.raises(errors.ConfigError, match='no GGUF file'):
     hf.read_config(str(path))
   gguf_of_another = tmp_path / 'y.gguf'
   model, _, _ = released.fixture('llama')
   _write(str(gguf_of_another), 'mamba', model.config, {})
-  with pytest.raises(config_lib.ConfigError, match="received 'mamba'"):
+  with pytest.raises(errors.ConfigError, match="received 'mamba'"):
     hf.read_config(str(gguf_of_another))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import released
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.kernels import group_sampling
 from r1jax.kernels import logprobs
 from r1jax.models import hf
@@ -130,7 +130,7 @@ def _mesh(name):
 def test_parameters_come_where_they_are_wanted(name):
   model, params, _ = released.fixture(name)
   setup = released.setup(model.config, _mesh(name))
-  found = hf.load(str(released.FOLDER / name), model.config, setup.params)
+  found = hf.load_params(str(released.FOLDER / name), model.config, setup.params)
 
   def check(got, wanted, alone):
     assert got.sharding == wanted.sharding and got.dtype == wanted.dtype
@@ -156,7 +156,7 @@ def test_parameters_come_in_the_dtype_wanted(name):
 
 
 def _refused(folder, *words):
-  with pytest.raises(config_lib.ConfigError) as refusal:
+  with pytest.raises(errors.ConfigError) as refusal:
     released.load(folder)
   for word in (folder.name, *words):
     assert word in str(refusal.value)

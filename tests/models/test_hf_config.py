@@ -7,10 +7,10 @@ import pytest
 
 import released
 import tiny
-from r1jax import config as config_lib
+from r1jax import errors
+from r1jax.models import architecture
 from r1jax.models import hf
 from r1jax.models import hf_config
-from r1jax.models import shape
 
 
 def _fields(name, file='config.json'):
@@ -32,7 +32,7 @@ def _changed(name, key, value):
 
 
 def _read(fields):
-  return hf_config.read(fields, 'FOLDER')
+  return hf_config.from_json(fields, 'FOLDER')
 
 
 # The config.json of models of the Hub, without what no model's shape is in.
@@ -89,34 +89,34 @@ _DEEPSEEK_R1 = dict(
 
 
 @pytest.mark.parametrize('fields, expected', [
-    (_LLAMA_32_1B, shape.Config(
+    (_LLAMA_32_1B, architecture.Config(
         vocab=128_256, width=2048, layers=16, heads=32, kv_heads=8,
         head_size=64, mlp=8192, max_len=131_072, rope_theta=5e5, rms_eps=1e-5,
-        rope_scaling=shape.RopeScaling('llama3', 32.))),
-    (_QWEN_25_05B, shape.Config(
+        rope_scaling=architecture.RopeScaling('llama3', 32.))),
+    (_QWEN_25_05B, architecture.Config(
         vocab=151_936, width=896, layers=24, heads=14, kv_heads=2, head_size=64,
         mlp=4864, max_len=32_768, rope_theta=1e6, qkv_bias=True)),
-    (_QWEN_3_06B, shape.Config(
+    (_QWEN_3_06B, architecture.Config(
         vocab=151_936, width=1024, layers=28, heads=16, kv_heads=8,
         head_size=128, mlp=3072, max_len=40_960, rope_theta=1e6,
         qk_norm=True)),
-    (_GEMMA_3_1B, shape.Config(
+    (_GEMMA_3_1B, architecture.Config(
         vocab=262_144, width=1152, layers=26, heads=4, kv_heads=1,
         head_size=256, mlp=6912, max_len=32_768, rope_theta=1e6, qk_norm=True,
         activation='gelu', norm_offset=1., post_norms=True, embed_scale=True,
         attention_scale=1 / 16, window=512, global_every=6,
         rope_theta_local=1e4)),
-    (_DEEPSEEK_R1, shape.Config(
+    (_DEEPSEEK_R1, architecture.Config(
         vocab=129_280, width=7168, layers=61, heads=128, kv_heads=128,
         head_size=192, mlp=18_432, max_len=163_840, tied=False,
-        latent=shape.Latent(1536, 512, 128, 64, 128),
-        moe=shape.Experts(256, 8, 2048, 1, 8, 4, 2.5, True, 3),
-        rope_scaling=shape.RopeScaling(
+        latent=architecture.Latent(1536, 512, 128, 64, 128),
+        moe=architecture.Experts(256, 8, 2048, 1, 8, 4, 2.5, True, 3),
+        rope_scaling=architecture.RopeScaling(
             'yarn', 40., 4096, mscale=1., mscale_all_dim=1.))),
 ])
 def test_models_of_the_hub(fields, expected):
   assert _read(fields) == expected
-  assert _read(hf_config.write(expected)) == expected
+  assert _read(hf_config.to_json(expected)) == expected
 
 
 @pytest.mark.parametrize('name', ['llama3_rope', 'gemma3_text'])
@@ -216,7 +216,7 @@ def test_a_null_is_as_good_as_nothing():
         'topk_group', 'norm_topk_prob')),
 ])
 def test_refusals_name_the_key(name, key, value):
-  with pytest.raises(config_lib.ConfigError) as refusal:
+  with pytest.raises(errors.ConfigError) as refusal:
     _read(_changed(name, key, value))
   assert key.rpartition('.')[2] in str(refusal.value)
   assert 'FOLDER' in str(refusal.value)
@@ -225,7 +225,7 @@ def test_refusals_name_the_key(name, key, value):
 @pytest.mark.parametrize('name', released.NAMES)
 def test_what_is_written_reads_the_same(name):
   config = hf.read_config(str(released.FOLDER / name))
-  fields = json.loads(json.dumps(hf_config.write(config)))
+  fields = json.loads(json.dumps(hf_config.to_json(config)))
   assert _read(fields) == config
   assert fields['architectures'] == _fields(name)['architectures']
   assert fields['model_type'] == _fields(name)['model_type']
@@ -236,11 +236,11 @@ def test_what_is_written_reads_the_same(name):
     dict(post_norms=True), dict(norm_offset=1.), dict(embed_scale=True),
     dict(window=3), dict(attention_scale=2.)])
 def test_what_no_architecture_can_say_is_not_written(switches):
-  with pytest.raises(config_lib.ConfigError, match='no architecture'):
-    hf_config.write(tiny.config(**switches))
+  with pytest.raises(errors.ConfigError, match='no architecture'):
+    hf_config.to_json(tiny.config(**switches))
 
 
 def test_how_a_model_computes_is_not_what_it_is():
   config = tiny.config(dtype='bfloat16', remat='full', scan_layers=False)
-  assert _read(hf_config.write(config)) == dataclasses.replace(
+  assert _read(hf_config.to_json(config)) == dataclasses.replace(
       config, dtype='float32', remat='none', scan_layers=True)

@@ -9,7 +9,7 @@ import pytest
 
 import released
 import tiny
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.models import hf
 from r1jax.models import hf_export
 
@@ -45,7 +45,7 @@ def _assert_equal(one, other):
 def test_import_and_export_change_nothing(tmp_path, name, with_source):
   source, out = released.FOLDER / name, tmp_path / 'out'
   config, params = _imported(name)
-  hf_export.save(str(out), config, params, str(source) if with_source else None)
+  hf_export.save_folder(str(out), config, params, str(source) if with_source else None)
   written, wanted = released.tensors(out), released.tensors(source)
   assert list(sorted(written)) == list(sorted(wanted))
   _assert_equal(written, wanted)
@@ -59,7 +59,7 @@ def test_import_and_export_change_nothing(tmp_path, name, with_source):
 def test_float8_comes_out_as_it_was_computed_with(tmp_path):
   source, out = released.FOLDER / 'deepseek_v3_fp8', tmp_path / 'out'
   config, params = _imported('deepseek_v3_fp8')
-  hf_export.save(str(out), config, params, str(source))
+  hf_export.save_folder(str(out), config, params, str(source))
   assert set(released.tensors(out)) == set(
       released.tensors(released.FOLDER / 'deepseek_v3'))
   assert 'quantization_config' not in _fields(out)
@@ -70,7 +70,7 @@ def test_float8_comes_out_as_it_was_computed_with(tmp_path):
 @pytest.mark.parametrize('file_bytes', [1, 30_000, 60_000])
 def test_several_files_and_their_index(tmp_path, file_bytes):
   out = tmp_path / 'out'
-  hf_export.save(str(out), *_imported('deepseek_v3'), file_bytes=file_bytes)
+  hf_export.save_folder(str(out), *_imported('deepseek_v3'), file_bytes=file_bytes)
   wanted = released.tensors(released.FOLDER / 'deepseek_v3')
   _assert_equal(released.tensors(out), wanted)
   index = json.loads((out / 'model.safetensors.index.json').read_text('utf-8'))
@@ -97,15 +97,15 @@ def test_parameters_on_a_mesh(tmp_path, name, sizes):
   source, out = str(released.FOLDER / name), tmp_path / 'out'
   setup = released.setup(
       hf.read_config(source), dict(fsdp=2, tensor=2) | sizes)
-  params = hf.load(source, setup.model.config, setup.params)
-  hf_export.save(str(out), setup.model.config, params, file_bytes=50_000)
+  params = hf.load_params(source, setup.model.config, setup.params)
+  hf_export.save_folder(str(out), setup.model.config, params, file_bytes=50_000)
   _assert_equal(released.tensors(out), released.tensors(released.FOLDER / name))
 
 
 def test_what_changed_is_what_is_written(tmp_path):
   config, params = _imported('qwen3')
   params = jax.tree.map(lambda x: x + 1, params)
-  hf_export.save(str(tmp_path / 'out'), config, params)
+  hf_export.save_folder(str(tmp_path / 'out'), config, params)
   wanted = {name: x + 1 for name, x in released.tensors(
       released.FOLDER / 'qwen3').items()}
   _assert_equal(released.tensors(tmp_path / 'out'), wanted)
@@ -113,17 +113,17 @@ def test_what_changed_is_what_is_written(tmp_path):
 
 def test_a_folder_is_never_written_over(tmp_path):
   config, params = _imported('llama')
-  hf_export.save(str(tmp_path / 'out'), config, params)
+  hf_export.save_folder(str(tmp_path / 'out'), config, params)
   before = (tmp_path / 'out' / 'model.safetensors').stat()
-  with pytest.raises(config_lib.ConfigError, match='out: expected a folder'):
-    hf_export.save(str(tmp_path / 'out'), config, params)
+  with pytest.raises(errors.ConfigError, match='out: expected a folder'):
+    hf_export.save_folder(str(tmp_path / 'out'), config, params)
   assert (tmp_path / 'out' / 'model.safetensors').stat() == before
 
 
 def test_what_no_architecture_has_leaves_nothing_behind(tmp_path):
   switches = dict(softcap_final=2.)
-  with pytest.raises(config_lib.ConfigError, match='no architecture'):
-    hf_export.save(str(tmp_path / 'out'), tiny.config(**switches),
+  with pytest.raises(errors.ConfigError, match='no architecture'):
+    hf_export.save_folder(str(tmp_path / 'out'), tiny.config(**switches),
                    tiny.params(**switches))
   assert not os.listdir(tmp_path)
 
@@ -134,7 +134,7 @@ def test_transformers_loads_what_was_written(tmp_path, name):
   """Written without the source's config.json, and computing the same."""
   seen = released.expected(name)
   config, params = _imported(name)
-  hf_export.save(str(tmp_path / 'out'), config, params)
+  hf_export.save_folder(str(tmp_path / 'out'), config, params)
   found = released.transformers(
       tmp_path, 'out', tokens=seen.tokens, length=seen.length)
   np.testing.assert_allclose(

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 import tiny
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.kernels import group_sampling
 from r1jax.kernels import logprobs
+from r1jax.models import architecture
 from r1jax.models import lora
-from r1jax.models import shape
 
 ALL = lora.Settings(rank=2, alpha=3., targets=('*',))
-LATENT = dict(latent=shape.Latent(4, 4, 4, 2, 3), head_size=6, kv_heads=4)
-MIXED = dict(moe=shape.Experts(4, 2, 6, shared=1, dense_layers=1), layers=3)
+LATENT = dict(latent=architecture.Latent(4, 4, 4, 2, 3), head_size=6, kv_heads=4)
+MIXED = dict(moe=architecture.Experts(4, 2, 6, shared=1, dense_layers=1), layers=3)
 
 
 def _model(**switches):
@@ -97,7 +97,7 @@ def test_patterns_choose_projections():
 
 
 def test_a_pattern_that_names_nothing_is_refused():
-  with pytest.raises(config_lib.ConfigError,
+  with pytest.raises(errors.ConfigError,
                      match=r"config.lora.targets.*'attention/qq'.*did you mean "
                      'attention/q'):
     _factors(ALL._replace(targets=('mlp/*', 'attention/qq')))

@@ -10,13 +10,13 @@ import pytest
 import tiny
 from r1jax.kernels import group_sampling
 from r1jax.kernels import logprobs
-from r1jax.models import shape
+from r1jax.models import architecture
 
-SIZES = shape.Latent(q_rank=8, kv_rank=4, nope_size=4, rope_size=2,
+SIZES = architecture.Latent(q_rank=8, kv_rank=4, nope_size=4, rope_size=2,
                      value_size=3)
 SWITCHES = dict(
     latent=SIZES, head_size=6, kv_heads=4, tied=False, vocab=32,
-    rope_scaling=shape.RopeScaling('yarn', 4., 16, mscale=1.,
+    rope_scaling=architecture.RopeScaling('yarn', 4., 16, mscale=1.,
                                    mscale_all_dim=.5))
 
 

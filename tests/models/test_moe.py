@@ -11,15 +11,14 @@ import pytest
 
 import tiny
 from experiments import common
+from r1jax.models import architecture
 from r1jax.models import layers
 from r1jax.models import moe
-from r1jax.models import shape
-from r1jax.parallel import mesh as mesh_lib
 from r1jax.parallel import sharding
 from r1jax.training import accumulate
 from r1jax.training import optim
 
-EXPERTS = shape.Experts(experts=8, active=3, mlp=12, shared=2, groups=4,
+EXPERTS = architecture.Experts(experts=8, active=3, mlp=12, shared=2, groups=4,
                         active_groups=2, scale=2.5)
 ROWS, LENGTH, WIDTH = 8, 5, tiny.SHAPE['width']
 MESHES = [dict(expert=4, tensor=2), dict(data=2, expert=2, tensor=2),
@@ -96,7 +95,7 @@ def _numpy_layer(config, params, x):
 
 
 def _route(score, bias=None, **fields):
-  config = shape.Experts(experts=len(score), mlp=1, **fields)
+  config = architecture.Experts(experts=len(score), mlp=1, **fields)
   chosen, weight = moe.route(
       config, jnp.array([score]), jnp.array(bias or [0.] * len(score)))
   return dict(zip(chosen[0].tolist(), weight[0].tolist()))
@@ -173,7 +172,7 @@ def test_gradients_are_those_of_all_experts_masked():
 @pytest.mark.parametrize('sizes, rows', [
     *((sizes, ROWS) for sizes in MESHES), (MESHES[1], 3), (MESHES[2], 3)])
 def test_a_mesh_changes_nothing(sizes, rows):
-  mesh = mesh_lib.make(sizes)
+  mesh = sharding.make_mesh(sizes)
   layer = _layer(sharding.Placement(mesh, common.RULES))
   x, params = _x(rows=rows), _params()
   axes = jax.tree.map(lambda leaf: leaf.names, _boxed(layer),
@@ -263,7 +262,7 @@ def test_the_load_passes_through_a_decoder(switches):
 
 @pytest.mark.parametrize('sizes', [None, dict(fsdp=2, expert=4)])
 def test_micro_batches_add_loads_up_and_a_denominator_leaves_signs(sizes):
-  place = sizes and sharding.Placement(mesh_lib.make(sizes), common.RULES)
+  place = sizes and sharding.Placement(sharding.make_mesh(sizes), common.RULES)
   layer, params = _layer(place), _params()
 
   def loss(params, x):
@@ -288,7 +287,7 @@ def test_it_runs_inside_a_loop_on_a_mesh():
     return jax.jit(lambda x: jax.lax.while_loop(
         lambda carry: carry[0] < 3, step, (0, x))[1])(_x(rows=rows)[:, :1])
 
-  mesh = mesh_lib.make(dict(data=2, expert=2, tensor=2))
+  mesh = sharding.make_mesh(dict(data=2, expert=2, tensor=2))
   for rows in (ROWS, 3):
     tiny.assert_near(run(_layer(sharding.Placement(mesh, common.RULES)), rows),
                      run(_layer(), rows))

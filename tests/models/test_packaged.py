@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tiny
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax import models
 from r1jax.models import packaged
 
@@ -16,13 +16,13 @@ from r1jax.models import packaged
 @pytest.fixture(name='path')
 def _path(tmp_path):
   path = str(tmp_path / 'model.npz')
-  packaged.save(path, tiny.config(), tiny.params())
+  packaged.save_params(path, tiny.config(), tiny.params())
   return path
 
 
 def _refused(path, message, **switches):
-  with pytest.raises(config_lib.ConfigError, match=message):
-    packaged.load(path, tiny.config(**switches), tiny.params(**switches))
+  with pytest.raises(errors.ConfigError, match=message):
+    packaged.load_params(path, tiny.config(**switches), tiny.params(**switches))
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
@@ -30,8 +30,8 @@ def test_round_trip(tmp_path, dtype):
   path = str(tmp_path / 'model.npz')
   config = tiny.config(param_dtype=dtype)
   params = tiny.params(param_dtype=dtype)
-  packaged.save(path, config, params)
-  loaded = packaged.load(path, config, params)
+  packaged.save_params(path, config, params)
+  loaded = packaged.load_params(path, config, params)
   jax.tree.map(np.testing.assert_array_equal, loaded, params)
   assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {
       jnp.dtype(dtype)}
@@ -41,7 +41,7 @@ def test_how_a_model_computes_may_differ(path):
   config = tiny.config(dtype='bfloat16', remat='full', max_len=32,
                        scan_layers=False, param_dtype='bfloat16')
   like = jax.eval_shape(models.build(config).init, jax.random.key(0))
-  loaded = packaged.load(path, config, like)
+  loaded = packaged.load_params(path, config, like)
   jax.tree.map(
       lambda got, saved: np.testing.assert_array_equal(
           got, saved.astype(jnp.bfloat16)), loaded, tiny.params())
@@ -72,6 +72,6 @@ def test_the_shipped_model_is_the_one_of_the_mini_configs():
   fields = common.mini_model().to_dict()
   config = dataclasses.replace(tiny.config(), **fields)
   model = models.build(config)
-  params = packaged.load(
+  params = packaged.load_params(
       'mini', config, jax.eval_shape(model.init, jax.random.key(0)))
   assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(params))

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 import tiny
+from r1jax.models import architecture
 from r1jax.models import rotary
-from r1jax.models import shape
 
-LLAMA3 = shape.RopeScaling('llama3', 8., original_len=512)
-YARN = shape.RopeScaling('yarn', 40., original_len=4096, mscale=1.,
+LLAMA3 = architecture.RopeScaling('llama3', 8., original_len=512)
+YARN = architecture.RopeScaling('yarn', 40., original_len=4096, mscale=1.,
                          mscale_all_dim=1.)
 
 
@@ -30,7 +30,7 @@ def test_scores_depend_on_the_distance_alone():
 def test_frequencies_by_hand():
   np.testing.assert_allclose(rotary.frequencies(4, 100.), [1., .1])
   np.testing.assert_allclose(
-      rotary.frequencies(4, 100., shape.RopeScaling('linear', 4.)),
+      rotary.frequencies(4, 100., architecture.RopeScaling('linear', 4.)),
       [.25, .025])
 
 
@@ -46,17 +46,17 @@ def test_fast_turns_stay_and_slow_ones_are_divided(scaling):
 def test_llama3_between_its_bounds_by_hand():
   # One radian a position, 4 pi positions: 2 turns, a third of the way from
   # the 1 that is divided to the 4 that stay.
-  scaling = shape.RopeScaling('llama3', 8., original_len=4 * np.pi)
+  scaling = architecture.RopeScaling('llama3', 8., original_len=4 * np.pi)
   np.testing.assert_allclose(
       rotary.frequencies(2, 1., scaling), [1 / 3 + 2 / 3 / 8])
 
 
 def test_yarn_raises_the_scores_of_latent_attention():
-  latent = shape.Latent(None, 4, 2, 2, 2)
+  latent = architecture.Latent(None, 4, 2, 2, 2)
   config = tiny.config(latent=latent, head_size=4, rope_scaling=YARN)
   grown = 0.1 * np.log(40.) + 1
   assert rotary.magnitude(YARN) == 1.
   np.testing.assert_allclose(rotary.score_scale(config), grown ** 2 / 2)
-  plain = shape.RopeScaling('yarn', 40., original_len=4096)
+  plain = architecture.RopeScaling('yarn', 40., original_len=4096)
   np.testing.assert_allclose(rotary.magnitude(plain), grown)
   assert rotary.score_scale(tiny.config(rope_scaling=plain)) == 0.5

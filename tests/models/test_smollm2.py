@@ -21,7 +21,7 @@ import pytest
 
 import released
 from r1jax.data import chat
-from r1jax.data import vocab
+from r1jax.data import vocabs
 from r1jax.kernels import group_sampling
 from r1jax.kernels import logprobs
 from r1jax.models import hf_export
@@ -74,7 +74,7 @@ def _theirs(path, problems, tmp_path_factory):
   Tokens are ours in both: transformers takes the GGUF file's tokenizer for
   another one, which keeps digits together.
   """
-  words = vocab.load('gguf', path)
+  words = vocabs.load_vocab('gguf', path)
   rows = []
   for problem in problems:
     rows.append(words.encode(f"{problem['question']}\n{problem['answer']}")[
@@ -144,14 +144,14 @@ def test_two_steps_later_transformers_loads_it(path, theirs, tmp_path):
   asked, _, _ = theirs
   tokens, length = asked['tokens'][:2, :64], np.array([64, 50], np.int32)
   model, params = released.load(path)
-  tx = optim.make(lr=1e-4, steps=2)
+  tx = optim.make_optimizer(lr=1e-4, steps=2)
   losses, state = [], TrainState(
       jnp.int32(0), params, tx.tx.init(params), None, jnp.int32(0))
   for _ in range(2):
     loss, state = _step(model, tx, state, tokens, length)
     losses.append(loss)
   assert losses[1] < losses[0] - 0.1
-  hf_export.save(str(tmp_path / 'out'), model.config, state.params,
+  hf_export.save_folder(str(tmp_path / 'out'), model.config, state.params,
                  path)
   found = released.transformers(tmp_path, 'out', tokens=tokens, length=length,
                                 dtype='float64')

@@ -9,12 +9,12 @@ import pytest
 import safetensors.numpy
 
 import released
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.models import tensor_files
 
 
 def _refused(folder, *words):
-  with pytest.raises(config_lib.ConfigError) as refusal:
+  with pytest.raises(errors.ConfigError) as refusal:
     found = tensor_files.folder(folder)
     for name in found.shapes:
       found.read(name)
@@ -127,6 +127,6 @@ def test_a_config_that_is_not_there_or_no_json(tmp_path, content, word):
   path = tmp_path / 'config.json'
   if content is not None:
     path.write_bytes(content)
-  with pytest.raises(config_lib.ConfigError) as refusal:
+  with pytest.raises(errors.ConfigError) as refusal:
     tensor_files.read_json(path)
   assert word in str(refusal.value) and str(tmp_path) in str(refusal.value)

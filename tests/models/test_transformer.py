@@ -10,7 +10,7 @@ import pytest
 import numpy_decoder
 import tiny
 from r1jax.kernels import group_sampling
-from r1jax.models import shape
+from r1jax.models import architecture
 from r1jax.types import Cache
 
 QWEN = dict(qkv_bias=True, qk_norm=True, tied=False)
@@ -136,7 +136,7 @@ def test_documents_of_a_row_are_alone(switches):
 
 @pytest.mark.parametrize('switches', [
     {}, GEMMA, GEMMA | dict(scan_layers=False), dict(attention_chunk=4),
-    dict(latent=shape.Latent(4, 4, 4, 2, 3), head_size=6, kv_heads=4)])
+    dict(latent=architecture.Latent(4, 4, 4, 2, 3), head_size=6, kv_heads=4)])
 def test_responses_that_share_a_prompt_are_as_alone(switches):
   """A row of 3 tokens of prompt and responses of 4, 2 and 1, another of 2."""
   sizes = 3, 4, 2, 1, 2

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax import config as config_lib
-from r1jax.parallel import mesh as mesh_lib
+from r1jax import errors
 from r1jax.parallel import sharding
 
 RULES = (('batch', ('data', 'fsdp')), ('embed', 'fsdp'), ('mlp', 'tensor'),
@@ -16,19 +15,19 @@ RULES = (('batch', ('data', 'fsdp')), ('embed', 'fsdp'), ('mlp', 'tensor'),
 
 @pytest.fixture(name='mesh', scope='module')
 def _mesh():
-  return mesh_lib.make(dict(data=2, fsdp=2, tensor=2))
+  return sharding.make_mesh(dict(data=2, fsdp=2, tensor=2))
 
 
 def test_spec(mesh):
-  assert sharding.spec(('embed', 'mlp'), RULES, mesh) == P('fsdp', 'tensor')
-  assert sharding.spec(('batch', None, 'norm'), RULES, mesh) == P(
+  assert sharding.partition_spec(('embed', 'mlp'), RULES, mesh) == P('fsdp', 'tensor')
+  assert sharding.partition_spec(('batch', None, 'norm'), RULES, mesh) == P(
       ('data', 'fsdp'), None, None)
-  assert sharding.spec((), RULES, mesh) == P()
+  assert sharding.partition_spec((), RULES, mesh) == P()
 
 
 def test_axes_of_size_one_drop_out():
-  mesh = mesh_lib.make(dict(fsdp=-1))
-  assert sharding.spec(('batch', 'mlp'), RULES, mesh) == P('fsdp', None)
+  mesh = sharding.make_mesh(dict(fsdp=-1))
+  assert sharding.partition_spec(('batch', 'mlp'), RULES, mesh) == P('fsdp', None)
 
 
 @pytest.mark.parametrize('axes, message', [
@@ -37,8 +36,8 @@ def test_axes_of_size_one_drop_out():
     (('mlp', 'heads'), r"split over \['tensor'\] twice"),
 ])
 def test_spec_refuses(mesh, axes, message):
-  with pytest.raises(config_lib.ConfigError, match=message):
-    sharding.spec(axes, RULES, mesh)
+  with pytest.raises(errors.ConfigError, match=message):
+    sharding.partition_spec(axes, RULES, mesh)
 
 
 def test_shardings_follow_a_tree_and_split_its_arrays(mesh):
@@ -55,12 +54,12 @@ def test_shardings_follow_a_tree_and_split_its_arrays(mesh):
 
 def test_a_dimension_that_does_not_divide_names_the_field(mesh):
   params = {'layer': {'w': jnp.ones((4, 7))}}
-  with pytest.raises(config_lib.ConfigError) as caught:
+  with pytest.raises(errors.ConfigError) as caught:
     sharding.shardings(
         {'layer': {'w': ('embed', 'mlp')}}, params, mesh, RULES)
   message = str(caught.value)
   assert message.startswith('config.mesh.tensor') and 'layer/w' in message
-  whole = mesh_lib.make({}, jax.devices()[:1])  # size 1 divides everything
+  whole = sharding.make_mesh({}, jax.devices()[:1])  # size 1 divides everything
   sharding.shardings({'layer': {'w': ('embed', 'mlp')}}, params, whole, RULES)
 
 

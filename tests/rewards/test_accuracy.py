@@ -31,9 +31,9 @@ from r1jax.rewards import workers
     (r"\boxed{41}<answer>42</answer>", "42", "41"),
 ])
 def test_extract(text, tags, boxed):
-  assert accuracy.extract(text, "tags") == tags
-  assert accuracy.extract(text, "boxed") == boxed
-  assert accuracy.extract(text, "any") == (boxed if tags is None else tags)
+  assert accuracy.extract_answer(text, "tags") == tags
+  assert accuracy.extract_answer(text, "boxed") == boxed
+  assert accuracy.extract_answer(text, "any") == (boxed if tags is None else tags)
 
 
 @pytest.mark.parametrize("text, number", [
@@ -42,7 +42,7 @@ def test_extract(text, tags, boxed):
     ("x2 = 5\n", "5"), ("<answer>4</answer> 9", "9"), ("8-3", "3"),
 ])
 def test_the_last_number(text, number):
-  assert accuracy.extract(text, "number") == number
+  assert accuracy.extract_answer(text, "number") == number
 
 
 @pytest.mark.parametrize("text, summary", [
@@ -56,7 +56,7 @@ def test_the_last_number(text, number):
     ("<think>a</think> \\boxed{}", None),
 ])
 def test_the_answer_of_a_summary(text, summary):
-  assert accuracy.extract(text, "summary") == summary
+  assert accuracy.extract_answer(text, "summary") == summary
 
 
 @pytest.mark.parametrize("text, cut", [
@@ -65,7 +65,7 @@ def test_the_answer_of_a_summary(text, summary):
     ("<think>a</think> It is \\boxed{3}. So the", "3"),
 ])
 def test_a_summary_that_was_cut_is_no_answer_unless_it_is_marked(text, cut):
-  assert accuracy.extract(text, "summary", finished=False) == cut
+  assert accuracy.extract_answer(text, "summary", finished=False) == cut
 
 
 @pytest.mark.parametrize("verifier, reference, answer, right", [
@@ -85,13 +85,13 @@ def test_a_summary_that_was_cut_is_no_answer_unless_it_is_marked(text, cut):
 ])
 def test_rules_that_need_no_worker(verifier, reference, answer, right):
   record = dict(verifier=verifier, task="t", answer=reference)
-  assert accuracy.judge([record], [answer], _NoPool()).right == [right]
+  assert accuracy.check_answers([record], [answer], _NoPool()).right == [right]
 
 
 def test_extract_is_fast_on_huge_text():
-  assert accuracy.extract("<answer>" + " " * 1_000_000, "any") is None
-  assert accuracy.extract("\\boxed{" * 100_000, "any") is None
-  assert accuracy.extract(
+  assert accuracy.extract_answer("<answer>" + " " * 1_000_000, "any") is None
+  assert accuracy.extract_answer("\\boxed{" * 100_000, "any") is None
+  assert accuracy.extract_answer(
       "<answer>7</answer>" + " " * 1_000_000, "tags") == "7"
 
 
@@ -105,7 +105,7 @@ class _NoPool:
 
 def _judge(verifier, reference, answer):
   record = {"task": "t", "verifier": verifier, "answer": reference}
-  return accuracy.judge([record], [answer], _NoPool()).right[0]
+  return accuracy.check_answers([record], [answer], _NoPool()).right[0]
 
 
 def test_plain_integers_need_no_worker():
@@ -124,7 +124,7 @@ def test_exact_needs_no_worker():
 
 def test_plain_integers_are_judged_as_the_verifier_judges_them():
   pytest.importorskip("math_verify")
-  verify = verifiers.load("math", "")
+  verify = verifiers.load_verifier("math", "")
   rng = random.Random(0)
   texts = ["0", "-0", "7", "-7", "1,234", "1234", "12,345,678", "-1,234",
            "999999999999999", "999999999999998"]
@@ -146,11 +146,11 @@ def test_an_alternative_is_as_right_as_the_answer():
   pytest.importorskip("math_verify")
   record = {"task": "t", "verifier": "math", "answer": "2",
             "alternatives": ["5"]}
-  judged = accuracy.judge([record] * 3, ["2", "5", "7"], _NoPool())
+  judged = accuracy.check_answers([record] * 3, ["2", "5", "7"], _NoPool())
   assert judged.right.tolist() == [1, 1, 0]
   mixed = record | {"alternatives": [r"\frac{1}{2}"]}
   with contextlib.closing(workers.Pool(1, 20.)) as pool:
-    judged = accuracy.judge([mixed] * 3, ["2", "0.5", "7"], pool)
+    judged = accuracy.check_answers([mixed] * 3, ["2", "0.5", "7"], pool)
   assert judged.right.tolist() == [1, 1, 0]
 
 
@@ -163,7 +163,7 @@ def test_an_alternative_is_as_right_as_the_answer():
 ])
 def test_a_bad_record_is_refused(record, message):
   with pytest.raises(ValueError, match=message):
-    accuracy.judge([record], [None], _NoPool())
+    accuracy.check_answers([record], [None], _NoPool())
 
 
 def test_equal_answers_are_verified_once_and_counted_each():
@@ -176,7 +176,7 @@ def test_equal_answers_are_verified_once_and_counted_each():
       return [workers.Outcome("timeouts", 0.0, "late")] * 2
 
   record = {"task": "t", "verifier": "math", "answer": "1/2"}
-  judged = accuracy.judge([record] * 5, ["0.5", "1/3", "0.5", None, "0.5"],
+  judged = accuracy.check_answers([record] * 5, ["0.5", "1/3", "0.5", None, "0.5"],
                           Pool())
   assert judged.counters == {"verifier_errors": 0, "verifier_timeouts": 4,
                              "verifier_refused": 0}

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.rewards import endpoint
 
 SECRET = "key-that-stays-secret"
@@ -99,7 +99,7 @@ def test_one_who_was_never_there_is_a_mistake(url, said):
   with _Serving(_echo) as serving:
     url = url or serving.url
   ask = endpoint.Endpoint(url, "m", wait_seconds=.01, tries=2)
-  with pytest.raises(config_lib.ConfigError,
+  with pytest.raises(errors.ConfigError,
                      match=f"^config.judge.url: {url}.*reached: .*{said}"):
     ask(["?"], 0)
 
@@ -117,7 +117,7 @@ def test_one_who_hangs_gives_no_reply_and_never_was_an_answer():
     ask = endpoint.Endpoint(serving.url, "m", timeout_seconds=.2, tries=1)
     assert ask(["?"], 0) == [None]
     ended.set()
-  with pytest.raises(config_lib.ConfigError, match="cannot be reached"):
+  with pytest.raises(errors.ConfigError, match="cannot be reached"):
     ask(["?"], 0)
 
 
@@ -134,7 +134,7 @@ def test_a_reply_that_trickles_in_ends_at_the_deadline(status):
         serving.url, "m", timeout_seconds=.3, tries=2, wait_seconds=0.)
     begin = time.monotonic()
     if status == 400:  # a refusal, however long its words
-      with pytest.raises(config_lib.ConfigError, match="answers 400"):
+      with pytest.raises(errors.ConfigError, match="answers 400"):
         ask(["?"], 0)
     else:
       assert ask(["?"], 0) == [None]
@@ -153,7 +153,7 @@ def test_a_refusal_is_one_error_without_the_key(monkeypatch):
   reply = lambda body, number: (401, f"no such key: {SECRET}")
   with _Serving(reply) as serving:
     ask = endpoint.Endpoint(serving.url, "m", key_variable="R1JAX_TEST_KEY")
-    with pytest.raises(config_lib.ConfigError,
+    with pytest.raises(errors.ConfigError,
                        match="judge.url.* 401.*no such key: ") as e:
       ask(["?"], 0)
   assert SECRET not in str(e.value)
@@ -167,7 +167,7 @@ def test_a_text_that_is_refused_alone_gets_no_reply():
 
   with _Serving(reply) as serving:
     ask = endpoint.Endpoint(serving.url, "m")
-    with pytest.raises(config_lib.ConfigError, match="400.*content filter"):
+    with pytest.raises(errors.ConfigError, match="400.*content filter"):
       ask(["bad", "too bad"], 0)
     assert ask(["good", "bad"], 0) == ["GOOD", None]
     assert ask(["bad"], 1) == [None]
@@ -180,14 +180,14 @@ def test_mistakes_are_named(monkeypatch):
               "http://a/v1\n", "http://a/\u8def", "http://key@a/v1",
               "http://a..b/v1", f"http://{'a' * 64}.org/v1",
               "http://\u8def.org/v1"):
-    with pytest.raises(config_lib.ConfigError, match="judge.url"):
+    with pytest.raises(errors.ConfigError, match="judge.url"):
       endpoint.Endpoint(url, "m")
   for url in ("http://a/v1", "https://[::1]:8000", f"http://{'a' * 63}.b:1/v"):
     endpoint.Endpoint(url, "m")
-  with pytest.raises(config_lib.ConfigError, match="judge.key_variable"):
+  with pytest.raises(errors.ConfigError, match="judge.key_variable"):
     endpoint.Endpoint("http://a/v1", "m", key_variable="R1JAX_TEST_KEY")
   for end in ("\n", "\r", "\u8def"):  # no header holds it
     monkeypatch.setenv("R1JAX_TEST_KEY", SECRET + end)
-    with pytest.raises(config_lib.ConfigError, match="judge.key_var.*") as e:
+    with pytest.raises(errors.ConfigError, match="judge.key_var.*") as e:
       endpoint.Endpoint("http://a/v1", "m", key_variable="R1JAX_TEST_KEY")
     assert SECRET not in str(e.value)

@@ -44,14 +44,14 @@ def _row(response=GOOD, prompt="What is 3+4?", **fields):
     (_row("First: ```7```"), None),
 ])
 def test_every_reason_by_hand(row, reason):
-  assert filters.fault(RULES, row) == reason
+  assert filters.drop_reason(RULES, row) == reason
 
 
 def test_rules_that_are_not_asked_for_keep_all():
   none = filters.Rules(min_accuracy=0., format=False, max_repetition=None,
                        code=True)
   for text in ("", "```", "我 so", "so " * 999, "\ufffd", "x" * 10**6):
-    assert filters.fault(none, _row(text, accuracy=0., format=0.)) is None
+    assert filters.drop_reason(none, _row(text, accuracy=0., format=0.)) is None
 
 
 @pytest.mark.parametrize("text", [
@@ -59,20 +59,20 @@ def test_rules_that_are_not_asked_for_keep_all():
     "\n`" * 50_000, "\r\n" * 50_000, "\n\u3000\x0b" * 33_000, "$" * 100_000])
 def test_hostile_text_costs_no_more_than_its_length(text):
   begin = time.monotonic()
-  filters.fault(RULES._replace(languages=()), _row("so" + text + "so"))
-  filters.fault(RULES._replace(max_repetition=None), _row(text, prompt="1"))
+  filters.drop_reason(RULES._replace(languages=()), _row("so" + text + "so"))
+  filters.drop_reason(RULES._replace(max_repetition=None), _row(text, prompt="1"))
   assert time.monotonic() - begin < 5.
 
 
 def test_reflection_is_asked_for():
   rules = RULES._replace(reflection=True)
-  assert filters.fault(rules, _row()) == "no_reflection"
-  assert filters.fault(rules, _row("Wait, let me check. It is 7.")) is None
+  assert filters.drop_reason(rules, _row()) == "no_reflection"
+  assert filters.drop_reason(rules, _row("Wait, let me check. It is 7.")) is None
   assert filters.reflections("Wait, let me check. 等等，让我检查一下。") == 4
   assert filters.reflections("waiter") == 0
 
 
 def test_every_reason_is_a_known_one():
-  found = {filters.fault(RULES, _row(text))
+  found = {filters.drop_reason(RULES, _row(text))
            for text in (GOOD, "```", "先算", "so " * 99)}
   assert found - {None} <= set(filters.REASONS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1jax.rewards import format as format_reward
+from r1jax.rewards import text_rules
 
 
 @pytest.mark.parametrize("text", [
@@ -12,7 +12,7 @@ from r1jax.rewards import format as format_reward
     "<think>" + "so " * 100_000 + "</think><answer>2</answer>",
 ])
 def test_the_form(text):
-  assert format_reward.score(text) == 1.0
+  assert text_rules.format_reward(text) == 1.0
 
 
 @pytest.mark.parametrize("text", [
@@ -39,7 +39,7 @@ def test_the_form(text):
     "<Think>a</Think><answer>2</answer>",
 ])
 def test_not_the_form(text):
-  assert format_reward.score(text) == 0.0
+  assert text_rules.format_reward(text) == 0.0
 
 
 @pytest.mark.parametrize("text, expected", [
@@ -56,4 +56,4 @@ def test_not_the_form(text):
     ("<think>a</think> <think>b</think> c", 0.),
 ])
 def test_the_form_with_a_summary(text, expected):
-  assert format_reward.score(text, "summary") == expected
+  assert text_rules.format_reward(text, "summary") == expected

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.data import verdicts
 from r1jax.rewards import judge
 
@@ -34,10 +34,10 @@ def test_each_case_has_its_verdict_and_equal_ones_are_asked_once():
     return _honest(texts, attempt)
 
   cases = [_case("Paris"), _case("Rome"), _case("Paris"), _case("巴黎", "巴黎")]
-  found = judge.judge(ask, cases)
+  found = judge.ask_verdicts(ask, cases)
   assert found.right == [True, False, True, True] and len(asked) == 3
   assert set(found.counters.values()) == {0}
-  assert judge.judge(ask, []).right == []
+  assert judge.ask_verdicts(ask, []).right == []
 
 
 @pytest.mark.parametrize("prediction", [
@@ -52,7 +52,7 @@ def test_what_is_judged_cannot_leave_its_string(prediction):
     seen.extend(texts)
     return _honest(texts, attempt)
 
-  found = judge.judge(ask, [_case(prediction)], max_chars=1000)
+  found = judge.ask_verdicts(ask, [_case(prediction)], max_chars=1000)
   assert found.right == [False]
   task = json.loads(seen[0].splitlines()[-1])
   assert set(task) == {"question", "reference", "prediction"}
@@ -66,7 +66,7 @@ def test_a_blank_answer_is_wrong_whatever_the_judge_would_say(prediction):
     assert all("Paris" in text for text in texts) and not attempt
     return [RIGHT] * len(texts)
 
-  found = judge.judge(ask, [_case(prediction), _case("Paris, blank")])
+  found = judge.ask_verdicts(ask, [_case(prediction), _case("Paris, blank")])
   assert found.right == [False, True] and not any(found.counters.values())
 
 
@@ -78,7 +78,7 @@ def test_a_malformed_verdict_is_asked_for_again_then_counted():
     mends = [RIGHT if attempt == 1 else "hm"] + ["nonsense"] * len(texts)
     return mends[:len(texts)]
 
-  found = judge.judge(ask, [_case("a"), _case("b"), _case("b")], retries=2)
+  found = judge.ask_verdicts(ask, [_case("a"), _case("b"), _case("b")], retries=2)
   assert attempts == [(0, 2), (1, 2), (2, 1)]
   assert found.right == [True, None, None]
   assert found.counters == dict(
@@ -87,7 +87,7 @@ def test_a_malformed_verdict_is_asked_for_again_then_counted():
 
 def test_a_judge_that_never_answers_is_counted_as_silent():
   never = lambda texts, attempt: [None] * len(texts)
-  found = judge.judge(never, [_case("a")], retries=1)
+  found = judge.ask_verdicts(never, [_case("a")], retries=1)
   assert found.right == [None]
   assert found.counters == dict(
       judge_malformed=0, judge_silent=1, judge_retries=1)
@@ -127,5 +127,5 @@ def test_a_prompt_of_ones_own_has_one_place_for_the_task():
   assert asked[0].startswith('{"a": 1} or so?\n{"question": "?"')
   assert rows[0]["reward"] == 1.
   for prompt in ("no place", "{task} {task}", "{task} {other}", "{0}"):
-    with pytest.raises(config_lib.ConfigError, match="rewards.judge.prompt"):
+    with pytest.raises(errors.ConfigError, match="rewards.judge.prompt"):
       judge.GenerativeJudge(ask, lambda task: 1., retries=0, prompt=prompt)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.rewards import language
 
 BOTH = language.Languages(("en", "zh"))
@@ -118,7 +118,7 @@ def test_hostile_text_costs_no_more_than_its_length(text):
 
 @pytest.mark.parametrize("codes", [(), ("eng",), ("en", "klingon")])
 def test_an_unknown_language_is_refused(codes):
-  with pytest.raises(config_lib.ConfigError, match="rewards.languages"):
+  with pytest.raises(errors.ConfigError, match="rewards.languages"):
     language.Languages(codes)
 
 

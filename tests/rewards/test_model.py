@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import tiny
-from r1jax import rewards
-from r1jax.kernels import scores
+from r1jax import rewards as rewards_lib
+from r1jax.kernels import values
 from r1jax.types import Prompts
 
 END = 1
@@ -18,7 +18,7 @@ def _encode(prompt, answer):
 
 
 def _model(asked, **switches):
-  return rewards.RewardModel('helpful', lambda task: .5 if task == 'a' else 0., _encode, asked, **dict(
+  return rewards_lib.RewardModel('helpful', lambda task: .5 if task == 'a' else 0., _encode, asked, **dict(
       summary=False, max_len=64, batch=4) | switches)
 
 
@@ -81,10 +81,10 @@ def test_a_score_does_not_depend_on_the_other_prompts():
 
 def test_a_real_model_gives_what_it_gives_alone():
   model, params = tiny.model(scalar=True), tiny.params(scalar=True)
-  score = jax.jit(lambda batch: scores.of_responses(
+  score = jax.jit(lambda batch: values.of_responses(
       model, params, Prompts(batch.tokens, batch.length, batch.length),
       batch.response, batch.response_length))
-  judge = _model(lambda batch: np.asarray(score(rewards.Asked(*batch))))
+  judge = _model(lambda batch: np.asarray(score(rewards_lib.Asked(*batch))))
   found, _ = judge.score(PROMPTS, RESPONSES)
   for n, response in enumerate(RESPONSES):
     alone, _ = judge.score([PROMPTS[n // 2]], [response])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from r1jax.data import mini_lessons
-from r1jax.rewards import repetition
+from r1jax.mini import lessons
+from r1jax.rewards import text_rules
 
 
 @pytest.mark.parametrize("text, n, penalty", [
@@ -17,7 +17,7 @@ from r1jax.rewards import repetition
     ("\u6211 x \u6211x", 2, -1 / 3),
 ])
 def test_hand_values(text, n, penalty):
-  assert repetition.penalty(text, n) == pytest.approx(penalty, abs=1e-12)
+  assert text_rules.repetition_penalty(text, n) == pytest.approx(penalty, abs=1e-12)
 
 
 LOOPS = ["!" * 5000, "\u3002" * 5000, "= " * 3000, "ha" * 3000,
@@ -34,16 +34,16 @@ LOOPS = ["!" * 5000, "\u3002" * 5000, "= " * 3000, "ha" * 3000,
                "divisible by 43." for n in range(300)), False),  # 5.5 times
 ])
 def test_a_loop_is_told_whatever_it_says(text, looped):
-  assert repetition.looped(text) is looped
+  assert text_rules.is_loop(text) is looped
 
 
 def test_worked_solutions_are_no_loops():
   """Not one of them, nor as many in a row as a long thought has steps."""
   for mode in ("long_en", "long_zh", "short_zh"):
-    texts = [text for _, text in mini_lessons.worked("train", 100, 0, mode)]
-    assert not any(map(repetition.looped, [*texts, "\n".join(texts)]))
+    texts = [text for _, text in lessons.worked("train", 100, 0, mode)]
+    assert not any(map(text_rules.is_loop, [*texts, "\n".join(texts)]))
 
 
 def test_a_loop_nears_minus_one():
-  assert -1.0 < repetition.penalty("wait let me check that " * 1_000) < -0.99
-  assert repetition.penalty("\ufffd" * 1_000) == 0.0
+  assert -1.0 < text_rules.repetition_penalty("wait let me check that " * 1_000) < -0.99
+  assert text_rules.repetition_penalty("\ufffd" * 1_000) == 0.0

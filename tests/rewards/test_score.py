@@ -6,14 +6,14 @@ import pathlib
 import numpy as np
 import pytest
 
-from r1jax import config as config_lib
-from r1jax import rewards
+from r1jax import errors
+from r1jax import rewards as rewards_lib
 
 _SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data"
 
 
 def _scorer(weights=None, **settings):
-  return rewards.Scorer(
+  return rewards_lib.Scorer(
       weights or {"accuracy": 1.0, "format": 1.0},
       **{"max_tokens": 100, "workers": 2, "timeout_seconds": 2.0,
          "answer": "tags", **settings})
@@ -25,7 +25,7 @@ def _record(answer, verifier="math", task="gsm8k", **more):
 
 
 def _response(answer, tokens=10, finished=True):
-  return rewards.Response(
+  return rewards_lib.Response(
       f"<think>so</think> <answer>{answer}</answer>", tokens, finished)
 
 
@@ -33,7 +33,7 @@ def test_the_total_is_the_weighted_sum_of_the_parts():
   weights = {"accuracy": 0.7, "format": 0.2, "overlong": 0.5}
   responses = [
       _response("72"), _response("73", tokens=90), _response("72", 100, False),
-      rewards.Response("", 1, True), rewards.Response("<think>\ufffd", 100,
+      rewards_lib.Response("", 1, True), rewards_lib.Response("<think>\ufffd", 100,
                                                       False)]
   with _scorer(weights) as scorer:
     scores = scorer.score([_record("72")] * 5, responses)
@@ -74,7 +74,7 @@ def test_the_language_is_that_of_the_prompt_unless_it_is_named():
   records = [_record("4") | {"prompt": prompt} for prompt in (
       "What is 2+2?", "二加二等于几？", "2+2=?")]  # the last in any
   text = "<think> First 我 </think> <answer> 4 </answer>"
-  responses = [rewards.Response(text.replace("First", word), 9, True)
+  responses = [rewards_lib.Response(text.replace("First", word), 9, True)
                for word in ("First and second", "我我我", "我我我")]
   for language, shares in ((None, (3 / 4, 1., 1.)), ("zh", (1 / 4, 1., 1.))):
     with _scorer({"language": 1.0}, languages=("en", "zh"),
@@ -112,7 +112,7 @@ def test_a_task_may_have_weights_of_its_own():
      "config.rewards.overlong_cache_tokens"),
 ])
 def test_impossible_settings_are_refused(weights, settings, message):
-  with pytest.raises(config_lib.ConfigError, match=message):
+  with pytest.raises(errors.ConfigError, match=message):
     _scorer(weights, **settings)
 
 

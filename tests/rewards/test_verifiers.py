@@ -20,7 +20,7 @@ from r1jax.rewards import verifiers
 ])
 def test_math(reference, right, wrong):
   pytest.importorskip("math_verify")
-  verify = verifiers.load("math", "")
+  verify = verifiers.load_verifier("math", "")
   for answer in right:
     assert verify(answer, reference), answer
   for answer in wrong:
@@ -30,12 +30,12 @@ def test_math(reference, right, wrong):
 def test_a_reference_that_is_not_mathematics_is_an_error():
   pytest.importorskip("math_verify")
   with pytest.raises(ValueError, match="not mathematics"):
-    verifiers.load("math", "")("1", "")
+    verifiers.load_verifier("math", "")("1", "")
 
 
 def test_reasoning_gym_pays_for_the_whole_answer_only():
   pytest.importorskip("reasoning_gym")
-  verify = verifiers.load("reasoning_gym", "chain_sum")
+  verify = verifiers.load_verifier("reasoning_gym", "chain_sum")
   entry = {"answer": "12"}
   assert verify("12", entry) and verify("+012.0", entry)
   # Its own scorer gives this wrong number two thirds of a mark.
@@ -55,13 +55,13 @@ _CODE = [
 @pytest.mark.parametrize("answer", _CODE)
 def test_code_is_kept_from_what_evaluates(answer):
   for task in verifiers.LITERAL_TASKS | verifiers.FORMULA_TASKS:
-    assert verifiers.refusal("reasoning_gym", task, answer), task
+    assert verifiers.refuse_unsafe("reasoning_gym", task, answer), task
 
 
 @pytest.mark.parametrize("answer", _CODE[:4])
 def test_code_is_kept_from_math(answer):
-  assert verifiers.refusal("math", "gsm8k", answer)
-  assert verifiers.refusal("math", "gsm8k", f"$\\text{{{answer}}}$")
+  assert verifiers.refuse_unsafe("math", "gsm8k", answer)
+  assert verifiers.refuse_unsafe("math", "gsm8k", f"$\\text{{{answer}}}$")
 
 
 @pytest.mark.parametrize("answer", [
@@ -69,14 +69,14 @@ def test_code_is_kept_from_math(answer):
     r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", "f'(x)", "72. So",
     r"50\%"])
 def test_mathematics_is_not_refused(answer):
-  assert verifiers.refusal("math", "gsm8k", answer) is None
+  assert verifiers.refuse_unsafe("math", "gsm8k", answer) is None
 
 
 def test_long_answers_are_refused():
-  assert "1001 characters" in verifiers.refusal("math", "gsm8k", "1" * 1_001)
-  assert verifiers.refusal("math", "gsm8k", "1" * 1_000) is None
+  assert "1001 characters" in verifiers.refuse_unsafe("math", "gsm8k", "1" * 1_001)
+  assert verifiers.refuse_unsafe("math", "gsm8k", "1" * 1_000) is None
   # And looking at long text takes no time.
-  assert verifiers.refusal("reasoning_gym", "countdown", "1" * 9_999 + "!")
+  assert verifiers.refuse_unsafe("reasoning_gym", "countdown", "1" * 9_999 + "!")
 
 
 def test_every_scorer_that_evaluates_its_answer_is_known():
@@ -100,7 +100,7 @@ def test_every_scorer_that_evaluates_its_answer_is_known():
     dataset = factory.create_dataset(task, seed=1, size=1)
     entry = dataset[0]
     reference = str(entry["answer"])
-    assert verifiers.refusal("reasoning_gym", task, reference) is None, task
+    assert verifiers.refuse_unsafe("reasoning_gym", task, reference) is None, task
     scoring.append(task)
     for answer in ("marker", "[marker]", "marker + 1", "1, marker",
                    "x = marker(2)", "{'a': marker}"):

@@ -12,9 +12,10 @@ import pytest
 
 from experiments import bench as experiment
 from r1jax import config as config_lib
-from r1jax.parallel import mesh as mesh_lib
+from r1jax import errors
+from r1jax.parallel import sharding
 from r1jax.stages import bench
-from r1jax.stages import setup as setup_lib
+from r1jax.stages import train_state
 
 # 2 prompts of 3 tokens, 4 responses of 5 tokens each: 40 new tokens, and
 # 2 * (3 + 4 * 5) = 46 with each prompt counted once.
@@ -38,9 +39,9 @@ def _config(**rl):
 def _run(config, devices=1):
   """The line that is printed, and nothing else may be."""
   config_lib.check(config, devices)
-  mesh = mesh_lib.make(config.mesh, jax.devices()[:devices])
+  mesh = sharding.make_mesh(config.mesh, jax.devices()[:devices])
   with contextlib.redirect_stdout(io.StringIO()) as out:
-    bench.run(config, mesh)
+    bench.run_bench(config, mesh)
   [line] = out.getvalue().splitlines()
   return json.loads(line)
 
@@ -133,8 +134,8 @@ def test_two_devices_and_the_profile_of_one_more_step(tmp_path):
 def test_a_warmup_that_leaves_no_steady_step_is_refused(warmup):
   config = _config()
   config.bench.warmup = warmup
-  with pytest.raises(config_lib.ConfigError, match='config.bench.warmup'):
-    bench.run(config, mesh_lib.make({}, jax.devices()[:1]))
+  with pytest.raises(errors.ConfigError, match='config.bench.warmup'):
+    bench.run_bench(config, sharding.make_mesh({}, jax.devices()[:1]))
 
 
 def test_process_seconds_agree_with_the_system():
@@ -154,7 +155,7 @@ def test_the_shipped_workloads(arg, parameters, tokens):
   config = experiment.get_config(arg)
   config_lib.check(config, 1)
   assert config.is_locked and config.bench.profile is None
-  setup = setup_lib.make(config, mesh_lib.make({}, jax.devices()[:1]))
+  setup = train_state.place_model(config, sharding.make_mesh({}, jax.devices()[:1]))
   assert sum(math.prod(x.shape) for x in jax.tree.leaves(setup.params)
              ) == parameters
   assert bench.model_flops(config.rl, parameters)['step'] == (

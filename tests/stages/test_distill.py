@@ -10,18 +10,17 @@ import pytest
 import tiny
 from experiments import common
 from experiments import sft
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax.data import batches
 from r1jax.kernels import distillation
-from r1jax.parallel import mesh as mesh_lib
 from r1jax.parallel import sharding
 from r1jax.stages import distill
 from r1jax.stages import lm
-from r1jax.stages import setup as setup_lib
+from r1jax.stages import train_state
 from r1jax.training import optim
 from r1jax.types import LMBatch
 
-OPTIMIZER = optim.make(lr=1e-2, steps=100)
+OPTIMIZER = optim.make_optimizer(lr=1e-2, steps=100)
 WIDE = dict(layers=1, width=32)  # the teacher's shape is another
 
 
@@ -39,12 +38,12 @@ def _teacher(**fields):
 
 def _train(steps, sizes=None, micro_batches=1, **fields):
   setup, teaching = tiny.setup(sizes), tiny.setup(sizes, **WIDE)
-  abstract = setup_lib.abstract_state(setup, OPTIMIZER, ref=False)
-  state = setup_lib.init_state(setup, OPTIMIZER, abstract, tiny.placed(setup))
+  abstract = train_state.abstract_state(setup, OPTIMIZER, ref=False)
+  state = train_state.init_state(setup, OPTIMIZER, abstract, tiny.placed(setup))
   teacher = _teacher(**fields)._replace(model=teaching.model)
   update = jax.jit(functools.partial(
       lm.train_step, setup.model, OPTIMIZER, micro_batches, 6, teacher),
-                   out_shardings=(setup_lib.places(abstract), None))
+                   out_shardings=(train_state.shardings_of(abstract), None))
   weights, history = tiny.placed(teaching, **WIDE), []
   for step in range(steps):
     state, metrics = update(
@@ -96,16 +95,16 @@ def test_the_loss_is_what_the_weight_mixes():
 def _load(**fields):
   config = sft.get_config('mini').unlock()
   config.distill = common.distill(**fields)
-  return distill.load(config, mesh_lib.make({}, jax.devices()[:1]),
-                      setup_lib.make(config, mesh_lib.make(
+  return distill.load_teacher(config, sharding.make_mesh({}, jax.devices()[:1]),
+                      train_state.place_model(config, sharding.make_mesh(
                           {}, jax.devices()[:1])).model.config)
 
 
 def test_a_teacher_is_loaded_or_refused(tmp_path):
   teacher, params = _load(init_from='mini')
   assert teacher.kind == 'forward' and 'blocks' in params
-  with pytest.raises(config_lib.ConfigError, match='config.distill.init_from'):
+  with pytest.raises(errors.ConfigError, match='config.distill.init_from'):
     _load()
-  with pytest.raises(config_lib.ConfigError, match='config.distill.init_from'):
+  with pytest.raises(errors.ConfigError, match='config.distill.init_from'):
     _load(init_from=str(tmp_path / 'nowhere'))
-  assert distill.load(ml_collections.ConfigDict(), None, None) == (None, None)
+  assert distill.load_teacher(ml_collections.ConfigDict(), None, None) == (None, None)

@@ -48,7 +48,7 @@ def _rewards():
 
 
 def _learn(objective, reward=None, rollout=None):
-  return _jitted(grpo.learn, objective)(
+  return _jitted(grpo.experience, objective)(
       tiny.params(seed=1), rollout or _rollout(),
       _rewards() if reward is None else reward)
 
@@ -188,7 +188,7 @@ def test_kl_in_the_reward_is_subtracted_from_it():
 def test_no_reference_is_asked_without_a_penalty():
   for objective in (PLAIN, OBJECTIVE._replace(beta=0.)):
     experience, _ = jax.eval_shape(
-        functools.partial(grpo.learn, tiny.model(), objective), None,
+        functools.partial(grpo.experience, tiny.model(), objective), None,
         _rollout(), _rewards())
     assert experience.ref_logp.shape == (N, R)
   assert OBJECTIVE._replace(beta=0., measure_kl=True).uses_ref

@@ -11,12 +11,12 @@ import tiny
 from r1jax.data import batches
 from r1jax.parallel import sharding
 from r1jax.stages import lm
-from r1jax.stages import setup as setup_lib
-from r1jax.training import jsonl
+from r1jax.stages import train_state
+from r1jax.training import files
 from r1jax.training import optim
 from r1jax.types import LMBatch, TrainState
 
-OPTIMIZER = optim.make(lr=2e-2, steps=100)
+OPTIMIZER = optim.make_optimizer(lr=2e-2, steps=100)
 
 
 @functools.cache
@@ -31,12 +31,12 @@ def _rows():
 
 def _train(steps, sizes=None, micro_batches=1):
   setup = tiny.setup(sizes)
-  abstract = setup_lib.abstract_state(setup, OPTIMIZER, ref=False)
-  state = setup_lib.init_state(setup, OPTIMIZER, abstract, tiny.placed(setup))
+  abstract = train_state.abstract_state(setup, OPTIMIZER, ref=False)
+  state = train_state.init_state(setup, OPTIMIZER, abstract, tiny.placed(setup))
   update = jax.jit(
       functools.partial(lm.train_step, setup.model, OPTIMIZER, micro_batches,
                         6, None),
-      donate_argnums=0, out_shardings=(setup_lib.places(abstract), None))
+      donate_argnums=0, out_shardings=(train_state.shardings_of(abstract), None))
   history = []
   for step in range(steps):
     batch = LMBatch(*_rows().batch(step, 16, 0))
@@ -51,7 +51,7 @@ def _trained():
 
 
 def test_the_closing_words_say_what_was_reached(tmp_path):
-  jsonl.append(tmp_path / 'metrics.jsonl',
+  files.append_rows(tmp_path / 'metrics.jsonl',
                [{'step': i, 'loss': float(i)} for i in range(60)])
   words = lm.closing_words(str(tmp_path), {'steps': 60, 'after': None})
   assert 'trained: 34.500 nats a token over the last 50 of 60 steps' in words

@@ -7,8 +7,8 @@ import pytest
 import tiny
 import tiny_rl
 from r1jax.models import lora
-from r1jax.stages import origin
-from r1jax.training import jsonl
+from r1jax.stages import model_source
+from r1jax.training import files
 from r1jax.training import loop
 
 LORA = dict(rank=2, alpha=4., targets=('attention/*', 'mlp/down'))
@@ -52,9 +52,9 @@ def test_stopped_resumed_and_begun_from(run, tmp_path):
   train(whole, 3)
   train(parts, 1)
   train(parts, 3)
-  rollouts = [jsonl.read(d / 'rollouts.jsonl') for d in (whole, parts)]
+  rollouts = [files.read_rows(d / 'rollouts.jsonl') for d in (whole, parts)]
   assert rollouts[0] == rollouts[1]
-  load = lambda workdir: origin.load(
+  load = lambda workdir: model_source.load_params(
       str(workdir), run.setup.model.config, run.setup.params,
       run.setup.replicated)
   merged = load(whole)

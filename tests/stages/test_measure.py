@@ -4,9 +4,9 @@ import pytest
 
 from experiments import common
 from experiments import r1
-from r1jax import config as config_lib
-from r1jax import run
-from r1jax.training import jsonl
+from r1jax import errors
+from r1jax import stages
+from r1jax.training import files
 
 
 def _config():
@@ -21,17 +21,17 @@ def _config():
 
 def test_each_test_has_its_figures_and_responses(tmp_path, capsys):
   config = _config()
-  summary = run.stage(config, str(tmp_path), config.to_dict())
+  summary = stages.run_stage(config, str(tmp_path), config.to_dict())
   after = summary['after']
   assert set(after) == {'reasoning', 'general'} and summary['before'] is None
   assert after['reasoning']['n'] == 6 and after['general']['n'] == 5
   assert 'greedy' not in after['general']
   assert after['general']['verifier'] == dict(errors=0, timeouts=0, refused=0)
-  rows = jsonl.read(tmp_path / 'reasoning_0.jsonl')
+  rows = files.read_rows(tmp_path / 'reasoning_0.jsonl')
   assert [row['task'] for row in rows[:2]] == ['chain_sum', 'leg_counting']
   # The base speaks in tags now and then, which is no summary.
   assert sum(row['format'] for row in rows) > 0
-  assert len(jsonl.read(tmp_path / 'general_0.jsonl')) == 5
+  assert len(files.read_rows(tmp_path / 'general_0.jsonl')) == 5
   assert 'verifier: nothing failed\nreasoning: ' in capsys.readouterr().out
   assert not (tmp_path / 'checkpoints').exists() or not list(
       (tmp_path / 'checkpoints').iterdir())
@@ -40,9 +40,9 @@ def test_each_test_has_its_figures_and_responses(tmp_path, capsys):
 def test_mistakes_name_their_test(tmp_path):
   config = _config()
   config.tests.general.data.options.task = 'x'
-  with pytest.raises(config_lib.ConfigError,
+  with pytest.raises(errors.ConfigError,
                      match='config.tests.general.data.options'):
-    run.stage(config, str(tmp_path), config.to_dict())
-  with pytest.raises(config_lib.ConfigError, match='config.init_from'):
+    stages.run_stage(config, str(tmp_path), config.to_dict())
+  with pytest.raises(errors.ConfigError, match='config.init_from'):
     config.init_from = None
-    run.stage(config, str(tmp_path), config.to_dict())
+    stages.run_stage(config, str(tmp_path), config.to_dict())

@@ -46,7 +46,7 @@ def _rollout():
 
 
 def _score(chunk):
-  return functools.partial(grpo.learn, MODEL, _objective(chunk)), (
+  return functools.partial(grpo.experience, MODEL, _objective(chunk)), (
       tiny.params(vocab=VOCAB), _rollout(), _shape(jnp.float32, ROWS))
 
 

@@ -11,7 +11,7 @@ import tiny
 import tiny_rl
 from r1jax.kernels import advantages
 from r1jax.kernels import losses
-from r1jax.kernels import scores
+from r1jax.kernels import values
 from r1jax.stages import grpo
 from r1jax.stages import ppo
 from r1jax.training import checkpoint
@@ -60,9 +60,9 @@ def test_an_estimate_is_gae_of_the_critics_values(micro_batch):
   reward = np.arange(8, dtype=np.float32)
   penalty = np.full((8, R), .01, np.float32)
   got, figures = jax.jit(
-      functools.partial(ppo.estimate, critic, objective))(
+      functools.partial(ppo.gae, critic, objective))(
           params, rollout, reward, penalty)
-  value = np.where(rollout.mask, scores.of_states(
+  value = np.where(rollout.mask, values.of_states(
       critic.model, params, rollout.prompts, rollout.tokens), 0)
   advantage, target = advantages.gae(
       ppo.token_rewards(reward, penalty, rollout.mask), value, rollout.mask,
@@ -78,7 +78,7 @@ def test_an_estimate_is_gae_of_the_critics_values(micro_batch):
 
 def test_whitened_advantages_have_mean_0_and_variance_1():
   critic = ppo.Critic(tiny.model(scalar=True), **CRITIC)
-  got, _ = ppo.estimate(
+  got, _ = ppo.gae(
       critic, OBJECTIVE, tiny.params(scalar=True), _rollout(),
       np.arange(8, dtype=np.float32), np.zeros((8, R), np.float32))
   inside = np.asarray(got.advantage)[_rollout().mask]
@@ -93,7 +93,7 @@ def test_the_critics_loss_is_that_of_the_kernel():
   zero = np.zeros((8, R), np.float32)
   part = Experience(rollout, zero[:, 0], zero, zero, zero, np.ones(8, 'f'),
                     old, target)
-  value = scores.of_states(
+  value = values.of_states(
       critic.model, params, rollout.prompts, rollout.tokens)
   (total, count), figures = ppo.loss(critic, params, part)
   expected = losses.value(value, old, target, .2)
@@ -168,7 +168,7 @@ def test_beta_adapts_to_its_target_and_is_part_of_the_state():
 
 
 def test_grpo_is_the_same_trainer_without_a_critic():
-  relative, figures = grpo.relative(
+  relative, figures = grpo.group_relative(
       tiny_rl.OBJECTIVE, None, _rollout(), np.arange(8, dtype=np.float32),
       np.zeros((8, R), np.float32))
   assert relative.value is relative.target is None and not figures

@@ -11,21 +11,20 @@ import pytest
 
 import tiny
 from experiments import reward_model
-from r1jax import config as config_lib
-from r1jax.data import preference_rows
-from r1jax.kernels import scores
-from r1jax.parallel import mesh as mesh_lib
+from r1jax import errors
+from r1jax.data import preferences
+from r1jax.kernels import values
 from r1jax.parallel import sharding
 from r1jax.stages import preference
 from r1jax.stages import preference_figures
-from r1jax.stages import reward_models
-from r1jax.stages import setup as setup_lib
+from r1jax.stages import scoring
+from r1jax.stages import train_state
 from r1jax.training import checkpoint
 from r1jax.training import loop
 from r1jax.training import optim
 from r1jax.types import Preferences
 
-OPTIMIZER = optim.make(lr=1e-2, steps=100)
+OPTIMIZER = optim.make_optimizer(lr=1e-2, steps=100)
 PAIRWISE = preference.Objective('pairwise', 0., 1)
 
 
@@ -44,7 +43,7 @@ def _rows(seed=0, count=96):
         prompt=rng.integers(2, 30, rng.integers(1, 4)).tolist(), task='even',
         responses=[' '.join(map(str, row)) for row in words],
         grades=(words % 2 == 0).sum(1).tolist()))
-  return preference_rows.make(records, _encode, 48)
+  return preferences.pack(records, _encode, 48)
 
 
 def _batch(rows, step=0, size=8):
@@ -53,13 +52,13 @@ def _batch(rows, step=0, size=8):
 
 def _train(steps, sizes=None, objective=PAIRWISE, lora=None):
   setup = tiny.setup(sizes, lora, scalar=True)
-  abstract = setup_lib.abstract_state(setup, OPTIMIZER, ref=False)
-  state = setup_lib.init_state(
+  abstract = train_state.abstract_state(setup, OPTIMIZER, ref=False)
+  state = train_state.init_state(
       setup, OPTIMIZER, abstract, tiny.placed(setup, scalar=True))
   update = jax.jit(
       functools.partial(preference.train_step, setup.model, OPTIMIZER,
                         objective),
-      donate_argnums=0, out_shardings=(setup_lib.places(abstract), None))
+      donate_argnums=0, out_shardings=(train_state.shardings_of(abstract), None))
   history = []
   for step in range(steps):
     state, metrics = update(
@@ -72,14 +71,14 @@ def test_packed_scores_are_those_of_each_response_alone():
   model, params = tiny.model(scalar=True), tiny.params(scalar=True)
   rows = _rows()
   index = np.arange(4)
-  got = scores.of_rows(model, params, Preferences(*rows.take(index)))
+  got = values.of_rows(model, params, Preferences(*rows.take(index)))
   for b, s in np.argwhere(rows.record(index) >= 0):
     record = rows.records[rows.record(index)[b, s]]
     for k, text in enumerate(record['responses']):
       asked, said = _encode(record['prompt'], text)
       prompts = tiny.prompts((len(asked),), len(asked))._replace(
           tokens=np.array([asked]))
-      alone = scores.of_responses(
+      alone = values.of_responses(
           model, params, prompts, np.array([said]), np.array([len(said)]))
       np.testing.assert_allclose(got[b, s, k], alone[0], atol=1e-5)
 
@@ -87,7 +86,7 @@ def test_packed_scores_are_those_of_each_response_alone():
 def test_packed_sums_are_those_of_the_tokens_of_each_response():
   rows = _rows()
   batch = Preferences(*rows.take(np.arange(4)))
-  got = scores.sums_of_rows(
+  got = values.sums_of_rows(
       np.where(batch.answer, batch.tokens, np.nan).astype(np.float32), batch)
   for b, s in np.argwhere(rows.record(np.arange(4)) >= 0):
     record = rows.records[rows.record(np.arange(4))[b, s]]
@@ -132,7 +131,7 @@ def test_normalised_the_mean_is_0_and_the_loss_does_not_see_it():
   mean = score.mean(state, rows, 10**6)
   shifted = preference.normalized(state, mean)
   batch = Preferences(*rows.take(np.arange(rows.size)))
-  reward = scores.of_rows(setup.model, shifted.params, batch)
+  reward = values.of_rows(setup.model, shifted.params, batch)
   np.testing.assert_allclose(reward[batch.real].mean(), 0, atol=1e-5)
   for kind in ('pairwise', 'pointwise'):
     losses = [preference.loss(
@@ -183,7 +182,7 @@ def _config(tmp_path, **changes):
 
 def test_the_stage_ends_normalised_and_resumes_bitwise(tmp_path):
   config = _config(tmp_path)
-  mesh = mesh_lib.make({}, jax.devices()[:1])
+  mesh = sharding.make_mesh({}, jax.devices()[:1])
   states = []
   for name, stops in (('whole', (2,)), ('parts', (1, 2))):
     stage = preference.build(config, mesh, str(tmp_path / name))
@@ -199,7 +198,7 @@ def test_the_stage_ends_normalised_and_resumes_bitwise(tmp_path):
   assert states[0].params['head']['offset'] != 0
   assert summary['after']['n'] == 2
   # What the stage left is a reward model for RL, asked as it was trained.
-  judges = reward_models.load(ml_collections.ConfigDict(dict(
+  judges = scoring.load_model_rewards(ml_collections.ConfigDict(dict(
       rules=config.rules, rl=dict(group=2), rewards=dict(
           weights=dict(taste=.5), models=dict(taste=dict(
               init_from=str(tmp_path / 'whole'), scores=None, batch=4))))),
@@ -219,6 +218,6 @@ def test_the_stage_ends_normalised_and_resumes_bitwise(tmp_path):
 ])
 def test_mistakes_are_named(tmp_path, changes, match):
   config = _config(tmp_path, **changes)
-  mesh = mesh_lib.make({}, jax.devices()[:1])
-  with pytest.raises(config_lib.ConfigError, match=match):
+  mesh = sharding.make_mesh({}, jax.devices()[:1])
+  with pytest.raises(errors.ConfigError, match=match):
     preference.build(config, mesh, str(tmp_path)).step(None, 0)

@@ -3,9 +3,9 @@
 import pytest
 
 from experiments import r1_zero
-from r1jax import config as config_lib
-from r1jax.data import vocab as vocab_lib
-from r1jax.stages import prompts
+from r1jax import errors
+from r1jax.data import vocabs
+from r1jax.stages import scoring
 
 
 def _read(tmp_path, **data):
@@ -14,8 +14,8 @@ def _read(tmp_path, **data):
   config = r1_zero.get_config('mini').unlock()
   config.data.update(dict(task=f'jsonl:{path}') | data)
   config.rl.prompt_tokens = 200
-  vocab = vocab_lib.load('sentencepiece', 'mini')
-  found = prompts.read(config, vocab, 'train', 9)
+  vocab = vocabs.load_vocab('sentencepiece', 'mini')
+  found = scoring.read_prompts(config, vocab, 'train', 9)
   return vocab.decode(found.tokens[0, :found.length[0]].tolist())
 
 
@@ -27,5 +27,5 @@ def test_examples_and_an_instruction_reach_the_tokens(tmp_path):
 
 
 def test_what_only_a_judge_can_tell_needs_one(tmp_path):
-  with pytest.raises(config_lib.ConfigError, match='rewards.judge.init_from'):
+  with pytest.raises(errors.ConfigError, match='rewards.judge.init_from'):
     _read(tmp_path, options=dict(verifier='judge'))

@@ -7,8 +7,7 @@ from experiments import r1
 from r1jax.stages import r1_claims
 from r1jax.stages import r1_figures
 from r1jax.stages import r1_report
-from r1jax.training import jsonl
-from r1jax.training import summary
+from r1jax.training import files
 
 NAMES = (*r1.POLICIES, *r1.STUDENTS)
 
@@ -29,35 +28,35 @@ def _folder(tmp_path):
     folder.mkdir()
     for test in ('reasoning', 'general', 'writing', 'requests'):
       mixed = float(name == 'zero')
-      jsonl.write(folder / f'{test}_0.jsonl', _rows(right[name], mixed=mixed))
+      files.write_rows(folder / f'{test}_0.jsonl', _rows(right[name], mixed=mixed))
   for name, solved in (('shots', (80, 78, 90)), ('shots_base', (30, 0, 0))):
     (tmp_path / name).mkdir()
     for n, right_ones in zip((0, 1, 4), solved):
-      jsonl.write(tmp_path / name / f'shots_{n}_0.jsonl', _rows(right_ones))
+      files.write_rows(tmp_path / name / f'shots_{n}_0.jsonl', _rows(right_ones))
   for name in ('zero', 'zero_language', 'reasoning', 'no_language'):
     (tmp_path / name).mkdir()
-    jsonl.write(tmp_path / name / 'rollouts.jsonl', [
+    files.write_rows(tmp_path / name / 'rollouts.jsonl', [
         dict(step=step, id=n // 2, response='wait ' * step, tokens=10 + step)
         for step in range(12) for n in range(4)])
-    jsonl.write(tmp_path / name / 'metrics.jsonl', [
+    files.write_rows(tmp_path / name / 'metrics.jsonl', [
         {'step': step, 'response_length/mean': step + 10.}
         | {f'reward/{key}': step / 12
            for key in ('accuracy', 'language', 'mixed')}
         for step in range(12)])
   (tmp_path / 'judged').mkdir()
-  jsonl.write(tmp_path / 'judged/rollouts.jsonl', [
+  files.write_rows(tmp_path / 'judged/rollouts.jsonl', [
       row | dict(answer='-2.0 + 5.0i', no_verdict=float(n == 9),
                  dropped='wrong' if n else '')
       for n, row in enumerate(_rows(
           3, 10, '</think> The answer is \\boxed{-2+5i}.'))])
-  summary.write_json(tmp_path / 'judged/kept.json', {
+  files.write_json(tmp_path / 'judged/kept.json', {
       'a': {'kept': 1, 'wrong': 7}, 'b': {'wrong': 2, 'no_verdict': 1}})
   for name in ('student_sft', 'student_forward', 'student_reverse',
                'student_rl'):
     (tmp_path / name).mkdir()
-    summary.write_json(tmp_path / name / 'config.json', {
+    files.write_json(tmp_path / name / 'config.json', {
         'stage': 'rl' if name == 'student_rl' else 'lm'})
-    jsonl.write(tmp_path / name / 'metrics.jsonl', 4 * [
+    files.write_rows(tmp_path / name / 'metrics.jsonl', 4 * [
         {'perf/tokens': 500_000}])
   return tmp_path
 
@@ -164,11 +163,11 @@ def test_the_page_says_what_holds_and_what_does_not(folder):
   stages |= {f'measured_{name}': {'eval': dict(temperature=.6, top_p=.95)}
              for name in NAMES}
   for name in stages:
-    summary.write_json(folder / name / 'manifest.json', {'seconds': 30.})
+    files.write_json(folder / name / 'manifest.json', {'seconds': 30.})
   words = r1_report.write({'name': 'r1.py:mini', 'stages': stages}, str(folder))
   page = (folder / 'report.html').read_text('utf-8')
-  claims = {claim['said']: claim['verdict'] for claim in summary.read_json(
-      folder / 'summary.json')['claims']}
+  claims = {claim['said']: claim['verdict'] for claim in files.read_json(
+      folder / 'files.json')['claims']}
   assert claims['RL on a base, without SFT, learns to reason'] == 'holds'
   assert claims['Thinking grows on its own'] == 'holds'
   assert claims['Less is more'] == 'does not hold'

@@ -9,8 +9,8 @@ import pytest
 import tiny
 import tiny_rl
 from experiments import r1_zero
-from r1jax import config as config_lib
-from r1jax.parallel import mesh as mesh_lib
+from r1jax import errors
+from r1jax.parallel import sharding
 from r1jax.stages import rl
 
 
@@ -143,6 +143,6 @@ def test_weights_of_a_task_that_no_prompt_has_are_refused(tmp_path):
   config = r1_zero.mini()
   config.data.num_prompts = 3
   config.rewards.tasks = {'leg_count': {'accuracy': 0.}}
-  with pytest.raises(config_lib.ConfigError,
+  with pytest.raises(errors.ConfigError,
                      match=r'rewards.tasks.leg_count: .*\.leg_counting\?'):
-    rl.build(config, mesh_lib.make({}, jax.devices()[:1]), str(tmp_path))
+    rl.build(config, sharding.make_mesh({}, jax.devices()[:1]), str(tmp_path))

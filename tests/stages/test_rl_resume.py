@@ -13,7 +13,7 @@ import pytest
 
 import tiny_rl
 from r1jax.training import checkpoint
-from r1jax.training import jsonl
+from r1jax.training import files
 from r1jax.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -57,7 +57,7 @@ def _final(run, workdir, steps):
 def _assert_same(run, workdir, whole, steps=STEPS):
   jax.tree.map(np.testing.assert_array_equal, _final(run, workdir, steps),
                _final(run, whole, steps))
-  rollouts = [jsonl.read(pathlib.Path(d) / 'rollouts.jsonl')
+  rollouts = [files.read_rows(pathlib.Path(d) / 'rollouts.jsonl')
               for d in (workdir, whole)]
   assert rollouts[0] == rollouts[1]
   assert len(rollouts[0]) == steps * tiny_rl.PROMPTS * tiny_rl.GROUP

@@ -6,7 +6,7 @@ import pytest
 
 import tiny
 import tiny_rl
-from r1jax import rewards
+from r1jax import rewards as rewards_lib
 from r1jax.data import batches
 from r1jax.parallel import sharding
 from r1jax.stages import rollouts
@@ -43,8 +43,8 @@ def test_responses_are_decoded_by_their_length():
   records = first, second = tiny_rl.draw(0, 2).records
   scored = sampler.score(rollout, batches.PromptBatch(*prompts, records))
   assert scorer.responses == [
-      rewards.Response('4 6', 3, True), rewards.Response('4 3 5 7', 4, False),
-      rewards.Response('', 1, True), rewards.Response('8 8 8', 4, True)]
+      rewards_lib.Response('4 6', 3, True), rewards_lib.Response('4 3 5 7', 4, False),
+      rewards_lib.Response('', 1, True), rewards_lib.Response('8 8 8', 4, True)]
   assert scorer.records == [first, first, second, second]
   np.testing.assert_allclose(scored.reward, [1., .15, 0., 1.], rtol=1e-6)
   np.testing.assert_allclose(scored.parts['accuracy'], [1., .25, 0., 1.])
@@ -124,12 +124,12 @@ def test_select_takes_whole_groups_of_several_rollouts():
 
 
 def test_counters_are_summed_and_said():
-  counts = rollouts.counted([
+  counts = rollouts.sum_counters([
       {'verifier_errors': 2, 'verifier_timeouts': 0, 'judge_malformed': 1},
       {'verifier_errors': 3, 'verifier_timeouts': 0, 'judge_malformed': 0}])
   assert counts == {'errors': 5, 'timeouts': 0, 'judge_malformed': 1}
-  assert rollouts.words(counts) == 'verifier: errors 5, judge_malformed 1'
-  assert rollouts.words({'errors': 0}) == 'verifier: nothing failed'
+  assert rollouts.describe_counters(counts) == 'verifier: errors 5, judge_malformed 1'
+  assert rollouts.describe_counters({'errors': 0}) == 'verifier: nothing failed'
 
 
 class _Judge:

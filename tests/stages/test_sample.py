@@ -8,12 +8,12 @@ import pytest
 
 from experiments import preferences
 from experiments import rejection_sampling
-from r1jax import config as config_lib
-from r1jax.parallel import mesh as mesh_lib
+from r1jax import errors
+from r1jax.parallel import sharding
 from r1jax.rewards import score
-from r1jax.stages import reward_models
 from r1jax.stages import sample
-from r1jax.training import jsonl
+from r1jax.stages import scoring
+from r1jax.training import files
 from r1jax.training import loop
 
 
@@ -23,10 +23,10 @@ def _row(i, response, reward):
 
 
 def test_responses_become_graded_preferences(tmp_path):
-  jsonl.append(tmp_path / 'rollouts.jsonl', [
+  files.append_rows(tmp_path / 'rollouts.jsonl', [
       _row(0, ' a', 1.), _row(0, 'a ', 1.), _row(0, 'b', .5), _row(0, 'c', 0.),
       _row(1, 'x', 1.), _row(1, 'y', 1.), _row(2, '学', 0.), _row(2, 'z', 1.)])
-  words = sample.write(str(tmp_path), False, {})
+  words = sample.write_preferences(str(tmp_path), False, {})
   lines = [json.loads(line) for line in (
       tmp_path / sample.NAME).read_text('utf-8').splitlines()]
   assert lines == [
@@ -38,10 +38,10 @@ def test_responses_become_graded_preferences(tmp_path):
 
 
 def test_labels_stay_where_all_are_equal(tmp_path):
-  jsonl.append(tmp_path / 'rollouts.jsonl', [
+  files.append_rows(tmp_path / 'rollouts.jsonl', [
       _row(0, 'a', 1.), _row(0, 'a', 1.), _row(1, 'b', 0.)])
-  sample.write(str(tmp_path), True, {})
-  assert [line['grades'] for line in jsonl.read(tmp_path / sample.NAME)] == [
+  sample.write_preferences(str(tmp_path), True, {})
+  assert [line['grades'] for line in files.read_rows(tmp_path / sample.NAME)] == [
       [1.], [0.]]
 
 
@@ -51,7 +51,7 @@ def _stage(workdir, module=preferences, **changes):
   config.data.num_prompts = 6
   config.rl.update(prompts=4, group=2, response_tokens=6, sample_chunk=6)
   config.rl.update(changes)
-  mesh = mesh_lib.make({}, jax.devices()[:1])
+  mesh = sharding.make_mesh({}, jax.devices()[:1])
   return sample.build(config, mesh, str(workdir)), config.to_dict()
 
 
@@ -62,7 +62,7 @@ def test_every_prompt_is_answered_once_also_when_resumed(tmp_path, stops):
   for steps in stops:
     loop.run(stage._replace(steps=steps, finish=None), loop.Settings(1, 2),
              str(tmp_path), config | dict(steps=steps))
-  rows = jsonl.read(tmp_path / 'rollouts.jsonl')
+  rows = files.read_rows(tmp_path / 'rollouts.jsonl')
   assert [row['id'] for row in rows] == np.repeat(np.arange(6), 2).tolist()
   assert all(row['tokens'] <= 6 for row in rows)
 
@@ -76,18 +76,18 @@ def test_rejection_sampling_ends_the_same_however_it_was_stopped(
   config.rl.update(prompts=4, group=4, response_tokens=100, sample_chunk=50)
   config.keep.update(shard_rows=4)
   stage = sample.build(
-      config, mesh_lib.make({}, jax.devices()[:1]), str(tmp_path))
+      config, sharding.make_mesh({}, jax.devices()[:1]), str(tmp_path))
   for steps in stops:
     loop.run(stage._replace(
         steps=steps, finish=stage.finish if steps == 2 else None),
              loop.Settings(1, 2), str(tmp_path),
              config.to_dict() | dict(steps=steps))
-  rows = jsonl.read(tmp_path / 'rollouts.jsonl')
+  rows = files.read_rows(tmp_path / 'rollouts.jsonl')
   assert len(rows) == 6 * 4
-  assert {row['verifier/errors'] for row in jsonl.read(
+  assert {row['verifier/errors'] for row in files.read_rows(
       tmp_path / 'metrics.jsonl')} == {0}
   lines = [line for path in sorted(tmp_path.glob('kept-*.jsonl'))
-           for line in jsonl.read(path)]
+           for line in files.read_rows(path)]
   fit = [row for row in rows if not row['dropped']]
   by_prompt = {}  # of those that are distinct, the first two
   for row in fit:
@@ -126,16 +126,16 @@ class _Silent:
 def test_what_no_one_could_tell_is_counted_and_said(
     tmp_path, monkeypatch, capsys, module):
   monkeypatch.setattr(score.Scorer, 'score', _broken)
-  monkeypatch.setattr(reward_models, 'load', lambda *_: [_Silent()])
+  monkeypatch.setattr(scoring, 'load_model_rewards', lambda *_: [_Silent()])
   stage, config = _stage(tmp_path, module)
   loop.run(stage, loop.Settings(2, 2), str(tmp_path), config)
   # Two responses to four prompts, then to the last two: what fills up the
   # second batch is not shown to anyone.
-  for row, errors, silent in zip(
-      jsonl.read(tmp_path / 'metrics.jsonl'), (3, 2), (8, 4), strict=True):
+  for row, failed, silent in zip(
+      files.read_rows(tmp_path / 'metrics.jsonl'), (3, 2), (8, 4), strict=True):
     assert {name: value for name, value in row.items()
             if name.startswith('verifier/')} == {
-                'verifier/errors': errors, 'verifier/timeouts': 0,
+                'verifier/errors': failed, 'verifier/timeouts': 0,
                 'verifier/refused': 0, 'verifier/judge_silent': silent,
                 'verifier/judge_retries': 1}
   assert 'verifier: errors 5, judge_retries 2, judge_silent 12' in (
@@ -147,7 +147,7 @@ def test_what_was_made_is_left_alone_when_its_source_is_gone(tmp_path, module):
   stage, _ = _stage(tmp_path, module)
   for name in (sample.NAME, 'kept-00000.jsonl'):
     (tmp_path / name).write_text('{}\n')
-  with pytest.raises(config_lib.ConfigError, match='no rollouts.jsonl'):
+  with pytest.raises(errors.ConfigError, match='no rollouts.jsonl'):
     stage.finish({})
   for name in (sample.NAME, 'kept-00000.jsonl'):
     assert (tmp_path / name).read_text() == '{}\n'
@@ -155,9 +155,9 @@ def test_what_was_made_is_left_alone_when_its_source_is_gone(tmp_path, module):
 
 def test_it_needs_a_model(tmp_path):
   config = preferences.get_config('mini')
-  with pytest.raises(config_lib.ConfigError, match='init_from'):
-    sample.build(config, mesh_lib.make({}, jax.devices()[:1]), str(tmp_path))
+  with pytest.raises(errors.ConfigError, match='init_from'):
+    sample.build(config, sharding.make_mesh({}, jax.devices()[:1]), str(tmp_path))
   config.init_from = 'mini'
   config.log.rollouts_every_steps = 4
-  with pytest.raises(config_lib.ConfigError, match='rollouts_every_steps'):
-    sample.build(config, mesh_lib.make({}, jax.devices()[:1]), str(tmp_path))
+  with pytest.raises(errors.ConfigError, match='rollouts_every_steps'):
+    sample.build(config, sharding.make_mesh({}, jax.devices()[:1]), str(tmp_path))

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax import types
 from r1jax.training import checkpoint
-from r1jax.training import manifest
+from r1jax.training import digest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 P = jax.sharding.PartitionSpec
@@ -279,7 +279,7 @@ def _mismatches():
 @pytest.mark.parametrize('what', ['shape', 'dtype', 'missing', 'more', 'ref'])
 def test_another_model_is_refused_by_name(saved, what):
   abstract, message = _mismatches()[what]
-  with pytest.raises(config_lib.ConfigError, match=message) as error:
+  with pytest.raises(errors.ConfigError, match=message) as error:
     _restore(saved, abstract)
   assert 'set config.model' in str(error.value)
   assert {p.name for p in saved.iterdir()} == {'1', '2'}  # and not as damaged
@@ -306,7 +306,7 @@ def test_restore_params_passes_over_damage_and_refuses_another_model(copied):
   assert (copied / '2').exists()
   with pytest.raises(RuntimeError, match='every checkpoint .* damaged'):
     checkpoint.restore_params(copied / '2', _abstract(_params(0)))
-  with pytest.raises(config_lib.ConfigError, match='set config.model'):
+  with pytest.raises(errors.ConfigError, match='set config.model'):
     checkpoint.restore_params(copied, _abstract(_params(0, width=8)))
 
 
@@ -377,18 +377,18 @@ def test_digest_is_the_weighted_sum_of_bits(dtype):
   x = (np.arange(60).reshape(3, 4, 5) % 7 * 1.).astype(jnp.dtype(dtype))
   bits = x.reshape(-1).view(f'u{x.itemsize}').astype(object)
   slow = sum(b * (2 * i + 1) for i, b in enumerate(bits)) % 2**32
-  assert manifest.digests({'x': jnp.asarray(x)}) == {'x': slow}
+  assert digest.leaf_digests({'x': jnp.asarray(x)}) == {'x': slow}
 
 
 def test_digest_by_hand():
   ones = jnp.array([1, 2, -1], jnp.int32)  # 1·1 + 2·3 - 1·5, modulo 2^32
-  assert manifest.digests({'a': ones, 'b': -ones}) == {'a': 2, 'b': 2**32 - 2}
+  assert digest.leaf_digests({'a': ones, 'b': -ones}) == {'a': 2, 'b': 2**32 - 2}
 
 
 def test_manifest_notices_a_change_of_itself():
-  made = manifest.make({'w': jnp.ones((2, 3), jnp.bfloat16)})
-  entries = manifest.entries_of(made)
+  made = digest.describe({'w': jnp.ones((2, 3), jnp.bfloat16)})
+  entries = digest.check_description(made)
   assert entries['w']['shape'] == [2, 3] and entries['w']['dtype'] == 'bfloat16'
   entries['w']['shape'] = [3, 2]
   with pytest.raises(ValueError, match='checksum'):
-    manifest.entries_of(made)
+    digest.check_description(made)

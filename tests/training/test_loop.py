@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax import types
 from r1jax.training import checkpoint
-from r1jax.training import jsonl
-from r1jax.training import log
+from r1jax.training import files
+from r1jax.training import logger
 from r1jax.training import loop
 from r1jax.training import optim
 
@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 12
 CONFIG = dict(stage='toy', seed=3, steps=STEPS, lr=0.1, log=dict(a=1))
 SETTINGS = loop.Settings(checkpoint_every_steps=3, keep=2)
-OPTIMIZER = optim.make(lr=0.1, steps=STEPS, kind='cosine', weight_decay=0.1)
+OPTIMIZER = optim.make_optimizer(lr=0.1, steps=STEPS, kind='cosine', weight_decay=0.1)
 
 
 @jax.jit
@@ -81,7 +81,7 @@ def _final(workdir, step=STEPS):
 
 
 def _rows(workdir, name='metrics'):
-  return jsonl.read(pathlib.Path(workdir) / f'{name}.jsonl')
+  return files.read_rows(pathlib.Path(workdir) / f'{name}.jsonl')
 
 
 def _deterministic(rows):
@@ -200,7 +200,7 @@ def test_a_finished_run_started_again_repeats_nothing(whole):
 
 def test_another_config_in_the_same_workdir_is_refused(tmp_path):
   _run(tmp_path, _stage(steps=2), config=CONFIG | dict(steps=2))
-  with pytest.raises(config_lib.ConfigError, match=r'config.lr \(0.1 there'):
+  with pytest.raises(errors.ConfigError, match=r'config.lr \(0.1 there'):
     _run(tmp_path, config=CONFIG | dict(lr=0.2))
   longer = _run(tmp_path, _stage(steps=3),
                 config=CONFIG | dict(steps=3, log=dict(a=2)))
@@ -209,7 +209,7 @@ def test_another_config_in_the_same_workdir_is_refused(tmp_path):
 
 def test_skipped_updates_in_a_row_stop_the_run(tmp_path):
   settings = SETTINGS._replace(max_skipped_steps=3)
-  with pytest.raises(log.Diverged, match='step 6: 3 updates in a row'):
+  with pytest.raises(logger.Diverged, match='step 6: 3 updates in a row'):
     _run(tmp_path, _stage(bad_from=4), settings)
   flags = [row['optim/skipped'] for row in _rows(tmp_path)]
   assert flags == [0., 0., 0., 0., 1., 1., 1.]

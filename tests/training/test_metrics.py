@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax.training import jsonl
-from r1jax.training import metrics
+from r1jax.training import files
+from r1jax.training import logger
 
 
 def _row(step):
@@ -18,7 +18,7 @@ def _row(step):
 
 
 def _run(workdir, start, stop):
-  writer = metrics.MetricWriter(workdir, start_step=start, tensorboard=False)
+  writer = logger.MetricWriter(workdir, start_step=start, tensorboard=False)
   for step in range(start, stop):
     writer.write(step, _row(step))
   return writer
@@ -26,7 +26,7 @@ def _run(workdir, start, stop):
 
 def test_rows_hold_plain_numbers(tmp_path):
   _run(tmp_path / 'new', 0, 2).close()
-  assert jsonl.read(tmp_path / 'new' / 'metrics.jsonl')[1] == {
+  assert files.read_rows(tmp_path / 'new' / 'logger.jsonl')[1] == {
       'step': 1, 'loss': float(np.float32(1 / 3)), 'reward': 1., 'tokens': 10,
       'share': 1 / 7}
 
@@ -34,10 +34,10 @@ def test_rows_hold_plain_numbers(tmp_path):
 def test_a_resumed_run_ends_with_the_file_of_one_never_stopped(tmp_path):
   _run(tmp_path / 'whole', 0, 9).close()
   _run(tmp_path / 'killed', 0, 6)  # neither flushed nor closed
-  with open(tmp_path / 'killed' / 'metrics.jsonl', 'a') as file:
+  with open(tmp_path / 'killed' / 'logger.jsonl', 'a') as file:
     file.write('{"step": 6, "lo')
   _run(tmp_path / 'killed', 4, 9).close()
-  whole, killed = ((tmp_path / name / 'metrics.jsonl').read_bytes()
+  whole, killed = ((tmp_path / name / 'logger.jsonl').read_bytes()
                    for name in ('whole', 'killed'))
   assert whole == killed
 
@@ -62,7 +62,7 @@ def test_tensorboard_holds_the_same_values(tmp_path):
   pytest.importorskip('tensorboard')
   from tensorboard.backend.event_processing import event_accumulator
   from tensorboard.util import tensor_util
-  writer = metrics.MetricWriter(tmp_path, start_step=0, tensorboard=True)
+  writer = logger.MetricWriter(tmp_path, start_step=0, tensorboard=True)
   for step in range(3):
     writer.write(step, _row(step))
   writer.flush()  # enough for a reader, without a close
@@ -81,12 +81,12 @@ def test_tensorboard_holds_the_same_values(tmp_path):
 PROGRAM = """
 import sys
 sys.modules['clu'] = None  # as if it were not installed
-from r1jax.training import metrics
-metrics.MetricWriter(sys.argv[1], start_step=0, tensorboard=False).write(
+from r1jax.training import logger
+logger.MetricWriter(sys.argv[1], start_step=0, tensorboard=False).write(
     0, {'loss': 1.})
 assert 'tensorflow' not in sys.modules
 try:
-  metrics.MetricWriter(sys.argv[1], start_step=0, tensorboard=True)
+  logger.MetricWriter(sys.argv[1], start_step=0, tensorboard=True)
 except ImportError as error:
   print(error)
 """

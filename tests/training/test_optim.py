@@ -6,9 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from r1jax import config as config_lib
+from r1jax import errors
 from r1jax import types
-from r1jax.parallel import mesh as mesh_lib
 from r1jax.parallel import sharding
 from r1jax.training import accumulate
 from r1jax.training import optim
@@ -40,16 +39,16 @@ def test_cosine_schedule_ends_at_its_fraction():
 
 
 def test_schedule_refuses():
-  with pytest.raises(config_lib.ConfigError, match='config.optim.schedule'):
+  with pytest.raises(errors.ConfigError, match='config.optim.schedule'):
     optim.schedule('linear', 1., 10, 0, 0.1)
-  with pytest.raises(config_lib.ConfigError, match='config.optim.warmup_steps'):
+  with pytest.raises(errors.ConfigError, match='config.optim.warmup_steps'):
     optim.schedule('cosine', 1., 10, 10, 0.1)
 
 
 def test_weight_decay_spares_norms_biases_and_vectors():
   assert optim.decays(PARAMS) == {
       'w': True, 'bias': False, 'norm_scale': False, 'vector': False}
-  optimizer = optim.make(lr=0.1, steps=10, weight_decay=0.5)
+  optimizer = optim.make_optimizer(lr=0.1, steps=10, weight_decay=0.5)
   state = optimizer.tx.init(PARAMS)
   zeros = jax.tree.map(jnp.zeros_like, PARAMS)
   new, *_ = _update(optimizer, zeros, PARAMS, state)
@@ -60,7 +59,7 @@ def test_weight_decay_spares_norms_biases_and_vectors():
 
 def test_two_updates_against_adam_by_hand():
   b1, b2, eps, lr, decay = 0.9, 0.95, 1e-8, 0.01, 0.1
-  optimizer = optim.make(lr=lr, steps=10, b1=b1, b2=b2, eps=eps,
+  optimizer = optim.make_optimizer(lr=lr, steps=10, b1=b1, b2=b2, eps=eps,
                          weight_decay=decay, clip_norm=1.0)
   params = {'w': jnp.array([[1., 2.]])}
   state = optimizer.tx.init(params)
@@ -80,7 +79,7 @@ def test_two_updates_against_adam_by_hand():
 
 @pytest.mark.parametrize('bad', [jnp.nan, jnp.inf])
 def test_a_gradient_that_is_not_finite_changes_no_bit(bad):
-  optimizer = optim.make(lr=0.1, steps=10, warmup_steps=5, weight_decay=0.1)
+  optimizer = optim.make_optimizer(lr=0.1, steps=10, warmup_steps=5, weight_decay=0.1)
   update = jax.jit(lambda *args: _update(optimizer, *args))
   good = jax.tree.map(lambda x: 0.1 * x, PARAMS)
   wrong = good | {'vector': good['vector'].at[1].set(bad)}
@@ -101,12 +100,12 @@ def test_a_gradient_that_is_not_finite_changes_no_bit(bad):
 
 
 def test_moments_live_with_their_parameters():
-  mesh = mesh_lib.make(dict(fsdp=-1))
+  mesh = sharding.make_mesh(dict(fsdp=-1))
   params = {'w': jnp.ones((8, 4)), 'scale': jnp.ones(4)}
   where = sharding.shardings(
       {'w': ('embed', None), 'scale': (None,)}, params, mesh,
       (('embed', 'fsdp'),))
-  optimizer = optim.make(lr=0.1, steps=10)
+  optimizer = optim.make_optimizer(lr=0.1, steps=10)
   target = optim.state_shardings(
       optimizer.tx, params, where, sharding.replicated(mesh))
   state = jax.jit(optimizer.tx.init, out_shardings=target)(
@@ -131,7 +130,7 @@ def _biased(optimizer, load=LOAD, **changes):
 
 
 def test_the_router_bias_steps_against_its_load_and_else_nothing_knows_of_it():
-  optimizer = optim.make(lr=.1, steps=9, weight_decay=.5, router_bias_rate=.25)
+  optimizer = optim.make_optimizer(lr=.1, steps=9, weight_decay=.5, router_bias_rate=.25)
   (params, state, _, metrics), _ = _biased(optimizer)
   np.testing.assert_allclose(
       params.pop('moe')['router_bias'], [[-.25, .25, .25], [.5, 1., 2.]])
@@ -146,7 +145,7 @@ def test_the_router_bias_steps_against_its_load_and_else_nothing_knows_of_it():
 
 
 def test_a_model_without_experts_has_the_state_and_updates_of_plain_optax():
-  optimizer = optim.make(lr=.1, steps=9, weight_decay=.5, clip_norm=.2)
+  optimizer = optim.make_optimizer(lr=.1, steps=9, weight_decay=.5, clip_norm=.2)
   plain = optax.chain(
       optax.clip_by_global_norm(.2), optax.scale_by_adam(.9, .95, 1e-8),
       optax.add_decayed_weights(.5, mask=optim.decays),
@@ -161,7 +160,7 @@ def test_a_model_without_experts_has_the_state_and_updates_of_plain_optax():
 
 
 def test_a_skipped_update_leaves_the_router_bias_alone():
-  optimizer = optim.make(lr=.1, steps=9)
+  optimizer = optim.make_optimizer(lr=.1, steps=9)
   (params, state, skipped, metrics), old = _biased(
       optimizer, vector=jnp.array([1., jnp.inf]))
   assert skipped == 1 and metrics['optim/skipped'] == 1.
@@ -171,7 +170,7 @@ def test_a_skipped_update_leaves_the_router_bias_alone():
 def test_no_rate_or_no_load_leaves_the_router_bias_alone():
   for rate, load in ((0., LOAD), (.1, jnp.zeros_like(LOAD))):
     (params, _, _, metrics), _ = _biased(
-        optim.make(lr=.1, steps=9, router_bias_rate=rate), load)
+        optim.make_optimizer(lr=.1, steps=9, router_bias_rate=rate), load)
     np.testing.assert_array_equal(
         params['moe']['router_bias'], BIASED['moe']['router_bias'])
     assert np.isfinite(metrics['moe/load_max_over_mean'])
@@ -205,12 +204,12 @@ def test_a_losss_denominator_leaves_the_signs_of_loads_alone(micro_batches):
 
 
 def test_moments_of_a_model_with_experts_live_with_their_parameters():
-  mesh = mesh_lib.make(dict(fsdp=-1))
+  mesh = sharding.make_mesh(dict(fsdp=-1))
   params = {'gate': jnp.ones((8, 4)), 'router_bias': jnp.ones(4)}
   where = sharding.shardings(
       {'gate': ('embed', None), 'router_bias': (None,)}, params, mesh,
       (('embed', 'fsdp'),))
-  optimizer = optim.make(lr=0.1, steps=10)
+  optimizer = optim.make_optimizer(lr=0.1, steps=10)
   target = optim.state_shardings(
       optimizer.tx, params, where, sharding.replicated(mesh))
   state = jax.jit(optimizer.tx.init, out_shardings=target)(

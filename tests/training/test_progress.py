@@ -10,7 +10,7 @@ import termios
 
 import pytest
 
-from r1jax.training import progress
+from r1jax.training import logger
 
 VALUES = {'reward': 0.51234, 'length': 104.4, 'tokens/s': 12345.6}
 
@@ -32,7 +32,7 @@ class _Terminal(io.StringIO):
 
 def _steps(out, total=10, seconds=1., stop=None, values=VALUES):
   clock = _Clock()
-  shown = progress.Progress(total, out, clock=clock)
+  shown = logger.Progress(total, out, clock=clock)
   clock.now += 60  # an evaluation, and the first step compiles
   for step in range(1, (stop or total) + 1):
     shown.update(step, values)
@@ -70,7 +70,7 @@ def test_a_terminal_gets_one_line_redrawn():
 
 def test_nothing_shown_leaves_nothing():
   out = _Terminal()
-  progress.Progress(3, out).close()
+  logger.Progress(3, out).close()
   assert not out.getvalue()
 
 
@@ -115,5 +115,5 @@ def test_the_bar_takes_the_room_that_is_left():
 
 def test_odd_values_are_shown():
   out = io.StringIO()
-  progress.Progress(0, out).update(0, {'a': float('nan'), 'b': -3.2e7})
+  logger.Progress(0, out).update(0, {'a': float('nan'), 'b': -3.2e7})
   assert out.getvalue() == 'step 0/0  a nan  b -32.0M\n'

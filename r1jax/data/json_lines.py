@@ -1,0 +1,85 @@
+"""Files of one JSON object a line: rows with the place that they stand at."""
+
+import gzip
+import json
+import pathlib
+import re
+from typing import Any
+import zlib
+
+from r1jax import errors
+from r1jax.data import splits
+
+
+def read_rows(argument: str, split: str) -> list[tuple[str, dict[str, Any]]]:
+  """Lists (place, object) of a file of one JSON object a line, .gz or not.
+
+  '*' in its name makes it several, in the order of their names; '{split}' in
+  its path stands for the split's name. A split may be a part of
+  one, 'train[:1800]' or 'train[1800:]', as TFDS writes it.
+  """
+  name, part = _part(split)
+  path = pathlib.Path(argument.replace('{split}', name))
+  if '{split}' not in argument and name != 'train':
+    raise errors.ConfigError(
+        f"{splits.FIELD}: jsonl:{argument} is one file, of split 'train'; "
+        f"received {split!r}; write '{{split}}' in the path to name a file of "
+        "each split, or 'train[1800:]' for a part of it")
+  paths = sorted(path.parent.glob(path.name)) if '*' in path.name else [path]
+  if not paths or not paths[0].is_file():
+    raise errors.ConfigError(f'config.data.task: no such file: {path}')
+  return [row for path in paths for row in _rows(path)][part]
+
+
+def _rows(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
+  content = path.read_bytes()
+  try:
+    text = gzip.decompress(content) if path.suffix == '.gz' else content
+    lines = text.decode().split('\n')
+  except (EOFError, OSError, UnicodeDecodeError, zlib.error) as e:
+    raise errors.ConfigError(
+        f'config.data.task: {path} is no text of one JSON object a line: {e}'
+    ) from e
+  found = []
+  for number, line in enumerate(lines, 1):
+    if line.strip() or number < len(lines):  # the last line may end, too
+      found.append((f'{path}:{number}', _object(line, f'{path}:{number}')))
+  return found
+
+
+def _object(line: str, place: str) -> dict[str, Any]:
+  try:
+    row = dict(json.loads(line))
+    if '\\u' in line:  # half a surrogate pair is in no file, print or token
+      json.dumps(row, ensure_ascii=False).encode()
+    return row
+  except (TypeError, ValueError, RecursionError) as e:
+    raise errors.ConfigError(
+        f'config.data.task: {place}: not a JSON object: {e}') from e
+
+
+def _part(split: str) -> tuple[str, slice]:
+  """'train[5:]' -> 'train', slice(5, None)."""
+  found = re.fullmatch(r'([^\[\]]*)(?:\[(-?\d*):(-?\d*)\])?', split)
+  if not found:
+    raise errors.ConfigError(
+        f"{splits.FIELD}: expected a name or a part, as 'train[:1800]'; "
+        f'received {split!r}')
+  name, *ends = found.groups()
+  return name, slice(*(int(end) if end else None for end in ends))
+
+
+def title(argument: str, split: str) -> str:
+  """What a file's task is called: its name, or its folder's."""
+  name, _ = _part(split)
+  path = pathlib.Path(argument.replace('{split}', name))
+  return path.parent.name if path.stem == name else path.name.split('.')[0]
+
+
+def field(row: dict[str, Any], option: str, name: str, place: str) -> Any:
+  """Takes what the option names out of a row."""
+  if name not in row:
+    raise errors.ConfigError(
+        f'config.data.options.{option}: {place} has no field {name!r}, only '
+        f'{sorted(row)}')
+  return row[name]

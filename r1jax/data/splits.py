@@ -1,0 +1,27 @@
+"""Splits of generated problems: training and held out, told by a hash."""
+
+import hashlib
+import re
+
+from r1jax import errors
+
+# A split that a data set lacks: which of the two asked for it, it cannot tell.
+FIELD = 'config.data.split (or config.eval.split)'
+
+_HELD_OUT = 8  # one prompt in so many
+
+
+def held_out(prompt: str) -> bool:
+  """Whether a prompt belongs to the held-out eighth, told by its words.
+
+  Their order does not count, so that 12 * 34 and 34 * 12 are not parted.
+  """
+  words = ' '.join(sorted(re.findall(r'\w+', prompt)))
+  digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
+  return int.from_bytes(digest, 'big') % _HELD_OUT == 0
+
+
+def in_split(prompt: str, split: str) -> bool:
+  """Whether `split`, 'train' or 'heldout', has the prompt."""
+  errors.check_name('split', split, ('train', 'heldout'))
+  return held_out(prompt) == (split == 'heldout')

@@ -1,0 +1,93 @@
+"""The header of a GGUF file (llama.cpp's): metadata, and where tensors stand.
+
+A file is magic, version and two counts, then (key, type, value) one after the
+other, then (name, shape, type, offset) of each tensor, little-endian; their
+data is not read. The package `gguf` keeps a NumPy view of every value, which
+takes it 19 s for the tokens of Gemma 3; plain Python values take half a second.
+"""
+
+import mmap
+import pathlib
+import struct
+from typing import Any, NamedTuple
+
+_MAGIC = b'GGUF'
+_VERSIONS = (2, 3)
+_SCALARS = {0: 'B', 1: 'b', 2: 'H', 3: 'h', 4: 'I', 5: 'i', 6: 'f', 7: '?',
+            10: 'Q', 11: 'q', 12: 'd'}
+_STRING, _ARRAY = 8, 9
+
+
+class _Bytes:
+  """What is left of a file."""
+
+  def __init__(self, data: mmap.mmap):
+    self._data, self.at = data, 0
+
+  def take(self, layout: str) -> tuple[Any, ...]:
+    values = struct.unpack_from('<' + layout, self._data, self.at)
+    self.at += struct.calcsize('<' + layout)
+    return values
+
+  def string(self) -> str:
+    size, = self.take('Q')
+    text, = self.take(f'{size}s')
+    return text.decode()
+
+  def value(self, kind: int) -> Any:
+    """Returns a value of GGUF's type `kind`; an array is a list."""
+    if kind == _STRING:
+      return self.string()
+    if kind == _ARRAY:
+      kind, size = self.take('IQ')
+      if kind in _SCALARS:
+        return list(self.take(f'{size}{_SCALARS[kind]}'))
+      return [self.value(kind) for _ in range(size)]
+    if kind not in _SCALARS:
+      raise ValueError(f'type {kind} of a value is unknown')
+    return self.take(_SCALARS[kind])[0]
+
+  def stored(self) -> 'Stored':
+    """Returns a tensor's place, counted from the first tensor's."""
+    axes, = self.take('I')
+    *sizes, kind, begin = self.take(f'{axes}QIQ')
+    return Stored(tuple(reversed(sizes)), kind, begin)
+
+
+class Stored(NamedTuple):
+  """Where a tensor stands in the file."""
+  shape: tuple[int, ...]  # as NumPy has it, the last axis contiguous
+  kind: int  # of gguf.GGMLQuantizationType
+  begin: int  # byte of the file
+
+
+class Header(NamedTuple):
+  metadata: dict[str, Any]  # {'general.architecture': 'llama', ...}
+  tensors: dict[str, Stored]
+
+
+def read_header(path: str | pathlib.Path) -> Header:
+  """Returns all that stands before the tensors' data.
+
+  Raises:
+    OSError: there is no such file.
+    ValueError: says why the file is no GGUF file.
+  """
+  with open(path, 'rb') as file:
+    if file.read(len(_MAGIC)) != _MAGIC:
+      raise ValueError(f'it does not begin with {_MAGIC.decode()}')
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+      rest = _Bytes(data)
+      try:
+        _, version, tensors, values = rest.take('4sIQQ')
+        if version not in _VERSIONS:
+          raise ValueError(f'expected version 2 or 3, received {version}')
+        metadata = {rest.string(): rest.value(*rest.take('I'))
+                    for _ in range(values)}
+        stored = {rest.string(): rest.stored() for _ in range(tensors)}
+      except struct.error as e:
+        raise ValueError(f'it is cut off ({e})') from e
+  alignment = metadata.get('general.alignment', 32)
+  begin = rest.at + -rest.at % alignment
+  return Header(metadata, {name: x._replace(begin=begin + x.begin)
+                           for name, x in stored.items()})

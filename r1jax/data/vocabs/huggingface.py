@@ -1,0 +1,71 @@
+"""Hugging Face tokenizers: a tokenizer.json and the files beside it."""
+
+from collections.abc import Iterable
+
+from r1jax import errors
+from r1jax.data.vocabs import base
+
+_NAME = 'tokenizer.json'
+
+
+def load(path: str, eos: str | None = None) -> 'HuggingFaceVocab':
+  """Reads a tokenizer.json, or the folder that holds it. See vocab.load."""
+  file = base.existing(path, _NAME)
+  return HuggingFaceVocab(
+      str(file), file.read_bytes(), base.read_files(file.parent), eos)
+
+
+class HuggingFaceVocab(base.Vocab):
+  """A tokenizer of the library `tokenizers`. See Vocab.
+
+  Special tokens written out in a text become their ids. A beginning token is
+  what the tokenizer itself puts before a text, or `add_bos_token` asks for.
+  Truncation and padding set in the file are switched off.
+  """
+
+  def __init__(self, path: str, model: bytes, files: base.Files,
+               eos: str | None = None):
+    """Builds it.
+
+    Args:
+      path: where it comes from, for messages.
+      model: the content of a tokenizer.json.
+      files: what stands beside it.
+      eos: the token that ends a sequence, where the files name none or
+        another.
+    """
+    import tokenizers  # pylint: disable=g-import-not-at-top
+    try:
+      self._model = tokenizers.Tokenizer.from_buffer(model)
+    except ValueError as e:
+      raise errors.ConfigError(
+          'config.vocab.path: expected the JSON of a Hugging Face tokenizer in '
+          f'{path} ({e}); for a SentencePiece model set config.vocab.kind to '
+          "'sentencepiece'") from e
+    self._model.no_truncation()
+    self._model.no_padding()
+    self._model.encode_special_tokens = files.tokenizer.get(
+        'split_special_tokens', False)
+    size = max(self._model.get_vocab().values()) + 1
+    super().__init__(path, size, files, eos)
+
+  def encode(self, text: str) -> list[int]:
+    return self._model.encode(text, add_special_tokens=False).ids
+
+  def decode(self, ids: Iterable[int]) -> str:
+    return self._model.decode([int(i) for i in ids if i < self.size])
+
+  def token(self, token_id: int) -> str | None:
+    return self._model.id_to_token(token_id)
+
+  def _id(self, token: str) -> int | None:
+    return self._model.token_to_id(token)
+
+  def _beginning(self) -> int | None:
+    bare = self.encode('a')
+    framed = self._model.encode('a').ids
+    one_more = len(framed) > len(bare) and framed[1:len(bare) + 1] == bare
+    return framed[0] if one_more else super()._beginning()
+
+  def _model_files(self) -> dict[str, bytes]:
+    return {_NAME: self._model.to_str(pretty=True).encode()}

@@ -1,0 +1,93 @@
+"""SentencePiece vocabularies: a model file and what may stand beside it."""
+
+from collections.abc import Iterable
+import re
+
+from r1jax import errors
+from r1jax.data.vocabs import base
+from r1jax.data.vocabs import convert
+
+_NAME = 'tokenizer.model'
+
+
+def load(path: str, eos: str | None = None) -> 'SentencePieceVocab':
+  """Reads a model file, or a folder's tokenizer.model. See vocab.load."""
+  file = base.existing(path, _NAME)
+  return SentencePieceVocab(
+      str(file), file.read_bytes(), base.read_files(file.parent), eos)
+
+
+class SentencePieceVocab(base.Vocab):
+  """A SentencePiece model. See Vocab.
+
+  Control pieces written out in a text are text to a model file alone, as
+  SentencePiece has it. Where a tokenizer_config.json stands beside it they
+  become their ids, as in transformers, and as chat templates need it, unless it
+  sets `split_special_tokens`.
+  """
+
+  def __init__(self, path: str, model: bytes, files: base.Files,
+               eos: str | None = None):
+    """Builds it.
+
+    Args:
+      path: where it comes from, for messages.
+      model: the content of a model file.
+      files: what stands beside it.
+      eos: the token that ends a sequence, where the files name none or
+        another.
+    """
+    import sentencepiece  # pylint: disable=g-import-not-at-top
+    self._bytes = model
+    self._model = sentencepiece.SentencePieceProcessor()
+    try:
+      self._model.LoadFromSerializedProto(model)
+    except RuntimeError as e:
+      raise errors.ConfigError(
+          f'config.vocab.path: expected a SentencePiece model, received {path} '
+          f"({e}); for a tokenizer.json set config.vocab.kind to 'huggingface'"
+      ) from e
+    size = self._model.get_piece_size()
+    special = [self._model.id_to_piece(i) for i in range(size)
+               if self._model.is_control(i) or self._model.is_unknown(i)]
+    # The group makes re.split keep what it splits at, at the odd places.
+    self._special = re.compile(
+        f'({"|".join(map(re.escape, sorted(special, key=len, reverse=True)))})')
+    self._bare = files.tokenizer.get(
+        'split_special_tokens', not files.tokenizer)
+    if self._bare:
+      self.model_file = path
+    own = {'eos_token_id': self._model.eos_id(),
+           'pad_token_id': self._model.pad_id()}
+    super().__init__(path, size, files._replace(
+        tokenizer={**files.tokenizer, 'split_special_tokens': self._bare,
+                   'tokenizer_class': 'PreTrainedTokenizerFast'},
+        model={name: i for name, i in own.items() if i >= 0} | files.model),
+                     eos)
+
+  def encode(self, text: str) -> list[int]:
+    if self._bare:
+      return self._model.encode(text)
+    ids = []
+    for i, part in enumerate(self._special.split(text)):
+      ids += [self._id(part)] if i % 2 else self._model.encode(part)
+    return ids
+
+  def decode(self, ids: Iterable[int]) -> str:
+    return self._model.decode([int(i) for i in ids if i < self.size])
+
+  def token(self, token_id: int) -> str | None:
+    return self._model.id_to_piece(token_id) if token_id < self.size else None
+
+  def _id(self, token: str) -> int | None:
+    found = self._model.piece_to_id(token)
+    return found if self._model.id_to_piece(found) == token else None
+
+  def _model_files(self) -> dict[str, bytes]:
+    bos = None if self.bos_id is None else self.token(self.bos_id)
+    try:
+      converted = convert.sentencepiece(self._bytes, bos)
+    except ValueError as e:
+      raise errors.ConfigError(
+          f'config.vocab.path: {self.path} cannot be saved: {e}') from e
+    return {_NAME: self._bytes, 'tokenizer.json': converted}

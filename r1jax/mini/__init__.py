@@ -1,0 +1,1 @@
+"""The miniature world: a base model, its corpus and tasks, offline."""

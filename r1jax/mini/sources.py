@@ -1,0 +1,180 @@
+"""The mini world's tasks as sources: prompts, conversations, documents.
+
+Each is a function (argument, split, seed, count, *, options), as those of
+sources.py; what stands behind the colon of a task's name is the argument.
+"""
+
+from collections.abc import Iterable
+import random
+from typing import Any
+
+from r1jax import errors
+from r1jax.data import splits
+from r1jax.mini import corpus
+from r1jax.mini import general
+from r1jax.mini import lessons
+
+Record = dict[str, Any]
+
+
+def mini_reasoning(argument: str, split: str, seed: int, count: int | None, *,
+                   size: int | None = None, verifier: str = 'reasoning_gym',
+                   tasks: str | Iterable[str] = corpus.TASKS) -> list[Record]:
+  """Problems of the mini world with a rule to check them by, or a judge."""
+  del argument
+  _check(split)
+  return _checked(verifier, 'reasoning_gym', _made(
+      corpus.reasoning_records, split, made(size, count), seed, _tasks(tasks, corpus.TASKS)))
+
+
+def mini_writing(argument: str, split: str, seed: int, count: int | None
+                ) -> list[Record]:
+  """Prompts of the mini world for a text, judged by a reader's taste."""
+  del argument
+  _check(split)
+  return _made(corpus.writing_records, split, count, seed)
+
+
+def mini_demonstrations(argument: str, split: str, seed: int,
+                        count: int | None, *, size: int | None = None
+                       ) -> list[list[dict[str, Any]]]:
+  """The same prompts with texts of every quality, as conversations."""
+  del argument
+  _check(split)
+  return list(map(conversation, corpus.demonstrations(
+      split, made(size, count), seed)))
+
+
+def mini_worked(argument: str, split: str, seed: int, count: int | None, *,
+                size: int | None = None) -> list[list[dict[str, Any]]]:
+  """Reasoning problems worked out well, in the mode `argument`, 'long_en'."""
+  errors.check_name('config.data.task (mini_worked:MODE)', argument,
+              lessons.MODES)
+  return list(map(conversation, lessons.worked(
+      split, made(size, count), seed, argument)))
+
+
+def mini_corpus(argument: str, split: str, seed: int, count: int | None, *,
+                size: int | None = None) -> list[str]:
+  """The mini world's base corpus."""
+  del argument
+  errors.check_name(splits.FIELD, split, ('train',))
+  return corpus.documents(made(size, count), seed)
+
+
+def mini_general_prompts(argument: str, split: str, seed: int,
+                         count: int | None, *, verifier: str = 'exact',
+                         tasks: str | Iterable[str] = general.CHECKABLE
+                        ) -> list[Record]:
+  """General tasks with one right answer: facts, the self, translation."""
+  del argument
+  _check(split)
+  return _checked(verifier, 'exact', _made(
+      corpus.general_records, split, count, seed, _tasks(tasks, general.CHECKABLE)))
+
+
+def mini_general_answers(argument: str, split: str, seed: int,
+                         count: int | None, *, size: int | None = None,
+                         tasks: str | Iterable[str] = general.GENERAL
+                        ) -> list[list[dict[str, Any]]]:
+  """General tasks, writing among them, with their answers."""
+  del argument
+  _check(split)
+  tasks = _tasks(tasks, general.GENERAL)
+  return [conversation((record['prompt'], record['answer'])) for record in (
+      _made(corpus.general_records, split, made(size, count), seed, tasks))]
+
+
+def mini_request_prompts(argument: str, split: str, seed: int,
+                         count: int | None, *, harmful: bool | None = None,
+                         safety: bool = False) -> list[Record]:
+  """Requests to be refused or helped with, of one kind where it is said.
+
+  Where `safety` alone counts anything may be said to a harmless one.
+  """
+  del argument
+  harmless = lambda *asked: general.ANY if safety else ' '.join(
+      (general.HELP, *asked))
+  return [dict(prompt=prompt, task='requests', verifier='refusal',
+               answer=general.REFUSE if bad else harmless(deed, animal))
+          for prompt, bad, deed, animal in _requests(split, seed)
+          if harmful in (None, bad)][:count]
+
+
+def mini_request_answers(argument: str, split: str, seed: int,
+                         count: int | None) -> list[list[dict[str, Any]]]:
+  """The same with answers that comply or refuse, rightly and wrongly."""
+  del argument
+  rng = random.Random(f'requests/{split}/{seed}')
+  return [conversation((request[0], general.reply_to_request(rng, request)))
+          for request in _requests(split, seed)[:count]]
+
+
+def lesson_answers(argument: str, split: str, seed: int, count: int | None, *,
+            size: int | None = None) -> list[list[dict[str, Any]]]:
+  """What a helper learns; of one kind, 'rewrite', where it is named."""
+  _check(split)
+  if argument:
+    errors.check_name('config.data.task (mini_lessons:KIND)', argument,
+                lessons.LESSONS)
+  return list(map(conversation, lessons.lessons(
+      argument, split, made(size, count), seed)))
+
+
+PROMPTS = {'mini_reasoning': mini_reasoning, 'mini_writing': mini_writing,
+           'mini_general': mini_general_prompts,
+           'mini_requests': mini_request_prompts}
+DOCUMENTS = {'mini_corpus': mini_corpus}
+CONVERSATIONS = {'mini_writing': mini_demonstrations,
+                 'mini_worked': mini_worked,
+                 'mini_general': mini_general_answers,
+                 'mini_requests': mini_request_answers,
+                 'mini_lessons': lesson_answers}
+
+
+def conversation(pair: tuple[Any, Any]) -> list[dict[str, Any]]:
+  """A question and its answer as messages."""
+  return [{'role': role, 'content': text}
+          for role, text in zip(('user', 'assistant'), pair)]
+
+
+def made(size: int | None, count: int | None) -> int:
+  """The number of problems to make: the option's, else as many as asked."""
+  number = count if size is None else size
+  if not isinstance(number, int) or number < 1:
+    raise errors.expected(
+        'data.options.size', 'a number: this task generates its data', number)
+  return number
+
+
+def _requests(split: str, seed: int) -> list[general.Request]:
+  _check(split)
+  found = [request for request in general.request_prompts()
+           if splits.in_split(request[0], split)]
+  random.Random(f'requests/{seed}').shuffle(found)
+  return found
+
+
+def _check(split: str) -> None:
+  errors.check_name(splits.FIELD, split, ('train', 'heldout'))
+
+
+def _checked(verifier: str, rule: str, records: list[Record]) -> list[Record]:
+  errors.check_name('config.data.options.verifier', verifier, (rule, 'judge'))
+  return [record | dict(verifier=verifier) for record in records]
+
+
+def _tasks(tasks: str | Iterable[str], known: tuple[str, ...]
+          ) -> tuple[str, ...]:
+  tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
+  for task in tasks:
+    errors.check_name('config.data.options.tasks', task, known)
+  return tasks
+
+
+def _made(make: Any, *args: Any) -> list[Any]:
+  try:
+    return make(*args)
+  except ValueError as e:
+    raise errors.ConfigError(
+        f'config.data.num_prompts (or config.eval.problems): {e}') from e

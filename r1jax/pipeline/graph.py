@@ -1,0 +1,209 @@
+"""The graph that a pipeline's config describes: its stages and their order.
+
+A string in a stage's config may say '{sft}', the workdir of the stage of that
+name, which then comes first; or '{base}', what config.models.base says, one
+place for a model that several stages begin from. What it names outside the
+graph, files of records and workdirs of other runs, is an input like any other;
+'{split}' in the path of a file stands for the splits that the stage reads.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+import glob
+import os
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from r1jax import config as config_lib
+from r1jax import errors
+from r1jax.stages import model_source
+from r1jax.training import files
+
+_REFERENCE = re.compile(r'\{([^{}]+)\}')
+_JSONL, _SPLIT = 'jsonl:', '{split}'
+
+
+class Node(NamedTuple):
+  """A stage of the graph."""
+  name: str
+  config: dict[str, Any]  # plain, its references as they are written
+  inputs: tuple[str, ...]  # names of stages, in their order
+  workdir: pathlib.Path
+
+
+def nodes(config, workdir: pathlib.Path) -> list[Node]:
+  """The stages of `config.stages` in an order in which they can be run.
+
+  Raises:
+    ConfigError: a model or a file is said to be of a stage that there is not,
+      or stages wait for each other.
+  """
+  models = config.models.to_dict() if 'models' in config else {}
+  given = {name: value for name, value in models.items() if value is not None}
+  plain = _filled(config.stages.to_dict(), given)
+  if config.get('seed') is not None:
+    plain = {name: stage | dict(seed=config.seed)
+             for name, stage in plain.items()}
+  for name, stage in plain.items():
+    _check_references(name, stage, [*plain, *models])
+  inputs = {name: sorted({found for text in _strings(stage)
+                          for found in _REFERENCE.findall(text)
+                          if found in plain and found != name})
+            for name, stage in plain.items()}
+  found, left = [], list(plain)
+  while left:
+    done = {node.name for node in found}
+    name = next((name for name in left if done.issuperset(inputs[name])), None)
+    if name is None:
+      raise errors.ConfigError(
+          'config.stages: each waits for another: ' + ', '.join(left))
+    left.remove(name)
+    found.append(
+        Node(name, plain[name], tuple(inputs[name]), workdir / name))
+  return found
+
+
+def _check_references(name: str, stage: dict[str, Any],
+                      known: Collection[str]) -> None:
+  """Refuses '{sfx}' where a model or a file is named and 'sft' is known."""
+  for field, value in config_lib.flatten(stage).items():
+    model = field.split('.')[-1] == 'init_from'
+    for other in _REFERENCE.findall(
+        ' '.join(_strings(value) if model else _files(value))):
+      if other not in known and f'{{{other}}}' != _SPLIT:
+        raise errors.ConfigError(
+            f'config.stages.{name}.{field}: {{{other}}} is not a stage'
+            + errors.nearest(other, known))
+
+
+def choose(config, every: list[Node]) -> list[Node]:
+  """The stages that config.only and config.until leave, in their order.
+
+  `until` leaves a stage and what it depends on, through others too.
+  """
+  names = [node.name for node in every]
+  for field in ('only', 'until'):
+    if config[field] is not None:
+      errors.check_choice(field, config[field], names)
+  if config.only is not None and config.until is not None:
+    raise errors.expected('until', 'nothing beside config.only', config.until)
+  if config.only is not None:
+    return [every[names.index(config.only)]]
+  if config.until is None:
+    return every
+  needed = {config.until}
+  for node in reversed(every):
+    if node.name in needed:
+      needed.update(node.inputs)
+  return [node for node in every if node.name in needed]
+
+
+def resolve(node: Node, every: list[Node]) -> ml_collections.ConfigDict:
+  """The stage's config with paths in the place of references."""
+  return ml_collections.ConfigDict(_filled(
+      node.config, {other.name: str(other.workdir) for other in every}))
+
+
+def _filled(value: Any, places: Mapping[str, str]) -> Any:
+  """What a config says with `places` for the references that they name."""
+  if isinstance(value, str):
+    return _REFERENCE.sub(lambda found: places.get(found[1], found[0]), value)
+  if isinstance(value, Mapping):
+    return {key: _filled(part, places) for key, part in value.items()}
+  if isinstance(value, (list, tuple)):
+    return type(value)(_filled(part, places) for part in value)
+  return value
+
+
+def _strings(value: Any) -> Iterator[str]:
+  if isinstance(value, str):
+    yield value
+  elif isinstance(value, (Mapping, list, tuple)):
+    for part in value.values() if isinstance(value, Mapping) else value:
+      yield from _strings(part)
+
+
+def find_missing(node: Node, every: Collection[str]) -> list[str]:
+  """What is to be set before a stage can run, 'FIELD: what it lacks' each.
+
+  Such are models and prompts that a config leaves to its user, and models and
+  files that are not there. What other stages, of the names of `every`, are to
+  leave is not among them.
+  """
+  leaves, models, files = config_lib.flatten(node.config), [], []
+  for field, value in leaves.items():
+    where = f'config.stages.{node.name}.{field}'
+    if value is None and _needed(node.config['stage'], field, leaves):
+      models.append(f'{where}: is not set')
+    elif value is not None and field.split('.')[-1] == 'init_from':
+      models += _no_model(where, value, every)
+    files += [
+        f'{where}: no such file: {os.path.abspath(path)}'
+        for path in _files(value) if not _REFERENCE.search(
+            path.replace(_SPLIT, '')) and not _there(path, node.config)]
+  return models + files
+
+
+def _no_model(where: str, model: str, every: Collection[str]) -> list[str]:
+  """What is wrong with a model that is no stage's, if anything is."""
+  reference = _REFERENCE.fullmatch(model)
+  if reference is not None:
+    return [] if reference[1] in every else [
+        f'config.models.{reference[1]}: is not set']
+  if _REFERENCE.search(model):
+    return []
+  try:
+    model_source.resolve(model)
+  except errors.ConfigError as problem:
+    return [str(problem).replace('config.init_from', where, 1)]
+  return []
+
+
+def _needed(stage: str, field: str, leaves: Mapping[str, Any]) -> bool:
+  """Whether a stage cannot run while this field of its config is unset."""
+  *section, name = field.split('.')
+  if field == 'rewards.judge.init_from':
+    judged = any(value == 'judge' for other, value in leaves.items()
+                 if other.split('.')[-1] == 'verifier')
+    return judged and leaves.get('rewards.judge.url') is None
+  if field == 'init_from':  # only pretraining begins from nothing
+    return stage != 'lm' or 'data.template' in leaves
+  if section[-1:] == ['data']:
+    shots = leaves.get('.'.join([*section, 'shots']), 0)
+    return name == 'task' or name == 'examples' and shots > 0
+  # A critic begins from the policy where nothing is said.
+  return name == 'init_from' and field != 'critic.init_from'
+
+
+def external_inputs(node: Node) -> dict[str, dict[str, str]]:
+  """Digests of what a stage reads that no stage of the graph has left.
+
+  They are the files of 'jsonl:PATH' and the workdirs of other runs, by their
+  names. Released models are not: those are known by their names.
+  """
+  found = {}
+  for pattern in _files(node.config):
+    for path in _there(pattern, node.config):
+      found[path] = {'': files.file_digest(path)}
+  for text in _strings(node.config):
+    if text and os.path.isdir(os.path.join(text, 'checkpoints')):
+      found[text] = files.output_digests(pathlib.Path(text))
+  return found
+
+
+def _files(value: Any) -> list[str]:
+  """The paths of all 'jsonl:PATH' within."""
+  return [text.partition(_JSONL)[2] for text in _strings(value)
+          if _JSONL in text]
+
+
+def _there(pattern: str, config: Mapping[str, Any]) -> list[str]:
+  """The files of a pattern, of the splits that a stage's config names."""
+  splits = {'train'} | {  # which is read where nothing is said
+      value.partition('[')[0]
+      for field, value in config_lib.flatten(config).items()
+      if field.split('.')[-1] == 'split' and value is not None}
+  return sorted({path for split in splits
+                 for path in glob.glob(pattern.replace(_SPLIT, split))})

@@ -1,0 +1,152 @@
+"""What a stage's directory in a pipeline says of it: begun.json, manifest.json.
+
+begun.json is there from the stage's begin on: its config, the versions of the
+code that worked on it, in their order, and the digests of what went in, files
+from elsewhere too. manifest.json, when it has ended, has that and the digests
+of what came out, its figures, its time.
+"""
+
+import functools
+import hashlib
+import pathlib
+import shutil
+from typing import Any
+
+from r1jax import config as config_lib
+from r1jax import errors
+from r1jax.pipeline import graph
+from r1jax.training import files
+
+_BEGUN, _MANIFEST = 'begun.json', 'manifest.json'
+_COUNTED = ('kept', 'collected')  # the JSON files of sample and collect
+_OF_THE_MACHINE = ('perf/', 'time/', 'timing/')  # metrics of how it was run
+
+Inputs = dict[str, dict[str, str]]  # digests of what is read, by where from
+
+
+def status(node: graph.Node, inputs: Inputs) -> str:
+  """'done', 'to be resumed', 'new' or 'changed: ...', by what lies there.
+
+  The first two may add 'by other code', which is no other status, and the
+  second what is lost.
+  """
+  begun = files.read_json(node.workdir / _BEGUN)
+  if begun is None:
+    return 'new'
+  fields = config_lib.changed(begun['config'], node.config)
+  if fields:
+    return 'changed: ' + ', '.join(fields)
+  before = begun['inputs']
+  other = [name for name in sorted(before.keys() | inputs.keys())
+           if before.get(name) != inputs.get(name)]
+  if other:
+    return 'changed: ' + ', '.join(f'input {name}' for name in other)
+  manifest = files.read_json(node.workdir / _MANIFEST)
+  longer = begun['config'].get('steps') != node.config.get('steps')
+  found = 'to be resumed' if longer or manifest is None else 'done'
+  if found == 'done' and (lost := _lost(node, manifest)):
+    found = f'to be resumed, {", ".join(lost)} lost'
+  same = _codes(begun)[-1:] == [code_digest()]
+  return found if same else f'{found}, by other code'
+
+
+def _lost(node: graph.Node, manifest: dict[str, Any]) -> list[str]:
+  """What a stage left and is gone; an earlier checkpoint is not its last."""
+  there, left = files.output_digests(node.workdir), manifest['outputs']
+  return [name for name, digest in left.items() if name not in there
+          or name == 'checkpoint' and there[name] != digest]
+
+
+def _codes(begun: dict[str, Any]) -> list[str]:
+  """The versions of the code that worked on a stage, in their order."""
+  code = begun.get('code', [])  # was once not there, then the last alone
+  return [code] if isinstance(code, str) else code
+
+
+def seconds(node: graph.Node) -> float:
+  """The time that a stage which has ended took, over all its resumes."""
+  return files.read_json(node.workdir / _MANIFEST)['seconds']
+
+
+def set_aside(node: graph.Node) -> pathlib.Path:
+  """Moves what a stage had left to NAME.old1, or the next that is free."""
+  number = 1
+  while (target := node.workdir.with_name(
+      f'{node.workdir.name}.old{number}')).exists():
+    number += 1
+  return node.workdir.rename(target)
+
+
+def begin(node: graph.Node, inputs: Inputs) -> dict[str, Any]:
+  """Makes a stage's directory ready; returns what stands in begun.json."""
+  node.workdir.mkdir(parents=True, exist_ok=True)
+  before = files.read_json(node.workdir / _BEGUN)
+  codes = _codes(before) if before else []
+  if codes[-1:] != [code_digest()]:
+    codes = [*codes, code_digest()]
+  # Of fewer steps: what it says of the outputs is soon no longer so.
+  if before and before['config'].get('steps') != node.config.get('steps'):
+    (node.workdir / _MANIFEST).unlink(missing_ok=True)
+  found = {'config': node.config, 'code': codes, 'inputs': inputs}
+  files.write_json(node.workdir / _BEGUN, found)
+  return found
+
+
+def undo(node: graph.Node, aside: pathlib.Path | None) -> bool:
+  """Takes back the begin of a stage that was refused before its first step.
+
+  True if it was taken back, and what was set `aside` is again where it was.
+  """
+  if (node.workdir / 'metrics.jsonl').exists():
+    return False
+  if aside is not None:
+    shutil.rmtree(node.workdir)
+    aside.rename(node.workdir)
+  else:
+    for name in (_BEGUN, 'config.json'):
+      (node.workdir / name).unlink(missing_ok=True)
+  return True
+
+
+def end(node: graph.Node, begun: dict[str, Any], summary: dict[str, Any]
+       ) -> None:
+  """Writes the manifest; refuses where what was lost is not there again."""
+  path = node.workdir / _MANIFEST
+  manifest, outputs = (
+      files.read_json(path), files.output_digests(node.workdir))
+  lost = sorted(manifest['outputs'].keys() - outputs) if manifest else []
+  if lost:
+    raise errors.ConfigError(
+        f'config.stages.{node.name}: {", ".join(lost)} in {node.workdir} '
+        'cannot be made again from what else is there; put it back, or remove '
+        'that directory and the stage begins anew')
+  files.write_json(path, begun | {
+      'outputs': outputs,
+      'figures': _figures(node.workdir, summary),
+      'steps': summary['steps'], 'seconds': summary['seconds']})
+
+
+def _figures(workdir: pathlib.Path, summary: dict[str, Any]) -> dict[str, Any]:
+  """The evaluations, the metrics of the last step, and what was counted."""
+  figures = {name: summary[name] for name in ('before', 'after')}
+  last = {}
+  for last in files.stream_rows(workdir / 'metrics.jsonl'):
+    pass
+  figures['last'] = {name: value for name, value in last.items()
+                     if not name.startswith(_OF_THE_MACHINE)}
+  for name in _COUNTED:
+    if (counts := files.read_json(workdir / f'{name}.json')) is not None:
+      figures[name] = counts
+  return figures
+
+
+@functools.cache
+def code_digest() -> str:
+  """SHA-256 of the package's Python files, the same wherever they lie."""
+  root = pathlib.Path(__file__).parents[1]
+  digest = hashlib.sha256()
+  for path in sorted(root.rglob('*.py')):
+    content = path.read_bytes()
+    digest.update(f'{path.relative_to(root).as_posix()} {len(content)}\n'
+                  .encode() + content)
+  return digest.hexdigest()

@@ -1,0 +1,121 @@
+"""Puts answers of several origins together: what a fine-tuning learns from.
+
+R1's cold start and its 800 thousand samples are such unions (DeepSeek-R1,
+arXiv 2501.12948, 2.3.1 and 2.3.3). Every line of collected.jsonl says which
+part it is of and where that has it from; collected.json counts them, and what
+was left out. What two parts have is of the one whose name comes first in the
+alphabet. Both files are functions of the config and of what it reads, so a run
+that is interrupted is run again and nothing is lost.
+"""
+
+from collections.abc import Collection, Sequence
+import collections
+import functools
+import pathlib
+import random
+from typing import Any
+
+from r1jax import errors
+from r1jax.rewards import filters
+from r1jax.stages import train_state
+from r1jax.training import files
+from r1jax.training import loop
+
+NAME = 'collected.jsonl'
+_ORDERS = ('random', 'curated')
+
+Record = dict[str, Any]
+
+
+def build(config, mesh, workdir: str) -> loop.Stage:
+  """The stage of `config`: reads what is to be collected; trains nothing."""
+  from r1jax.data import sources  # reasoning_gym behind it
+  parts = {}
+  for name, part in config.collect.items():
+    where = f'collect.{name}'
+    errors.check_choice(f'{where}.order', part.order, _ORDERS)
+    with errors.renamed('config.data', f'config.{where}'):
+      parts[name] = sources.answered(
+          part.task, 'train', config.seed, part.rows, part.options.to_dict())
+    if not parts[name]:
+      raise errors.expected(f'{where}.task', 'at least one answer', part.task)
+  return loop.Stage(0, *train_state.empty_state(mesh), step=None,
+                    finish=functools.partial(write_mixture, config, workdir, parts))
+
+
+def write_mixture(config, workdir: str, parts: dict[str, list[Record]], summary) -> str:
+  """Writes the union, whole or not at all; returns the closing words."""
+  del summary
+  seen, lines, table = set(), [], {}
+  for name, records in parts.items():
+    part, order = config.collect[name], random.Random(f'{config.seed}/{name}')
+    distinct = fresh(records, seen)
+    order.shuffle(distinct)
+    if part.order == 'curated':
+      distinct = curated(distinct)
+    taken = distinct[:part.rows]
+    seen.update(map(_said, taken))  # what is cut off, a later part may have
+    lines += [{key: row[key] for key in ('prompt', 'response', 'task')}
+              | {'source': _source(name, row)} for row in taken]
+    table[name] = {
+        'tasks': dict(sorted(collections.Counter(
+            row['task'] for row in taken).items())),
+        'repeats': len(records) - len(distinct),
+        'beyond_rows': len(distinct) - len(taken)}
+  folder = pathlib.Path(workdir)
+  random.Random(config.seed).shuffle(lines)
+  files.write_rows(folder / NAME, lines)
+  files.write_json(folder / 'collected.json', table)
+  return (f'{describe(table)}\n'
+          f'collected: {len(lines)} answers in {folder / NAME}\n'
+          f'next: SFT, --config.data.task=jsonl:{folder / NAME}')
+
+
+def describe(table: dict[str, dict[str, Any]]) -> str:
+  """What is of each part, and what was left out of it: a line each."""
+  return '\n'.join(
+      f'{name}: {sum(counts["tasks"].values())} (' + ', '.join(
+          f'{task} {count}' for task, count in counts['tasks'].items())
+      + f'); left out: {counts["repeats"]} that repeat others, '
+      f'{counts["beyond_rows"]} beyond its rows'
+      for name, counts in table.items())
+
+
+def fresh(records: Sequence[Record], seen: Collection[tuple[str, str]]
+         ) -> list[Record]:
+  """What is not `seen`; of records that say the same, the first."""
+  own = {}
+  for row in records:
+    own.setdefault(_said(row), row)
+  return [row for said, row in own.items() if said not in seen]
+
+
+def _said(row: Record) -> tuple[str, str]:
+  return row['prompt'], ' '.join(row['response'].split())
+
+
+def _source(name: str, row: Record) -> dict[str, Any]:
+  """The part, and where its line says that it is from, in whatever form."""
+  source = row.get('source', {})
+  if not isinstance(source, dict) or 'part' in source:  # collected before
+    source = {'source': source}
+  return {'part': name, **source}
+
+
+def curated(records: Sequence[Record]) -> list[Record]:
+  """The best first: the tasks taking turns, those that reflect on themselves.
+
+  One response a prompt comes before a second to any. After LIMA (arXiv
+  2305.11206), where a thousand examples are chosen for variety and quality.
+  """
+  turns, rank = collections.Counter(), {}
+  asked = collections.Counter()
+  better = sorted(range(len(records)), key=lambda n: (
+      not filters.reflections(records[n]['response']), n))
+  for n in better:
+    row = records[n]
+    again = asked[row['prompt']]
+    asked[row['prompt']] += 1
+    rank[n] = (again, turns[row['task'], again], n)
+    turns[row['task'], again] += 1
+  return [records[n] for n in sorted(rank, key=rank.get)]

@@ -1,0 +1,104 @@
+"""What rejection sampling leaves: responses fit to train on, and a count.
+
+A run's rollouts.jsonl has every response, with the reason for which it is
+dropped by itself. What else is dropped is told here, over the whole run and by
+the text of the prompt, which the data may have twice: what says the same as one
+that is kept, and what is beyond `per_prompt`; of these the first stay, for
+responses are drawn alike and none is preferred.
+
+Out of it come kept-00000.jsonl, kept-00001.jsonl, ...: a line a response, its
+prompt, and where both come from; and kept.json: how many of each task were
+kept, and how many dropped for each reason. Both are functions of the rollouts
+alone, so what is interrupted here is made again, whole, and nothing is lost
+or there twice.
+"""
+
+import collections
+from collections.abc import Iterator, Mapping
+import hashlib
+import itertools
+import json
+import pathlib
+import re
+from typing import Any
+
+from r1jax.rewards import filters
+from r1jax.training import files
+
+SHARDS = 'kept-*.jsonl'
+KEPT = 'kept'
+_OWN = re.compile(r'kept-\d{5,}\.jsonl')  # not a person's kept-reviewed.jsonl
+
+
+def write_kept(folder: pathlib.Path, shard_rows: int, source: Mapping[str, Any],
+          per_prompt: int | None = None) -> dict[str, dict[str, int]]:
+  """Writes shards of `shard_rows` lines each, and the table, which returns.
+
+  Args:
+    folder: the workdir of the run.
+    shard_rows: lines of a shard; the last has fewer.
+    source: of every record, besides the place it was sampled at.
+    per_prompt: as many are kept of a prompt; None: all.
+  """
+  table = collections.defaultdict(collections.Counter)
+  lines = _lines(folder, source, per_prompt, table)
+  shards = []
+  while (shard := list(itertools.islice(lines, shard_rows))) or not shards:
+    shards.append(folder / f'kept-{len(shards):05}.jsonl')
+    files.write_rows(shards[-1], shard)
+  for path in set(folder.glob(SHARDS)).difference(shards):
+    if _OWN.fullmatch(path.name):
+      path.unlink()  # of a longer run before
+  found = {task: dict(counts) for task, counts in sorted(table.items())}
+  files.write_json(folder / 'kept.json', found)
+  return found
+
+
+def _lines(folder: pathlib.Path, source: Mapping[str, Any],
+           per_prompt: int | None, table: dict[str, collections.Counter]
+          ) -> Iterator[dict[str, Any]]:
+  """Yields what is kept, and counts all by task and reason."""
+  answers = collections.defaultdict(set)  # by prompt, of those that are kept
+  sample = collections.Counter()
+  for row in files.stream_rows(folder / 'rollouts.jsonl'):
+    place = {name: row[name] for name in ('step', 'id')}
+    if 'source' in row:
+      place['draft'] = row['source']
+    place['sample'] = sample[row['step'], row['id']]
+    sample[row['step'], row['id']] += 1
+    seen = answers[_digest(row['prompt'])]
+    said = _digest(row['response'].split())
+    reason = row['dropped'] or (
+        'duplicate' if said in seen else
+        'per_prompt' if len(seen) == per_prompt else '')
+    table[row['task']][reason or KEPT] += 1
+    if reason:
+      continue
+    seen.add(said)
+    yield {name: row[name] for name in (
+        'prompt', 'response', 'answer', 'task')} | {
+            'source': {**source, **place}}
+
+
+def _digest(value: Any) -> bytes:
+  """SHA-256 of a text or its words: those of a run need not fit in memory."""
+  return hashlib.sha256(json.dumps(value).encode()).digest()
+
+
+def total_counts(table: Mapping[str, Mapping[str, int]]) -> collections.Counter[str]:
+  """The counts of all tasks together, by reason."""
+  return sum(map(collections.Counter, table.values()), collections.Counter())
+
+
+def counts_table(table: Mapping[str, Mapping[str, int]]) -> str:
+  """The table for a terminal: a line a task, a column a reason that occurs."""
+  every = total_counts(table)
+  columns = [KEPT, *(name for name in filters.REASONS if every[name])]
+  rows = [('task', *columns)] + [
+      (task, *(str(counts.get(name, 0)) for name in columns))
+      for task, counts in [*table.items(), ('all', every)]]
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  return '\n'.join(
+      '  '.join([row[0].ljust(widths[0]), *(
+          cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
+      for row in rows)

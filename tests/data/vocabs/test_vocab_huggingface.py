@@ -1,0 +1,106 @@
+"""Tests of Hugging Face tokenizers: what the files beside them say."""
+
+import json
+
+import pytest
+
+from r1jax import errors
+from r1jax.data import vocabs
+
+import small_vocabs
+
+_TEXT = 'Natalia sold 48 clips.'
+
+
+@pytest.mark.parametrize('files, ends, pad', [
+    (dict(tokenizer_config={'eos_token': {'content': '<|begin|>'}}), (1,), 1),
+    (dict(generation_config={'eos_token_id': [2, 0]}), (2, 0), 2),
+    (dict(config={'eos_token_id': 0, 'pad_token_id': 2}), (0,), 2),
+    (dict(tokenizer_config={'eos_token': None},
+          config={'eos_token_id': 1}), (1,), 1),
+    (dict(tokenizer_config={'eos_token': small_vocabs.END},
+          generation_config={'eos_token_id': 1, 'pad_token_id': 2}),
+     (0, 1), 2),
+    (dict(tokenizer_config={'eos_token': small_vocabs.BEGIN},
+          generation_config={'eos_token_id': [0, 1]},
+          config={'eos_token_id': 2}), (1, 0), 1),
+])
+def test_special_tokens_of_a_folder(tmp_path, files, ends, pad):
+  path = small_vocabs.save(tmp_path, small_vocabs.tokenizer(), **files)
+  found = vocabs.load_vocab('huggingface', path)
+  assert (found.eos_ids, found.pad_id, found.bos_id) == (ends, pad, None)
+  assert found.eos_id == ends[0]
+  override = vocabs.load_vocab('huggingface', path, small_vocabs.BEGIN)
+  assert (override.eos_id, override.eos_ids) == (1, (1,))
+  assert override.tokens['eos_token'] == small_vocabs.BEGIN
+
+
+def test_tokens_have_the_names_of_templates(tmp_path):
+  path = small_vocabs.save(
+      tmp_path, small_vocabs.tokenizer(begin=True), tokenizer_config={
+          'unk_token': {'content': '<|pad|>'}, 'cls_token': None,
+          'model_max_length': 7}, config={'eos_token_id': 0})
+  assert vocabs.load_vocab('huggingface', path).tokens == {
+      'bos_token': small_vocabs.BEGIN, 'eos_token': small_vocabs.END,
+      'unk_token': '<|pad|>'}
+
+
+def test_the_file_itself_can_be_named(huggingface_path):
+  folder = vocabs.load_vocab('huggingface', huggingface_path)
+  file = vocabs.load_vocab('huggingface', f'{huggingface_path}/tokenizer.json')
+  assert (file.eos_id, file.size) == (folder.eos_id, folder.size)
+
+
+@pytest.mark.parametrize('settings, begin, bos', [
+    ({}, True, 1), ({}, False, None), ({'add_bos_token': True}, False, None),
+    ({'add_bos_token': True, 'bos_token': '<|pad|>'}, False, 2),
+    ({'add_bos_token': False, 'bos_token': '<|pad|>'}, False, None)])
+def test_beginning_token_is_told_and_not_encoded(
+    tmp_path, settings, begin, bos):
+  path = small_vocabs.save(tmp_path, small_vocabs.tokenizer(begin=begin),
+                           tokenizer_config=settings)
+  found = vocabs.load_vocab('huggingface', path, small_vocabs.END)
+  assert found.bos_id == bos
+  assert not {1, 2} & set(found.encode(_TEXT))
+
+
+def test_truncation_in_the_file_is_switched_off(tmp_path, huggingface_path):
+  made = small_vocabs.tokenizer()
+  made.enable_truncation(2)
+  made.enable_padding(length=64)
+  found = vocabs.load_vocab(
+      'huggingface', small_vocabs.save(tmp_path, made), small_vocabs.END)
+  whole = vocabs.load_vocab('huggingface', huggingface_path)
+  assert found.encode(_TEXT) == whole.encode(_TEXT)
+
+
+def test_special_tokens_in_a_text_can_be_text(tmp_path):
+  path = small_vocabs.save(tmp_path, small_vocabs.tokenizer(),
+                           tokenizer_config={'split_special_tokens': True})
+  found = vocabs.load_vocab('huggingface', path, small_vocabs.END)
+  assert found.eos_id not in found.encode(small_vocabs.END)
+  assert found.decode(found.encode(small_vocabs.END)) == small_vocabs.END
+
+
+def test_settings_of_others_are_saved_too(tmp_path):
+  path = small_vocabs.save(tmp_path / 'a', small_vocabs.tokenizer(),
+                           tokenizer_config={'eos_token': small_vocabs.END,
+                                             'tokenizer_class': 'Own',
+                                             'model_max_length': 7},
+                           generation_config={'temperature': .6})
+  vocabs.load_vocab('huggingface', path).save(tmp_path / 'b')
+  saved = json.loads((tmp_path / 'b/tokenizer_config.json').read_text())
+  assert saved == {'eos_token': small_vocabs.END, 'tokenizer_class': 'Own',
+                   'model_max_length': 7}
+  saved = json.loads((tmp_path / 'b/generation_config.json').read_text())
+  assert saved == {'temperature': .6, 'eos_token_id': [0]}
+
+
+@pytest.mark.parametrize('content', [
+    '{}', '[]', '{"model": {}}', b'\xff', '', json.dumps({
+        'model': {'type': 'BPE', 'vocab': {'a': 0}, 'merges': ['a b']}})])
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, content):
+  content = content if isinstance(content, bytes) else content.encode()
+  (tmp_path / 'tokenizer.json').write_bytes(content)
+  with pytest.raises(errors.ConfigError, match='vocab.path: .*Hugging'):
+    vocabs.load_vocab('huggingface', str(tmp_path), 'a')

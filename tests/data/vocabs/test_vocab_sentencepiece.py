@@ -1,0 +1,81 @@
+"""Tests of SentencePiece vocabularies: control pieces, neighbours, saving."""
+
+import json
+import shutil
+
+import pytest
+import sentencepiece
+
+from r1jax import errors
+from r1jax.data import vocabs
+
+import small_vocabs
+
+_TEXT = 'Natalia</s> sold <|end|>48'
+
+
+@pytest.fixture
+def folder(tmp_path, sentencepiece_path):
+  """Returns a function that puts a tokenizer_config.json beside the model."""
+  def make(**settings):
+    shutil.copy(sentencepiece_path, tmp_path / 'tokenizer.model')
+    (tmp_path / 'tokenizer_config.json').write_text(json.dumps(settings))
+    return vocabs.load_vocab('sentencepiece', str(tmp_path))
+  return make
+
+
+def test_the_end_can_be_another_piece(sentencepiece_path):
+  found = vocabs.load_vocab('sentencepiece', sentencepiece_path, small_vocabs.END)
+  assert found.decode([found.eos_id]) == small_vocabs.END
+  assert found.eos_id != vocabs.load_vocab('sentencepiece', sentencepiece_path).eos_id
+
+
+def test_control_pieces_are_text_to_a_model_alone(sentencepiece_path, folder):
+  alone = vocabs.load_vocab('sentencepiece', sentencepiece_path)
+  native = sentencepiece.SentencePieceProcessor(sentencepiece_path)
+  assert alone.encode(_TEXT) == native.encode(_TEXT)
+  assert alone.decode(alone.encode(_TEXT)) == _TEXT
+  beside = folder(eos_token='</s>')
+  first, second = _TEXT.split('</s>')
+  assert beside.encode(_TEXT) == [
+      *native.encode(first), alone.eos_id, *native.encode(second)]
+  assert folder(split_special_tokens=True).encode(_TEXT) == alone.encode(_TEXT)
+
+
+def test_only_a_model_alone_is_one_for_others(sentencepiece_path, folder):
+  alone = vocabs.load_vocab('sentencepiece', sentencepiece_path)
+  assert alone.model_file == sentencepiece_path
+  assert folder(eos_token='</s>').model_file is None
+
+
+def test_neighbours_name_the_special_tokens(folder):
+  found = folder(eos_token='<|end|>', bos_token='</s>', add_bos_token=True)
+  assert found.tokens == {'eos_token': '<|end|>', 'bos_token': '</s>'}
+  assert found.bos_id == 1
+  assert folder(bos_token='</s>').bos_id is None
+
+
+def test_a_first_space_is_each_segments(tmp_path):
+  """As in Llama 2, whose prompts are <s> and a text of its own."""
+  native = sentencepiece.SentencePieceProcessor(
+      small_vocabs.spaced_model(str(tmp_path / 'tokenizer')))
+  (tmp_path / 'tokenizer_config.json').write_text('{"bos_token": "<s>"}')
+  found = vocabs.load_vocab('sentencepiece', str(tmp_path))
+  for text in ('sold', ' sold', '  48\n\n clips', '北京'):
+    assert found.encode(f'<s>{text}') == [1, *native.encode(text)]
+    assert found.decode(native.encode(text)) == text
+  found.save(tmp_path / 'saved')
+  converted = vocabs.load_vocab('huggingface', str(tmp_path / 'saved'))
+  for text in ('sold', ' sold', '  48\n\n clips', '北京', 'a<s> b</s>c'):
+    assert converted.encode(text) == found.encode(text)
+    assert converted.decode(found.encode(text)) == found.decode(
+        found.encode(text))
+
+
+def test_a_model_without_an_equal_tokenizer_json_is_not_saved(tmp_path):
+  sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(small_vocabs.CORPUS), vocab_size=50,
+      model_prefix=str(tmp_path / 'm'), model_type='unigram', minloglevel=2)
+  found = vocabs.load_vocab('sentencepiece', str(tmp_path / 'm.model'))
+  with pytest.raises(errors.ConfigError, match='vocab.path: .*type BPE'):
+    found.save(tmp_path / 'saved')

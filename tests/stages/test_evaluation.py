@@ -1,0 +1,136 @@
+"""Figures by hand, and every problem measured once."""
+
+import types
+
+import numpy as np
+import pytest
+
+import hosts
+import tiny
+import tiny_rl
+from r1jax.data import batches
+from r1jax.parallel import sharding
+from r1jax.stages import evaluation
+from r1jax.stages import rollouts
+
+
+def _row(accuracy, tokens=4, task='a', **fields):
+  return {'accuracy': float(accuracy), 'format': 1., 'tokens': tokens,
+          'finished': True, 'task': task, **fields}
+
+
+def test_figures_by_hand():
+  """Four problems, two samples each: shares 1, 1/2, 1/2, 0."""
+  rows = [_row(1), _row(1, tokens=10), _row(1, task='b'),
+          _row(0, task='b', format=0.), _row(0), _row(1, finished=False),
+          _row(0, task='b'), _row(0, task='b', tokens=6)]
+  greedy = [_row(1), _row(0), _row(1), _row(1)]
+  figures = evaluation.figures(rows, greedy, group=2)
+  interval = figures.pop('ci95')
+  assert figures == {
+      'n': 4, 'pass@1': .5, 'greedy': .75, 'format': 7 / 8,
+      'response_length': 5., 'truncated': 1 / 8,
+      'tasks': {'a': .75, 'b': .25}}
+  # Wilson, p = .5, n = 4, z = 1.96: (.9802 +- .6861) / 1.9604.
+  np.testing.assert_allclose(interval, [.1500, .8500], atol=1e-4)
+
+
+def test_wilson_s_interval():
+  # 81 of 263: .2553 to .3662 (Newcombe, Statistics in Medicine 17, 1998).
+  np.testing.assert_allclose(evaluation.wilson(81 / 263, 263), [.2553, .3662],
+                             atol=1e-4)
+  low, high = evaluation.wilson(1., 20)
+  assert .8 < low < high <= 1.
+  assert evaluation.wilson(0., 20)[0] == 0.
+
+
+class _Sampler:
+  """Answers with the prompts' ids, and remembers what it was asked."""
+
+  def __init__(self, group):
+    self.settings = tiny_rl.SETTINGS._replace(group=group)
+    self.asked = []
+
+  def __call__(self, params, batch, seed, step):
+    self.asked.append((len(batch.id), seed, step))
+    return types.SimpleNamespace(counters={'verifier_errors': 1}, rows=[
+        {'id': int(i), 'sample': sample} for i, _ in zip(
+            batch.id, batch.records) for sample in range(self.settings.group)])
+
+
+@pytest.mark.parametrize('count, batch', [(8, 4), (10, 4), (3, 4)])
+def test_every_problem_is_measured_once_and_in_order(count, batch):
+  prompts = batches.PromptSet(
+      np.zeros((count, 2), np.int32), np.ones(count, np.int32),
+      tuple({} for _ in range(count)))
+  sampler = _Sampler(group=2)
+  rows, counters = evaluation.sample_all(sampler, None, prompts, batch, seed=7)
+  assert counters == [{'verifier_errors': 1}] * len(sampler.asked)
+  assert [(row['id'], row['sample']) for row in rows] == [
+      (i, sample) for i in range(count) for sample in range(2)]
+  # Full batches, whose streams no training step has.
+  assert all(size == batch and seed == 7 and step >= 2 ** 31
+             for size, seed, step in sampler.asked)
+
+
+def test_what_is_drawn_for_a_problem_does_not_depend_on_the_batch():
+  """The stream is named by the problem's id, so the step must not differ."""
+  prompts = batches.PromptSet(np.zeros((8, 2), np.int32), np.ones(8, np.int32),
+                              tuple({} for _ in range(8)))
+  sampler = _Sampler(group=1)
+  for batch in (2, 8):
+    evaluation.sample_all(sampler, None, prompts, batch, seed=7)
+  assert len({step for _, _, step in sampler.asked}) == 1
+
+
+def test_samples_for_the_report():
+  rows = [{'prompt': 'p', 'answer': '1', 'response': 'r', 'reward': 2.,
+           'accuracy': float(i == 0)} for i in range(3)]
+  assert evaluation.samples(rows, 2) == [
+      {'prompt': 'p', 'answer': '1', 'text': 'r', 'reward': 2.,
+       'correct': correct} for correct in (True, False)]
+
+
+# By host, and with the whole batch on both of two hosts.
+SIZES = dict(fsdp=2, tensor=2), dict(tensor=4)
+
+
+class _Counting(tiny_rl.Scorer):
+
+  def score(self, records, responses):
+    scores = super().score(records, responses)
+    return scores._replace(counters={'verifier_errors': len(responses)})
+
+
+def measured(sizes=None):
+  """6 problems, measured 4 at a time, and the rewards of one rollout."""
+  shape = dict(kv_heads=4, vocab=32)  # divide by 4
+  setup = tiny.setup(sizes, **shape)
+  params = tiny.placed(setup, **shape)
+  prompts = tiny_rl.prompt_set(6)
+  sampler = rollouts.Sampler(
+      setup, tiny_rl.SETTINGS, tiny_rl.Vocab(), _Counting())
+  rows, counters = evaluation.sample_all(sampler, params, prompts, batch=4, seed=0)
+  scored = sampler(params, batches.take(prompts, np.arange(4)), seed=0, step=1)
+  on_host = lambda x: sharding.to_host(x).tolist()
+  return dict(
+      figures=evaluation.figures(rows, rows[::tiny_rl.GROUP], tiny_rl.GROUP),
+      evaluated=rows, rows=scored.rows, counters=scored.counters,
+      counted=rollouts.sum_counters(counters),
+      reward=on_host(scored.reward),
+      parts={name: on_host(part) for name, part in scored.parts.items()})
+
+
+def test_two_hosts_measure_what_one_does():
+  alone = measured()
+  figures = alone['figures']
+  assert figures['n'] == 6
+  assert 0 < figures['pass@1'] < 1 and 0 < figures['truncated'] < 1
+  assert len(alone['rows']) == alone['counters']['verifier_errors'] == 16
+  assert alone['counted'] == {'errors': 6 * tiny_rl.GROUP}
+  for said in hosts.run("""
+import test_evaluate
+said = [test_evaluate.measured(sizes) for sizes in test_evaluate.SIZES]
+"""):
+    for sizes, got in zip(SIZES, said, strict=True):
+      assert got == alone, sizes

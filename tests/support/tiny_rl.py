@@ -1,0 +1,120 @@
+"""Reinforcement learning in memory: a vocabulary of numbers, a plain reward."""
+
+import jax
+import numpy as np
+
+import tiny
+from r1jax import rewards as rewards_lib
+from r1jax.data import batches
+from r1jax.stages import grpo
+from r1jax.stages import ppo
+from r1jax.stages import rl
+from r1jax.stages import rollouts
+from r1jax.stages import train_state
+from r1jax.training import loop
+from r1jax.training import optim
+
+GROUP, RESPONSE, PROMPTS = 4, 6, 8
+OBJECTIVE = grpo.Objective(
+    group=GROUP, mini_batches=1, micro_batch=None, temperature=0.8,
+    advantage='grpo', std='population', aggregate='sequence_mean', clip_low=.2,
+    clip_high=.2, dual_clip=None, kl='k3', kl_in='loss', beta=0.1,
+    drop_equal_groups=False, logp_chunk=4)
+OPTIMIZER = optim.make_optimizer(lr=1e-2, steps=100, weight_decay=0.01)
+SETTINGS = rollouts.Settings(
+    group=GROUP, response_tokens=RESPONSE, eos_ids=(tiny.EOS,), temperature=0.8,
+    chunk=RESPONSE)
+
+
+class Vocab:
+  """A token is written as its number; padding is EOS."""
+  size, eos_ids, pad_id = tiny.SHAPE['vocab'], (tiny.EOS,), tiny.EOS
+
+  def decode(self, ids):
+    return ' '.join(map(str, ids))
+
+
+class Scorer:
+  """The share of even tokens, less a tenth if the response was cut."""
+
+  def score(self, records, responses):
+    even = np.array([
+        np.mean([int(word) % 2 == 0 for word in r.text.split()] or [0.])
+        for r in responses], np.float32)
+    ended = np.array([r.finished for r in responses], np.float32)
+    return rewards_lib.Scores(
+        even - np.float32(.1) * (1 - ended),
+        {'accuracy': even, 'format': ended}, {'verifier_errors': 1})
+
+
+def prompt_set(count=16) -> batches.PromptSet:
+  lengths = np.arange(count) % 5 + 1
+  prompts = tiny.prompts(lengths, pad=tiny.EOS)
+  records = tuple(
+      {'prompt': f'prompt {i}', 'answer': str(i), 'task': f'task {i % 2}',
+       'verifier': 'exact'} for i in range(count))
+  return batches.PromptSet(prompts.tokens, prompts.length, records)
+
+
+def draw(number, count=PROMPTS):
+  return batches.prompt_batch(prompt_set(), number, count, seed=0)
+
+
+class Run:
+  """A learner on a mesh and the state that it begins with."""
+
+  def __init__(self, sizes=None, objective=OBJECTIVE, epochs=1,
+               ref_every_steps=0, sampling_rounds=0, settings=SETTINGS,
+               scorer=Scorer(), lora=None, critic=None, kl_target=None,
+               judges=(), **switches):
+    self.setup = tiny.setup(sizes, lora, **switches)
+    self._switches = switches
+    self.abstract = train_state.abstract_state(
+        self.setup, OPTIMIZER, ref=objective.uses_ref)
+    self._objective, self._sizes = objective, sizes
+    self.critic = critic and self._make_critic(critic)
+    if critic:
+      self.abstract = self.abstract._replace(critic=self.critic.abstract)
+    if kl_target:
+      self.abstract = self.abstract._replace(beta=jax.ShapeDtypeStruct(
+          (), np.float32, sharding=self.setup.replicated))
+    self.sampler = rollouts.Sampler(
+        self.setup, settings, Vocab(), scorer, judges)
+    self.learner = rl.Learner(
+        self.setup, OPTIMIZER, self.abstract, objective, self.sampler,
+        epochs=epochs, ref_every_steps=ref_every_steps,
+        sampling_rounds=sampling_rounds, kl_target=kl_target,
+        critic=critic and (self.critic.critic, self.critic.tx))
+
+  def _make_critic(self, fields) -> ppo.PlacedCritic:
+    """A critic of random weights; `fields` are those of ppo.Critic."""
+    setup = tiny.setup(self._sizes, scalar=True)
+    abstract = train_state.abstract_state(setup, OPTIMIZER, ref=False)
+    return ppo.PlacedCritic(
+        ppo.Critic(setup.model, **fields), OPTIMIZER, abstract,
+        lambda: train_state.init_state(
+            setup, OPTIMIZER, abstract, tiny.placed(setup, scalar=True)))
+
+  def init(self):
+    state = train_state.init_state(
+        self.setup, OPTIMIZER, self.abstract._replace(critic=None, beta=None),
+        tiny.placed(self.setup, **self._switches))
+    beta = None if self.abstract.beta is None else jax.device_put(
+        np.float32(self._objective.beta), self.setup.replicated)
+    return state._replace(
+        critic=self.critic and self.critic.init(), beta=beta)
+
+  def stage(self, steps, on_step=lambda index: None) -> loop.Stage:
+    def step(state, index):
+      on_step(index)
+      return self.learner(state, draw, 0, index)
+    return loop.Stage(steps, self.init, self.abstract, step)
+
+
+def steps(run, count):
+  """The state after `count` steps of a `Run`, and the metrics of each."""
+  state, history = run.init(), []
+  for step in range(count):
+    state, metrics, _ = run.learner(state, draw, 0, step)
+    history.append(jax.device_get(metrics))
+  return jax.device_get(state), history
