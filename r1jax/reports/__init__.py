@@ -1,0 +1,1 @@
+"""Reports: what a run or a pipeline has measured, as one HTML page."""
