@@ -35,15 +35,6 @@ def test_figures_by_hand():
   np.testing.assert_allclose(interval, [.1500, .8500], atol=1e-4)
 
 
-def test_wilson_s_interval():
-  # 81 of 263: .2553 to .3662 (Newcombe, Statistics in Medicine 17, 1998).
-  np.testing.assert_allclose(evaluation.wilson(81 / 263, 263), [.2553, .3662],
-                             atol=1e-4)
-  low, high = evaluation.wilson(1., 20)
-  assert .8 < low < high <= 1.
-  assert evaluation.wilson(0., 20)[0] == 0.
-
-
 class _Sampler:
   """Answers with the prompts' ids, and remembers what it was asked."""
 
