@@ -123,7 +123,8 @@ def samples(rows: list[dict], count: int) -> list[dict[str, Any]]:
   """The first `count` problems' responses, for the report."""
   return [{'prompt': row['prompt'], 'answer': row['answer'],
            'text': row['response'], 'reward': row['reward'],
-           'correct': row['accuracy'] == 1.} for row in rows[:count]]
+           'correct': row['accuracy'] == 1., 'finished': row['finished']}
+          for row in rows[:count]]
 
 
 def build(config, mesh, workdir: str) -> loop.Stage:

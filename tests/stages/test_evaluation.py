@@ -76,10 +76,10 @@ def test_what_is_drawn_for_a_problem_does_not_depend_on_the_batch():
 
 def test_samples_for_the_report():
   rows = [{'prompt': 'p', 'answer': '1', 'response': 'r', 'reward': 2.,
-           'accuracy': float(i == 0)} for i in range(3)]
+           'accuracy': float(i == 0), 'finished': i == 0} for i in range(3)]
   assert evaluation.samples(rows, 2) == [
       {'prompt': 'p', 'answer': '1', 'text': 'r', 'reward': 2.,
-       'correct': correct} for correct in (True, False)]
+       'correct': correct, 'finished': correct} for correct in (True, False)]
 
 
 # By host, and with the whole batch on both of two hosts.
