@@ -2,7 +2,7 @@
 
 Points enter, an <svg> element leaves; its parts have CSS classes and no
 colours, so that the page decides how they look, in light and dark. It is our
-own code because pygal's tooltips need a script (and its SVG twice the bytes),
+own code because pygal's tooltips need a script (and its SVG thrice the bytes),
 and matplotlib's SVG has fixed colours, no tooltips and 35 MB of library.
 
 A series of many points is averaged into bins before anything else, so that
@@ -66,8 +66,9 @@ def draw(chart: Chart, width: int = 460, height: int = 290) -> str:
   _draw_axes(svg, frame)
   for number, (name, part) in enumerate(series.items()):
     dots = _add(svg, 'g', f'raw series{number}')
+    radius = 2. if len(part) > 40 else 2.8  # a line hides small ones
     for point in part:
-      _dot(dots, frame, point, 2., name=name if len(series) > 1 else '')
+      _dot(dots, frame, point, radius, name=name if len(series) > 1 else '')
     _path(svg, f'line series{number}', frame, smooth(part))
   _path(svg, 'eval', frame, evaluations)
   for point in evaluations:
