@@ -47,6 +47,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=['r1jax', 'r1jax.*']),
     package_data={
         'r1jax.mini': ['assets/*'],
+        'r1jax.reports': ['assets/*'],
     },
     install_requires=CORE + DATA,
     extras_require={

@@ -14,6 +14,7 @@ LAYERS = (
     ('types', 'errors', 'config', 'config_fields'),
     ('kernels', 'rewards', 'data', 'mini', 'parallel', 'training'),
     ('models',),
+    ('reports',),
     ('stages',),
 )
 TENSORFLOW = {'tensorflow', 'tensorflow_datasets', 'seqio', 'tensorflow_text'}

@@ -19,6 +19,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from r1jax import errors
+from r1jax import reports
 from r1jax import stages
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
@@ -28,12 +29,6 @@ from r1jax.training import files
 from r1jax.training import loop
 
 Kind = manifest.Kind
-
-REPORTS = {  # config.report: the module whose write(config, workdir) it is
-    'comparison': 'r1jax.stages.comparison_report',
-    'r1': 'r1jax.stages.r1_report',
-    'rlhf': 'r1jax.stages.rlhf_report',
-}
 
 
 def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
@@ -49,7 +44,7 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
       be told beforehand.
   """
   if config.report:
-    errors.check_choice('report', config.report, REPORTS)
+    errors.check_choice('report', config.report, reports.REPORTS)
   nodes = graph.nodes(config, pathlib.Path(workdir))
   if gin is not None:
     nodes = [node._replace(config=node.config | {'gin': gin})
@@ -81,8 +76,8 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
     _say(f'stages {number} of {len(chosen)} have ended, after '
          f'{seconds // 60:.0f} min {seconds % 60:.0f} s')
   if config.report and len(chosen) == len(nodes) and distributed.is_main():
-    module = importlib.import_module(REPORTS[config.report])
-    _say(module.write(config.to_dict(), workdir))
+    module = importlib.import_module(reports.REPORTS[config.report])
+    _say(module.write_report(config.to_dict(), workdir))
   return True
 
 

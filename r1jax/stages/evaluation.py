@@ -9,7 +9,6 @@ alike, so that policies can be compared. The responses stand in TEST_0.jsonl.
 """
 
 from collections.abc import Callable, Mapping
-import math
 import pathlib
 from typing import Any
 
@@ -19,6 +18,7 @@ from r1jax import errors
 from r1jax.data import batches
 from r1jax.data import vocabs
 from r1jax.parallel import distributed
+from r1jax.reports import intervals
 from r1jax.stages import model_rewards
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
@@ -99,7 +99,7 @@ def figures(rows: list[dict], greedy: list[dict] | None,
             group: int) -> dict[str, Any]:
   """{'n', 'pass@1', 'ci95', 'greedy', 'format', 'response_length', ...}.
 
-  `ci95` is [low, high] by `wilson`; lengths are in tokens, EOS included;
+  `ci95` is [low, high] by Wilson; lengths are in tokens, EOS included;
   `truncated` is the share without EOS; `language` and `mixed` are there if the
   rewards tell languages apart.
   """
@@ -109,7 +109,7 @@ def figures(rows: list[dict], greedy: list[dict] | None,
   return {
       'n': len(right),
       'pass@1': float(right.mean()),
-      'ci95': wilson(float(right.mean()), len(right)),
+      'ci95': intervals.wilson(float(right.mean()), len(right)),
       'format': mean('format'),
       'response_length': mean('tokens'),
       'truncated': 1. - mean('finished'),
@@ -119,36 +119,12 @@ def figures(rows: list[dict], greedy: list[dict] | None,
       name: mean(name) for name in ('language', 'mixed') if name in rows[0]}
 
 
-def win_rate(before: list[dict], after: list[dict]) -> float:
-  """How often a response is more accurate than one before, to its prompt.
-
-  Every response is compared with every one to the same prompt; a tie is half.
-  """
-  by_prompt = {}
-  for side, rows in enumerate((before, after)):
-    for row in rows:
-      by_prompt.setdefault(row['id'], ([], []))[side].append(row['accuracy'])
-  lead = [np.subtract.outer(new, old).ravel()
-          for old, new in by_prompt.values()]
-  return float(np.mean([np.mean((x > 0) + .5 * (x == 0)) for x in lead]))
-
-
-def wilson(share: float, n: int, z: float = 1.96) -> list[float]:
-  """Wilson's score interval of a share among n problems, within [0, 1].
-
-  With several samples a problem it is wider than need be, never narrower.
-  """
-  centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-  half = z / (1 + z * z / n) * math.sqrt(
-      share * (1 - share) / n + z * z / (4 * n * n))
-  return [max(0., centre - half), min(1., centre + half)]
-
-
 def samples(rows: list[dict], count: int) -> list[dict[str, Any]]:
   """The first `count` problems' responses, for the report."""
   return [{'prompt': row['prompt'], 'answer': row['answer'],
            'text': row['response'], 'reward': row['reward'],
-           'correct': row['accuracy'] == 1.} for row in rows[:count]]
+           'correct': row['accuracy'] == 1., 'finished': row['finished']}
+          for row in rows[:count]]
 
 
 def build(config, mesh, workdir: str) -> loop.Stage:

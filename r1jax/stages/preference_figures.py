@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from r1jax.data import preferences
-from r1jax.stages import evaluation
+from r1jax.reports import intervals
 
 _BINS = 10  # of confidence, for the calibration
 
@@ -48,7 +48,7 @@ def evaluate(records: Sequence[preferences.Record],
   figures = {
       'n': int(n),
       'accuracy': float(right.mean()),
-      'ci95': evaluation.wilson(float(right.mean()), int(n)),
+      'ci95': intervals.wilson(float(right.mean()), int(n)),
       'loss': float(np.logaddexp(0, -lead).mean()),
       'margin': float(lead.mean()),
       'calibration_error': calibration_error(confidence, right),

@@ -23,10 +23,10 @@ from r1jax.data import batches
 from r1jax.kernels import kl
 from r1jax.models import lora
 from r1jax.parallel import sharding
+from r1jax.reports import rl as rl_report
 from r1jax.stages import evaluation
 from r1jax.stages import grpo
 from r1jax.stages import ppo
-from r1jax.stages import rl_report
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
 from r1jax.stages import train_state
@@ -296,7 +296,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       config.steps, init, abstract, learner,
       evaluate=lambda state: evaluate(
           lora.join(state.ref, state.params), int(state.step)),
-      finish=functools.partial(rl_report.write, config.to_dict(), workdir),
+      finish=functools.partial(
+          rl_report.write_report, config.to_dict(), workdir),
       shown={'reward/mean': 'reward', 'reward/accuracy': 'accuracy',
              'response_length/mean': 'length',
              'perf/tokens_per_second': 'tok/s'})

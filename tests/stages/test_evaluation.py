@@ -35,15 +35,6 @@ def test_figures_by_hand():
   np.testing.assert_allclose(interval, [.1500, .8500], atol=1e-4)
 
 
-def test_wilson_s_interval():
-  # 81 of 263: .2553 to .3662 (Newcombe, Statistics in Medicine 17, 1998).
-  np.testing.assert_allclose(evaluation.wilson(81 / 263, 263), [.2553, .3662],
-                             atol=1e-4)
-  low, high = evaluation.wilson(1., 20)
-  assert .8 < low < high <= 1.
-  assert evaluation.wilson(0., 20)[0] == 0.
-
-
 class _Sampler:
   """Answers with the prompts' ids, and remembers what it was asked."""
 
@@ -85,10 +76,10 @@ def test_what_is_drawn_for_a_problem_does_not_depend_on_the_batch():
 
 def test_samples_for_the_report():
   rows = [{'prompt': 'p', 'answer': '1', 'response': 'r', 'reward': 2.,
-           'accuracy': float(i == 0)} for i in range(3)]
+           'accuracy': float(i == 0), 'finished': i == 0} for i in range(3)]
   assert evaluation.samples(rows, 2) == [
       {'prompt': 'p', 'answer': '1', 'text': 'r', 'reward': 2.,
-       'correct': correct} for correct in (True, False)]
+       'correct': correct, 'finished': correct} for correct in (True, False)]
 
 
 # By host, and with the whole batch on both of two hosts.

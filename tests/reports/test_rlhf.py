@@ -2,8 +2,7 @@
 
 import pytest
 
-from r1jax.stages import evaluation
-from r1jax.stages import rlhf_report
+from r1jax.reports import rlhf
 from r1jax.training import files
 
 
@@ -13,23 +12,16 @@ def _rows(*golds, proxy=1.):
           for n, gold in enumerate(golds)]
 
 
-def test_the_win_rate_compares_all_responses_to_a_prompt():
-  before = _rows(0, 1, .5, .5)
-  assert evaluation.win_rate(before, before) == .5
-  # 1 and .5 against 0, 1: 1, 1/2, 1, 0; and .5, 0 against .5, .5: 1/2, 0.
-  assert evaluation.win_rate(before, _rows(1, .5, .5, 0)) == pytest.approx(
-      (2.5 / 4 + 1 / 4) / 2)
-
-
 @pytest.fixture(name='folder')
 def _folder(tmp_path):
   for name in ('ppo', 'ppo_no_kl', 'dpo_measured', 'reward_model'):
     (tmp_path / name).mkdir()
   after = dict(accuracy=.948, ci95=[.87, .98])
-  files.write_json(tmp_path / 'reward_model/files.json', {'after': after})
+  files.write_json(tmp_path / 'reward_model/summary.json', {'after': after})
   for name, golds in (('ppo', (1, 1, 1, 0)), ('ppo_no_kl', (0, 0, 1, 0))):
-    files.write_json(tmp_path / name / 'files.json', {'steps': 7})
-    files.write_rows(tmp_path / name / 'evaluation_7.jsonl', _rows(*golds, proxy=5.))
+    files.write_json(tmp_path / name / 'summary.json', {'steps': 7})
+    files.write_rows(
+        tmp_path / name / 'evaluation_7.jsonl', _rows(*golds, proxy=5.))
     files.write_rows(tmp_path / name / 'metrics.jsonl', [
         {'step': i, 'kl/response': .5 * i, 'reward/preference': float(i),
          'reward/accuracy': .1 * i} for i in range(7)])
@@ -39,11 +31,11 @@ def _folder(tmp_path):
 
 
 def test_the_page_has_the_figures_both_runs_and_what_is_said(folder):
-  words = rlhf_report.write({'name': 'rlhf.py:mini'}, str(folder))
+  words = rlhf.write_report({'name': 'rlhf.py:mini'}, str(folder))
   page = (folder / 'report.html').read_text('utf-8')
   assert '94.8 %' in page and page.count('<svg') == 2
   assert page.count('line series1') >= 2 and '&lt;1&gt;' in page
-  kept = files.read_json(folder / 'files.json')['policies']
+  kept = files.read_json(folder / 'summary.json')['policies']
   assert list(kept) == ['SFT', 'PPO', 'PPO, no KL penalty', 'DPO']
   assert kept['SFT']['win_rate'] == .5 and kept['SFT']['kl'] is None
   assert kept['PPO'] == dict(gold=.75, proxy=5., kl=2., response_length=11.5,

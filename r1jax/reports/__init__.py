@@ -1,0 +1,7 @@
+"""Reports: what a run or a pipeline has measured, as one HTML page."""
+
+REPORTS = {  # config.report: the module whose write_report(config, workdir)
+    'comparison': 'r1jax.reports.comparison',
+    'r1': 'r1jax.reports.r1',
+    'rlhf': 'r1jax.reports.rlhf',
+}

@@ -1,0 +1,70 @@
+"""Pages of reports: Jinja templates in, one self-contained HTML file out.
+
+The file has no script and fetches nothing. Templates and style sheet stand in
+assets/; every text of a model, a task or a config is escaped.
+"""
+
+from collections.abc import Mapping
+import os
+import pathlib
+import re
+import shlex
+import sys
+from typing import Any
+
+from r1jax.reports import charts
+from r1jax.reports import intervals
+
+_TAG = re.compile('(</?(?:think|answer)>)')
+
+
+def render_page(path: str | os.PathLike, template: str, *, title: str,
+                kicker: str, config: Mapping[str, Any],
+                facts: Mapping[str, Any] | None = None, **context: Any) -> None:
+  """Writes a page to `path`, whole or not at all.
+
+  Args:
+    path: the .html file.
+    template: a name in assets/.
+    title: of the page.
+    kicker: the line above it.
+    config: nested plain data, shown folded up.
+    facts: name -> value, e.g. seed, versions, machine.
+    **context: what else the template shows.
+  """
+  import jinja2  # pylint: disable=g-import-not-at-top
+  environment = jinja2.Environment(
+      loader=jinja2.PackageLoader('r1jax.reports', 'assets'), autoescape=True,
+      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+  environment.globals['draw'] = charts.draw
+  environment.filters |= {'percent': intervals.percent, 'by_tags': _TAG.split}
+  content = environment.get_template(template).render(
+      context, title=title, kicker=kicker, config=_flat(config),
+      facts=facts or {}, command=command_line())
+  path = pathlib.Path(path)
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.write_text(content, encoding='utf-8', errors='replace')
+  os.replace(temporary, path)
+
+
+def command_line(flags: Mapping[str, Any] | None = None) -> str:
+  """How this process was started, or how to start it with other `flags`."""
+  flags, kept, rest = flags or {}, [], iter(sys.argv[1:])
+  for arg in rest:
+    name, equals, _ = arg.lstrip('-').partition('=')
+    if name not in flags:
+      kept.append(arg)
+    elif not equals:
+      next(rest)  # its value
+  new = [f'--{name}={value}' for name, value in flags.items()]
+  return shlex.join(['python', '-m', 'r1jax.main', *kept, *new])
+
+
+def _flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, Mapping) and value:
+      flat.update(_flat(value, f'{prefix}{key}.'))
+    else:
+      flat[f'{prefix}{key}'] = value
+  return flat
