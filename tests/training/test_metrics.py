@@ -26,7 +26,7 @@ def _run(workdir, start, stop):
 
 def test_rows_hold_plain_numbers(tmp_path):
   _run(tmp_path / 'new', 0, 2).close()
-  assert files.read_rows(tmp_path / 'new' / 'logger.jsonl')[1] == {
+  assert files.read_rows(tmp_path / 'new' / 'metrics.jsonl')[1] == {
       'step': 1, 'loss': float(np.float32(1 / 3)), 'reward': 1., 'tokens': 10,
       'share': 1 / 7}
 
@@ -34,10 +34,10 @@ def test_rows_hold_plain_numbers(tmp_path):
 def test_a_resumed_run_ends_with_the_file_of_one_never_stopped(tmp_path):
   _run(tmp_path / 'whole', 0, 9).close()
   _run(tmp_path / 'killed', 0, 6)  # neither flushed nor closed
-  with open(tmp_path / 'killed' / 'logger.jsonl', 'a') as file:
+  with open(tmp_path / 'killed' / 'metrics.jsonl', 'a') as file:
     file.write('{"step": 6, "lo')
   _run(tmp_path / 'killed', 4, 9).close()
-  whole, killed = ((tmp_path / name / 'logger.jsonl').read_bytes()
+  whole, killed = ((tmp_path / name / 'metrics.jsonl').read_bytes()
                    for name in ('whole', 'killed'))
   assert whole == killed
 

@@ -1,4 +1,4 @@
-"""files.json is whole or absent; a digest names a config and nothing else."""
+"""summary.json is whole or absent; a digest names a config and nothing else."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from r1jax.training import files
 
 
 def test_write_replaces_whole_files_only(tmp_path):
-  path = tmp_path / 'files.json'
+  path = tmp_path / 'summary.json'
   files.write_json(path, {'pass@1': 0.5, 'stage': '强化'})
   assert json.loads(path.read_text('utf-8')) == {'pass@1': 0.5, 'stage': '强化'}
   with pytest.raises(TypeError):  # fails halfway through the object
