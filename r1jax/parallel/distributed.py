@@ -55,6 +55,12 @@ def is_main() -> bool:
   return jax.process_index() == 0
 
 
+def say(text: str) -> None:
+  """Shows a line on the terminal, once however many processes there are."""
+  if is_main():
+    print(text, flush=True)
+
+
 def any_process(flag: bool) -> bool:
   """Whether `flag` holds in any process; every process must ask."""
   if jax.process_count() == 1:

@@ -61,14 +61,14 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
   said = set()
   for name, status in statuses.items():
     left_out = name not in {node.name for node in chosen}
-    _say(f'{name:>{width}}  {status}' + (', left out' if left_out else ''))
+    distributed.say(f'{name:>{width}}  {status}' + (', left out' if left_out else ''))
     for field in missing.get(name, ()):
       if field not in said:  # a model of several stages, once
         said.add(field)
-        _say(f'{"":>{width}}  {field}')
+        distributed.say(f'{"":>{width}}  {field}')
   if config.dry_run:
     if said:
-      _say(f'{len(said)} to be set or put there first; the file of the config '
+      distributed.say(f'{len(said)} to be set or put there first; the file of the config '
            'says what they are')
     return False
   for fields in missing.values():
@@ -78,16 +78,16 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
     status = statuses[node.name] = _status(node, nodes, statuses)
     if status.startswith('done'):
       continue
-    _say(f'\nstage {number} of {len(chosen)}: {node.name} ({status})')
+    distributed.say(f'\nstage {number} of {len(chosen)}: {node.name} ({status})')
     if not _run(node, nodes, status):
       return False
     statuses[node.name] = 'done'
     seconds = sum(map(manifest.seconds, chosen[:number]))
-    _say(f'stages {number} of {len(chosen)} have ended, after '
+    distributed.say(f'stages {number} of {len(chosen)} have ended, after '
          f'{seconds // 60:.0f} min {seconds % 60:.0f} s')
   if config.report and len(chosen) == len(nodes) and distributed.is_main():
     module = importlib.import_module(REPORTS[config.report])
-    _say(module.write(config.to_dict(), workdir))
+    distributed.say(module.write(config.to_dict(), workdir))
   return True
 
 
@@ -125,7 +125,7 @@ def _run(node: graph.Node, nodes: list[graph.Node], status: str) -> bool:
   if distributed.is_main():
     if status.startswith('changed'):
       aside = manifest.set_aside(node)
-      _say(f'what it had left is kept in {aside}')
+      distributed.say(f'what it had left is kept in {aside}')
     begun = manifest.begin(node, _inputs(node, nodes))
   _wait_for_all(f'{node.name} begins')
   config = graph.resolve(node, nodes)
@@ -135,7 +135,7 @@ def _run(node: graph.Node, nodes: list[graph.Node], status: str) -> bool:
   except errors.ConfigError:
     fresh = aside is not None or status == 'new'
     if distributed.is_main() and fresh and manifest.undo(node, aside) and aside:
-      _say(f'what it had left is in {node.workdir} again')
+      distributed.say(f'what it had left is in {node.workdir} again')
     raise
   gc.collect()
   if summary is None:
@@ -156,8 +156,3 @@ def _named(node: graph.Node, function, *args):
   """function(*args), whose errors name the stage."""
   with errors.renamed('config.', f'config.stages.{node.name}.'):
     return function(*args)
-
-
-def _say(text: str) -> None:
-  if distributed.is_main():
-    print(text, flush=True)

@@ -38,6 +38,13 @@ def test_a_single_machine_starts_nothing(monkeypatch):
   assert distributed.any_process(True) and not distributed.any_process(False)
 
 
+def test_one_process_speaks(monkeypatch, capsys):
+  distributed.say('once')
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  distributed.say('by another')
+  assert capsys.readouterr().out == 'once\n'
+
+
 TWO = """
 import jax
 import numpy as np
