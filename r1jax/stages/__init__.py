@@ -57,7 +57,7 @@ def run_stage(config, workdir: str, record: dict[str, Any]
   started = time.monotonic()
   built = module.build(config, sharding.make_mesh(config.mesh), workdir)
   logging.info('stage built in %.1f s', time.monotonic() - started)
-  return loop.run(built, loop_settings(config), workdir, record)
+  return loop.train(built, loop_settings(config), workdir, record)
 
 
 def loop_settings(config) -> loop.Settings:
