@@ -17,6 +17,7 @@ from r1jax import errors
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
 from r1jax.models import lora
+from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.stages import distill
 from r1jax.stages import model_source
@@ -98,8 +99,9 @@ def packed_documents(config, model, split: str, count: int | None = None):
         'lm.length', f'at least {shortest}, the tokens of the shortest '
         'conversation', config.lm.length)
   if len(kept) < len(found):
-    print(f'{len(found) - len(kept)} of {len(found)} conversations are longer '
-          f'than config.lm.length = {config.lm.length} and left out')
+    distributed.say(
+        f'{len(found) - len(kept)} of {len(found)} conversations are longer '
+        f'than config.lm.length = {config.lm.length} and left out')
   return batches.packed(
       [tokens for tokens, _ in kept], config.lm.length,
       [weight + config.lm.prompt_weight * (1 - weight) for _, weight in kept])

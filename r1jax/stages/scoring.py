@@ -13,6 +13,7 @@ from r1jax import rewards as rewards_lib
 from r1jax.data import templates
 from r1jax.kernels import values
 from r1jax.parallel import distributed
+from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.rewards import endpoint
 from r1jax.rewards import judge
@@ -228,8 +229,9 @@ def read_prompts(config, vocab, split: str, count: int):
       examples=examples, instruction=data.get('instruction'), seed=data.seed,
       num_prompts=count, options=data.options.to_dict())
   if counts['too_long']:
-    print(f'{counts["too_long"]} prompts of split {split!r} are longer than '
-          f'config.rl.prompt_tokens = {config.rl.prompt_tokens} and left out')
+    distributed.say(
+        f'{counts["too_long"]} prompts of split {split!r} are longer than '
+        f'config.rl.prompt_tokens = {config.rl.prompt_tokens} and left out')
   undecided = [record['task'] for record in prompts.records
                if record['verifier'] == 'judge']
   if undecided and not has_judge(config):
