@@ -83,7 +83,7 @@ class Sampler:
     return self.score(rollout, batch)
 
   def score(self, rollout: Rollout, batch: batches.PromptBatch) -> Scored:
-    """Rewards of a rollout of `batch`, placed as `parallel.sharding.batch`."""
+    """Rewards of a rollout of `batch`, placed as `batch_sharding` says."""
     tokens, masks = map(sharding.own_rows, (rollout.tokens, rollout.mask))
     group = self.settings.group
     mine = [n for n in sorted(tokens) if n < len(batch.records) * group]

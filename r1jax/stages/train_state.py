@@ -57,7 +57,7 @@ def place_model(config, mesh: jax.sharding.Mesh) -> PlacedModel:
           field, f"at most the model's {shape.max_len} tokens", length)
   rules = tuple((name, axis) for name, axis in config.rules)
   model = models.build(shape, sharding.Placement(mesh, rules))
-  place = lambda shapes, axes: sharding.abstract(
+  place = lambda shapes, axes: sharding.abstract_arrays(
       shapes, sharding.shardings(axes, shapes, mesh, rules))
   params = place(jax.eval_shape(model.init, jax.random.key(0)), model.axes())
   trained = params
@@ -67,7 +67,7 @@ def place_model(config, mesh: jax.sharding.Mesh) -> PlacedModel:
                        jax.random.key(0)),
         lora.axes(shape, adapter, params, model.axes()))
   return PlacedModel(model, mesh, params, trained, adapter,
-               sharding.replicated(mesh), sharding.batch(mesh))
+               sharding.replicated(mesh), sharding.batch_sharding(mesh))
 
 
 def shardings_of(tree: Any) -> Any:
@@ -117,7 +117,7 @@ def optimizer(config, updates: int, section=None) -> optim.Optimizer:
 def abstract_state(setup: PlacedModel, tx: optim.Optimizer, ref: bool) -> TrainState:
   """The shapes and places of a TrainState, with a reference policy or not."""
   scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=setup.replicated)
-  opt_state = sharding.abstract(
+  opt_state = sharding.abstract_arrays(
       jax.eval_shape(tx.tx.init, setup.trained),
       optim.state_shardings(tx.tx, setup.trained, shardings_of(setup.trained),
                             setup.replicated))
