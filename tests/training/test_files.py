@@ -1,4 +1,4 @@
-"""Files of a run: whole or absent, whatever a kill leaves; and their digests."""
+"""Files of a run, whole or absent whatever a kill leaves; their digests."""
 
 import hashlib
 import json
