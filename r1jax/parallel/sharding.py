@@ -87,13 +87,13 @@ class Placement(NamedTuple):
   mesh: Mesh
   rules: Rules  # tuples
 
-  def partition_spec(self, axes: Axes) -> PartitionSpec:
+  def spec(self, axes: Axes) -> PartitionSpec:
     return partition_spec(axes, self.rules, self.mesh)
 
   def constrain(self, x: jax.Array, axes: Axes) -> jax.Array:
     """Inside jit: asks that `x` live where its logical axes say."""
     return jax.lax.with_sharding_constraint(
-        x, NamedSharding(self.mesh, self.partition_spec(axes)))
+        x, NamedSharding(self.mesh, self.spec(axes)))
 
 
 def path_name(path) -> str:
