@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs one stage on this machine, its CPU posing as several devices.
+# Runs a config on this machine, whose CPU poses as several devices.
 set -euo pipefail
 
 usage() {
@@ -7,7 +7,7 @@ usage() {
 usage: launch/local.sh --config=FILE:ARG --workdir=DIR [--config.a.b=VALUE ...]
 
 Every argument goes to `python -m r1jax.main`. In the environment:
-  DEVICES   fake devices (default 8)
+  DEVICES   fake devices that the CPU is divided into (default 8)
   PYTHON    the interpreter (default python)
 TEXT
 }

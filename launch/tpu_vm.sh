@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs one stage on a TPU pod slice: the same command on every host.
+# Runs a config on a TPU pod slice: the same command on every host.
 set -euo pipefail
 
 usage() {

@@ -97,7 +97,7 @@ def run() -> bool:
     bench.run_bench(config, mesh)
     return True
   stage = stages.build(config, mesh, workdir)
-  summary = loop.run(stage, stages.loop_settings(config), workdir, record)
+  summary = loop.train(stage, stages.loop_settings(config), workdir, record)
   return summary is not None
 
 

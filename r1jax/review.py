@@ -5,12 +5,13 @@
 
 DeepSeek-R1's cold-start data was refined by hand (arXiv 2501.12948, 2.3.1).
 A key and Enter decide: a accepts, e edits (in $EDITOR), d drops, u takes the
-last decision back, q stops. What was decided stands in OUT.decisions at once;
-started again it goes on behind it. OUT is written whenever it stops: what was
-accepted, in the order of the candidates, each with how it was decided; what is
-not decided yet is not in it. Equal candidates are one.
+last decision back, q stops. Every decision is at once in OUT.decisions; started
+again, the review goes on behind the last. OUT is written whenever it stops:
+what was accepted, in the order of the candidates, each with how it was decided.
+Equal candidates are one.
 """
 
+import collections
 from collections.abc import Callable, Mapping, Sequence
 import fnmatch
 import hashlib
@@ -60,79 +61,82 @@ def review(candidates: Sequence[Record], out: pathlib.Path, *,
     {'accepted': ..., 'edited': ..., 'dropped': ..., 'left': ...}.
   """
   out.parent.mkdir(parents=True, exist_ok=True)
-  log = _log(out)
+  log = _decisions_path(out)
   decided = {row['id']: row for row in files.read_rows(log)}
   files.write_rows(log, decided.values())  # without the torn line of a kill
   records: dict[str, Record] = {}
   for record in candidates:
-    records.setdefault(_name(record), record)
-  names = [*records]
-  order = [name for name in decided if name in records]
-  place = 0
+    records.setdefault(_record_id(record), record)
+  ids = [*records]
+  history = [each for each in decided if each in records]
+  index = 0
   try:
-    while place < len(names):
-      name = names[place]
-      if name in decided:
-        place += 1
+    while index < len(ids):
+      current = ids[index]
+      if current in decided:
+        index += 1
         continue
-      say(_shown(records[name], place, len(names)))
-      key = _key(ask)
+      say(_describe(records[current], index, len(ids)))
+      key = _read_key(ask)
       if key == 'q':
         break
       if key == 'u':
-        if not order:
+        if not history:
           say('there is no decision to take back')
         else:
-          undone = order.pop()
+          undone = history.pop()
           del decided[undone]
           files.write_rows(log, decided.values())
-          place = names.index(undone)
+          index = ids.index(undone)
         continue
-      row = {'id': name, 'decision': _KEYS[key]}
+      row = {'id': current, 'decision': _KEYS[key]}
       if key == 'e':
-        text = _edited(records[name]['response'], edit or _in_editor, say)
+        text = _edit(records[current]['response'], edit or _in_editor, say)
         if text is None:
           continue
         row['response'] = text
-      decided[name] = row
-      order.append(name)
+      decided[current] = row
+      history.append(current)
       files.append_rows(log, [row])
   finally:
     files.write_rows(out, _accepted(records, decided))
-  count = lambda what: sum(
-      decided[name]['decision'] == what for name in names if name in decided)
-  return {what: count(what) for what in _KEYS.values()} | {
-      'left': sum(name not in decided for name in names)}
+  counts = collections.Counter(
+      decided[each]['decision'] if each in decided else 'left' for each in ids)
+  return {decision: counts[decision] for decision in (*_KEYS.values(), 'left')}
 
 
-def _log(out: pathlib.Path) -> pathlib.Path:
+def _decisions_path(out: pathlib.Path) -> pathlib.Path:
+  """The file of the decisions that lead to `out`."""
   return out.with_name(out.name + '.decisions')
 
 
 def _accepted(records: Mapping[str, Record], decided: Mapping[str, Record]
               ) -> list[Record]:
-  found = []
+  """What is to be learned from, as it was accepted or edited."""
+  accepted = []
   for name, record in records.items():
     row = decided.get(name, {'decision': 'dropped'})
     if row['decision'] != 'dropped':
-      found.append(record | {
+      accepted.append(record | {
           'response': row.get('response', record['response']),
           'review': row['decision']})
-  return found
+  return accepted
 
 
-def _name(record: Record) -> str:
+def _record_id(record: Record) -> str:
+  """The same for what says the same."""
   text = '\0'.join((record['prompt'], record['response']))
   return hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:16]
 
 
-def _shown(record: Record, place: int, count: int) -> str:
+def _describe(record: Record, index: int, count: int) -> str:
+  """A candidate as it is shown, between rules."""
   rule = '─' * 72
   source = record.get('source', '')
   if isinstance(source, dict):
     source = ', '.join(
         f'{k} {v}' for k, v in config_lib.flatten(source).items())
-  return _visible(f'\n{rule}\n{place + 1} of {count}   '
+  return _visible(f'\n{rule}\n{index + 1} of {count}   '
                   f'{record.get("task", "")}   {source}\n{rule}\n'
                   f'{record["prompt"]}\n{rule}\n{record["response"]}\n{rule}')
 
@@ -144,7 +148,7 @@ def _visible(text: str) -> str:
           'Cc', 'Cf', 'Cs') else ascii(letter)[1:-1] for letter in text)
 
 
-def _key(ask: Callable[[str], str]) -> str:
+def _read_key(ask: Callable[[str], str]) -> str:
   """The letter of one of the choices; the end of input and Ctrl-C quit."""
   while True:
     try:
@@ -155,19 +159,19 @@ def _key(ask: Callable[[str], str]) -> str:
       return key
 
 
-def _edited(text: str, edit: Callable[[str], str],
-            say: Callable[[str], Any]) -> str | None:
+def _edit(text: str, edit: Callable[[str], str],
+          say: Callable[[str], Any]) -> str | None:
   """The text as the person wants it; None, having said why, if it is not."""
   try:
-    found = edit(text)
-    problem = None if found.strip() else 'nothing is left, which is [d]rop'
+    edited = edit(text)
+    problem = None if edited.strip() else 'nothing is left, which is [d]rop'
   except KeyboardInterrupt:
     problem = 'interrupted'
   # ValueError: $EDITOR is no command line, or what it saved is not UTF-8.
-  except (OSError, ValueError, subprocess.CalledProcessError) as e:
-    problem = f'{e}; the editor is that of $EDITOR'
+  except (OSError, ValueError, subprocess.CalledProcessError) as error:
+    problem = f'{error}; the editor is that of $EDITOR'
   if problem is None:
-    return found
+    return edited
   say(f'not edited: {problem}')
   return None
 
@@ -183,7 +187,7 @@ def _in_editor(text: str) -> str:
 
 
 def _candidates(pattern: str, out: pathlib.Path) -> list[Record]:
-  """The rows of the files.
+  """The rows of the files that `pattern` names.
 
   Raises:
     ConfigError: a row lacks a field; or what is written beside or to `out` is
@@ -193,20 +197,20 @@ def _candidates(pattern: str, out: pathlib.Path) -> list[Record]:
     rows = json_lines.read_rows(pattern, 'train')
   except errors.ConfigError as problem:
     raise errors.ConfigError('--candidates', problem.message) from problem
-  read = {pathlib.Path(place.rpartition(':')[0]).resolve() for place, _ in rows}
-  like = pathlib.Path(pattern.replace('{split}', 'train'))
-  for path in (out, _log(out)):
-    if path.resolve() in read or (
-        path.parent.resolve() == like.parent.resolve()
-        and fnmatch.fnmatchcase(path.name, like.name)):
+  paths = {pathlib.Path(line.rpartition(':')[0]).resolve() for line, _ in rows}
+  wanted = pathlib.Path(pattern.replace('{split}', 'train'))
+  for path in (out, _decisions_path(out)):
+    if path.resolve() in paths or (
+        path.parent.resolve() == wanted.parent.resolve()
+        and fnmatch.fnmatchcase(path.name, wanted.name)):
       raise errors.ConfigError(
           f'--out: {path} is, or would be, one of --candidates={pattern}; '
           'name a file of another folder, or one of another name')
-  for place, row in rows:
+  for line, row in rows:
     for field in ('prompt', 'response'):
       if not isinstance(row.get(field), str):
         raise errors.ConfigError(
-            f'--candidates: {place} has no text in field {field!r}')
+            f'--candidates: {line} has no text in field {field!r}')
   return [row for _, row in rows]
 
 
@@ -218,7 +222,7 @@ def main(argv):
   except errors.ConfigError as problem:
     print(f'error: {problem}', file=sys.stderr)
     sys.exit(2)
-  print('\n' + ', '.join(f'{what} {n}' for what, n in counts.items())
+  print('\n' + ', '.join(f'{decision} {n}' for decision, n in counts.items())
         + f'; {out}')
 
 

@@ -35,9 +35,9 @@ def _review(out, keys, **more):
 
 
 def test_each_is_accepted_edited_or_dropped(tmp_path):
-  counts, shown, kept = _review(tmp_path / 'out.jsonl', 'aedad')
+  counts, shown, accepted = _review(tmp_path / 'out.jsonl', 'aedad')
   assert counts == dict(accepted=2, edited=1, dropped=2, left=0)
-  assert kept == [
+  assert accepted == [
       RECORDS[0] | dict(review='accepted'),
       RECORDS[1] | dict(review='edited', response='r1!'),
       RECORDS[3] | dict(review='accepted')]
@@ -48,8 +48,8 @@ def test_stopped_anywhere_it_goes_on_behind_what_was_decided(tmp_path):
   _, _, whole = _review(tmp_path / 'whole.jsonl', 'aedad')
   out = tmp_path / 'parts.jsonl'
   assert _review(out, 'aq')[0] == dict(accepted=1, edited=0, dropped=0, left=4)
-  counts, shown, kept = _review(out, 'ed')  # the input ends
-  assert counts['left'] == 2 and kept == whole[:2] and 'r1' in shown[0]
+  counts, shown, accepted = _review(out, 'ed')  # the input ends
+  assert counts['left'] == 2 and accepted == whole[:2] and 'r1' in shown[0]
   # A kill in the middle of a decision leaves a torn line.
   with open(f'{out}.decisions', 'a', encoding='utf-8') as file:
     file.write('{"id": "')
@@ -60,8 +60,8 @@ def test_stopped_anywhere_it_goes_on_behind_what_was_decided(tmp_path):
 def test_a_decision_can_be_taken_back_also_after_a_stop(tmp_path):
   out = tmp_path / 'out.jsonl'
   _review(out, 'daq')
-  _, shown, kept = _review(out, 'uuaeddd')
-  assert [record['review'] for record in kept] == ['accepted', 'edited']
+  _, shown, accepted = _review(out, 'uuaeddd')
+  assert [record['review'] for record in accepted] == ['accepted', 'edited']
   assert ['r2' in shown[0], 'r1' in shown[1], 'r0' in shown[2]] == [True] * 3
 
 
@@ -164,7 +164,8 @@ def test_the_command(tmp_path):
   assert done.returncode == 2 and path.read_bytes() == before
   assert done.stderr.startswith('error: --out: ')
   path.write_text(json.dumps(dict(prompt='p')) + '\n')
-  for source, word in ((path, "field 'response'"), (tmp_path / 'no', 'no such')):
+  for source, word in (
+      (path, "field 'response'"), (tmp_path / 'no', 'no such')):
     done = run('', source)
     assert done.returncode == 2 and word in done.stderr
     assert done.stderr.startswith('error: --candidates')

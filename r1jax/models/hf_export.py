@@ -4,10 +4,10 @@
 """
 
 from collections.abc import Iterator
+import contextlib
 import dataclasses
 import json
 import pathlib
-import shutil
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from r1jax.models import hf_config
 from r1jax.models import hf_layout
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
+from r1jax.training import files
 from r1jax.types import Params
 
 _FILE_BYTES = 4 << 30
@@ -47,16 +48,15 @@ def save_folder(out: str, config: architecture.Config, params: Params,
     raise errors.ConfigError(
         f'--out={out}: expected a folder that does not exist yet')
   fields = _fields(config, params, source)
-  part = target.with_name(target.name + '.part')
-  if distributed.is_main():
-    shutil.rmtree(part, ignore_errors=True)  # of an export that was stopped
-    part.mkdir(parents=True)
-    _write_json(part / 'config.json', fields)
-  _write_tensors(part, config, params, file_bytes)
-  if distributed.is_main():
-    if vocab is not None:
-      vocab.save(str(part))
-    part.rename(target)
+  target.parent.mkdir(parents=True, exist_ok=True)
+  with (files.write_whole(target) if distributed.is_main()
+        else contextlib.nullcontext(target)) as part:
+    if distributed.is_main():
+      part.mkdir()
+      _write_json(part / 'config.json', fields)
+      if vocab is not None:
+        vocab.save(str(part))
+    _write_tensors(part, config, params, file_bytes)
 
 
 def _fields(config, params, source) -> dict[str, Any]:
@@ -78,12 +78,12 @@ def _fields(config, params, source) -> dict[str, Any]:
 def _write_tensors(folder, config, params, file_bytes):
   """Fills files of `file_bytes` and writes the index that names them."""
   import safetensors.numpy  # pylint: disable=g-import-not-at-top
-  files = _files(config, params, file_bytes)
+  shards = _files(config, params, file_bytes)
   leaves = hf_layout.leaves(config)
   where, total = {}, 0
-  for number, members in enumerate(files, 1):
-    title = 'model.safetensors' if len(files) == 1 else (
-        f'model-{number:05}-of-{len(files):05}.safetensors')
+  for number, members in enumerate(shards, 1):
+    title = 'model.safetensors' if len(shards) == 1 else (
+        f'model-{number:05}-of-{len(shards):05}.safetensors')
     tensors = {}
     for name, key, at in members:
       entry = sharding.to_host(_get(params, key)[at])
@@ -94,23 +94,23 @@ def _write_tensors(folder, config, params, file_bytes):
       safetensors.numpy.save_file(
           tensors, folder / title, metadata={'format': 'pt'})
       (folder / title).chmod(0o644)  # it made the file its owner's alone
-  if len(files) > 1 and distributed.is_main():
+  if len(shards) > 1 and distributed.is_main():
     _write_json(folder / 'model.safetensors.index.json', {
         'metadata': {'total_size': total}, 'weight_map': where})
 
 
 def _files(config, params, file_bytes) -> list[list[tuple]]:
   """Which tensors go into each file: (name, our path, place in the stack)."""
-  files, size = [[]], 0
+  shards, size = [[]], 0
   for name, key, at in _in_order(config, params):
     one = _get(params, key)
     width = one.nbytes // int(np.prod(one.shape[:len(at)]))
-    if files[-1] and size + width > file_bytes:
-      files.append([])
+    if shards[-1] and size + width > file_bytes:
+      shards.append([])
       size = 0
-    files[-1].append((name, key, at))
+    shards[-1].append((name, key, at))
     size += width
-  return files
+  return shards
 
 
 def _in_order(config, params) -> Iterator[tuple]:

@@ -1,1 +1,1 @@
-"""Hosts, the device mesh, and where arrays live on it."""
+"""Hosts, the mesh of their devices, where arrays lie on it, and memory."""

@@ -23,7 +23,7 @@ _LISTS = ('TPU_WORKER_HOSTNAMES', 'TPU_PROCESS_ADDRESSES')  # comma-separated
 
 
 def process_count(environment: Mapping[str, str]) -> int:
-  """How many processes the launcher's environment speaks of; 1 if silent."""
+  """The processes that the launcher's environment speaks of; 1 if silent."""
   counts = [int(environment[name]) for name in _COUNTS
             if environment.get(name, '').isdigit()]
   lists = [len(environment[name].split(',')) for name in _LISTS
@@ -51,8 +51,14 @@ def initialize(force: bool = False) -> None:
 
 
 def is_main() -> bool:
-  """Whether this process is the one that writes files and the terminal."""
+  """Whether this process is the one that writes files and speaks."""
   return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+  """Shows a line on the terminal, once however many processes there are."""
+  if is_main():
+    print(text, flush=True)
 
 
 def any_process(flag: bool) -> bool:
@@ -69,6 +75,6 @@ def gather(value: Any) -> list[Any]:
   data = np.frombuffer(json.dumps(value).encode(), np.uint8)
   sizes = multihost_utils.process_allgather(np.int32(data.size))
   room = 1 << int(sizes.max()).bit_length()  # each size is a compiled program
-  every = multihost_utils.process_allgather(
+  rows = multihost_utils.process_allgather(
       np.pad(data, (0, room - data.size)))
-  return [json.loads(row[:size].tobytes()) for row, size in zip(every, sizes)]
+  return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes)]

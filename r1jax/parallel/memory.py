@@ -1,4 +1,4 @@
-"""Memory: how much a process has held, and a C library told to keep it."""
+"""The memory of a process: its peak, and a C library told what to keep."""
 
 import ctypes
 import platform
@@ -27,7 +27,7 @@ def keep_freed() -> bool:
 
 
 def give_back():
-  """Returns what is free to the system: what is done now and then leaves holes.
+  """Gives what is free to the system, for rare work leaves holes behind.
 
   Kept, the holes of one save of a checkpoint are cut up before the next, which
   then takes as much memory again.
@@ -37,7 +37,7 @@ def give_back():
 
 
 def peak_mib() -> float:
-  """Peak memory of the fullest device; on CPUs that of the process."""
+  """The peak memory of the fullest device; on CPUs that of the process."""
   if jax.default_backend() == 'cpu':
     unit = 1 if sys.platform == 'darwin' else 1024  # bytes there, else KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20

@@ -1,9 +1,10 @@
-"""Where an array lives: logical axis names → mesh axes, by the config's rules.
+"""The mesh of devices, and which part of an array lies on each of them.
 
 A parameter is declared with logical names, e.g. ('embed', 'mlp'); rules such
-as (('embed', 'fsdp'), ('mlp', 'tensor'), ('norm', None)) say which mesh axis,
-axes or none each name is split over. A dimension that does not divide over
-its mesh axes is an error, never a silent copy on every device.
+as (('embed', 'fsdp'), ('mlp', 'tensor'), ('norm', None)) say which axis of the
+mesh, axes or none each name is split over. A dimension that does not divide
+over its mesh axes is an error, never a silent copy on every device. A batch is
+split over `data` and `fsdp`, row by row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,32 @@ from r1jax import errors
 
 Axes = tuple[str | None, ...]  # logical names of one array's dimensions
 Rules = Sequence[tuple[str, str | Sequence[str] | None]]
+BATCH_AXES = ('data', 'fsdp')  # of the mesh, over which a batch is split
+
+
+def make_mesh(
+    sizes: Mapping[str, int],
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+  """A mesh of all `devices`; an axis left out has size 1, one may be -1.
+
+  Raises `ConfigError` naming `config.mesh.<axis>` where the sizes do not make
+  up the devices.
+  """
+  by_topology = devices is None  # neighbours in the machine are in the mesh
+  devices = jax.devices() if by_topology else list(devices)
+  shape = tuple(config_lib.mesh_sizes(sizes, len(devices)).values())
+  if by_topology:
+    grid = mesh_utils.create_device_mesh(shape, devices)
+  else:
+    grid = np.asarray(devices).reshape(shape)
+  auto = (jax.sharding.AxisType.Auto,) * len(config_fields.MESH_AXES)
+  return Mesh(grid, config_fields.MESH_AXES, axis_types=auto)
+
+
+def batch_shards(mesh: Mesh) -> int:
+  """The number of parts that a batch is split into."""
+  return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
 
 
 def partition_spec(axes: Axes, rules: Rules, mesh: Mesh) -> PartitionSpec:
@@ -38,13 +65,14 @@ def partition_spec(axes: Axes, rules: Rules, mesh: Mesh) -> PartitionSpec:
     if name is not None and name not in by_name:
       raise errors.ConfigError(f'config.rules: no rule for the axis {name!r}'
                                + errors.nearest(name, by_name))
-    target = by_name.get(name) or ()
-    target = (target,) if isinstance(target, str) else tuple(target)
-    for axis in target:
+    mesh_axes = by_name.get(name) or ()
+    mesh_axes = ((mesh_axes,) if isinstance(mesh_axes, str)
+                 else tuple(mesh_axes))
+    for axis in mesh_axes:
       if axis not in mesh.shape:
         raise errors.ConfigError(f'config.rules: {name!r} → {axis!r} is no '
                                  'mesh axis' + errors.nearest(axis, mesh.shape))
-    split = tuple(axis for axis in target if mesh.shape[axis] > 1)
+    split = tuple(axis for axis in mesh_axes if mesh.shape[axis] > 1)
     if used & set(split):
       raise errors.ConfigError(
           f'config.rules: an array with axes {axes} is split over '
@@ -69,7 +97,7 @@ class Placement(NamedTuple):
 
 
 def path_name(path) -> str:
-  """Of a leaf in a tree of parameters, e.g. 'blocks/mlp/down'."""
+  """The name of a leaf in a tree of parameters, e.g. 'blocks/mlp/down'."""
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
@@ -86,11 +114,12 @@ def shardings(axes_tree: Any, shapes: Any, mesh: Mesh, rules: Rules) -> Any:
                        f'dimension of {leaf.shape}, received {axes}')
     partition = partition_spec(axes, rules, mesh)
     for size, logical, entry in zip(leaf.shape, axes, partition):
-      over = (entry,) if isinstance(entry, str) else entry or ()
-      parts = math.prod(mesh.shape[axis] for axis in over)
+      mesh_axes = (entry,) if isinstance(entry, str) else entry or ()
+      parts = math.prod(mesh.shape[axis] for axis in mesh_axes)
       if size % parts:
         raise errors.expected(
-            f'mesh.{over[-1]}', f"a divisor of the {size} of axis '{logical}' "
+            f'mesh.{mesh_axes[-1]}',
+            f"a divisor of the {size} of axis '{logical}' "
             f'({path_name(path)}), or a rule that leaves it whole', parts)
     return NamedSharding(mesh, partition)
 
@@ -98,35 +127,38 @@ def shardings(axes_tree: Any, shapes: Any, mesh: Mesh, rules: Rules) -> Any:
       one, axes_tree, shapes, is_leaf=lambda x: type(x) is tuple)
 
 
-def abstract(shapes: Any, shardings_tree: Any) -> Any:
+def abstract_arrays(shapes: Any, shardings_tree: Any) -> Any:
   """Shapes with shardings: what a checkpoint is restored into."""
   return jax.tree.map(
-      lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+      lambda x, sharding: jax.ShapeDtypeStruct(
+          x.shape, x.dtype, sharding=sharding),
       shapes, shardings_tree)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+  """The sharding of what every device has whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
-def batch(mesh: Mesh) -> NamedSharding:
-  """The first dimension over the batch axes, the others whole."""
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """The sharding of a batch: its rows over the batch axes, each row whole."""
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def from_host(tree: Any, mesh: Mesh) -> Any:
-  """Global arrays of a batch that every process has whole."""
-  where = batch(mesh)
+  """A batch on the devices, of one that every process has whole."""
+  sharding = batch_sharding(mesh)
 
   def place(x):
     x = np.asarray(x)
-    return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
+    return jax.make_array_from_callback(
+        x.shape, sharding, lambda index: x[index])
 
   return jax.tree.map(place, tree)
 
 
 def to_host(x: jax.Array) -> np.ndarray:
-  """The whole of a batch, on every process."""
+  """The whole of a batch that lies on the devices, on every process."""
   if x.is_fully_addressable:
     return np.asarray(x)
   return multihost_utils.process_allgather(x, tiled=True)
@@ -141,32 +173,3 @@ def own_rows(x: jax.Array) -> dict[int, np.ndarray]:
   return {(shard.index[0].start or 0) + offset: row
           for shard in x.addressable_shards if shard.replica_id == 0
           for offset, row in enumerate(np.asarray(shard.data))}
-
-
-AXES = config_fields.MESH_AXES
-BATCH_AXES = ('data', 'fsdp')  # the axes over which a batch is split
-
-
-def make_mesh(
-    sizes: Mapping[str, int],
-    devices: Sequence[jax.Device] | None = None,
-) -> jax.sharding.Mesh:
-  """A mesh of all `devices`; an axis left out has size 1, one may be -1.
-
-  Raises `ConfigError` naming `config.mesh.<axis>` where the sizes do not make
-  up the devices.
-  """
-  everything = devices is None
-  devices = jax.devices() if everything else list(devices)
-  shape = tuple(config_lib.mesh_sizes(sizes, len(devices)).values())
-  if everything:  # ordered by the machine's own topology
-    grid = mesh_utils.create_device_mesh(shape, devices)
-  else:
-    grid = np.asarray(devices).reshape(shape)
-  auto = (jax.sharding.AxisType.Auto,) * len(AXES)
-  return jax.sharding.Mesh(grid, AXES, axis_types=auto)
-
-
-def batch_shards(mesh: jax.sharding.Mesh) -> int:
-  """Into how many parts a batch is split."""
-  return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))

@@ -68,16 +68,16 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
     status = statuses[node.name] = _status(node, nodes, statuses)
     if status.kind is Kind.DONE:
       continue
-    _say(f'\nstage {number} of {len(chosen)}: {node.name} ({status.text})')
+    distributed.say(f'\nstage {number} of {len(chosen)}: {node.name} ({status.text})')
     if not _run_stage(node, nodes, status):
       return False
     statuses[node.name] = manifest.Status(Kind.DONE, 'done')
     seconds = sum(map(manifest.seconds, chosen[:number]))
-    _say(f'stages {number} of {len(chosen)} have ended, after '
+    distributed.say(f'stages {number} of {len(chosen)} have ended, after '
          f'{seconds // 60:.0f} min {seconds % 60:.0f} s')
   if config.report and len(chosen) == len(nodes) and distributed.is_main():
     module = importlib.import_module(reports.REPORTS[config.report])
-    _say(module.write_report(config.to_dict(), workdir))
+    distributed.say(module.write_report(config.to_dict(), workdir))
   return True
 
 
@@ -90,13 +90,13 @@ def _show_plan(nodes: list[graph.Node], chosen: list[graph.Node],
   shown = set()
   for name, status in statuses.items():
     left_out = '' if name in names else ', left out'
-    _say(f'{name:>{width}}  {status.text}{left_out}')
+    distributed.say(f'{name:>{width}}  {status.text}{left_out}')
     for problem in map(str, missing.get(name, ())):
       if problem not in shown:  # a model of several stages, once
         shown.add(problem)
-        _say(f'{"":>{width}}  {problem}')
+        distributed.say(f'{"":>{width}}  {problem}')
   if shown:
-    _say(f'{len(shown)} to be set or put there first; the file of the config '
+    distributed.say(f'{len(shown)} to be set or put there first; the file of the config '
          'says what they are')
 
 
@@ -134,7 +134,7 @@ def _run_stage(node: graph.Node, nodes: list[graph.Node],
   if distributed.is_main():
     if status.kind is Kind.CHANGED:
       aside = manifest.set_aside(node)
-      _say(f'its earlier outputs are kept in {aside}')
+      distributed.say(f'its earlier outputs are kept in {aside}')
     begun = manifest.begin(node, _inputs(node, nodes))
   _wait_for_all(f'{node.name} begins')
   config = graph.resolve(node, nodes)
@@ -142,12 +142,12 @@ def _run_stage(node: graph.Node, nodes: list[graph.Node],
     with errors.section('', at=f'stages.{node.name}'):
       mesh = sharding.make_mesh(config.mesh)
       stage = stages.build(config, mesh, str(node.workdir))
-      summary = loop.run(stage, stages.loop_settings(config),
-                         str(node.workdir), config.to_dict())
+      summary = loop.train(stage, stages.loop_settings(config),
+                           str(node.workdir), config.to_dict())
   except errors.ConfigError:
     fresh = status.kind in (Kind.CHANGED, Kind.NEW)
     if distributed.is_main() and fresh and manifest.undo(node, aside) and aside:
-      _say(f'its earlier outputs are in {node.workdir} again')
+      distributed.say(f'its earlier outputs are in {node.workdir} again')
     raise
   gc.collect()
   if summary is None:
@@ -162,8 +162,3 @@ def _wait_for_all(moment: str) -> None:
   """Waits for every process: the others read what the main one writes."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(f'pipeline: {moment}')
-
-
-def _say(text: str) -> None:
-  if distributed.is_main():
-    print(text, flush=True)

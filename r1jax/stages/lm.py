@@ -18,6 +18,7 @@ from r1jax.data import vocabs
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
 from r1jax.models import lora
+from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.stages import distill
 from r1jax.stages import train_state
@@ -114,9 +115,10 @@ def read_rows(data, lm, vocab: vocabs.Vocab, split: str,
         'lm.length', f'at least {shortest}, the tokens of the shortest '
         'conversation', lm.length)
   if len(fitting) < len(conversations):
-    print(f'{len(conversations) - len(fitting)} of {len(conversations)} '
-          f'conversations are longer than config.lm.length = {lm.length} and '
-          'left out')
+    distributed.say(
+        f'{len(conversations) - len(fitting)} of {len(conversations)} '
+        f'conversations are longer than config.lm.length = {lm.length} and '
+        'left out')
   return batches.packed(
       [tokens for tokens, _ in fitting], lm.length,
       [weight + lm.prompt_weight * (1 - weight) for _, weight in fitting])

@@ -26,6 +26,7 @@ from r1jax.kernels import losses
 from r1jax.kernels import masked
 from r1jax.kernels import values
 from r1jax.models import lora
+from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.stages import preference_figures
 from r1jax.stages import train_state
@@ -113,17 +114,19 @@ def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
   if settings.balance_length and split == config.data.split:
     kept = preferences.balance_lengths(records)
     if len(kept) < len(records):
-      print(f'{len(records) - len(kept)} of {len(records)} prompts are left '
-            'out, so that the better response is the longer as often as not')
+      distributed.say(
+          f'{len(records) - len(kept)} of {len(records)} prompts are left '
+          'out, so that the better response is the longer as often as not')
     records = kept
   encode = templates.pair_encoder(
       config.data.template, vocab, config.data.get('system'))
   rows = preferences.pack(
       records, encode, settings.length, max_len, count)
   if rows.counts['too_long']:
-    print(f'{rows.counts["too_long"]} of {len(records)} prompts are left out: '
-          f'with their responses they are longer than config.preference.length '
-          f"= {settings.length}, or one is than the model's {max_len} tokens")
+    distributed.say(
+        f'{rows.counts["too_long"]} of {len(records)} prompts are left out: '
+        f'with their responses they are longer than config.preference.length '
+        f"= {settings.length}, or one is than the model's {max_len} tokens")
   return rows
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from r1jax.data import batches
 from r1jax.data import vocabs
 from r1jax.kernels import group_sampling
+from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.stages import train_state
 from r1jax.types import Prompts, Rollout
@@ -84,8 +85,9 @@ def read_prompts(data, vocab: vocabs.Vocab, prompt_tokens: int, *, split: str,
       system=data.system, examples=examples, instruction=data.instruction,
       seed=data.seed, num_prompts=count, options=data.options.to_dict())
   if counts['too_long']:
-    print(f'{counts["too_long"]} prompts of split {split!r} are longer than '
-          f'config.rl.prompt_tokens = {prompt_tokens} and left out')
+    distributed.say(
+        f'{counts["too_long"]} prompts of split {split!r} are longer than '
+        f'config.rl.prompt_tokens = {prompt_tokens} and left out')
   return prompts
 
 

@@ -63,7 +63,7 @@ def place_model(shape: architecture.Config, mesh: jax.sharding.Mesh,
     shape = dataclasses.replace(shape, lora_scale=adapter.scale)
   rules = tuple((name, axis) for name, axis in rules)
   model = models.build(shape, sharding.Placement(mesh, rules))
-  place = lambda shapes, axes: sharding.abstract(
+  place = lambda shapes, axes: sharding.abstract_arrays(
       shapes, sharding.shardings(axes, shapes, mesh, rules))
   params = place(jax.eval_shape(model.init, jax.random.key(0)), model.axes())
   trained = params
@@ -73,7 +73,7 @@ def place_model(shape: architecture.Config, mesh: jax.sharding.Mesh,
                        jax.random.key(0)),
         lora.axes(shape, adapter, params, model.axes()))
   return PlacedModel(model, mesh, params, trained, adapter,
-                     sharding.replicated(mesh), sharding.batch(mesh))
+                     sharding.replicated(mesh), sharding.batch_sharding(mesh))
 
 
 class StageModel(NamedTuple):
@@ -171,7 +171,7 @@ def abstract_state(placed: PlacedModel, tx: optim.Optimizer,
                    ref: bool) -> TrainState:
   """The shapes and shardings of a TrainState, with a reference or without."""
   scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=placed.replicated)
-  opt_state = sharding.abstract(
+  opt_state = sharding.abstract_arrays(
       jax.eval_shape(tx.tx.init, placed.trained),
       optim.state_shardings(tx.tx, placed.trained, shardings_of(placed.trained),
                             placed.replicated))

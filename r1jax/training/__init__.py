@@ -1,1 +1,1 @@
-"""The loop around a step: optimizer, checkpoints, metrics."""
+"""The loop around a step: optimizer, checkpoints, metrics, files, time."""

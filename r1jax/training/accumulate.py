@@ -20,10 +20,10 @@ Pair = tuple[Array, Array]  # sum, denominator
 
 
 def split(tree: Any, micro_batches: int) -> Any:
-  """[B, ...] -> [micro_batches, B / micro_batches, ...] in every leaf.
+  """Micro-batches: [B, ...] -> [micro_batches, B / micro_batches, ...].
 
-  Takes every `micro_batches`-th row, so that a batch split over devices stays
-  on them.
+  Each has every `micro_batches`-th row, so that a batch split over devices
+  stays on them.
   """
   return jax.tree.map(
       lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1),
@@ -40,29 +40,30 @@ def gradients(
   Args:
     loss: (params, micro-batch) -> (sum, denominator) of the loss, and of
       further figures by name.
-    params: where.
+    params: where the gradient is taken.
     micro_batches: a tree whose leaves have the micro-batch as first axis.
 
   Returns:
     The gradient in float32, and {'loss': ..., name: ...} as means over
     everything.
   """
-  def one(batch):
-    def summed(params):
+  def of_micro_batch(batch):
+    def loss_sum(params):
       (value, count), figures = loss(params, batch)
       return value, {'loss': (value, count)} | figures
-    grads, figures = jax.grad(summed, has_aux=True)(params)
+    grads, figures = jax.grad(loss_sum, has_aux=True)(params)
     return jax.tree.map(lambda g: g.astype(jnp.float32), grads), figures
+
+  def add(total, batch):
+    return jax.tree.map(jnp.add, total, of_micro_batch(batch)), None
 
   first = jax.tree.map(lambda x: x[0], micro_batches)
   if jax.tree.leaves(micro_batches)[0].shape[0] == 1:
-    grads, figures = one(first)  # a sum would hold the gradients twice
+    grads, figures = of_micro_batch(first)  # a sum would hold gradients twice
   else:
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
-                        jax.eval_shape(one, first))
-    (grads, figures), _ = lax.scan(
-        lambda total, batch: (jax.tree.map(jnp.add, total, one(batch)), None),
-        zero, micro_batches)
+                        jax.eval_shape(of_micro_batch, first))
+    (grads, figures), _ = lax.scan(add, zero, micro_batches)
   count = figures['loss'][1]
   grads = jax.tree.map(lambda g: masked.divide(g, count), grads)
   return grads, {k: masked.divide(*pair) for k, pair in figures.items()}

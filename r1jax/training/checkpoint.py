@@ -36,7 +36,7 @@ class Damaged(Exception):
 
 
 class Checkpointer:
-  """Saves to and restores from `directory`, keeping the `keep` latest."""
+  """The checkpoints in a directory, of which the `keep` latest stay."""
 
   def __init__(self, directory, *, keep: int, every_steps: int):
     self._directory = pathlib.Path(directory)
@@ -52,7 +52,7 @@ class Checkpointer:
             preservation_policy=ocp.checkpoint_managers.LatestN(keep)))
 
   def save(self, step: int, state: types.TrainState, *, force=False) -> bool:
-    """Starts saving `state` if it is due; says whether it was.
+    """Starts to save `state` if it is due; says whether it was.
 
     Due are the multiples of `every_steps`, and with `force` every step; a step
     that is already saved is not saved again. The arrays are copied before this
@@ -73,7 +73,7 @@ class Checkpointer:
   def restore_latest(
       self, abstract: types.TrainState
   ) -> tuple[types.TrainState, int] | None:
-    """Returns the latest good state and its step; None if none was ever saved.
+    """The latest good state and its step; None if none was ever saved.
 
     `abstract` is a TrainState of jax.ShapeDtypeStruct with shardings, which
     the arrays are restored onto. Damaged checkpoints are passed over with a
@@ -85,14 +85,14 @@ class Checkpointer:
       ConfigError: a checkpoint holds other leaves, shapes or dtypes than
         `abstract`.
     """
-    found = _latest_good(
+    latest = _latest_good(
         self._manager, self._directory, self._manager.all_steps(),
         {'ref': {}} | _split(digest.leaves_by_path(abstract)))
-    if found is None:
+    if latest is None:
       return None
-    leaves, self._last, damaged = found
+    leaves, self._last, damaged = latest
     self._set_aside(damaged)
-    return _unnamed(leaves, abstract), self._last
+    return _unflatten(leaves, abstract), self._last
 
   def wait(self):
     """Blocks until what was saved is on disk, and raises its errors."""
@@ -116,7 +116,7 @@ class Checkpointer:
 
 def restore_params(path, abstract_params: types.Params, *,
                    part: bool = False) -> types.Params:
-  """Reads only the parameters of the latest good checkpoint under `path`.
+  """Only the parameters of the latest good checkpoint under `path`.
 
   As `restore`.
   """
@@ -126,7 +126,7 @@ def restore_params(path, abstract_params: types.Params, *,
 
 def restore(path, abstract: types.TrainState, *,
             part: bool = False) -> types.TrainState:
-  """Reads `params` and `ref` of the latest good checkpoint under `path`.
+  """The `params` and `ref` of the latest good checkpoint under `path`.
 
   `path` is a stage's workdir (which keeps its checkpoints in `checkpoints`), a
   directory of checkpoints, or one checkpoint. Nothing there is changed. What is
@@ -148,18 +148,19 @@ def restore(path, abstract: types.TrainState, *,
   with contextlib.closing(
       ocp.CheckpointManager(directory, options=options)) as manager:
     steps = [int(path.name)] if one else manager.all_steps()
-    found = _latest_good(manager, directory, steps,
-                         _split(digest.leaves_by_path(abstract)), part)
-  if found is None:
+    latest = _latest_good(manager, directory, steps,
+                          _split(digest.leaves_by_path(abstract)), part)
+  if latest is None:
     raise FileNotFoundError(
         f'no checkpoint in {directory}; expected the workdir of a stage that '
         'has saved one')
-  return _unnamed(found[0], abstract)
+  leaves, _, _ = latest
+  return _unflatten(leaves, abstract)
 
 
 def _latest_good(manager, directory, steps, abstract: Mapping[str, Leaves],
                  part: bool = False):
-  """Returns (leaves, step, damaged later steps), or None without a step."""
+  """(leaves, step, damaged later steps) of the latest; None without a step."""
   damaged = []
   for step in sorted(steps, reverse=True):
     try:
@@ -179,11 +180,11 @@ def _latest_good(manager, directory, steps, abstract: Mapping[str, Leaves],
 
 def _read(manager, path, step, abstract: Mapping[str, Leaves],
           part: bool) -> Leaves:
-  """Reads the items named in `abstract`; Damaged if they are not as saved."""
+  """The items named in `abstract`; Damaged if they are not as saved."""
   with _Reading('its manifest: '):
     items = manager.restore(
         step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))
-    entries = digest.check_description(items.manifest)
+    entries = digest.check_manifest(items.manifest)
   wanted = {name: leaf for leaves in abstract.values()
             for name, leaf in leaves.items()}
   saved = {name: entry for name, entry in entries.items()
@@ -194,8 +195,8 @@ def _read(manager, path, step, abstract: Mapping[str, Leaves],
         **{item: _restore_args(leaves, part)
            for item, leaves in abstract.items() if leaves}))
     leaves = {name: items[_item(name)][name] for name in wanted}
-  for name, found in digest.leaf_digests(leaves).items():
-    if found != saved[name]['digest']:
+  for name, leaf_digest in digest.leaf_digests(leaves).items():
+    if leaf_digest != saved[name]['digest']:
       raise Damaged(f'{name} is not what was saved (its digest differs)')
   return leaves
 
@@ -230,6 +231,7 @@ class _Reading:
 
 
 def _item(name: str) -> str:
+  """The Orbax item that a leaf is in."""
   part = name.partition('.')[0]
   return part if part in ('params', 'ref') else 'rest'
 
@@ -242,7 +244,8 @@ def _split(leaves: Leaves) -> dict[str, Leaves]:
   return items
 
 
-def _unnamed(leaves: Leaves, like: Any) -> Any:
-  names = digest.leaves_by_path(like)
+def _unflatten(leaves: Leaves, abstract: Any) -> Any:
+  """The tree of the structure of `abstract` with these leaves."""
+  names = digest.leaves_by_path(abstract)
   return jax.tree.unflatten(
-      jax.tree.structure(like), [leaves[name] for name in names])
+      jax.tree.structure(abstract), [leaves[name] for name in names])

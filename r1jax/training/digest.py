@@ -1,4 +1,7 @@
-"""What a checkpoint promises: the shape, dtype and digest of every array.
+"""Digests of arrays, and the manifest that a checkpoint has of its own.
+
+The manifest, an item of every checkpoint (checkpoint.py), says of each array
+the shape, dtype and digest that must be found in it.
 
 The digest of an array with bits b_i (as u32) is the sum over i of b_i (2i + 1)
 modulo 2^32. The odd weights make every single change count, and integer
@@ -30,26 +33,26 @@ def leaves_by_path(tree: Any) -> Leaves:
 
 
 def describe(leaves: Leaves) -> dict[str, Any]:
-  """Describes every leaf, with a checksum over the description itself."""
-  digest = leaf_digests(leaves)
+  """The manifest of these leaves, with a checksum over itself."""
+  digests = leaf_digests(leaves)
   entries = {
       name: {'shape': list(leaf.shape), 'dtype': leaf.dtype.name,
-             'digest': digest[name]} for name, leaf in leaves.items()}
+             'digest': digests[name]} for name, leaf in leaves.items()}
   return {'leaves': entries, 'crc32': _crc32(entries)}
 
 
-def check_description(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-  """Returns {leaf: its entry}; ValueError or KeyError if it is damaged."""
+def check_manifest(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """{leaf: its entry}; ValueError or KeyError if the manifest is damaged."""
   if manifest['crc32'] != _crc32(manifest['leaves']):
     raise ValueError('its checksum differs')
   return manifest['leaves']
 
 
-def check_same_leaves(where: Any, saved: Mapping[str, Mapping], wanted: Leaves):
+def check_same_leaves(path: Any, saved: Mapping[str, Mapping], wanted: Leaves):
   """Refuses arrays of another model, naming the first that differs.
 
   Args:
-    where: the checkpoint, for the message.
+    path: of the checkpoint, for the message.
     saved: entries of its manifest.
     wanted: what it is to be restored into.
   """
@@ -60,7 +63,7 @@ def check_same_leaves(where: Any, saved: Mapping[str, Mapping], wanted: Leaves):
   for name in [*wanted, *saved]:
     if expected.get(name) != received.get(name):
       raise errors.ConfigError(
-          f'checkpoint {where} is of another configuration: {name}: expected '
+          f'checkpoint {path} is of another configuration: {name}: expected '
           f'{expected.get(name, "no such array")}, received '
           f'{received.get(name, "no such array")}; set config.model '
           '(config.optim for opt_state, config.rl for ref) as when it was '
@@ -69,7 +72,7 @@ def check_same_leaves(where: Any, saved: Mapping[str, Mapping], wanted: Leaves):
 
 def leaf_digests(leaves: Leaves) -> dict[str, int]:
   """{leaf: digest} of arrays, u32; see the module's docstring."""
-  return dict(zip(leaves, np.asarray(_digest(list(leaves.values()))).tolist()))
+  return dict(zip(leaves, np.asarray(_digests(list(leaves.values()))).tolist()))
 
 
 def _crc32(entries: Mapping[str, Any]) -> int:
@@ -77,9 +80,9 @@ def _crc32(entries: Mapping[str, Any]) -> int:
 
 
 @jax.jit
-def _digest(leaves: list[jax.Array]) -> jax.Array:
+def _digests(leaves: list[jax.Array]) -> jax.Array:
   """u32[n], one digest a leaf."""
-  def fold(leaf):
+  def digest(leaf):
     if leaf.dtype == jnp.bool_:
       leaf = leaf.astype(jnp.uint8)
     bits = jax.lax.bitcast_convert_type(leaf, _UNSIGNED[leaf.dtype.itemsize])
@@ -90,4 +93,4 @@ def _digest(leaves: list[jax.Array]) -> jax.Array:
       stride *= bits.shape[axis]
     return jnp.sum(bits.astype(jnp.uint32) * (2 * index + 1), dtype=jnp.uint32)
 
-  return jnp.stack([fold(leaf) for leaf in leaves])
+  return jnp.stack([digest(leaf) for leaf in leaves])

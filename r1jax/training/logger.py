@@ -1,4 +1,9 @@
-"""Metrics of a run: to metrics.jsonl, TensorBoard and the progress line."""
+"""What a run says of its steps: metrics.jsonl, TensorBoard, the progress line.
+
+`Log` takes the metrics of each step as they are, on their way on the device,
+and reports them when they are there; `MetricWriter` and `Progress` are the two
+to whom it reports.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
@@ -6,8 +11,7 @@ import math
 import os
 import pathlib
 import sys
-import time
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -17,26 +21,36 @@ from r1jax import types
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
 from r1jax.training import files
+from r1jax.training import timing
 
 TOKENS = 'perf/tokens'  # a step that reports this gets perf/tokens_per_second
+
+Metrics = Mapping[str, Any]  # name -> scalar, of the device or of the host
 
 
 class Diverged(RuntimeError):
   """Too many updates in a row had gradients that are not finite."""
 
 
+class _Step(NamedTuple):
+  """A step that was taken and is not reported yet."""
+  number: int
+  metrics: Metrics
+  rolled_out: float | None  # when its rollout was, in the clock's step_time
+
+
 class Log:
   """Metrics and the progress line, without making a step wait for them.
 
-  The figures of a step that is finished when they are taken are reported at
-  once; those of a step the device still works on are fetched when the next
-  one has been dispatched. `time/step_seconds` is the time from the end of one
-  step to the end of the next, without what `aside` leaves out.
+  The metrics of a step are fetched when the next one is taken, which has been
+  dispatched by then; at once, if they are there already; and before what is
+  done `aside`, so that none is missing behind a checkpoint. With them come the
+  seconds that the step and its parts took (training/timing.py).
   """
 
   def __init__(self, workdir: pathlib.Path, shown: Mapping[str, str], *,
-               start_step: int, total_steps: int, max_skipped_steps: int,
-               tensorboard: bool):
+               clock: timing.Clock, start_step: int, total_steps: int,
+               max_skipped_steps: int, tensorboard: bool):
     """`shown` maps a metric to its word on the progress line."""
     self._shown = shown
     self._max_skipped = max_skipped_steps
@@ -44,20 +58,40 @@ class Log:
         workdir, start_step=start_step, tensorboard=tensorboard)
     self._progress = None
     if distributed.is_main():
-      self._progress = Progress(total_steps)
-    self._unreported = None  # step, metrics
-    self._unchecked = None  # step, updates skipped in a row by then
-    self._ended_at = time.monotonic()  # the step before
+      self._progress = Progress(total_steps, now=clock.seconds)
+    self._unreported: _Step | None = None
+    # Step, updates skipped in a row by then.
+    self._unchecked: tuple[int, jax.Array] | None = None
+    self._clock = clock
+    clock.begin_steps()
 
-  def take(self, step: int, metrics: Mapping[str, Any],
-           state: types.TrainState):
-    """Takes the figures of `step`, which led to `state`."""
-    self._conclude()
-    self._unreported = step, metrics
+  def take(self, step: int, metrics: Metrics, state: types.TrainState,
+           evaluate: Callable[[], Metrics] | None = None):
+    """Takes the metrics of `step` and reports those of the step before.
+
+    Args:
+      step: counts from 0.
+      metrics: none may be an array of `state`, which the next step may donate.
+      state: what the step led to.
+      evaluate: gives further metrics of this step, aside from its time.
+
+    Raises:
+      Diverged: too many updates in a row had been skipped by the step before.
+    """
+    metrics = dict(metrics)
+    began, rolled_out = (
+        self._clock.step_time(metrics.pop(name)) if name in metrics else None
+        for name in (timing.BEGAN, timing.ROLLED_OUT))
+    self._conclude(began)
+    if evaluate is not None:
+      with self.aside(state):
+        metrics |= evaluate()
     # A copy, for the next step may donate the state.
-    skipped = [part.skipped for part in (state, state.critic) if part]
-    self._unchecked = step, jnp.max(jnp.stack(skipped))
-    if state.skipped.is_ready():
+    skipped = jnp.max(jnp.stack(
+        [part.skipped for part in (state, state.critic) if part]))
+    self._unreported = _Step(step, metrics, rolled_out)
+    self._unchecked = step, skipped
+    if _is_ready((metrics, skipped)):
       self._report()
 
   @contextlib.contextmanager
@@ -70,18 +104,17 @@ class Log:
     self._conclude()
     self._writer.flush()
     jax.block_until_ready(state)
-    began = time.monotonic()
-    yield
-    self._ended_at += time.monotonic() - began
+    with self._clock.aside():
+      yield
 
   def close(self):
     self._writer.close()
     if self._progress is not None:
       self._progress.close()
 
-  def _conclude(self):
-    """Ends with the step before, the same way on every host."""
-    self._report()
+  def _conclude(self, ended: float | None = None):
+    """Reports and checks the step before, the same way on every host."""
+    self._report(ended)
     if self._unchecked is None:
       return
     step, skipped = self._unchecked
@@ -94,28 +127,38 @@ class Log:
           f'{self._max_skipped}); lower config.optim.lr or look at '
           'optim/grad_norm in metrics.jsonl')
 
-  def _report(self):
-    """Writes the figures that were taken, waiting for the device if it must."""
+  def _report(self, ended: float | None = None):
+    """Writes the metrics that were taken, waiting for the device if it must.
+
+    `ended` is when their step had, in the clock's step_time; without it, it
+    ends when its metrics are fetched.
+    """
     if self._unreported is None:
       return
-    step, metrics = self._unreported
-    self._unreported = None
-    metrics = jax.device_get(metrics)
-    now = time.monotonic()
-    seconds, self._ended_at = now - self._ended_at, now
-    metrics = metrics | {'time/step_seconds': seconds,
-                         'perf/peak_memory_mib': memory.peak_mib()}
+    step, self._unreported = self._unreported, None
+    metrics = jax.device_get(step.metrics)
+    if ended is None:
+      ended = self._clock.step_time()
+    seconds = self._clock.end_step(ended, step.rolled_out)
+    metrics |= seconds | {'perf/peak_memory_mib': memory.peak_mib()}
     if TOKENS in metrics:
-      metrics['perf/tokens_per_second'] = float(metrics[TOKENS]) / seconds
-    self._writer.write(step, metrics)
+      metrics['perf/tokens_per_second'] = (
+          float(metrics[TOKENS]) / seconds['time/step_seconds'])
+    self._writer.write(step.number, metrics)
     if self._progress is not None:
-      self._progress.update(step + 1, {
+      self._progress.update(step.number + 1, {
           word: float(metrics[name]) for name, word in self._shown.items()
           if name in metrics})
 
 
+def _is_ready(tree: Any) -> bool:
+  """Whether no leaf is still on its way; what the host made is there."""
+  return all(leaf.is_ready() for leaf in jax.tree.leaves(tree)
+             if hasattr(leaf, 'is_ready'))
+
+
 class MetricWriter:
-  """Writes {name: scalar} by step, from the first process alone.
+  """Rows of {name: scalar} by step, written by the first process alone.
 
   On a resume at `start_step` the lines of that step and later are dropped
   first, since the run is about to write them again. TensorBoard's files are
@@ -166,7 +209,7 @@ def _scalar(name: str, value: Any) -> int | float:
 
 
 def _tensorboard_writer(directory: pathlib.Path):
-  """Returns clu's writer. It needs TensorFlow, which this imports (seconds)."""
+  """clu's writer. It needs TensorFlow, which this imports (seconds)."""
   try:
     from clu import metric_writers
   except ModuleNotFoundError as error:
@@ -185,7 +228,7 @@ _LINE_SECONDS = 2.  # at least between two plain lines
 
 
 class Progress:
-  """Shows step, values, and time left.
+  """The line that shows step, values, and time left.
 
   On a terminal one line is redrawn in place; elsewhere a plain line is written
   every two seconds at most, so that logs stay readable. A terminal too narrow
@@ -193,17 +236,18 @@ class Progress:
   """
 
   def __init__(self, total_steps: int, out: TextIO | None = None, *,
-               clock: Callable[[], float] = time.monotonic):
+               now: Callable[[], float] = timing.now):
+    """`now` reads a clock, in seconds."""
     self._total = total_steps
     self._out = sys.stderr if out is None else out
-    self._clock = clock
+    self._now = now
     self._live = self._out.isatty()
-    self._mark: tuple[int, float] | None = None  # rates are measured from here
+    self._first: tuple[int, float] | None = None  # step and time, of update
     self._shown_at = float('-inf')
 
   def update(self, step: int, values: dict[str, float] | None = None):
     """Shows that `step` steps are done, with `values` under their names."""
-    now = self._clock()
+    now = self._now()
     left = self._seconds_left(step, now)
     if not self._live and (
         now - self._shown_at < _LINE_SECONDS and step < self._total):
@@ -228,18 +272,18 @@ class Progress:
 
   def _seconds_left(self, step: int, now: float) -> float | None:
     """From the mean step time, without the first step, which compiles."""
-    if self._mark is None:
-      self._mark = (step, now)
-    mark_step, mark_time = self._mark
-    if step <= mark_step:
+    if self._first is None:
+      self._first = step, now
+    first_step, first_time = self._first
+    if step <= first_step:
       return None
-    return (now - mark_time) / (step - mark_step) * (self._total - step)
+    return (now - first_time) / (step - first_step) * (self._total - step)
 
   def _draw(self, step: int, line: str):
     columns = self._columns() - 1  # a full last column wraps on some terminals
     bar = min(columns - len(line) - 2, _BAR[-1])
     if bar in _BAR:
-      full, empty = ('━', '─') if self._takes('━─') else ('=', '-')
+      full, empty = ('━', '─') if self._encodes('━─') else ('=', '-')
       done = round(bar * min(step / max(self._total, 1), 1))
       line = f'{full * done}{empty * (bar - done)}  {line}'
     self._out.write(f'\r{line[:max(columns, 0)]}\x1b[K')
@@ -255,7 +299,7 @@ class Progress:
     except (OSError, ValueError, AttributeError):  # no file, or no terminal
       return 80
 
-  def _takes(self, text: str) -> bool:
+  def _encodes(self, text: str) -> bool:
     try:
       text.encode(getattr(self._out, 'encoding', None) or 'ascii')
     except UnicodeEncodeError:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 import contextlib
 import pathlib
 import signal
-import time
 from typing import Any, NamedTuple
 
 from r1jax import config as config_lib
@@ -29,10 +28,13 @@ from r1jax.parallel import distributed
 from r1jax.training import checkpoint
 from r1jax.training import files
 from r1jax.training import logger
+from r1jax.training import timing
 
 TrainState = types.TrainState
 Figures = dict[str, Any]  # name -> number
 Records = list[dict[str, Any]]  # JSON-able
+
+_ROLLOUTS, _SECONDS = 'rollouts.jsonl', 'seconds.json'
 
 
 class Stage(NamedTuple):
@@ -44,8 +46,11 @@ class Stage(NamedTuple):
   # ShapeDtypeStructs with shardings, what a checkpoint is restored into.
   abstract: TrainState
   # (state, step) -> new state, metrics {name: scalar, on device or host}, and
-  # what was sampled. `step` equals state.step; the state may be donated.
-  step: Callable[[TrainState, int], tuple[TrainState, Figures, Records]]
+  # what was sampled. `step` equals state.step; the state may be donated. It
+  # need not wait for what it dispatches (training/timing.py); None if there
+  # are no steps.
+  step: Callable[[TrainState, int],
+                 tuple[TrainState, Figures, Records]] | None
   # state -> figures, samples. Called before the first and after the last step
   # and every `eval_every_steps`; it leaves the state alone.
   evaluate: Callable[[TrainState], tuple[Figures, Records]] | None = None
@@ -65,167 +70,208 @@ class Settings(NamedTuple):
   tensorboard: bool = False
 
 
-def run(
+def train(
     stage: Stage,
     settings: Settings,
     workdir: str,
-    config: Mapping[str, Any],
+    record: Mapping[str, Any],
 ) -> Figures | None:
-  """Runs `stage` from where `workdir` stands to its end.
+  """Takes `stage` from where `workdir` stands to its end.
 
   Args:
     stage: what to run.
     settings: when to save, evaluate and log.
     workdir: the run's own directory.
-    config: the whole configuration as nested plain data, for the record.
+    record: the whole configuration as nested plain data, to be kept there.
 
   Returns:
     The summary; None if SIGTERM or SIGINT stopped the run, which has then
     saved its state and goes on when started again.
 
   Raises:
-    ConfigError: `workdir` holds a run with another configuration.
+    ConfigError: `workdir` cannot be written, or holds a run with another
+      configuration.
     Diverged: `max_skipped_steps` updates in a row were skipped.
   """
   workdir = pathlib.Path(workdir).absolute()
-  _claim(workdir, config)
-  clock = _Clock(workdir / 'seconds.json')
-  saves = checkpoint.Checkpointer(
-      workdir / 'checkpoints', keep=settings.keep,
-      every_steps=settings.checkpoint_every_steps)
-  with StopSignal() as stop, contextlib.closing(saves):
-    state, start = (saves.restore_latest(stage.abstract)
+  _claim(workdir, record)
+  clock = timing.Clock(_seconds_before(workdir))
+  with StopSignal() as stop, _checkpoints(stage, settings, workdir) as saves:
+    run = _Run(stage, settings, workdir, clock, saves, stop)
+    state, start = (saves and saves.restore_latest(stage.abstract)
                     or (stage.init(), 0))
     before = None
     if stage.steps:
-      before = _evaluation(
-          stage, state, start, 0, workdir / 'evaluation_before.json')
-    state, done = _train(
-        stage, settings, workdir, state, start, saves, clock, stop)
+      before = _evaluate(run, state, start, 0, 'evaluation_before.json')
+    state, done = _take_steps(run, state, start)
     if done < stage.steps:
-      _say(f'stopped after step {done} of {stage.steps}, state saved in '
-           f'{workdir}; start the same command again to go on')
+      distributed.say(
+          f'stopped after step {done} of {stage.steps}, state saved in '
+          f'{workdir}; start the same command again to go on')
       return None
-    after = _evaluation(
-        stage, state, done, done, workdir / 'evaluation_after.json')
-  clock.save()
-  figures = {
-      'stage': config.get('stage'),
-      'config_digest': files.config_digest(config),
-      'seed': config.get('seed'),
+    after = _evaluate(run, state, done, done, 'evaluation_after.json')
+  _save_seconds(run)
+  summary = {
+      'stage': record.get('stage'),
+      'config_digest': files.config_digest(record),
+      'seed': record.get('seed'),
       'seconds': round(clock.seconds(), 1),
       'steps': done,
       'before': before,
       'after': after,
   }
-  _conclude(stage, workdir, figures)
-  return figures
+  _conclude(run, summary)
+  return summary
 
 
-def _train(stage, settings, workdir, state, start, saves, clock, stop):
+class _Run(NamedTuple):
+  """A stage in its workdir, from beginning to end."""
+  stage: Stage
+  settings: Settings
+  workdir: pathlib.Path
+  clock: timing.Clock
+  saves: checkpoint.Checkpointer | None  # None for a stage of no steps
+  stop: 'StopSignal'
+
+
+def _take_steps(run: _Run, state: TrainState, start: int
+                ) -> tuple[TrainState, int]:
   """Steps from `start` to the end or a stop signal; (state, steps done)."""
+  stage, settings = run.stage, run.settings
   if start >= stage.steps:
     return state, start
-  rollouts = workdir / 'rollouts.jsonl'
-  if distributed.is_main():
-    files.truncate_rows(rollouts, start)
-  if not start and (workdir / 'metrics.jsonl').exists():
-    _say('no state had been saved yet, it begins again; one is every '
-         f'{settings.checkpoint_every_steps} steps (checkpoint.every_steps)')
-  _say(f'steps {start} to {stage.steps}, kept in {workdir}; the first one '
-       'compiles')
+  _begin_files(run, start)
   log = logger.Log(
-      workdir, stage.shown, start_step=start, total_steps=stage.steps,
-      max_skipped_steps=settings.max_skipped_steps,
+      run.workdir, stage.shown, clock=run.clock, start_step=start,
+      total_steps=stage.steps, max_skipped_steps=settings.max_skipped_steps,
       tensorboard=settings.tensorboard)
   with contextlib.closing(log):
     for step in range(start, stage.steps):
       state, metrics, records = stage.step(state, step)
+      _keep_rollouts(run, step, records)
       done = step + 1
-      every = settings.rollouts_every_steps
-      if records and every and not step % every and distributed.is_main():
-        files.append_rows(rollouts, [{'step': step, **row} for row in records])
-      every = settings.eval_every_steps
-      if stage.evaluate and every and not done % every and done < stage.steps:
-        with log.aside(state):
-          metrics = metrics | _prefixed(stage.evaluate(state)[0])
-      log.take(step, metrics, state)
-      last = distributed.any_process(stop.asked) or done == stage.steps
+      log.take(step, metrics, state, _due_evaluation(run, state, done))
+      last = distributed.any_process(run.stop.asked) or done == stage.steps
       if last or done % settings.checkpoint_every_steps == 0:
         with log.aside(state):
-          saves.save(done, state, force=last)
-          clock.save()
+          run.saves.save(done, state, force=last)
+          _save_seconds(run)
       if last:
         break
-  saves.wait()
+  run.saves.wait()
   return state, done
 
 
-class _Clock:
-  """Seconds a run has taken over all its resumes, up to what a kill cost."""
+def _begin_files(run: _Run, start: int):
+  """Drops the rollouts of steps to be done again, and says where it stands."""
+  if distributed.is_main():
+    files.truncate_rows(run.workdir / _ROLLOUTS, start)
+  if not start and (run.workdir / 'metrics.jsonl').exists():
+    distributed.say(
+        'no state had been saved yet, it begins again; one is every '
+        f'{run.settings.checkpoint_every_steps} steps '
+        '(checkpoint.every_steps)')
+  distributed.say(f'steps {start} to {run.stage.steps}, kept in {run.workdir}; '
+                  'the first one compiles')
 
-  def __init__(self, path: pathlib.Path):
-    self._path = path
-    self._started = time.monotonic()
-    kept = files.read_json(path)
-    self._before = kept['seconds'] if kept else 0.0
 
-  def seconds(self) -> float:
-    return self._before + time.monotonic() - self._started
+def _keep_rollouts(run: _Run, step: int, records: Records):
+  every = run.settings.rollouts_every_steps
+  if records and every and not step % every and distributed.is_main():
+    files.append_rows(run.workdir / _ROLLOUTS,
+                      [{'step': step, **row} for row in records])
 
-  def save(self):
+
+def _due_evaluation(run: _Run, state: TrainState, done: int
+                    ) -> Callable[[], Figures] | None:
+  """What gives the evaluation's metrics, if there is one after `done` steps."""
+  stage, every = run.stage, run.settings.eval_every_steps
+  if stage.evaluate is None or not every or done % every or (
+      done == stage.steps):
+    return None
+
+  def evaluate():
+    figures, _ = stage.evaluate(state)
+    return {f'eval/{name}': value for name, value in figures.items()
+            if isinstance(value, (int, float))}
+  return evaluate
+
+
+def _evaluate(run: _Run, state: TrainState, done: int, wanted: int, name: str
+              ) -> Figures | None:
+  """Figures after `wanted` steps, from file `name` if they are known already.
+
+  None if they are neither known nor to be had, for `done` steps are done.
+  """
+  if run.stage.evaluate is None:
+    return None
+  path = run.workdir / name
+  evaluation = files.read_json(path)
+  known = evaluation is not None and evaluation['step'] == wanted
+  if not distributed.any_process(known):
+    if done != wanted:
+      return None
+    figures, samples = run.stage.evaluate(state)
+    evaluation = {'step': wanted, 'figures': figures, 'samples': samples}
     if distributed.is_main():
-      files.write_json(self._path, {'seconds': self.seconds()})
+      files.write_json(path, evaluation)
+  return evaluation['figures']
 
 
-def _claim(workdir: pathlib.Path, config: Mapping[str, Any]):
-  """Records the config in a new workdir; refuses one begun under another."""
-  path = workdir / 'config.json'
-  kept = files.read_json(path)
-  fields = config_lib.changed(kept, config) if kept else []
+def _conclude(run: _Run, summary: Figures):
+  """Writes the summary and the stage's report, and says what comes next."""
+  if not distributed.is_main():
+    return
+  files.write_json(run.workdir / 'summary.json', summary)
+  if run.stage.steps:
+    distributed.say(f'checkpoint: {run.workdir}/checkpoints/{summary["steps"]}')
+  if run.stage.finish is not None:
+    distributed.say(run.stage.finish(summary))
+
+
+def _claim(workdir: pathlib.Path, record: Mapping[str, Any]):
+  """Keeps the config in a new workdir; refuses one begun under another."""
+  path, problem = workdir / 'config.json', None
+  try:
+    known = files.read_json(path)
+    fields = config_lib.changed(known, record) if known else []
+    if distributed.is_main() and not fields:
+      workdir.mkdir(parents=True, exist_ok=True)
+      files.write_json(path, record)
+  except OSError as error:
+    problem = str(error)
+  # Where one process must stop, none may wait for it.
+  problems = [text for text in distributed.gather(problem) if text]
+  if problems:
+    raise errors.ConfigError(
+        f'--workdir: expected a directory that can be written, received '
+        f'{workdir}: {problems[0]}')
   if fields:
     raise errors.ConfigError(
         f'--workdir={workdir} holds a run of another configuration: '
         f'{", ".join(fields)}; give another --workdir, or the same values')
+
+
+def _checkpoints(stage: Stage, settings: Settings, workdir: pathlib.Path
+                 ) -> contextlib.AbstractContextManager:
+  """The run's checkpoints; None for a stage of no steps."""
+  if not stage.steps:
+    return contextlib.nullcontext()
+  return contextlib.closing(checkpoint.Checkpointer(
+      workdir / 'checkpoints', keep=settings.keep,
+      every_steps=settings.checkpoint_every_steps))
+
+
+def _seconds_before(workdir: pathlib.Path) -> float:
+  """What the run has taken before this resume, up to what a kill cost."""
+  saved = files.read_json(workdir / _SECONDS)
+  return saved['seconds'] if saved else 0.
+
+
+def _save_seconds(run: _Run):
   if distributed.is_main():
-    workdir.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, config)
-
-
-def _evaluation(stage, state, step, wanted, path) -> Figures | None:
-  """Figures at step `wanted`, from `path` where they were kept before."""
-  if stage.evaluate is None:
-    return None
-  kept = files.read_json(path)
-  known = kept is not None and kept['step'] == wanted
-  if not distributed.any_process(known):
-    if step != wanted:
-      return None
-    figures, samples = stage.evaluate(state)
-    kept = {'step': wanted, 'figures': figures, 'samples': samples}
-    if distributed.is_main():
-      files.write_json(path, kept)
-  return kept['figures']
-
-
-def _conclude(stage, workdir, figures):
-  if not distributed.is_main():
-    return
-  files.write_json(workdir / 'summary.json', figures)
-  if stage.steps:
-    _say(f'checkpoint: {workdir}/checkpoints/{figures["steps"]}')
-  if stage.finish is not None:
-    _say(stage.finish(figures))
-
-
-def _prefixed(figures: Figures) -> Figures:
-  return {f'eval/{name}': value for name, value in figures.items()
-          if isinstance(value, (int, float))}
-
-
-def _say(text: str):
-  if distributed.is_main():
-    print(text, flush=True)
+    files.write_json(
+        run.workdir / _SECONDS, {'seconds': run.clock.seconds()})
 
 
 class StopSignal:

@@ -24,9 +24,10 @@ Array = types.Array
 
 
 class Optimizer(NamedTuple):
+  """What `update` needs beside gradients and state."""
   tx: optax.GradientTransformation
   schedule: Callable[[Array], Array]  # updates made so far -> learning rate
-  router_bias_rate: float = 0.
+  router_bias_rate: float = 0.  # of a step of `router_bias`
 
 
 def schedule(
@@ -48,8 +49,9 @@ def schedule(
     rest = optax.constant_schedule(lr)
   elif kind == 'cosine':
     if warmup_steps >= max(steps, 1):
-      raise errors.expected('optim.warmup_steps', f'fewer than the {steps} '
-                         'updates of the run', warmup_steps)
+      raise errors.expected(
+          'optim.warmup_steps', f'fewer than the {steps} updates of the run',
+          warmup_steps)
     rest = optax.cosine_decay_schedule(
         lr, max(steps - warmup_steps, 1), final_fraction)
   else:
@@ -66,11 +68,11 @@ def decays(params: types.Params) -> Any:
 
   Told by name, since a stack of layers makes matrices of its norm scales.
   """
-  def one(path, leaf):
+  def decays_leaf(path, leaf):
     name = jax.tree_util.keystr(path[-1:], simple=True)
-    spared = any(word in name for word in ('bias', 'scale', 'norm'))
-    return leaf.ndim > 1 and not spared
-  return jax.tree_util.tree_map_with_path(one, params)
+    return leaf.ndim > 1 and not any(
+        word in name for word in ('bias', 'scale', 'norm'))
+  return jax.tree_util.tree_map_with_path(decays_leaf, params)
 
 
 def make_optimizer(
@@ -105,7 +107,7 @@ def make_optimizer(
 
 
 def weights(tree: Any) -> Any:
-  """A tree like the parameters, without the leaves named router_bias."""
+  """The part of a tree like the parameters that is no `router_bias`."""
   return jax.tree_util.tree_map_with_path(
       lambda path, leaf: None if _is_router_bias(path) else leaf, tree)
 
@@ -143,12 +145,12 @@ def state_shardings(
     tx: optax.GradientTransformation,
     params: types.Params,
     param_shardings: Any,
-    otherwise: jax.sharding.Sharding,
+    counters: jax.sharding.Sharding,
 ) -> Any:
-  """Moments live where their parameters do, counters `otherwise`."""
+  """Shardings of the optimizer's state: moments as their parameters'."""
   return optax.tree_map_params(
-      tx, lambda _, where: where, jax.eval_shape(tx.init, params),
-      weights(param_shardings), transform_non_params=lambda _: otherwise)
+      tx, lambda _, sharding: sharding, jax.eval_shape(tx.init, params),
+      weights(param_shardings), transform_non_params=lambda _: counters)
 
 
 def global_norm(tree: Any) -> Array:
@@ -163,7 +165,7 @@ def update(
   """One update, or none where the gradient's norm is not finite.
 
   Args:
-    optimizer: from `make`.
+    optimizer: from `make_optimizer`.
     grads: like `state.params`.
     state: its opt_state is of `optimizer.tx`.
 
@@ -184,9 +186,9 @@ def update(
       optax.apply_updates(weights(params), changes), params, grads,
       is_leaf=lambda x: x is None)
   rate = optimizer.schedule(opt_state[-1].count)
-  keep = lambda new, old: jnp.where(finite, new.astype(old.dtype), old)
   params, opt_state = jax.tree.map(
-      keep, (new_params, new_state), (params, opt_state))
+      lambda new, old: jnp.where(finite, new.astype(old.dtype), old),
+      (new_params, new_state), (params, opt_state))
   metrics = {
       'optim/grad_norm': norm,  # before clipping
       'optim/lr': jnp.asarray(rate, jnp.float32),

@@ -38,16 +38,24 @@ def test_a_single_machine_starts_nothing(monkeypatch):
   assert distributed.any_process(True) and not distributed.any_process(False)
 
 
+def test_one_process_speaks(monkeypatch, capsys):
+  distributed.say('once')
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  distributed.say('by another')
+  assert capsys.readouterr().out == 'once\n'
+
+
 TWO = """
 import jax
 import numpy as np
-from r1jax.parallel import mesh, sharding
+from r1jax.parallel import sharding
 index = jax.process_index()
 rows = np.arange(24.).reshape(8, 3)
 devices = jax.devices()
-grids = [mesh.make(dict(data=-1)), mesh.make(dict(tensor=-1)),
-         mesh.make(dict(data=2, context=2), [devices[i] for i in (0, 2, 1, 3)]),
-         mesh.make(dict(data=-1), [devices[i] for i in (3, 0, 2, 1)])]
+make_mesh = sharding.make_mesh
+grids = [make_mesh(dict(data=-1)), make_mesh(dict(tensor=-1)),
+         make_mesh(dict(data=2, context=2), [devices[i] for i in (0, 2, 1, 3)]),
+         make_mesh(dict(data=-1), [devices[i] for i in (3, 0, 2, 1)])]
 said = dict(
     processes=jax.process_count(), main=distributed.is_main(),
     any=[distributed.any_process(index == 1), distributed.any_process(False)],

@@ -1,4 +1,4 @@
-"""Logical axes become shardings, and what does not divide is refused."""
+"""Meshes over 8 fake devices, and which part of an array lies on each."""
 
 import jax
 from jax.sharding import PartitionSpec as P
@@ -8,6 +8,28 @@ import pytest
 
 from r1jax import errors
 from r1jax.parallel import sharding
+
+def test_make_uses_every_device_once():
+  mesh = sharding.make_mesh(dict(data=2, fsdp=-1, tensor=2))
+  assert dict(mesh.shape) == dict(data=2, fsdp=2, expert=1, tensor=2, context=1)
+  assert set(mesh.devices.flat) == set(jax.devices())
+  assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
+  assert sharding.batch_shards(mesh) == 4
+
+
+def test_make_takes_the_devices_it_is_given():
+  mesh = sharding.make_mesh({}, devices=jax.devices()[3:4])
+  assert list(mesh.devices.flat) == jax.devices()[3:4]
+  mesh = sharding.make_mesh(dict(fsdp=-1), devices=jax.devices()[:4])
+  assert mesh.shape['fsdp'] == 4
+
+
+def test_sizes_that_do_not_fit_name_the_field():
+  with pytest.raises(errors.ConfigError, match='config.mesh.tensor'):
+    sharding.make_mesh(dict(tensor=3, fsdp=-1))
+  with pytest.raises(errors.ConfigError, match='the 8 devices'):
+    sharding.make_mesh(dict(data=4))
+
 
 RULES = (('batch', ('data', 'fsdp')), ('embed', 'fsdp'), ('mlp', 'tensor'),
          ('heads', 'tensor'), ('norm', None), ('lost', 'tensr'))
@@ -19,7 +41,8 @@ def _mesh():
 
 
 def test_spec(mesh):
-  assert sharding.partition_spec(('embed', 'mlp'), RULES, mesh) == P('fsdp', 'tensor')
+  assert sharding.partition_spec(('embed', 'mlp'), RULES, mesh) == P(
+      'fsdp', 'tensor')
   assert sharding.partition_spec(('batch', None, 'norm'), RULES, mesh) == P(
       ('data', 'fsdp'), None, None)
   assert sharding.partition_spec((), RULES, mesh) == P()
@@ -27,7 +50,8 @@ def test_spec(mesh):
 
 def test_axes_of_size_one_drop_out():
   mesh = sharding.make_mesh(dict(fsdp=-1))
-  assert sharding.partition_spec(('batch', 'mlp'), RULES, mesh) == P('fsdp', None)
+  assert sharding.partition_spec(('batch', 'mlp'), RULES, mesh) == P(
+      'fsdp', None)
 
 
 @pytest.mark.parametrize('axes, message', [
@@ -48,7 +72,7 @@ def test_shardings_follow_a_tree_and_split_its_arrays(mesh):
   placed = jax.device_put(params, where)
   assert placed['w'].addressable_shards[0].data.shape == (2, 4)
   assert placed['scale'].sharding.is_fully_replicated
-  struct = sharding.abstract(params, where)['w']
+  struct = sharding.abstract_arrays(params, where)['w']
   assert struct.shape == (4, 8) and struct.sharding == where['w']
 
 
@@ -74,7 +98,7 @@ def test_constrain_inside_jit(mesh):
 def test_from_host_splits_the_rows(mesh):
   rows = {'x': np.arange(16.).reshape(8, 2)}
   placed = sharding.from_host(rows, mesh)['x']
-  assert placed.sharding == sharding.batch(mesh)
+  assert placed.sharding == sharding.batch_sharding(mesh)
   assert placed.addressable_shards[0].data.shape == (2, 2)
   np.testing.assert_array_equal(placed, rows['x'])
   np.testing.assert_array_equal(sharding.to_host(placed), rows['x'])
@@ -83,7 +107,7 @@ def test_from_host_splits_the_rows(mesh):
 def test_own_rows_has_each_row_once(mesh):
   """On 4 shards of 2 rows, each held by 2 devices, or on whole copies."""
   rows = np.arange(16.).reshape(8, 2)
-  for where in (sharding.batch(mesh), sharding.replicated(mesh)):
+  for where in (sharding.batch_sharding(mesh), sharding.replicated(mesh)):
     own = sharding.own_rows(jax.device_put(rows, where))
     assert sorted(own) == list(range(8))
     for row, values in own.items():

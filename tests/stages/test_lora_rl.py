@@ -47,7 +47,7 @@ def test_eight_devices_are_one(run):
 
 def test_stopped_resumed_and_begun_from(run, tmp_path):
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-  train = lambda workdir, steps: loop.run(
+  train = lambda workdir, steps: loop.train(
       run.stage(steps), SETTINGS, str(workdir), CONFIG | dict(steps=steps))
   train(whole, 3)
   train(parts, 1)

@@ -13,7 +13,7 @@ from r1jax.training import loop
 
 def _run(config, workdir):
   stage = stages.build(config, sharding.make_mesh(config.mesh), str(workdir))
-  return loop.run(stage, stages.loop_settings(config), str(workdir),
+  return loop.train(stage, stages.loop_settings(config), str(workdir),
                   config.to_dict())
 
 

@@ -57,7 +57,7 @@ def test_a_stage_does_and_what_it_began_from(folder, tmp_path):
   workdir = tmp_path / 'stage'
   run = tiny_rl.Run(**ROTATED)
   config = dict(stage='rl', init_from=folder, model={}, steps=1)
-  loop.run(run.stage(1), loop.Settings(checkpoint_every_steps=1, keep=1),
+  loop.train(run.stage(1), loop.Settings(checkpoint_every_steps=1, keep=1),
            str(workdir), config)
   checkpoint = str(workdir / 'checkpoints' / '1')
   for init_from in (str(workdir), checkpoint):

@@ -141,7 +141,7 @@ def test_eight_devices_are_one(taken):
 
 def test_stopped_and_restored_it_ends_bitwise_the_same(run, tmp_path):
   config = dict(stage='rl', seed=0)
-  train = lambda name, steps: loop.run(
+  train = lambda name, steps: loop.train(
       run.stage(steps), SETTINGS, str(tmp_path / name),
       config | dict(steps=steps))
   train('whole', 3)

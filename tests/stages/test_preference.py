@@ -187,7 +187,7 @@ def test_the_stage_ends_normalised_and_resumes_bitwise(tmp_path):
   for name, stops in (('whole', (2,)), ('parts', (1, 2))):
     stage = preference.build(config, mesh, str(tmp_path / name))
     for steps in stops:
-      summary = loop.run(
+      summary = loop.train(
           stage._replace(steps=steps), loop.Settings(1, 2),
           str(tmp_path / name), config.to_dict() | dict(steps=steps))
     saves = checkpoint.Checkpointer(

@@ -29,7 +29,7 @@ def make_run() -> tiny_rl.Run:
 
 
 def train(run, workdir, on_step=lambda index: None, steps=STEPS):
-  return loop.run(run.stage(steps, on_step), SETTINGS, str(workdir),
+  return loop.train(run.stage(steps, on_step), SETTINGS, str(workdir),
                   CONFIG | dict(steps=steps))
 
 

@@ -60,7 +60,7 @@ def test_every_prompt_is_answered_once_also_when_resumed(tmp_path, stops):
   stage, config = _stage(tmp_path)
   assert stage.steps == 2
   for steps in stops:
-    loop.run(stage._replace(steps=steps, finish=None), loop.Settings(1, 2),
+    loop.train(stage._replace(steps=steps, finish=None), loop.Settings(1, 2),
              str(tmp_path), config | dict(steps=steps))
   rows = files.read_rows(tmp_path / 'rollouts.jsonl')
   assert [row['id'] for row in rows] == np.repeat(np.arange(6), 2).tolist()
@@ -78,7 +78,7 @@ def test_rejection_sampling_ends_the_same_however_it_was_stopped(
   stage = sample.build(
       config, sharding.make_mesh({}, jax.devices()[:1]), str(tmp_path))
   for steps in stops:
-    loop.run(stage._replace(
+    loop.train(stage._replace(
         steps=steps, finish=stage.finish if steps == 2 else None),
              loop.Settings(1, 2), str(tmp_path),
              config.to_dict() | dict(steps=steps))
@@ -128,7 +128,7 @@ def test_what_no_one_could_tell_is_counted_and_said(
   monkeypatch.setattr(score.Scorer, 'score', _broken)
   monkeypatch.setattr(model_rewards, 'load', lambda *_: [_Silent()])
   stage, config = _stage(tmp_path, module)
-  loop.run(stage, loop.Settings(2, 2), str(tmp_path), config)
+  loop.train(stage, loop.Settings(2, 2), str(tmp_path), config)
   # Two responses to four prompts, then to the last two: what fills up the
   # second batch is not shown to anyone.
   for row, failed, silent in zip(

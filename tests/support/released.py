@@ -65,7 +65,7 @@ def like(model: models.Model) -> Params:
   """The shapes of a model's parameters, all on one device."""
   where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   shapes = jax.eval_shape(model.init, jax.random.key(0))
-  return sharding.abstract(shapes, jax.tree.map(lambda _: where, shapes))
+  return sharding.abstract_arrays(shapes, jax.tree.map(lambda _: where, shapes))
 
 
 def load(path: pathlib.Path | str, **switches) -> tuple[models.Model, Params]:

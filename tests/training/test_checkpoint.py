@@ -382,13 +382,14 @@ def test_digest_is_the_weighted_sum_of_bits(dtype):
 
 def test_digest_by_hand():
   ones = jnp.array([1, 2, -1], jnp.int32)  # 1·1 + 2·3 - 1·5, modulo 2^32
-  assert digest.leaf_digests({'a': ones, 'b': -ones}) == {'a': 2, 'b': 2**32 - 2}
+  assert digest.leaf_digests({'a': ones, 'b': -ones}) == {
+      'a': 2, 'b': 2**32 - 2}
 
 
 def test_manifest_notices_a_change_of_itself():
   made = digest.describe({'w': jnp.ones((2, 3), jnp.bfloat16)})
-  entries = digest.check_description(made)
+  entries = digest.check_manifest(made)
   assert entries['w']['shape'] == [2, 3] and entries['w']['dtype'] == 'bfloat16'
   entries['w']['shape'] = [3, 2]
   with pytest.raises(ValueError, match='checksum'):
-    digest.check_description(made)
+    digest.check_manifest(made)

@@ -1,45 +1,54 @@
-"""What a step's row says of its time, whether the step was waited for or not.
+"""Metrics of a run: when they are fetched, their rows, the progress line."""
 
-The clock is turned by hand: a step takes 30 seconds, an evaluation 7, a save 5.
-A value that is not ready turns it when it is asked for, as a device would.
-"""
+import contextlib
+import fcntl
+import io
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
 
-import types as pytypes
-
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax import types
 from r1jax.training import files
 from r1jax.training import logger
+from r1jax.training import timing
 
-STEP, EVALUATION, SAVE = 30., 7., 5.
+# A device works through what it is given. The clock is turned by hand: a step
+# takes 30 seconds, of which a rollout is 20, an evaluation 7, a save 5.
+STEP, ROLLOUT, EVALUATION, SAVE = 30., 20., 7., 5.
 
 
 class Clock:
   now = 100.
 
-  def monotonic(self):
+  def __call__(self):
     return self.now
 
 
 class Device:
-  """Works on steps one after the other; `value(k)` is done when step k is."""
+  """Does one thing after the other; a value is there when its turn is over.
 
-  def __init__(self, clock, waits):
-    self._clock, self._waits, self._free_at = clock, waits, clock.now
+  A value that is not there turns the clock when it is waited for.
+  """
 
-  def step(self):
-    """Dispatches a step; a stage that waits returns when it is done."""
-    done = self._free_at = max(self._clock.now, self._free_at) + STEP
-    value = Value(self._clock, done)
-    if self._waits:
-      value.block_until_ready()
-    return value
+  def __init__(self, clock):
+    self._clock, self._free_at = clock, clock.now
+
+  def run(self, seconds):
+    """Dispatches a program; the value that it will give."""
+    self._free_at = max(self._clock.now, self._free_at) + seconds
+    return Value(self._clock, self._free_at)
 
 
 class Value:
-  """A zero that is there when its step is done."""
+  """A zero that is there when its program is done."""
 
   def __init__(self, clock, done):
     self._clock, self._done = clock, done
@@ -59,58 +68,103 @@ class Value:
     return jnp.zeros(())
 
 
+def waits(device, clock, state):
+  """A step that returns when all of it is done."""
+  del clock, state
+  return device.run(STEP).block_until_ready(), {}
+
+
+def dispatches(device, clock, state):
+  """A step that waits for nothing."""
+  del clock, state
+  return device.run(STEP), {}
+
+
+def rolls_out(device, clock, state):
+  """A step that waits for its rollout and dispatches its update."""
+  rollout = device.run(ROLLOUT)
+  state.block_until_ready()
+  readings = {timing.BEGAN: clock.now}
+  rollout.block_until_ready()
+  readings[timing.ROLLED_OUT] = clock.now
+  return device.run(STEP - ROLLOUT), readings
+
+
 @pytest.fixture(name='clock')
-def _clock(monkeypatch):
-  clock = Clock()
-  monkeypatch.setattr(logger, 'time', clock)
-  return clock
+def _clock():
+  return Clock()
 
 
-def _log(workdir, **kwargs):
+def _log(workdir, clock=None, **kwargs):
   return logger.Log(
       workdir, {'loss': 'loss'}, start_step=0, tensorboard=False,
+      clock=timing.Clock(read=clock) if clock else timing.Clock(),
       **dict(total_steps=6, max_skipped_steps=2) | kwargs)
 
 
 def _state(skipped):
-  return pytypes.SimpleNamespace(skipped=skipped, critic=None)
+  return types.TrainState(None, {}, {}, None, skipped)
 
 
 def _rows(workdir):
   return files.read_rows(workdir / 'metrics.jsonl')
 
 
-@pytest.mark.parametrize('waits', [True, False], ids=['waits', 'dispatches'])
-def test_the_time_of_a_step_is_its_own(tmp_path, clock, waits):
+@pytest.mark.parametrize('step', [waits, dispatches, rolls_out])
+def test_the_time_of_a_step_is_its_own(tmp_path, clock, step):
   """Of every step, the last included, whatever happens between them."""
-  device, log = Device(clock, waits), _log(tmp_path)
-  for step in range(6):
-    value = device.step()
-    if step == 3:
-      with log.aside(value):
-        clock.now += EVALUATION
-    log.take(step, {'loss': value, 'perf/tokens': 600}, _state(value))
-    if step in (2, 5):
-      with log.aside(value):
-        assert len(_rows(tmp_path)) == step + 1  # on disk before the save
+  device, log = Device(clock), _log(tmp_path, clock)
+  value = device.run(0)
+  for number in range(6):
+    value, readings = step(device, clock, value)
+
+    def evaluate():
+      assert [row['step'] for row in _rows(tmp_path)] == [0, 1, 2]
+      clock.now += EVALUATION
+      return {'eval/pass@1': .5}
+
+    log.take(number, {'loss': value, 'perf/tokens': 600} | readings,
+             _state(value), evaluate if number == 3 else None)
+    if number in (2, 5):
+      with log.aside(_state(value)):
+        # On disk before the save.
+        assert len(_rows(tmp_path)) == number + 1
         clock.now += SAVE
   log.close()
   rows = _rows(tmp_path)
   assert [row['time/step_seconds'] for row in rows] == [STEP] * 6
   assert [row['perf/tokens_per_second'] for row in rows] == [600 / STEP] * 6
+  assert [row['step'] for row in rows if 'eval/pass@1' in row] == [3]
+  parts = [(row['timing/rollout_seconds'], row['timing/update_seconds'])
+           for row in rows if 'timing/rollout_seconds' in row]
+  assert parts == ([(ROLLOUT, STEP - ROLLOUT)] * 6 if step is rolls_out else [])
+  assert not any({timing.BEGAN, timing.ROLLED_OUT} & row.keys() for row in rows)
+
+
+def test_a_rollout_is_all_that_its_step_waits_for(tmp_path, clock):
+  """The device never stands still: each program is queued in time."""
+  log, device = _log(tmp_path, clock), Device(clock)
+  value = device.run(0)
+  for number in range(3):
+    value, readings = rolls_out(device, clock, value)
+    assert clock.now == 100 + number * STEP + ROLLOUT
+    log.take(number, {'loss': value} | readings, _state(value))
+    assert clock.now == 100 + number * STEP + ROLLOUT
+    assert [row['step'] for row in _rows(tmp_path)] == [*range(number)]
+  log.close()
 
 
 def test_figures_that_are_there_are_reported_at_once(tmp_path, clock):
-  log = _log(tmp_path)
-  log.take(0, {'loss': 1.}, _state(Device(clock, True).step()))
+  log = _log(tmp_path, clock)
+  log.take(0, {'loss': 1.}, _state(Device(clock).run(0)))
   assert [row['step'] for row in _rows(tmp_path)] == [0]
   log.close()
 
 
 def test_figures_on_their_way_are_not_waited_for(tmp_path, clock):
-  log, device = _log(tmp_path), Device(clock, False)
+  log, device = _log(tmp_path, clock), Device(clock)
   for step in range(3):
-    value = device.step()
+    value = device.run(STEP)
     log.take(step, {'loss': value}, _state(value))
     assert clock.now == 100 + step * STEP  # the step itself is still to come
     assert [row['step'] for row in _rows(tmp_path)] == list(range(step))
@@ -119,15 +173,34 @@ def test_figures_on_their_way_are_not_waited_for(tmp_path, clock):
 
 def test_the_progress_line_shows_the_step_that_was_taken(
     tmp_path, clock, capsys):
-  log = _log(tmp_path, total_steps=1)
-  log.take(0, {'loss': 1.25}, _state(Device(clock, True).step()))
+  log = _log(tmp_path, clock, total_steps=1)
+  log.take(0, {'loss': 1.25}, _state(Device(clock).run(0)))
   assert capsys.readouterr().err == 'step 1/1  loss 1.25\n'
   log.close()
 
 
+def test_metrics_are_waited_for_by_themselves(tmp_path, clock):
+  """A critic's, which are there later than the policy's."""
+  log, device = _log(tmp_path, clock), Device(clock)
+  policy, critic = device.run(0), device.run(STEP)
+  log.take(0, {'loss': critic}, _state(policy))
+  assert not _rows(tmp_path) and clock.now == 100
+  log.close()
+
+
+def test_a_state_may_be_donated_once_it_was_taken(tmp_path):
+  log, state = _log(tmp_path), _state(jnp.int32(1))
+  log.take(0, {}, state)
+  state.skipped.delete()
+  log.take(1, {}, _state(jnp.int32(2)))
+  with pytest.raises(logger.Diverged, match='step 1'):
+    log.take(2, {}, _state(jnp.int32(0)))
+  log.close()
+
+
 def test_a_critic_s_skipped_updates_count_too(tmp_path):
-  log, state = _log(tmp_path), _state(jnp.int32(0))
-  state.critic = _state(jnp.int32(3))
+  log = _log(tmp_path)
+  state = _state(jnp.int32(0))._replace(critic=_state(jnp.int32(3)))
   log.take(0, {}, state)
   with pytest.raises(logger.Diverged):
     log.take(1, {}, state)
@@ -142,3 +215,191 @@ def test_too_many_skipped_updates_in_a_row(tmp_path):
     log.take(2, {}, _state(jnp.int32(3)))
   log.close()
   assert [row['step'] for row in _rows(tmp_path)] == [0, 1]
+
+
+def _row(step):
+  return {'loss': jnp.float32(step / 3), 'reward': np.float64(step),
+          'tokens': jnp.int32(10 * step), 'share': step / 7}
+
+
+def _run(workdir, start, stop):
+  writer = logger.MetricWriter(workdir, start_step=start, tensorboard=False)
+  for step in range(start, stop):
+    writer.write(step, _row(step))
+  return writer
+
+
+def test_rows_hold_plain_numbers(tmp_path):
+  _run(tmp_path / 'new', 0, 2).close()
+  assert files.read_rows(tmp_path / 'new' / 'metrics.jsonl')[1] == {
+      'step': 1, 'loss': float(np.float32(1 / 3)), 'reward': 1., 'tokens': 10,
+      'share': 1 / 7}
+
+
+def test_a_resumed_run_ends_with_the_file_of_one_never_stopped(tmp_path):
+  _run(tmp_path / 'whole', 0, 9).close()
+  _run(tmp_path / 'killed', 0, 6)  # neither flushed nor closed
+  with open(tmp_path / 'killed' / 'metrics.jsonl', 'a') as file:
+    file.write('{"step": 6, "lo')
+  _run(tmp_path / 'killed', 4, 9).close()
+  whole, killed = ((tmp_path / name / 'metrics.jsonl').read_bytes()
+                   for name in ('whole', 'killed'))
+  assert whole == killed
+
+
+def test_what_is_not_a_scalar_is_refused_by_name(tmp_path):
+  writer = _run(tmp_path, 0, 0)
+  with pytest.raises(ValueError, match=r'metric kl: .* shape \(2,\)'):
+    writer.write(0, {'kl': jnp.zeros(2)})
+
+
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  writer = _run(tmp_path / 'other', 0, 2)
+  writer.flush()
+  writer.close()
+  assert not (tmp_path / 'other').exists()
+
+
+@pytest.mark.slow  # imports TensorFlow
+def test_tensorboard_holds_the_same_values(tmp_path):
+  pytest.importorskip('clu')
+  pytest.importorskip('tensorboard')
+  from tensorboard.backend.event_processing import event_accumulator
+  from tensorboard.util import tensor_util
+  writer = logger.MetricWriter(tmp_path, start_step=0, tensorboard=True)
+  for step in range(3):
+    writer.write(step, _row(step))
+  writer.flush()  # enough for a reader, without a close
+  events = event_accumulator.EventAccumulator(str(tmp_path / 'tensorboard'))
+  events.Reload()
+  writer.close()
+  assert sorted(events.Tags()['tensors']) == [
+      'loss', 'reward', 'share', 'tokens']
+  found = events.Tensors('loss')
+  assert [event.step for event in found] == [0, 1, 2]
+  np.testing.assert_allclose(
+      [tensor_util.make_ndarray(event.tensor_proto) for event in found],
+      [0, 1 / 3, 2 / 3], rtol=1e-6)
+
+
+PROGRAM = """
+import sys
+sys.modules['clu'] = None  # as if it were not installed
+from r1jax.training import logger
+logger.MetricWriter(sys.argv[1], start_step=0, tensorboard=False).write(
+    0, {'loss': 1.})
+assert 'tensorflow' not in sys.modules
+try:
+  logger.MetricWriter(sys.argv[1], start_step=0, tensorboard=True)
+except ImportError as error:
+  print(error)
+"""
+
+
+def test_without_tensorboard_nothing_of_it_is_needed(tmp_path):
+  done = subprocess.run(
+      [sys.executable, '-c', PROGRAM, str(tmp_path)], text=True, check=True,
+      capture_output=True)
+  assert 'pip install clu tensorboard' in done.stdout
+  assert '--config.log.tensorboard=False' in done.stdout
+
+
+VALUES = {'reward': 0.51234, 'length': 104.4, 'tokens/s': 12345.6}
+
+
+class _Terminal(io.StringIO):
+  """A terminal that does not tell its width."""
+  encoding = 'utf-8'
+
+  def isatty(self):
+    return True
+
+
+def _steps(out, total=10, seconds=1., stop=None, values=VALUES):
+  clock = Clock()
+  shown = logger.Progress(total, out, now=clock)
+  clock.now += 60  # an evaluation, and the first step compiles
+  for step in range(1, (stop or total) + 1):
+    shown.update(step, values)
+    clock.now += seconds
+  return shown
+
+
+def test_a_log_gets_a_line_every_two_seconds_and_the_last():
+  out = io.StringIO()
+  _steps(out, total=10, seconds=.9).close()
+  lines = out.getvalue().splitlines()
+  assert [line.split('/')[0] for line in lines] == [
+      'step  1', 'step  4', 'step  7', 'step 10']
+  assert '\r' not in out.getvalue() and '\x1b' not in out.getvalue()
+
+
+def test_values_are_short_and_time_left_omits_the_first_step():
+  out = io.StringIO()
+  _steps(out, total=4000, seconds=2., stop=2)
+  assert out.getvalue().splitlines() == [
+      'step    1/4000  reward 0.512  length 104  tokens/s 12.3k',
+      'step    2/4000  reward 0.512  length 104  tokens/s 12.3k  2:13:16 left']
+
+
+def test_a_terminal_gets_one_line_redrawn():
+  out = _Terminal()
+  shown = _steps(out, stop=5, values={'reward': .5})
+  *_, last = out.getvalue().split('\r')
+  assert last.startswith('━' * 8 + '─' * 8 + '  step  5/10') and (
+      last.endswith('0:05 left\x1b[K'))
+  assert '\n' not in out.getvalue()
+  shown.close()
+  assert out.getvalue().endswith('left\x1b[K\n')
+
+
+def test_nothing_shown_leaves_nothing():
+  out = _Terminal()
+  logger.Progress(3, out).close()
+  assert not out.getvalue()
+
+
+def test_a_terminal_without_the_bar_s_characters_gets_plain_ones():
+  out = _Terminal()
+  out.encoding = 'ascii'
+  _steps(out, stop=5, values={})
+  assert '========--------' in out.getvalue() and out.getvalue().isascii()
+
+
+def _drain(leader):
+  """What a closed terminal still holds; it comes in pieces, then EIO."""
+  data = b''
+  with contextlib.suppress(OSError):
+    while piece := os.read(leader, 4096):
+      data += piece
+  os.close(leader)
+  return data
+
+
+@pytest.mark.parametrize('columns', [0, 1, 2, 20, 60, 200])
+def test_no_width_is_overrun(columns):
+  leader, follower = pty.openpty()
+  fcntl.ioctl(follower, termios.TIOCSWINSZ,
+              struct.pack('HHHH', 24, columns, 0, 0))
+  with open(follower, 'w', encoding='utf-8') as out:
+    _steps(out, stop=3)
+  drawn = _drain(leader).decode()
+  longest = max(map(len, drawn.replace('\x1b[K', '').split('\r')))
+  assert longest <= (columns or 80) - 1
+  assert columns < 20 or 'step  3/10' in drawn
+  assert ('━' in drawn) == (columns in (0, 200))
+
+
+def test_the_bar_takes_the_room_that_is_left():
+  out = _Terminal()
+  _steps(out, stop=5)
+  line = out.getvalue().split('\r')[-1].removesuffix('\x1b[K')
+  assert line.startswith('━') and len(line) == 79
+  assert 6 <= line.count('━') + line.count('─') < 16
+
+
+def test_odd_values_are_shown():
+  out = io.StringIO()
+  logger.Progress(0, out).update(0, {'a': float('nan'), 'b': -3.2e7})
+  assert out.getvalue() == 'step 0/0  a nan  b -32.0M\n'

@@ -23,12 +23,14 @@ from r1jax.training import files
 from r1jax.training import logger
 from r1jax.training import loop
 from r1jax.training import optim
+from r1jax.training import timing
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 12
 CONFIG = dict(stage='toy', seed=3, steps=STEPS, lr=0.1, log=dict(a=1))
 SETTINGS = loop.Settings(checkpoint_every_steps=3, keep=2)
-OPTIMIZER = optim.make_optimizer(lr=0.1, steps=STEPS, kind='cosine', weight_decay=0.1)
+OPTIMIZER = optim.make_optimizer(
+    lr=0.1, steps=STEPS, kind='cosine', weight_decay=0.1)
 
 
 @jax.jit
@@ -68,7 +70,7 @@ def _stage(steps=STEPS, on_step=None, on_evaluate=None, bad_from=None, **kw):
 
 
 def _run(workdir, stage=None, settings=SETTINGS, config=None):
-  return loop.run(stage or _stage(), settings, str(workdir), config or CONFIG)
+  return loop.train(stage or _stage(), settings, str(workdir), config or CONFIG)
 
 
 def _final(workdir, step=STEPS):
@@ -236,6 +238,58 @@ def test_a_stage_of_no_steps_evaluates_once(tmp_path, capsys):
   assert asked == [0] and told == [summary]
   assert summary['before'] is None and summary['after'] == {'norm': 14.0}
   assert capsys.readouterr().out == 'what was learned\n'
+  assert not (tmp_path / 'checkpoints').exists()
+
+
+def test_a_stage_of_no_steps_needs_only_what_it_is_read_for(tmp_path):
+  stage = loop.Stage(0, _init, _stage().abstract, step=None)
+  summary = loop.train(stage, loop.Settings(), str(tmp_path), CONFIG)
+  assert (summary['steps'], summary['before'], summary['after']) == (
+      0, None, None)
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+      'config.json', 'seconds.json', 'summary.json']
+
+
+@pytest.mark.parametrize('name', ['file', 'file/below', 'dangling'])
+def test_a_workdir_that_cannot_be_made_is_refused(tmp_path, name):
+  (tmp_path / 'file').write_text('')
+  (tmp_path / 'dangling').symlink_to(tmp_path / 'file/nowhere')
+  with pytest.raises(errors.ConfigError, match='^--workdir: expected a dir'):
+    _run(tmp_path / name)
+
+
+def test_metrics_are_on_disk_before_the_checkpoint_that_follows(
+    tmp_path, monkeypatch):
+  """Of steps whose figures nobody has waited for."""
+  save, saved = checkpoint.Checkpointer.save, []
+
+  def spied(self, step, state, **kwargs):
+    rows = _rows(tmp_path)
+    assert [row['step'] for row in rows] == [*range(step)]
+    assert len(_rows(tmp_path, 'rollouts')) == step
+    saved.append(step)
+    return save(self, step, state, **kwargs)
+
+  monkeypatch.setattr(checkpoint.Checkpointer, 'save', spied)
+  monkeypatch.setattr(logger, '_is_ready', lambda tree: False)
+  _run(tmp_path)
+  assert saved == [3, 6, 9, 12] and len(_rows(tmp_path)) == STEPS
+
+
+def test_a_stage_s_readings_become_the_seconds_of_its_parts(tmp_path):
+  plain = _stage()
+
+  def step(state, index):
+    readings = {timing.BEGAN: timing.wait_for(state)}
+    readings[timing.ROLLED_OUT] = timing.now()
+    state, metrics, records = plain.step(state, index)
+    return state, metrics | readings, records
+
+  _run(tmp_path, plain._replace(step=step))
+  for row in _rows(tmp_path):
+    parts = row['timing/rollout_seconds'], row['timing/update_seconds']
+    assert min(parts) >= 0
+    np.testing.assert_allclose(sum(parts), row['time/step_seconds'])
 
 
 def test_the_progress_line_shows_the_chosen_metrics(tmp_path, capfd):

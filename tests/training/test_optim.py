@@ -79,7 +79,8 @@ def test_two_updates_against_adam_by_hand():
 
 @pytest.mark.parametrize('bad', [jnp.nan, jnp.inf])
 def test_a_gradient_that_is_not_finite_changes_no_bit(bad):
-  optimizer = optim.make_optimizer(lr=0.1, steps=10, warmup_steps=5, weight_decay=0.1)
+  optimizer = optim.make_optimizer(
+      lr=0.1, steps=10, warmup_steps=5, weight_decay=0.1)
   update = jax.jit(lambda *args: _update(optimizer, *args))
   good = jax.tree.map(lambda x: 0.1 * x, PARAMS)
   wrong = good | {'vector': good['vector'].at[1].set(bad)}
@@ -102,14 +103,14 @@ def test_a_gradient_that_is_not_finite_changes_no_bit(bad):
 def test_moments_live_with_their_parameters():
   mesh = sharding.make_mesh(dict(fsdp=-1))
   params = {'w': jnp.ones((8, 4)), 'scale': jnp.ones(4)}
-  where = sharding.shardings(
+  shardings = sharding.shardings(
       {'w': ('embed', None), 'scale': (None,)}, params, mesh,
       (('embed', 'fsdp'),))
   optimizer = optim.make_optimizer(lr=0.1, steps=10)
   target = optim.state_shardings(
-      optimizer.tx, params, where, sharding.replicated(mesh))
+      optimizer.tx, params, shardings, sharding.replicated(mesh))
   state = jax.jit(optimizer.tx.init, out_shardings=target)(
-      jax.device_put(params, where))
+      jax.device_put(params, shardings))
   assert state[1].mu['w'].addressable_shards[0].data.shape == (1, 4)
   assert state[1].nu['scale'].sharding.is_fully_replicated
   assert state[1].count.sharding.is_fully_replicated
@@ -130,7 +131,8 @@ def _biased(optimizer, load=LOAD, **changes):
 
 
 def test_the_router_bias_steps_against_its_load_and_else_nothing_knows_of_it():
-  optimizer = optim.make_optimizer(lr=.1, steps=9, weight_decay=.5, router_bias_rate=.25)
+  optimizer = optim.make_optimizer(
+      lr=.1, steps=9, weight_decay=.5, router_bias_rate=.25)
   (params, state, _, metrics), _ = _biased(optimizer)
   np.testing.assert_allclose(
       params.pop('moe')['router_bias'], [[-.25, .25, .25], [.5, 1., 2.]])
@@ -145,7 +147,8 @@ def test_the_router_bias_steps_against_its_load_and_else_nothing_knows_of_it():
 
 
 def test_a_model_without_experts_has_the_state_and_updates_of_plain_optax():
-  optimizer = optim.make_optimizer(lr=.1, steps=9, weight_decay=.5, clip_norm=.2)
+  optimizer = optim.make_optimizer(
+      lr=.1, steps=9, weight_decay=.5, clip_norm=.2)
   plain = optax.chain(
       optax.clip_by_global_norm(.2), optax.scale_by_adam(.9, .95, 1e-8),
       optax.add_decayed_weights(.5, mask=optim.decays),
@@ -206,13 +209,13 @@ def test_a_losss_denominator_leaves_the_signs_of_loads_alone(micro_batches):
 def test_moments_of_a_model_with_experts_live_with_their_parameters():
   mesh = sharding.make_mesh(dict(fsdp=-1))
   params = {'gate': jnp.ones((8, 4)), 'router_bias': jnp.ones(4)}
-  where = sharding.shardings(
+  shardings = sharding.shardings(
       {'gate': ('embed', None), 'router_bias': (None,)}, params, mesh,
       (('embed', 'fsdp'),))
   optimizer = optim.make_optimizer(lr=0.1, steps=10)
   target = optim.state_shardings(
-      optimizer.tx, params, where, sharding.replicated(mesh))
+      optimizer.tx, params, shardings, sharding.replicated(mesh))
   state = jax.jit(optimizer.tx.init, out_shardings=target)(
-      jax.device_put(params, where))
+      jax.device_put(params, shardings))
   assert state[1].mu['gate'].addressable_shards[0].data.shape == (1, 4)
   assert state[1].mu['router_bias'] is None

@@ -1,0 +1,89 @@
+"""The time of a run: its steps, their parts, and the whole over all resumes.
+
+A step lasts from the end of the one before to its own, and nothing waits to
+see either: the figures of a step are asked for when the next one has been
+dispatched. Where a step waits for the device anyway, as for a rollout that the
+host rewards, its stage reads the clock and adds the readings to its metrics:
+
+    rollout = sample(...)                  # queued behind the last update
+    metrics[timing.BEGAN] = timing.wait_for(state)  # which ends meanwhile
+    scored = score(rollout)                # waits for it, on the host
+    metrics[timing.ROLLED_OUT] = timing.now()
+    state = update(...)                    # dispatched, not waited for
+
+`Clock` makes of them `timing/rollout_seconds` and `timing/update_seconds`,
+which add up to `time/step_seconds`.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import time
+from typing import Any
+
+import jax
+
+# Readings of `now` among the metrics of a step; the log keeps durations.
+BEGAN = 'timing/began'  # the step before had ended on the device
+ROLLED_OUT = 'timing/rolled_out'  # the rollout was there, with its rewards
+
+now = time.monotonic
+
+
+def wait_for(tree: Any) -> float:
+  """The reading of the clock when all arrays of `tree` are there."""
+  jax.block_until_ready(tree)
+  return now()
+
+
+class Clock:
+  """Times a run; for its steps it stands still while work is left aside."""
+
+  def __init__(self, seconds_before: float = 0., *,
+               read: Callable[[], float] = now):
+    """`seconds_before` were taken by the run before this resume of it."""
+    self._read = read
+    self._started = read() - seconds_before
+    self._aside = 0.
+    self._step_began = self.step_time()
+
+  def seconds(self) -> float:
+    """What the run has taken up to now, over all its resumes."""
+    return self._read() - self._started
+
+  @contextlib.contextmanager
+  def aside(self) -> Iterator[None]:
+    """Leaves what is done inside out of the steps' time."""
+    began = self._read()
+    try:
+      yield
+    finally:
+      self._aside += self._read() - began
+
+  def step_time(self, reading: float | None = None) -> float:
+    """A reading, or that of now, on the clock that stands still aside.
+
+    A reading is to be handed in before anything more is left aside.
+    """
+    return (self._read() if reading is None else reading) - self._aside
+
+  def begin_steps(self):
+    """The first step of this resume begins now."""
+    self._step_began = self.step_time()
+
+  def end_step(self, ended: float, rolled_out: float | None = None
+               ) -> dict[str, float]:
+    """Ends a step, and begins the next.
+
+    Args:
+      ended: when all of it was done, in `step_time`.
+      rolled_out: when its rollout was, if it has one.
+
+    Returns:
+      The seconds that the step and its parts took, as metrics.
+    """
+    began, self._step_began = self._step_began, ended
+    seconds = {'time/step_seconds': ended - began}
+    if rolled_out is not None:
+      seconds |= {'timing/rollout_seconds': rolled_out - began,
+                  'timing/update_seconds': ended - rolled_out}
+    return seconds
