@@ -67,7 +67,8 @@ def jsonl(argument: str, split: str, *, prompt: str = 'prompt',
 SOURCES = {'jsonl': jsonl}
 
 
-def read_preferences(task: str, split: str, options: dict[str, Any]) -> list[Record]:
+def read_preferences(task: str, split: str, options: dict[str, Any]
+                     ) -> list[Record]:
   """The records of a task, 'jsonl:PATH'.
 
   Raises:
@@ -100,7 +101,7 @@ def _dialogue(text: str, place: str) -> tuple[list[dict[str, str]], str]:
         f'config.data.task: {place}: expected a conversation that begins with '
         f'{_HUMAN!r} and whose last turn begins with {_ASSISTANT!r}, received '
         f'{text!r:.60}; a pair of answers needs its prompt in a field of '
-        "config.data.options.prompt")
+        'config.data.options.prompt')
   messages = []
   for turn in before[len(_HUMAN):].split(_HUMAN):
     said, *answers = turn.split(_ASSISTANT)

@@ -60,7 +60,8 @@ def prompt_set(
   Raises:
     ConfigError: names the field of config.data that is wrong.
   """
-  fill = templates.prompt_function(template, vocab, system, examples, instruction)
+  fill = templates.prompt_function(
+      template, vocab, system, examples, instruction)
   frame = functools.partial(
       tfds_source.add_text, feature='inputs', inputs=['inputs'],
       function=lambda prompt: fill(prompt.decode()))

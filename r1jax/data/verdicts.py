@@ -34,7 +34,8 @@ class Case(NamedTuple):
   prediction: str
 
 
-def judge_prompt(case: Case, prompt: str = PROMPT, max_chars: int = 8_000) -> str:
+def judge_prompt(case: Case, prompt: str = PROMPT, max_chars: int = 8_000
+                 ) -> str:
   """What a judge is asked about `case`.
 
   Args:

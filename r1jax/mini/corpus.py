@@ -2,8 +2,8 @@
 
 What a base model of a few million parameters is pretrained on, and what R1's
 recipe is then run on, with nothing to download: reasoning tasks of
-reasoning_gym with responses direct and worked (mini_solutions), and general
-tasks in two languages (mini_general).
+reasoning_gym with responses direct and worked (arithmetic), and general tasks
+in two languages (general).
 
 A prompt is held out iff a hash of its words says so. `documents` and
 `records('train')` never draw such a prompt and `records('heldout')` draws no
@@ -85,7 +85,8 @@ def _dialogue(prompt: str, response: str) -> str:
 
 def _pairs(task: str, split: str) -> list[tuple[str, str]]:
   """Lists a split's (prompt, answer) of a general task."""
-  return [p for p in general.prompt_answer_pairs(task) if splits.in_split(p[0], split)]
+  return [pair for pair in general.prompt_answer_pairs(task)
+          if splits.in_split(pair[0], split)]
 
 
 def reasoning_records(split: str, count: int, seed: int = 0,

@@ -27,7 +27,8 @@ FORM = f'<think> {{}} </think> {SUMMARY}'
 REASON = 'Reason in detail, reflect and verify.'
 REWRITE = 'Rewrite this in one language: reasoning, then a summary.'
 THINK = 'Think before this answer.'
-JUDGE = 'Judge the prediction, in JSON.\n{task}'  # verdicts.judge_prompt fills it
+# verdicts.judge_prompt fills it.
+JUDGE = 'Judge the prediction, in JSON.\n{task}'
 
 MODES = tuple(mode for mode in arithmetic.MODES
               if mode.partition('_')[0] in ('short', 'long'))
@@ -60,8 +61,9 @@ def _response(seed: float, entry: dict[str, Any], long: bool,
   steps, answer = arithmetic.solve(entry)
   if slip:
     steps, answer = arithmetic.solve(entry, rng, rng.randrange(len(steps)))
-  thought = (arithmetic.long_thought(rng, entry, steps, answer, languages) if long
-             else arithmetic.short_thought(steps, languages))
+  thought = (
+      arithmetic.long_thought(rng, entry, steps, answer, languages) if long
+      else arithmetic.short_thought(steps, languages))
   return form.format(thought.strip(), answer)
 
 
@@ -151,7 +153,8 @@ def _verdicts(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
       answer, found, said = reference, fact[1], rng.choice(fact[1:])
     if rng.random() < .1:
       said += rng.choice(_PLEAS)
-    yield (verdicts.judge_prompt(verdicts.Case(question, reference, said), JUDGE),
+    case = verdicts.Case(question, reference, said)
+    yield (verdicts.judge_prompt(case, JUDGE),
            verdicts.verdict_json(_compared(found, answer), found == answer))
 
 

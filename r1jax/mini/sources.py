@@ -24,7 +24,8 @@ def mini_reasoning(argument: str, split: str, seed: int, count: int | None, *,
   del argument
   _check(split)
   return _checked(verifier, 'reasoning_gym', _made(
-      corpus.reasoning_records, split, made(size, count), seed, _tasks(tasks, corpus.TASKS)))
+      corpus.reasoning_records, split, made(size, count), seed,
+      _tasks(tasks, corpus.TASKS)))
 
 
 def mini_writing(argument: str, split: str, seed: int, count: int | None
@@ -70,7 +71,8 @@ def mini_general_prompts(argument: str, split: str, seed: int,
   del argument
   _check(split)
   return _checked(verifier, 'exact', _made(
-      corpus.general_records, split, count, seed, _tasks(tasks, general.CHECKABLE)))
+      corpus.general_records, split, count, seed,
+      _tasks(tasks, general.CHECKABLE)))
 
 
 def mini_general_answers(argument: str, split: str, seed: int,

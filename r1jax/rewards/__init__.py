@@ -24,5 +24,5 @@ from r1jax.rewards.score import Scores
 
 Judge = RewardModel | GenerativeJudge  # what scores by a model
 
-__all__ = ["Asked", "GenerativeJudge", "Judge", "Response", "RewardModel",
-           "Scorer", "Scores"]
+__all__ = ['Asked', 'GenerativeJudge', 'Judge', 'Response', 'RewardModel',
+           'Scorer', 'Scores']

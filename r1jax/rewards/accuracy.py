@@ -17,19 +17,19 @@ from r1jax.mini import gold
 from r1jax.rewards import verifiers
 from r1jax.rewards import workers
 
-ANSWERS = ("tags", "boxed", "any", "number", "summary", "whole")
-VERIFIERS = ("math", "reasoning_gym", "exact", "same", "taste", "refusal",
-             "judge")
-COUNTERS = ("verifier_errors", "verifier_timeouts", "verifier_refused")
+ANSWERS = ('tags', 'boxed', 'any', 'number', 'summary', 'whole')
+VERIFIERS = ('math', 'reasoning_gym', 'exact', 'same', 'taste', 'refusal',
+             'judge')
+COUNTERS = ('verifier_errors', 'verifier_timeouts', 'verifier_refused')
 
 # 15 digits: beyond any answer, and far from where a float would matter.
 _INTEGER = re.compile(
-    r"-?(?:0|[1-9]\d{0,14}|[1-9]\d{0,2}(?:,\d{3}){1,4})", re.ASCII)
+    r'-?(?:0|[1-9]\d{0,14}|[1-9]\d{0,2}(?:,\d{3}){1,4})', re.ASCII)
 # A minus behind a number or bracket takes away, it is no sign.
 _NUMBER = re.compile(
-    r"(?:(?<![\w.)])-)?\d+(?:,\d{3})*(?:\.\d+)?", re.ASCII)
-_BLOCK = re.compile(r"<answer>(.*)</answer>\s*\Z", re.DOTALL)
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is no brace
+    r'(?:(?<![\w.)])-)?\d+(?:,\d{3})*(?:\.\d+)?', re.ASCII)
+_BLOCK = re.compile(r'<answer>(.*)</answer>\s*\Z', re.DOTALL)
+_BRACE = re.compile(r'\\.|[{}]', re.DOTALL)  # an escaped brace is no brace
 
 
 class Accuracy(NamedTuple):
@@ -49,37 +49,37 @@ def extract_answer(text: str, answer: str, finished: bool = True) -> str | None:
   stands there, unless it is not `finished`: then it was cut at the limit.
   'whole': all of it, where nothing marks an answer.
   """
-  if answer == "summary":
+  if answer == 'summary':
     text = thinking.summary(text)
     found = _boxed(text)
     if found is None:
-      found = _tagged(text) or (text if finished else "")
+      found = _tagged(text) or (text if finished else '')
     return found.strip() or None
-  if answer == "number":
+  if answer == 'number':
     return (_NUMBER.findall(text) or [None])[-1]
-  found = text if answer == "whole" else None
-  if answer in ("tags", "any"):
+  found = text if answer == 'whole' else None
+  if answer in ('tags', 'any'):
     found = _tagged(text)
-  if found is None and answer in ("boxed", "any"):
+  if found is None and answer in ('boxed', 'any'):
     found = _boxed(text)
   return found.strip() or None if found is not None else None
 
 
 def _tagged(text: str) -> str | None:
-  if text.count("<answer>") != 1 or text.count("</answer>") != 1:
+  if text.count('<answer>') != 1 or text.count('</answer>') != 1:
     return None
   match = _BLOCK.search(text)
   return match.group(1) if match else None
 
 
 def _boxed(text: str) -> str | None:
-  start = text.rfind("\\boxed{")
+  start = text.rfind('\\boxed{')
   if start < 0:
     return None
-  start += len("\\boxed{")
+  start += len('\\boxed{')
   depth = 1
   for brace in _BRACE.finditer(text, start):
-    depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+    depth += {'{': 1, '}': -1}.get(brace.group(), 0)
     if depth == 0:
       return text[start:brace.start()]
   return None
@@ -101,17 +101,17 @@ def check_answers(records: Sequence[Mapping], answers: Sequence[str | None],
   jobs = {}
   for row, (record, answer) in enumerate(zip(records, answers, strict=True)):
     references = _references(record)
-    if answer is None or record["verifier"] == "judge":
+    if answer is None or record['verifier'] == 'judge':
       continue
-    kind, task = record["verifier"], record["task"]
+    kind, task = record['verifier'], record['task']
     verdicts = [_at_once(kind, answer, r) for r in references]
     if None not in verdicts or True in verdicts:
       right[row] = max(v for v in verdicts if v is not None)
       continue
     refusal = verifiers.refuse_unsafe(kind, task, answer)
     if refusal:
-      counters["verifier_refused"] += 1
-      errors.append(f"{task}: refused, {refusal}")
+      counters['verifier_refused'] += 1
+      errors.append(f'{task}: refused, {refusal}')
       continue
     for number, reference in enumerate(references):
       if verdicts[number] is None:
@@ -120,39 +120,39 @@ def check_answers(records: Sequence[Mapping], answers: Sequence[str | None],
         rows[key].append(row)
   for key, outcome in zip(jobs, pool.run(list(jobs.values())), strict=True):
     right[rows[key]] = np.maximum(right[rows[key]], outcome.value)
-    if outcome.status != "ok":
-      counters[f"verifier_{outcome.status}"] += len(rows[key])
-      errors.append(f"{jobs[key].task}: {outcome.detail}")
+    if outcome.status != 'ok':
+      counters[f'verifier_{outcome.status}'] += len(rows[key])
+      errors.append(f'{jobs[key].task}: {outcome.detail}')
   return Accuracy(right, counters, errors)
 
 
 def _references(record: Mapping) -> list:
   """What the record's verifier compares with, each a right answer."""
-  kind = record.get("verifier")
+  kind = record.get('verifier')
   if kind not in VERIFIERS:
     raise ValueError(
         f"record['verifier'] must be one of {VERIFIERS}, got {kind!r} in task "
         f"{record.get('task')!r}")
-  field = "entry" if kind == "reasoning_gym" else "answer"
+  field = 'entry' if kind == 'reasoning_gym' else 'answer'
   if record.get(field) is None:
     raise ValueError(
-        f"verifier {kind!r} needs record[{field!r}], which task "
+        f'verifier {kind!r} needs record[{field!r}], which task '
         f"{record.get('task')!r} does not give")
-  more = () if kind == "reasoning_gym" else record.get("alternatives", ())
+  more = () if kind == 'reasoning_gym' else record.get('alternatives', ())
   return [record[field], *more]
 
 
 def _at_once(kind: str, answer: str, reference) -> float | None:
   """The verifier's result where it needs no verifier, else None."""
-  if kind == "taste":
+  if kind == 'taste':
     return gold.taste(answer, reference)
-  if kind == "refusal":
+  if kind == 'refusal':
     return gold.refusal(answer, reference)
-  if kind == "same":
-    reference = extract_answer(reference, "summary") or ""
-  if kind in ("exact", "same"):
+  if kind == 'same':
+    reference = extract_answer(reference, 'summary') or ''
+  if kind in ('exact', 'same'):
     return answer.strip().casefold() == reference.strip().casefold()
-  if kind == "math":
+  if kind == 'math':
     given, wanted = _integer(answer), _integer(reference)
     if given is not None and wanted is not None:
       return given == wanted
@@ -161,4 +161,4 @@ def _at_once(kind: str, answer: str, reference) -> float | None:
 
 def _integer(text: str) -> int | None:
   text = text.strip()
-  return int(text.replace(",", "")) if _INTEGER.fullmatch(text) else None
+  return int(text.replace(',', '')) if _INTEGER.fullmatch(text) else None

@@ -55,12 +55,12 @@ class RewardModel:
 
     Returns {'<name>_cut': how many were too long}.
     """
-    scores, cut = self.score([record["prompt"] for record in records],
-                             [row["response"] for row in rows])
+    scores, cut = self.score([record['prompt'] for record in records],
+                             [row['response'] for row in rows])
     for row, value in zip(rows, scores.tolist()):
       row[self.name] = value
-      row["reward"] += self._weight(row["task"]) * value
-    return {f"{self.name}_cut": cut}
+      row['reward'] += self._weight(row['task']) * value
+    return {f'{self.name}_cut': cut}
 
   def score(self, prompts: Sequence[chat.Prompt],
             responses: Sequence[str]) -> tuple[np.ndarray, int]:

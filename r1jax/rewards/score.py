@@ -13,7 +13,7 @@ from r1jax.rewards import text_rules
 from r1jax.rewards import workers as workers_lib
 
 PARTS = (
-    "accuracy", "format", "language", "mixed", "overlong", "repetition")
+    'accuracy', 'format', 'language', 'mixed', 'overlong', 'repetition')
 _REASON = re.compile(r"\S* [^\d'\"]*")  # the task, and what is not the answer
 
 
@@ -43,7 +43,7 @@ class Scorer:
                tasks: Mapping[str, Mapping[str, float]] | None = None, *,
                max_tokens: int,
                overlong_cache_tokens: int | None = None, workers: int,
-               timeout_seconds: float, answer: str, form: str = "answer",
+               timeout_seconds: float, answer: str, form: str = 'answer',
                languages: Sequence[str] = (), language: str | None = None):
     """Checks the settings; starts no process yet.
 
@@ -61,35 +61,35 @@ class Scorer:
       language: which the thinking is to be in; None: that of the prompt.
     """
     self._tasks = {task: dict(own) for task, own in (tasks or {}).items()}
-    for where, given in [("weights", weights), *(
-        (f"tasks.{task}", own) for task, own in self._tasks.items())]:
+    for where, given in [('weights', weights), *(
+        (f'tasks.{task}', own) for task, own in self._tasks.items())]:
       for name in given:
         if name not in PARTS:
-          prefix = f"config.rewards.{where}."
+          prefix = f'config.rewards.{where}.'
           raise errors.ConfigError(
-              f"{prefix}{name}: no such reward"
+              f'{prefix}{name}: no such reward'
               + errors.nearest(name, PARTS, prefix))
     if overlong_cache_tokens is None:
       overlong_cache_tokens = max(max_tokens // 5, 1)
-    _require("overlong_cache_tokens", overlong_cache_tokens,
-             0 < overlong_cache_tokens <= max_tokens, f"1 to {max_tokens}")
-    _require("workers", workers, workers >= 1, "at least 1")
-    _require("timeout_seconds", timeout_seconds, timeout_seconds > 0,
-             "more than 0")
-    errors.check_choice("rewards.answer", answer, accuracy.ANSWERS)
+    _require('overlong_cache_tokens', overlong_cache_tokens,
+             0 < overlong_cache_tokens <= max_tokens, f'1 to {max_tokens}')
+    _require('workers', workers, workers >= 1, 'at least 1')
+    _require('timeout_seconds', timeout_seconds, timeout_seconds > 0,
+             'more than 0')
+    errors.check_choice('rewards.answer', answer, accuracy.ANSWERS)
     self._told = set()  # reasons already logged
     self._limit = max_tokens
     self._cache = overlong_cache_tokens
-    errors.check_choice("rewards.form", form, text_rules.FORMS)
+    errors.check_choice('rewards.form', form, text_rules.FORMS)
     self._answer, self._form = answer, form
     self._languages = language_lib.Languages(languages) if languages else None
     if language is not None:
-      errors.check_choice("rewards.language", language, languages)
+      errors.check_choice('rewards.language', language, languages)
     self._weights = dict(weights)
-    for name in ("language", "mixed"):
+    for name in ('language', 'mixed'):
       if self._weighs(name) and not languages:
-        raise errors.expected("rewards.languages", f"those that the reward "
-                               f"{name!r} tells apart", languages)
+        raise errors.expected('rewards.languages', f'those that the reward '
+                               f'{name!r} tells apart', languages)
     self._language = language
     self._pool = workers_lib.Pool(workers, timeout_seconds)
 
@@ -105,22 +105,22 @@ class Scorer:
                   for r in responses], self._pool)
     self._tell(judged.errors)
     values = {
-        "accuracy": judged.right,
-        "format": [text_rules.format_reward(r.text, self._form) for r in responses]}
+        'accuracy': judged.right,
+        'format': [text_rules.format_reward(r.text, self._form) for r in responses]}
     if self._languages:
-      values["language"] = list(map(self._consistency, records, responses))
-      values["mixed"] = [self._languages.mixed(r.text) for r in responses]
-    if self._weighs("overlong"):
-      values["overlong"] = [
+      values['language'] = list(map(self._consistency, records, responses))
+      values['mixed'] = [self._languages.mixed(r.text) for r in responses]
+    if self._weighs('overlong'):
+      values['overlong'] = [
           text_rules.overlong_penalty(r.tokens, r.finished, self._limit, self._cache)
           for r in responses]
-    if self._weighs("repetition"):
-      values["repetition"] = [text_rules.repetition_penalty(r.text) for r in responses]
+    if self._weighs('repetition'):
+      values['repetition'] = [text_rules.repetition_penalty(r.text) for r in responses]
     parts = {k: np.asarray(v, np.float32) for k, v in values.items()}
     total = np.zeros(len(responses), np.float32)
     for name, part in parts.items():
       total += part * np.float32(
-          [self.weight(name, record["task"]) for record in records])
+          [self.weight(name, record['task']) for record in records])
     return Scores(total, parts, judged.counters)
 
   def weight(self, part: str, task: str) -> float:
@@ -134,7 +134,7 @@ class Scorer:
   def _consistency(self, record: Mapping, response: Response) -> float:
     """How far a response keeps to the language that is due."""
     target = self._language or self._languages.due(
-        record["prompt"], response.text)
+        record['prompt'], response.text)
     return language_lib.consistency(self._languages, response.text, target)
 
   def _tell(self, errors: Sequence[str]):
@@ -142,7 +142,7 @@ class Scorer:
       reason = _REASON.match(line).group()
       if reason not in self._told:
         self._told.add(reason)
-        logging.warning("no verdict on an answer: %s", line)
+        logging.warning('no verdict on an answer: %s', line)
 
   def close(self):
     self._pool.close()
@@ -156,4 +156,4 @@ class Scorer:
 
 def _require(name: str, value, holds: bool, expected: str):
   if not holds:
-    raise errors.expected(f"rewards.{name}", expected, value)
+    raise errors.expected(f'rewards.{name}', expected, value)

@@ -51,16 +51,16 @@ class _Worker:
     self._timeout_seconds = timeout_seconds
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     command = (
-        "from r1jax.rewards import sandbox; "
-        f"sandbox.main({theirs.fileno()}, {load!r}, {timeout_seconds!r})")
+        'from r1jax.rewards import sandbox; '
+        f'sandbox.main({theirs.fileno()}, {load!r}, {timeout_seconds!r})')
     with theirs:
       self.process = subprocess.Popen(
-          [sys.executable, "-P", "-c", command],
+          [sys.executable, '-P', '-c', command],
           pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
           start_new_session=True,  # Ctrl-C is for the trainer, which finishes
-          env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1",
-               "OPENBLAS_NUM_THREADS": "1"})
+          env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1',
+               'OPENBLAS_NUM_THREADS': '1'})
 
   def send(self, jobs):
     self.jobs.extend(jobs)
@@ -77,8 +77,8 @@ class _Worker:
       status, value, detail = json.loads(
           self.pipe.recv_bytes(_MAX_MESSAGE_BYTES))
     except (EOFError, OSError, ValueError):
-      return "died", 0.0, f"worker died with status {self._end()}"
-    self.loaded = True if status == "ready" else self.loaded
+      return 'died', 0.0, f'worker died with status {self._end()}'
+    self.loaded = True if status == 'ready' else self.loaded
     self.deadline = time.monotonic() + self._timeout_seconds
     return status, value, detail
 
@@ -100,7 +100,7 @@ class Pool:
   """Runs jobs in worker processes, each with a limit in wall-clock time."""
 
   def __init__(self, workers: int, timeout_seconds: float,
-               load: str = "r1jax.rewards.verifiers:load"):
+               load: str = 'r1jax.rewards.verifiers:load_verifier'):
     """See `sandbox.main` for `load`; no process starts before `run` needs it.
     """
     self._limit = workers
@@ -128,7 +128,7 @@ class Pool:
           if worker.pipe in ready:
             message = worker.read()
           elif worker.deadline <= time.monotonic():
-            message = "timeouts", 0.0, "no verdict in time"
+            message = 'timeouts', 0.0, 'no verdict in time'
           else:
             continue
           self._take(worker, message, waiting, outcomes)
@@ -155,16 +155,16 @@ class Pool:
   def _take(self, worker, message, waiting, outcomes):
     """Files one message; a late or dead worker goes, its other jobs wait."""
     status, value, detail = message
-    if status == "ready":
+    if status == 'ready':
       return
     if not worker.loaded:
       raise RuntimeError(f"a verifier's worker could not start: {detail}")
     index, job = worker.jobs.popleft()
-    if status in ("died", "timeouts"):
+    if status in ('died', 'timeouts'):
       waiting.extendleft(reversed(worker.jobs))
       self._drop(worker)
-      detail = f"{detail}, on {job.answer[:80]!r}"
-      status = "errors" if status == "died" else status
+      detail = f'{detail}, on {job.answer[:80]!r}'
+      status = 'errors' if status == 'died' else status
     outcomes[index] = Outcome(status, value, detail)
 
   def _drop(self, worker):

@@ -252,7 +252,8 @@ def test_answers_of_a_file(tmp_path):
 
 @pytest.mark.parametrize('row, message', [
     (dict(prompt='?', response=None), 'a text as its response, received None'),
-    (dict(prompt=['?'], response='!'), r"a text as its prompt, received \['\?'"),
+    (dict(prompt=['?'], response='!'),
+     r"a text as its prompt, received \['\?'"),
     (dict(prompt='?', answer=3), 'a text as its response, received 3'),
     (dict(prompt='?', response='!', task=1), 'a text as its task'),
 ])

@@ -57,7 +57,8 @@ def setup(sizes=None, lora=None, **switches) -> train_state.PlacedModel:
 
   `lora` is a config's section of that name.
   """
-  mesh = sharding.make_mesh(sizes) if sizes else sharding.make_mesh({}, jax.devices()[:1])
+  mesh = (sharding.make_mesh(sizes) if sizes
+          else sharding.make_mesh({}, jax.devices()[:1]))
   return train_state.place_model(ml_collections.ConfigDict(
       dict(model=dataclasses.asdict(config(**switches)), rules=common.RULES,
            lora=lora or {})), mesh)

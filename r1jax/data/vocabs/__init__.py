@@ -47,5 +47,6 @@ def load_vocab(kind: str, path: str, eos: str | None = None) -> Vocab:
       raise errors.expected(
           'vocab.kind', "'sentencepiece', the kind of config.vocab.path 'mini'",
           kind)
-    path = str(importlib.resources.files('r1jax.mini').joinpath('assets/mini.model'))
+    path = str(importlib.resources.files('r1jax.mini').joinpath(
+        'assets/mini.model'))
   return KINDS[kind](path, eos)
