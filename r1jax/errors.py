@@ -5,11 +5,16 @@ import difflib
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
+
+_FEW = 12  # as many choices are listed in full
+
+
 class ConfigError(ValueError):
   """A configuration that cannot run; its message is shown without a trace."""
 
 
 def expected(field: str, expected: str, received: Any) -> ConfigError:
+  """The error of a value of `config.<field>` that is not as expected."""
   return ConfigError(
       f'config.{field}: expected {expected}, received {received!r}')
 
@@ -17,33 +22,26 @@ def expected(field: str, expected: str, received: Any) -> ConfigError:
 def nearest(word: str, choices: Iterable[str], prefix: str = '') -> str:
   """'; did you mean X?' for the choice nearest to `word`, else a short list."""
   choices = [str(choice) for choice in choices]
-  few = len(choices) <= 12
+  few = len(choices) <= _FEW
   found = difflib.get_close_matches(word, choices, 1, 0.5 if few else 0.)
   if found:
     return f'; did you mean {prefix}{found[0]}?'
   return '; valid: ' + ', '.join(prefix + choice for choice in choices)
 
 
-def check_choice(field: str, value: Any, choices: Iterable[str]) -> None:
-  """Raises `ConfigError` unless `value` is one of `choices`."""
-  if value not in choices:
-    raise ConfigError(f'config.{field}: {value!r} is not a choice'
-                      + nearest(str(value), choices))
+def check_choice(field: str, value: Any, choices: Collection[str]) -> None:
+  """Raises `ConfigError` about `config.<field>` unless `value` is a choice.
 
-
-_FEW = 12  # as many names are listed in full
-
-
-def check_name(field: str, name: str, valid: Collection[str]) -> None:
-  """Raises a ConfigError that names `field` unless `name` is in `valid`."""
-  if name in valid:
+  More than 12 choices are counted, not listed; the nearest is named.
+  """
+  if value in choices:
     return
-  valid = sorted(valid)
-  near = difflib.get_close_matches(str(name), valid, 1, .5)
-  expected = ', '.join(valid) if len(valid) <= _FEW else f'{len(valid)} names'
+  names = sorted(map(str, choices))
+  near = difflib.get_close_matches(str(value), names, 1, .5)
+  listed = ', '.join(names) if len(names) <= _FEW else f'{len(names)} names'
   raise ConfigError(
-      f'{field}: expected one of {expected}; received {name!r}'
-      + (f'; did you mean {near[0]!r}?' if near else ''))
+      f'config.{field}: expected one of {listed}; received {value!r}'
+      + (f'; did you mean {near[0]}?' if near else ''))
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ def read_preferences(task: str, split: str, options: dict[str, Any]
     ConfigError: names the field of config.data that is wrong.
   """
   kind, _, argument = str(task).partition(':')
-  errors.check_name('config.data.task', kind, SOURCES)
+  errors.check_choice('data.task', kind, SOURCES)
   sources.check_options(SOURCES[kind], options)
   return SOURCES[kind](argument, split, **options)
 

@@ -222,7 +222,7 @@ def _source(name: str, column: str, split: str, count: int | None,
   known = {'inputs': {**sources.PROMPTS, 'tfds': tfds_source.prompt_source},
            'targets': sources.DOCUMENTS,
            'messages': sources.CONVERSATIONS}[column]
-  errors.check_name('config.data.task', kind, known)
+  errors.check_choice('data.task', kind, known)
   read = known[kind]
   sources.check_options(read, options)
   if kind == 'tfds':

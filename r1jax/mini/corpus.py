@@ -70,7 +70,7 @@ def _suits(entry: dict[str, Any]) -> bool:
 def entries(task: str, split: str, *seed: Any) -> Iterator[dict[str, Any]]:
   """Yields a split's reasoning_gym entries of a task, endlessly."""
   import reasoning_gym  # pylint: disable=g-import-not-at-top
-  errors.check_name('task', task, _SETTINGS)
+  errors.check_choice('data.options.tasks', task, _SETTINGS)
   dataset = reasoning_gym.create_dataset(
       task, seed=_seed(task, *seed), **_SETTINGS[task])
   for index in itertools.count():

@@ -72,7 +72,7 @@ def test_refusals_name_the_field(tmp_path):
       (f'jsonl:{path}', 'train[x:]', {}, 'data.split'),
       (f'jsonl:{path}', 'train[1:]', {}, 'has no pairs'),
       (f'jsonl:{path}.gone', 'train', {}, 'no such file'),
-      (f'json:{path}', 'train', {}, "did you mean 'jsonl'"),
+      (f'json:{path}', 'train', {}, 'did you mean jsonl'),
       (f'jsonl:{path}', 'train', dict(promt='q'), 'data.options')):
     with pytest.raises(errors.ConfigError, match=match):
       preferences.read_preferences(task, split, options)

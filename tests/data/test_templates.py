@@ -40,7 +40,7 @@ def test_unknown_name_is_refused_with_the_nearest():
   for refused in (lambda: templates.apply('r1zero', 'Q'),
                   lambda: templates.prompt_function('r1zero', mini)):
     with pytest.raises(errors.ConfigError,
-                       match="config.data.template.*did you mean 'r1_zero'"):
+                       match='config.data.template.*did you mean r1_zero'):
       refused()
 
 

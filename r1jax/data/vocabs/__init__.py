@@ -37,7 +37,7 @@ def load_vocab(kind: str, path: str, eos: str | None = None) -> Vocab:
   Raises:
     ConfigError: names the field of config.vocab that is wrong.
   """
-  errors.check_name('config.vocab.kind', kind, KINDS)
+  errors.check_choice('vocab.kind', kind, KINDS)
   if not path:
     raise errors.expected(
         'vocab.path', "a file or folder, or 'mini' for the vocabulary shipped",
