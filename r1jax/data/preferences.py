@@ -23,7 +23,6 @@ from r1jax.data import templates
 Record = dict[str, Any]
 
 _HUMAN, _ASSISTANT = '\n\nHuman:', '\n\nAssistant:'
-_THOUGHT, _END_OF_THOUGHT = '<think>', '</think>'
 
 
 def jsonl(argument: str, split: str, *, prompt: str = 'prompt',

@@ -25,6 +25,7 @@ from typing import Any, Iterator, Sequence
 from r1jax import errors
 from r1jax.data import splits
 from r1jax.data import templates
+from r1jax.data import thinking
 from r1jax.mini import arithmetic
 from r1jax.mini import general
 
@@ -44,10 +45,9 @@ _SETTINGS = {
 }
 _PATIENCE = 2000  # problems drawn in vain before a split is called exhausted
 
-_TAGS = ['<think>', '</think>', '<answer>', '</answer>']
 # Never part of another piece: the text before and after them is encoded the
 # same alone as together.
-_SYMBOLS = ['\n', 'User:', 'Assistant:'] + _TAGS
+_SYMBOLS = ['\n', 'User:', 'Assistant:', *thinking.TAGS]
 _VOCABULARY = 1024
 _LONGEST_PIECE = 32  # characters
 _SAMPLE = 20_000  # documents that the vocabulary is made from

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import itertools
 import random
 
+from r1jax.data import thinking
+
 GENERAL = ('factual', 'self_cognition', 'translation', 'writing')
 CHECKABLE = GENERAL[:3]  # one right answer, compared as text
 # What a general document is: a dialogue of a task, or text of no dialogue.
@@ -202,7 +204,7 @@ def say(rng: random.Random, answer: str) -> str:
   if rng.random() >= THOUGHT:
     return answer
   filler = rng.choice(('I know this one.', '我知道答案。'))
-  return f'<think> {filler} </think> <answer> {answer} </answer>'
+  return thinking.TAGGED.format(filler, answer)
 
 
 def plain(rng: random.Random) -> str:

@@ -28,7 +28,8 @@ _INTEGER = re.compile(
 # A minus behind a number or bracket takes away, it is no sign.
 _NUMBER = re.compile(
     r'(?:(?<![\w.)])-)?\d+(?:,\d{3})*(?:\.\d+)?', re.ASCII)
-_BLOCK = re.compile(r'<answer>(.*)</answer>\s*\Z', re.DOTALL)
+_BLOCK = re.compile(
+    rf'{thinking.ANSWER}(.*){thinking.END_OF_ANSWER}\s*\Z', re.DOTALL)
 _BRACE = re.compile(r'\\.|[{}]', re.DOTALL)  # an escaped brace is no brace
 
 
@@ -66,7 +67,8 @@ def extract_answer(text: str, answer: str, finished: bool = True) -> str | None:
 
 
 def _tagged(text: str) -> str | None:
-  if text.count('<answer>') != 1 or text.count('</answer>') != 1:
+  if any(text.count(tag) != 1
+         for tag in (thinking.ANSWER, thinking.END_OF_ANSWER)):
     return None
   match = _BLOCK.search(text)
   return match.group(1) if match else None

@@ -13,6 +13,7 @@ from typing import Iterator, Sequence
 import unicodedata
 
 from r1jax import errors
+from r1jax.data import thinking
 
 MIXED = 0.1  # share of words in other languages from which a text is mixed
 
@@ -37,7 +38,9 @@ _NO_LANGUAGE = re.compile(
     r'|\\begin\{([a-zA-Z]+\*?)\}(?:(?!\\begin\{).)*?\\end\{\1\}'
     r'|\\(?:begin|end)\{[a-zA-Z]+\*?\}|\\[a-zA-Z]+'
     r'|(?a:</?\w+>)|https?://[!-~]*', re.DOTALL)
-_THOUGHT = re.compile(r'(?:.*?<think>)?(.*?)(?:</think>|\Z)', re.DOTALL)
+_THOUGHT = re.compile(
+    rf'(?:.*?{thinking.THINK})?(.*?)(?:{thinking.END_OF_THINKING}|\Z)',
+    re.DOTALL)
 
 
 class Languages:

@@ -3,14 +3,18 @@
 import re
 import zlib
 
-TAGS = ('<think>', '</think>', '<answer>', '</answer>')
+from r1jax.data import thinking
+
 FORMS = ('answer', 'summary')
 
+_THOUGHT = rf'\s*{thinking.THINK}(.*){thinking.END_OF_THINKING}'
 _FORMS = {
     'answer': re.compile(
-        r'\s*<think>(.*)</think>\s*<answer>(.*)</answer>\s*', re.DOTALL),
-    'summary': re.compile(r'\s*<think>(.*)</think>(.*)', re.DOTALL)}
-_EACH = {'answer': TAGS, 'summary': TAGS[:2]}  # tags that occur, each once
+        rf'{_THOUGHT}\s*{thinking.ANSWER}(.*){thinking.END_OF_ANSWER}\s*',
+        re.DOTALL),
+    'summary': re.compile(rf'{_THOUGHT}(.*)', re.DOTALL)}
+# Tags that occur, each once.
+_EACH = {'answer': thinking.TAGS, 'summary': thinking.TAGS[:2]}
 
 
 def format_reward(text: str, form: str = 'answer') -> float:
@@ -20,7 +24,7 @@ def format_reward(text: str, form: str = 'answer') -> float:
   occurs once, another never: a second block, a nested tag, or text behind an
   answer scores 0.
   """
-  if any(text.count(tag) != (tag in _EACH[form]) for tag in TAGS):
+  if any(text.count(tag) != (tag in _EACH[form]) for tag in thinking.TAGS):
     return 0.0
   match = _FORMS[form].fullmatch(text)
   if match is None:

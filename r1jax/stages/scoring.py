@@ -10,6 +10,7 @@ import numpy as np
 
 from r1jax import errors
 from r1jax import rewards as rewards_lib
+from r1jax.data import batches
 from r1jax.data import templates
 from r1jax.kernels import values
 from r1jax.parallel import distributed
@@ -184,9 +185,8 @@ class _Model:
              for text in texts]
     fit = [n for n, ids in enumerate(asked) if len(ids) <= self._size]
     replies = [None] * len(texts)
-    for start in range(0, len(fit), self._batch):
-      # The last batch is filled up with texts that were asked before.
-      chosen = [fit[n % len(fit)] for n in range(start, start + self._batch)]
+    for index in batches.whole_batches(len(fit), self._batch):
+      chosen = [fit[n] for n in index]
       said = self._reply(settings, [asked[n] for n in chosen],
                          [texts[n] for n in chosen], attempt)
       for n, reply in zip(chosen, said):
@@ -196,12 +196,9 @@ class _Model:
   def _reply(self, settings: rollouts.Settings, asked: list[list[int]],
              texts: list[str], attempt: int) -> list[str]:
     """Replies to a batch; the random stream of each is named by its text."""
-    tokens = np.zeros((len(asked), self._size), np.int32)
-    for row, ids in zip(tokens, asked):
-      row[:len(ids)] = ids
+    tokens, length = batches.pad_right(asked, self._size)
     names = [zlib.crc32(text.encode('utf-8', 'replace')) >> 1 for text in texts]
-    prompts = Prompts(tokens, np.array([len(ids) for ids in asked], np.int32),
-                      np.array(names, np.int32))
+    prompts = Prompts(tokens, length, np.array(names, np.int32))
     rollout = self._sample(
         self._setup.model, settings, self._params,
         sharding.from_host(prompts, self._setup.mesh), np.uint32(self._seed),
