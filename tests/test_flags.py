@@ -122,7 +122,7 @@ def test_every_reward_can_be_weighed_from_the_command_line(parse):
       '--config.rewards.weights.repetition=.5',
       '--config.rewards.overlong_cache_tokens=40')
   config_lib.check(config, 1)
-  assert set(config.rewards.weights) == set(score.PARTS)
+  assert set(config.rewards.weights) == set(score.NAMES)
   assert config.rewards.weights.overlong == 1.
   scorer = scoring.make_scorer(config)
   tokens = config.rl.response_tokens - 10

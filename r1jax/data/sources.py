@@ -25,10 +25,12 @@ from r1jax.data import chat
 from r1jax.data import gym
 from r1jax.data import json_lines
 from r1jax.mini import sources
+from r1jax.rewards import accuracy
 
 Record = dict[str, Any]
 
-VERIFIERS = ('math', 'exact', 'taste', 'judge')  # need only an answer
+VERIFIERS = tuple(name for name, verifier in accuracy.VERIFIERS.items()
+                  if verifier.reference == 'answer')  # of any question
 
 _QUESTIONS = ('prompt', 'question', 'problem')  # fields tried in this order
 _ANSWERS = ('response', 'answer')

@@ -28,7 +28,7 @@ STREAM = 2**31  # in a step's place: no step of training has these streams
 
 def make_evaluator(config, setup: train_state.PlacedModel, vocab, prompts: batches.PromptSet,
          scorer: rewards_lib.Scorer,
-         judges: Sequence[rewards_lib.Judge] = (),
+         judges: Sequence[rewards_lib.ModelReward] = (),
          workdir: str | None = None, *, name: str = 'evaluation',
          greedy: bool = True) -> Callable[[Any, int], tuple[dict, list]]:
   """Makes (params, step) -> (figures, samples), as `config.eval` says.

@@ -124,7 +124,8 @@ class Learner:
     rounds = max(self._rounds, 1)
     every = []
     for number in range(step * rounds, (step + 1) * rounds):
-      every.append(self._sampler(params, draw(number), seed, number))
+      every.append(self._sampler(
+          params, draw(number), seed, number, training_step=step))
       keep = np.concatenate([
           sharding.to_host(advantages.keep(
               scored.reward.reshape(-1, self._objective.group)))

@@ -61,34 +61,37 @@ class Sampler:
 
   def __init__(self, setup: train_state.PlacedModel, settings: Settings, vocab,
                scorer: rewards_lib.Scorer,
-               judges: Sequence[rewards_lib.Judge] = ()):
+               judges: Sequence[rewards_lib.ModelReward] = ()):
     self.settings = settings
     self._setup, self._vocab, self._scorer = setup, vocab, scorer
     self._judges = judges
     self._sample = sampling(setup.batch)
 
   def __call__(self, params, batch: batches.PromptBatch, seed: int,
-               step: int) -> Scored:
+               step: int, training_step: int | None = None) -> Scored:
     """Responses to a global batch of prompts.
 
     Args:
       params: the policy.
       batch: B prompts, the same on every process.
       seed, step: name the random streams, with the prompts' ids.
+      training_step: told to the user's reward functions; None: an evaluation.
     """
     prompts = sharding.from_host(
         Prompts(batch.tokens, batch.length, batch.id), self._setup.mesh)
     rollout = self._sample(self._setup.model, self.settings, params, prompts,
                            np.uint32(seed), np.uint32(step))
-    return self.score(rollout, batch)
+    return self.score(rollout, batch, training_step)
 
-  def score(self, rollout: Rollout, batch: batches.PromptBatch) -> Scored:
+  def score(self, rollout: Rollout, batch: batches.PromptBatch,
+            training_step: int | None = None) -> Scored:
     """Rewards of a rollout of `batch`, placed as `parallel.sharding.batch`."""
     tokens, masks = map(sharding.own_rows, (rollout.tokens, rollout.mask))
     group = self.settings.group
     mine = [n for n in sorted(tokens) if n < len(batch.records) * group]
     prompts = [n // group for n in mine]
-    records = [batch.records[b] for b in prompts]
+    known = [{**record, 'step': training_step} for record in batch.records]
+    records = [known[b] for b in prompts]
     responses = [self._read(tokens[n], int(masks[n].sum())) for n in mine]
     scores = self._scorer.score(records, responses)
     rows = _log_rows(records, batch.id[prompts], responses, scores)
@@ -146,10 +149,12 @@ def sum_counters(every: Sequence[Mapping[str, int]]) -> dict[str, int]:
           for name in every[0]}
 
 
-def metrics(scored: Scored) -> dict[str, int]:
-  """What its verifiers and judges have counted, as it is logged."""
-  return {f'verifier/{name}': count
-          for name, count in sum_counters([scored.counters]).items()}
+def metrics(scored: Scored) -> dict[str, float]:
+  """Counters of verifiers and judges, and means of the functions' columns."""
+  counts = {f'verifier/{name}': count
+            for name, count in sum_counters([scored.counters]).items()}
+  return counts | {f'reward/{name}': mean for name, mean in (
+      rewards_lib.column_means(scored.rows).items())}
 
 
 def describe_counters(counts: Mapping[str, int]) -> str:
@@ -163,8 +168,7 @@ def _log_rows(records, ids, responses, scores) -> list[dict[str, Any]]:
   return [
       {'id': int(i), 'task': record['task'], 'prompt': record['prompt'],
        'answer': record['answer'], 'response': response.text,
-       'tokens': response.tokens, 'finished': response.finished,
-       'reward': float(scores.total[n])}
-      | {name: float(part[n]) for name, part in scores.parts.items()}
+       'tokens': response.tokens, 'finished': response.finished}
+      | scores.row(n)
       | {name: record[name] for name in ('source',) if name in record}
       for n, (i, record, response) in enumerate(zip(ids, records, responses))]

@@ -22,7 +22,7 @@ from r1jax.stages import rollouts
 from r1jax.stages import train_state
 from r1jax.types import Prompts
 
-def load_model_rewards(config, mesh) -> list[rewards_lib.Judge]:
+def load_model_rewards(config, mesh) -> list[rewards_lib.ModelReward]:
   """The models that `config.rewards.models` names, on the mesh, and the judge.
 
   {name: {'init_from': ..., 'scores': ..., 'template': ..., 'batch': ...}}:
@@ -237,10 +237,14 @@ def read_prompts(config, vocab, split: str, count: int):
 
 
 def make_scorer(config) -> rewards_lib.Scorer:
-  """The rewards of `config`, with the limit that the sampler has."""
+  """The scorer of `config.rewards`, with the sampler's token limit."""
   fields = config.rewards.to_dict()
   fields.pop('judge', None)
   learned = fields.pop('models', {})
+  for name in learned:
+    if name in fields.get('functions', {}):
+      raise errors.ConfigError(f'config.rewards.functions.{name}: a model of '
+                               'config.rewards.models has this name')
   ruled = lambda weights: {name: weight for name, weight in weights.items()
                            if name not in learned}
   tasks = {task: ruled(own) for task, own in fields.pop('tasks', {}).items()}

@@ -127,7 +127,7 @@ def test_general_records():
 def test_what_cannot_be_drawn_is_refused():
   with pytest.raises(ValueError, match="received 'test'"):
     corpus.reasoning_records('test', 1)
-  with pytest.raises(ValueError, match="mean 'chain_sum'"):
+  with pytest.raises(ValueError, match='mean chain_sum[?]'):
     corpus.reasoning_records('train', 1, tasks=('chain_sums',))
   with pytest.raises(ValueError, match="distinct 'heldout' problems"):
     corpus.reasoning_records('heldout', 1000, tasks=('complex_arithmetic',))

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from r1jax.rewards import accuracy
+from r1jax.rewards import answers
 from r1jax.rewards import verifiers
 from r1jax.rewards import workers
 
@@ -31,9 +32,9 @@ from r1jax.rewards import workers
     (r'\boxed{41}<answer>42</answer>', '42', '41'),
 ])
 def test_extract(text, tags, boxed):
-  assert accuracy.extract_answer(text, 'tags') == tags
-  assert accuracy.extract_answer(text, 'boxed') == boxed
-  assert accuracy.extract_answer(text, 'any') == (
+  assert answers.extract_answer(text, 'tags') == tags
+  assert answers.extract_answer(text, 'boxed') == boxed
+  assert answers.extract_answer(text, 'any') == (
       boxed if tags is None else tags)
 
 
@@ -43,7 +44,7 @@ def test_extract(text, tags, boxed):
     ('x2 = 5\n', '5'), ('<answer>4</answer> 9', '9'), ('8-3', '3'),
 ])
 def test_the_last_number(text, number):
-  assert accuracy.extract_answer(text, 'number') == number
+  assert answers.extract_answer(text, 'number') == number
 
 
 @pytest.mark.parametrize('text, summary', [
@@ -58,7 +59,7 @@ def test_the_last_number(text, number):
     ('<think>a</think> \\boxed{}', None),
 ])
 def test_the_answer_of_a_summary(text, summary):
-  assert accuracy.extract_answer(text, 'summary') == summary
+  assert answers.extract_answer(text, 'summary') == summary
 
 
 @pytest.mark.parametrize('text, cut', [
@@ -67,7 +68,7 @@ def test_the_answer_of_a_summary(text, summary):
     ('<think>a</think> It is \\boxed{3}. So the', '3'),
 ])
 def test_a_summary_that_was_cut_is_no_answer_unless_it_is_marked(text, cut):
-  assert accuracy.extract_answer(text, 'summary', finished=False) == cut
+  assert answers.extract_answer(text, 'summary', finished=False) == cut
 
 
 @pytest.mark.parametrize('verifier, reference, answer, right', [
@@ -91,9 +92,9 @@ def test_rules_that_need_no_worker(verifier, reference, answer, right):
 
 
 def test_extract_is_fast_on_huge_text():
-  assert accuracy.extract_answer('<answer>' + ' ' * 1_000_000, 'any') is None
-  assert accuracy.extract_answer('\\boxed{' * 100_000, 'any') is None
-  assert accuracy.extract_answer(
+  assert answers.extract_answer('<answer>' + ' ' * 1_000_000, 'any') is None
+  assert answers.extract_answer('\\boxed{' * 100_000, 'any') is None
+  assert answers.extract_answer(
       '<answer>7</answer>' + ' ' * 1_000_000, 'tags') == '7'
 
 
@@ -134,14 +135,14 @@ def test_plain_integers_are_judged_as_the_verifier_judges_them():
             for _ in range(12)]
   for reference in texts:
     for answer in texts:
-      assert accuracy._at_once('math', answer, reference) == verify(
-          answer, reference), (reference, answer)
+      at_once = accuracy.VERIFIERS['math'].at_once(answer, reference)
+      assert at_once == verify(answer, reference), (reference, answer)
 
 
 @pytest.mark.parametrize('answer', [
     '007', '-007', '1,23', '0,123', '7.0', '+7', '7 7', '\u0667', '1' * 16])
 def test_what_is_no_plain_integer_is_left_to_the_verifier(answer):
-  assert accuracy._at_once('math', answer, '7') is None
+  assert accuracy.VERIFIERS['math'].at_once(answer, '7') is None
 
 
 def test_an_alternative_is_as_right_as_the_answer():
