@@ -1,53 +1,78 @@
 """Errors of a configuration: one line that names the field to change."""
 
+from collections.abc import Collection, Iterable, Iterator
 import contextlib
 import difflib
-from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-
-_FEW = 12  # as many choices are listed in full
+_FEW = 12  # as many names are listed in full
 
 
 class ConfigError(ValueError):
-  """A configuration that cannot run; its message is shown without a trace."""
+  """A value that cannot be used; shown to the user as one line, no traceback.
+
+  Attributes:
+    field: what to change, a field of the config ('rl.group') or a flag
+      ('--workdir'); '' if it is neither.
+    message: what was expected and what was received.
+  """
+
+  def __init__(self, field: str, message: str | None = None):
+    if message is None:  # TRANSITION
+      field, _, message = field.partition(': ')
+      field = field.removeprefix('config.')
+    super().__init__(field, message)
+    self.field, self.message = field, message
+
+  def __str__(self) -> str:
+    if not self.field:
+      return self.message
+    prefix = '' if self.field.startswith('-') else 'config.'
+    return f'{prefix}{self.field}: {self.message}'
 
 
-def expected(field: str, expected: str, received: Any) -> ConfigError:
-  """The error of a value of `config.<field>` that is not as expected."""
-  return ConfigError(
-      f'config.{field}: expected {expected}, received {received!r}')
+def expected(field: str, wanted: str, received: Any) -> ConfigError:
+  """The error of a field that is not as `wanted`."""
+  return ConfigError(field, f'expected {wanted}, received {received!r}')
 
 
 def nearest(word: str, choices: Iterable[str], prefix: str = '') -> str:
   """'; did you mean X?' for the choice nearest to `word`, else a short list."""
   choices = [str(choice) for choice in choices]
   few = len(choices) <= _FEW
-  found = difflib.get_close_matches(word, choices, 1, 0.5 if few else 0.)
-  if found:
-    return f'; did you mean {prefix}{found[0]}?'
+  close = difflib.get_close_matches(word, choices, 1, 0.5 if few else 0.)
+  if close:
+    return f'; did you mean {prefix}{close[0]}?'
   return '; valid: ' + ', '.join(prefix + choice for choice in choices)
 
 
 def check_choice(field: str, value: Any, choices: Collection[str]) -> None:
-  """Raises `ConfigError` about `config.<field>` unless `value` is a choice.
+  """Raises `ConfigError` about `field` unless `value` is one of `choices`.
 
   More than 12 choices are counted, not listed; the nearest is named.
   """
   if value in choices:
     return
   names = sorted(map(str, choices))
-  near = difflib.get_close_matches(str(value), names, 1, .5)
+  close = difflib.get_close_matches(str(value), names, 1, .5)
   listed = ', '.join(names) if len(names) <= _FEW else f'{len(names)} names'
-  raise ConfigError(
-      f'config.{field}: expected one of {listed}; received {value!r}'
-      + (f'; did you mean {near[0]}?' if near else ''))
+  raise ConfigError(field, f'expected one of {listed}; received {value!r}'
+                    + (f'; did you mean {close[0]}?' if close else ''))
 
 
 @contextlib.contextmanager
-def renamed(old: str, new: str) -> Iterator[None]:
-  """Inside, errors about the field `old` name it `new`."""
+def section(name: str, at: str) -> Iterator[None]:
+  """Inside, an error about `config.<name>` is one about `config.<at>`.
+
+  For a second section of the same form: with section('data', at='tests.a.data')
+  an error of field data.task becomes one of tests.a.data.task; with an empty
+  name every field gets the prefix `at`.
+  """
   try:
     yield
-  except ConfigError as problem:
-    raise ConfigError(str(problem).replace(old, new, 1)) from problem
+  except ConfigError as error:
+    outer, dot, rest = error.field.partition('.') if name else (
+        '', '.', error.field)
+    if outer != name or not error.field or error.field.startswith('-'):
+      raise
+    raise ConfigError(f'{at}{dot}{rest}', error.message) from error

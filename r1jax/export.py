@@ -13,7 +13,6 @@ import dataclasses
 import pathlib
 
 import jax
-import ml_collections
 
 from r1jax import errors
 from r1jax import flags
@@ -24,17 +23,20 @@ from r1jax.stages import model_source
 
 
 def export(init_from: str, out: str, dtype: str | None = None) -> None:
-  """Writes the model that `init_from` names, through this host's memory."""
+  """Writes the model that `init_from` names, through this host's memory.
+
+  Raises:
+    ConfigError: names --workdir or --out.
+  """
   if pathlib.Path(out).exists():
-    raise errors.ConfigError(f'--out={out}: exists already')
-  source = ml_collections.ConfigDict(dict(
-      model={}, init_from=init_from, vocab=dict(kind='model', path='')))
-  config = model_source.model_config(source)
-  where = jax.sharding.SingleDeviceSharding(jax.devices('cpu')[0])
+    raise errors.ConfigError('--out', f'{out} exists already')
+  source = model_source.find(init_from, '--workdir')
+  config = source.model_config()
+  cpu = jax.sharding.SingleDeviceSharding(jax.devices('cpu')[0])
   like = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cpu),
       jax.eval_shape(models.build(config).init, jax.random.key(0)))
-  params = model_source.load_params(init_from, config, like, where)
+  params = source.load_params(config, like, cpu)
   if dtype is not None:
     cast = lambda path, x: x if path[-1].key == 'router_bias' else x.astype(
         dtype)
@@ -43,8 +45,8 @@ def export(init_from: str, out: str, dtype: str | None = None) -> None:
   if out.endswith('.npz'):
     packaged.save_params(out, config, params)
     return
-  hf_export.save_folder(out, config, params, model_source.released_ancestor(init_from),
-                 model_source.vocabulary(source, config))
+  hf_export.save_folder(out, config, params, source.released_ancestor(),
+                        source.vocabulary(config.vocab))
 
 
 def main() -> None:
@@ -60,8 +62,7 @@ def main() -> None:
   try:
     export(args.workdir, args.out, args.dtype)
   except errors.ConfigError as problem:
-    flags.fail(errors.ConfigError(
-        str(problem).replace('config.init_from', '--workdir')))
+    flags.fail(problem)
   print(f'written: {args.out}')
 
 

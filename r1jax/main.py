@@ -18,7 +18,6 @@ from absl import logging
 import jax
 from ml_collections import config_flags
 
-from r1jax import config as config_lib
 from r1jax import errors
 from r1jax import flags
 from r1jax import pipeline
@@ -27,6 +26,7 @@ from r1jax.parallel import distributed
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
 from r1jax.training import logger
+from r1jax.training import loop
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Experiment, e.g. experiments/r1_zero.py:mini')
@@ -45,7 +45,8 @@ def main(argv: list[str]) -> int:
   try:
     if argv[1:]:
       raise errors.ConfigError(
-          f'unexpected argument {argv[1]!r}; every setting is a --flag=value')
+          '', f'unexpected argument {argv[1]!r}; every setting is a '
+          '--flag=value')
     ended = run()
   except errors.ConfigError as problem:
     flags.fail(problem)
@@ -70,12 +71,12 @@ def run() -> bool:
   #########################################################################
   # What is refused is refused here, before anything compiles
   #########################################################################
-  stages.check(config, ('bench', 'pipeline'))
+  stages.check(config)
   if config.stage != 'bench' and not _WORKDIR.value:
-    raise errors.ConfigError('--workdir: expected a directory for this run')
+    raise errors.ConfigError('--workdir', 'expected a directory for this run')
   if '://' in (_WORKDIR.value or ''):
     raise errors.ConfigError(
-        '--workdir: expected a path of a file system that every host mounts, '
+        '--workdir', 'expected a path of a file system that every host mounts, '
         f'received {_WORKDIR.value!r}')
   if os.path.exists(config.get('init_from') or ''):  # also from elsewhere later
     config.init_from = os.path.abspath(config.init_from)
@@ -86,16 +87,18 @@ def run() -> bool:
   #########################################################################
   # Mesh → stage → loop
   #########################################################################
-  if config.stage == 'bench':
-    config_lib.check(config, jax.device_count())
-    bench = importlib.import_module('r1jax.stages.bench')
-    bench.run(config, sharding.make_mesh(config.mesh))
-    return True
-  workdir = os.path.abspath(_WORKDIR.value)
+  workdir = os.path.abspath(_WORKDIR.value or '.')
   if config.stage == 'pipeline':
     ended = pipeline.run_pipeline(config, workdir, record.get('gin'))
     return ended or config.dry_run
-  return stages.run_stage(config, workdir, record) is not None
+  mesh = sharding.make_mesh(config.mesh)
+  if config.stage == 'bench':
+    bench = importlib.import_module('r1jax.stages.bench')
+    bench.run_bench(config, mesh)
+    return True
+  stage = stages.build(config, mesh, workdir)
+  summary = loop.run(stage, stages.loop_settings(config), workdir, record)
+  return summary is not None
 
 
 def bind_gin(files: list[str], bindings: list[str]) -> str:
@@ -109,8 +112,8 @@ def bind_gin(files: list[str], bindings: list[str]) -> str:
   try:
     gin.parse_config_files_and_bindings(files, bindings)
   except (OSError, SyntaxError, ValueError) as problem:
-    raise errors.ConfigError(f'--gin_file, --gin_bindings: {problem}'
-                                 ) from problem
+    raise errors.ConfigError(
+        '--gin_file, --gin_bindings', str(problem)) from problem
   return gin.config_str()
 
 

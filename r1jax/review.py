@@ -189,8 +189,10 @@ def _candidates(pattern: str, out: pathlib.Path) -> list[Record]:
     ConfigError: a row lacks a field; or what is written beside or to `out` is
       among the files, or will be.
   """
-  with errors.renamed('config.data.task', '--candidates'):
+  try:
     rows = json_lines.read_rows(pattern, 'train')
+  except errors.ConfigError as problem:
+    raise errors.ConfigError('--candidates', problem.message) from problem
   read = {pathlib.Path(place.rpartition(':')[0]).resolve() for place, _ in rows}
   like = pathlib.Path(pattern.replace('{split}', 'train'))
   for path in (out, _log(out)):

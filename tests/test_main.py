@@ -47,7 +47,7 @@ import sys
 sys.path[:0] = ['.']
 from absl import app
 from r1jax import flags, main
-main.run_lib.STAGES['rl'] = 'toy_stage'
+main.stages.KINDS['rl'] = 'toy_stage'
 app.run(main.main, flags_parser=flags.parse)
 """
 STAGE = """

@@ -83,6 +83,12 @@ def take(prompt_set: PromptSet, index: np.ndarray) -> PromptBatch:
       index.astype(np.int32), tuple(prompt_set.records[i] for i in index))
 
 
+def with_step(batch: PromptBatch, step: int) -> PromptBatch:
+  """The batch with the training step in its records, for reward functions."""
+  return batch._replace(
+      records=tuple({**record, 'step': step} for record in batch.records))
+
+
 def slice_of(prompt_set: PromptSet, start: int, prompts: int) -> PromptBatch:
   """Returns `prompts` prompts in their order, from number `start` on.
 

@@ -21,7 +21,7 @@ from r1jax.models import mla
 from r1jax.models import moe
 from r1jax.models import rotary
 from r1jax.parallel import sharding
-from r1jax.types import Array, Params
+from r1jax.types import Params
 
 
 STACKS = ('dense_blocks', 'blocks')  # of layers that are alike, in order

@@ -1,21 +1,19 @@
-"""A graph of stages, each run from what others have left.
+"""Pipelines: a DAG of stages, each run from the outputs of others; resumable.
 
-A pipeline's config holds a whole config for every stage; a string in it may
-say '{sft}', the workdir of the stage of that name, which then comes first. In
-the pipeline's own workdir every stage has a directory, and there, when it has
-ended, a manifest (manifest.py).
+A pipeline's config holds a whole config for every stage; '{sft}' in a string is
+the workdir of the stage of that name, which then runs first (graph.py). Every
+stage has a directory in the pipeline's workdir, and in it, when it has ended, a
+manifest (manifest.py).
 
-Started again, stages that ended and are unchanged are passed over; one that was
-interrupted, or has lost what it left, goes on. One whose config, or whose input
-as it lies there now, is another than it was begins anew; what it had left is
-kept beside it, as NAME.old1. Other code alone makes nothing begin anew: that is
-said, and up to the reader.
+Started again, a pipeline passes over the stages that have ended and goes on
+with one that was interrupted or has lost an output. A stage whose config or
+inputs have changed runs anew; its earlier outputs are kept as NAME.old1. A
+change of the code alone is told, and nothing runs anew.
 """
 
 import gc
 import importlib
 import pathlib
-from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -23,9 +21,13 @@ from jax.experimental import multihost_utils
 from r1jax import errors
 from r1jax import stages
 from r1jax.parallel import distributed
+from r1jax.parallel import sharding
 from r1jax.pipeline import graph
 from r1jax.pipeline import manifest
 from r1jax.training import files
+from r1jax.training import loop
+
+Kind = manifest.Kind
 
 REPORTS = {  # config.report: the module whose write(config, workdir) it is
     'comparison': 'r1jax.stages.comparison_report',
@@ -35,9 +37,12 @@ REPORTS = {  # config.report: the module whose write(config, workdir) it is
 
 
 def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
-  """Runs what is to be run; True if all of that has ended.
+  """Runs the stages that are to be run; True if all of them have ended.
 
-  `gin` is what was bound of seqio's configurables: a part of every config.
+  Args:
+    config: of kind 'pipeline'.
+    workdir: has a directory for each stage.
+    gin: what was bound of seqio's configurables: a part of every config.
 
   Raises:
     ConfigError: names the stage and the field; nothing has been run if it can
@@ -50,38 +55,28 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
     nodes = [node._replace(config=node.config | {'gin': gin})
              for node in nodes]
   for node in nodes:
-    _named(node, stages.check, graph.resolve(node, nodes))
+    with errors.section('', at=f'stages.{node.name}'):
+      stages.check(graph.resolve(node, nodes))
   chosen = graph.choose(config, nodes)
-  width = max(len(node.name) for node in nodes)
   statuses = {}
   for node in nodes:
     statuses[node.name] = _status(node, nodes, statuses)
   missing = {node.name: graph.find_missing(node, statuses) for node in chosen
-             if not statuses[node.name].startswith('done')}
-  said = set()
-  for name, status in statuses.items():
-    left_out = name not in {node.name for node in chosen}
-    _say(f'{name:>{width}}  {status}' + (', left out' if left_out else ''))
-    for field in missing.get(name, ()):
-      if field not in said:  # a model of several stages, once
-        said.add(field)
-        _say(f'{"":>{width}}  {field}')
+             if statuses[node.name].kind is not Kind.DONE}
+  _show_plan(nodes, chosen, statuses, missing)
   if config.dry_run:
-    if said:
-      _say(f'{len(said)} to be set or put there first; the file of the config '
-           'says what they are')
     return False
-  for fields in missing.values():
-    if fields:
-      raise errors.ConfigError(fields[0])
+  for problems in missing.values():
+    if problems:
+      raise problems[0]
   for number, node in enumerate(chosen, 1):
     status = statuses[node.name] = _status(node, nodes, statuses)
-    if status.startswith('done'):
+    if status.kind is Kind.DONE:
       continue
-    _say(f'\nstage {number} of {len(chosen)}: {node.name} ({status})')
-    if not _run(node, nodes, status):
+    _say(f'\nstage {number} of {len(chosen)}: {node.name} ({status.text})')
+    if not _run_stage(node, nodes, status):
       return False
-    statuses[node.name] = 'done'
+    statuses[node.name] = manifest.Status(Kind.DONE, 'done')
     seconds = sum(map(manifest.seconds, chosen[:number]))
     _say(f'stages {number} of {len(chosen)} have ended, after '
          f'{seconds // 60:.0f} min {seconds % 60:.0f} s')
@@ -91,51 +86,73 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
   return True
 
 
-def _inputs(node: graph.Node, nodes: list[graph.Node]
-           ) -> dict[str, dict[str, str]]:
-  """Digests of what lies there now of stages before, and of what else is read.
+def _show_plan(nodes: list[graph.Node], chosen: list[graph.Node],
+               statuses: dict[str, manifest.Status],
+               missing: dict[str, list[errors.ConfigError]]) -> None:
+  """Prints the status of every stage, and the fields that are to be set."""
+  width = max(len(node.name) for node in nodes)
+  names = {node.name for node in chosen}
+  shown = set()
+  for name, status in statuses.items():
+    left_out = '' if name in names else ', left out'
+    _say(f'{name:>{width}}  {status.text}{left_out}')
+    for problem in map(str, missing.get(name, ())):
+      if problem not in shown:  # a model of several stages, once
+        shown.add(problem)
+        _say(f'{"":>{width}}  {problem}')
+  if shown:
+    _say(f'{len(shown)} to be set or put there first; the file of the config '
+         'says what they are')
 
-  What a person edits in place is another input.
+
+def _inputs(node: graph.Node, nodes: list[graph.Node]) -> manifest.Inputs:
+  """Digests of the outputs of the stages before, and of all else it reads.
+
+  A file that a person has edited is another input.
   """
   return {other.name: files.output_digests(other.workdir) for other in nodes
           if other.name in node.inputs} | graph.external_inputs(node)
 
 
 def _status(node: graph.Node, nodes: list[graph.Node],
-            statuses: dict[str, str]) -> str:
-  """That of manifest.status, or 'waits for ...'; of those before: statuses."""
+            statuses: dict[str, manifest.Status]) -> manifest.Status:
+  """The status of a stage; `statuses` has those of the stages before."""
   waits = [name for name in node.inputs
-           if not statuses[name].startswith('done')]
+           if statuses[name].kind is not Kind.DONE]
   if waits:
-    return f'waits for {", ".join(waits)}'
+    return manifest.Status(Kind.WAITS, f'waits for {", ".join(waits)}')
   return manifest.status(node, _inputs(node, nodes))
 
 
-def _run(node: graph.Node, nodes: list[graph.Node], status: str) -> bool:
+def _run_stage(node: graph.Node, nodes: list[graph.Node],
+               status: manifest.Status) -> bool:
   """Runs one stage; True if it has ended.
 
-  Refused before its first step, nothing of what was there has changed.
+  One that is refused before its first step leaves its workdir as it was.
   """
-  if status.startswith('waits'):
+  if status.kind is Kind.WAITS:
     raise errors.ConfigError(
-        f'config.only: {node.name} {status}; --config.until={node.name} runs '
+        'only', f'{node.name} {status.text}; --config.until={node.name} runs '
         'those before it, too')
   begun = aside = None
   _wait_for_all(f'{node.name} is next')  # whose directory now changes
   if distributed.is_main():
-    if status.startswith('changed'):
+    if status.kind is Kind.CHANGED:
       aside = manifest.set_aside(node)
-      _say(f'what it had left is kept in {aside}')
+      _say(f'its earlier outputs are kept in {aside}')
     begun = manifest.begin(node, _inputs(node, nodes))
   _wait_for_all(f'{node.name} begins')
   config = graph.resolve(node, nodes)
   try:
-    summary = _named(node, stages.run_stage, config, str(node.workdir),
-                     config.to_dict())
+    with errors.section('', at=f'stages.{node.name}'):
+      mesh = sharding.make_mesh(config.mesh)
+      stage = stages.build(config, mesh, str(node.workdir))
+      summary = loop.run(stage, stages.loop_settings(config),
+                         str(node.workdir), config.to_dict())
   except errors.ConfigError:
-    fresh = aside is not None or status == 'new'
+    fresh = status.kind in (Kind.CHANGED, Kind.NEW)
     if distributed.is_main() and fresh and manifest.undo(node, aside) and aside:
-      _say(f'what it had left is in {node.workdir} again')
+      _say(f'its earlier outputs are in {node.workdir} again')
     raise
   gc.collect()
   if summary is None:
@@ -147,15 +164,9 @@ def _run(node: graph.Node, nodes: list[graph.Node], status: str) -> bool:
 
 
 def _wait_for_all(moment: str) -> None:
-  """Until every process is here: the others read what the main one writes."""
+  """Waits for every process: the others read what the main one writes."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(f'pipeline: {moment}')
-
-
-def _named(node: graph.Node, function, *args):
-  """function(*args), whose errors name the stage."""
-  with errors.renamed('config.', f'config.stages.{node.name}.'):
-    return function(*args)
 
 
 def _say(text: str) -> None:

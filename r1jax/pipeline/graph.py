@@ -125,39 +125,42 @@ def _strings(value: Any) -> Iterator[str]:
       yield from _strings(part)
 
 
-def find_missing(node: Node, every: Collection[str]) -> list[str]:
-  """What is to be set before a stage can run, 'FIELD: what it lacks' each.
+def find_missing(node: Node, every: Collection[str]
+                 ) -> list[errors.ConfigError]:
+  """The errors of fields that are to be set before a stage can run.
 
   Such are models and prompts that a config leaves to its user, and models and
-  files that are not there. What other stages, of the names of `every`, are to
-  leave is not among them.
+  files that do not exist. The outputs of other stages, of the names of
+  `every`, are not among them.
   """
-  leaves, models, files = config_lib.flatten(node.config), [], []
-  for field, value in leaves.items():
-    where = f'config.stages.{node.name}.{field}'
-    if value is None and _needed(node.config['stage'], field, leaves):
-      models.append(f'{where}: is not set')
-    elif value is not None and field.split('.')[-1] == 'init_from':
-      models += _no_model(where, value, every)
-    files += [
-        f'{where}: no such file: {os.path.abspath(path)}'
+  leaves = config_lib.flatten(node.config)
+  no_models, no_files = [], []
+  for name, value in leaves.items():
+    field = f'stages.{node.name}.{name}'
+    if value is None and _needed(node.config['stage'], name, leaves):
+      no_models.append(errors.ConfigError(field, 'is not set'))
+    elif value is not None and name.split('.')[-1] == 'init_from':
+      no_models += _no_model(field, value, every)
+    no_files += [
+        errors.ConfigError(field, f'no such file: {os.path.abspath(path)}')
         for path in _files(value) if not _REFERENCE.search(
             path.replace(_SPLIT, '')) and not _there(path, node.config)]
-  return models + files
+  return no_models + no_files
 
 
-def _no_model(where: str, model: str, every: Collection[str]) -> list[str]:
-  """What is wrong with a model that is no stage's, if anything is."""
+def _no_model(field: str, model: str, every: Collection[str]
+              ) -> list[errors.ConfigError]:
+  """The error of a model that is no stage's, if there is one."""
   reference = _REFERENCE.fullmatch(model)
   if reference is not None:
     return [] if reference[1] in every else [
-        f'config.models.{reference[1]}: is not set']
+        errors.ConfigError(f'models.{reference[1]}', 'is not set')]
   if _REFERENCE.search(model):
     return []
   try:
-    model_source.resolve(model)
+    model_source.find(model, field)
   except errors.ConfigError as problem:
-    return [str(problem).replace('config.init_from', where, 1)]
+    return [problem]
   return []
 
 

@@ -1,16 +1,17 @@
-"""What a stage's directory in a pipeline says of it: begun.json, manifest.json.
+"""Manifests of a pipeline's stages: begun.json and manifest.json.
 
-begun.json is there from the stage's begin on: its config, the versions of the
-code that worked on it, in their order, and the digests of what went in, files
-from elsewhere too. manifest.json, when it has ended, has that and the digests
-of what came out, its figures, its time.
+begun.json is written when a stage begins: its config, the versions of the code
+that worked on it, in their order, and the digests of its inputs, files from
+elsewhere among them. manifest.json is written when it has ended: the same, the
+digests of its outputs, its figures and its time.
 """
 
+import enum
 import functools
 import hashlib
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, NamedTuple
 
 from r1jax import config as config_lib
 from r1jax import errors
@@ -24,30 +25,46 @@ _OF_THE_MACHINE = ('perf/', 'time/', 'timing/')  # metrics of how it was run
 Inputs = dict[str, dict[str, str]]  # digests of what is read, by where from
 
 
-def status(node: graph.Node, inputs: Inputs) -> str:
-  """'done', 'to be resumed', 'new' or 'changed: ...', by what lies there.
+class Kind(enum.Enum):
+  """What a pipeline does with a stage."""
+  NEW = 'run it'
+  RESUME = 'go on with it'
+  CHANGED = 'set it aside and run it anew'
+  WAITS = 'run the stages before it first'
+  DONE = 'pass it over'
 
-  The first two may add 'by other code', which is no other status, and the
-  second what is lost.
+
+class Status(NamedTuple):
+  """Where a stage of a pipeline stands."""
+  kind: Kind
+  text: str  # for the terminal
+
+
+def status(node: graph.Node, inputs: Inputs) -> Status:
+  """The status of a stage whose inputs are there, by what its workdir holds.
+
+  Other code is told, and changes nothing else.
   """
   begun = files.read_json(node.workdir / _BEGUN)
   if begun is None:
-    return 'new'
-  fields = config_lib.changed(begun['config'], node.config)
-  if fields:
-    return 'changed: ' + ', '.join(fields)
-  before = begun['inputs']
-  other = [name for name in sorted(before.keys() | inputs.keys())
-           if before.get(name) != inputs.get(name)]
-  if other:
-    return 'changed: ' + ', '.join(f'input {name}' for name in other)
+    return Status(Kind.NEW, 'new')
+  changes = config_lib.changed(begun['config'], node.config)
+  if not changes:
+    before = begun['inputs']
+    changes = [f'input {name}' for name in sorted(before.keys() | inputs.keys())
+               if before.get(name) != inputs.get(name)]
+  if changes:
+    return Status(Kind.CHANGED, 'changed: ' + ', '.join(changes))
   manifest = files.read_json(node.workdir / _MANIFEST)
   longer = begun['config'].get('steps') != node.config.get('steps')
-  found = 'to be resumed' if longer or manifest is None else 'done'
-  if found == 'done' and (lost := _lost(node, manifest)):
-    found = f'to be resumed, {", ".join(lost)} lost'
-  same = _codes(begun)[-1:] == [code_digest()]
-  return found if same else f'{found}, by other code'
+  same_code = _codes(begun)[-1:] == [code_digest()]
+  by_other_code = '' if same_code else ', by other code'
+  if longer or manifest is None:
+    return Status(Kind.RESUME, f'to be resumed{by_other_code}')
+  if lost := _lost(node, manifest):
+    return Status(Kind.RESUME, f'to be resumed, {", ".join(lost)} lost'
+                  + by_other_code)
+  return Status(Kind.DONE, f'done{by_other_code}')
 
 
 def _lost(node: graph.Node, manifest: dict[str, Any]) -> list[str]:
@@ -117,7 +134,7 @@ def end(node: graph.Node, begun: dict[str, Any], summary: dict[str, Any]
   lost = sorted(manifest['outputs'].keys() - outputs) if manifest else []
   if lost:
     raise errors.ConfigError(
-        f'config.stages.{node.name}: {", ".join(lost)} in {node.workdir} '
+        f'stages.{node.name}', f'{", ".join(lost)} in {node.workdir} '
         'cannot be made again from what else is there; put it back, or remove '
         'that directory and the stage begins anew')
   files.write_json(path, begun | {

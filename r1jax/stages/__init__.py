@@ -1,18 +1,20 @@
-"""Stages: one kind of training, sampling or evaluation each, run in a workdir."""
+"""Stages: the kinds of training, sampling and evaluation that a config names.
+
+A stage is a module whose `build(config, mesh, workdir)` reads the config once
+and returns a `loop.Stage`, functions of the TrainState; training/loop.py runs
+it. Packages with TensorFlow behind them are imported inside functions, where a
+data set is read: the core works without them.
+"""
 
 import importlib
-import time
-from typing import Any
 
-from absl import logging
 import jax
 
 from r1jax import config as config_lib
 from r1jax import errors
-from r1jax.parallel import sharding
 from r1jax.training import loop
 
-KINDS = {  # config.stage: the module whose build(config, mesh, workdir) it is
+KINDS = {  # config.stage: its module
     'collect': 'r1jax.stages.mixture',
     'lm': 'r1jax.stages.lm',
     'measure': 'r1jax.stages.evaluation',
@@ -20,47 +22,32 @@ KINDS = {  # config.stage: the module whose build(config, mesh, workdir) it is
     'rl': 'r1jax.stages.rl',
     'sample': 'r1jax.stages.sample',
 }
+_OTHERS = ('bench', 'pipeline')  # that `main` runs without the loop
 
 
-def check(config, others: tuple[str, ...] = ()) -> None:
-  """Refuses, before anything compiles, what can be refused then.
-
-  Args:
-    config: of a stage.
-    others: what else config.stage may be.
+def check(config) -> None:
+  """Refuses, before anything compiles, what can be refused without data.
 
   Raises:
     ConfigError: names the field.
   """
-  known = (*KINDS, *others)
+  known = (*KINDS, *_OTHERS)
   if config.get('stage') not in known:
     raise errors.ConfigError(
-        f'config.stage: {config.get("stage")!r} is not a stage'
+        'stage', f'{config.get("stage")!r} is not a stage'
         + errors.nearest(str(config.get('stage')), known))
-  if config.stage in KINDS:
+  if config.stage != 'pipeline':  # which checks each of its own
     config_lib.check(config, jax.device_count())
 
 
-def run_stage(config, workdir: str, record: dict[str, Any]
-         ) -> dict[str, Any] | None:
-  """Runs the stage to its end, from where `workdir` stands.
-
-  Args:
-    config: of one of KINDS, checked.
-    workdir: an absolute path.
-    record: the config as it is kept.
-
-  Returns:
-    Its summary, or None if it was told to stop.
-  """
-  module = importlib.import_module(KINDS[config.stage])
-  started = time.monotonic()
-  built = module.build(config, sharding.make_mesh(config.mesh), workdir)
-  logging.info('stage built in %.1f s', time.monotonic() - started)
-  return loop.run(built, loop_settings(config), workdir, record)
+def build(config, mesh: jax.sharding.Mesh, workdir: str) -> loop.Stage:
+  """The stage of a checked config; compiles nothing yet."""
+  return importlib.import_module(KINDS[config.stage]).build(
+      config, mesh, workdir)
 
 
 def loop_settings(config) -> loop.Settings:
+  """How often the loop saves, evaluates and logs."""
   return loop.Settings(
       checkpoint_every_steps=config.checkpoint.every_steps,
       keep=config.checkpoint.keep,

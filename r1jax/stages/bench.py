@@ -57,9 +57,12 @@ def run_bench(config, mesh) -> None:
   if not 1 <= warmup < steps:
     raise errors.expected('bench.warmup', 'at least 1, which compiles, and '
                            f'less than bench.steps = {steps}', warmup)
-  setup = train_state.place_model(config, mesh)
-  programs, state = make_programs(config, setup)
-  prompts = random_prompts(config, setup)
+  model = train_state.configured_model(
+      config, mesh, ('rl.response_tokens (+ rl.prompt_tokens)',
+                     config.rl.prompt_tokens + config.rl.response_tokens))
+  placed = model.placed
+  programs, state = make_programs(config, model)
+  prompts = random_prompts(config, placed)
   ready, rows = process_seconds(), []
   for index in range(steps):
     state, seconds, metrics = step(config, programs, state, prompts, index)
@@ -68,11 +71,11 @@ def run_bench(config, mesh) -> None:
     with jax.profiler.trace(config.bench.profile):
       step(config, programs, state, prompts, steps)
   peak = memory.peak_mib()
-  parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(setup.params))
-  bound = matmul_gflop_per_second(setup, config.bench.matmul)
+  parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(placed.params))
+  bound = matmul_gflop_per_second(placed, config.bench.matmul)
   line = {
       'workload': {'name': config.name, 'parameters': parameters,
-                   'dtype': setup.model.config.dtype, **config.rl},
+                   'dtype': placed.model.config.dtype, **config.rl},
       'jax': jax.__version__,
       'devices': {'kind': jax.devices()[0].device_kind, 'count': mesh.size},
       'ready_seconds': ready,  # since process start, the weights made
@@ -88,24 +91,26 @@ def run_bench(config, mesh) -> None:
     print(json.dumps(json.loads(json.dumps(line), parse_float=short)))
 
 
-def make_programs(config, setup) -> tuple[dict[str, Program], TrainState]:
+def make_programs(config, model: train_state.StageModel
+                  ) -> tuple[dict[str, Program], TrainState]:
   """The programs of a step, not yet compiled, and the state to begin with."""
   rl, objective = config.rl, rl_lib.make_objective(config)
+  placed = model.placed
   settings = rollouts.Settings(
       group=rl.group, response_tokens=rl.response_tokens, eos_ids=(),
       temperature=rl.temperature, chunk=rl.sample_chunk)
   tx = train_state.optimizer(
-      config, config.bench.steps * rl.epochs * rl.mini_batches)
-  abstract = train_state.abstract_state(setup, tx, ref=objective.uses_ref)
+      config.optim, config.bench.steps * rl.epochs * rl.mini_batches)
+  abstract = train_state.abstract_state(placed, tx, ref=objective.uses_ref)
   bind = functools.partial
   programs = {
-      'rollout': Program(bind(rollouts.sample, setup.model, settings)),
-      'reference': Program(bind(grpo.experience, setup.model, objective)),
+      'rollout': Program(bind(rollouts.sample_groups, placed.model, settings)),
+      'reference': Program(bind(grpo.experience, placed.model, objective)),
       'update': Program(
-          bind(grpo.update, setup.model, tx, objective), donate_argnums=0,
+          bind(grpo.update, placed.model, tx, objective), donate_argnums=0,
           out_shardings=(train_state.shardings_of(abstract), None))}
-  params = train_state.init_params(setup, config.init_from, config.seed)
-  state = train_state.init_state(setup, tx, abstract, params, config.seed)
+  params = train_state.init_params(placed, model.source, config.seed)
+  state = train_state.init_state(placed, tx, abstract, params, config.seed)
   return programs, jax.block_until_ready(state)
 
 
@@ -129,14 +134,14 @@ def step(config, programs, state: TrainState, prompts: Prompts, index: int):
   return state, dict(zip(PARTS, np.diff(clock).tolist())), metrics | figures
 
 
-def random_prompts(config, setup) -> Prompts:
+def random_prompts(config, placed) -> Prompts:
   """`rl.prompts` prompts of exactly `rl.prompt_tokens` random tokens."""
   shape = count, length = config.rl.prompts, config.rl.prompt_tokens
   tokens = np.random.default_rng(config.seed).integers(
-      setup.model.config.vocab, size=shape, dtype=np.int32)
+      placed.model.config.vocab, size=shape, dtype=np.int32)
   return jax.device_put(
       Prompts(tokens, np.full(count, length, np.int32),
-              np.arange(count, dtype=np.int32)), setup.batch)
+              np.arange(count, dtype=np.int32)), placed.batch)
 
 
 def model_flops(rl, parameters: int) -> dict[str, int]:
@@ -169,16 +174,16 @@ def summary(rl, parameters: int, rows: list[dict[str, float]], bound: float
   return out
 
 
-def matmul_gflop_per_second(setup, size: int) -> float:
+def matmul_gflop_per_second(placed, size: int) -> float:
   """The machine's own rate: all devices multiply matrices `size` square."""
-  a = jnp.full((size, size), 1 / size, setup.model.config.dtype,
-               device=setup.replicated)
+  a = jnp.full((size, size), 1 / size, placed.model.config.dtype,
+               device=placed.replicated)
   product, seconds = jax.jit(jnp.matmul), []
   for _ in range(21):  # the first compiles
     started = time.perf_counter()
     product(a, a).block_until_ready()
     seconds.append(time.perf_counter() - started)
-  return 2 * setup.mesh.size * size ** 3 / statistics.median(seconds[1:]) / 1e9
+  return 2 * placed.mesh.size * size ** 3 / statistics.median(seconds[1:]) / 1e9
 
 
 def process_seconds() -> float:

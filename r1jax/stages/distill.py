@@ -1,67 +1,67 @@
-"""A teacher beside the data: a student learns from its next-token logits.
+"""Distillation from a teacher's next-token logits, beside its samples.
 
-Sections `distill` of an lm stage. Where a student's vocabulary is another the
-paper's way is left, and its own: fine-tuning on what the teacher has said
-(DeepSeek-R1, arXiv 2501.12948, 2.4).
+A section `distill` of an lm stage. It needs a student of the teacher's
+vocabulary; fine-tuning on the teacher's samples alone, the paper's way
+(DeepSeek-R1, arXiv 2501.12948, 2.4), does not.
 """
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-import ml_collections
 
 from r1jax import errors
 from r1jax import models
+from r1jax.data import vocabs
 from r1jax.kernels import distillation
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
 from r1jax.models import architecture
+from r1jax.parallel import sharding
 from r1jax.stages import model_source
 from r1jax.stages import train_state
 from r1jax.types import LMBatch, Params
 
 
 class Teacher(NamedTuple):
-  """Who teaches, and how; hashable."""
+  """A teacher and how the student learns from it; hashable."""
   model: models.Model
   kind: str  # forward | reverse
-  weight: float  # of the divergence; the data's cross-entropy has the rest
+  weight: float  # of the divergence; the cross-entropy has the rest
   temperature: float
   top_k: int  # 0: all tokens are told apart
 
 
-def load_teacher(config, mesh, student: architecture.Config
-        ) -> tuple[Teacher | None, Params | None]:
-  """The teacher of `config.distill` on the mesh; (None, None) without one.
+def load_teacher(section, mesh: jax.sharding.Mesh, rules: sharding.Rules,
+                 length: int, student: architecture.Config,
+                 student_vocab: vocabs.Vocab) -> tuple[Teacher, Params]:
+  """The teacher of `config.distill`, and its parameters on the mesh.
 
   Args:
-    config: of the stage.
-    mesh: where the parameters go.
-    student: its model, whose vocabulary the teacher's must be.
+    section: its fields.
+    mesh, rules: where the parameters go.
+    length: of the longest sequence, in tokens.
+    student, student_vocab: whose vocabulary the teacher's must be.
 
   Raises:
     ConfigError: there is no such model, or its vocabulary is another.
   """
-  section = config.get('distill')
-  if section is None:
-    return None, None
+  field = 'distill.init_from'
   if section.init_from is None:
-    raise errors.expected('distill.init_from', 'a teacher', None)
-  own = ml_collections.ConfigDict(dict(
-      model={}, init_from=section.init_from, rules=config.rules,
-      vocab=dict(kind='model', path=''), lm=dict(length=config.lm.length)))
-  with errors.renamed('config.init_from', 'config.distill.init_from'):
-    setup = train_state.place_model(own, mesh)
-    known = model_source.vocabulary(own, setup.model.config)
-    params = train_state.init_params(setup, section.init_from, seed=0)
+    raise errors.expected(field, 'a teacher', None)
+  source = model_source.find(section.init_from, field)
+  shape = source.model_config()
+  placed = train_state.place_model(
+      shape, mesh, rules, longest=('lm.length', length))
+  vocab = source.vocabulary(shape.vocab)
+  params = train_state.init_params(placed, source, seed=0)
   pieces = lambda vocab: [vocab.token(n) for n in range(vocab.size)]
-  if setup.model.config.vocab != student.vocab or (
-      pieces(known) != pieces(model_source.vocabulary(config, student))):
+  if shape.vocab != student.vocab or pieces(vocab) != pieces(student_vocab):
     raise errors.expected(
-        'distill.init_from', "a teacher of the student's vocabulary (one of "
-        'another teaches by what it says: rejection_sampling.py, then sft.py)',
+        field, "a teacher of the student's vocabulary (one of another teaches "
+        'by its samples: rejection_sampling.py, then sft.py)',
         section.init_from)
-  return Teacher(setup.model, section.kind, section.weight,
+  return Teacher(placed.model, section.kind, section.weight,
                  section.temperature, section.top_k), params
 
 

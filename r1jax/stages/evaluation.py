@@ -1,22 +1,25 @@
-"""Measures a policy on held-out problems: pass@1, greedy, format, length.
+"""Evaluation of a policy on held-out problems: pass@1, greedy, format, length.
 
 A problem is sampled at the evaluation's temperature and once greedily. pass@1
 is the mean over a problem's samples (DeepSeek-R1, arXiv 2501.12948, 3).
+
+A stage of kind `measure` trains nothing: it evaluates a policy on several
+tests, each with prompts of its own and possibly other rewards. All sample
+alike, so that policies can be compared. The responses stand in TEST_0.jsonl.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 import math
 import pathlib
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from r1jax import errors
-from r1jax import rewards as rewards_lib
 from r1jax.data import batches
+from r1jax.data import vocabs
 from r1jax.parallel import distributed
-from r1jax.stages import model_source
+from r1jax.stages import model_rewards
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
 from r1jax.stages import train_state
@@ -25,55 +28,68 @@ from r1jax.training import loop
 
 STREAM = 2**31  # in a step's place: no step of training has these streams
 
+Rows = list[dict[str, Any]]
 
-def make_evaluator(config, setup: train_state.PlacedModel, vocab, prompts: batches.PromptSet,
-         scorer: rewards_lib.Scorer,
-         judges: Sequence[rewards_lib.ModelReward] = (),
-         workdir: str | None = None, *, name: str = 'evaluation',
-         greedy: bool = True) -> Callable[[Any, int], tuple[dict, list]]:
-  """Makes (params, step) -> (figures, samples), as `config.eval` says.
 
-  All responses sampled are kept in <name>_<step>.jsonl of the workdir; the
-  likeliest ones (`greedy`) only count. To the figures comes 'verifier', what
-  verifiers and judges have counted of all that they were shown.
+def make_evaluator(placed: train_state.PlacedModel, prompts: batches.PromptSet,
+                   scorer: scoring.RolloutScorer, settings: rollouts.Settings,
+                   *, batch: int, shown: int, seed: int,
+                   workdir: str | None = None, name: str = 'evaluation',
+                   greedy: bool = True
+                   ) -> Callable[[Any, int], tuple[dict[str, Any], Rows]]:
+  """Makes (params, step) -> (figures, samples).
+
+  Args:
+    placed: the model.
+    prompts: of the problems.
+    scorer: of the responses.
+    settings: how they are sampled; its group is the samples a problem.
+    batch: problems at a time.
+    shown: problems whose responses are among the samples.
+    seed: of the random streams.
+    workdir: where all sampled responses are kept, in <name>_<step>.jsonl.
+    name: of that file.
+    greedy: whether the likeliest response to each problem counts, too.
   """
-  eval_config, rl = config.eval, config.rl
-  settings = rollouts.Settings(
-      group=eval_config.samples, response_tokens=rl.response_tokens,
-      eos_ids=vocab.eos_ids, temperature=eval_config.temperature,
-      chunk=rl.sample_chunk, top_k=eval_config.top_k, top_p=eval_config.top_p)
-  sampled = rollouts.Sampler(setup, settings, vocab, scorer, judges)
-  likeliest = rollouts.Sampler(
-      setup, settings._replace(group=1, temperature=0., top_k=0, top_p=1.),
-      vocab, scorer, judges)
+  sampler = rollouts.Sampler(placed, settings)
+  likeliest = rollouts.Sampler(placed, settings._replace(
+      group=1, temperature=0., top_k=0, top_p=1.))
 
   def evaluate(params, step):
-    each = lambda sampler: sample_all(
-        sampler, params, prompts, eval_config.batch, config.seed)
-    rows, counters = each(sampled)
-    best, more = each(likeliest) if greedy else (None, [])
+    rows, counters = sample_all(sampler, scorer, params, prompts, batch, seed)
+    best, more = None, []
+    if greedy:
+      best, more = sample_all(likeliest, scorer, params, prompts, batch, seed)
     if workdir is not None and distributed.is_main():
       files.write_rows(pathlib.Path(workdir) / f'{name}_{step}.jsonl', rows)
-    found = figures(rows, best, eval_config.samples)
-    found |= {judge.name: float(np.mean([row[judge.name] for row in rows]))
-              for judge in judges}
-    found['verifier'] = rollouts.sum_counters(counters + more)
-    return found, samples(rows[::eval_config.samples], eval_config.shown)
+    result = figures(rows, best, settings.group)
+    result |= {model.name: float(np.mean([row[model.name] for row in rows]))
+               for model in scorer.models}
+    result['verifier'] = scoring.sum_counters(counters + more)
+    return result, samples(rows[::settings.group], shown)
 
   return evaluate
 
 
-def sample_all(sampler: rollouts.Sampler, params, prompts: batches.PromptSet,
-        batch: int, seed: int) -> tuple[list[dict[str, Any]],
-                                        list[dict[str, int]]]:
+def sampling_settings(config, vocab: vocabs.Vocab) -> rollouts.Settings:
+  """How the evaluation of `config.eval` samples."""
+  section = config.eval
+  return rollouts.policy_settings(
+      config.rl, vocab, group=section.samples, temperature=section.temperature,
+      top_k=section.top_k, top_p=section.top_p)
+
+
+def sample_all(sampler: rollouts.Sampler, scorer: scoring.RolloutScorer, params,
+               prompts: batches.PromptSet, batch: int, seed: int
+               ) -> tuple[Rows, list[dict[str, int]]]:
   """The logged rows of every prompt, in order, and the counters of each batch.
 
   Both are the same on every process.
   """
   rows, counters = [], []
   for start in range(0, len(prompts.records), batch):
-    scored = sampler(
-        params, batches.slice_of(prompts, start, batch), seed, STREAM)
+    part = batches.slice_of(prompts, start, batch)
+    scored = scorer(sampler(params, part, seed, STREAM), part)
     rows += scored.rows
     counters.append(scored.counters)
   return rows, counters
@@ -136,44 +152,50 @@ def samples(rows: list[dict], count: int) -> list[dict[str, Any]]:
 
 
 def build(config, mesh, workdir: str) -> loop.Stage:
-  """The stage of `config`: reads its prompts, compiles nothing yet."""
-  if config.init_from is None:
-    raise errors.expected('init_from', 'a model to measure', None)
-  setup = train_state.place_model(config, mesh)
-  vocab = model_source.vocabulary(config, setup.model.config)
-  judges = scoring.load_model_rewards(config, mesh)
+  """The stage `measure` of `config`: reads its prompts, compiles nothing yet.
+  """
+  policy = train_state.configured_model(
+      config, mesh, ('rl.response_tokens (+ rl.prompt_tokens)',
+                     config.rl.prompt_tokens + config.rl.response_tokens),
+      needs='a model to measure')
+  vocab = policy.vocabulary(config.vocab)
+  models = model_rewards.load(config.rewards, mesh, config.rules, config.seed)
   tests = {}
   for name, test in config.tests.items():
-    own = own_config(config, test)
-    with errors.renamed('config.data', f'config.tests.{name}.data'):
-      prompts = scoring.read_prompts(
-          own, vocab, config.eval.split, test.problems)
+    with errors.section('data', at=f'tests.{name}.data'):
+      prompts = rollouts.read_prompts(
+          test.data, vocab, config.rl.prompt_tokens, split=config.eval.split,
+          count=test.problems)
+    scoring.check_judge(config.rewards, prompts)
+    rules = scoring.make_rules(
+        _merged(config.rewards.to_dict(), test.rewards.to_dict()),
+        config.rl.response_tokens)
     tests[name] = make_evaluator(
-        own, setup, vocab, prompts, scoring.make_scorer(own), judges, workdir,
-        name=name, greedy=False)
+        policy.placed, prompts, scoring.RolloutScorer(vocab, rules, models),
+        sampling_settings(config, vocab), batch=config.eval.batch,
+        shown=config.eval.shown, seed=config.seed, workdir=workdir, name=name,
+        greedy=False)
 
   def evaluate(params):
-    found = {name: test(params, 0) for name, test in tests.items()}
-    return ({name: figures for name, (figures, _) in found.items()},
-            [{'test': name, **row} for name, (_, rows) in found.items()
+    results = {name: test(params, 0) for name, test in tests.items()}
+    return ({name: figures for name, (figures, _) in results.items()},
+            [{'test': name, **row} for name, (_, rows) in results.items()
              for row in rows])
 
   return loop.Stage(
       0, *train_state.empty_state(mesh), step=None,
       evaluate=lambda _: evaluate(train_state.init_params(
-          setup, config.init_from, config.seed)),
+          policy.placed, policy.source, config.seed)),
       finish=closing_words)
 
 
-def own_config(config, test) -> ml_collections.ConfigDict:
-  """The config of one test: its prompts, and where its rewards differ."""
-  own = ml_collections.ConfigDict(config)
-  own.unlock()
-  own.data = test.data
-  own.rewards = ml_collections.ConfigDict(config.rewards)
-  own.rewards.update(test.rewards)
-  own.eval.problems = test.problems
-  return own
+def _merged(fields: dict[str, Any], changes: Mapping[str, Any]
+            ) -> dict[str, Any]:
+  """The fields with changes, which may be in sections of them."""
+  return fields | {
+      name: _merged(fields[name], value)
+      if isinstance(value, Mapping) and name in fields else value
+      for name, value in changes.items()}
 
 
 def closing_words(summary) -> str:
@@ -186,5 +208,5 @@ def closing_words(summary) -> str:
         f'{100 * high:.1f}] of {figures["n"]}, format '
         f'{100 * figures["format"]:.1f} %, '
         f'{figures["response_length"]:.0f} tokens; '
-        f'{rollouts.describe_counters(figures["verifier"])}')
+        f'{scoring.describe_counters(figures["verifier"])}')
   return '\n'.join(lines)

@@ -1,12 +1,11 @@
 """Group-relative objectives: GRPO, Dr. GRPO, RLOO, DAPO; pure functions.
 
-Scored rollouts enter, an updated state leaves. Maximised is
+Scored rollouts enter, an updated state leaves. The objective
 
     J = E[min(rho A, clip(rho, 1 - low, 1 + high) A) - beta KL(pi || ref)]
 
-(DeepSeekMath, arXiv 2402.03300, eq. 3; rho = pi / pi_old. The slides this
-project began from print rho upside down and + beta KL; both are misprints.)
-pi_old is the sampler's own log-probability, so no scoring pass is spent on it.
+is maximised, with rho = pi / pi_old (DeepSeekMath, arXiv 2402.03300, eq. 3).
+pi_old is the sampler's own log-probability: no scoring pass is spent on it.
 """
 
 from typing import NamedTuple
@@ -26,23 +25,23 @@ from r1jax.types import Array, Experience, TrainState
 
 
 class Objective(NamedTuple):
-  """What is maximised; the fields of config.rl. Hashable, static under jit."""
-  group: int
-  mini_batches: int
-  micro_batch: int | None  # responses
-  temperature: float
-  advantage: str
-  std: str
-  aggregate: str
-  clip_low: float
-  clip_high: float
-  dual_clip: float | None
-  kl: str
-  kl_in: str
-  beta: float
-  drop_equal_groups: bool
-  logp_chunk: int
-  measure_kl: bool = False
+  """The objective, fields of config.rl. Hashable, static under jit."""
+  group: int  # G, responses a prompt
+  mini_batches: int  # updates a rollout
+  micro_batch: int | None  # responses computed at once; None: all
+  temperature: float  # of pi, pi_old and ref
+  advantage: str  # A: grpo | rloo | gae
+  std: str  # its divisor: population | sample | none (Dr. GRPO)
+  aggregate: str  # sequence_mean | token_mean | constant
+  clip_low: float  # eps_low
+  clip_high: float  # eps_high
+  dual_clip: float | None  # bound of rho A where A < 0
+  kl: str  # estimator: none | k1 | k2 | k3
+  kl_in: str  # loss | reward
+  beta: float  # weight of the KL
+  drop_equal_groups: bool  # weight 0 for groups of equal rewards (DAPO)
+  logp_chunk: int  # tokens whose logits are held at once
+  measure_kl: bool = False  # also where beta is 0
 
   @property
   def uses_ref(self) -> bool:
@@ -50,11 +49,11 @@ class Objective(NamedTuple):
 
 
 class Estimate(NamedTuple):
-  """What an advantage estimator makes of rewards."""
-  paid: Array  # f32[N], the reward less the penalty of its tokens
+  """The result of an advantage estimator."""
+  reward: Array  # f32[N], less the KL penalty of its tokens
   advantage: Array  # f32[N, R]
-  value: Array | None = None  # f32[N, R], a critic's, and what it is to become
-  target: Array | None = None
+  value: Array | None = None  # f32[N, R], of a critic
+  target: Array | None = None  # f32[N, R], what the critic is regressed on
 
 
 def micro_batches(experience: Experience, group: int,
@@ -110,60 +109,54 @@ def reference_logp(model, objective: Objective, ref, rollout) -> Array:
 
 
 def group_relative(objective: Objective, critic, rollout, reward: Array,
-             penalty_NR: Array) -> tuple[Estimate, dict[str, Array]]:
-  """Advantages over the group: no critic; every token has its response's."""
+                   penalty_NR: Array) -> tuple[Estimate, dict[str, Array]]:
+  """Advantages over the group: no critic, one for all tokens of a response."""
   del critic
-  paid = reward - masked.total(penalty_NR, rollout.mask, axis=1)
-  paid_BG = paid.reshape(-1, objective.group)
+  reward = reward - masked.total(penalty_NR, rollout.mask, axis=1)
+  reward_BG = reward.reshape(-1, objective.group)
   if objective.advantage == 'rloo':
-    advantage_BG = advantages.rloo(paid_BG)
+    advantage_BG = advantages.rloo(reward_BG)
   else:
-    advantage_BG = advantages.grpo(paid_BG, objective.std)
-  return Estimate(paid, jnp.broadcast_to(
+    advantage_BG = advantages.grpo(reward_BG, objective.std)
+  return Estimate(reward, jnp.broadcast_to(
       advantage_BG.reshape(-1, 1), rollout.mask.shape)), {}
 
 
-def experience(model, objective: Objective, ref, rollout, reward: Array, critic=None,
-          beta: Array | None = None, estimate=group_relative
-         ) -> tuple[Experience, dict[str, Array]]:
-  """Rewards -> advantages, under the reference's eyes; pure.
+def experience(model, objective: Objective, ref, rollout, reward: Array,
+               critic=None, beta: Array | None = None, estimate=group_relative
+               ) -> tuple[Experience, dict[str, Array]]:
+  """Rewards to advantages, with the reference's log-probabilities; pure.
 
   Args:
     model, objective: static.
     ref, critic: parameters; None where there are none.
-    rollout, reward: of N responses.
-    beta: of a penalty in the reward, where it is not the objective's.
-    estimate: `group_relative`, or ppo.estimate of a critic; static.
+    rollout: of N responses.
+    reward: f32[N].
+    beta: f32[] of a KL penalty in the reward, where it adapts; None: the
+      objective's.
+    estimate: the advantage estimator, `group_relative` or ppo.gae; static.
 
   Returns:
-    The experience and the figures of its rewards.
+    The experience, and the metrics of reference and critic.
   """
-  mask, logp, figures = rollout.mask, rollout.logp, {}
+  mask, logp, metrics = rollout.mask, rollout.logp, {}
   ref_logp = penalty = jnp.zeros_like(logp)
   if objective.uses_ref:
     ref_logp = reference_logp(model, objective, ref, rollout)
-    figures['kl/response'] = jnp.mean(
+    metrics['kl/response'] = jnp.mean(
         masked.total(kl.k1(logp, ref_logp), mask, axis=1))
     if objective.kl_in == 'reward':
       beta = objective.beta if beta is None else beta
       penalty = beta * kl.estimate(objective.kl, logp, ref_logp)
-  estimated, more = estimate(objective, critic, rollout, reward, penalty)
-  reward_BG = reward.reshape(-1, objective.group)
-  keep_B = advantages.keep(reward_BG)
-  weight_B = keep_B if objective.drop_equal_groups else jnp.ones_like(keep_B)
-  weight_N = jnp.repeat(weight_B.astype(jnp.float32), objective.group)
-  experience = Experience(
-      rollout, estimated.paid, estimated.advantage, logp, ref_logp, weight_N,
-      estimated.value, estimated.target)
-  length = mask.sum(1)
-  return experience, figures | more | {
-      'reward/mean': reward.mean(),
-      'reward/std': reward_BG.std(1).mean(),
-      'reward/frac_zero_std': 1. - keep_B.astype(jnp.float32).mean(),
-      'response_length/mean': length.astype(jnp.float32).mean(),
-      'response_length/min': length.min(),
-      'response_length/max': length.max(),
-  }
+  estimated, critic_metrics = estimate(
+      objective, critic, rollout, reward, penalty)
+  weight_N = jnp.ones_like(reward)
+  if objective.drop_equal_groups:
+    keep_B = advantages.keep(reward.reshape(-1, objective.group))
+    weight_N = jnp.repeat(keep_B.astype(jnp.float32), objective.group)
+  return Experience(
+      rollout, estimated.reward, estimated.advantage, logp, ref_logp, weight_N,
+      estimated.value, estimated.target), metrics | critic_metrics
 
 
 def loss(model, objective: Objective, params, part: Experience):

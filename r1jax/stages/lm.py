@@ -1,9 +1,9 @@
-"""Next-token training on packed rows: pretraining, supervised fine-tuning.
+"""Next-token training on packed rows: pretraining, SFT, distillation.
 
-Documents or conversations come from a seqio task; the loss is the mean
-negative log-likelihood of every token, in a conversation of those that the
-assistant says (`lm.prompt_weight` gives the others theirs); with a section
-`distill`, mixed with the divergence from a teacher's logits (distill.py).
+Documents or conversations come from a seqio task. The loss is the mean
+negative log-likelihood of every token, in a conversation of the assistant's
+(`lm.prompt_weight` is the weight of the others); with a section `distill`, it
+is mixed with the divergence from a teacher's logits (distill.py).
 """
 
 import functools
@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax import errors
+from r1jax.data import vocabs
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
 from r1jax.models import lora
 from r1jax.parallel import sharding
 from r1jax.stages import distill
-from r1jax.stages import model_source
 from r1jax.stages import train_state
 from r1jax.training import accumulate
 from r1jax.training import files
@@ -30,32 +30,41 @@ from r1jax.types import LMBatch, Params, TrainState
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its documents, compiles nothing yet."""
-  setup = train_state.place_model(config, mesh)
-  rows = packed_documents(config, setup.model.config, config.data.split)
-  steps = train_state.total_steps(config, rows.size, config.lm.batch)
-  tx = train_state.optimizer(config, steps)
-  teacher, teaching = distill.load_teacher(config, mesh, setup.model.config)
-  abstract = train_state.abstract_state(setup, tx, ref=False)
+  lm, student = config.lm, train_state.configured_model(
+      config, mesh, ('lm.length', config.lm.length))
+  placed, vocab = student.placed, student.vocabulary(config.vocab)
+  rows = read_rows(config.data, lm, vocab, config.data.split)
+  steps = train_state.total_steps(config, rows.size, lm.batch)
+  tx = train_state.optimizer(config.optim, steps)
+  teacher = teacher_params = None
+  if 'distill' in config:
+    teacher, teacher_params = distill.load_teacher(
+        config.distill, mesh, config.rules, lm.length, placed.model.config,
+        vocab)
+  abstract = train_state.abstract_state(placed, tx, ref=False)
   update = jax.jit(
-      functools.partial(
-          train_step, setup.model, tx, config.lm.micro_batches,
-          config.lm.logp_chunk, teacher),
-      donate_argnums=0, out_shardings=(train_state.shardings_of(abstract), None))
+      functools.partial(train_step, placed.model, tx, lm.micro_batches,
+                        lm.logp_chunk, teacher),
+      donate_argnums=0,
+      out_shardings=(train_state.shardings_of(abstract), None))
 
   def init():
-    params = train_state.init_params(setup, config.init_from, config.seed)
-    return train_state.init_state(setup, tx, abstract, params, config.seed)
+    params = train_state.init_params(placed, student.source, config.seed)
+    return train_state.init_state(placed, tx, abstract, params, config.seed)
 
   def step(state, index):
-    batch = LMBatch(*rows.batch(index, config.lm.batch, config.seed))
-    state, metrics = update(state, sharding.from_host(batch, mesh), teaching)
+    batch = LMBatch(*rows.batch(index, lm.batch, config.seed))
+    state, metrics = update(
+        state, sharding.from_host(batch, mesh), teacher_params)
     tokens = int((batch.segment > 0).sum())
     return state, metrics | {'perf/tokens': tokens}, []
 
   evaluate = None
   if config.eval.split:
-    evaluate = evaluation(config, setup, packed_documents(
-        config, setup.model.config, config.eval.split, config.eval.problems))
+    held_out = read_rows(
+        config.data, lm, vocab, config.eval.split, config.eval.problems)
+    evaluate = make_evaluator(
+        placed, held_out, lm.batch // lm.micro_batches, lm.logp_chunk)
   return loop.Stage(steps, init, abstract, step, evaluate=evaluate,
                     finish=functools.partial(closing_words, workdir),
                     shown={'loss': 'loss', 'lm/entropy': 'entropy'})
@@ -66,7 +75,7 @@ def closing_words(workdir: str, summary) -> str:
   after = summary['after']
   held_out = after and (
       f'held out: {after["loss"]:.3f} nats a token, '
-      f'{100 * after["token_accuracy"]:.1f} % of tokens foretold\n')
+      f'{100 * after["token_accuracy"]:.1f} % next-token accuracy\n')
   if not summary['steps']:
     return held_out or 'nothing was trained: config.steps is 0'
   rows = files.read_rows(pathlib.Path(workdir) / 'metrics.jsonl')[-50:]
@@ -77,32 +86,40 @@ def closing_words(workdir: str, summary) -> str:
           f'--config.init_from={workdir}')
 
 
-def packed_documents(config, model, split: str, count: int | None = None):
-  """The documents of a split of `config.data`, packed into rows."""
+def read_rows(data, lm, vocab: vocabs.Vocab, split: str,
+              count: int | None = None):
+  """The documents of a split, or its conversations, packed into rows.
+
+  Args:
+    data, lm: sections of the config; without `data.template` the task gives
+      documents.
+    vocab: of the model.
+    split: of the data.
+    count: at most so many documents; None: all.
+  """
   from r1jax.data import batches  # with TensorFlow behind tasks: only here
   from r1jax.data import tasks
-  vocab = model_source.vocabulary(config, model)
-  where = dict(split=split, seed=config.data.seed,
-               options=config.data.options.to_dict())
-  template = config.data.get('template')
-  if template is None:
+  options = data.options.to_dict()
+  if data.get('template') is None:
     return batches.packed(
-        tasks.documents(config.data.task, vocab, num_documents=count, **where),
-        config.lm.length)
-  found = tasks.conversations(
-      config.data.task, vocab, template=template, count=count, **where)
-  kept = [pair for pair in found if len(pair[0]) <= config.lm.length]
-  if found and not kept:
-    shortest = min(len(tokens) for tokens, _ in found)
+        tasks.documents(data.task, vocab, split=split, seed=data.seed,
+                        num_documents=count, options=options), lm.length)
+  conversations = tasks.conversations(
+      data.task, vocab, split=split, seed=data.seed, template=data.template,
+      count=count, options=options)
+  fitting = [pair for pair in conversations if len(pair[0]) <= lm.length]
+  if conversations and not fitting:
+    shortest = min(len(tokens) for tokens, _ in conversations)
     raise errors.expected(
         'lm.length', f'at least {shortest}, the tokens of the shortest '
-        'conversation', config.lm.length)
-  if len(kept) < len(found):
-    print(f'{len(found) - len(kept)} of {len(found)} conversations are longer '
-          f'than config.lm.length = {config.lm.length} and left out')
+        'conversation', lm.length)
+  if len(fitting) < len(conversations):
+    print(f'{len(conversations) - len(fitting)} of {len(conversations)} '
+          f'conversations are longer than config.lm.length = {lm.length} and '
+          'left out')
   return batches.packed(
-      [tokens for tokens, _ in kept], config.lm.length,
-      [weight + config.lm.prompt_weight * (1 - weight) for _, weight in kept])
+      [tokens for tokens, _ in fitting], lm.length,
+      [weight + lm.prompt_weight * (1 - weight) for _, weight in fitting])
 
 
 def loss(model, chunk: int, params, batch: LMBatch):
@@ -115,25 +132,24 @@ def loss(model, chunk: int, params, batch: LMBatch):
   }
 
 
-def evaluation(config, setup: train_state.PlacedModel, rows):
-  """Makes state -> (figures, samples) over all of `rows`.
+def make_evaluator(placed: train_state.PlacedModel, rows, batch: int,
+                   chunk: int):
+  """Makes state -> (figures, samples) over all of `rows`, `batch` at a time.
 
   'loss' is in nats a token, 'token_accuracy' the share of tokens that are the
   model's likeliest; both are over what the loss counts.
   """
-  size = config.lm.batch // config.lm.micro_batches
-  measure = jax.jit(functools.partial(
-      measured, setup.model, config.lm.logp_chunk))
+  measure = jax.jit(functools.partial(measured, placed.model, chunk))
 
   def evaluate(state):
     params = lora.join(state.ref, state.params)
     totals = []
-    for start in range(0, rows.size, size):
-      index = np.arange(start, start + size)
-      batch = LMBatch(*rows.take(index % rows.size))
+    for start in range(0, rows.size, batch):
+      index = np.arange(start, start + batch)
+      part = LMBatch(*rows.take(index % rows.size))
       again = (index >= rows.size)[:, None]  # what fills up the last batch
-      batch = batch._replace(weight=np.where(again, 0, batch.weight))
-      totals.append(measure(params, sharding.from_host(batch, setup.mesh)))
+      part = part._replace(weight=np.where(again, 0, part.weight))
+      totals.append(measure(params, sharding.from_host(part, placed.mesh)))
     loss_sum, right, count = np.sum(jax.device_get(totals), 0)
     return {'n': rows.size, 'loss': float(loss_sum / count),
             'token_accuracy': float(right / count)}, []
@@ -141,7 +157,7 @@ def evaluation(config, setup: train_state.PlacedModel, rows):
 
 
 def measured(model, chunk: int, params, batch: LMBatch):
-  """Sums over a batch of the loss, of tokens foretold, of weights; pure."""
+  """Sums over a batch of the loss, next-token accuracy, of weights; pure."""
   def each(logits_XV, token_X):
     likeliest = jnp.argmax(logits_XV, -1) == token_X
     return logprobs.of_logits(logits_XV, token_X)[0], likeliest
@@ -155,16 +171,17 @@ def measured(model, chunk: int, params, batch: LMBatch):
 
 def train_step(model, tx, micro_batches: int, chunk: int,
                teacher: distill.Teacher | None, state: TrainState,
-               batch: LMBatch, teaching: Params | None = None):
+               batch: LMBatch, teacher_params: Params | None = None):
   """One update on one batch of packed rows; pure.
 
-  `teaching` are the parameters of a teacher, if there is one.
+  `teacher_params` are those of a teacher, if there is one.
   """
   def of_part(params, part):
     params = lora.join(state.ref, params)
     if teacher is None:
       return loss(model, chunk, params, part)
-    return distill.loss(model, chunk, teacher, params, teaching, part)
+    return distill.loss(model, chunk, teacher, params, teacher_params,
+                        part)
 
   grads, figures = accumulate.gradients(
       of_part, state.params, accumulate.split(batch, micro_batches))

@@ -34,7 +34,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   for name, part in config.collect.items():
     where = f'collect.{name}'
     errors.check_choice(f'{where}.order', part.order, _ORDERS)
-    with errors.renamed('config.data', f'config.{where}'):
+    with errors.section('data', at=where):
       parts[name] = sources.answered(
           part.task, 'train', config.seed, part.rows, part.options.to_dict())
     if not parts[name]:

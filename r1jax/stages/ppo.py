@@ -1,16 +1,15 @@
-"""PPO: what it has that GRPO has not, a critic and advantages by token.
+"""PPO: a critic, and advantages by token from its values.
 
 Sampler, rewards, loop and the policy's update are those of GRPO (Schulman et
 al., arXiv 1707.06347; for language models Ziegler et al., arXiv 1909.08593,
-and InstructGPT, arXiv 2203.02155). The slides' eq. 5-6: maximised is the score
-of a response at its last token, less beta log(pi / pi_SFT) at every token.
+and InstructGPT, arXiv 2203.02155). The reward is the score of a response at its
+last token, less beta log(pi / pi_SFT) at every token.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import ml_collections
 
 from r1jax import errors
 from r1jax import models
@@ -28,48 +27,52 @@ from r1jax.types import Array, Experience, TrainState
 
 
 class Critic(NamedTuple):
-  """What values states, and how it learns to. Hashable, static under jit."""
+  """The critic's model and objective. Hashable, static under jit."""
   model: models.Model  # its config is `scalar`
   gamma: float
-  lam: float
+  lam: float  # lambda of GAE
   whiten: bool  # advantages get mean 0 and variance 1 over all tokens
   value_clip: float | None
 
 
 class PlacedCritic(NamedTuple):
-  """A critic on the mesh, and how it begins and learns."""
+  """A critic on the mesh, its optimizer, and its initial state."""
   critic: Critic
   tx: optim.Optimizer
   abstract: TrainState
   init: Callable[[], TrainState]
 
 
-def make_critic(config, mesh, policy: train_state.PlacedModel) -> PlacedCritic:
-  """The critic of `config.critic`: a reward model, or the policy's layers."""
-  fields = config.critic
-  init_from = fields.init_from or config.init_from
-  with errors.renamed('config.init_from', 'config.critic.init_from'):
-    model_source.resolve(init_from)
-    setup = train_state.place_model(ml_collections.ConfigDict(dict(
-        model=config.model.to_dict() | dict(scalar=True), init_from=init_from,
-        rules=config.rules, rl=config.rl.to_dict(),
-        lora=fields.lora.to_dict())), mesh)
-  if setup.model.config.vocab != policy.model.config.vocab:
+def make_critic(config, mesh, longest: tuple[str, int], vocab: int
+                ) -> PlacedCritic:
+  """The critic of `config.critic`: a reward model, or the policy's layers.
+
+  Args:
+    config: of the stage.
+    mesh: of all devices.
+    longest: as train_state.place_model.
+    vocab: pieces of the policy's vocabulary, which must be the critic's.
+  """
+  section, field = config.critic, 'critic.init_from'
+  source = model_source.find(section.init_from or config.init_from, field)
+  shape = model_source.configured_architecture(
+      {**config.model, 'scalar': True}, source)
+  placed = train_state.place_model(
+      shape, mesh, config.rules, lora.settings(section.lora), longest)
+  if shape.vocab != vocab:
     raise errors.expected(
-        'critic.init_from', "a model of the policy's vocabulary, "
-        f'{policy.model.config.vocab} pieces', setup.model.config.vocab)
-  with errors.renamed('config.optim', 'config.critic.optim'):
-    tx = train_state.optimizer(
-        config, config.steps * config.rl.epochs * config.rl.mini_batches,
-        fields.optim)
-  abstract = train_state.abstract_state(setup, tx, ref=False)
-  critic = Critic(setup.model, **{
-      name: fields[name] for name in Critic._fields if name != 'model'})
+        field, f"a model of the policy's vocabulary, {vocab} pieces",
+        shape.vocab)
+  tx = train_state.optimizer(
+      section.optim, config.steps * config.rl.epochs * config.rl.mini_batches,
+      field='critic.optim')
+  abstract = train_state.abstract_state(placed, tx, ref=False)
+  critic = Critic(placed.model, section.gamma, section.lam, section.whiten,
+                  section.value_clip)
 
   def init():
-    with errors.renamed('config.init_from', 'config.critic.init_from'):
-      params = train_state.init_params(setup, init_from, config.seed)
-    return train_state.init_state(setup, tx, abstract, params, config.seed)
+    params = train_state.init_params(placed, source, config.seed)
+    return train_state.init_state(placed, tx, abstract, params, config.seed)
 
   return PlacedCritic(critic, tx, abstract, init)
 
@@ -81,9 +84,9 @@ def token_rewards(reward: Array, penalty_NR: Array, mask_NR: Array) -> Array:
 
 
 def gae(critic: Critic, objective: grpo.Objective, params, rollout,
-             reward: Array, penalty_NR: Array
-             ) -> tuple[grpo.Estimate, dict[str, Array]]:
-  """GAE under a critic's values; in the place of grpo.group_relative."""
+        reward: Array, penalty_NR: Array
+        ) -> tuple[grpo.Estimate, dict[str, Array]]:
+  """GAE from a critic's values; an estimator as grpo.group_relative is one."""
   mask_NR = rollout.mask
   value_NR = masked.select(grpo.by_micro_batch(
       objective, rollout, lambda prompts, tokens: values.of_states(
@@ -108,11 +111,11 @@ def loss(critic: Critic, params, part: Experience):
   rollout, mask_NR = part.rollout, part.rollout.mask
   value_NR = masked.select(values.of_states(
       critic.model, params, rollout.prompts, rollout.tokens), mask_NR)
-  found = losses.value(value_NR, part.value, part.target, critic.value_clip)
+  clipped = losses.value(value_NR, part.value, part.target, critic.value_clip)
   pair = losses.aggregate(
-      found.loss, mask_NR, part.weight, 'token_mean', mask_NR.shape[1])
+      clipped.loss, mask_NR, part.weight, 'token_mean', mask_NR.shape[1])
   count = masked.count(value_NR, mask_NR).astype(jnp.float32)
-  return pair, {'critic/clipped': (masked.total(found.clipped, mask_NR), count)}
+  return pair, {'critic/clipped': (masked.total(clipped.clipped, mask_NR), count)}
 
 
 def update(critic: Critic, tx, objective: grpo.Objective, state: TrainState,

@@ -28,7 +28,6 @@ from r1jax.kernels import masked
 from r1jax.kernels import values
 from r1jax.models import lora
 from r1jax.parallel import sharding
-from r1jax.stages import model_source
 from r1jax.stages import preference_figures
 from r1jax.stages import train_state
 from r1jax.training import accumulate
@@ -52,15 +51,13 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   objective = Objective(**{
       name: config.preference[name] for name in Objective._fields})
   direct = objective.loss == 'dpo'
-  if config.init_from is None:
-    raise errors.expected('init_from', 'a model to begin with, most often of '
-                           'a fine-tuning', None)
   if config.model.get('scalar', False) == direct:
     raise errors.expected(
         'model.scalar', 'True for a reward model, False for loss dpo', direct)
-  setup = train_state.place_model(config, mesh)
-  vocab = model_source.vocabulary(config, setup.model.config)
-  max_len = setup.model.config.max_len
+  base = train_state.configured_model(
+      config, mesh, needs='a model to begin with, most often of a fine-tuning')
+  placed, vocab = base.placed, base.vocabulary(config.vocab)
+  max_len = placed.model.config.max_len
   rows = read_rows(config, vocab, max_len, config.data.split)
   held_out = read_rows(
       config, vocab, max_len, config.eval.split, config.eval.problems)
@@ -69,16 +66,17 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     raise errors.expected('eval.split', 'prompts with responses of unequal '
                            'grades', config.eval.split)
   steps = train_state.total_steps(config, rows.size, config.preference.batch)
-  tx = train_state.optimizer(config, steps)
-  abstract = train_state.abstract_state(setup, tx, ref=direct)
+  tx = train_state.optimizer(config.optim, steps)
+  abstract = train_state.abstract_state(placed, tx, ref=direct)
   update = jax.jit(
-      functools.partial(train_step, setup.model, tx, objective),
-      donate_argnums=0, out_shardings=(train_state.shardings_of(abstract), None))
-  score = Scorer(setup, objective, config.preference.batch)
+      functools.partial(train_step, placed.model, tx, objective),
+      donate_argnums=0,
+      out_shardings=(train_state.shardings_of(abstract), None))
+  score = Scorer(placed, objective, config.preference.batch)
 
   def init():
-    params = train_state.init_params(setup, config.init_from, config.seed)
-    return train_state.init_state(setup, tx, abstract, params, config.seed)
+    params = train_state.init_params(placed, base.source, config.seed)
+    return train_state.init_state(placed, tx, abstract, params, config.seed)
 
   def step(state, index):
     batch = Preferences(
@@ -183,11 +181,12 @@ def normalized(state: TrainState, mean: float) -> TrainState:
 class Scorer:
   """Raw scores of all responses of packed rows, on the host."""
 
-  def __init__(self, setup: train_state.PlacedModel, objective: Objective, batch: int):
-    self._mesh, self._batch = setup.mesh, batch
+  def __init__(self, placed: train_state.PlacedModel, objective: Objective,
+               batch: int):
+    self._mesh, self._batch = placed.mesh, batch
     self._score = jax.jit(
-        functools.partial(raw_scores, setup.model, objective),
-        out_shardings=setup.batch)
+        functools.partial(raw_scores, placed.model, objective),
+        out_shardings=placed.batch)
 
   def __call__(self, state: TrainState, rows: preferences.Rows,
                count: int | None = None) -> list[np.ndarray]:

@@ -1,27 +1,30 @@
-"""Reinforcement learning from rewards: the R1-Zero stage and its kin.
+"""Reinforcement learning: R1-Zero, reasoning RL, secondary RL, PPO.
 
-A step samples a group of responses to each prompt, scores them on the host,
-turns rewards into advantages and makes one or more updates (stages/grpo.py).
+A step is the line of the README (`Learner.__call__`):
+
+    sample      a group of G responses to each prompt     rollouts.py
+    score       rules, reward models, a judge             scoring.py
+    experience  advantages, with the reference's log p    grpo.py, ppo.py
+    update      mini-batches times epochs updates         grpo.py, ppo.py
+    metrics     everything that is logged of the step
 """
 
+from collections.abc import Callable
 import functools
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from r1jax import errors
-from r1jax import rewards as rewards_lib
 from r1jax.data import batches
-from r1jax.kernels import advantages
 from r1jax.kernels import kl
 from r1jax.models import lora
 from r1jax.parallel import sharding
 from r1jax.stages import evaluation
 from r1jax.stages import grpo
-from r1jax.stages import model_source
 from r1jax.stages import ppo
 from r1jax.stages import rl_report
 from r1jax.stages import rollouts
@@ -29,174 +32,268 @@ from r1jax.stages import scoring
 from r1jax.stages import train_state
 from r1jax.training import loop
 from r1jax.training import optim
-from r1jax.types import TrainState
+from r1jax.types import Experience, Rollout, TrainState
+
+Metrics = dict[str, Any]  # name -> scalar, on the device or the host
+
+
+class Settings(NamedTuple):
+  """What a step does besides the objective; fields of config.rl."""
+  epochs: int = 1  # over the mini-batches of a rollout
+  ref_every_steps: int = 0  # the reference becomes the policy; 0: never
+  sampling_rounds: int = 0  # DAPO's dynamic sampling; 0: none
+  kl_target: float | None = None  # nats a response, for an adaptive beta
+  seed: int = 0
 
 
 class Learner:
-  """The compiled parts of a step, and their order."""
+  """The compiled parts of a step, in their order."""
 
-  def __init__(self, setup: train_state.PlacedModel, tx, abstract: TrainState,
-               objective: grpo.Objective, sampler: rollouts.Sampler, *,
-               epochs: int, ref_every_steps: int, sampling_rounds: int,
-               kl_target: float | None = None,
-               critic: tuple[ppo.Critic, optim.Optimizer] | None = None):
-    self._objective, self._sampler = objective, sampler
-    self._updates = epochs * objective.mini_batches
-    self._ref_every_steps = ref_every_steps
-    self._rounds, self._kl_target = sampling_rounds, kl_target
-    places = train_state.shardings_of(abstract)
+  def __init__(self, placed: train_state.PlacedModel, tx: optim.Optimizer,
+               abstract: TrainState, objective: grpo.Objective,
+               settings: Settings, sampler: rollouts.Sampler,
+               scorer: scoring.RolloutScorer,
+               draw: Callable[[int], batches.PromptBatch],
+               critic: ppo.PlacedCritic | None = None):
+    """Compiles nothing yet.
+
+    Args:
+      placed, tx, abstract: of the policy; `abstract` is the whole state's.
+      objective, settings: what a step does.
+      sampler, scorer: make its rollouts and their rewards.
+      draw: the batch of prompts with a number, one a step and round.
+      critic: of PPO.
+    """
+    self._placed, self._objective, self._settings = placed, objective, settings
+    self._sampler, self._scorer, self._draw = sampler, scorer, draw
+    policy, _, _ = split(train_state.shardings_of(abstract))
     estimate = grpo.group_relative
     self._update_critic = None
     if critic:
-      estimate = functools.partial(ppo.gae, critic[0])
+      estimate = functools.partial(ppo.gae, critic.critic)
       self._update_critic = jax.jit(
-          functools.partial(ppo.update, *critic, objective),
-          donate_argnums=0, out_shardings=(places.critic, None))
-    self._learn = jax.jit(functools.partial(
-        grpo.experience, setup.model, objective, estimate=estimate))
+          functools.partial(ppo.update, critic.critic, critic.tx, objective),
+          donate_argnums=0, out_shardings=(
+              train_state.shardings_of(critic.abstract), None))
+    self._experience = jax.jit(functools.partial(
+        grpo.experience, placed.model, objective, estimate=estimate))
     self._update = jax.jit(
-        functools.partial(grpo.update, setup.model, tx, objective),
-        donate_argnums=0,
-        out_shardings=(places._replace(critic=None, beta=None), None))
+        functools.partial(grpo.update, placed.model, tx, objective),
+        donate_argnums=0, out_shardings=(policy, None))
     self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
-  def __call__(self, state: TrainState, draw, seed: int, step: int
-               ) -> tuple[TrainState, dict[str, Any], list[dict]]:
-    """One step: rollout, rewards, advantages, updates.
+  def __call__(self, state: TrainState, step: int
+               ) -> tuple[TrainState, Metrics, list[dict[str, Any]]]:
+    """One step: the new state, its metrics, and a row for each response."""
+    began = time.perf_counter()
+    scored = self.score(*self.sample(state, step))
+    if self._settings.sampling_rounds:
+      scored = self.replace_equal_groups(state, step, scored)
+    seconds = time.perf_counter() - began
+    experience, measured = self.experience(state, scored)
+    state, updated = self.update(state, step, experience, measured)
+    return state, step_metrics(
+        scored, self._objective.group, measured, updated
+        ) | {'timing/rollout_seconds': seconds}, scored.rows
 
-    `draw` gives the batch of prompts of a number: one a step, or
-    `sampling_rounds` of them where equal groups are replaced.
+  def sample(self, state: TrainState, step: int, number: int = 0
+             ) -> tuple[Rollout, batches.PromptBatch]:
+    """The policy's responses to the prompts of a step, and these prompts.
+
+    `number` counts the rounds of DAPO's dynamic sampling.
     """
-    clock = [time.perf_counter()]
-    tick = lambda: clock.append(time.perf_counter()) or clock[-1] - clock[-2]
-    scored, metrics = self._sample(
-        lora.join(state.ref, state.params), draw, seed, step)
-    metrics |= {f'reward/{name}': jnp.mean(part)
-                for name, part in scored.parts.items()}
-    metrics |= rollouts.metrics(scored)
-    metrics['timing/rollout_seconds'] = tick()
-    state, figures = self._improve(state, scored)
-    metrics |= figures
-    state = state._replace(step=state.step + 1)
-    every = self._objective.uses_ref and self._ref_every_steps
-    if every and not (step + 1) % every:
-      state = state._replace(ref=self._copy(state.params))
-    metrics['perf/tokens'] = sum(row['tokens'] for row in scored.rows)
-    finished = sum(row['finished'] for row in scored.rows)
-    metrics['response_length/clip_ratio'] = 1 - finished / len(scored.rows)
-    jax.block_until_ready(state.params)
-    metrics['timing/update_seconds'] = tick()
-    return state, metrics, scored.rows
+    number += step * max(self._settings.sampling_rounds, 1)
+    batch = batches.with_step(self._draw(number), step)
+    params = lora.join(state.ref, state.params)
+    return self._sampler(params, batch, self._settings.seed, number), batch
 
-  def _improve(self, state: TrainState, scored: rollouts.Scored
-               ) -> tuple[TrainState, dict[str, Any]]:
-    """Advantages, and the updates of the policy and of its critic."""
-    critic, beta = state.critic, state.beta
-    state = state._replace(critic=None, beta=None)
-    weights = critic and lora.join(critic.ref, critic.params)
-    experience, metrics = self._learn(
-        state.ref, scored.rollout, scored.reward, weights, beta)
-    history = []
-    for index in range(self._updates):
-      number = index % self._objective.mini_batches
-      state, figures = self._update(state, experience, number)
+  def score(self, rollout: Rollout, batch: batches.PromptBatch
+            ) -> scoring.Scored:
+    """The rewards of a rollout of `batch`."""
+    return self._scorer(rollout, batch)
+
+  def replace_equal_groups(self, state: TrainState, step: int,
+                           scored: scoring.Scored) -> scoring.Scored:
+    """DAPO's dynamic sampling (arXiv 2503.14476, eq. 11).
+
+    Groups of equal rewards have no advantage. They are replaced by those of
+    further rounds, up to `sampling_rounds` in all; those that are still missing
+    weigh 0.
+    """
+    group, rounds = self._objective.group, [scored]
+    prompts = len(scored.reward) // group
+    while True:
+      reward_BG = np.concatenate(
+          [one.reward for one in rounds]).reshape(-1, group)
+      keep_B = np.any(reward_BG != reward_BG[:, :1], axis=1)
+      if (keep_B.sum() >= prompts
+          or len(rounds) == self._settings.sampling_rounds):
+        break
+      rounds.append(self.score(*self.sample(state, step, len(rounds))))
+    if len(rounds) > 1:
+      chosen_B = np.sort(np.argsort(~keep_B, kind='stable')[:prompts])
+      scored = scoring.select_groups(rounds, chosen_B, group)
+    return scored._replace(
+        drawn=len(keep_B),
+        dropped=len(keep_B) - min(prompts, int(keep_B.sum())))
+
+  def experience(self, state: TrainState, scored: scoring.Scored
+                 ) -> tuple[Experience, Metrics]:
+    """Advantages of a scored rollout; metrics of reference and critic."""
+    _, critic, beta = split(state)
+    experience, measured = self._experience(
+        state.ref, scored.rollout,
+        sharding.from_host(scored.reward, self._placed.mesh),
+        critic and lora.join(critic.ref, critic.params), beta)
+    return experience, measured | ({} if beta is None else {'kl/beta': beta})
+
+  def update(self, state: TrainState, step: int, experience: Experience,
+             measured: Metrics) -> tuple[TrainState, list[Metrics]]:
+    """The updates of policy and critic, of beta and the reference."""
+    policy, critic, beta = split(state)
+    updated, objective = [], self._objective
+    for index in range(self._settings.epochs * objective.mini_batches):
+      number = index % objective.mini_batches
+      policy, metrics = self._update(policy, experience, number)
       if critic:
         critic, more = self._update_critic(critic, experience, number)
-        figures |= more
-      history.append(figures)
-    metrics['sampling/logp_difference'] = history[0]['policy/logp_drift']
-    metrics |= {name: sum(f[name] for f in history) / len(history)
-                for name in history[0]}
+        metrics |= more
+      updated.append(metrics)
     if beta is not None:
-      metrics['kl/beta'] = beta
-      beta = kl.adapt(beta, metrics['kl/response'], self._kl_target)
-    return state._replace(critic=critic, beta=beta), metrics
+      beta = kl.adapt(beta, measured['kl/response'], self._settings.kl_target)
+    every = objective.uses_ref and self._settings.ref_every_steps
+    if every and not (step + 1) % every:
+      policy = policy._replace(ref=self._copy(policy.params))
+    return join(policy._replace(step=policy.step + 1), critic, beta), updated
 
-  def _sample(self, params, draw, seed: int, step: int
-              ) -> tuple[rollouts.Scored, dict[str, int]]:
-    """A step's rollout; DAPO's dynamic sampling draws on for equal groups.
 
-    Groups whose rewards are all equal teach nothing. They are replaced by
-    those of further batches, up to `sampling_rounds` in all (DAPO, arXiv
-    2503.14476, eq. 11); what is still missing then weighs 0. Also returns how
-    many groups were drawn and dropped.
-    """
-    rounds = max(self._rounds, 1)
-    every = []
-    for number in range(step * rounds, (step + 1) * rounds):
-      every.append(self._sampler(
-          params, draw(number), seed, number, training_step=step))
-      keep = np.concatenate([
-          sharding.to_host(advantages.keep(
-              scored.reward.reshape(-1, self._objective.group)))
-          for scored in every])
-      prompts = len(keep) // len(every)
-      if not self._rounds or keep.sum() >= prompts:
-        break
-    if not self._rounds:
-      return every[0], {}
-    counts = {'sampling/groups_drawn': len(keep),
-              'sampling/groups_dropped': int(len(keep) - min(
-                  prompts, keep.sum()))}
-    if len(every) == 1:
-      return every[0], counts
-    chosen = np.sort(np.argsort(~keep, kind='stable')[:prompts])
-    return rollouts.select(every, chosen, self._objective.group), counts
+def split(state: TrainState) -> tuple[TrainState, Any, Any]:
+  """The policy's own state, its critic's, and beta where that adapts."""
+  return (state._replace(critic=None, beta=None), state.critic, state.beta)
+
+
+def join(policy: TrainState, critic: Any, beta: Any) -> TrainState:
+  """The inverse of `split`."""
+  return policy._replace(critic=critic, beta=beta)
+
+
+def step_metrics(scored: scoring.Scored, group: int, measured: Metrics,
+                 updated: list[Metrics]) -> Metrics:
+  """All metrics of a step; README explains each.
+
+  Args:
+    scored: its rollout.
+    group: G, responses a prompt.
+    measured: of reference and critic, before the updates.
+    updated: of each update; their means are logged.
+  """
+  reward_BG = scored.reward.reshape(-1, group)
+  std_B, rows = reward_BG.std(1), scored.rows
+  metrics = {
+      'reward/mean': reward_BG.mean(),
+      'reward/std': std_B.mean(),
+      'reward/frac_zero_std': np.mean(
+          np.all(reward_BG == reward_BG[:, :1], axis=1)),
+      'response_length/mean': scored.length.mean(),
+      'response_length/min': scored.length.min(),
+      'response_length/max': scored.length.max(),
+      'response_length/clip_ratio': 1 - np.mean(
+          [row['finished'] for row in rows]),
+      'perf/tokens': sum(row['tokens'] for row in rows),
+      'sampling/logp_difference': updated[0]['policy/logp_drift'],
+  }
+  metrics |= {f'reward/{name}': part.mean()
+              for name, part in scored.parts.items()}
+  metrics |= scoring.counter_metrics(scored)
+  if scored.drawn is not None:
+    metrics |= {'sampling/groups_drawn': scored.drawn,
+                'sampling/groups_dropped': scored.dropped}
+  return metrics | measured | {
+      name: sum(one[name] for one in updated) / len(updated)
+      for name in updated[0]}
+
+
+def abstract_state(placed: train_state.PlacedModel, tx: optim.Optimizer,
+                   objective: grpo.Objective,
+                   critic: ppo.PlacedCritic | None = None,
+                   adaptive: bool = False) -> TrainState:
+  """The shapes and shardings of the whole state.
+
+  Args:
+    placed, tx: of the policy.
+    objective: whether it needs a reference.
+    critic: of PPO.
+    adaptive: whether beta is part of the state.
+  """
+  policy = train_state.abstract_state(placed, tx, ref=objective.uses_ref)
+  beta = jax.ShapeDtypeStruct(
+      (), jnp.float32, sharding=placed.replicated) if adaptive else None
+  return join(policy, critic and critic.abstract, beta)
+
+
+def init_state(placed: train_state.PlacedModel, tx: optim.Optimizer,
+               abstract: TrainState, params, objective: grpo.Objective,
+               critic: ppo.PlacedCritic | None = None, seed: int = 0
+               ) -> TrainState:
+  """The whole state at step 0, from the policy's parameters."""
+  policy = train_state.init_state(
+      placed, tx, split(abstract)[0], params, seed)
+  beta = None if abstract.beta is None else jax.device_put(
+      np.float32(objective.beta), placed.replicated)
+  return join(policy, critic and critic.init(), beta)
 
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its prompts, compiles nothing yet."""
-  if config.init_from is None:
+  rl, eval_config = config.rl, config.eval
+  longest = ('rl.response_tokens (+ rl.prompt_tokens)',
+             rl.prompt_tokens + rl.response_tokens)
+  policy = train_state.configured_model(
+      config, mesh, longest, needs="a policy to begin with: 'mini', a released "
+      'model or the workdir of a stage')
+  placed, vocab = policy.placed, policy.vocabulary(config.vocab)
+  if placed.lora and rl.ref_every_steps:
     raise errors.expected(
-        'init_from', "a policy to begin with: 'mini', a released model or "
-        'the workdir of a stage', None)
-  rl, setup = config.rl, train_state.place_model(config, mesh)
-  vocab = model_source.vocabulary(config, setup.model.config)
-  if setup.lora and rl.ref_every_steps:
-    raise errors.expected('rl.ref_every_steps', '0 with config.lora: the '
-                           'reference is the frozen base', rl.ref_every_steps)
-  scorer, judges = scoring.make_scorer(config), scoring.load_model_rewards(config, mesh)
+        'rl.ref_every_steps', '0 with config.lora: the reference is the frozen '
+        'base', rl.ref_every_steps)
+  scorer = scoring.build(config, vocab, mesh)
   objective = make_objective(config)
-  tx = train_state.optimizer(config, config.steps * rl.epochs * rl.mini_batches)
-  abstract = train_state.abstract_state(setup, tx, ref=objective.uses_ref)
-  critic = ppo.make_critic(config, mesh, setup) if 'critic' in config else None
-  abstract = abstract._replace(
-      critic=critic and critic.abstract,
-      beta=jax.ShapeDtypeStruct((), jnp.float32, sharding=setup.replicated)
-      if rl.get('kl_target') else None)
-  settings = rollouts.Settings(
-      group=rl.group, response_tokens=rl.response_tokens,
-      eos_ids=vocab.eos_ids, temperature=rl.temperature, chunk=rl.sample_chunk)
+  tx = train_state.optimizer(
+      config.optim, config.steps * rl.epochs * rl.mini_batches)
+  critic = None
+  if 'critic' in config:
+    critic = ppo.make_critic(config, mesh, longest, placed.model.config.vocab)
+  abstract = abstract_state(
+      placed, tx, objective, critic, adaptive=rl.kl_target is not None)
+  prompts, held_out = (
+      rollouts.read_prompts(
+          config.data, vocab, rl.prompt_tokens, split=split, count=count)
+      for split, count in ((config.data.split, config.data.num_prompts),
+                           (eval_config.split, eval_config.problems)))
+  scoring.check_tasks(config.rewards, prompts)
+  for each in (prompts, held_out):
+    scoring.check_judge(config.rewards, each)
+  settings = rollouts.policy_settings(rl, vocab)
   learner = Learner(
-      setup, tx, abstract, objective,
-      rollouts.Sampler(setup, settings, vocab, scorer, judges),
-      epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
-      sampling_rounds=rl.sampling_rounds, kl_target=rl.get('kl_target'),
-      critic=critic and (critic.critic, critic.tx))
-  prompts = scoring.read_prompts(config, vocab, config.data.split,
-                             config.data.num_prompts)
-  _check_tasks(config, {record['task'] for record in prompts.records})
-  held_out = scoring.read_prompts(config, vocab, config.eval.split,
-                              config.eval.problems)
+      placed, tx, abstract, objective, Settings(
+          epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
+          sampling_rounds=rl.sampling_rounds, kl_target=rl.kl_target,
+          seed=config.seed),
+      rollouts.Sampler(placed, settings), scorer,
+      lambda number: batches.prompt_batch(
+          prompts, number, rl.prompts, config.seed), critic)
   evaluate = evaluation.make_evaluator(
-      config, setup, vocab, held_out, scorer, judges, workdir)
+      placed, held_out, scorer, evaluation.sampling_settings(config, vocab),
+      batch=eval_config.batch, shown=eval_config.shown, seed=config.seed,
+      workdir=workdir)
 
   def init():
-    params = train_state.init_params(setup, config.init_from, config.seed)
-    state = train_state.init_state(
-        setup, tx, abstract._replace(critic=None, beta=None), params,
-        config.seed)
-    beta = None if abstract.beta is None else jax.device_put(
-        np.float32(config.rl.beta), setup.replicated)
-    return state._replace(critic=critic and critic.init(), beta=beta)
-
-  def step(state, index):
-    draw = lambda number: batches.prompt_batch(
-        prompts, number, rl.prompts, config.seed)
-    return learner(state, draw, config.seed, index)
+    params = train_state.init_params(placed, policy.source, config.seed)
+    return init_state(
+        placed, tx, abstract, params, objective, critic, config.seed)
 
   return loop.Stage(
-      config.steps, init, abstract, step,
+      config.steps, init, abstract, learner,
       evaluate=lambda state: evaluate(
           lora.join(state.ref, state.params), int(state.step)),
       finish=functools.partial(rl_report.write, config.to_dict(), workdir),
@@ -205,18 +302,9 @@ def build(config, mesh, workdir: str) -> loop.Stage:
              'perf/tokens_per_second': 'tok/s'})
 
 
-def _check_tasks(config, known: set[str]):
-  """Refuses weights of a task of which there is no prompt to be rewarded."""
-  for task in config.rewards.tasks:
-    if task not in known:
-      where = 'config.rewards.tasks.'
-      raise errors.ConfigError(
-          f'{where}{task}: config.data has no prompt of this task, but of '
-          f'{sorted(known)}' + errors.nearest(task, known, where))
-
-
 def make_objective(config) -> grpo.Objective:
-  fields = config.rl.to_dict()
+  """The objective of `config.rl`."""
+  fields = {name: config.rl[name] for name in grpo.Objective._fields
+            if name != 'drop_equal_groups'}
   return grpo.Objective(
-      drop_equal_groups=fields['sampling_rounds'] > 0,
-      **{k: fields[k] for k in grpo.Objective._fields if k in fields})
+      drop_equal_groups=config.rl.sampling_rounds > 0, **fields)

@@ -22,7 +22,6 @@ import numpy as np
 from r1jax import errors
 from r1jax.data import batches
 from r1jax.rewards import filters
-from r1jax.stages import model_source
 from r1jax.stages import rejection
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
@@ -35,44 +34,44 @@ NAME = 'preferences.jsonl'
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its prompts, compiles nothing yet."""
-  if config.init_from is None:
-    raise errors.expected('init_from', 'a model to sample from', None)
   if config.log.rollouts_every_steps != 1:
     raise errors.expected('log.rollouts_every_steps', '1: what is sampled is '
                            'what this stage is for',
                            config.log.rollouts_every_steps)
-  setup = train_state.place_model(config, mesh)
-  vocab = model_source.vocabulary(config, setup.model.config)
-  sampler = rollouts.Sampler(
-      setup, rollouts.Settings(
-          group=config.rl.group, response_tokens=config.rl.response_tokens,
-          eos_ids=vocab.eos_ids, temperature=config.rl.temperature,
-          chunk=config.rl.sample_chunk, top_k=config.rl.top_k,
-          top_p=config.rl.top_p),
-      vocab, scoring.make_scorer(config), scoring.load_model_rewards(config, mesh))
-  prompts = scoring.read_prompts(config, vocab, config.data.split,
-                             config.data.num_prompts)
-  count, size = len(prompts.records), config.rl.prompts
+  rl = config.rl
+  policy = train_state.configured_model(
+      config, mesh, ('rl.response_tokens (+ rl.prompt_tokens)',
+                     rl.prompt_tokens + rl.response_tokens),
+      needs='a model to sample from')
+  vocab = policy.vocabulary(config.vocab)
+  sampler = rollouts.Sampler(policy.placed, rollouts.policy_settings(
+      rl, vocab, top_k=rl.top_k, top_p=rl.top_p))
+  scorer = scoring.build(config, vocab, mesh)
+  prompts = rollouts.read_prompts(
+      config.data, vocab, rl.prompt_tokens, split=config.data.split,
+      count=config.data.num_prompts)
+  scoring.check_judge(config.rewards, prompts)
   rules = filter_rules(config)
   # The model is no part of the state: it does not change.
   params = functools.cache(lambda: train_state.init_params(
-      setup, config.init_from, config.seed))
+      policy.placed, policy.source, config.seed))
 
   def step(state, index):
-    scored = sampler(params(), batches.slice_of(prompts, index * size, size),
-                     config.seed, index)
+    batch = batches.slice_of(prompts, index * rl.prompts, rl.prompts)
+    scored = scorer(sampler(params(), batch, config.seed, index), batch)
     rows = scored.rows if rules is None else marked(rules, scored.rows)
     mean = lambda name: float(np.mean([row[name] for row in rows]))
     return state._replace(step=state.step + 1), {
         'reward/mean': mean('reward'), 'response_length/mean': mean('tokens'),
         'perf/tokens': sum(row['tokens'] for row in rows)
-        } | rollouts.metrics(scored), rows
+        } | scoring.counter_metrics(scored), rows
 
+  finish = functools.partial(write_kept, config, workdir)
+  if rules is None:
+    finish = functools.partial(write_preferences, workdir, config.labels)
   return loop.Stage(
-      -(-count // size), *train_state.empty_state(mesh), step,
-      finish=functools.partial(
-          write_preferences, workdir, config.labels) if rules is None else (
-          functools.partial(write_kept, config, workdir)),
+      -(-len(prompts.records) // rl.prompts), *train_state.empty_state(mesh),
+      step, finish=finish,
       shown={'reward/mean': 'reward', 'response_length/mean': 'length',
              'perf/tokens_per_second': 'tok/s'})
 
@@ -154,4 +153,4 @@ def counted(folder: pathlib.Path) -> str:
     total.update({name.removeprefix('verifier/'): count
                   for name, count in row.items()
                   if name.startswith('verifier/')})
-  return rollouts.describe_counters(total)
+  return scoring.describe_counters(total)

@@ -1,10 +1,10 @@
-"""What every training stage is built from: a model on a mesh, its optimizer.
+"""Train states: a model on a mesh, its optimizer, and what a step changes.
 
-The one place where a config's model, mesh, rules and optimizer sections turn
-into functions and shardings.
+The one place where the sections model, mesh, rules, lora and optim of a config
+turn into functions, shardings and arrays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import math
@@ -16,6 +16,8 @@ import numpy as np
 
 from r1jax import errors
 from r1jax import models
+from r1jax.data import vocabs
+from r1jax.models import architecture
 from r1jax.models import lora
 from r1jax.parallel import sharding
 from r1jax.stages import model_source
@@ -24,7 +26,7 @@ from r1jax.types import Params, TrainState
 
 
 class PlacedModel(NamedTuple):
-  """A model whose parameters have a place on a mesh."""
+  """A model on a mesh: its functions, and where its parameters live."""
   model: models.Model
   mesh: jax.sharding.Mesh
   params: Params  # shapes with shardings
@@ -34,28 +36,32 @@ class PlacedModel(NamedTuple):
   batch: jax.sharding.NamedSharding  # first axis over the batch axes
 
 
-def place_model(config, mesh: jax.sharding.Mesh) -> PlacedModel:
-  """Builds the model of `config` for `mesh`; nothing is computed yet."""
-  shape = model_source.model_config(config)
+def place_model(shape: architecture.Config, mesh: jax.sharding.Mesh,
+                rules: sharding.Rules, adapter: lora.Settings | None = None,
+                longest: tuple[str, int] | None = None) -> PlacedModel:
+  """Builds a model for a mesh; nothing is computed yet.
+
+  Args:
+    shape: its architecture.
+    mesh: of all devices.
+    rules: (logical axis, mesh axes) pairs.
+    adapter: LoRA's settings, if its factors are what is trained.
+    longest: the longest sequence in tokens, after the field that sets it.
+
+  Raises:
+    ConfigError: the model does not fit the mesh, or the sequence the model.
+  """
   shape.check()
   if mesh.shape['expert'] > 1 and shape.moe is None:
     raise errors.expected('mesh.expert', '1: the model has no experts, its '
-                           'devices would all do the same work',
-                           mesh.shape['expert'])
-  adapter = lora.settings(config.get('lora'))
+                          'devices would all do the same work',
+                          mesh.shape['expert'])
+  if longest and longest[1] > shape.max_len:
+    raise errors.expected(longest[0], f"at most the model's {shape.max_len} "
+                          'tokens', longest[1])
   if adapter:
     shape = dataclasses.replace(shape, lora_scale=adapter.scale)
-  lengths = {}
-  if config.get('rl'):
-    lengths['rl.response_tokens (+ rl.prompt_tokens)'] = (
-        config.rl.prompt_tokens + config.rl.response_tokens)
-  if config.get('lm'):
-    lengths['lm.length'] = config.lm.length
-  for field, length in lengths.items():
-    if length > shape.max_len:
-      raise errors.expected(
-          field, f"at most the model's {shape.max_len} tokens", length)
-  rules = tuple((name, axis) for name, axis in config.rules)
+  rules = tuple((name, axis) for name, axis in rules)
   model = models.build(shape, sharding.Placement(mesh, rules))
   place = lambda shapes, axes: sharding.abstract(
       shapes, sharding.shardings(axes, shapes, mesh, rules))
@@ -67,7 +73,38 @@ def place_model(config, mesh: jax.sharding.Mesh) -> PlacedModel:
                        jax.random.key(0)),
         lora.axes(shape, adapter, params, model.axes()))
   return PlacedModel(model, mesh, params, trained, adapter,
-               sharding.replicated(mesh), sharding.batch(mesh))
+                     sharding.replicated(mesh), sharding.batch(mesh))
+
+
+class StageModel(NamedTuple):
+  """The model that a config describes, placed, and what it begins from."""
+  placed: PlacedModel
+  source: model_source.ModelSource | None  # None: random parameters
+
+  def vocabulary(self, section: Mapping[str, Any]) -> vocabs.Vocab:
+    """The vocabulary of `config.vocab`."""
+    return model_source.configured_vocabulary(
+        section, self.source, self.placed.model.config.vocab)
+
+
+def configured_model(config, mesh: jax.sharding.Mesh,
+                     longest: tuple[str, int] | None = None,
+                     needs: str | None = None) -> StageModel:
+  """The model of `config`, by its fields init_from, model, rules and lora.
+
+  Args:
+    config: of a stage.
+    mesh: of all devices.
+    longest: as `place_model`.
+    needs: what init_from must name, for the error if it is unset.
+  """
+  if config.init_from is None and needs is not None:
+    raise errors.expected('init_from', needs, None)
+  source = config.init_from and model_source.find(config.init_from)
+  shape = model_source.configured_architecture(config.model, source)
+  adapter = lora.settings(config.lora) if 'lora' in config else None
+  return StageModel(
+      place_model(shape, mesh, config.rules, adapter, longest), source)
 
 
 def shardings_of(tree: Any) -> Any:
@@ -75,85 +112,102 @@ def shardings_of(tree: Any) -> Any:
   return jax.tree.map(lambda x: x.sharding, tree)
 
 
-def init_params(setup: PlacedModel, init_from: str | None, seed: int) -> Params:
+def init_params(placed: PlacedModel, source: model_source.ModelSource | None,
+                seed: int) -> Params:
   """Parameters on their mesh.
 
   Args:
-    setup: from `make`.
-    init_from: what model_source.resolve knows; None for random ones.
-    seed: of random ones, also of a head that `init_from` has not.
+    placed: the model.
+    source: of the parameters; None for random ones.
+    seed: of random ones, also of a head that the source lacks.
   """
-  loaded = {} if init_from is None else model_source.load_params(
-      init_from, setup.model.config, setup.params, setup.replicated)
-  missing = setup.params.keys() - loaded.keys()
+  loaded = {} if source is None else source.load_params(
+      placed.model.config, placed.params, placed.replicated)
+  missing = placed.params.keys() - loaded.keys()
   # One stream whatever the mesh: the numbers do not depend on where they go.
   make = lambda key: {
-      name: tree for name, tree in setup.model.init(key).items()
+      name: tree for name, tree in placed.model.init(key).items()
       if name in missing}
-  where = {name: shardings_of(setup.params[name]) for name in missing}
-  return loaded | jax.jit(make, out_shardings=where)(jax.random.key(seed))
+  out_shardings = {name: shardings_of(placed.params[name]) for name in missing}
+  return loaded | jax.jit(make, out_shardings=out_shardings)(
+      jax.random.key(seed))
 
 
 def total_steps(config, rows: int, batch: int) -> int:
-  """The steps of a stage that goes through its data, or those of its epochs.
+  """The steps of a stage that goes through its data.
+
+  Args:
+    config: of the stage: its `steps`, or `epochs` where those are unset.
+    rows: in the data.
+    batch: rows a step.
 
   Raises:
-    ConfigError: neither are given.
+    ConfigError: neither is set.
   """
   if config.steps is not None:
     return config.steps
-  if config.get('epochs') is None:
+  if config.epochs is None:
     raise errors.expected('steps', 'a number, or config.epochs', None)
   return math.ceil(config.epochs * max(rows // batch, 1))
 
 
-def optimizer(config, updates: int, section=None) -> optim.Optimizer:
-  """That of `config.optim`, or another section, for so many updates."""
-  fields = dict(config.optim if section is None else section)
-  fields.pop('max_skipped_steps', None)
-  return optim.make_optimizer(kind=fields.pop('schedule'), steps=updates, **fields)
+def optimizer(section: Mapping[str, Any], updates: int,
+              field: str = 'optim') -> optim.Optimizer:
+  """The optimizer of a section such as `config.optim`.
+
+  Args:
+    section: its fields.
+    updates: of the whole stage, which a schedule needs to know.
+    field: where the section is, for errors.
+  """
+  fields = dict(section)
+  fields.pop('max_skipped_steps', None)  # the loop's
+  with errors.section('optim', at=field):
+    return optim.make_optimizer(
+        kind=fields.pop('schedule'), steps=updates, **fields)
 
 
-def abstract_state(setup: PlacedModel, tx: optim.Optimizer, ref: bool) -> TrainState:
-  """The shapes and places of a TrainState, with a reference policy or not."""
-  scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=setup.replicated)
+def abstract_state(placed: PlacedModel, tx: optim.Optimizer,
+                   ref: bool) -> TrainState:
+  """The shapes and shardings of a TrainState, with a reference or without."""
+  scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=placed.replicated)
   opt_state = sharding.abstract(
-      jax.eval_shape(tx.tx.init, setup.trained),
-      optim.state_shardings(tx.tx, setup.trained, shardings_of(setup.trained),
-                            setup.replicated))
-  return TrainState(scalar, setup.trained, opt_state,
-                    setup.params if ref or setup.lora else None, scalar)
+      jax.eval_shape(tx.tx.init, placed.trained),
+      optim.state_shardings(tx.tx, placed.trained, shardings_of(placed.trained),
+                            placed.replicated))
+  return TrainState(scalar, placed.trained, opt_state,
+                    placed.params if ref or placed.lora else None, scalar)
 
 
-def empty_state(mesh: jax.sharding.Mesh
-            ) -> tuple[Callable[[], TrainState], TrainState]:
-  """The state of a stage that trains nothing: how it begins, its shapes."""
-  scalar = jax.ShapeDtypeStruct((), jnp.int32,
-                                sharding=sharding.replicated(mesh))
-  zero = lambda: jax.device_put(np.int32(0), scalar.sharding)
-  return (lambda: TrainState(zero(), {}, {}, None, zero()),
-          TrainState(scalar, {}, {}, None, scalar))
-
-
-def init_state(setup: PlacedModel, tx: optim.Optimizer, abstract: TrainState,
+def init_state(placed: PlacedModel, tx: optim.Optimizer, abstract: TrainState,
                params: Params, seed: int = 0) -> TrainState:
-  """The state at step 0; a reference policy begins as a copy of the policy.
+  """The state at step 0; the reference policy begins as a copy of the policy.
 
   `params` become part of it and may not be used any more. With LoRA they are
   the reference, and `seed` is that of the factors.
   """
   def make_state(trained):
     zero = jnp.zeros((), jnp.int32)
-    ref = None if setup.lora or abstract.ref is None else jax.tree.map(
+    ref = None if placed.lora or abstract.ref is None else jax.tree.map(
         jnp.copy, trained)
     return TrainState(zero, trained, tx.tx.init(trained), ref, zero)
 
   fill = lambda trained, ref: jax.jit(
       make_state, donate_argnums=0,
       out_shardings=shardings_of(abstract._replace(ref=ref)))(trained)
-  if setup.lora is None:
+  if placed.lora is None:
     return fill(params, abstract.ref)
   factors = jax.jit(
-      functools.partial(lora.init, setup.model.config, setup.lora),
-      out_shardings=shardings_of(setup.trained))(params, jax.random.key(seed))
+      functools.partial(lora.init, placed.model.config, placed.lora),
+      out_shardings=shardings_of(placed.trained))(params, jax.random.key(seed))
   return fill(factors, None)._replace(ref=params)
+
+
+def empty_state(mesh: jax.sharding.Mesh
+                ) -> tuple[Callable[[], TrainState], TrainState]:
+  """The state of a stage that trains nothing: how it begins, its shapes."""
+  scalar = jax.ShapeDtypeStruct((), jnp.int32,
+                                sharding=sharding.replicated(mesh))
+  zero = lambda: jax.device_put(np.int32(0), scalar.sharding)
+  return (lambda: TrainState(zero(), {}, {}, None, zero()),
+          TrainState(scalar, {}, {}, None, scalar))

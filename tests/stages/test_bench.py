@@ -155,8 +155,9 @@ def test_the_shipped_workloads(arg, parameters, tokens):
   config = experiment.get_config(arg)
   config_lib.check(config, 1)
   assert config.is_locked and config.bench.profile is None
-  setup = train_state.place_model(config, sharding.make_mesh({}, jax.devices()[:1]))
-  assert sum(math.prod(x.shape) for x in jax.tree.leaves(setup.params)
+  placed = train_state.configured_model(
+      config, sharding.make_mesh({}, jax.devices()[:1])).placed
+  assert sum(math.prod(x.shape) for x in jax.tree.leaves(placed.params)
              ) == parameters
   assert bench.model_flops(config.rl, parameters)['step'] == (
       10 * parameters * tokens)

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 
@@ -93,11 +92,12 @@ def test_the_loss_is_what_the_weight_mixes():
 
 
 def _load(**fields):
-  config = sft.get_config('mini').unlock()
-  config.distill = common.distill(**fields)
-  return distill.load_teacher(config, sharding.make_mesh({}, jax.devices()[:1]),
-                      train_state.place_model(config, sharding.make_mesh(
-                          {}, jax.devices()[:1])).model.config)
+  config = sft.get_config('mini')
+  mesh = sharding.make_mesh({}, jax.devices()[:1])
+  student = train_state.configured_model(config, mesh)
+  return distill.load_teacher(
+      common.distill(**fields), mesh, config.rules, config.lm.length,
+      student.placed.model.config, student.vocabulary(config.vocab))
 
 
 def test_a_teacher_is_loaded_or_refused(tmp_path):
@@ -107,4 +107,3 @@ def test_a_teacher_is_loaded_or_refused(tmp_path):
     _load()
   with pytest.raises(errors.ConfigError, match='config.distill.init_from'):
     _load(init_from=str(tmp_path / 'nowhere'))
-  assert distill.load_teacher(ml_collections.ConfigDict(), None, None) == (None, None)

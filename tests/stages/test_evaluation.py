@@ -9,9 +9,9 @@ import hosts
 import tiny
 import tiny_rl
 from r1jax.data import batches
-from r1jax.parallel import sharding
 from r1jax.stages import evaluation
 from r1jax.stages import rollouts
+from r1jax.stages import scoring
 
 
 def _row(accuracy, tokens=4, task='a', **fields):
@@ -108,17 +108,18 @@ def measured(sizes=None):
   setup = tiny.setup(sizes, **shape)
   params = tiny.placed(setup, **shape)
   prompts = tiny_rl.prompt_set(6)
-  sampler = rollouts.Sampler(
-      setup, tiny_rl.SETTINGS, tiny_rl.Vocab(), _Counting())
-  rows, counters = evaluation.sample_all(sampler, params, prompts, batch=4, seed=0)
-  scored = sampler(params, batches.take(prompts, np.arange(4)), seed=0, step=1)
-  on_host = lambda x: sharding.to_host(x).tolist()
+  sampler = rollouts.Sampler(setup, tiny_rl.SETTINGS)
+  scorer = scoring.RolloutScorer(tiny_rl.Vocab(), _Counting())
+  rows, counters = evaluation.sample_all(
+      sampler, scorer, params, prompts, batch=4, seed=0)
+  batch = batches.take(prompts, np.arange(4))
+  scored = scorer(sampler(params, batch, seed=0, step=1), batch)
   return dict(
       figures=evaluation.figures(rows, rows[::tiny_rl.GROUP], tiny_rl.GROUP),
       evaluated=rows, rows=scored.rows, counters=scored.counters,
-      counted=rollouts.sum_counters(counters),
-      reward=on_host(scored.reward),
-      parts={name: on_host(part) for name, part in scored.parts.items()})
+      counted=scoring.sum_counters(counters),
+      reward=scored.reward.tolist(),
+      parts={name: part.tolist() for name, part in scored.parts.items()})
 
 
 def test_two_hosts_measure_what_one_does():
@@ -129,8 +130,8 @@ def test_two_hosts_measure_what_one_does():
   assert len(alone['rows']) == alone['counters']['verifier_errors'] == 16
   assert alone['counted'] == {'errors': 6 * tiny_rl.GROUP}
   for said in hosts.run("""
-import test_evaluate
-said = [test_evaluate.measured(sizes) for sizes in test_evaluate.SIZES]
+import test_evaluation as test
+said = [test.measured(sizes) for sizes in test.SIZES]
 """):
     for sizes, got in zip(SIZES, said, strict=True):
       assert got == alone, sizes

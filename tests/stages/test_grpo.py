@@ -124,14 +124,11 @@ def test_micro_batches_do_not_change_the_reference():
 
 
 def test_on_policy_the_loss_is_0_and_the_gradient_is_not():
-  experience, figures = _learn(PLAIN)
+  experience, _ = _learn(PLAIN)
   grads, metrics = _gradients(PLAIN, tiny.params(), experience)
   assert abs(metrics['loss']) < 1e-5 and metrics['policy/logp_drift'] < 1e-5
   assert metrics['policy/clipped_low'] == metrics['policy/clipped_high'] == 0
   assert max(np.abs(g).max() for g in jax.tree.leaves(grads)) > 0.01
-  np.testing.assert_allclose(
-      figures['reward/mean'], _rewards().mean(), rtol=1e-5)
-  assert figures['reward/frac_zero_std'] == 2 / B
   np.testing.assert_array_equal(experience.old_logp, _rollout().logp)
 
 
@@ -170,7 +167,7 @@ def test_the_loss_is_the_one_by_hand(changes):
 
 
 def test_kl_in_the_reward_is_subtracted_from_it():
-  experience, figures = _learn(OBJECTIVE._replace(kl_in='reward', kl='k1'))
+  experience, _ = _learn(OBJECTIVE._replace(kl_in='reward', kl='k1'))
   estimate = kl.k1(_rollout().logp, experience.ref_logp)
   penalty = np.where(_rollout().mask, estimate, 0).sum(1)
   expected = _rewards() - 0.1 * penalty
@@ -179,10 +176,6 @@ def test_kl_in_the_reward_is_subtracted_from_it():
   np.testing.assert_allclose(
       experience.advantage[:, 0],
       advantages.grpo(expected.reshape(B, G)).reshape(N), atol=1e-4)
-  # The figures are those of the rewards, in which two groups of 8 are equal.
-  np.testing.assert_allclose(
-      figures['reward/mean'], _rewards().mean(), rtol=1e-5)
-  np.testing.assert_allclose(figures['reward/frac_zero_std'], 2 / B)
 
 
 def test_no_reference_is_asked_without_a_penalty():

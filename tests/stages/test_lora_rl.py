@@ -54,11 +54,10 @@ def test_stopped_resumed_and_begun_from(run, tmp_path):
   train(parts, 3)
   rollouts = [files.read_rows(d / 'rollouts.jsonl') for d in (whole, parts)]
   assert rollouts[0] == rollouts[1]
-  load = lambda workdir: model_source.load_params(
-      str(workdir), run.setup.model.config, run.setup.params,
-      run.setup.replicated)
+  load = lambda workdir: model_source.find(str(workdir)).load_params(
+      run.placed.model.config, run.placed.params, run.placed.replicated)
   merged = load(whole)
   jax.tree.map(np.testing.assert_array_equal, merged, load(parts))
   state, _ = tiny_rl.steps(run, 3)
-  expected = lora.merge(lora.join(state.ref, state.params), run.setup.lora.scale)
+  expected = lora.merge(lora.join(state.ref, state.params), run.placed.lora.scale)
   tiny.assert_near(merged, expected)

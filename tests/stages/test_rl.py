@@ -12,6 +12,7 @@ from experiments import r1_zero
 from r1jax import errors
 from r1jax.parallel import sharding
 from r1jax.stages import rl
+from r1jax.stages import scoring
 
 
 class Steps(NamedTuple):
@@ -21,10 +22,10 @@ class Steps(NamedTuple):
   rows: list
 
 
-def _steps(run, count, draw=tiny_rl.draw, first=0):
+def _steps(run, count, first=0):
   state, steps = run.init(), Steps([], [], [])
   for step in range(first, first + count):
-    state, metrics, rows = run.learner(state, draw, 0, step)
+    state, metrics, rows = run.learner(state, step)
     for kept, value in zip(steps, jax.device_get((state, metrics, rows))):
       kept.append(value)
   return steps
@@ -82,12 +83,30 @@ def test_the_metrics_are_those_of_the_rows(three):
   assert 0 < expected['response_length/clip_ratio'] < 1
 
 
+def test_metrics_of_a_step_by_hand():
+  """Rewards 1 0 | 2 2, lengths 3 5 | 4 6, one response cut; two updates."""
+  rows = [dict(tokens=n, finished=n < 6) for n in (3, 5, 4, 6)]
+  scored = scoring.Scored(
+      None, np.float32([1, 0, 2, 2]), {'format': np.float32([1, 1, 0, 1])},
+      np.array([3, 5, 4, 6]), {'verifier_errors': 2}, rows, 3, 1)
+  updated = [{'policy/logp_drift': 0., 'policy/loss': 1.},
+             {'policy/logp_drift': 1., 'policy/loss': 2.}]
+  assert rl.step_metrics(scored, 2, {'kl/response': .5}, updated) == {
+      'reward/mean': 1.25, 'reward/std': .25, 'reward/frac_zero_std': .5,
+      'reward/format': .75, 'response_length/mean': 4.5,
+      'response_length/min': 3, 'response_length/max': 6,
+      'response_length/clip_ratio': .25, 'perf/tokens': 18,
+      'verifier/errors': 2, 'sampling/groups_drawn': 3,
+      'sampling/groups_dropped': 1, 'sampling/logp_difference': 0.,
+      'kl/response': .5, 'policy/logp_drift': .5, 'policy/loss': 1.5}
+
+
 def test_the_reference_becomes_the_policy_every_so_many_steps():
   run = tiny_rl.Run(ref_every_steps=2)
   state, differs = run.init(), []
   for step in range(3):
     before = jax.device_get(state.ref)
-    state, _, _ = run.learner(state, tiny_rl.draw, 0, step)
+    state, _, _ = run.learner(state, step)
     refreshed = jax.tree.all(jax.tree.map(
         np.array_equal, state.ref, state.params))
     kept = jax.tree.all(jax.tree.map(np.array_equal, state.ref, before))
@@ -107,17 +126,17 @@ class _Fickle(tiny_rl.Scorer):
 @pytest.fixture(name='dynamic', scope='module')
 def _dynamic():
   """Step 2 of a run that samples on and updates six times; what it drew."""
-  run = tiny_rl.Run(
-      objective=tiny_rl.OBJECTIVE._replace(
-          drop_equal_groups=True, mini_batches=2),
-      epochs=3, sampling_rounds=3, scorer=_Fickle())
   drawn = []
 
   def draw(number):
     drawn.append(number)
     return tiny_rl.draw(number)
 
-  return _steps(run, 1, draw, first=2), drawn
+  run = tiny_rl.Run(
+      objective=tiny_rl.OBJECTIVE._replace(
+          drop_equal_groups=True, mini_batches=2),
+      epochs=3, sampling_rounds=3, scorer=_Fickle(), draw=draw)
+  return _steps(run, 1, first=2), drawn
 
 
 def test_dynamic_sampling_draws_on_for_groups_of_equal_rewards(dynamic):

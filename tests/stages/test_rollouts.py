@@ -1,163 +1,33 @@
-"""What is decoded, what the scorer is told, and what is logged."""
+"""Prompts as stages that sample are given them."""
 
-import jax
-import numpy as np
 import pytest
 
-import tiny
-import tiny_rl
-from r1jax import rewards as rewards_lib
-from r1jax.data import batches
-from r1jax.parallel import sharding
+from experiments import r1_zero
+from r1jax import errors
+from r1jax.data import vocabs
 from r1jax.stages import rollouts
-from r1jax.types import Rollout
-
-EOS = tiny.EOS
+from r1jax.stages import scoring
 
 
-class _Remembering(tiny_rl.Scorer):
-
-  def score(self, records, responses):
-    self.records, self.responses = records, responses
-    return super().score(records, responses)
-
-
-def _sampler(scorer, sizes=None, **settings):
-  setup = tiny.setup(sizes)
-  return rollouts.Sampler(
-      setup, tiny_rl.SETTINGS._replace(**settings), tiny_rl.Vocab(), scorer
-  ), setup
+def _read(tmp_path, **data):
+  path = tmp_path / 'asked.jsonl'
+  path.write_text('{"prompt": "Name a city.", "answer": "Paris"}\n')
+  config = r1_zero.get_config('mini').unlock()
+  config.data.update(dict(task=f'jsonl:{path}') | data)
+  vocab = vocabs.load_vocab('sentencepiece', 'mini')
+  found = rollouts.read_prompts(
+      config.data, vocab, 200, split='train', count=9)
+  scoring.check_judge(config.rewards, found)
+  return vocab.decode(found.tokens[0, :found.length[0]].tolist())
 
 
-def test_responses_are_decoded_by_their_length():
-  """Without EOS, told how they ended, though padding has EOS's id."""
-  tokens = np.int32(
-      [[4, 6, EOS, EOS], [4, 3, 5, 7], [EOS] * 4, [8, 8, 8, EOS]])
-  mask = np.array([[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 1]])
-  prompts = tiny.prompts((3, 2))
-  scorer = _Remembering()
-  sampler, setup = _sampler(scorer, group=2)
-  rollout = sharding.from_host(
-      Rollout(prompts, tokens, mask.astype(bool), np.zeros((4, 4), 'f')),
-      setup.mesh)
-  records = first, second = tiny_rl.draw(0, 2).records
-  scored = sampler.score(rollout, batches.PromptBatch(*prompts, records))
-  assert scorer.responses == [
-      rewards_lib.Response('4 6', 3, True), rewards_lib.Response('4 3 5 7', 4, False),
-      rewards_lib.Response('', 1, True), rewards_lib.Response('8 8 8', 4, True)]
-  assert scorer.records == [first, first, second, second]
-  np.testing.assert_allclose(scored.reward, [1., .15, 0., 1.], rtol=1e-6)
-  np.testing.assert_allclose(scored.parts['accuracy'], [1., .25, 0., 1.])
-  assert scored.counters == {'verifier_errors': 1}
-  assert rollouts.metrics(scored) == {'verifier/errors': 1}
-  assert scored.rows[1] == {
-      'id': 3, 'task': first['task'], 'prompt': first['prompt'],
-      'answer': first['answer'], 'response': '4 3 5 7', 'tokens': 4,
-      'finished': False, 'reward': pytest.approx(.15), 'accuracy': .25,
-      'format': 0.}
-  assert [row['id'] for row in scored.rows] == [3, 3, 10, 10]
+def test_examples_and_an_instruction_reach_the_tokens(tmp_path):
+  text = _read(tmp_path, shots=1, examples='mini_worked:short_en',
+               instruction='Think.')
+  assert text.count('User:') == text.count('Assistant:') == 2
+  assert text.endswith('.\nUser: Name a city.\nThink.\nAssistant:')
 
 
-def test_a_rollout_and_its_rows_agree_on_every_mesh():
-  every = []
-  for sizes in (None, dict(data=4, tensor=2)):
-    sampler, setup = _sampler(tiny_rl.Scorer(), sizes)
-    batch = tiny_rl.draw(0)
-    scored = sampler(tiny.placed(setup), batch, seed=0, step=5)
-    rollout = scored.rollout
-    np.testing.assert_array_equal(rollout.prompts.id, batch.id)
-    for row, tokens, mask, reward in zip(
-        scored.rows, rollout.tokens, rollout.mask, scored.reward):
-      words = np.asarray(tokens)[np.asarray(mask)].tolist()
-      words = words[:-1] if row['finished'] else words
-      assert row['response'] == ' '.join(map(str, words))
-      assert row['reward'] == reward and row['tokens'] == mask.sum()
-    every.append(scored.rows)
-  assert every[0] == every[1]
-  assert {row['finished'] for row in every[0]} == {True, False}
-
-
-@pytest.mark.parametrize('sizes', [None, dict(data=4, tensor=2)])
-def test_what_fills_a_batch_up_is_sampled_and_not_scored(sizes):
-  scorer, judge = _Remembering(), _Judge()
-  setup = tiny.setup(sizes)
-  sampler = rollouts.Sampler(
-      setup, tiny_rl.SETTINGS, tiny_rl.Vocab(), scorer, [judge])
-  params, group = tiny.placed(setup), tiny_rl.GROUP
-  whole = tiny_rl.draw(0)
-  cut = whole._replace(records=whole.records[:3])
-  every = sampler(params, whole, 0, 2)
-  got = sampler(params, cut, 0, 2)
-  np.testing.assert_array_equal(got.rollout.tokens, every.rollout.tokens)
-  assert got.rows == every.rows[:3 * group]
-  assert len(scorer.responses) == 3 * group and judge.asked == cut.records
-  for name, part in got.parts.items():
-    np.testing.assert_array_equal(
-        part[:3 * group], every.parts[name][:3 * group])
-    assert not np.any(part[3 * group:])
-  np.testing.assert_array_equal(
-      got.reward[:3 * group], every.reward[:3 * group])
-  assert not np.any(got.reward[3 * group:])
-
-
-def test_select_takes_whole_groups_of_several_rollouts():
-  sampler, setup = _sampler(tiny_rl.Scorer())
-  every = [sampler(tiny.placed(setup), tiny_rl.draw(number), 0, number)
-           for number in (0, 1)]
-  chosen = np.array([1, 6, 8, 15])
-  scored = rollouts.select(every, chosen, tiny_rl.GROUP)
-  for place, number in enumerate(chosen):
-    one, b = every[number // 8], number % 8
-    got, want = (slice(i * tiny_rl.GROUP, (i + 1) * tiny_rl.GROUP)
-                 for i in (place, b))
-    for name in ('tokens', 'mask', 'logp'):
-      np.testing.assert_array_equal(
-          getattr(scored.rollout, name)[got], getattr(one.rollout, name)[want])
-    np.testing.assert_array_equal(scored.reward[got], one.reward[want])
-    np.testing.assert_array_equal(
-        scored.parts['format'][got], one.parts['format'][want])
-    jax.tree.map(
-        lambda a, c, i=place, b=b: np.testing.assert_array_equal(a[i], c[b]),
-        scored.rollout.prompts, one.rollout.prompts)
-  assert scored.rows == every[0].rows + every[1].rows
-  assert scored.counters == {'verifier_errors': 2}
-
-
-def test_counters_are_summed_and_said():
-  counts = rollouts.sum_counters([
-      {'verifier_errors': 2, 'verifier_timeouts': 0, 'judge_malformed': 1},
-      {'verifier_errors': 3, 'verifier_timeouts': 0, 'judge_malformed': 0}])
-  assert counts == {'errors': 5, 'timeouts': 0, 'judge_malformed': 1}
-  assert rollouts.describe_counters(counts) == 'verifier: errors 5, judge_malformed 1'
-  assert rollouts.describe_counters({'errors': 0}) == 'verifier: nothing failed'
-
-
-class _Judge:
-  """A model that likes long texts."""
-  name = 'preference'
-
-  def apply(self, records, rows):
-    self.asked = records
-    for row in rows:
-      row['preference'] = float(len(row['response']))
-      row['reward'] += .5 * row['preference']
-    return {'preference_cut': 3}
-
-
-@pytest.mark.parametrize('sizes', [None, dict(data=2, fsdp=2, tensor=2)])
-def test_reward_models_are_parts_of_the_reward(sizes):
-  setup, judge = tiny.setup(sizes), _Judge()
-  sampler = rollouts.Sampler(
-      setup, tiny_rl.SETTINGS, tiny_rl.Vocab(), tiny_rl.Scorer(), [judge])
-  batch = tiny_rl.draw(0)
-  plain = rollouts.Sampler(
-      setup, tiny_rl.SETTINGS, tiny_rl.Vocab(), tiny_rl.Scorer())
-  params = tiny.placed(setup)
-  got, without = (x(params, batch, 0, 2) for x in (sampler, plain))
-  length = np.float32([len(row['response']) for row in got.rows])
-  assert judge.asked == batch.records
-  np.testing.assert_array_equal(got.parts['preference'], length)
-  np.testing.assert_allclose(
-      got.reward, np.asarray(without.reward) + .5 * length, rtol=1e-6)
-  assert [row['preference'] for row in got.rows] == length.tolist()
-  assert got.counters['preference_cut'] == 3
+def test_what_only_a_judge_can_tell_needs_one(tmp_path):
+  with pytest.raises(errors.ConfigError, match='rewards.judge.init_from'):
+    _read(tmp_path, options=dict(verifier='judge'))

@@ -12,7 +12,7 @@ from r1jax import errors
 from r1jax.parallel import sharding
 from r1jax.rewards import score
 from r1jax.stages import sample
-from r1jax.stages import scoring
+from r1jax.stages import model_rewards
 from r1jax.training import files
 from r1jax.training import loop
 
@@ -126,7 +126,7 @@ class _Silent:
 def test_what_no_one_could_tell_is_counted_and_said(
     tmp_path, monkeypatch, capsys, module):
   monkeypatch.setattr(score.Scorer, 'score', _broken)
-  monkeypatch.setattr(scoring, 'load_model_rewards', lambda *_: [_Silent()])
+  monkeypatch.setattr(model_rewards, 'load', lambda *_: [_Silent()])
   stage, config = _stage(tmp_path, module)
   loop.run(stage, loop.Settings(2, 2), str(tmp_path), config)
   # Two responses to four prompts, then to the last two: what fills up the

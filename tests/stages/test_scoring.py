@@ -1,118 +1,155 @@
-"""A model that is asked, as a function from texts to texts."""
-
-import functools
-import json
+"""What is decoded, what the scorer is told, and what is logged."""
 
 import jax
-import ml_collections
+import numpy as np
 import pytest
 
-from experiments import common
-from experiments import r1
-from r1jax import errors
-from r1jax.data import verdicts
-from r1jax.mini import lessons
+import tiny
+import tiny_rl
+from r1jax import rewards as rewards_lib
+from r1jax.data import batches
 from r1jax.parallel import sharding
-from r1jax.rewards import endpoint
+from r1jax.stages import rollouts
 from r1jax.stages import scoring
+from r1jax.types import Rollout
 
-TEXTS = ['What is 1+1?', 'Name the capital of France.', '法国的首都是哪里？']
-
-
-def _section(**fields):
-  return common.asked(**dict(
-      init_from='mini', template='mini', prompt_tokens=24, response_tokens=32,
-      batch=2) | fields)
+EOS = tiny.EOS
 
 
-def _make(sizes=None, **fields):
-  config = ml_collections.ConfigDict(dict(rules=common.RULES, seed=0))
-  devices = jax.devices()[:1 if sizes is None else 8]
-  return scoring.make_ask(_section(**fields), 'rewards.judge', config,
-                  sharding.make_mesh(sizes or {}, devices))
+class _Remembering(tiny_rl.Scorer):
+
+  def score(self, records, responses):
+    self.records, self.responses = records, responses
+    return super().score(records, responses)
 
 
-@functools.cache
-def _mini():
-  return _make()
+def _scored(placed, scorer, batch, step, models=()):
+  """The rewards of a rollout of `batch` under the tiny model."""
+  sampler = rollouts.Sampler(placed, tiny_rl.SETTINGS)
+  return scoring.RolloutScorer(tiny_rl.Vocab(), scorer, models)(
+      sampler(tiny.placed(placed), batch, seed=0, step=step), batch)
 
 
-def test_a_reply_depends_on_its_text_alone():
-  """And on the attempt; not on its neighbours, batches or the mesh."""
-  one = _mini()
-  replies = one(TEXTS, 0)
-  assert all(isinstance(reply, str) and reply.strip() for reply in replies[1:])
-  assert one(TEXTS[::-1], 0) == replies[::-1]
-  again = one(TEXTS * 2, 1)
-  assert again[:3] == again[3:] and again[:3] != replies and again[0].strip()
-  assert _make(dict(data=2, fsdp=2, tensor=2), batch=5)(TEXTS, 1) == again[:3]
+def test_responses_are_decoded_by_their_length():
+  """Without EOS, told how they ended, though padding has EOS's id."""
+  tokens = np.int32(
+      [[4, 6, EOS, EOS], [4, 3, 5, 7], [EOS] * 4, [8, 8, 8, EOS]])
+  mask = np.array([[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 1]])
+  prompts = tiny.prompts((3, 2))
+  scorer = _Remembering()
+  rollout = sharding.from_host(
+      Rollout(prompts, tokens, mask.astype(bool), np.zeros((4, 4), 'f')),
+      tiny.setup().mesh)
+  records = first, second = tiny_rl.draw(0, 2).records
+  scored = scoring.RolloutScorer(tiny_rl.Vocab(), scorer)(
+      rollout, batches.PromptBatch(*prompts, records))
+  assert scorer.responses == [
+      rewards_lib.Response('4 6', 3, True), rewards_lib.Response('4 3 5 7', 4, False),
+      rewards_lib.Response('', 1, True), rewards_lib.Response('8 8 8', 4, True)]
+  assert scorer.records == [first, first, second, second]
+  np.testing.assert_allclose(scored.reward, [1., .15, 0., 1.], rtol=1e-6)
+  np.testing.assert_allclose(scored.parts['accuracy'], [1., .25, 0., 1.])
+  assert scored.counters == {'verifier_errors': 1}
+  assert scoring.counter_metrics(scored) == {'verifier/errors': 1}
+  assert scored.rows[1] == {
+      'id': 3, 'task': first['task'], 'prompt': first['prompt'],
+      'answer': first['answer'], 'response': '4 3 5 7', 'tokens': 4,
+      'finished': False, 'reward': pytest.approx(.15), 'accuracy': .25,
+      'format': 0.}
+  assert [row['id'] for row in scored.rows] == [3, 3, 10, 10]
 
 
-def test_a_reply_that_is_cut_is_none_but_empty():
-  assert _mini()(TEXTS[:2], 0) == ['', ' Paris']  # the first goes on and on
-  tokens = len(_mini()._vocab.encode(' Paris'))  # its end is one more
-  assert _make(response_tokens=tokens)(TEXTS[1:2], 0) == ['']
+def test_a_rollout_and_its_rows_agree_on_every_mesh():
+  every = []
+  for sizes in (None, dict(data=4, tensor=2)):
+    batch = tiny_rl.draw(0)
+    scored = _scored(tiny.setup(sizes), tiny_rl.Scorer(), batch, step=5)
+    rollout = scored.rollout
+    np.testing.assert_array_equal(rollout.prompts.id, batch.id)
+    for row, tokens, mask, reward in zip(
+        scored.rows, rollout.tokens, rollout.mask, scored.reward):
+      words = np.asarray(tokens)[np.asarray(mask)].tolist()
+      words = words[:-1] if row['finished'] else words
+      assert row['response'] == ' '.join(map(str, words))
+      assert row['reward'] == reward and row['tokens'] == mask.sum()
+    every.append(scored.rows)
+  assert every[0] == every[1]
+  assert {row['finished'] for row in every[0]} == {True, False}
 
 
-def test_what_is_too_long_gets_no_reply():
-  replies = _mini()(['so ' * 100, TEXTS[1]], 0)
-  assert replies[0] is None and replies[1]
-  assert _mini()(['so ' * 100], 0) == [None] and _mini()([], 0) == []
+@pytest.mark.parametrize('sizes', [None, dict(data=4, tensor=2)])
+def test_what_fills_a_batch_up_is_sampled_and_not_scored(sizes):
+  scorer, judge = _Remembering(), _Judge()
+  placed, group = tiny.setup(sizes), tiny_rl.GROUP
+  whole = tiny_rl.draw(0)
+  cut = whole._replace(records=whole.records[:3])
+  every, got = (_scored(placed, scorer, batch, 2, [judge])
+                for batch in (whole, cut))
+  np.testing.assert_array_equal(got.rollout.tokens, every.rollout.tokens)
+  assert got.rows == every.rows[:3 * group]
+  assert len(scorer.responses) == 3 * group and judge.asked == cut.records
+  for name, part in got.parts.items():
+    np.testing.assert_array_equal(
+        part[:3 * group], every.parts[name][:3 * group])
+    assert not np.any(part[3 * group:])
+  np.testing.assert_array_equal(
+      got.reward[:3 * group], every.reward[:3 * group])
+  assert not np.any(got.reward[3 * group:])
 
 
-def test_an_endpoint_is_asked_as_the_section_says(monkeypatch):
-  made = []
-
-  class Fake:
-    def __init__(self, *args, **kwargs):
-      made.append((args, kwargs))
-
-    def __call__(self, texts, attempt):
-      return [json.dumps([text, attempt]) for text in texts]
-
-  monkeypatch.setattr(endpoint, 'Endpoint', Fake)
-  asked = _make(init_from=None, url='http://a/v1', model='m', batch=3)
-  assert asked(['x'], 2) == ['["x", 2]']
-  (args, kwargs), = made
-  assert args == ('http://a/v1', 'm') and kwargs['parallel'] == 3
-  assert kwargs['max_tokens'] == 32 and kwargs['field'] == 'rewards.judge'
-
-
-@pytest.mark.parametrize('main', [True, False])
-def test_every_process_is_told_that_an_endpoint_refuses(monkeypatch, main):
-  def refuse(self, texts, attempt):
-    raise errors.ConfigError('it answers 401')
-
-  told = []
-  monkeypatch.setattr(endpoint.Endpoint, '__call__', refuse)
-  monkeypatch.setattr(scoring.distributed, 'is_main', lambda: main)
-  monkeypatch.setattr(scoring.distributed, 'gather', lambda value: (
-      told.append(value) or [[None, 'it answers 401'], value]))
-  asked = _make(init_from=None, url='http://a/v1', model='m')
-  with pytest.raises(errors.ConfigError, match='it answers 401'):
-    asked(['x'], 0)
-  assert told == [[None, 'it answers 401' if main else None]]
+def test_select_takes_whole_groups_of_several_rollouts():
+  placed = tiny.setup()
+  every = [_scored(placed, tiny_rl.Scorer(), tiny_rl.draw(number), number)
+           for number in (0, 1)]
+  chosen = np.array([1, 6, 8, 15])
+  scored = scoring.select_groups(every, chosen, tiny_rl.GROUP)
+  for place, number in enumerate(chosen):
+    one, b = every[number // 8], number % 8
+    got, want = (slice(i * tiny_rl.GROUP, (i + 1) * tiny_rl.GROUP)
+                 for i in (place, b))
+    for name in ('tokens', 'mask', 'logp'):
+      np.testing.assert_array_equal(
+          getattr(scored.rollout, name)[got], getattr(one.rollout, name)[want])
+    np.testing.assert_array_equal(scored.reward[got], one.reward[want])
+    np.testing.assert_array_equal(
+        scored.parts['format'][got], one.parts['format'][want])
+    jax.tree.map(
+        lambda a, c, i=place, b=b: np.testing.assert_array_equal(a[i], c[b]),
+        scored.rollout.prompts, one.rollout.prompts)
+  assert scored.rows == every[0].rows + every[1].rows
+  assert scored.counters == {'verifier_errors': 2}
 
 
-@pytest.mark.parametrize('fields, match', [
-    (dict(init_from=None), 'config.rewards.judge.init_from: .*one of the two'),
-    (dict(url='http://a/v1'), 'config.rewards.judge.init_from'),
-    (dict(init_from=None, url='http://a/v1'), 'config.rewards.judge.model'),
-    (dict(init_from='/nowhere'), 'config.rewards.judge.init_from'),
-    (dict(template='chat'), 'config.rewards.judge.template'),
-    (dict(response_tokens=9999), 'response_tokens.*expected at most'),
-])
-def test_mistakes_are_named(fields, match):
-  with pytest.raises(errors.ConfigError, match=match):
-    _make(**fields)
+def test_counters_are_summed_and_said():
+  counts = scoring.sum_counters([
+      {'verifier_errors': 2, 'verifier_timeouts': 0, 'judge_malformed': 1},
+      {'verifier_errors': 3, 'verifier_timeouts': 0, 'judge_malformed': 0}])
+  assert counts == {'errors': 5, 'timeouts': 0, 'judge_malformed': 1}
+  assert scoring.describe_counters(counts) == 'verifier: errors 5, judge_malformed 1'
+  assert scoring.describe_counters({'errors': 0}) == 'verifier: nothing failed'
 
 
-def test_the_packaged_helper_judges_problems_well():
-  """Held-out ones, of 344 of which it told 335; facts it knows less of."""
-  asked, replies = zip(*(
-      pair for pair in lessons.lessons('judge', 'heldout', 128, 0)
-      if 'The answer is' in pair[0]))
-  said = _make(**r1.judged().rewards.judge.to_dict() | {'batch': 32})(asked, 0)
-  same = [reply is not None and verdicts.parse_verdict(reply) == verdicts.parse_verdict(right)
-          for reply, right in zip(said, replies)]
-  assert len(same) > 80 and sum(same) >= .93 * len(same)
+class _Judge:
+  """A model that likes long texts."""
+  name = 'preference'
+
+  def apply(self, records, rows):
+    self.asked = records
+    for row in rows:
+      row['preference'] = float(len(row['response']))
+      row['reward'] += .5 * row['preference']
+    return {'preference_cut': 3}
+
+
+@pytest.mark.parametrize('sizes', [None, dict(data=2, fsdp=2, tensor=2)])
+def test_reward_models_are_parts_of_the_reward(sizes):
+  placed, judge, batch = tiny.setup(sizes), _Judge(), tiny_rl.draw(0)
+  got, without = (_scored(placed, tiny_rl.Scorer(), batch, 2, models)
+                  for models in ([judge], ()))
+  length = np.float32([len(row['response']) for row in got.rows])
+  assert judge.asked == batch.records
+  np.testing.assert_array_equal(got.parts['preference'], length)
+  np.testing.assert_allclose(
+      got.reward, np.asarray(without.reward) + .5 * length, rtol=1e-6)
+  assert [row['preference'] for row in got.rows] == length.tolist()
+  assert got.counters['preference_cut'] == 3

@@ -1,16 +1,15 @@
 """A decoder that compiles in a second, and what to feed it."""
 
-import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from experiments import common
 from r1jax import models
 from r1jax.models import architecture
+from r1jax.models import lora as lora_lib
 from r1jax.parallel import sharding
 from r1jax.stages import train_state
 from r1jax.types import Prompts
@@ -55,13 +54,12 @@ def prompts(lengths=(3, 5, 1, 4), padded=5, pad=0, seed=0) -> Prompts:
 def setup(sizes=None, lora=None, **switches) -> train_state.PlacedModel:
   """The model on a mesh of all devices, or on one device without `sizes`.
 
-  `lora` is a config's section of that name.
+  `lora` has the fields of a config's section of that name.
   """
-  mesh = (sharding.make_mesh(sizes) if sizes
-          else sharding.make_mesh({}, jax.devices()[:1]))
-  return train_state.place_model(ml_collections.ConfigDict(
-      dict(model=dataclasses.asdict(config(**switches)), rules=common.RULES,
-           lora=lora or {})), mesh)
+  mesh = sharding.make_mesh(sizes or {},
+                            None if sizes else jax.devices()[:1])
+  return train_state.place_model(
+      config(**switches), mesh, common.RULES, lora_lib.settings(lora))
 
 
 def placed(setup: train_state.PlacedModel, **switches):

@@ -10,6 +10,7 @@ from r1jax.stages import grpo
 from r1jax.stages import ppo
 from r1jax.stages import rl
 from r1jax.stages import rollouts
+from r1jax.stages import scoring
 from r1jax.stages import train_state
 from r1jax.training import loop
 from r1jax.training import optim
@@ -63,51 +64,42 @@ def draw(number, count=PROMPTS):
 class Run:
   """A learner on a mesh and the state that it begins with."""
 
-  def __init__(self, sizes=None, objective=OBJECTIVE, epochs=1,
-               ref_every_steps=0, sampling_rounds=0, settings=SETTINGS,
-               scorer=Scorer(), lora=None, critic=None, kl_target=None,
-               judges=(), **switches):
-    self.setup = tiny.setup(sizes, lora, **switches)
-    self._switches = switches
-    self.abstract = train_state.abstract_state(
-        self.setup, OPTIMIZER, ref=objective.uses_ref)
-    self._objective, self._sizes = objective, sizes
-    self.critic = critic and self._make_critic(critic)
-    if critic:
-      self.abstract = self.abstract._replace(critic=self.critic.abstract)
-    if kl_target:
-      self.abstract = self.abstract._replace(beta=jax.ShapeDtypeStruct(
-          (), np.float32, sharding=self.setup.replicated))
-    self.sampler = rollouts.Sampler(
-        self.setup, settings, Vocab(), scorer, judges)
+  def __init__(self, sizes=None, objective=OBJECTIVE, settings=SETTINGS,
+               scorer=Scorer(), lora=None, critic=None, models=(), draw=draw,
+               epochs=1, ref_every_steps=0, sampling_rounds=0, kl_target=None,
+               **switches):
+    self.placed = tiny.setup(sizes, lora, **switches)
+    self._switches, self._objective = switches, objective
+    self.critic = critic and self._make_critic(critic, sizes)
+    self.abstract = rl.abstract_state(
+        self.placed, OPTIMIZER, objective, self.critic,
+        adaptive=kl_target is not None)
+    self.sampler = rollouts.Sampler(self.placed, settings)
+    self.scorer = scoring.RolloutScorer(Vocab(), scorer, models)
     self.learner = rl.Learner(
-        self.setup, OPTIMIZER, self.abstract, objective, self.sampler,
-        epochs=epochs, ref_every_steps=ref_every_steps,
-        sampling_rounds=sampling_rounds, kl_target=kl_target,
-        critic=critic and (self.critic.critic, self.critic.tx))
+        self.placed, OPTIMIZER, self.abstract, objective, rl.Settings(
+            epochs, ref_every_steps, sampling_rounds, kl_target),
+        self.sampler, self.scorer, draw, self.critic)
 
-  def _make_critic(self, fields) -> ppo.PlacedCritic:
+  def _make_critic(self, fields, sizes) -> ppo.PlacedCritic:
     """A critic of random weights; `fields` are those of ppo.Critic."""
-    setup = tiny.setup(self._sizes, scalar=True)
-    abstract = train_state.abstract_state(setup, OPTIMIZER, ref=False)
+    placed = tiny.setup(sizes, scalar=True)
+    abstract = train_state.abstract_state(placed, OPTIMIZER, ref=False)
     return ppo.PlacedCritic(
-        ppo.Critic(setup.model, **fields), OPTIMIZER, abstract,
+        ppo.Critic(placed.model, **fields), OPTIMIZER, abstract,
         lambda: train_state.init_state(
-            setup, OPTIMIZER, abstract, tiny.placed(setup, scalar=True)))
+            placed, OPTIMIZER, abstract, tiny.placed(placed, scalar=True)))
 
   def init(self):
-    state = train_state.init_state(
-        self.setup, OPTIMIZER, self.abstract._replace(critic=None, beta=None),
-        tiny.placed(self.setup, **self._switches))
-    beta = None if self.abstract.beta is None else jax.device_put(
-        np.float32(self._objective.beta), self.setup.replicated)
-    return state._replace(
-        critic=self.critic and self.critic.init(), beta=beta)
+    return rl.init_state(
+        self.placed, OPTIMIZER, self.abstract,
+        tiny.placed(self.placed, **self._switches), self._objective,
+        self.critic)
 
   def stage(self, steps, on_step=lambda index: None) -> loop.Stage:
     def step(state, index):
       on_step(index)
-      return self.learner(state, draw, 0, index)
+      return self.learner(state, index)
     return loop.Stage(steps, self.init, self.abstract, step)
 
 
@@ -115,6 +107,6 @@ def steps(run, count):
   """The state after `count` steps of a `Run`, and the metrics of each."""
   state, history = run.init(), []
   for step in range(count):
-    state, metrics, _ = run.learner(state, draw, 0, step)
+    state, metrics, _ = run.learner(state, step)
     history.append(jax.device_get(metrics))
   return jax.device_get(state), history

@@ -1,0 +1,234 @@
+"""Rewards from models: reward models, and a judge where no rule can tell.
+
+A judge is a model on this mesh or one that is served elsewhere: a function
+from texts to replies (rewards.judge.Ask).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import functools
+from typing import Any
+import zlib
+
+import jax
+import numpy as np
+
+from r1jax import errors
+from r1jax import rewards as rewards_lib
+from r1jax.data import batches
+from r1jax.data import templates
+from r1jax.kernels import values
+from r1jax.parallel import distributed
+from r1jax.parallel import sharding
+from r1jax.rewards import endpoint
+from r1jax.rewards import judge as judge_lib
+from r1jax.stages import model_source
+from r1jax.stages import rollouts
+from r1jax.stages import train_state
+from r1jax.types import Prompts
+
+_RETRY_TEMPERATURE = 0.5  # at least, or a second attempt would be the first
+
+
+def load(rewards, mesh: jax.sharding.Mesh, rules: sharding.Rules, seed: int
+         ) -> list[rewards_lib.ModelReward]:
+  """The judge and the reward models of a section `config.rewards`.
+
+  Args:
+    rewards: the section.
+    mesh, rules: where their parameters go.
+    seed: of a judge's random streams.
+
+  Raises:
+    ConfigError: names the model whose field is wrong.
+  """
+  loaded = []
+  if has_judge(rewards):
+    section = rewards.judge
+    loaded.append(rewards_lib.GenerativeJudge(
+        make_ask(section, 'rewards.judge', mesh, rules, seed),
+        weight_of(rewards, 'accuracy'), retries=section.retries,
+        prompt=section.prompt))
+  for name, section in rewards.get('models', {}).items():
+    loaded.append(load_reward_model(
+        section, name, weight_of(rewards, name), mesh, rules))
+  return loaded
+
+
+def has_judge(rewards) -> bool:
+  """Whether `config.rewards.judge` names one."""
+  judge = rewards.get('judge')
+  return judge is not None and (judge.init_from or judge.url) is not None
+
+
+def weight_of(rewards, part: str) -> Callable[[str], float]:
+  """The weight of a part of the reward, as a function of the task."""
+  weight = rewards.weights.get(part, 0.)
+  tasks = {task: weights[part] for task, weights in rewards.tasks.items()
+           if part in weights}
+  return lambda task: tasks.get(task, weight)
+
+
+def load_reward_model(section, name: str, weight: Callable[[str], float],
+                      mesh: jax.sharding.Mesh, rules: sharding.Rules
+                      ) -> rewards_lib.RewardModel:
+  """A reward model: the workdir of a preference stage, or a released folder.
+
+  A workdir tells how it was trained; a released one is asked in its chat
+  template about whole responses. `scores` and `template` say otherwise.
+
+  Args:
+    section: `config.rewards.models.<name>`.
+    name: of the part of the reward.
+    weight: in the sum, of a response to a prompt of a task.
+    mesh, rules: where the parameters go.
+  """
+  field = f'rewards.models.{name}'
+  if not section.init_from:
+    raise errors.expected(
+        f'{field}.init_from', 'the workdir of a preference stage, or the '
+        'folder of a released reward model', section.init_from)
+  if section.batch < 1:
+    raise errors.expected(f'{field}.batch', 'at least 1', section.batch)
+  source = model_source.find(section.init_from, f'{field}.init_from')
+  shape = source.model_config()
+  if not shape.scalar:
+    raise errors.expected(f'{field}.init_from', 'a model of scores',
+                          section.init_from)
+  placed = train_state.place_model(shape, mesh, rules)
+  stage = source.stage_config()
+  template, system = (
+      (stage.data.template, stage.data.get('system')) if stage
+      else (templates.CHAT, None))
+  scores = section.scores or (stage.preference.scores if stage else 'response')
+  errors.check_choice(f'{field}.scores', scores, ('response', 'summary'))
+  vocab = source.vocabulary(shape.vocab)
+  params = train_state.init_params(placed, source, seed=0)
+  score = jax.jit(functools.partial(_score, placed.model),
+                  out_shardings=placed.batch)
+  with errors.section('data', at=field):
+    encode = templates.pair_encoder(section.template or template, vocab, system)
+  return rewards_lib.RewardModel(
+      name, weight, encode,
+      lambda batch: sharding.to_host(
+          score(params, sharding.from_host(batch, mesh))),
+      summary=scores == 'summary', max_len=shape.max_len, batch=section.batch,
+      shards=sharding.batch_shards(mesh))
+
+
+def _score(model, params, batch: rewards_lib.Asked):
+  prompts = Prompts(batch.tokens, batch.length, batch.length)
+  return values.of_responses(
+      model, params, prompts, batch.response, batch.response_length)
+
+
+def make_ask(section, field: str, mesh: jax.sharding.Mesh,
+             rules: sharding.Rules, seed: int) -> judge_lib.Ask:
+  """The judge that a section names.
+
+  `init_from` is a model here, or `url` and `model` one behind an
+  OpenAI-compatible endpoint, which the main process alone asks.
+
+  Args:
+    section: `config.<field>`.
+    field: its path, for errors.
+    mesh, rules: where the parameters of a model here go.
+    seed: of its random streams.
+
+  Raises:
+    ConfigError: names the field of the section.
+  """
+  if (section.init_from is None) == (section.url is None):
+    raise errors.expected(
+        f'{field}.init_from', f'a model, or an endpoint in config.{field}.url '
+        '(one of the two)', section.init_from)
+  if section.init_from is not None:
+    source = model_source.find(section.init_from, f'{field}.init_from')
+    return _Model(section, field, source, mesh, rules, seed)
+  if section.model is None:
+    raise errors.expected(
+        f'{field}.model', 'the name that it is served under', None)
+  served = endpoint.Endpoint(
+      section.url, section.model, key_variable=section.key_variable,
+      max_tokens=section.response_tokens, temperature=section.temperature,
+      timeout_seconds=section.timeout_seconds, parallel=section.batch,
+      field=field)
+
+  def ask(texts: Sequence[str], attempt: int) -> list[str | None]:
+    replies = problem = None
+    if distributed.is_main():
+      try:
+        replies = served(texts, attempt)
+      except errors.ConfigError as error:
+        problem = error.field, error.message  # the others wait to be told
+    replies, problem = distributed.gather([replies, problem])[0]
+    if problem:
+      raise errors.ConfigError(*problem)
+    return replies
+  return ask
+
+
+class _Model:
+  """A model on this mesh that replies to texts; all processes ask alike."""
+
+  def __init__(self, section: Mapping[str, Any], field: str,
+               source: model_source.ModelSource, mesh: jax.sharding.Mesh,
+               rules: sharding.Rules, seed: int):
+    shape = source.model_config()
+    tokens = section.prompt_tokens + section.response_tokens
+    self._placed = train_state.place_model(
+        shape, mesh, rules,
+        longest=(f'{field}.response_tokens (+ {field}.prompt_tokens)', tokens))
+    self._vocab = source.vocabulary(shape.vocab)
+    self._params = train_state.init_params(self._placed, source, seed=0)
+    with errors.section('data', at=field):
+      self._fill = templates.prompt_function(section.template, self._vocab)
+    bos = self._vocab.bos_id
+    self._begin = [] if bos is None or section.template == templates.CHAT else [
+        bos]
+    self._size, self._seed = section.prompt_tokens, seed
+    shards = sharding.batch_shards(mesh)
+    self._batch = -(-section.batch // shards) * shards
+    self._settings = rollouts.Settings(
+        group=1, response_tokens=section.response_tokens,
+        eos_ids=self._vocab.eos_ids, temperature=section.temperature)
+    self._sample = rollouts.jitted_sampling(self._placed.batch)
+
+  def __call__(self, texts: Sequence[str], attempt: int) -> list[str | None]:
+    """A reply to each text; None to one of more than `prompt_tokens`.
+
+    One that is cut at `response_tokens` is '', malformed: of a thought without
+    its end nobody knows what it would have come to.
+    """
+    settings = self._settings
+    if attempt:
+      settings = settings._replace(
+          temperature=max(settings.temperature, _RETRY_TEMPERATURE))
+    prompts = [self._begin + self._vocab.encode(self._fill(text))
+               for text in texts]
+    fit = [n for n, ids in enumerate(prompts) if len(ids) <= self._size]
+    replies = [None] * len(texts)
+    for index in batches.whole_batches(len(fit), self._batch):
+      chosen = [fit[n] for n in index]
+      batch = self._reply(settings, [prompts[n] for n in chosen],
+                          [texts[n] for n in chosen], attempt)
+      for n, reply in zip(chosen, batch):
+        replies[n] = reply
+    return replies
+
+  def _reply(self, settings: rollouts.Settings, prompts: list[list[int]],
+             texts: list[str], attempt: int) -> list[str]:
+    """Replies to a batch; the random stream of each is named by its text."""
+    tokens, length = batches.pad_right(prompts, self._size)
+    names = [zlib.crc32(text.encode('utf-8', 'replace')) >> 1 for text in texts]
+    batch = Prompts(tokens, length, np.array(names, np.int32))
+    rollout = self._sample(
+        self._placed.model, settings, self._params,
+        sharding.from_host(batch, self._placed.mesh), np.uint32(self._seed),
+        np.uint32(attempt))
+    tokens, mask = map(sharding.to_host, (rollout.tokens, rollout.mask))
+    replies = []
+    for ids, length in zip(tokens, mask.sum(1)):
+      ended = int(ids[length - 1]) in settings.eos_ids
+      replies.append(
+          self._vocab.decode(ids[:length - 1].tolist()) if ended else '')
+    return replies
