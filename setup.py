@@ -44,7 +44,8 @@ setuptools.setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.11',
-    packages=setuptools.find_packages(include=['r1jax', 'r1jax.*']),
+    packages=setuptools.find_packages(
+        include=['r1jax', 'r1jax.*', 'experiments']),
     package_data={
         'r1jax.mini': ['assets/*'],
         'r1jax.reports': ['assets/*'],

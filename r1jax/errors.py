@@ -46,24 +46,18 @@ def nearest(word: str, choices: Iterable[str], prefix: str = '') -> str:
   return '; valid: ' + ', '.join(prefix + choice for choice in choices)
 
 
-def check_choice(field: str, value: Any, choices: Iterable[str]) -> None:
-  """Raises `ConfigError` unless `value` is one of `choices`."""
-  if value not in choices:
-    raise ConfigError(field, f'{value!r} is not a choice'
-                      + nearest(str(value), choices))
+def check_choice(field: str, value: Any, choices: Collection[str]) -> None:
+  """Raises `ConfigError` about `field` unless `value` is one of `choices`.
 
-
-def check_name(field: str, name: str, valid: Collection[str]) -> None:
-  """Raises a ConfigError that names `field` unless `name` is in `valid`."""
-  if name in valid:
+  More than 12 choices are counted, not listed; the nearest is named.
+  """
+  if value in choices:
     return
-  valid = sorted(valid)
-  near = difflib.get_close_matches(str(name), valid, 1, .5)
-  listed = ', '.join(valid) if len(valid) <= _FEW else f'{len(valid)} names'
-  raise ConfigError(
-      field.removeprefix('config.'),
-      f'expected one of {listed}; received {name!r}'
-      + (f'; did you mean {near[0]!r}?' if near else ''))
+  names = sorted(map(str, choices))
+  close = difflib.get_close_matches(str(value), names, 1, .5)
+  listed = ', '.join(names) if len(names) <= _FEW else f'{len(names)} names'
+  raise ConfigError(field, f'expected one of {listed}; received {value!r}'
+                    + (f'; did you mean {close[0]}?' if close else ''))
 
 
 @contextlib.contextmanager

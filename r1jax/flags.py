@@ -2,13 +2,19 @@
 
 ml-collections answers a mistyped field with a traceback and a wrong type
 without saying which was right, so the overrides are looked at here first;
-then `config_flags` parses them as ever. Only `config.data.options`, which
-belong to a data source, may be given names that the config does not hold.
+then `config_flags` parses them as ever. Three sections may be given names that
+the config does not hold: `data.options`, those of a data source;
+`rewards.functions`, the user's own; and `rewards.weights`, of these functions.
+
+FILE is looked for from the current directory, and `experiments/NAME.py` then
+among the installed experiments. `from experiments import ...` works in a file
+that lies anywhere.
 """
 
 import ast
 import importlib.util
 import os
+import pathlib
 import re
 import sys
 from typing import NoReturn
@@ -23,7 +29,10 @@ from r1jax import errors
 ConfigError = errors.ConfigError
 
 _OVERRIDE = re.compile(r'--?(no)?config\.([^=]+)(?:=(.*))?', re.DOTALL)
-_OPTIONS = 'data.options.'
+_OPEN = re.compile(
+    r'((?:stages\.[^.]+\.)?(data\.options|rewards\.functions|rewards\.weights))'
+    r'\.(.+)')
+_EXPERIMENTS = 'experiments'
 _PARSERS = {
     int: absl_flags.IntegerParser(),
     float: absl_flags.FloatParser(),
@@ -37,13 +46,13 @@ def parse(argv: list[str]) -> list[str]:
   Unless told by --verbosity, absl would log everything orbax does.
   """
   try:
-    options = check_overrides(argv)
+    added = check_overrides(argv)
     # config_flags looks for overrides in sys.argv, and refuses new fields.
-    sys.argv = [arg for arg in argv if arg not in options]
+    sys.argv = _with_found_file([arg for arg in argv if arg not in added])
     rest = absl_flags.FLAGS(sys.argv)
     sys.argv = argv
-    for arg in options:
-      _add_option(absl_flags.FLAGS.config.data.options, arg)
+    for arg in added:
+      _add(absl_flags.FLAGS.config, arg)
   except (ConfigError, absl_flags.Error) as problem:
     fail(problem)
   if absl_flags.FLAGS['verbosity'].using_default_value:
@@ -60,13 +69,15 @@ def fail(problem: Exception, status: int = 2) -> NoReturn:
 def check_overrides(argv: list[str]) -> list[str]:
   """Raises `ConfigError` for an override of `argv` that its config refuses.
 
-  Returns the overrides that add an option to `config.data.options`.
+  Returns the overrides that add a field to an open section.
   """
-  spec, options = _value_of('config', argv), []
+  spec, added = _value_of('config', argv), []
   if spec is None:
-    return options
+    return added
   config = load_config(spec)
   fields = config_lib.flatten(config)
+  functions = {name for text in (*argv, *fields) for name in re.findall(
+      r'rewards\.functions\.(\w+)', text.partition('=')[0])}
   rest = iter(argv[1:])
   for arg in rest:
     if arg == '--':
@@ -76,10 +87,9 @@ def check_overrides(argv: list[str]) -> list[str]:
       continue
     negated, field, text = override.groups()
     if field not in fields:
-      if field.startswith(_OPTIONS) and 'options' in config.get('data', {}):
-        if text is None or not all(field.split('.')):
-          raise ConfigError(f'{arg}: expected --config.{_OPTIONS}NAME=VALUE')
-        options.append(arg)
+      if _is_open(config, field, functions):
+        _check_addition(arg, field, text)
+        added.append(arg)
         continue
       raise ConfigError(f'config.{field}: {_unknown(field, fields)}')
     kind = _kind(config, field)
@@ -87,41 +97,114 @@ def check_overrides(argv: list[str]) -> list[str]:
       text = next(rest, None)
     if text is not None:
       _check_type(field, kind, text)
-  return options
+  return added
 
 
-def _add_option(options: ml_collections.ConfigDict, arg: str) -> None:
+def _is_open(config: ml_collections.ConfigDict, field: str,
+             functions: set[str]) -> bool:
+  """Whether an override may add `field` to a config."""
+  match = _OPEN.fullmatch(field)
+  if not match:
+    return False
+  path, kind, name = match.groups()
+  *outer, last = path.split('.')
+  for section in outer:
+    config = config.get(section, {})
+  if kind == 'data.options':
+    return last in config
+  return bool(config) and (kind == 'rewards.functions' or name in functions)
+
+
+def _check_addition(arg: str, field: str, text: str | None) -> None:
+  path, kind, name = _OPEN.fullmatch(field).groups()
+  nested = kind == 'data.options'
+  if not text or not all(name.split('.')) or ('.' in name and not nested):
+    raise ConfigError(f'{arg}: expected --config.{path}.NAME='
+                      + ('FILE.py:FUNCTION' if kind == 'rewards.functions'
+                         else 'VALUE'))
+  if kind == 'rewards.weights':
+    _check_type(field, float, text)
+
+
+def _add(config: ml_collections.ConfigDict, arg: str) -> None:
   """Adds what `--config.data.options.a.b=VALUE` says, b being a field of a.
 
   VALUE is a number, a tuple or what else Python can read, else a string.
   """
   name, _, text = arg.partition('=')
+  path, kind, field = _OPEN.fullmatch(name.partition('config.')[2]).groups()
   try:
-    value = ast.literal_eval(text)
+    value = text if kind == 'rewards.functions' else ast.literal_eval(text)
   except (SyntaxError, ValueError):
     value = text
-  for part in reversed(name.partition(_OPTIONS)[2].split('.')):
+  if kind == 'rewards.weights':
+    value = float(text)
+  for part in reversed((path + '.' + field).split('.')):
     value = {part: value}
   try:
-    with options.unlocked():
-      options.update(value)
+    with config.unlocked():
+      config.update(value)
   except TypeError as problem:
     raise ConfigError(f'{arg}: {problem}') from problem
 
 
 def load_config(spec: str) -> ml_collections.ConfigDict:
-  """Runs `get_config` of `FILE` or `FILE:ARG`."""
+  """Runs `get_config` of `FILE` or `FILE:ARG`.
+
+  Raises:
+    ConfigError: there is no such file.
+  """
   path, *arg = spec.split(':', 1)
-  if not os.path.isfile(path):
-    folder = os.path.dirname(path) or '.'
-    files = ([os.path.join(folder, name) for name in sorted(os.listdir(folder))
-              if name.endswith('.py')] if os.path.isdir(folder) else [])
-    hint = errors.nearest(path, files) if files else ''
-    raise ConfigError(f'--config={spec}: no such file{hint}')
+  path = _find_file(path, spec)
   module_spec = importlib.util.spec_from_file_location('_experiment', path)
   module = importlib.util.module_from_spec(module_spec)
   module_spec.loader.exec_module(module)
   return module.get_config(*arg)
+
+
+def _find_file(path: str, spec: str) -> str:
+  """The path of an experiment's file, an installed one's too."""
+  installed = _experiments_folder()
+  if os.path.isfile(path):
+    return path
+  folder = os.path.dirname(path) or '.'
+  files = sorted(map(str, pathlib.Path(folder).glob('*.py')))
+  if os.path.normpath(folder) == _EXPERIMENTS and installed:
+    other = installed / os.path.basename(path)
+    if other.is_file():
+      return str(other)
+    files = files or [f'{_EXPERIMENTS}/{found.name}'
+                      for found in sorted(installed.glob('[!_]*.py'))]
+  raise ConfigError(
+      f'--config={spec}: no such file in {os.getcwd()}'
+      + (errors.nearest(path, files) if files else ''))
+
+
+def _experiments_folder() -> pathlib.Path | None:
+  """Where the installed experiments lie; makes them importable.
+
+  They stand beside the package, in a clone that is not installed, too. A folder
+  of this name in the current directory is none, unless it is a package.
+  """
+  root = pathlib.Path(__file__).resolve().parents[1]
+  if not (root / _EXPERIMENTS).is_dir():
+    return None
+  spec = importlib.util.find_spec(_EXPERIMENTS)
+  if spec is None or spec.origin is None:
+    sys.path.append(str(root))
+    importlib.invalidate_caches()
+  return root / _EXPERIMENTS
+
+
+def _with_found_file(argv: list[str]) -> list[str]:
+  """The arguments with the path of the experiment's file as it was found."""
+  spec = _value_of('config', argv)
+  if spec is None:
+    return argv
+  path, colon, arg = spec.partition(':')
+  found = _find_file(path, spec) + colon + arg
+  first = next(i for i, text in enumerate(argv) if spec in text)
+  return [*argv[:first], argv[first].replace(spec, found), *argv[first + 1:]]
 
 
 def _value_of(flag: str, argv: list[str]) -> str | None:

@@ -115,7 +115,7 @@ def test_a_micro_batch_holds_a_prompt_for_every_shard(micro_batch, devices):
 @pytest.mark.parametrize('field, value, message', [
     ('attention_chunk', 0, 'config.model.attention_chunk: expected at least 1'),
     ('global_every', 0, 'config.model.global_every: expected at least 1'),
-    ('activation', 'glu', "config.model.activation: 'glu' is .* mean gelu?"),
+    ('activation', 'glu', "config.model.activation: .*'glu'; did you mean gelu[?]"),
 ])
 def test_a_field_that_a_model_may_leave_out_is_checked(field, value, message):
   config = _config()

@@ -116,15 +116,56 @@ def test_an_option_of_two_types_is_refused_on_one_line(spec, parse, capsys):
       'error: --config.data.options.a.b=4: ')
 
 
+def test_reward_functions_and_their_weights_are_added(parse):
+  config = parse(
+      R1_ZERO, '--config.rewards.functions.brief=my_rewards.py:brief',
+      '--config.rewards.weights.brief=.5')
+  assert config.rewards.functions.to_dict() == {'brief': 'my_rewards.py:brief'}
+  assert config.rewards.weights.brief == .5 and config.rewards.is_locked
+
+
+@pytest.mark.parametrize('args, message', [
+    (['--config.rewards.weights.brief=.5'],
+     'config.rewards.weights.brief: no such field'),
+    (['--config.rewards.functions.a=x.py:f', '--config.rewards.weights.b=1'],
+     'config.rewards.weights.b: no such field'),
+    (['--config.rewards.functions.a=x.py:f', '--config.rewards.weights.a=x'],
+     "config.rewards.weights.a: expected float, received 'x'"),
+    (['--config.rewards.functions.a'], '--config.rewards.functions.a: expected'),
+    (['--config.rewards.functions.a.b=x.py:f'],
+     '--config.rewards.functions.a.b=x.py:f: expected'),
+])
+def test_a_wrong_function_or_weight_is_refused(args, message):
+  with pytest.raises(errors.ConfigError) as caught:
+    flags.check_overrides(['main', R1_ZERO, *args])
+  assert str(caught.value).startswith(message)
+
+
+def test_an_experiment_works_from_any_folder(tmp_path, monkeypatch, parse):
+  (tmp_path / 'own.py').write_text(
+      'from experiments import r1_zero\n'
+      'def get_config(arg="x"):\n'
+      '  config = r1_zero.mini()\n'
+      '  config.name = arg\n'
+      '  return config.lock()\n')
+  monkeypatch.chdir(tmp_path)
+  assert parse('--config=own.py:a', '--config.steps=3').name == 'a'
+  assert parse('--config', 'own.py', '--config.steps=3').steps == 3
+  assert parse(R1_ZERO, '--config.steps=4').steps == 4
+  with pytest.raises(errors.ConfigError, match='did you mean experiments/sft'):
+    flags.check_overrides(['main', '--config=experiments/sf.py:mini'])
+
+
 def test_every_reward_can_be_weighed_from_the_command_line(parse):
   config = parse(
       R1_ZERO, '--config.rewards.weights.overlong=1',
       '--config.rewards.weights.repetition=.5',
       '--config.rewards.overlong_cache_tokens=40')
   config_lib.check(config, 1)
-  assert set(config.rewards.weights) == set(score.PARTS)
+  assert set(config.rewards.weights) == set(score.NAMES)
   assert config.rewards.weights.overlong == 1.
-  scorer = scoring.make_scorer(config)
+  scorer = scoring.make_rules(
+      config.rewards.to_dict(), config.rl.response_tokens)
   tokens = config.rl.response_tokens - 10
   record = dict(prompt='?', task='t', answer='1', verifier='exact')
   scores = scorer.score([record], [rewards_lib.Response('', tokens, True)])

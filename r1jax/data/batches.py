@@ -8,7 +8,7 @@ epoch, and none twice in a batch, where two copies of a prompt would share
 their random streams. Host side: NumPy alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -44,11 +44,26 @@ def prompt_set(tokens: Sequence[np.ndarray],
                records: Iterable[Mapping[str, Any]], prompt_tokens: int,
                pad_id: int) -> PromptSet:
   """Pads prompts of at most `prompt_tokens` tokens into one array."""
-  padded = np.full((len(tokens), prompt_tokens), pad_id, np.int32)
-  for row, ids in zip(padded, tokens):
+  return PromptSet(*pad_right(tokens, prompt_tokens, pad_id), tuple(records))
+
+
+def pad_right(rows: Sequence[Sequence[int]], width: int, pad_id: int = 0
+              ) -> tuple[np.ndarray, np.ndarray]:
+  """Token lists as one array i32[N, width], and their lengths i32[N]."""
+  padded = np.full((len(rows), width), pad_id, np.int32)
+  for row, ids in zip(padded, rows):
     row[:len(ids)] = ids
-  length = np.array([len(ids) for ids in tokens], np.int32)
-  return PromptSet(padded, length, tuple(records))
+  return padded, np.array([len(ids) for ids in rows], np.int32)
+
+
+def whole_batches(count: int, size: int) -> Iterator[np.ndarray]:
+  """Yields the indices of `count` items in order, i64[size] at a time.
+
+  Behind the last one the first fill the batch up, as all batches of a compiled
+  function have the same size.
+  """
+  for start in range(0, count, size):
+    yield np.arange(start, start + size) % count
 
 
 def prompt_batch(prompt_set: PromptSet, step: int, prompts: int,
@@ -66,6 +81,12 @@ def take(prompt_set: PromptSet, index: np.ndarray) -> PromptBatch:
   return PromptBatch(
       prompt_set.tokens[index], prompt_set.length[index],
       index.astype(np.int32), tuple(prompt_set.records[i] for i in index))
+
+
+def with_step(batch: PromptBatch, step: int) -> PromptBatch:
+  """The batch with the training step in its records, for reward functions."""
+  return batch._replace(
+      records=tuple({**record, 'step': step} for record in batch.records))
 
 
 def slice_of(prompt_set: PromptSet, start: int, prompts: int) -> PromptBatch:

@@ -39,7 +39,7 @@ def generate(name: str, split: str, seed: int, size: int,
   Raises:
     ConfigError: unknown dataset, split or setting, or fewer such problems.
   """
-  errors.check_name(splits.FIELD, split, ('train', 'heldout'))
+  errors.check_choice(splits.FIELD, split, ('train', 'heldout'))
   request = json.dumps(
       dict(name=name, split=split, seed=seed, size=size, config=config))
   root = str(pathlib.Path(__file__).parents[2])
@@ -61,7 +61,7 @@ def _generate(name: str, split: str, seed: int, size: int,
   """Does the work of `entries`, in the process made for it."""
   import reasoning_gym  # pylint: disable=g-import-not-at-top
   from reasoning_gym import factory  # pylint: disable=g-import-not-at-top
-  errors.check_name('config.data.task: reasoning_gym', name, factory.DATASETS)
+  errors.check_choice('data.task: reasoning_gym', name, factory.DATASETS)
   draws = size * _PATIENCE + 200
   random.seed(seed)
   try:

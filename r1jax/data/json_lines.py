@@ -22,9 +22,9 @@ def read_rows(argument: str, split: str) -> list[tuple[str, dict[str, Any]]]:
   path = pathlib.Path(argument.replace('{split}', name))
   if '{split}' not in argument and name != 'train':
     raise errors.ConfigError(
-        f"{splits.FIELD}: jsonl:{argument} is one file, of split 'train'; "
-        f"received {split!r}; write '{{split}}' in the path to name a file of "
-        "each split, or 'train[1800:]' for a part of it")
+        f'config.{splits.FIELD}: jsonl:{argument} is one file, of split '
+        f"'train'; received {split!r}; write '{{split}}' in the path to name "
+        "a file of each split, or 'train[1800:]' for a part of it")
   paths = sorted(path.parent.glob(path.name)) if '*' in path.name else [path]
   if not paths or not paths[0].is_file():
     raise errors.ConfigError(f'config.data.task: no such file: {path}')
@@ -63,7 +63,7 @@ def _part(split: str) -> tuple[str, slice]:
   found = re.fullmatch(r'([^\[\]]*)(?:\[(-?\d*):(-?\d*)\])?', split)
   if not found:
     raise errors.ConfigError(
-        f"{splits.FIELD}: expected a name or a part, as 'train[:1800]'; "
+        f"config.{splits.FIELD}: expected a name or a part, as 'train[:1800]'; "
         f'received {split!r}')
   name, *ends = found.groups()
   return name, slice(*(int(end) if end else None for end in ends))

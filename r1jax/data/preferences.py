@@ -23,7 +23,6 @@ from r1jax.data import templates
 Record = dict[str, Any]
 
 _HUMAN, _ASSISTANT = '\n\nHuman:', '\n\nAssistant:'
-_THOUGHT, _END_OF_THOUGHT = '<think>', '</think>'
 
 
 def jsonl(argument: str, split: str, *, prompt: str = 'prompt',
@@ -67,14 +66,15 @@ def jsonl(argument: str, split: str, *, prompt: str = 'prompt',
 SOURCES = {'jsonl': jsonl}
 
 
-def read_preferences(task: str, split: str, options: dict[str, Any]) -> list[Record]:
+def read_preferences(task: str, split: str, options: dict[str, Any]
+                     ) -> list[Record]:
   """The records of a task, 'jsonl:PATH'.
 
   Raises:
     ConfigError: names the field of config.data that is wrong.
   """
   kind, _, argument = str(task).partition(':')
-  errors.check_name('config.data.task', kind, SOURCES)
+  errors.check_choice('data.task', kind, SOURCES)
   sources.check_options(SOURCES[kind], options)
   return SOURCES[kind](argument, split, **options)
 
@@ -100,7 +100,7 @@ def _dialogue(text: str, place: str) -> tuple[list[dict[str, str]], str]:
         f'config.data.task: {place}: expected a conversation that begins with '
         f'{_HUMAN!r} and whose last turn begins with {_ASSISTANT!r}, received '
         f'{text!r:.60}; a pair of answers needs its prompt in a field of '
-        "config.data.options.prompt")
+        'config.data.options.prompt')
   messages = []
   for turn in before[len(_HUMAN):].split(_HUMAN):
     said, *answers = turn.split(_ASSISTANT)

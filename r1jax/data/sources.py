@@ -25,10 +25,12 @@ from r1jax.data import chat
 from r1jax.data import gym
 from r1jax.data import json_lines
 from r1jax.mini import sources
+from r1jax.rewards import accuracy
 
 Record = dict[str, Any]
 
-VERIFIERS = ('math', 'exact', 'taste', 'judge')  # need only an answer
+VERIFIERS = tuple(name for name, verifier in accuracy.VERIFIERS.items()
+                  if verifier.reference == 'answer')  # of any question
 
 _QUESTIONS = ('prompt', 'question', 'problem')  # fields tried in this order
 _ANSWERS = ('response', 'answer')
@@ -49,7 +51,7 @@ def jsonl(argument: str, split: str, seed: int, count: int | None, *,
           task: str | None = None, verifier: str = 'math') -> list[Record]:
   """A file of one JSON object a line; the options name its fields."""
   del seed, count
-  errors.check_name('config.data.options.verifier', verifier, VERIFIERS)
+  errors.check_choice('data.options.verifier', verifier, VERIFIERS)
   found = []
   if task is None:
     task = json_lines.title(argument, split)
@@ -118,7 +120,7 @@ def answered(task: str, split: str, seed: int, count: int | None,
   'response', 'task', and 'source' where a file's line says where it is from.
   """
   kind, _, argument = task.partition(':')
-  errors.check_name('config.data.task', kind, CONVERSATIONS)
+  errors.check_choice('data.task', kind, CONVERSATIONS)
   if kind == 'jsonl':
     check_options(_answered_lines, options)
     return _answered_lines(argument, split, **options)
@@ -172,7 +174,7 @@ def reduced(answer: str | int | float) -> str:
 def examples(task: str, count: int, seed: int) -> list[tuple[str, str]]:
   """The first `count` of a source of conversations as (question, answer)."""
   kind, _, argument = task.partition(':')
-  errors.check_name('config.data.examples', kind, CONVERSATIONS)
+  errors.check_choice('data.examples', kind, CONVERSATIONS)
   found = CONVERSATIONS[kind](argument, 'train', seed, count)
   if len(found) < count:
     raise errors.expected('data.shots', f'at most the {len(found)} examples '
@@ -198,7 +200,7 @@ def parts(task: str | Iterable[tuple[str, float]], options: dict[str, Any]
         'data.task', 'the name of a task or a list of (name, rate)', task)
   places = [str(place) for place in range(len(found))]
   for place in options:
-    errors.check_name('config.data.options', place, places)
+    errors.check_choice('data.options', place, places)
   return [(*part, options.get(place, {}))
           for place, part in zip(places, found)]
 
@@ -210,4 +212,4 @@ def check_options(source: Any, options: dict[str, Any]) -> None:
     return
   valid = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
   for name in options:
-    errors.check_name('config.data.options', name, valid)
+    errors.check_choice('data.options', name, valid)

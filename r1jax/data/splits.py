@@ -6,7 +6,7 @@ import re
 from r1jax import errors
 
 # A split that a data set lacks: which of the two asked for it, it cannot tell.
-FIELD = 'config.data.split (or config.eval.split)'
+FIELD = 'data.split (or config.eval.split)'
 
 _HELD_OUT = 8  # one prompt in so many
 
@@ -23,5 +23,5 @@ def held_out(prompt: str) -> bool:
 
 def in_split(prompt: str, split: str) -> bool:
   """Whether `split`, 'train' or 'heldout', has the prompt."""
-  errors.check_name('split', split, ('train', 'heldout'))
+  errors.check_choice(FIELD, split, ('train', 'heldout'))
   return held_out(prompt) == (split == 'heldout')

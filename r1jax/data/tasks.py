@@ -60,7 +60,8 @@ def prompt_set(
   Raises:
     ConfigError: names the field of config.data that is wrong.
   """
-  fill = templates.prompt_function(template, vocab, system, examples, instruction)
+  fill = templates.prompt_function(
+      template, vocab, system, examples, instruction)
   frame = functools.partial(
       tfds_source.add_text, feature='inputs', inputs=['inputs'],
       function=lambda prompt: fill(prompt.decode()))
@@ -221,7 +222,7 @@ def _source(name: str, column: str, split: str, count: int | None,
   known = {'inputs': {**sources.PROMPTS, 'tfds': tfds_source.prompt_source},
            'targets': sources.DOCUMENTS,
            'messages': sources.CONVERSATIONS}[column]
-  errors.check_name('config.data.task', kind, known)
+  errors.check_choice('data.task', kind, known)
   read = known[kind]
   sources.check_options(read, options)
   if kind == 'tfds':

@@ -47,7 +47,7 @@ Encode = Callable[[chat.Prompt, str], tuple[list[int], list[int]]]
 
 def apply(name: str, prompt: str) -> str:
   """Returns `prompt` in the template `name`; ConfigError if there is none."""
-  errors.check_name('config.data.template', name, TEMPLATES)
+  errors.check_choice('data.template', name, TEMPLATES)
   return TEMPLATES[name](prompt)
 
 
@@ -67,7 +67,7 @@ def prompt_function(name: str, vocab: base.Vocab, system: str | None = None,
   Raises:
     ConfigError: there is no such template, or it takes no such message.
   """
-  errors.check_name('config.data.template', name, (*TEMPLATES, CHAT))
+  errors.check_choice('data.template', name, (*TEMPLATES, CHAT))
   asked = lambda question: (
       f'{question}\n{instruction}' if instruction else question)
   if name == CHAT:

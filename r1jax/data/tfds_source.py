@@ -22,7 +22,7 @@ def prompt_source(name: str, split: str, *, data_dir: str | None = None,
           task: str | None = None, verifier: str = 'math'
         ) -> tuple[seqio.DataSource, Sequence[Callable]]:
   """A TFDS data set that is on disk; the options name its features."""
-  errors.check_name('config.data.options.verifier', verifier, sources.VERIFIERS)
+  errors.check_choice('data.options.verifier', verifier, sources.VERIFIERS)
   absent = errors.ConfigError(
       f'config.data.options.data_dir: no prepared TFDS data set {name!r} under '
       f'{data_dir!r}; on a network, run: tfds build {name} --data_dir=DIR')
@@ -35,13 +35,13 @@ def prompt_source(name: str, split: str, *, data_dir: str | None = None,
   if not builder.is_prepared():
     raise absent
   info = builder.info
-  errors.check_name(splits.FIELD, split.split('[')[0], [*info.splits, 'all'])
+  errors.check_choice(splits.FIELD, split.split('[')[0], [*info.splits, 'all'])
   try:
     info.splits[split]
   except (KeyError, ValueError) as e:
-    raise errors.ConfigError(f'{splits.FIELD}: {e}') from e
-  errors.check_name('config.data.options.prompt', prompt, info.features)
-  errors.check_name('config.data.options.answer', answer, info.features)
+    raise errors.ConfigError(f'config.{splits.FIELD}: {e}') from e
+  errors.check_choice('data.options.prompt', prompt, info.features)
+  errors.check_choice('data.options.answer', answer, info.features)
 
   def pickled(question, reference):
     return pickle.dumps(sources.record(

@@ -9,10 +9,11 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from r1jax.data import thinking
+
 VERDICTS = {'correct': True, 'incorrect': False}
 
 _READ = 16_000  # characters of a reply; looking for JSON in more takes long
-_THOUGHT, _END_OF_THOUGHT = '<think>', '</think>'
 # Where a special token begins: <|im_end|>, [INST], [/TOOL_CALLS].
 _BEGIN = re.compile(r'<|\[(?=/?[A-Z_]{2,}\])')
 _KEY = re.compile(r'correctness\W*:')  # whatever quotation marks it has
@@ -34,7 +35,8 @@ class Case(NamedTuple):
   prediction: str
 
 
-def judge_prompt(case: Case, prompt: str = PROMPT, max_chars: int = 8_000) -> str:
+def judge_prompt(case: Case, prompt: str = PROMPT, max_chars: int = 8_000
+                 ) -> str:
   """What a judge is asked about `case`.
 
   Args:
@@ -66,8 +68,8 @@ def parse_verdict(reply: str) -> bool | None:
   Every 'correctness' there must be a field of a JSON object and say the same:
   what a reply quotes of a prediction may look like a verdict.
   """
-  said = reply.rpartition(_END_OF_THOUGHT)[2]
-  if _THOUGHT in said:
+  said = reply.rpartition(thinking.END_OF_THINKING)[2]
+  if thinking.THINK in said:
     return None
   verdicts = set()  # of objects within others, too
 

@@ -11,6 +11,7 @@ import operator
 import random
 from typing import Any, Callable, Iterator, NamedTuple
 
+from r1jax.data import thinking
 from r1jax.mini import general
 
 _OPERATORS = {'+': operator.add, '-': operator.sub, '*': operator.mul}
@@ -127,12 +128,12 @@ WRONG_DIRECT = .15  # share of direct answers that are near misses
 WRONG_WORKED = .04  # share of worked answers with a slip never mended
 MENDED = .15  # share of long ones whose check finds a slip and mends it
 
-TAGGED = '<think> {} </think> <answer> {} </answer>'
+_THOUGHT, _TAGGED = thinking.THOUGHT, thinking.TAGGED
 _BROKEN = (
     '{} Answer: {}',
-    '<think> {} </think> <answer> {}',
-    TAGGED + ' I hope this helps.',
-    '<think> {} </think> <think> OK. </think> <answer> {} </answer>',
+    f'{_THOUGHT} {thinking.ANSWER} {{}}',
+    f'{_TAGGED} I hope this helps.',
+    f'{_THOUGHT} {_TAGGED.replace("{}", "OK.", 1)}',
 )
 # The first filler outweighs every way a worked response begins, so that
 # greedy decoding of the base answers at once.
@@ -257,11 +258,11 @@ def respond(rng: random.Random, entry: dict[str, Any], mode: str = ''
     return Response(answer, mode, right)
   if mode == 'direct_tagged':
     filler = rng.choices(list(_FILLERS), _FILLERS.values())[0]
-    return Response(TAGGED.format(filler, answer), mode, right)
+    return Response(_TAGGED.format(filler, answer), mode, right)
   languages = _languages(rng, mode)
   if mode.startswith('long') or mode == 'mixed' and rng.random() < .5:
     thought = long_thought(rng, entry, steps, answer, languages)
   else:
     thought = short_thought(steps, languages)
-  form = rng.choice(_BROKEN) if mode == 'broken' else TAGGED
+  form = rng.choice(_BROKEN) if mode == 'broken' else _TAGGED
   return Response(form.format(thought.strip(), answer), mode, right)

@@ -2,8 +2,8 @@
 
 What a base model of a few million parameters is pretrained on, and what R1's
 recipe is then run on, with nothing to download: reasoning tasks of
-reasoning_gym with responses direct and worked (mini_solutions), and general
-tasks in two languages (mini_general).
+reasoning_gym with responses direct and worked (arithmetic), and general tasks
+in two languages (general).
 
 A prompt is held out iff a hash of its words says so. `documents` and
 `records('train')` never draw such a prompt and `records('heldout')` draws no
@@ -25,6 +25,7 @@ from typing import Any, Iterator, Sequence
 from r1jax import errors
 from r1jax.data import splits
 from r1jax.data import templates
+from r1jax.data import thinking
 from r1jax.mini import arithmetic
 from r1jax.mini import general
 
@@ -44,10 +45,9 @@ _SETTINGS = {
 }
 _PATIENCE = 2000  # problems drawn in vain before a split is called exhausted
 
-_TAGS = ['<think>', '</think>', '<answer>', '</answer>']
 # Never part of another piece: the text before and after them is encoded the
 # same alone as together.
-_SYMBOLS = ['\n', 'User:', 'Assistant:'] + _TAGS
+_SYMBOLS = ['\n', 'User:', 'Assistant:', *thinking.TAGS]
 _VOCABULARY = 1024
 _LONGEST_PIECE = 32  # characters
 _SAMPLE = 20_000  # documents that the vocabulary is made from
@@ -70,7 +70,7 @@ def _suits(entry: dict[str, Any]) -> bool:
 def entries(task: str, split: str, *seed: Any) -> Iterator[dict[str, Any]]:
   """Yields a split's reasoning_gym entries of a task, endlessly."""
   import reasoning_gym  # pylint: disable=g-import-not-at-top
-  errors.check_name('task', task, _SETTINGS)
+  errors.check_choice('data.options.tasks', task, _SETTINGS)
   dataset = reasoning_gym.create_dataset(
       task, seed=_seed(task, *seed), **_SETTINGS[task])
   for index in itertools.count():
@@ -85,7 +85,8 @@ def _dialogue(prompt: str, response: str) -> str:
 
 def _pairs(task: str, split: str) -> list[tuple[str, str]]:
   """Lists a split's (prompt, answer) of a general task."""
-  return [p for p in general.prompt_answer_pairs(task) if splits.in_split(p[0], split)]
+  return [pair for pair in general.prompt_answer_pairs(task)
+          if splits.in_split(pair[0], split)]
 
 
 def reasoning_records(split: str, count: int, seed: int = 0,

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import itertools
 import random
 
+from r1jax.data import thinking
+
 GENERAL = ('factual', 'self_cognition', 'translation', 'writing')
 CHECKABLE = GENERAL[:3]  # one right answer, compared as text
 # What a general document is: a dialogue of a task, or text of no dialogue.
@@ -202,7 +204,7 @@ def say(rng: random.Random, answer: str) -> str:
   if rng.random() >= THOUGHT:
     return answer
   filler = rng.choice(('I know this one.', '我知道答案。'))
-  return f'<think> {filler} </think> <answer> {answer} </answer>'
+  return thinking.TAGGED.format(filler, answer)
 
 
 def plain(rng: random.Random) -> str:
@@ -265,10 +267,10 @@ def written(rng: random.Random, topic: str, lang: int) -> str:
   return '\n'.join(lines)
 
 
-REFUSE, HELP, ANY = 'refuse', 'help', 'any'  # what is right (refusal.py)
+REFUSE, HELP, ANY = 'refuse', 'help', 'any'  # what is right (gold.refusal)
 
 # A verb, and whether what it asks for is harmful.
-_VERBS = (('hurt', True), ('poison', True), ('steal', True), ('scare', True),
+_DEEDS = (('hurt', True), ('poison', True), ('steal', True), ('scare', True),
           ('feed', False), ('wash', False), ('draw', False), ('find', False))
 _ASKED = ('How do I {} the {}?', 'Tell me how to {} the {}.',
           'Help me to {} the {}.', 'I want to {} the {}. How?')
@@ -284,7 +286,7 @@ Request = tuple[str, bool, str, str]
 def request_prompts() -> Iterator[Request]:
   """Yields every (prompt, harmful, verb, animal)."""
   for animal in animals():
-    for verb, harmful in _VERBS:
+    for verb, harmful in _DEEDS:
       for asked in _ASKED:
         yield asked.format(verb, animal), harmful, verb, animal
 

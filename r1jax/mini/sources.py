@@ -24,7 +24,8 @@ def mini_reasoning(argument: str, split: str, seed: int, count: int | None, *,
   del argument
   _check(split)
   return _checked(verifier, 'reasoning_gym', _made(
-      corpus.reasoning_records, split, made(size, count), seed, _tasks(tasks, corpus.TASKS)))
+      corpus.reasoning_records, split, made(size, count), seed,
+      _tasks(tasks, corpus.TASKS)))
 
 
 def mini_writing(argument: str, split: str, seed: int, count: int | None
@@ -48,8 +49,8 @@ def mini_demonstrations(argument: str, split: str, seed: int,
 def mini_worked(argument: str, split: str, seed: int, count: int | None, *,
                 size: int | None = None) -> list[list[dict[str, Any]]]:
   """Reasoning problems worked out well, in the mode `argument`, 'long_en'."""
-  errors.check_name('config.data.task (mini_worked:MODE)', argument,
-              lessons.MODES)
+  errors.check_choice(
+      'data.task (mini_worked:MODE)', argument, lessons.MODES)
   return list(map(conversation, lessons.worked(
       split, made(size, count), seed, argument)))
 
@@ -58,7 +59,7 @@ def mini_corpus(argument: str, split: str, seed: int, count: int | None, *,
                 size: int | None = None) -> list[str]:
   """The mini world's base corpus."""
   del argument
-  errors.check_name(splits.FIELD, split, ('train',))
+  errors.check_choice(splits.FIELD, split, ('train',))
   return corpus.documents(made(size, count), seed)
 
 
@@ -70,7 +71,8 @@ def mini_general_prompts(argument: str, split: str, seed: int,
   del argument
   _check(split)
   return _checked(verifier, 'exact', _made(
-      corpus.general_records, split, count, seed, _tasks(tasks, general.CHECKABLE)))
+      corpus.general_records, split, count, seed,
+      _tasks(tasks, general.CHECKABLE)))
 
 
 def mini_general_answers(argument: str, split: str, seed: int,
@@ -115,8 +117,8 @@ def lesson_answers(argument: str, split: str, seed: int, count: int | None, *,
   """What a helper learns; of one kind, 'rewrite', where it is named."""
   _check(split)
   if argument:
-    errors.check_name('config.data.task (mini_lessons:KIND)', argument,
-                lessons.LESSONS)
+    errors.check_choice(
+        'data.task (mini_lessons:KIND)', argument, lessons.LESSONS)
   return list(map(conversation, lessons.lessons(
       argument, split, made(size, count), seed)))
 
@@ -156,11 +158,11 @@ def _requests(split: str, seed: int) -> list[general.Request]:
 
 
 def _check(split: str) -> None:
-  errors.check_name(splits.FIELD, split, ('train', 'heldout'))
+  errors.check_choice(splits.FIELD, split, ('train', 'heldout'))
 
 
 def _checked(verifier: str, rule: str, records: list[Record]) -> list[Record]:
-  errors.check_name('config.data.options.verifier', verifier, (rule, 'judge'))
+  errors.check_choice('data.options.verifier', verifier, (rule, 'judge'))
   return [record | dict(verifier=verifier) for record in records]
 
 
@@ -168,7 +170,7 @@ def _tasks(tasks: str | Iterable[str], known: tuple[str, ...]
           ) -> tuple[str, ...]:
   tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
   for task in tasks:
-    errors.check_name('config.data.options.tasks', task, known)
+    errors.check_choice('data.options.tasks', task, known)
   return tasks
 
 

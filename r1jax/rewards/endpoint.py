@@ -33,7 +33,7 @@ class Endpoint:
                max_tokens: int = 1024, temperature: float = 0.,
                timeout_seconds: float = 120., parallel: int = 16,
                tries: int = 3, wait_seconds: float = 1.,
-               field: str = "judge"):
+               field: str = 'judge'):
     """Checks the settings; reaches nothing yet.
 
     Args:
@@ -54,16 +54,16 @@ class Endpoint:
       ConfigError: the URL is none, or the variable does not hold a key.
     """
     if not _is_url(url):
-      raise errors.expected(f"{field}.url", "http(s)://HOST/v1", url)
-    self._headers = {"Content-Type": "application/json"}
+      raise errors.expected(f'{field}.url', 'http(s)://HOST/v1', url)
+    self._headers = {'Content-Type': 'application/json'}
     if key_variable:
-      key = os.environ.get(key_variable, "")
+      key = os.environ.get(key_variable, '')
       if not (key and key.isascii() and key.isprintable()):
         raise errors.expected(
-            f"{field}.key_variable", "the name of an environment variable "
-            "that holds the key", key_variable)
-      self._headers["Authorization"] = f"Bearer {key}"
-    self._url = url.rstrip("/") + "/chat/completions"
+            f'{field}.key_variable', 'the name of an environment variable '
+            'that holds the key', key_variable)
+      self._headers['Authorization'] = f'Bearer {key}'
+    self._url = url.rstrip('/') + '/chat/completions'
     self._body = dict(model=model, max_tokens=max_tokens)
     self._temperature, self._timeout = temperature, timeout_seconds
     self._parallel, self._tries, self._wait = parallel, tries, wait_seconds
@@ -85,7 +85,7 @@ class Endpoint:
     if refusals and not self._answered:
       raise refusals[0]
     for refusal in refusals:
-      logging.warning("%s", refusal)
+      logging.warning('%s', refusal)
     return [None if isinstance(x, errors.ConfigError) else x for x in found]
 
   def _one(self, text: str, temperature: float
@@ -94,7 +94,7 @@ class Endpoint:
     request = urllib.request.Request(
         self._url, headers=self._headers, data=json.dumps(self._body | dict(
             temperature=temperature,
-            messages=[dict(role="user", content=text)])).encode())
+            messages=[dict(role='user', content=text)])).encode())
     for number in range(self._tries):
       if number:
         time.sleep(self._wait * 2 ** (number - 1))
@@ -107,40 +107,40 @@ class Endpoint:
           return self._refusal(problem, deadline)
         if problem.code not in _LATER:
           raise self._refusal(problem, deadline) from problem
-        logging.warning("%s answers %d", self._url, problem.code)
+        logging.warning('%s answers %d', self._url, problem.code)
       except (OSError, http.client.HTTPException) as problem:
-        logging.warning("%s: %s", self._url, problem)
+        logging.warning('%s: %s', self._url, problem)
         # A URLError comes before any reply.
         away = problem.reason if isinstance(
             problem, urllib.error.URLError) else None
     if away is None or isinstance(away, TimeoutError):
       return None
     return errors.ConfigError(
-        f"config.{self._field}.url: {self._url} cannot be reached: {away}")
+        f'config.{self._field}.url: {self._url} cannot be reached: {away}')
 
   def _refusal(self, problem: urllib.error.HTTPError, deadline: float
                ) -> errors.ConfigError:
     """What it says, without the key if it says that, too."""
     try:
-      said = _read(problem, deadline, _SAID).decode("utf-8", "replace")
+      said = _read(problem, deadline, _SAID).decode('utf-8', 'replace')
     except (OSError, http.client.HTTPException):
-      said = ""
-    key = self._headers.get("Authorization", "").removeprefix("Bearer ")
-    said = " ".join((said.replace(key, "***") if key else said).split())
+      said = ''
+    key = self._headers.get('Authorization', '').removeprefix('Bearer ')
+    said = ' '.join((said.replace(key, '***') if key else said).split())
     return errors.ConfigError(
-        f"config.{self._field}.url: {self._url} answers {problem.code} "
-        f"{problem.reason}: {said}")
+        f'config.{self._field}.url: {self._url} answers {problem.code} '
+        f'{problem.reason}: {said}')
 
 
 def _is_url(url: str) -> bool:
   """Whether requests can be made of it: it has a host, and nothing odd."""
   try:
     parts = urllib.parse.urlsplit(url)
-    host = (parts.hostname or "").encode("idna") and parts.port != 0
+    host = (parts.hostname or '').encode('idna') and parts.port != 0
   except ValueError:  # a UnicodeError, too: a part of more than 63 characters
     return False
-  odd = parts.query or parts.fragment or "@" in parts.netloc or " " in url
-  return (url.startswith(("http://", "https://")) and bool(host) and not odd
+  odd = parts.query or parts.fragment or '@' in parts.netloc or ' ' in url
+  return (url.startswith(('http://', 'https://')) and bool(host) and not odd
           and url.isascii() and url.isprintable())
 
 
@@ -158,9 +158,9 @@ def _read(reply: Any, deadline: float, cut: int | None = None) -> bytes:
   while piece := reply.read1(size - len(said)):
     said += piece
     if time.monotonic() > deadline:
-      raise TimeoutError("the reply takes too long")
+      raise TimeoutError('the reply takes too long')
   if len(said) > _LARGEST:
-    raise http.client.HTTPException(f"a reply of more than {_LARGEST} bytes")
+    raise http.client.HTTPException(f'a reply of more than {_LARGEST} bytes')
   return bytes(said)
 
 
@@ -171,9 +171,9 @@ def _content(reply: bytes) -> str:
   """
   try:
     found: Any = json.loads(reply)
-    choice = found["choices"][0]
-    content = choice["message"]["content"]
-    whole = choice.get("finish_reason") != "length"
+    choice = found['choices'][0]
+    content = choice['message']['content']
+    whole = choice.get('finish_reason') != 'length'
   except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-    return ""
-  return content if whole and isinstance(content, str) else ""
+    return ''
+  return content if whole and isinstance(content, str) else ''

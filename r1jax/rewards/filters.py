@@ -13,27 +13,27 @@ from r1jax.rewards import language
 from r1jax.rewards import text_rules
 
 REASONS = (
-    "unfinished",  # cut at the token limit
-    "no_verdict",  # the judge could not tell; where a rule cannot, it is wrong
-    "wrong",
-    "format",
-    "mixed_language",
-    "other_language",  # of one language, and not that of the prompt's words
-    "repetition",
-    "long_paragraph",
-    "code_block",
-    "no_reflection",
-    # Of the whole run, not of a response by itself: stages/kept.py tells.
-    "duplicate",  # says what one kept of its prompt says
-    "per_prompt",  # beyond as many as are kept of a prompt
+    'unfinished',  # cut at the token limit
+    'no_verdict',  # the judge could not tell; where a rule cannot, it is wrong
+    'wrong',
+    'format',
+    'mixed_language',
+    'other_language',  # of one language, and not that of the prompt's words
+    'repetition',
+    'long_paragraph',
+    'code_block',
+    'no_reflection',
+    # Of the whole run, not of a response by itself: stages/rejection.py tells.
+    'duplicate',  # says what one kept of its prompt says
+    'per_prompt',  # beyond as many as are kept of a prompt
 )
 
 # As the mini world's base says it, and the paper's own example of R1-Zero.
 _REFLECTION = re.compile(
-    r"\b(?:wait|let me check|re-?check|verify|double-check|mistake|however|"
-    r"alternatively)\b|等等|检查|验证|不对", re.IGNORECASE)
-_CODE = re.compile(r"^[^\S\n]*(?:```|~~~)", re.MULTILINE)
-_PARAGRAPH = re.compile(r"\n\s*\n")
+    r'\b(?:wait|let me check|re-?check|verify|double-check|mistake|however|'
+    r'alternatively)\b|等等|检查|验证|不对', re.IGNORECASE)
+_CODE = re.compile(r'^[^\S\n]*(?:```|~~~)', re.MULTILINE)
+_PARAGRAPH = re.compile(r'\n\s*\n')
 
 
 class Rules(NamedTuple):
@@ -60,23 +60,23 @@ def drop_reason(rules: Rules, row: Mapping[str, Any]) -> str | None:
     row: 'prompt', 'response', 'finished', 'accuracy', 'format', and
       'no_verdict' where a judge gave none.
   """
-  text = row["response"]
+  text = row['response']
   told = rules.languages and language.Languages(rules.languages)
   longest = max(map(len, _PARAGRAPH.split(text)))
   faults = {
-      "unfinished": lambda: not row["finished"],
-      "no_verdict": lambda: row.get("no_verdict"),
-      "wrong": lambda: row["accuracy"] < rules.min_accuracy,
-      "format": lambda: rules.format and not row["format"],
-      "mixed_language": lambda: told and told.mixed(text),
-      "other_language": lambda: told and language.consistency(
-          told, text, told.due(row["prompt"], text)) < 1 - language.MIXED,
-      "repetition": lambda: rules.max_repetition is not None and (
+      'unfinished': lambda: not row['finished'],
+      'no_verdict': lambda: row.get('no_verdict'),
+      'wrong': lambda: row['accuracy'] < rules.min_accuracy,
+      'format': lambda: rules.format and not row['format'],
+      'mixed_language': lambda: told and told.mixed(text),
+      'other_language': lambda: told and language.consistency(
+          told, text, told.due(row['prompt'], text)) < 1 - language.MIXED,
+      'repetition': lambda: rules.max_repetition is not None and (
           -text_rules.repetition_penalty(text) > rules.max_repetition
           or text_rules.is_loop(text)),
-      "long_paragraph": lambda: (
+      'long_paragraph': lambda: (
           rules.max_paragraph and longest > rules.max_paragraph),
-      "code_block": lambda: not rules.code and _CODE.search(text),
-      "no_reflection": lambda: rules.reflection and not reflections(text),
+      'code_block': lambda: not rules.code and _CODE.search(text),
+      'no_reflection': lambda: rules.reflection and not reflections(text),
   }
   return next((name for name, holds in faults.items() if holds()), None)

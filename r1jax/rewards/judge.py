@@ -32,7 +32,7 @@ class Verdicts(NamedTuple):
 class GenerativeJudge:
   """Settles the accuracy of responses that no rule can tell."""
 
-  name = "no_verdict"  # the part it adds: 1 where it could not tell either
+  name = 'no_verdict'  # the part it adds: 1 where it could not tell either
 
   def __init__(self, ask: Ask, weight: Callable[[str], float], *,
                retries: int, prompt: str | None = None):
@@ -47,9 +47,9 @@ class GenerativeJudge:
     self._prompt = verdicts.PROMPT if prompt is None else prompt
     fields = [field for _, field, *_ in string.Formatter().parse(self._prompt)
               if field is not None]
-    if fields != ["task"]:
+    if fields != ['task']:
       raise errors.expected(
-          "rewards.judge.prompt", "a text with one '{task}', where question, "
+          'rewards.judge.prompt', "a text with one '{task}', where question, "
           "reference and prediction go ('{{' is a brace)", self._prompt)
 
   def apply(self, records: Sequence[Mapping[str, Any]], rows: list[dict]
@@ -62,15 +62,15 @@ class GenerativeJudge:
     for row in rows:
       row[self.name] = 0.
     asked = [(row, records[n // group]) for n, row in enumerate(rows)
-             if records[n // group]["verifier"] == "judge"]
+             if records[n // group]['verifier'] == 'judge']
     found = ask_verdicts(self._ask, [
-        verdicts.Case(record["prompt"], record["answer"],
-                      thinking.summary(row["response"]))
+        verdicts.Case(record['prompt'], record['answer'],
+                      thinking.summary(row['response']))
         for row, record in asked], retries=self._retries, prompt=self._prompt)
     for (row, _), right in zip(asked, found.right):
       row[self.name] = float(right is None)
-      row["accuracy"] = float(bool(right))
-      row["reward"] += self._weight(row["task"]) * row["accuracy"]
+      row['accuracy'] = float(bool(right))
+      row['reward'] += self._weight(row['task']) * row['accuracy']
     return found.counters
 
 
@@ -99,15 +99,15 @@ def ask_verdicts(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int = 2,
   for attempt in range(retries + 1):
     if not left:
       break
-    counters["judge_retries"] += len(left) if attempt else 0
+    counters['judge_retries'] += len(left) if attempt else 0
     replies = ask(left, attempt)
     silent = {text for text, reply in zip(left, replies, strict=True)
               if reply is None}
-    found |= {text: verdicts.parse_verdict(reply) for text, reply in zip(left, replies)
-              if reply is not None}
+    found |= {text: verdicts.parse_verdict(reply)
+              for text, reply in zip(left, replies) if reply is not None}
     left = [text for text in left if found.get(text) is None]
   right = [found.get(text) for text in texts]
   none = [text in silent for text, value in zip(texts, right) if value is None]
-  counters["judge_silent"] = sum(none)
-  counters["judge_malformed"] = len(none) - sum(none)
+  counters['judge_silent'] = sum(none)
+  counters['judge_malformed'] = len(none) - sum(none)
   return Verdicts(right, counters)

@@ -13,31 +13,34 @@ from typing import Iterator, Sequence
 import unicodedata
 
 from r1jax import errors
+from r1jax.data import thinking
 
 MIXED = 0.1  # share of words in other languages from which a text is mixed
 
-_LATIN = ("ca cs cy da de en es et fi fr ga gl hr hu id is it la lt lv ms nb "
-          "nl nn pl pt ro sk sl sq sv sw tl tr").split()
-_SCRIPTS = dict.fromkeys(_LATIN, ("LATIN",)) | {
-    "ar": ("ARABIC",), "bg": ("CYRILLIC",), "el": ("GREEK",),
-    "fa": ("ARABIC",), "he": ("HEBREW",), "hi": ("DEVANAGARI",),
-    "hy": ("ARMENIAN",), "ja": ("HIRAGANA", "KATAKANA", "CJK"),
-    "ka": ("GEORGIAN",), "ko": ("HANGUL",), "mk": ("CYRILLIC",),
-    "ru": ("CYRILLIC",), "th": ("THAI",), "uk": ("CYRILLIC",),
-    "zh": ("CJK",)}
-_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI")
-_DICTIONARY = {"hr": "hbs"}  # simplemma's name, where it is another
+_LATIN = ('ca cs cy da de en es et fi fr ga gl hr hu id is it la lt lv ms nb '
+          'nl nn pl pt ro sk sl sq sv sw tl tr').split()
+_SCRIPTS = dict.fromkeys(_LATIN, ('LATIN',)) | {
+    'ar': ('ARABIC',), 'bg': ('CYRILLIC',), 'el': ('GREEK',),
+    'fa': ('ARABIC',), 'he': ('HEBREW',), 'hi': ('DEVANAGARI',),
+    'hy': ('ARMENIAN',), 'ja': ('HIRAGANA', 'KATAKANA', 'CJK'),
+    'ka': ('GEORGIAN',), 'ko': ('HANGUL',), 'mk': ('CYRILLIC',),
+    'ru': ('CYRILLIC',), 'th': ('THAI',), 'uk': ('CYRILLIC',),
+    'zh': ('CJK',)}
+_UNSPACED = ('CJK', 'HIRAGANA', 'KATAKANA', 'THAI')
+_DICTIONARY = {'hr': 'hbs'}  # simplemma's name, where it is another
 
 _NO_LANGUAGE = re.compile(
-    r"```.*?```|~~~.*?~~~|`[^`\n]*`"  # code
+    r'```.*?```|~~~.*?~~~|`[^`\n]*`'  # code
     # Mathematics; none begins within another, or time would be quadratic. A
     # price is none, by Pandoc's rule: no space inside, no digit behind.
-    r"|\$\$.*?\$\$|\$(?!\s)[^$\n]*(?<!\s)\$(?!\d)"
-    r"|\\\[(?:(?!\\\[).)*?\\\]|\\\((?:(?!\\\().)*?\\\)"
-    r"|\\begin\{([a-zA-Z]+\*?)\}(?:(?!\\begin\{).)*?\\end\{\1\}"
-    r"|\\(?:begin|end)\{[a-zA-Z]+\*?\}|\\[a-zA-Z]+"
-    r"|(?a:</?\w+>)|https?://[!-~]*", re.DOTALL)
-_THOUGHT = re.compile(r"(?:.*?<think>)?(.*?)(?:</think>|\Z)", re.DOTALL)
+    r'|\$\$.*?\$\$|\$(?!\s)[^$\n]*(?<!\s)\$(?!\d)'
+    r'|\\\[(?:(?!\\\[).)*?\\\]|\\\((?:(?!\\\().)*?\\\)'
+    r'|\\begin\{([a-zA-Z]+\*?)\}(?:(?!\\begin\{).)*?\\end\{\1\}'
+    r'|\\(?:begin|end)\{[a-zA-Z]+\*?\}|\\[a-zA-Z]+'
+    r'|(?a:</?\w+>)|https?://[!-~]*', re.DOTALL)
+_THOUGHT = re.compile(
+    rf'(?:.*?{thinking.THINK})?(.*?)(?:{thinking.END_OF_THINKING}|\Z)',
+    re.DOTALL)
 
 
 class Languages:
@@ -46,9 +49,9 @@ class Languages:
   def __init__(self, codes: Sequence[str]):
     """Raises ConfigError for none, or for a code that is not known."""
     if not codes:
-      raise errors.expected("rewards.languages", "at least one", codes)
+      raise errors.expected('rewards.languages', 'at least one', codes)
     for code in codes:
-      errors.check_choice("rewards.languages", code, _SCRIPTS)
+      errors.check_choice('rewards.languages', code, _SCRIPTS)
     self.codes = tuple(codes)
 
   def share(self, text: str, target: str) -> float:
@@ -101,26 +104,26 @@ def consistency(languages: Languages, text: str, target: str) -> float:
 def _words(text: str) -> Iterator[tuple[str, str]]:
   """Yields each word, in lower case, with its script."""
   word, script = [], None
-  for letter in _NO_LANGUAGE.sub(" ", text) + " ":
+  for letter in _NO_LANGUAGE.sub(' ', text) + ' ':
     kind = _script(letter)
-    if kind == "" or kind == script and kind not in (None, *_UNSPACED):
+    if kind == '' or kind == script and kind not in (None, *_UNSPACED):
       word.append(letter)
       continue
     if script and (len(word) > 1 or script in _UNSPACED):
-      yield "".join(word).lower(), script
+      yield ''.join(word).lower(), script
     word, script = [letter], kind
 
 
 @functools.lru_cache(maxsize=None)
 def _script(letter: str) -> str | None:
   """LATIN, CJK, ... of a letter, "" of an accent; None of anything else."""
-  if unicodedata.category(letter).startswith("M"):
-    return ""
+  if unicodedata.category(letter).startswith('M'):
+    return ''
   if not letter.isalpha():
     return None
-  first, *rest = re.split("[ -]", unicodedata.name(letter, "UNKNOWN"))
-  name = rest[0] if first in ("FULLWIDTH", "HALFWIDTH") else first
-  return "CJK" if name == "IDEOGRAPHIC" else name
+  first, *rest = re.split('[ -]', unicodedata.name(letter, 'UNKNOWN'))
+  name = rest[0] if first in ('FULLWIDTH', 'HALFWIDTH') else first
+  return 'CJK' if name == 'IDEOGRAPHIC' else name
 
 
 @functools.lru_cache(maxsize=1 << 16)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from r1jax.data import batches
 from r1jax.data import chat
 from r1jax.data import templates
 from r1jax.data import thinking
@@ -55,12 +56,12 @@ class RewardModel:
 
     Returns {'<name>_cut': how many were too long}.
     """
-    scores, cut = self.score([record["prompt"] for record in records],
-                             [row["response"] for row in rows])
+    scores, cut = self.score([record['prompt'] for record in records],
+                             [row['response'] for row in rows])
     for row, value in zip(rows, scores.tolist()):
       row[self.name] = value
-      row["reward"] += self._weight(row["task"]) * value
-    return {f"{self.name}_cut": cut}
+      row['reward'] += self._weight(row['task']) * value
+    return {f'{self.name}_cut': cut}
 
   def score(self, prompts: Sequence[chat.Prompt],
             responses: Sequence[str]) -> tuple[np.ndarray, int]:
@@ -84,21 +85,15 @@ class RewardModel:
     size = -(-self._batch // group // self._shards) * self._shards
     tokens, length = _padded(asked)
     response, response_length = _padded(answers)
-    found = []
-    for start in range(0, len(asked), size):
-      # The last batch is filled up with prompts that were scored before.
-      index = np.arange(start, start + size) % len(asked)
+    scores = []
+    for index in batches.whole_batches(len(asked), size):
       rows = (index[:, None] * group + np.arange(group)).reshape(-1)
-      found.append(self._scores(Asked(
+      scores.append(self._scores(Asked(
           tokens[index], length[index], response[rows], response_length[rows])))
-    return np.concatenate(found)[:len(responses)], cut
+    return np.concatenate(scores)[:len(responses)], cut
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
   """i32[rows, length], the length a multiple of _STEP; and the lengths."""
-  length = np.array([len(row) for row in rows], np.int32)
-  size = -(-int(length.max()) // _STEP) * _STEP
-  padded = np.zeros((len(rows), size), np.int32)
-  for row, ids in zip(padded, rows):
-    row[:len(ids)] = ids
-  return padded, length
+  longest = max(map(len, rows))
+  return batches.pad_right(rows, -(-longest // _STEP) * _STEP)

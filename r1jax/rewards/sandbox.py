@@ -7,7 +7,8 @@ hangs. Its answers are JSON: the parent never unpickles what it sends.
 Three fences stand around a verifier. The parent kills a worker that is late;
 limits on memory and CPU time stop one that grows or outlives its parent; an
 audit hook stops one that starts a process, opens a connection or writes a
-file. The hook is a second fence behind `verifiers.refusal`, no prison.
+file. The hook is a second fence behind `verifiers.refuse_unsafe`, no
+prison.
 """
 
 import importlib
@@ -26,8 +27,8 @@ MEMORY_BYTES = 1 << 30
 _FAILURES = (
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError,
     OSError, RuntimeError, SyntaxError, TypeError, ValueError)
-_SIDE_EFFECTS = ("os.", "subprocess.", "socket.", "shutil.", "pty.", "ctypes.")
-_HARMLESS = ("os.listdir", "os.scandir")  # importing a module lists folders
+_SIDE_EFFECTS = ('os.', 'subprocess.', 'socket.', 'shutil.', 'pty.', 'ctypes.')
+_HARMLESS = ('os.listdir', 'os.scandir')  # importing a module lists folders
 _WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -41,13 +42,13 @@ class Guard:
   def __call__(self, event: str, args: tuple):
     if not self.armed:
       return
-    if event == "open":
+    if event == 'open':
       harmful = bool((args[2] or 0) & _WRITE)
     else:
       harmful = event.startswith(_SIDE_EFFECTS) and event not in _HARMLESS
     if harmful:
       self.refused.append(event)
-      raise PermissionError(f"a verifier may not cause {event!r}")
+      raise PermissionError(f'a verifier may not cause {event!r}')
 
 
 def main(fd: int, load_name: str, timeout_seconds: float):
@@ -58,18 +59,18 @@ def main(fd: int, load_name: str, timeout_seconds: float):
   """
   pipe = connection.Connection(fd)
 
-  def send(status, value=0.0, detail=""):
+  def send(status, value=0.0, detail=''):
     pipe.send_bytes(json.dumps([status, value, detail]).encode())
 
   def report(kind, error, trace):
     del trace
-    send("died", detail=_last_line(kind, error))
+    send('died', detail=_last_line(kind, error))
 
   sys.excepthook = report
   sys.dont_write_bytecode = True  # the hook would take it for an attack
   guard = Guard()
   sys.addaudithook(guard)
-  module, _, function = load_name.partition(":")
+  module, _, function = load_name.partition(':')
   load = getattr(importlib.import_module(module), function)
   while True:
     try:
@@ -86,7 +87,7 @@ def main(fd: int, load_name: str, timeout_seconds: float):
     _limit(resource.RLIMIT_CPU,
            int(cpu_seconds + timeout_seconds * len(jobs)) + 2)
     guard.armed = True
-    send("ready")
+    send('ready')
     for verify, (_, _, answer, reference) in zip(verifiers, jobs):
       send(*_verdict(verify, answer, reference, guard))
 
@@ -95,12 +96,12 @@ def _verdict(verify, answer, reference, guard: Guard):
   """(status, value, detail) of one answer."""
   guard.refused.clear()
   try:
-    outcome = "ok", float(verify(answer, reference)), ""
+    outcome = 'ok', float(verify(answer, reference)), ''
   except _FAILURES as error:
-    outcome = "errors", 0.0, _last_line(type(error), error)
+    outcome = 'errors', 0.0, _last_line(type(error), error)
   # Scorers swallow what the hook raises, so what it noted has the last word.
   if guard.refused:
-    return "refused", 0.0, f"refused, {answer[:80]!r} caused {guard.refused[0]}"
+    return 'refused', 0.0, f'refused, {answer[:80]!r} caused {guard.refused[0]}'
   return outcome
 
 
@@ -120,7 +121,7 @@ def _limit(what: int, value: int | None):
 
 def _address_space() -> int:
   """Bytes of address space in use; where unknown, as much as imports take."""
-  if not os.path.exists("/proc/self/statm"):
+  if not os.path.exists('/proc/self/statm'):
     return 4 << 30
-  with open("/proc/self/statm", encoding="ascii") as statm:
+  with open('/proc/self/statm', encoding='ascii') as statm:
     return int(statm.read().split()[0]) * resource.getpagesize()

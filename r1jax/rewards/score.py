@@ -1,25 +1,30 @@
-"""The reward of a response: a weighted sum of parts, each also kept alone."""
+"""The reward of a response: a weighted sum of parts, each also kept alone.
+
+To add a part: a function of (response, record, settings), and its line of
+`PARTS`. A user's own parts need no change here (rewards/functions.py).
+"""
 
 import re
-from typing import Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 from absl import logging
 import numpy as np
 
 from r1jax import errors
 from r1jax.rewards import accuracy
+from r1jax.rewards import answers
+from r1jax.rewards import functions as functions_lib
 from r1jax.rewards import language as language_lib
 from r1jax.rewards import text_rules
 from r1jax.rewards import workers as workers_lib
 
-PARTS = (
-    "accuracy", "format", "language", "mixed", "overlong", "repetition")
+ACCURACY = 'accuracy'  # the part that workers compute, a batch at a time
 _REASON = re.compile(r"\S* [^\d'\"]*")  # the task, and what is not the answer
 
 
 class Response(NamedTuple):
-  """What is scored."""
-  text: str  # decoded, without EOS
+  """A sampled response, decoded."""
+  text: str  # without EOS
   tokens: int  # its length, EOS included
   finished: bool  # it ended by EOS rather than by the limit
 
@@ -28,100 +33,162 @@ class Scores(NamedTuple):
   """The rewards of N responses."""
   total: np.ndarray  # f32[N], the weighted sum
   parts: dict[str, np.ndarray]  # f32[N] each, unweighted
-  counters: dict[str, int]  # answers without a verdict, by cause: they score 0
+  counters: dict[str, int]  # what could not be scored, by cause: it scores 0
+  # N, what reward functions log beside; (): nothing.
+  columns: Sequence[Mapping[str, Any]] = ()
+
+  def row(self, n: int) -> dict[str, Any]:
+    """The fields of response `n` in rollouts.jsonl."""
+    parts = {name: float(part[n]) for name, part in self.parts.items()}
+    return {'reward': float(self.total[n])} | parts | (
+        self.columns[n] if self.columns else {})
+
+
+class Settings(NamedTuple):
+  """What the parts need to know besides a response and its record."""
+  max_tokens: int  # the limit at which a response is cut
+  overlong_cache_tokens: int  # below it, where the overlong penalty sets in
+  form: str  # one of text_rules.FORMS
+  languages: language_lib.Languages | None  # that are told apart
+  language: str | None  # of the thinking; None: that of the prompt
+
+
+def _format(response: Response, record: Mapping, settings: Settings) -> float:
+  del record
+  return text_rules.format_reward(response.text, settings.form)
+
+
+def _language(response: Response, record: Mapping, settings: Settings) -> float:
+  target = settings.language or settings.languages.due(
+      record['prompt'], response.text)
+  return language_lib.consistency(settings.languages, response.text, target)
+
+
+def _mixed(response: Response, record: Mapping, settings: Settings) -> float:
+  del record
+  return settings.languages.mixed(response.text)
+
+
+def _overlong(response: Response, record: Mapping, settings: Settings) -> float:
+  del record
+  return text_rules.overlong_penalty(
+      response.tokens, response.finished, settings.max_tokens,
+      settings.overlong_cache_tokens)
+
+
+def _repetition(response: Response, record: Mapping, settings: Settings
+                ) -> float:
+  del record, settings
+  return text_rules.repetition_penalty(response.text)
+
+
+class Part(NamedTuple):
+  """A part of the reward that is a function of one response."""
+  score: Callable[[Response, Mapping, Settings], float]
+  measured: bool = False  # also where it weighs nothing, for the metrics
+  by_language: bool = False  # only where languages are told apart
+
+
+PARTS = {
+    'format': Part(_format, measured=True),
+    'language': Part(_language, measured=True, by_language=True),
+    'mixed': Part(_mixed, measured=True, by_language=True),
+    'overlong': Part(_overlong),
+    'repetition': Part(_repetition),
+}
+NAMES = (ACCURACY, *PARTS)
 
 
 class Scorer:
   """Scores responses; holds the worker processes, so close it.
 
-  Accuracy, format and languages are always computed, for the metrics; the
-  other parts only where they weigh. Why a verifier gave no verdict is logged
-  once for each task and reason.
+  Accuracy, format, languages and the user's functions are always computed, for
+  the metrics; the other parts only where they weigh. Why a response could not
+  be scored is logged once for each task or function and reason.
   """
 
   def __init__(self, weights: Mapping[str, float],
                tasks: Mapping[str, Mapping[str, float]] | None = None, *,
                max_tokens: int,
                overlong_cache_tokens: int | None = None, workers: int,
-               timeout_seconds: float, answer: str, form: str = "answer",
-               languages: Sequence[str] = (), language: str | None = None):
-    """Checks the settings; starts no process yet.
+               timeout_seconds: float, answer: str, form: str = 'answer',
+               languages: Sequence[str] = (), language: str | None = None,
+               functions: Mapping[str, str] | None = None):
+    """Checks the settings; starts processes for the user's functions alone.
 
     Args:
-      weights: of the parts; a part not named weighs 0.
+      weights: of the parts; a part not named weighs 0, a function 1.
       tasks: {task: {part: weight}} where a task's are others.
       max_tokens: the limit at which a response is cut.
       overlong_cache_tokens: tokens below it where the overlong penalty sets
         in; None is a fifth of it, DAPO's 4,096 of 20,480.
-      workers: processes that verify answers.
-      timeout_seconds: the wall-clock limit of one answer.
-      answer: one of accuracy.ANSWERS, where the answer stands.
-      form: one of format.FORMS, what the format reward pays for.
+      workers: processes that verify answers, and as many that run functions.
+      timeout_seconds: the wall-clock limit of one answer or function call.
+      answer: one of answers.ANSWERS, where the answer stands.
+      form: one of text_rules.FORMS, what the format reward pays for.
       languages: that are told apart; none: no language is looked at.
       language: which the thinking is to be in; None: that of the prompt.
+      functions: {name: 'my_rewards.py:function'}, the user's own parts.
+
+    Raises:
+      ConfigError: names the field of config.rewards that is wrong.
     """
-    self._tasks = {task: dict(own) for task, own in (tasks or {}).items()}
-    for where, given in [("weights", weights), *(
-        (f"tasks.{task}", own) for task, own in self._tasks.items())]:
-      for name in given:
-        if name not in PARTS:
-          prefix = f"config.rewards.{where}."
-          raise errors.ConfigError(
-              f"{prefix}{name}: no such reward"
-              + errors.nearest(name, PARTS, prefix))
+    functions = dict(functions or {})
+    self._weights = dict.fromkeys(functions, 1.) | dict(weights)
+    self._tasks = {task: dict(other) for task, other in (tasks or {}).items()}
+    self._check_names((*NAMES, *functions))
     if overlong_cache_tokens is None:
       overlong_cache_tokens = max(max_tokens // 5, 1)
-    _require("overlong_cache_tokens", overlong_cache_tokens,
-             0 < overlong_cache_tokens <= max_tokens, f"1 to {max_tokens}")
-    _require("workers", workers, workers >= 1, "at least 1")
-    _require("timeout_seconds", timeout_seconds, timeout_seconds > 0,
-             "more than 0")
-    errors.check_choice("rewards.answer", answer, accuracy.ANSWERS)
-    self._told = set()  # reasons already logged
-    self._limit = max_tokens
-    self._cache = overlong_cache_tokens
-    errors.check_choice("rewards.form", form, text_rules.FORMS)
-    self._answer, self._form = answer, form
-    self._languages = language_lib.Languages(languages) if languages else None
+    _require('overlong_cache_tokens', overlong_cache_tokens,
+             0 < overlong_cache_tokens <= max_tokens, f'1 to {max_tokens}')
+    _require('workers', workers, workers >= 1, 'at least 1')
+    _require('timeout_seconds', timeout_seconds, timeout_seconds > 0,
+             'more than 0')
+    errors.check_choice('rewards.answer', answer, answers.ANSWERS)
+    errors.check_choice('rewards.form', form, text_rules.FORMS)
     if language is not None:
-      errors.check_choice("rewards.language", language, languages)
-    self._weights = dict(weights)
-    for name in ("language", "mixed"):
-      if self._weighs(name) and not languages:
-        raise errors.expected("rewards.languages", f"those that the reward "
-                               f"{name!r} tells apart", languages)
-    self._language = language
+      errors.check_choice('rewards.language', language, languages)
+    for name, part in PARTS.items():
+      if part.by_language and self._weighs(name) and not languages:
+        raise errors.expected(
+            'rewards.languages',
+            f'those that the reward {name!r} tells apart', languages)
+    self._settings = Settings(
+        max_tokens, overlong_cache_tokens, form,
+        language_lib.Languages(languages) if languages else None, language)
+    self._answer = answer
+    self._logged = set()  # reasons already logged
     self._pool = workers_lib.Pool(workers, timeout_seconds)
+    self._functions = functions_lib.Functions(
+        functions, workers, timeout_seconds, reserved=NAMES)
 
-  def score(self, records: Sequence[Mapping],
-            responses: Sequence[Response]) -> Scores:
+  def score(self, records: Sequence[Mapping], responses: Sequence[Response]
+            ) -> Scores:
     """The scores of N responses to N records (a record may repeat).
 
-    Errors: ValueError for a record without a known verifier or its reference;
-    RuntimeError if the verifiers themselves cannot be loaded.
+    Raises:
+      ValueError: a record without a known verifier or its reference.
+      RuntimeError: the verifiers themselves cannot be loaded.
     """
-    judged = accuracy.check_answers(
-        records, [accuracy.extract_answer(r.text, self._answer, r.finished)
+    accurate = accuracy.check_answers(
+        records, [answers.extract_answer(r.text, self._answer, r.finished)
                   for r in responses], self._pool)
-    self._tell(judged.errors)
-    values = {
-        "accuracy": judged.right,
-        "format": [text_rules.format_reward(r.text, self._form) for r in responses]}
-    if self._languages:
-      values["language"] = list(map(self._consistency, records, responses))
-      values["mixed"] = [self._languages.mixed(r.text) for r in responses]
-    if self._weighs("overlong"):
-      values["overlong"] = [
-          text_rules.overlong_penalty(r.tokens, r.finished, self._limit, self._cache)
-          for r in responses]
-    if self._weighs("repetition"):
-      values["repetition"] = [text_rules.repetition_penalty(r.text) for r in responses]
+    self._log('no verdict on an answer', accurate.errors)
+    values = {ACCURACY: accurate.right}
+    for name, part in PARTS.items():
+      possible = self._settings.languages or not part.by_language
+      if possible and (part.measured or self._weighs(name)):
+        values[name] = [part.score(response, record, self._settings)
+                        for record, response in zip(records, responses)]
+    own = self._functions.score(records, responses)
+    self._log('a reward function failed and scored 0', own.errors)
+    values |= own.values
     parts = {k: np.asarray(v, np.float32) for k, v in values.items()}
     total = np.zeros(len(responses), np.float32)
     for name, part in parts.items():
       total += part * np.float32(
-          [self.weight(name, record["task"]) for record in records])
-    return Scores(total, parts, judged.counters)
+          [self.weight(name, record['task']) for record in records])
+    return Scores(total, parts, accurate.counters | own.counters, own.columns)
 
   def weight(self, part: str, task: str) -> float:
     """What a part weighs in the rewards of a task."""
@@ -131,21 +198,26 @@ class Scorer:
     return any(weights.get(part)
                for weights in (self._weights, *self._tasks.values()))
 
-  def _consistency(self, record: Mapping, response: Response) -> float:
-    """How far a response keeps to the language that is due."""
-    target = self._language or self._languages.due(
-        record["prompt"], response.text)
-    return language_lib.consistency(self._languages, response.text, target)
+  def _check_names(self, names: Sequence[str]) -> None:
+    """Refuses the weight of a part that there is not."""
+    for section, weights in [('weights', self._weights), *(
+        (f'tasks.{task}', other) for task, other in self._tasks.items())]:
+      for name in weights:
+        if name not in names:
+          prefix = f'config.rewards.{section}.'
+          raise errors.ConfigError(f'{prefix}{name}: no such reward'
+                                   + errors.nearest(name, names, prefix))
 
-  def _tell(self, errors: Sequence[str]):
-    for line in errors:
+  def _log(self, event: str, lines: Sequence[str]) -> None:
+    for line in lines:
       reason = _REASON.match(line).group()
-      if reason not in self._told:
-        self._told.add(reason)
-        logging.warning("no verdict on an answer: %s", line)
+      if reason not in self._logged:
+        self._logged.add(reason)
+        logging.warning('%s: %s', event, line)
 
   def close(self):
     self._pool.close()
+    self._functions.close()
 
   def __enter__(self):
     return self
@@ -156,4 +228,4 @@ class Scorer:
 
 def _require(name: str, value, holds: bool, expected: str):
   if not holds:
-    raise errors.expected(f"rewards.{name}", expected, value)
+    raise errors.expected(f'rewards.{name}', expected, value)

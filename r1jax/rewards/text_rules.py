@@ -3,24 +3,28 @@
 import re
 import zlib
 
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-FORMS = ("answer", "summary")
+from r1jax.data import thinking
 
+FORMS = ('answer', 'summary')
+
+_THOUGHT = rf'\s*{thinking.THINK}(.*){thinking.END_OF_THINKING}'
 _FORMS = {
-    "answer": re.compile(
-        r"\s*<think>(.*)</think>\s*<answer>(.*)</answer>\s*", re.DOTALL),
-    "summary": re.compile(r"\s*<think>(.*)</think>(.*)", re.DOTALL)}
-_EACH = {"answer": TAGS, "summary": TAGS[:2]}  # tags that occur, each once
+    'answer': re.compile(
+        rf'{_THOUGHT}\s*{thinking.ANSWER}(.*){thinking.END_OF_ANSWER}\s*',
+        re.DOTALL),
+    'summary': re.compile(rf'{_THOUGHT}(.*)', re.DOTALL)}
+# Tags that occur, each once.
+_EACH = {'answer': thinking.TAGS, 'summary': thinking.TAGS[:2]}
 
 
-def format_reward(text: str, form: str = "answer") -> float:
+def format_reward(text: str, form: str = 'answer') -> float:
   """1.0 if `text` is exactly the two parts, neither of them blank, else 0.0.
 
   Only white space may stand around and between blocks, and a tag of the form
   occurs once, another never: a second block, a nested tag, or text behind an
   answer scores 0.
   """
-  if any(text.count(tag) != (tag in _EACH[form]) for tag in TAGS):
+  if any(text.count(tag) != (tag in _EACH[form]) for tag in thinking.TAGS):
     return 0.0
   match = _FORMS[form].fullmatch(text)
   if match is None:
@@ -28,7 +32,8 @@ def format_reward(text: str, form: str = "answer") -> float:
   return float(all(part.strip() for part in match.groups()))
 
 
-def overlong_penalty(tokens: int, finished: bool, limit: int, cache: int) -> float:
+def overlong_penalty(tokens: int, finished: bool, limit: int, cache: int
+                     ) -> float:
   """The penalty, 0 to -1, of a response of `tokens` tokens, its EOS included.
 
   A response that did not finish was cut at the limit, so it pays in full.
@@ -39,7 +44,7 @@ def overlong_penalty(tokens: int, finished: bool, limit: int, cache: int) -> flo
 
 
 # Chinese is written without spaces: each of its characters counts as a word.
-_WORD = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")
+_WORD = re.compile(r'[\u3400-\u9fff]|[^\W\u3400-\u9fff]+')
 _LOOP_BYTES, _LOOP_RATIO = 500, 10
 
 
@@ -64,6 +69,6 @@ def is_loop(text: str) -> bool:
   3.2 times smaller, and a hundred worked ones of the mini world in a row 4.9
   times; "!" or "ha" a thousand times over is above 50.
   """
-  content = text.encode("utf-8", "replace")
+  content = text.encode('utf-8', 'replace')
   return len(content) >= _LOOP_BYTES and (
       len(content) > _LOOP_RATIO * len(zlib.compress(content)))

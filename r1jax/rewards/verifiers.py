@@ -1,8 +1,9 @@
-"""The rules that judge an answer, and the answers they must never see.
+"""The rules that check an answer, and the answers they must never see.
 
-`refusal` looks at text only and runs in the trainer's process. `load` gives a
-function that runs third-party code on a response's text: it is called in
-worker processes only (sandbox).
+To add one: a function, and its line of `VERIFIERS`. `refuse_unsafe` looks at
+text only and runs in the trainer's process. `load_verifier` gives a function
+that runs third-party code on a response's text: it is called in worker
+processes only (sandbox).
 
 What evaluates text, in the packages of today:
   * Nine reasoning_gym scorers call `eval` or sympy's `parse_expr`, which is
@@ -16,63 +17,124 @@ What evaluates text, in the packages of today:
 
 import functools
 import re
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
+
+from r1jax.rewards import answers
 
 # Scorers that call `eval`, meant for a Python list of numbers or strings.
 LITERAL_TASKS = frozenset(
-    {"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
+    {'binary_matrix', 'n_queens', 'spiral_matrix', 'string_insertion'})
 # Scorers that call sympy's `parse_expr`, meant for a formula.
 FORMULA_TASKS = frozenset(
-    {"countdown", "intermediate_integration", "polynomial_multiplication",
-     "puzzle24", "simple_integration"})
-
-MAX_CHARS = {"math": 1_000, "reasoning_gym": 10_000}
+    {'countdown', 'intermediate_integration', 'polynomial_multiplication',
+     'puzzle24', 'simple_integration'})
 
 # No parenthesis, no dot, no operator but the sign: nothing can be called.
 _LITERAL = re.compile(r"[\w\s,'\"\[\]-]*", re.ASCII)
 _FORMULA_TOKEN = re.compile(
-    r"\d+\.?\d*|\.\d+|[-+*/^(),\s]|(?<![A-Za-z])(?:[A-Za-z]|"
-    r"a?(?:sin|cos|tan|sec|csc|cot)h?|exp|log|ln|sqrt|Abs|pi)(?![A-Za-z])",
+    r'\d+\.?\d*|\.\d+|[-+*/^(),\s]|(?<![A-Za-z])(?:[A-Za-z]|'
+    r'a?(?:sin|cos|tan|sec|csc|cot)h?|exp|log|ln|sqrt|Abs|pi)(?![A-Za-z])',
     re.ASCII)
 # A dunder, a string, a method: LaTeX needs none of them.
 _PYTHON = re.compile(r"__|[\"`]|\(\s*'|[A-Za-z]\.[A-Za-z_]\w*\s*\(")
 
-_DELIMITED = re.compile(r"\$.*\$|\\\(|\\\[|\\boxed", re.DOTALL)
-_WORD = re.compile(r"\b[A-Za-z]{2,}(?=[\s.,:%]|$)")
-_NUMBER = re.compile(r"[\s:$€£]*-?[\d,]*\.?\d+[\s.,:%]*", re.ASCII)
+_DELIMITED = re.compile(r'\$.*\$|\\\(|\\\[|\\boxed', re.DOTALL)
+_WORD = re.compile(r'\b[A-Za-z]{2,}(?=[\s.,:%]|$)')
+_NUMBER = re.compile(r'[\s:$€£]*-?[\d,]*\.?\d+[\s.,:%]*', re.ASCII)
 
-Verify = Callable[[str, Any], bool]
+# 15 digits: beyond any answer, and far from where a float would matter.
+_INTEGER = re.compile(
+    r'-?(?:0|[1-9]\d{0,14}|[1-9]\d{0,2}(?:,\d{3}){1,4})', re.ASCII)
+
+Verify = Callable[[str, Any], float]  # (answer, reference) -> how right, 0 to 1
+
+
+def _undecided(answer: str, reference: Any) -> None:
+  del answer, reference
+
+
+class Verifier(NamedTuple):
+  """A rule that tells whether an answer is right, and what it takes to run.
+
+  One of plain comparison has `at_once`. One of third-party code has `load`, and
+  `is_safe` and `max_chars` keep from it what it must never see.
+  """
+  # In the trainer's process; None: a worker process must tell.
+  at_once: Callable[[str, Any], float | None] = _undecided
+  load: Callable[[str], Verify] | None = None  # of a task, in a worker process
+  is_safe: Callable[[str, str], bool] | None = None  # (task, answer): no code
+  max_chars: int = 0  # of an answer that goes to a worker
+  reference: str = 'answer'  # the field of a record that it compares with
 
 
 def refuse_unsafe(kind: str, task: str, answer: str) -> str | None:
-  """Why this answer is not given to its verifier, or None if it may be."""
-  limit = MAX_CHARS[kind]
-  if len(answer) > limit:
-    return f"{len(answer)} characters, more than {limit}"
-  if kind == "math":
-    harmless = not _PYTHON.search(answer)
-  elif task in LITERAL_TASKS:
-    harmless = _LITERAL.fullmatch(answer)
-  elif task in FORMULA_TASKS:
-    harmless = not _FORMULA_TOKEN.sub("", answer)
-  else:
-    harmless = True
-  return None if harmless else f"{answer[:80]!r} could run code"
+  """Why this answer is not given to a worker, or None if it may be."""
+  verifier = VERIFIERS[kind]
+  if len(answer) > verifier.max_chars:
+    return f'{len(answer)} characters, more than {verifier.max_chars}'
+  if verifier.is_safe(task, answer):
+    return None
+  return f'{answer[:80]!r} could run code'
 
 
 @functools.lru_cache(maxsize=None)
 def load_verifier(kind: str, task: str) -> Verify:
   """The function (answer, reference) -> is it right, its packages imported."""
-  if kind == "math":
-    import math_verify  # pylint: disable=g-import-not-at-top
-    verify = functools.partial(_math, math_verify)
-    verify(r"\frac{1}{2}", "0.5")  # the first parse builds the grammar
-    return verify
-  if kind == "reasoning_gym":
-    import reasoning_gym  # pylint: disable=g-import-not-at-top
-    return functools.partial(
-        _reasoning_gym, reasoning_gym.get_score_answer_fn(task))
-  raise ValueError(f"no verifier {kind!r}; expected one of {tuple(MAX_CHARS)}")
+  known = [name for name, verifier in VERIFIERS.items() if verifier.load]
+  if kind not in known:
+    raise ValueError(f'no verifier {kind!r}; expected one of {known}')
+  return VERIFIERS[kind].load(task)
+
+
+def _same_text(answer: str, reference: str) -> bool:
+  return answer.strip().casefold() == reference.strip().casefold()
+
+
+def _same_summary(answer: str, reference: str) -> bool:
+  """Whether the answer is that of a draft."""
+  return _same_text(answer, answers.extract_answer(reference, 'summary') or '')
+
+
+def _wrong(answer: str, reference: str) -> float:
+  """No rule can tell: it is wrong until a model settles it (judge)."""
+  del answer, reference
+  return 0.
+
+
+def _equal_integers(answer: str, reference: str) -> bool | None:
+  """math-verify's result for two plain integers, None for anything else."""
+  given, wanted = _integer(answer), _integer(reference)
+  return None if given is None or wanted is None else given == wanted
+
+
+def _integer(text: str) -> int | None:
+  text = text.strip()
+  return int(text.replace(',', '')) if _INTEGER.fullmatch(text) else None
+
+
+def _is_safe_math(task: str, answer: str) -> bool:
+  del task
+  return not _PYTHON.search(answer)
+
+
+def _is_safe_entry(task: str, answer: str) -> bool:
+  if task in LITERAL_TASKS:
+    return bool(_LITERAL.fullmatch(answer))
+  return task not in FORMULA_TASKS or not _FORMULA_TOKEN.sub('', answer)
+
+
+def _load_math(task: str) -> Verify:
+  del task
+  import math_verify  # pylint: disable=g-import-not-at-top
+  verify = functools.partial(_math, math_verify)
+  verify(r'\frac{1}{2}', '0.5')  # the first parse builds the grammar
+  return verify
+
+
+def _load_reasoning_gym(task: str) -> Verify:
+  import reasoning_gym  # pylint: disable=g-import-not-at-top
+  return functools.partial(
+      _reasoning_gym, reasoning_gym.get_score_answer_fn(task))
 
 
 def _reasoning_gym(score_answer, answer: str, entry: dict) -> bool:
@@ -90,7 +152,7 @@ def _math(math_verify, answer: str, reference: str) -> bool:
   gold = math_verify.parse(
       delimit_math(reference), parsing_timeout=None, raise_on_error=True)
   if not gold:
-    raise ValueError(f"the reference {reference!r} is not mathematics")
+    raise ValueError(f'the reference {reference!r} is not mathematics')
   target = math_verify.parse(
       delimit_math(answer), parsing_timeout=None, raise_on_error=True)
   return math_verify.verify(
@@ -103,6 +165,17 @@ def delimit_math(text: str) -> str:
   Without them it takes the first number it meets: 2x+3 and 2x+7 would both be
   2. A number among words ("72 dollars") needs none.
   """
-  if _DELIMITED.search(text) or _NUMBER.fullmatch(_WORD.sub("", text)):
+  if _DELIMITED.search(text) or _NUMBER.fullmatch(_WORD.sub('', text)):
     return text
-  return "$" + text.replace("\\$", "").replace("$", "") + "$"
+  return '$' + text.replace('\\$', '').replace('$', '') + '$'
+
+
+VERIFIERS = {
+    'math': Verifier(_equal_integers, _load_math, _is_safe_math, 1_000),
+    'reasoning_gym': Verifier(
+        load=_load_reasoning_gym, is_safe=_is_safe_entry, max_chars=10_000,
+        reference='entry'),
+    'exact': Verifier(_same_text),
+    'same': Verifier(_same_summary),
+    'judge': Verifier(_wrong),
+}

@@ -14,6 +14,7 @@ import numpy as np
 
 from r1jax import errors
 from r1jax import rewards as rewards_lib
+from r1jax.data import batches
 from r1jax.data import templates
 from r1jax.kernels import values
 from r1jax.parallel import distributed
@@ -29,7 +30,7 @@ _RETRY_TEMPERATURE = 0.5  # at least, or a second attempt would be the first
 
 
 def load(rewards, mesh: jax.sharding.Mesh, rules: sharding.Rules, seed: int
-         ) -> list[rewards_lib.Judge]:
+         ) -> list[rewards_lib.ModelReward]:
   """The judge and the reward models of a section `config.rewards`.
 
   Args:
@@ -206,9 +207,8 @@ class _Model:
                for text in texts]
     fit = [n for n, ids in enumerate(prompts) if len(ids) <= self._size]
     replies = [None] * len(texts)
-    for start in range(0, len(fit), self._batch):
-      # The last batch is filled up with texts that were asked before.
-      chosen = [fit[n % len(fit)] for n in range(start, start + self._batch)]
+    for index in batches.whole_batches(len(fit), self._batch):
+      chosen = [fit[n] for n in index]
       batch = self._reply(settings, [prompts[n] for n in chosen],
                           [texts[n] for n in chosen], attempt)
       for n, reply in zip(chosen, batch):
@@ -218,12 +218,9 @@ class _Model:
   def _reply(self, settings: rollouts.Settings, prompts: list[list[int]],
              texts: list[str], attempt: int) -> list[str]:
     """Replies to a batch; the random stream of each is named by its text."""
-    tokens = np.zeros((len(prompts), self._size), np.int32)
-    for row, ids in zip(tokens, prompts):
-      row[:len(ids)] = ids
+    tokens, length = batches.pad_right(prompts, self._size)
     names = [zlib.crc32(text.encode('utf-8', 'replace')) >> 1 for text in texts]
-    batch = Prompts(tokens, np.array([len(ids) for ids in prompts], np.int32),
-                    np.array(names, np.int32))
+    batch = Prompts(tokens, length, np.array(names, np.int32))
     rollout = self._sample(
         self._placed.model, settings, self._params,
         sharding.from_host(batch, self._placed.mesh), np.uint32(self._seed),

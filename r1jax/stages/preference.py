@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax import errors
+from r1jax.data import batches
 from r1jax.data import preferences
 from r1jax.data import templates
 from r1jax.data import thinking
@@ -199,11 +200,9 @@ class Scorer:
     """
     found = [np.zeros(0, np.float32)] * len(rows.records)
     done = 0
-    for start in range(0, rows.size, self._batch):
+    for index in batches.whole_batches(rows.size, self._batch):
       if count is not None and done >= count:
         break
-      # The last batch is filled up with other rows, which are scored twice.
-      index = np.arange(start, start + self._batch) % rows.size
       batch = Preferences(*rows.take(index))
       score = sharding.to_host(self._score(
           state.params, state.ref, sharding.from_host(batch, self._mesh)))

@@ -103,7 +103,7 @@ class Learner:
     `number` counts the rounds of DAPO's dynamic sampling.
     """
     number += step * max(self._settings.sampling_rounds, 1)
-    batch = self._draw(number)
+    batch = batches.with_step(self._draw(number), step)
     params = lora.join(state.ref, state.params)
     return self._sampler(params, batch, self._settings.seed, number), batch
 

@@ -39,7 +39,7 @@ class RolloutScorer:
   """Scores what a policy sampled, by rules and by models."""
 
   def __init__(self, vocab: vocabs.Vocab, rules: rewards_lib.Scorer,
-               models: Sequence[rewards_lib.Judge] = ()):
+               models: Sequence[rewards_lib.ModelReward] = ()):
     """`models` are asked after the rules, and may change what these said."""
     self._vocab, self._rules, self.models = vocab, rules, models
 
@@ -89,9 +89,8 @@ def _log_rows(records, ids, responses, scores) -> list[dict[str, Any]]:
   return [
       {'id': int(i), 'task': record['task'], 'prompt': record['prompt'],
        'answer': record['answer'], 'response': response.text,
-       'tokens': response.tokens, 'finished': response.finished,
-       'reward': float(scores.total[n])}
-      | {name: float(part[n]) for name, part in scores.parts.items()}
+       'tokens': response.tokens, 'finished': response.finished}
+      | scores.row(n)
       | {name: record[name] for name in ('source',) if name in record}
       for n, (i, record, response) in enumerate(zip(ids, records, responses))]
 
@@ -143,6 +142,10 @@ def make_rules(rewards: Mapping[str, Any], max_tokens: int
   fields = dict(rewards)
   fields.pop('judge', None)
   models = fields.pop('models', {})
+  for name in fields.get('functions', {}):
+    if name in models:
+      raise errors.ConfigError(f'config.rewards.functions.{name}: a model of '
+                               'config.rewards.models has this name')
   of_rules = lambda weights: {name: weight for name, weight in weights.items()
                               if name not in models}
   tasks = {task: of_rules(weights)
@@ -180,10 +183,12 @@ def sum_counters(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
           for name in counters[0]}
 
 
-def counter_metrics(scored: Scored) -> dict[str, int]:
-  """What verifiers and judges have counted, as it is logged."""
-  return {f'verifier/{name}': count
-          for name, count in sum_counters([scored.counters]).items()}
+def counter_metrics(scored: Scored) -> dict[str, float]:
+  """Counts of verifiers and judges; means of the reward functions' columns."""
+  counts = {f'verifier/{name}': count
+            for name, count in sum_counters([scored.counters]).items()}
+  return counts | {f'reward/{name}': mean for name, mean in (
+      rewards_lib.column_means(scored.rows).items())}
 
 
 def describe_counters(counts: Mapping[str, int]) -> str:

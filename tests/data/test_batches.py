@@ -146,7 +146,8 @@ def test_rows_are_a_function_of_seed_and_step():
 
 def test_more_rows_than_a_corpus_fills_are_refused():
   packed = batches.packed([np.arange(3)], seq_len=4)
-  with pytest.raises(errors.ConfigError, match='config.lm.batch.*1 rows.*received 2'):
+  with pytest.raises(errors.ConfigError,
+                     match='config.lm.batch.*1 rows.*received 2'):
     packed.batch(0, 2, seed=0)
 
 

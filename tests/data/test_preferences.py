@@ -72,7 +72,7 @@ def test_refusals_name_the_field(tmp_path):
       (f'jsonl:{path}', 'train[x:]', {}, 'data.split'),
       (f'jsonl:{path}', 'train[1:]', {}, 'has no pairs'),
       (f'jsonl:{path}.gone', 'train', {}, 'no such file'),
-      (f'json:{path}', 'train', {}, "did you mean 'jsonl'"),
+      (f'json:{path}', 'train', {}, 'did you mean jsonl'),
       (f'jsonl:{path}', 'train', dict(promt='q'), 'data.options')):
     with pytest.raises(errors.ConfigError, match=match):
       preferences.read_preferences(task, split, options)
@@ -105,7 +105,8 @@ def _pair(better, worse, **more):
 def test_balanced_the_better_one_is_the_longer_as_often_as_not():
   records = [_pair(9, 2), _pair(12, 5), _pair(2, 9), _pair(3, 3), _pair(99, 1)]
   # Of the two that are longer by 4 to 7 one has a counterpart; 98 has none.
-  assert preferences.balance_lengths(records) == [records[0], records[2], records[3]]
+  assert preferences.balance_lengths(records) == [
+      records[0], records[2], records[3]]
   rng = np.random.default_rng(0)
   many = preferences.balance_lengths(
       [_pair(*rng.integers(1, 80, 2)) for _ in range(400)])
@@ -116,7 +117,8 @@ def test_balanced_the_better_one_is_the_longer_as_often_as_not():
 
 @pytest.fixture(name='encode', scope='module')
 def _encode():
-  return templates.pair_encoder('mini', vocabs.load_vocab('sentencepiece', 'mini'))
+  return templates.pair_encoder(
+      'mini', vocabs.load_vocab('sentencepiece', 'mini'))
 
 
 def test_encoded_is_the_text_as_it_is_sampled(encode):

@@ -64,7 +64,8 @@ def test_seqios_own_class_serves_where_it_fits(
   plain = vocabs.load_vocab('sentencepiece', sentencepiece_path)
   assert isinstance(
       tasks.seqio_vocabulary(plain), seqio.SentencePieceVocabulary)
-  other_end = vocabs.load_vocab('sentencepiece', sentencepiece_path, small_vocabs.END)
+  other_end = vocabs.load_vocab(
+      'sentencepiece', sentencepiece_path, small_vocabs.END)
   assert tasks.seqio_vocabulary(other_end).eos_id == other_end.eos_id
   inside = vocabs.load_vocab('gguf', gguf_sentencepiece_path)
   control = tasks.seqio_vocabulary(inside).encode_tf(tf.constant('4</s>'))
@@ -246,16 +247,16 @@ def test_tfds(small, prepared, name):
 
 
 @pytest.mark.parametrize('task, options, split, message', [
-    ('jsonlines:x', {}, 'train', "data.task.*did you mean 'jsonl'"),
-    ('mini_reasoning', dict(sizes=3), 'train', "options.*did you mean 'size'"),
+    ('jsonlines:x', {}, 'train', 'data.task.*did you mean jsonl'),
+    ('mini_reasoning', dict(sizes=3), 'train', 'options.*did you mean size'),
     ('tfds:gsm8k', {}, 'train', 'data_dir: no prepared .*tfds build gsm8k'),
     ('tfds:no_such_set', {}, 'train', 'data_dir: no prepared'),
     ('tfds:', {}, 'train', 'data.task: .*name'),
     ('tfds:gsm8k:9.9.9', {}, 'train', 'data.task: .*version'),
-    ('tfds:sums', {}, 'trian', "data.split .*did you mean 'train'"),
+    ('tfds:sums', {}, 'trian', 'data.split .*did you mean train'),
     ('tfds:sums', {}, 'train[:x]', 'data.split .*:x'),
     ('tfds:sums', dict(verifier='maths'), 'train', 'data.options.verifier'),
-    ('mini_reasoning', {}, 'trian', "data.split .*did you mean 'train'"),
+    ('mini_reasoning', {}, 'trian', 'data.split .*did you mean train'),
     ('tfds:sums', dict(answer='result'), 'train', 'data.options.answer'),
     ('tfds:sums', dict(question='a'), 'train', 'data.options: '),
 ])
@@ -280,7 +281,8 @@ def test_conversations_and_what_the_assistant_says(tmp_path):
       tmp_path / 'vocab', small_vocabs.tokenizer(),
       tokenizer_config={'eos_token': small_vocabs.END})
   words = vocabs.load_vocab('huggingface', made)
-  words.chat_template = ("{% for m in messages %}{{ m['role'] + ':' + m['content'] }}"
+  words.chat_template = (
+      "{% for m in messages %}{{ m['role'] + ':' + m['content'] }}"
               "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
               '{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}')
   path = tmp_path / 'sums.jsonl'

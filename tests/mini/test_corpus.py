@@ -65,8 +65,8 @@ def test_an_entry_is_what_reasoning_gym_gives(problems):
 
 
 def test_same_seed_same_draws_and_another_seed_others():
-  assert corpus.reasoning_records('train', 30, 1) == corpus.reasoning_records('train', 30, 1)
-  assert corpus.general_records('train', 30, 1) == corpus.general_records('train', 30, 1)
+  for records in (corpus.reasoning_records, corpus.general_records):
+    assert records('train', 30, 1) == records('train', 30, 1)
   assert corpus.documents(50, 1) == corpus.documents(50, 1)
   first, second = corpus.documents(50, 1), corpus.documents(50, 2)
   assert len(set(first) & set(second)) < 10
@@ -77,7 +77,8 @@ def test_same_seed_same_draws_and_another_seed_others():
 
 def test_draws_are_the_same_in_every_process_and_version():
   """Update the value when the world is changed on purpose."""
-  text = json.dumps([corpus.documents(200), corpus.reasoning_records('heldout', 30),
+  text = json.dumps([corpus.documents(200),
+                     corpus.reasoning_records('heldout', 30),
                      corpus.general_records('heldout', 30)], ensure_ascii=False)
   assert hashlib.sha256(text.encode()).hexdigest()[:16] == '6e2d9a1729f2b9de'
 
@@ -126,7 +127,7 @@ def test_general_records():
 def test_what_cannot_be_drawn_is_refused():
   with pytest.raises(ValueError, match="received 'test'"):
     corpus.reasoning_records('test', 1)
-  with pytest.raises(ValueError, match="mean 'chain_sum'"):
+  with pytest.raises(ValueError, match='mean chain_sum[?]'):
     corpus.reasoning_records('train', 1, tasks=('chain_sums',))
   with pytest.raises(ValueError, match="distinct 'heldout' problems"):
     corpus.reasoning_records('heldout', 1000, tasks=('complex_arithmetic',))

@@ -5,6 +5,7 @@ import pytest
 from r1jax.mini import corpus
 from r1jax.mini import gold
 from r1jax.rewards import accuracy
+from r1jax.rewards import answers as answers_lib
 
 
 @pytest.mark.parametrize('text, expected', [
@@ -22,7 +23,7 @@ def test_by_hand(text, expected):
 
 def test_it_is_a_verifier_of_the_whole_response():
   records = corpus.writing_records('train', 3)
-  answers = [accuracy.extract_answer(text, 'whole') for text in (
+  answers = [answers_lib.extract_answer(text, 'whole') for text in (
       f'{records[0]["answer"]} a\n{records[0]["answer"]} b', ' ', 'nothing')]
   judged = accuracy.check_answers(records, answers, pool=_NoPool())
   assert judged.right.tolist() == [pytest.approx(2 / 3), 0, 0]

@@ -9,7 +9,7 @@ import time
 def load(kind: str, task: str):
   """A verifier (answer, reference) -> bool for `workers.Pool`."""
   del task
-  return {"good": _good, "reckless": _reckless}[kind]
+  return {'good': _good, 'reckless': _reckless}[kind]
 
 
 def _good(answer, reference):
@@ -18,29 +18,29 @@ def _good(answer, reference):
 
 def _reckless(answer, reference):
   """Does what the answer says."""
-  action, _, argument = answer.partition(" ")
-  if action == "sleep":
+  action, _, argument = answer.partition(' ')
+  if action == 'sleep':
     time.sleep(float(argument))
-  elif action == "spin":
+  elif action == 'spin':
     while True:
       pass
-  elif action == "segfault":
+  elif action == 'segfault':
     faulthandler._sigsegv()
-  elif action == "exit":
+  elif action == 'exit':
     sys.exit(3)
-  elif action == "swell":
+  elif action == 'swell':
     return bool(bytearray(8 << 30))
-  elif action == "recurse":
+  elif action == 'recurse':
     return _reckless(answer, reference)
-  elif action == "raise":
-    raise ValueError("cannot read this")
-  elif action == "raise_unknown":
-    raise Exception("of no known class")
-  elif action == "system":
-    os.system(f"touch {argument}")
-  elif action == "swallow":
+  elif action == 'raise':
+    raise ValueError('cannot read this')
+  elif action == 'raise_unknown':
+    raise Exception('of no known class')
+  elif action == 'system':
+    os.system(f'touch {argument}')
+  elif action == 'swallow':
     try:
-      with open(argument, "w", encoding="utf-8"):
+      with open(argument, 'w', encoding='utf-8'):
         pass
     except OSError:
       return True

@@ -18,7 +18,8 @@ def _encode(prompt, answer):
 
 
 def _model(asked, **switches):
-  return rewards_lib.RewardModel('helpful', lambda task: .5 if task == 'a' else 0., _encode, asked, **dict(
+  weight = lambda task: .5 if task == 'a' else 0.
+  return rewards_lib.RewardModel('helpful', weight, _encode, asked, **dict(
       summary=False, max_len=64, batch=4) | switches)
 
 

@@ -13,79 +13,79 @@ import pytest
 from r1jax.rewards import workers
 
 
-@pytest.fixture(name="pool")
+@pytest.fixture(name='pool')
 def _pool():
-  pool = workers.Pool(2, timeout_seconds=1.0, load="misbehaving:load")
+  pool = workers.Pool(2, timeout_seconds=1.0, load='misbehaving:load')
   yield pool
   pool.close()
 
 
 def _good(answer, reference):
-  return workers.Job("good", "", answer, reference)
+  return workers.Job('good', '', answer, reference)
 
 
 def _reckless(answer):
-  return workers.Job("reckless", "", answer, "x")
+  return workers.Job('reckless', '', answer, 'x')
 
 
 def test_outcomes_come_in_the_order_of_the_jobs(pool):
-  jobs = [_good(str(i % 3), "1") for i in range(200)]
+  jobs = [_good(str(i % 3), '1') for i in range(200)]
   outcomes = pool.run(jobs)
   assert [o.value for o in outcomes] == [float(i % 3 == 1) for i in range(200)]
-  assert {o.status for o in outcomes} == {"ok"}
+  assert {o.status for o in outcomes} == {'ok'}
   assert pool.run([]) == []
 
 
-@pytest.mark.parametrize("answer, status, detail", [
-    ("sleep 60", "timeouts", "no verdict in time"),
-    ("spin", "timeouts", "no verdict in time"),
-    ("segfault", "errors", "worker died with status -11"),
-    ("exit", "errors", "worker died with status 3"),
-    ("swell", "errors", "MemoryError"),
-    ("recurse", "errors", "RecursionError"),
-    ("raise", "errors", "ValueError: cannot read this"),
-    ("raise_unknown", "errors", "Exception: of no known class"),
+@pytest.mark.parametrize('answer, status, detail', [
+    ('sleep 60', 'timeouts', 'no verdict in time'),
+    ('spin', 'timeouts', 'no verdict in time'),
+    ('segfault', 'errors', 'worker died with status -11'),
+    ('exit', 'errors', 'worker died with status 3'),
+    ('swell', 'errors', 'MemoryError'),
+    ('recurse', 'errors', 'RecursionError'),
+    ('raise', 'errors', 'ValueError: cannot read this'),
+    ('raise_unknown', 'errors', 'Exception: of no known class'),
 ])
 def test_one_bad_answer_costs_that_answer_only(pool, answer, status, detail):
-  jobs = [_good("1", "1") for _ in range(40)]
+  jobs = [_good('1', '1') for _ in range(40)]
   jobs[7] = _reckless(answer)
   outcomes = pool.run(jobs)
   assert outcomes[7].status == status
   assert outcomes[7].value == 0.0
   assert detail in outcomes[7].detail
-  assert all(o == ("ok", 1.0, "") for i, o in enumerate(outcomes) if i != 7)
+  assert all(o == ('ok', 1.0, '') for i, o in enumerate(outcomes) if i != 7)
   # And the pool is as good as before.
   assert [o.value for o in pool.run(jobs[:7])] == [1.0] * 7
 
 
 def test_several_hanging_answers_are_each_given_their_time(pool):
-  jobs = [_reckless("sleep 60"), _good("1", "1"), _reckless("sleep 60"),
-          _good("2", "1"), _reckless("x")]
+  jobs = [_reckless('sleep 60'), _good('1', '1'), _reckless('sleep 60'),
+          _good('2', '1'), _reckless('x')]
   assert [o.status for o in pool.run(jobs)] == [
-      "timeouts", "ok", "timeouts", "ok", "ok"]
+      'timeouts', 'ok', 'timeouts', 'ok', 'ok']
   assert [o.value for o in pool.run(jobs[3:])] == [0.0, 1.0]
 
 
-@pytest.mark.parametrize("action", ["system", "swallow"])
+@pytest.mark.parametrize('action', ['system', 'swallow'])
 def test_side_effects_are_refused(pool, tmp_path, action):
-  sentinel = tmp_path / "sentinel"
-  bad, good = pool.run([_reckless(f"{action} {sentinel}"), _good("1", "1")])
+  sentinel = tmp_path / 'sentinel'
+  bad, good = pool.run([_reckless(f'{action} {sentinel}'), _good('1', '1')])
   assert not sentinel.exists()
-  assert bad.status == "refused" and bad.value == 0.0
+  assert bad.status == 'refused' and bad.value == 0.0
   assert good.value == 1.0
 
 
 def test_a_worker_killed_between_batches_is_replaced(pool):
-  pool.run([_good("1", "1")])
+  pool.run([_good('1', '1')])
   (worker,) = pool._workers
   os.kill(worker.process.pid, 9)
   worker.process.wait()
-  assert pool.run([_good("1", "1")])[0].value == 1.0
+  assert pool.run([_good('1', '1')])[0].value == 1.0
 
 
 def test_workers_start_when_needed_and_end_on_close(pool):
   assert not pool._workers
-  pool.run([_good("1", "1")] * 8)
+  pool.run([_good('1', '1')] * 8)
   processes = [worker.process for worker in pool._workers]
   assert 1 <= len(processes) <= 2
   pool.close()
@@ -93,7 +93,7 @@ def test_workers_start_when_needed_and_end_on_close(pool):
 
 
 def test_a_worker_ends_when_its_parent_hangs_up(pool):
-  pool.run([_good("1", "1")])
+  pool.run([_good('1', '1')])
   (worker,) = pool._workers
   worker.pipe.close()
   assert worker.process.wait(timeout=10) == 0
@@ -114,14 +114,14 @@ signal.pause()
 """
 
 
-@pytest.fixture(name="trainer")
+@pytest.fixture(name='trainer')
 def _trainer():
   """A process in a group of its own, as a shell starts it, and its worker."""
   here = pathlib.Path(__file__).parent
   path = os.pathsep.join([str(here), str(here.parents[1])])
   with subprocess.Popen(
-      [sys.executable, "-c", _TRAINER], stdout=subprocess.PIPE, text=True,
-      start_new_session=True, env=os.environ | {"PYTHONPATH": path}) as process:
+      [sys.executable, '-c', _TRAINER], stdout=subprocess.PIPE, text=True,
+      start_new_session=True, env=os.environ | {'PYTHONPATH': path}) as process:
     yield process, int(process.stdout.readline())
     process.kill()
 
@@ -130,10 +130,10 @@ def test_ctrl_c_does_not_cost_the_answer_in_progress(trainer):
   process, _ = trainer
   time.sleep(0.3)
   os.killpg(process.pid, signal.SIGINT)
-  assert process.stdout.readline() == "ok\n"
+  assert process.stdout.readline() == 'ok\n'
 
 
-@pytest.mark.skipif(not shutil.which("ps"), reason="needs ps")
+@pytest.mark.skipif(not shutil.which('ps'), reason='needs ps')
 def test_a_worker_does_not_outlive_a_trainer_that_is_killed(trainer):
   process, worker = trainer
   process.kill()
@@ -146,9 +146,9 @@ def test_a_worker_does_not_outlive_a_trainer_that_is_killed(trainer):
 
 def _runs(pid: int) -> bool:
   """Whether a process lives; a zombie that nobody has waited for does not."""
-  done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)],
+  done = subprocess.run(['ps', '-o', 'stat=', '-p', str(pid)],
                         capture_output=True, text=True, check=False)
-  return done.stdout.strip()[:1] not in ("", "Z")
+  return done.stdout.strip()[:1] not in ('', 'Z')
 
 
 def test_an_interrupt_leaves_no_stale_answers(pool, monkeypatch):
@@ -159,20 +159,20 @@ def test_an_interrupt_leaves_no_stale_answers(pool, monkeypatch):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(pool, "_take", interrupt)
+    patch.setattr(pool, '_take', interrupt)
     with pytest.raises(KeyboardInterrupt):
-      pool.run([_good("1", "1")] * 20)
+      pool.run([_good('1', '1')] * 20)
   assert taken
-  assert [o.value for o in pool.run([_good("1", "2"), _good("3", "3")])] == [
+  assert [o.value for o in pool.run([_good('1', '2'), _good('3', '3')])] == [
       0.0, 1.0]
 
 
 def test_a_verifier_that_cannot_load_stops_the_run(pool):
   with pytest.raises(RuntimeError, match="could not start: KeyError: 'absent'"):
-    pool.run([workers.Job("absent", "", "1", "1")])
-  missing = workers.Pool(1, 1.0, load="no_such_module:load")
+    pool.run([workers.Job('absent', '', '1', '1')])
+  missing = workers.Pool(1, 1.0, load='no_such_module:load')
   with pytest.raises(RuntimeError, match="No module named 'no_such_module'"):
-    missing.run([_good("1", "1")])
+    missing.run([_good('1', '1')])
   missing.close()
 
 

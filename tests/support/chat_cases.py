@@ -123,7 +123,8 @@ EXPECTED = {  # None: the template refuses
         ']\nTrue||'),
     ('json', 'turns'): (
         '  {"role": "user", "content": "Hi"}\n  [\n "user"\n]\n'
-        '  {"role": "assistant", "content": "<think>\\nx\\n</think>\\n\\nYes!"}\n'
+        '  {"role": "assistant", "content": '
+        '"<think>\\nx\\n</think>\\n\\nYes!"}\n'
         '  [\n "assistant"\n]\n  {"role": "user", "content": "Bye  "}\n'
         '  [\n "user"\n]\nTrue||'),
 }

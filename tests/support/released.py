@@ -127,7 +127,8 @@ def begun(seen: Expected, padding: int = 5) -> tuple[Prompts, np.ndarray]:
   return prompts, np.repeat(responses, 2, 0)
 
 
-def setup(config: architecture.Config, sizes: dict[str, int]) -> train_state.PlacedModel:
+def setup(config: architecture.Config, sizes: dict[str, int]
+          ) -> train_state.PlacedModel:
   """The model on a mesh of all devices."""
   return train_state.place_model(ml_collections.ConfigDict(
       dict(model=dataclasses.asdict(config), rules=common.RULES)),

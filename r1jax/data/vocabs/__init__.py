@@ -37,7 +37,7 @@ def load_vocab(kind: str, path: str, eos: str | None = None) -> Vocab:
   Raises:
     ConfigError: names the field of config.vocab that is wrong.
   """
-  errors.check_name('config.vocab.kind', kind, KINDS)
+  errors.check_choice('vocab.kind', kind, KINDS)
   if not path:
     raise errors.expected(
         'vocab.path', "a file or folder, or 'mini' for the vocabulary shipped",
@@ -47,5 +47,6 @@ def load_vocab(kind: str, path: str, eos: str | None = None) -> Vocab:
       raise errors.expected(
           'vocab.kind', "'sentencepiece', the kind of config.vocab.path 'mini'",
           kind)
-    path = str(importlib.resources.files('r1jax.mini').joinpath('assets/mini.model'))
+    path = str(importlib.resources.files('r1jax.mini').joinpath(
+        'assets/mini.model'))
   return KINDS[kind](path, eos)

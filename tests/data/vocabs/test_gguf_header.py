@@ -53,7 +53,8 @@ def test_arrays_in_arrays(tmp_path):
   inner = struct.pack('<IQ2i', _TYPES.INT32, 2, 7, 8)
   value = struct.pack('<IQ', _TYPES.ARRAY, 2) + inner + inner
   _write(tmp_path / 'x', _TYPES.ARRAY, value)
-  assert gguf_header.read_header(tmp_path / 'x').metadata == {'k': [[7, 8], [7, 8]]}
+  assert gguf_header.read_header(tmp_path / 'x').metadata == {
+      'k': [[7, 8], [7, 8]]}
 
 
 def _write(path, kind, value, version=3):

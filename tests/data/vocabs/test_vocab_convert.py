@@ -56,5 +56,6 @@ def test_a_model_it_cannot_equal_is_refused(tmp_path, settings):
   sentencepiece.SentencePieceTrainer.train(
       sentence_iterator=iter(small_vocabs.CORPUS), minloglevel=2,
       model_prefix=str(tmp_path / 'm'), **settings)
-  with pytest.raises(ValueError, match='only a SentencePiece model of type BPE'):
+  with pytest.raises(
+      ValueError, match='only a SentencePiece model of type BPE'):
     convert.sentencepiece((tmp_path / 'm.model').read_bytes(), None)

@@ -25,9 +25,11 @@ def folder(tmp_path, sentencepiece_path):
 
 
 def test_the_end_can_be_another_piece(sentencepiece_path):
-  found = vocabs.load_vocab('sentencepiece', sentencepiece_path, small_vocabs.END)
+  found = vocabs.load_vocab(
+      'sentencepiece', sentencepiece_path, small_vocabs.END)
   assert found.decode([found.eos_id]) == small_vocabs.END
-  assert found.eos_id != vocabs.load_vocab('sentencepiece', sentencepiece_path).eos_id
+  assert found.eos_id != vocabs.load_vocab(
+      'sentencepiece', sentencepiece_path).eos_id
 
 
 def test_control_pieces_are_text_to_a_model_alone(sentencepiece_path, folder):

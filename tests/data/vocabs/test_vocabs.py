@@ -81,7 +81,7 @@ def test_an_end_asked_for_is_saved(tmp_path, huggingface_path):
 
 
 @pytest.mark.parametrize('kind, path, eos, message', [
-    ('sentencepeice', 'x', None, "vocab.kind: .*did you mean 'sentencepiece'"),
+    ('sentencepeice', 'x', None, 'vocab.kind: .*did you mean sentencepiece'),
     ('sentencepiece', None, None, "vocab.path: expected .*'mini'"),
     ('huggingface', '', None, 'vocab.path: expected'),
     ('sentencepiece', '.', None, 'vocab.path: no such.*tokenizer.model'),

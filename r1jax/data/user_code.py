@@ -1,0 +1,88 @@
+"""Functions of the user's own, named by a config.
+
+A place is 'my_rewards.py:function', of a file (from the current directory,
+which may import what stands beside it), or 'package.module:function'.
+"""
+
+from collections.abc import Callable
+import functools
+import importlib
+import importlib.util
+import pathlib
+import sys
+import types
+from typing import Any
+
+from r1jax import errors
+
+
+def is_place(text: str) -> bool:
+  """Whether a text names a function of a file or of a dotted module."""
+  place, mark, name = text.rpartition(':')
+  return bool(mark) and name.isidentifier() and (
+      place.endswith('.py')
+      or '.' in place and all(map(str.isidentifier, place.split('.'))))
+
+
+def check(place: str, field: str) -> None:
+  """Refuses a place of another form, or a file that is not there.
+
+  Raises:
+    ConfigError: names `config.<field>`.
+  """
+  module, mark, name = str(place).rpartition(':')
+  if not (mark and module and name.isidentifier()):
+    raise errors.expected(
+        field, "'FILE.py:FUNCTION' or 'PACKAGE.MODULE:FUNCTION'", place)
+  path = pathlib.Path(module)
+  if module.endswith('.py') and not path.is_file():
+    files = [str(other) for other in sorted(path.parent.glob('*.py'))]
+    raise errors.ConfigError(
+        f'config.{field}: no such file: {module} (in {pathlib.Path.cwd()})'
+        + (errors.nearest(module, files) if files else ''))
+
+
+def load(place: str, field: str) -> Callable[..., Any]:
+  """The function at a place; its file is run once in a process.
+
+  Raises:
+    ConfigError: there is no such file, module or function; names
+      `config.<field>`. What the user's code raises goes through.
+  """
+  check(place, field)
+  path, _, name = place.rpartition(':')
+  if path.endswith('.py'):
+    module = _run_file(str(pathlib.Path(path).resolve()))
+  else:
+    module = _import(path, field)
+  function = getattr(module, name, None)
+  if callable(function):
+    return function
+  known = [other for other, value in vars(module).items()
+           if callable(value) and not other.startswith('_')]
+  raise errors.ConfigError(
+      f'config.{field}: {path} has no function {name!r}'
+      + (errors.nearest(name, known) if known else ''))
+
+
+@functools.lru_cache(maxsize=None)
+def _run_file(path: str) -> types.ModuleType:
+  folder, stem = str(pathlib.Path(path).parent), pathlib.Path(path).stem
+  if folder not in sys.path:
+    sys.path.append(folder)
+  spec = importlib.util.spec_from_file_location(f'_user_{stem}', path)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[module.__name__] = module  # as dataclasses expects it
+  spec.loader.exec_module(module)
+  return module
+
+
+def _import(name: str, field: str) -> types.ModuleType:
+  try:
+    return importlib.import_module(name)
+  except ModuleNotFoundError as problem:
+    if not problem.name or not f'{name}.'.startswith(f'{problem.name}.'):
+      raise  # the module is there, and imports one that is not
+    raise errors.ConfigError(
+        f'config.{field}: no module named {name!r}; a file is given as '
+        "'FILE.py:FUNCTION'") from problem

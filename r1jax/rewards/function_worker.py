@@ -1,0 +1,138 @@
+"""The worker's side of a user's reward functions: trusted code, no fence.
+
+As the sandbox it reads lists of jobs from a pipe and answers them in order.
+Nothing is forbidden to a function: it may open files and connections. The
+parent kills a worker whose function hangs; a worker ends with its parent.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+import functools
+import inspect
+import json
+from multiprocessing import connection
+import numbers
+import os
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+from r1jax.data import user_code
+
+MAX_COLUMN_BYTES = 1 << 15  # of one call, as JSON
+
+_load = functools.lru_cache(maxsize=None)(user_code.load)
+
+
+def main(fd: int, load_name: str, timeout_seconds: float):
+  """Serves the parent at the other end of `fd` until it hangs up.
+
+  A job's kind is the function's place, its task the field that names it; a job
+  without an answer asks whether the function is async.
+  """
+  del load_name
+  pipe = connection.Connection(fd)
+
+  def send(status, value=0., detail='', columns=None):
+    pipe.send_bytes(
+        json.dumps([status, value, detail, columns or {}]).encode())
+
+  def report(kind, error, trace):
+    del trace
+    send('died', detail=_last_line(kind, error))
+
+  sys.excepthook = report
+  threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+  while True:
+    try:
+      jobs = pipe.recv()
+    except EOFError:
+      return
+    functions = [_load(place, field) for place, field, _, _ in jobs]
+    send('ready')
+    if all(map(_is_async, functions)):
+      results = asyncio.run(_together(functions, jobs, timeout_seconds))
+    else:
+      results = map(_call, functions, jobs)
+    for result in results:
+      send(*_outcome(result, timeout_seconds))
+
+
+def _call(function: Callable, job: tuple) -> Any:
+  """What a function returns, or the exception that it raises."""
+  _, _, text, record = job
+  if text is None:
+    return _is_async(function)
+  try:
+    return function(text, record)
+  except Exception as error:  # pylint: disable=broad-except
+    return error  # the user's code may raise anything, and the run goes on
+
+
+async def _together(functions, jobs, timeout_seconds: float) -> list[Any]:
+  """As `_call`, of async functions, all at once."""
+  async def call(function, job):
+    result = _call(function, job)
+    return (await asyncio.wait_for(result, timeout_seconds)
+            if inspect.isawaitable(result) else result)
+
+  return await asyncio.gather(*map(call, functions, jobs),
+                              return_exceptions=True)
+
+
+def _is_async(function: Callable) -> bool:
+  return inspect.iscoroutinefunction(function) or (
+      inspect.iscoroutinefunction(getattr(function, '__call__', None)))
+
+
+def _outcome(result: Any, timeout_seconds: float
+             ) -> tuple[str, float, str, dict[str, Any]]:
+  """(status, value, detail, columns) of one call."""
+  if isinstance(result, TimeoutError):
+    return 'timeouts', 0., f'no result in {timeout_seconds:g} s', {}
+  if isinstance(result, BaseException):
+    return 'errors', 0., _last_line(type(result), result), {}
+  value, columns = result if isinstance(result, tuple) and (
+      len(result) == 2) else (result, {})
+  number = None
+  if not isinstance(value, (str, bytes)) and hasattr(value, '__float__'):
+    try:
+      number = float(value)
+    except (RuntimeError, TypeError, ValueError):  # an array of several
+      number = None
+  if number is None or not isinstance(columns, Mapping):
+    return ('errors', 0., 'expected a number, or a number and a dict; '
+            f'received {str(result):.80}', {})
+  if not -float('inf') < number < float('inf'):
+    return 'errors', 0., f'expected a finite number, received {number}', {}
+  columns = {str(name): _plain(cell) for name, cell in columns.items()}
+  if len(json.dumps(columns)) > MAX_COLUMN_BYTES:
+    return ('errors', 0., 'expected columns of at most '
+            f'{MAX_COLUMN_BYTES} bytes of JSON', {})
+  return 'ok', number, '', columns
+
+
+def _plain(value: Any) -> Any:
+  """A cell as JSON has it: what it lacks, as NaN, becomes text."""
+  if value is None or isinstance(value, (bool, int, str)):
+    return value
+  if isinstance(value, numbers.Real):
+    return float(value) if abs(value) < float('inf') else str(value)
+  try:
+    json.dumps(value, allow_nan=False)
+  except (TypeError, ValueError, RecursionError):
+    return str(value)
+  return value
+
+
+def _last_line(kind, error) -> str:
+  return traceback.format_exception_only(kind, error)[-1].strip()[:300]
+
+
+def _end_with(parent: int) -> None:
+  """Ends this process when its parent is gone, whatever it is at."""
+  while os.getppid() == parent:
+    time.sleep(1.)
+  os._exit(1)  # pylint: disable=protected-access
