@@ -11,7 +11,6 @@ A step is the line of the README (`Learner.__call__`):
 
 from collections.abc import Callable
 import functools
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +31,7 @@ from r1jax.stages import scoring
 from r1jax.stages import train_state
 from r1jax.training import loop
 from r1jax.training import optim
+from r1jax.training import timing
 from r1jax.types import Experience, Rollout, TrainState
 
 Metrics = dict[str, Any]  # name -> scalar, on the device or the host
@@ -85,16 +85,16 @@ class Learner:
   def __call__(self, state: TrainState, step: int
                ) -> tuple[TrainState, Metrics, list[dict[str, Any]]]:
     """One step: the new state, its metrics, and a row for each response."""
-    began = time.perf_counter()
-    scored = self.score(*self.sample(state, step))
+    rollout, batch = self.sample(state, step)
+    times = {timing.BEGAN: timing.wait_for(state.params)}
+    scored = self.score(rollout, batch)
     if self._settings.sampling_rounds:
       scored = self.replace_equal_groups(state, step, scored)
-    seconds = time.perf_counter() - began
+    times[timing.ROLLED_OUT] = timing.now()
     experience, measured = self.experience(state, scored)
     state, updated = self.update(state, step, experience, measured)
-    return state, step_metrics(
-        scored, self._objective.group, measured, updated
-        ) | {'timing/rollout_seconds': seconds}, scored.rows
+    metrics = step_metrics(scored, self._objective.group, measured, updated)
+    return state, metrics | times, scored.rows
 
   def sample(self, state: TrainState, step: int, number: int = 0
              ) -> tuple[Rollout, batches.PromptBatch]:

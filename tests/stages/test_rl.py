@@ -13,6 +13,7 @@ from r1jax import errors
 from r1jax.parallel import sharding
 from r1jax.stages import rl
 from r1jax.stages import scoring
+from r1jax.training import timing
 
 
 class Steps(NamedTuple):
@@ -43,10 +44,10 @@ def test_8_devices_take_the_steps_of_one(three):
   assert got.rows == three.rows  # the same samples and rewards
   for state, expected in zip(got.states, three.states):
     tiny.assert_near(state, expected)
-  timing = {'timing/rollout_seconds', 'timing/update_seconds'}
+  times = {timing.BEGAN, timing.ROLLED_OUT}
   for metrics, expected in zip(got.metrics, three.metrics):
     assert metrics.keys() == expected.keys()
-    for name in expected.keys() - timing:
+    for name in expected.keys() - times:
       np.testing.assert_allclose(metrics[name], expected[name], atol=1e-4)
 
 
