@@ -23,17 +23,16 @@ comes first; --config.stages.zero_samples.init_from=DIR takes another.
 
 from experiments import common
 from experiments import r1_zero
-from experiments import rejection_sampling
+from experiments import sections
 from r1jax.mini import lessons
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {'mini': mini})
+  return common.variant(__file__, arg, {'mini': mini})
 
 
 def mini() -> common.ConfigDict:
-  return common.pipeline('cold_start.py:mini', None, {
-      'zero': r1_zero.mini(), **stages()})
+  return common.pipeline(None, {'zero': r1_zero.mini(), **stages()})
 
 
 def stages() -> dict[str, common.ConfigDict]:
@@ -44,57 +43,65 @@ def stages() -> dict[str, common.ConfigDict]:
       cold_start=sft())
 
 
-def sampled(name: str, init_from: str) -> common.ConfigDict:
-  """Rejection sampling of responses in the form that R1 speaks."""
-  config = rejection_sampling.mini()
-  config.name = f'cold_start.py:{name}'
-  config.init_from = init_from
-  config.model.max_len = 512
-  config.data.update(num_prompts=256, seed=2)
-  config.rl.update(group=2)
-  config.rewards.update(answer='summary', form='summary')
-  config.keep.update(reflection=True)
-  return config
-
-
 def few_shot() -> common.ConfigDict:
-  config = sampled('few_shot', 'mini_helper')
-  config.data.update(shots=1, examples='mini_worked:long_en', seed=3)
-  config.rl.update(prompt_tokens=224)
-  return config
+  return common.base(
+      'sample', init_from='mini_helper', model=common.mini_model(max_len=512),
+      vocab=common.mini_vocab(),
+      data=sections.prompts(
+          'mini_reasoning', num_prompts=256, seed=3, shots=1,
+          examples='mini_worked:long_en'),
+      rl=sections.sampling(
+          prompts=64, group=2, prompt_tokens=224, response_tokens=160,
+          sample_chunk=80),
+      rewards=sections.rewards(answer='summary', form='summary'),
+      keep=sections.keep(per_prompt=2, reflection=True))
 
 
 def instructed() -> common.ConfigDict:
-  config = sampled('instructed', 'mini_helper')
-  config.data.update(instruction=lessons.REASON, seed=4)
-  config.rl.update(prompt_tokens=64)
-  return config
+  return common.base(
+      'sample', init_from='mini_helper', model=common.mini_model(max_len=512),
+      vocab=common.mini_vocab(),
+      data=sections.prompts(
+          'mini_reasoning', num_prompts=256, seed=4,
+          instruction=lessons.REASON),
+      rl=sections.sampling(
+          prompts=64, group=2, prompt_tokens=64, response_tokens=160,
+          sample_chunk=80),
+      rewards=sections.rewards(answer='summary', form='summary'),
+      keep=sections.keep(per_prompt=2, reflection=True))
 
 
 def zero_samples() -> common.ConfigDict:
   """What R1-Zero says, where it is right; its languages are left to mix."""
-  config = sampled('zero_samples', '{zero}')
-  config.rewards.update(answer='tags', form='answer', languages=())
-  config.keep.update(reflection=False)
-  config.data.update(seed=5)
-  return config
+  return common.base(
+      'sample', init_from='{zero}', model=common.mini_model(max_len=512),
+      vocab=common.mini_vocab(),
+      data=sections.prompts('mini_reasoning', num_prompts=256, seed=5),
+      rl=sections.sampling(
+          prompts=64, group=2, prompt_tokens=32, response_tokens=160,
+          sample_chunk=80),
+      rewards=sections.rewards(answer='tags', form='answer', languages=()),
+      keep=sections.keep(per_prompt=2))
 
 
 def refined() -> common.ConfigDict:
-  config = sampled('refined', 'mini_helper')
-  config.data.update(task='drafts:jsonl:{zero_samples}/kept-*.jsonl',
-                     num_prompts=512, instruction=lessons.REWRITE)
-  config.rl.update(prompt_tokens=256, group=1)
-  config.keep.update(reflection=False)
-  return config
+  return common.base(
+      'sample', init_from='mini_helper', model=common.mini_model(max_len=512),
+      vocab=common.mini_vocab(),
+      data=sections.prompts(
+          'drafts:jsonl:{zero_samples}/kept-*.jsonl', num_prompts=512, seed=2,
+          instruction=lessons.REWRITE),
+      rl=sections.sampling(
+          prompts=64, group=1, prompt_tokens=256, response_tokens=160,
+          sample_chunk=80),
+      rewards=sections.rewards(answer='summary', form='summary'),
+      keep=sections.keep(per_prompt=2))
 
 
 def collected() -> common.ConfigDict:
-  config = common.base('cold_start.py:collected', 'collect')
-  config.collect = {
-      name: common.part(f'jsonl:{{{name}}}/kept-*.jsonl')
-      for name in ('few_shot', 'instructed', 'refined')}
-  return config
+  return common.base('collect', collect={
+      name: sections.part(f'jsonl:{{{name}}}/kept-*.jsonl')
+      for name in ('few_shot', 'instructed', 'refined')})
 
 
 def sft() -> common.ConfigDict:
@@ -102,14 +109,11 @@ def sft() -> common.ConfigDict:
 
   The rate is near the base's own: some of the pieces are new to it, \\boxed{.
   """
-  config = common.base('cold_start.py:sft', 'lm', epochs=3.)
-  config.init_from = 'mini'
-  config.model = common.mini_model()
-  config.vocab = common.mini_vocab()
-  config.data = dict(task='jsonl:{collected}/collected.jsonl', split='train',
-                     seed=0, template='mini', options=dict())
-  config.lm = dict(batch=8, length=256, micro_batches=1, logp_chunk=64,
-                   prompt_weight=0.0)
-  config.optim.update(lr=3e-3, schedule='cosine', warmup_steps=5)
-  config.eval.update(split=None)
-  return config
+  return common.base(
+      'lm', epochs=3., init_from='mini', model=common.mini_model(),
+      vocab=common.mini_vocab(),
+      data=sections.texts(
+          'jsonl:{collected}/collected.jsonl', template='mini'),
+      lm=sections.lm(batch=8, length=256),
+      optim=dict(lr=3e-3, schedule='cosine', warmup_steps=5),
+      eval=dict(split=None))

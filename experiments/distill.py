@@ -12,9 +12,9 @@ itself. The other variants are the paper's six students: the released model in
 --config.init_from, the samples in --config.data.task.
 """
 
-from experiments import cold_start
 from experiments import common
-from experiments import r1_zero
+from experiments import sections
+
 
 STUDENTS = {  # [v2] B.4.3: the learning rate of each
     'qwen2.5_math_1.5b': 1e-4, 'qwen2.5_math_7b': 8e-5, 'qwen2.5_14b': 7e-5,
@@ -22,49 +22,48 @@ STUDENTS = {  # [v2] B.4.3: the learning rate of each
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {
-      'mini': mini, 'forward': lambda: mini('forward'),
-      'reverse': lambda: mini('reverse'), 'rl': rl,
+  return common.variant(__file__, arg, {
+      'mini': mini, 'forward': lambda: mini(teaching='forward'),
+      'reverse': lambda: mini(teaching='reverse'), 'rl': rl,
       **{name: lambda name=name: paper(name) for name in STUDENTS}})
 
 
-def mini(kind: str | None = None) -> common.ConfigDict:
-  """On a teacher's samples; of a `kind` of divergence, on its logits too.
+def mini(task: str | None = None, teaching: str | None = None,
+         teacher: str | None = None) -> common.ConfigDict:
+  """On a teacher's samples; of a kind of `teaching`, on its logits too.
 
   Half of the loss is the samples': a reverse KL's gradient is weighted by the
   student's own probabilities, and this one begins with next to none for what
   the teacher says. Alone (weight 1) it was right 0 % of the time.
   """
-  config = cold_start.sft()
-  config.name = f'distill.py:{kind or "mini"}'
-  config.init_from = 'mini_student'
-  config.model = common.student_model()
-  config.epochs = 2.
-  config.data.task = common.placeholder(str)
-  if kind is not None:
-    config.distill = common.distill(kind=kind, weight=0.5, top_k=64)
-  return config
+  logits = {} if teaching is None else dict(distill=sections.distill(
+      init_from=teacher, kind=teaching, weight=0.5, top_k=64))
+  return common.base(
+      'lm', epochs=2., init_from='mini_student', model=common.student_model(),
+      vocab=common.mini_vocab(), data=sections.texts(task, template='mini'),
+      lm=sections.lm(batch=8, length=256),
+      optim=dict(lr=3e-3, schedule='cosine', warmup_steps=5),
+      eval=dict(split=None), **logits)
 
 
-def rl() -> common.ConfigDict:
-  """R1-Zero's RL, on the student."""
-  config = r1_zero.mini()
-  config.name = 'distill.py:rl'
-  config.init_from = 'mini_student'
-  config.model = common.student_model()
-  return config
+def rl(steps: int = 60) -> common.ConfigDict:
+  """R1-Zero's RL (r1_zero.py:mini), on the student."""
+  return common.base(
+      'rl', steps=steps, init_from='mini_student',
+      model=common.student_model(), vocab=common.mini_vocab(),
+      data=sections.prompts('mini_reasoning'),
+      rl=sections.rl(
+          prompts=16, group=8, prompt_tokens=32, response_tokens=160,
+          micro_batch=64, sample_chunk=80, logp_chunk=40),
+      rewards=sections.rewards(), optim=dict(lr=3e-4, warmup_steps=5))
 
 
 def paper(name: str) -> common.ConfigDict:
-  config = common.base(f'distill.py:{name}', 'lm', epochs=2.)  # 2 to 3
-  config.init_from = common.placeholder(str)
-  config.model = common.released_model()
-  config.model.update(dtype='bfloat16', attention_chunk=512)
-  config.vocab = common.released_vocab()
-  config.data = dict(task=common.placeholder(str), split='train', seed=0,
-                     template='chat', options=dict())
-  config.lm = dict(batch=64, length=32_768, micro_batches=1, logp_chunk=128,
-                   prompt_weight=0.0)
-  config.optim.update(lr=STUDENTS[name], schedule='cosine')
-  config.eval.split = None
-  return config
+  """[v2] B.4.3."""
+  return common.base(
+      'lm', epochs=2.,  # 2 to 3
+      model=common.released_model(dtype='bfloat16', attention_chunk=512),
+      vocab=common.vocab(), data=sections.texts(None, template='chat'),
+      lm=sections.lm(batch=64, length=32_768, logp_chunk=128),
+      optim=dict(lr=STUDENTS[name], schedule='cosine'),
+      eval=dict(split=None))

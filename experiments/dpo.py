@@ -8,17 +8,21 @@ The pairs are those of the reward model (Rafailov et al., arXiv 2305.18290).
 """
 
 from experiments import common
-from experiments import reward_model
+from experiments import sections
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {'mini': mini})
+  return common.variant(__file__, arg, {'mini': mini})
 
 
-def mini() -> common.ConfigDict:
-  config = reward_model.mini()
-  config.name = 'dpo.py:mini'
-  config.model.scalar = False
-  config.preference.update(loss='dpo', logp_chunk=256)
-  config.optim.lr = 2e-4
-  return config
+def mini(init_from: str | None = None, task: str | None = None
+        ) -> common.ConfigDict:
+  return common.base(
+      'preference', epochs=2., init_from=init_from,
+      model=common.mini_model(scalar=False), vocab=common.mini_vocab(),
+      data=sections.preferences(task, template='mini', split='train[:560]'),
+      preference=sections.preference(
+          loss='dpo', batch=4, length=1024, balance_length=False,
+          logp_chunk=256),
+      optim=dict(lr=2e-4, schedule='cosine', warmup_steps=5),
+      eval=dict(split='train[560:]', problems=80))

@@ -9,23 +9,19 @@ of a way to an answer, and to judge answers in JSON.
 """
 
 from experiments import common
+from experiments import sections
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {'mini': mini})
+  return common.variant(__file__, arg, {'mini': mini})
 
 
 def mini() -> common.ConfigDict:
-  config = common.base('helper.py:mini', 'lm', steps=1200)
-  config.init_from = 'mini'
-  config.model = common.mini_model()
-  config.model.max_len = 512
-  config.vocab = common.mini_vocab()
-  config.data = dict(task='mini_lessons', split='train', seed=0,
-                     template='mini', options=dict(size=40_000))
-  config.lm = dict(batch=16, length=512, micro_batches=1, logp_chunk=64,
-                   prompt_weight=0.0)
-  config.optim.update(lr=2e-3, schedule='cosine', warmup_steps=20)
-  config.eval.update(problems=256)
-  config.checkpoint.update(every_steps=300)
-  return config
+  return common.base(
+      'lm', steps=1200, init_from='mini',
+      model=common.mini_model(max_len=512), vocab=common.mini_vocab(),
+      data=sections.texts(
+          'mini_lessons', template='mini', options=dict(size=40_000)),
+      lm=sections.lm(batch=16, length=512),
+      optim=dict(lr=2e-3, schedule='cosine', warmup_steps=20),
+      checkpoint=dict(every_steps=300), eval=dict(problems=256))

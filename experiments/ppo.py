@@ -13,63 +13,44 @@ A.3, in miniature; --config.critic.lam=0.95 is its other PPO.
 """
 
 from experiments import common
-from experiments import r1_zero
+from experiments import sections
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {'mini': mini, 'reasoning': reasoning})
+  return common.variant(__file__, arg, {'mini': mini, 'reasoning': reasoning})
 
 
-def mini() -> common.ConfigDict:
-  config = common.base('ppo.py:mini', 'rl', steps=60)
-  config.init_from = common.placeholder(str)
-  config.model = common.mini_model()
-  config.vocab = common.mini_vocab()
-  config.data = common.prompts('mini_writing', num_prompts=640, seed=1)
-  config.rl = common.rl()
-  config.rl.update(prompts=32, group=4, prompt_tokens=40, response_tokens=128,
-                   micro_batch=64, sample_chunk=64, logp_chunk=64,
-                   advantage='gae', aggregate='token_mean', mini_batches=2,
-                   kl='k1', kl_in='reward', beta=0.05, measure_kl=True)
-  config.critic = critic()
-  config.rewards = r1_zero.rewards()
-  config.rewards.update(answer='whole')
-  config.rewards.weights.update(accuracy=0.0, format=0.0)
-  config.rewards.weights.preference = 1.0
-  config.rewards.models = dict(preference=reward_model())
-  config.optim.update(lr=1e-4, warmup_steps=3)
-  config.eval.update(problems=96, batch=32, samples=4)
-  return config
+def mini(init_from: str | None = None, reward_model: str | None = None,
+         critic: str | None = None, beta: float = 0.05, steps: int = 60
+        ) -> common.ConfigDict:
+  """Against a reward model, from which the critic may begin, too."""
+  return common.base(
+      'rl', steps=steps, init_from=init_from, model=common.mini_model(),
+      vocab=common.mini_vocab(),
+      data=sections.prompts('mini_writing', num_prompts=640, seed=1),
+      rl=sections.rl(
+          prompts=32, group=4, prompt_tokens=40, response_tokens=128,
+          micro_batch=64, sample_chunk=64, logp_chunk=64, advantage='gae',
+          aggregate='token_mean', mini_batches=2, kl='k1', kl_in='reward',
+          beta=beta, measure_kl=True),
+      critic=sections.critic(init_from=critic),
+      rewards=sections.rewards(
+          answer='whole',
+          weights=dict(accuracy=0.0, format=0.0, preference=1.0),
+          models=dict(preference=sections.reward_model(
+              init_from=reward_model))),
+      optim=dict(lr=1e-4, warmup_steps=3),
+      eval=dict(problems=96, batch=32, samples=4))
 
 
-def reasoning() -> common.ConfigDict:
-  config = r1_zero.mini()
-  config.name = 'ppo.py:reasoning'
-  config.rl.update(advantage='gae', aggregate='token_mean')
-  config.critic = critic()
-  return config
-
-
-def critic() -> common.ConfigDict:
-  """GAE (arXiv 1506.02438) and the critic that it takes values from."""
-  optim = common.optim()
-  optim.update(lr=1e-3, warmup_steps=3)
-  return common.ConfigDict(dict(
-      # A reward model; unset: the policy's layers under a new head.
-      init_from=common.placeholder(str),
-      gamma=1.0,
-      lam=1.0,  # 0.95 was far worse in the paper's comparison ([v2] A.3)
-      whiten=True,
-      value_clip=common.optional(float, 0.2),
-      lora=common.lora(),
-      optim=optim,
-  ))
-
-
-def reward_model() -> common.ConfigDict:
-  return common.ConfigDict(dict(
-      init_from=common.placeholder(str),
-      scores=common.placeholder(str),  # summary | response; unset: its own
-      template=common.placeholder(str),  # unset: its own, or its chat template
-      batch=64,  # responses at a time
-  ))
+def reasoning(lam: float = 1.0) -> common.ConfigDict:
+  """r1_zero.py:mini, but for the estimator; `lam` is lambda of GAE."""
+  return common.base(
+      'rl', steps=60, init_from='mini', model=common.mini_model(),
+      vocab=common.mini_vocab(), data=sections.prompts('mini_reasoning'),
+      rl=sections.rl(
+          prompts=16, group=8, prompt_tokens=32, response_tokens=160,
+          micro_batch=64, sample_chunk=80, logp_chunk=40, advantage='gae',
+          aggregate='token_mean'),
+      critic=sections.critic(lam=lam), rewards=sections.rewards(),
+      optim=dict(lr=3e-4, warmup_steps=5))

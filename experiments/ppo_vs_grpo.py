@@ -15,11 +15,10 @@ from experiments import r1_zero
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {'mini': mini})
+  return common.variant(__file__, arg, {'mini': mini})
 
 
 def mini() -> common.ConfigDict:
-  stages = dict(grpo=r1_zero.mini(), ppo=ppo.reasoning(),
-                ppo_095=ppo.reasoning())
-  stages['ppo_095'].critic.lam = 0.95
-  return common.pipeline('ppo_vs_grpo.py:mini', 'comparison', stages)
+  return common.pipeline('comparison', dict(
+      grpo=r1_zero.mini(), ppo=ppo.reasoning(),
+      ppo_095=ppo.reasoning(lam=0.95)))

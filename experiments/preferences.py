@@ -8,23 +8,19 @@ the mini world's writings the reader's taste is the rule (rewards/taste.py).
 """
 
 from experiments import common
-from experiments import r1_zero
+from experiments import sections
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {'mini': mini})
+  return common.variant(__file__, arg, {'mini': mini})
 
 
-def mini() -> common.ConfigDict:
-  config = common.base('preferences.py:mini', 'sample')
-  config.init_from = common.placeholder(str)
-  config.model = common.mini_model()
-  config.vocab = common.mini_vocab()
-  config.data = common.prompts('mini_writing', num_prompts=640)
-  config.rl = common.sampling(prompts=32, group=8, prompt_tokens=40,
-                              response_tokens=128)
-  config.labels = False  # grades are labels: equal ones are not left out
-  config.rewards = r1_zero.rewards()
-  config.rewards.update(answer='whole')
-  config.rewards.weights.update(format=0.0)
-  return config
+def mini(init_from: str | None = None) -> common.ConfigDict:
+  return common.base(
+      'sample', init_from=init_from, model=common.mini_model(),
+      vocab=common.mini_vocab(),
+      data=sections.prompts('mini_writing', num_prompts=640),
+      rl=sections.sampling(
+          prompts=32, group=8, prompt_tokens=40, response_tokens=128),
+      labels=sections.labels(False),
+      rewards=sections.rewards(answer='whole', weights=dict(format=0.0)))

@@ -10,31 +10,26 @@ written by `models/packaged.py`.
 """
 
 from experiments import common
+from experiments import sections
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {'mini': mini, 'student': student})
+  return common.variant(__file__, arg, {'mini': mini, 'student': student})
 
 
 def mini() -> common.ConfigDict:
-  config = common.base('pretrain.py:mini', 'lm', steps=2000)
-  config.model = common.mini_model()
-  config.init_from = common.placeholder(str)
-  config.vocab = common.mini_vocab()
-  config.data = dict(task='mini_corpus', split='train', seed=0,
-                     options=dict(size=275_000))
-  config.lm = dict(batch=32, length=256, micro_batches=1, logp_chunk=64)
-  config.eval.split = None
-  config.optim.update(lr=4e-3, schedule='cosine', warmup_steps=50,
-                      final_fraction=0.05, weight_decay=0.1)
-  config.checkpoint.update(every_steps=400)
-  return config
+  return common.base(
+      'lm', steps=2000, model=common.mini_model(), vocab=common.mini_vocab(),
+      data=sections.texts('mini_corpus', options=dict(size=275_000)),
+      lm=sections.lm(batch=32, length=256, prompt_weight=None),
+      optim=dict(lr=4e-3, schedule='cosine', warmup_steps=50,
+                 final_fraction=0.05, weight_decay=0.1),
+      checkpoint=dict(every_steps=400), eval=dict(split=None))
 
 
 def student() -> common.ConfigDict:
   """A smaller model of another architecture on the same corpus."""
   config = mini()
-  config.name = 'pretrain.py:student'
   config.steps = 1200
   config.model = common.student_model()
   return config

@@ -21,12 +21,8 @@ helps, prompts, general data, pairs and labels for the reward models.
 from experiments import cold_start
 from experiments import common
 from experiments import distill
-from experiments import ppo
-from experiments import preferences
 from experiments import r1_paper
-from experiments import r1_zero
-from experiments import rejection_sampling
-from experiments import reward_model
+from experiments import sections
 from r1jax.mini import lessons
 
 # Who takes the tests: {name: where it is from}.
@@ -42,60 +38,72 @@ STUDENTS = dict(
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {'mini': mini, 'paper': r1_paper.pipeline})
+  return common.variant(__file__, arg, {
+      'mini': mini, 'paper': r1_paper.pipeline})
 
 
 def mini() -> common.ConfigDict:
-  stages = dict(zero=zero(), **cold_start.stages())
-  stages |= dict(reasoning=reasoning(), rejection=rejection(),
-                 judged=judged(), thoughts=thoughts(), sft_data=sft_data(),
-                 sft=sft('mini'))
-  stages |= dict(preferences=pairs(), labels=labels(), helpful=helpful(),
-                 harmless=harmless(), rules=rules(), r1=secondary())
-  stages |= dict(no_language=reasoning(), zero_language=zero())
-  stages['no_language'].rewards.weights.language = 0.0
-  stages['zero_language'].rewards.weights.language = 1.0
-  stages |= dict(
-      less_data=less_data(), less=sft('mini', '{less_data}'), all=sft('mini'))
-  for name in ('less', 'all'):  # the same steps
-    stages[name].update(steps=120)
-  stages |= dict(
-      student_sft=student(), student_forward=student('forward'),
-      student_reverse=student('reverse'), student_rl=distill.rl())
-  # As much computing as a student's fine-tuning is, or a little more.
-  stages['student_rl'].steps = 52
-  stages |= {f'measured_{name}': measured(where)
+  data = 'jsonl:{sft_data}/collected.jsonl'
+  stages = dict(
+      zero=zero(), **cold_start.stages(),
+      reasoning=reasoning(), rejection=rejection(), judged=judged(),
+      thoughts=thoughts(), sft_data=sft_data(), sft=sft(data),
+      preferences=pairs(), labels=labels(), helpful=helpful(),
+      harmless=harmless(), rules=rules(), r1=secondary(),
+      # What its claims are measured by.
+      no_language=reasoning(language=0.0), zero_language=zero(language=1.0),
+      less_data=less_data(),
+      less=sft('jsonl:{less_data}/collected.jsonl', steps=120),
+      all=sft(data, steps=120),  # the same steps
+      student_sft=distill.mini(data),
+      student_forward=distill.mini(data, 'forward', '{r1}'),
+      student_reverse=distill.mini(data, 'reverse', '{r1}'),
+      # As much computing as a student's fine-tuning is, or a little more.
+      student_rl=distill.rl(steps=52))
+  stages |= {f'measured_{name}': measured(where, common.mini_model())
              for name, where in POLICIES.items()}
   stages |= {f'measured_{name}': measured(where, common.student_model())
              for name, where in STUDENTS.items()}
   stages |= dict(shots=shots('{r1}'), shots_base=shots('mini'))
-  return common.pipeline('r1.py:mini', 'r1', stages)
+  return common.pipeline('r1', stages)
 
 
-def zero() -> common.ConfigDict:
-  config = r1_zero.mini()
-  config.steps = 40
-  config.eval.update(split='heldout', problems=64)
-  return config
+# The sizes of r1_zero.py:mini.
+_RL = dict(prompts=16, group=8, prompt_tokens=32, response_tokens=160,
+           micro_batch=64, sample_chunk=80, logp_chunk=40)
 
 
-def reasoning() -> common.ConfigDict:
+def zero(language: float = 0.0) -> common.ConfigDict:
+  """R1-Zero; with what the language reward weighs."""
+  return common.base(
+      'rl', steps=40, init_from='mini', model=common.mini_model(),
+      vocab=common.mini_vocab(), data=sections.prompts('mini_reasoning'),
+      rl=sections.rl(**_RL),
+      rewards=sections.rewards(weights=dict(language=language)),
+      optim=dict(lr=3e-4, warmup_steps=5), eval=dict(problems=64))
+
+
+def reasoning(language: float = 1.0) -> common.ConfigDict:
   """Reasoning RL on the cold start, for as long as Zero's: [v2] 3.2.1."""
-  config = zero()
-  config.name = 'r1.py:reasoning'
-  config.init_from = '{cold_start}'
-  config.data.seed = 6
-  config.rewards.update(answer='summary', form='summary')
-  config.rewards.weights.language = 1.0
-  return config
+  return common.base(
+      'rl', steps=40, init_from='{cold_start}', model=common.mini_model(),
+      vocab=common.mini_vocab(),
+      data=sections.prompts('mini_reasoning', seed=6), rl=sections.rl(**_RL),
+      rewards=sections.rewards(
+          answer='summary', form='summary', weights=dict(language=language)),
+      optim=dict(lr=3e-4, warmup_steps=5), eval=dict(problems=64))
 
 
 def rejection() -> common.ConfigDict:
-  config = rejection_sampling.mini()
-  config.init_from = '{reasoning}'
-  config.data.update(num_prompts=1024, seed=7)
-  config.rewards.update(answer='summary', form='summary')
-  return config
+  return common.base(
+      'sample', init_from='{reasoning}', model=common.mini_model(),
+      vocab=common.mini_vocab(),
+      data=sections.prompts('mini_reasoning', num_prompts=1024, seed=7),
+      rl=sections.sampling(
+          prompts=64, group=4, prompt_tokens=32, response_tokens=160,
+          sample_chunk=80),
+      rewards=sections.rewards(answer='summary', form='summary'),
+      keep=sections.keep(per_prompt=2))
 
 
 def judged() -> common.ConfigDict:
@@ -103,116 +111,131 @@ def judged() -> common.ConfigDict:
 
   Here the rule is known all the same: it says what the judge's word is worth.
   """
-  config = rejection()
-  config.name = 'r1.py:judged'
-  config.data.update(num_prompts=128, seed=8, options=dict(verifier='judge'))
-  config.rewards.judge.update(
-      init_from='mini_helper', template='mini', prompt=lessons.JUDGE,
-      prompt_tokens=256, response_tokens=96)
-  return config
+  return common.base(
+      'sample', init_from='{reasoning}', model=common.mini_model(),
+      vocab=common.mini_vocab(),
+      data=sections.prompts('mini_reasoning', num_prompts=128, seed=8,
+                            options=dict(verifier='judge')),
+      rl=sections.sampling(
+          prompts=64, group=4, prompt_tokens=32, response_tokens=160,
+          sample_chunk=80),
+      rewards=sections.rewards(
+          answer='summary', form='summary', judge=dict(
+              init_from='mini_helper', template='mini',
+              prompt=lessons.JUDGE, prompt_tokens=256,
+              response_tokens=96)),
+      keep=sections.keep(per_prompt=2))
 
 
 def thoughts() -> common.ConfigDict:
   """Translations and texts, before which the helper thinks."""
-  config = cold_start.refined()
-  config.name = 'r1.py:thoughts'
-  config.data = common.prompts(
-      'drafts:mini_general', num_prompts=768, seed=9,
-      instruction=lessons.THINK,
-      options=dict(tasks=('translation',)))
-  config.rewards.languages = ()
-  return config
+  return common.base(
+      'sample', init_from='mini_helper', model=common.mini_model(max_len=512),
+      vocab=common.mini_vocab(),
+      data=sections.prompts(
+          'drafts:mini_general', num_prompts=768, seed=9,
+          instruction=lessons.THINK,
+          options=dict(tasks=('translation',))),
+      rl=sections.sampling(
+          prompts=64, group=1, prompt_tokens=256, response_tokens=160,
+          sample_chunk=80),
+      rewards=sections.rewards(
+          answer='summary', form='summary', languages=()),
+      keep=sections.keep(per_prompt=2))
 
 
 def sft_data() -> common.ConfigDict:
   """Two fifths are reasoning; of the paper's three quarters ([v2] B.3.3)."""
-  config = common.base('r1.py:sft_data', 'collect')
-  config.collect = dict(
-      rejection=common.part('jsonl:{rejection}/kept-*.jsonl', 1800),
-      judged=common.part('jsonl:{judged}/kept-*.jsonl', 150),
-      thoughts=common.part('jsonl:{thoughts}/kept-*.jsonl'),
-      trivial=common.part('mini_general', 500,
-                          tasks=('factual', 'self_cognition')),
-      writing=common.part('mini_writing', 300),
-      requests=common.part('mini_requests', 400))
-  return config
+  return common.base('collect', collect=dict(
+      rejection=sections.part('jsonl:{rejection}/kept-*.jsonl', 1800),
+      judged=sections.part('jsonl:{judged}/kept-*.jsonl', 150),
+      thoughts=sections.part('jsonl:{thoughts}/kept-*.jsonl'),
+      trivial=sections.part('mini_general', 500,
+                            tasks=('factual', 'self_cognition')),
+      writing=sections.part('mini_writing', 300),
+      requests=sections.part('mini_requests', 400)))
 
 
 def less_data() -> common.ConfigDict:
   """LIMA (arXiv 2305.11206): few examples, well chosen."""
-  config = common.base('r1.py:less_data', 'collect')
-  config.collect = dict(curated=common.part(
-      'jsonl:{sft_data}/collected.jsonl', 256, order='curated'))
-  return config
+  return common.base('collect', collect=dict(curated=sections.part(
+      'jsonl:{sft_data}/collected.jsonl', 256, order='curated')))
 
 
-def sft(init_from: str, data: str = '{sft_data}') -> common.ConfigDict:
-  """Two epochs over what was collected, from the base."""
-  config = cold_start.sft()
-  config.name = 'r1.py:sft'
-  config.init_from = init_from
-  config.epochs = 2.
-  config.lm.batch = 4
-  config.optim.lr = 2e-3
-  config.data.task = f'jsonl:{data}/collected.jsonl'
-  return config
+def sft(task: str, steps: int | None = None) -> common.ConfigDict:
+  """Two epochs over what was collected, or so many steps, from the base."""
+  return common.base(
+      'lm', steps=steps, epochs=2., init_from='mini',
+      model=common.mini_model(), vocab=common.mini_vocab(),
+      data=sections.texts(task, template='mini'),
+      lm=sections.lm(batch=4, length=256),
+      optim=dict(lr=2e-3, schedule='cosine', warmup_steps=5),
+      eval=dict(split=None))
 
 
 def pairs() -> common.ConfigDict:
   """What the fine-tuned model writes and answers, ranked by rules."""
-  config = preferences.mini()
-  config.init_from = '{sft}'
-  config.data = common.prompts(
-      (('mini_writing', 0.6), ('mini_requests', 0.4)), num_prompts=512,
-      options={'1': dict(harmful=False)})
-  config.rewards.answer = 'summary'
-  return config
+  return common.base(
+      'sample', init_from='{sft}', model=common.mini_model(),
+      vocab=common.mini_vocab(),
+      data=sections.prompts(
+          (('mini_writing', 0.6), ('mini_requests', 0.4)), num_prompts=512,
+          options={'1': dict(harmful=False)}),
+      rl=sections.sampling(
+          prompts=32, group=8, prompt_tokens=40, response_tokens=128),
+      labels=sections.labels(False),
+      rewards=sections.rewards(answer='summary', weights=dict(format=0.0)))
 
 
 def labels() -> common.ConfigDict:
   """What it says to requests, each safe or not."""
-  config = preferences.mini()
-  config.name = 'r1.py:labels'
-  config.init_from = '{sft}'
-  config.labels = True
-  config.data = common.prompts('mini_requests', num_prompts=384,
-                               options=dict(safety=True))
-  config.rl.group = 4
-  config.rewards.answer = 'summary'
-  return config
+  return common.base(
+      'sample', init_from='{sft}', model=common.mini_model(),
+      vocab=common.mini_vocab(),
+      data=sections.prompts('mini_requests', num_prompts=384,
+                            options=dict(safety=True)),
+      rl=sections.sampling(
+          prompts=32, group=4, prompt_tokens=40, response_tokens=128),
+      labels=sections.labels(True),
+      rewards=sections.rewards(answer='summary', weights=dict(format=0.0)))
 
 
 def helpful() -> common.ConfigDict:
-  config = reward_model.mini()
-  config.name = 'r1.py:helpful'
-  config.init_from = '{sft}'
-  config.data.update(task='jsonl:{preferences}/preferences.jsonl',
-                     split='train[:-48]')
-  config.preference.scores = 'summary'
-  config.eval.update(split='train[-48:]', problems=48)
-  return config
+  return common.base(
+      'preference', epochs=2., init_from='{sft}',
+      model=common.mini_model(scalar=True), vocab=common.mini_vocab(),
+      data=sections.preferences(
+          'jsonl:{preferences}/preferences.jsonl', split='train[:-48]'),
+      # The reader wishes for several lines: the length is a part of the taste.
+      preference=sections.preference(
+          scores='summary', batch=4, length=1024, balance_length=False),
+      optim=dict(lr=1e-3, schedule='cosine', warmup_steps=5),
+      eval=dict(split='train[-48:]', problems=48))
 
 
 def harmless() -> common.ConfigDict:
   """What is said to requests is short: rows are, and many epochs."""
-  config = helpful()
-  config.name = 'r1.py:harmless'
-  config.epochs = 6.
-  config.data.task = 'jsonl:{labels}/preferences.jsonl'
-  config.preference.update(
-      loss='pointwise', scores='response', length=256, batch=2)
-  return config
+  return common.base(
+      'preference', epochs=6., init_from='{sft}',
+      model=common.mini_model(scalar=True), vocab=common.mini_vocab(),
+      data=sections.preferences(
+          'jsonl:{labels}/preferences.jsonl', split='train[:-48]'),
+      preference=sections.preference(
+          loss='pointwise', batch=2, length=256, balance_length=False),
+      optim=dict(lr=1e-3, schedule='cosine', warmup_steps=5),
+      eval=dict(split='train[-48:]', problems=48))
 
 
 def rules() -> common.ConfigDict:
   """Secondary RL, its first part: reasoning alone, by rules ([v2] 3.2.2)."""
-  config = reasoning()
-  config.name = 'r1.py:rules'
-  config.steps = 16
-  config.init_from = '{sft}'
-  config.data.seed = 10
-  config.rl.temperature = 0.7
-  return config
+  return common.base(
+      'rl', steps=16, init_from='{sft}', model=common.mini_model(),
+      vocab=common.mini_vocab(),
+      data=sections.prompts('mini_reasoning', seed=10),
+      rl=sections.rl(**_RL, temperature=0.7),
+      rewards=sections.rewards(
+          answer='summary', form='summary', weights=dict(language=1.0)),
+      optim=dict(lr=3e-4, warmup_steps=5), eval=dict(problems=64))
 
 
 def secondary() -> common.ConfigDict:
@@ -223,54 +246,40 @@ def secondary() -> common.ConfigDict:
   responses are not asked for a thought, as those that were learned from have
   none.
   """
-  config = rules()
-  config.name = 'r1.py:secondary'
-  config.steps = 24
-  config.init_from = '{rules}'
-  config.data = common.prompts(
-      (('mini_reasoning', 0.5), ('mini_writing', 0.25),
-       ('mini_requests', 0.25)), num_prompts=640, seed=11)
-  config.rl.update(prompt_tokens=40)
   general = dict(accuracy=0.0, format=0.0, language=1.0, helpful=1.0)
-  # Of writings the harmless one has seen none: what it says of them is noise.
-  config.rewards.tasks = dict(writing=general | dict(harmless=0.0),
-                              requests=general | dict(harmless=1.0))
-  config.rewards.models = {
-      name: ppo.reward_model() for name in ('helpful', 'harmless')}
-  for name, model in config.rewards.models.items():
-    model.init_from = f'{{{name}}}'
-  return config
+  return common.base(
+      'rl', steps=24, init_from='{rules}', model=common.mini_model(),
+      vocab=common.mini_vocab(),
+      data=sections.prompts(
+          (('mini_reasoning', 0.5), ('mini_writing', 0.25),
+           ('mini_requests', 0.25)), num_prompts=640, seed=11),
+      rl=sections.rl(**_RL | dict(prompt_tokens=40), temperature=0.7),
+      rewards=sections.rewards(
+          answer='summary', form='summary', weights=dict(language=1.0),
+          # Of writings the harmless one has seen none: what it says of them is
+          # noise.
+          tasks=dict(writing=general | dict(harmless=0.0),
+                     requests=general | dict(harmless=1.0)),
+          models={name: sections.reward_model(init_from=f'{{{name}}}')
+                  for name in ('helpful', 'harmless')}),
+      optim=dict(lr=3e-4, warmup_steps=5), eval=dict(problems=64))
 
 
-def student(kind: str | None = None) -> common.ConfigDict:
-  config = distill.mini(kind)
-  config.data.task = 'jsonl:{sft_data}/collected.jsonl'
-  if kind is not None:
-    config.distill.init_from = '{r1}'
-  return config
-
-
-def measured(init_from: str, model: common.ConfigDict | None = None
-            ) -> common.ConfigDict:
+def measured(init_from: str, model: common.ConfigDict) -> common.ConfigDict:
   """The tests that every policy takes, on prompts that no stage looks at.
 
   Sampled as the paper's evaluations are ([v1] arXiv 2501.12948v1, 3).
   """
-  config = common.base('r1.py:measured', 'measure')
-  config.init_from = init_from
-  config.model = model or common.mini_model()
-  config.vocab = common.mini_vocab()
-  config.rl = common.sampling(prompts=64, group=1, prompt_tokens=48,
-                              response_tokens=160, sample_chunk=80)
-  config.rewards = r1_zero.rewards()
-  config.rewards.update(answer='summary', form='summary')
-  config.tests = dict(
-      reasoning=common.test(common.prompts('mini_reasoning', seed=20), 512),
-      general=common.test(common.prompts('mini_general', seed=20), 192),
-      writing=common.test(common.prompts('mini_writing', seed=20), 96),
-      requests=common.test(common.prompts('mini_requests', seed=20), 128))
-  config.eval.update(batch=64, temperature=0.6, top_p=0.95)
-  return config
+  return common.base(
+      'measure', init_from=init_from, model=model, vocab=common.mini_vocab(),
+      rl=sections.lengths(
+          prompt_tokens=48, response_tokens=160, sample_chunk=80),
+      rewards=sections.rewards(answer='summary', form='summary'),
+      tests={task: sections.test(
+          sections.questions(f'mini_{task}', seed=20), problems)
+             for task, problems in dict(reasoning=512, general=192, writing=96,
+                                        requests=128).items()},
+      eval=dict(batch=64, temperature=0.6, top_p=0.95))
 
 
 def shots(init_from: str) -> common.ConfigDict:
@@ -278,12 +287,14 @@ def shots(init_from: str) -> common.ConfigDict:
 
   Four are 385 tokens, more than any model here was trained on (256).
   """
-  config = measured(init_from)
-  config.name = 'r1.py:shots'
-  config.model.max_len = 640
-  config.rl.prompt_tokens = 400
-  config.tests = {
-      f'shots_{n}': common.test(common.prompts(
-          'mini_reasoning', seed=20, shots=n, examples='mini_worked:short_en'),
-                                256) for n in (0, 1, 4)}
-  return config
+  return common.base(
+      'measure', init_from=init_from, model=common.mini_model(max_len=640),
+      vocab=common.mini_vocab(),
+      rl=sections.lengths(
+          prompt_tokens=400, response_tokens=160, sample_chunk=80),
+      rewards=sections.rewards(answer='summary', form='summary'),
+      tests={f'shots_{n}': sections.test(
+          sections.questions('mini_reasoning', seed=20, shots=n,
+                             examples='mini_worked:short_en'), 256)
+             for n in (0, 1, 4)},
+      eval=dict(batch=64, temperature=0.6, top_p=0.95))

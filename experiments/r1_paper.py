@@ -2,7 +2,7 @@
 
 The values are those of [v2] arXiv 2501.12948v2, each with its source; where one
 is not published, that is said. A step of the paper's RL is one of the 16
-updates of a rollout, of ours the rollout (r1_zero.py).
+updates of a rollout, of ours the rollout.
 
 Two models are yours to name: --config.models.base, DeepSeek-V3-Base, and
 --config.models.helper, which DeepSeek-V3 is to the paper; and a judge, a model
@@ -17,144 +17,310 @@ empty): {"prompt": ..., "answer": ...} a line. For the reward models pairs/,
 ..., "responses": [...], "grades": [...]}, 1 for one that is safe, else 0.
 """
 
-from experiments import cold_start
 from experiments import common
-from experiments import ppo
-from experiments import r1_zero
-from experiments import rejection_sampling
-from experiments import reward_model
-from r1jax.mini import lessons
+from experiments import sections
 
 _PROMPT, _CONTEXT = 1024, 32_768  # tokens; of a prompt, not published
 _REASONING = 'jsonl:reasoning/{split}.jsonl'
-_SECONDARY, _PREFERRED = 1_700, 400  # [v2] 3.2.2: the paper's steps, the last
+_UPDATES = 16  # the paper's steps of a rollout
+
+# What the helper is told. [v2] B.3.2 has the sentence on the language; that the
+# cold start asks for reflection and verification ([v1] 2.3.1), and the second
+# part of what its drafts become, a summary, are the paper's in our words, as is
+# the thought before a general answer (B.3.3).
+_REASON = (
+    'Solve this in detail: reason step by step within <think> and </think>, '
+    'reflect on what you have found, verify it, and correct yourself. Then '
+    'write a summary of the solution with the final answer.')
+_REFINE = (
+    'Translate the thinking process to the same language as the question. Put '
+    'it within <think> and </think>, in the first person and easy to read, and '
+    'change nothing of what it concludes. Then write a summary: the key steps '
+    'and the final answer, well formatted.')
+_THINK = (
+    'Write down the thoughts that lead to this answer within <think> and '
+    '</think>, then the answer itself, unchanged.')
 
 
 def pipeline() -> common.ConfigDict:
   """Every stage that makes R1, those that only measure it left out."""
-  sampling = rejection_sampling.mini
-  stages = dict(zero=r1_zero.paper(), zero_long=r1_zero.paper_long(),
-                **cold_start.stages())
-  stages |= dict(
-      reasoning=r1_zero.paper(), rejection=sampling(), judged=sampling(),
-      thoughts=sampling(), sft_data=common.base('', 'collect'),
-      sft=cold_start.sft(), helpful=reward_model.helpful(),
-      harmless=reward_model.harmless(), rules=r1_zero.paper(),
-      r1=r1_zero.paper())
-  for name in ('zero', 'cold_start', 'sft'):
-    stages[name].init_from = '{base}'
-  for name in ('zero', 'zero_long'):
-    stages[name].data.task = _REASONING
-  stages['zero_long'].init_from = '{zero}'
-  for name in ('cold_start', 'sft'):
-    fine_tuning(stages[name])
-  stages['sft'].data.task = 'jsonl:{sft_data}/collected.jsonl'
-  gathered(stages)
-  rejected(stages)
-  # How many steps is not published: as many as R1-Zero's first part.
-  reasoning(stages['reasoning'], '{cold_start}')
-  secondary(stages)
-  for name, pairs in (('helpful', 'pairs'), ('harmless', 'labels')):
-    stages[name].init_from = '{sft}'
-    stages[name].data.task = f'jsonl:{pairs}/{{split}}.jsonl'
-  for name, stage in stages.items():
-    stage.name = f'r1.py:paper, {name}'
-    if 'model' in stage:
-      stage.model = dict(preset='deepseek_v3', attention_chunk=512,
-                         scalar=name in ('helpful', 'harmless'))
-      stage.vocab = common.released_vocab()
-  return common.pipeline('r1.py:paper', None, stages, ('base', 'helper'))
+  return common.pipeline(None, dict(
+      zero=zero(), zero_long=zero_long(),
+      few_shot=few_shot(), instructed=instructed(),
+      zero_samples=zero_samples(), refined=refined(), collected=collected(),
+      cold_start=cold_start(), reasoning=reasoning(), rejection=rejection(),
+      judged=judged(), thoughts=thoughts(), sft_data=sft_data(), sft=sft(),
+      helpful=helpful(), harmless=harmless(), rules=rules(), r1=secondary(),
+  ), models=('base', 'helper'))
 
 
-def gathered(stages: dict[str, common.ConfigDict]) -> None:
-  """The cold start's data, in the three ways of [v2] B.3.2."""
-  for name in ('few_shot', 'instructed'):
-    samples(stages[name], _REASONING).init_from = '{helper}'
-  stages['few_shot'].data.examples = 'jsonl:examples/{split}.jsonl'
-  stages['few_shot'].rl.prompt_tokens = _PROMPT + _CONTEXT  # one example, long
-  # R1-Zero is asked as it was trained.
-  samples(stages['zero_samples'], _REASONING).data.template = 'r1_zero'
-  stages['zero_samples'].init_from = '{zero_long}'
-  refined = samples(stages['refined'],
-                    'drafts:jsonl:{zero_samples}/kept-*.jsonl')
-  refined.init_from = '{helper}'
-  refined.rl.prompt_tokens = _PROMPT + _CONTEXT  # the draft stands in it
+def _model(scalar: bool = False) -> common.ConfigDict:
+  return common.model(
+      preset='deepseek_v3', attention_chunk=512, scalar=scalar)
 
 
-def rejected(stages: dict[str, common.ConfigDict]) -> None:
-  """What the second fine-tuning learns from, [v2] B.3.3."""
-  samples(stages['rejection'], _REASONING)
-  judged = samples(stages['judged'], 'jsonl:judged/{split}.jsonl')
-  judged.data.options.verifier = 'judge'
-  for name in ('rejection', 'judged'):
-    stages[name].init_from = '{reasoning}'
-    stages[name].rewards.update(answer='summary', form='summary')
-  # A chain of thought before general answers, where the helper finds it helps.
-  thoughts = samples(stages['thoughts'], 'drafts:jsonl:general/{split}.jsonl')
-  thoughts.init_from = '{helper}'
-  thoughts.data.instruction = lessons.THINK
-  thoughts.rl.prompt_tokens = 4 * _PROMPT
-  thoughts.rewards.update(answer='summary', form='summary', languages=())
-  stages['sft_data'].collect = {
-      name: common.part(f'jsonl:{{{name}}}/kept-*.jsonl')
-      for name in ('rejection', 'judged', 'thoughts')}
-  # Of the 804,745 some 177,812 are general, thoughts among them; trivial
-  # queries have none.
-  stages['sft_data'].collect['trivial'] = common.part(
-      'jsonl:general/{split}.jsonl', 177_812)
+###############################################################################
+# Reinforcement learning
+###############################################################################
 
 
-def samples(config: common.ConfigDict, task: str) -> common.ConfigDict:
-  """Samples of full length; how many a prompt is not published."""
-  config.data = common.prompts(
-      task, template='chat', num_prompts=100_000, seed=config.data.seed,
-      shots=config.data.shots, instruction=config.data.instruction)
-  config.rl.update(prompts=512, group=4, prompt_tokens=_PROMPT,
-                   response_tokens=_CONTEXT - _PROMPT, sample_chunk=1024)
-  # No mixed languages, long paragraphs or code blocks.
-  config.keep.update(per_prompt=common.optional(int), max_paragraph=4000)
-  config.rewards.judge = common.asked(prompt_tokens=8192, response_tokens=4096)
-  return config
+def _rl(**values) -> common.ConfigDict:
+  """What all of the paper's RL shares, [v2] 2.1 and 3.2."""
+  return sections.rl(**dict(
+      prompts=512,  # 8,192 outputs a rollout, 16 a prompt
+      group=16,
+      mini_batches=_UPDATES,  # 32 prompts, 512 responses an update
+      epochs=1,  # one inner epoch
+      prompt_tokens=_PROMPT, response_tokens=_CONTEXT - _PROMPT,
+      micro_batch=512,  # not published
+      temperature=1.0, kl='k3', beta=0.001,
+      ref_every_steps=400 // _UPDATES) | values)
 
 
-def fine_tuning(config: common.ConfigDict) -> None:
-  """[v2] B.4.2, of both fine-tunings."""
-  config.epochs = 2.  # 2 to 3
-  config.data.template = 'chat'
-  config.lm.update(batch=128, length=_CONTEXT, logp_chunk=128)
-  config.optim.update(lr=5e-5, schedule='cosine', final_fraction=0.1)
+# [v1] 3: AIME and GPQA.
+_EVAL = dict(split='test', samples=64, temperature=0.6, top_p=0.95,
+             every_steps=400 // _UPDATES)
 
 
-def reasoning(config: common.ConfigDict, init_from: str) -> common.ConfigDict:
-  """[v2] 3.2.1: as R1-Zero, with the language reward."""
-  config.init_from = init_from
-  config.data.update(task=_REASONING, template='chat')
-  config.rl.update(clip_low=10.0, clip_high=10.0)
-  config.rewards.update(answer='summary', form='summary')
-  config.rewards.weights.update(language=1.0)
-  return config
+def zero() -> common.ConfigDict:
+  """R1-Zero's first part, [v2] 2.1: 8,200 steps."""
+  return common.base(
+      'rl', steps=8_200 // _UPDATES, init_from='{base}', model=_model(),
+      vocab=common.vocab(),
+      # [v2] B.3.1 has 80 thousand prompts; 10,400 steps of 32 in the 1.6 epochs
+      # of [v2] 2.1 are 208 thousand.
+      data=sections.prompts(
+          _REASONING, template='r1_zero', num_prompts=208_000),
+      rl=_rl(clip_low=0.2, clip_high=0.2),  # not published
+      rewards=sections.rewards(),  # accuracy + format, equal weights
+      optim=dict(lr=3e-6), eval=_EVAL)
 
 
-def secondary(stages: dict[str, common.ConfigDict]) -> None:
-  """[v2] 3.2.2: general prompts and reward models in the last steps alone.
+def zero_long() -> common.ConfigDict:
+  """Its second part, [v2] 2.1: up to step 10,400, with 65,536 tokens."""
+  return common.base(
+      'rl', steps=10_400 // _UPDATES - 8_200 // _UPDATES, init_from='{zero}',
+      model=_model(), vocab=common.vocab(),
+      data=sections.prompts(
+          _REASONING, template='r1_zero', num_prompts=208_000, seed=1),
+      rl=_rl(response_tokens=65_536 - _PROMPT, clip_low=0.2, clip_high=0.2),
+      rewards=sections.rewards(), optim=dict(lr=3e-6), eval=_EVAL)
+
+
+def reasoning() -> common.ConfigDict:
+  """[v2] 3.2.1: as R1-Zero, with the language reward.
+
+  How many steps is not published: as many as R1-Zero's first part.
+  """
+  return common.base(
+      'rl', steps=8_200 // _UPDATES, init_from='{cold_start}', model=_model(),
+      vocab=common.vocab(),
+      data=sections.prompts(_REASONING, template='chat', num_prompts=208_000),
+      rl=_rl(clip_low=10.0, clip_high=10.0),
+      rewards=sections.rewards(
+          answer='summary', form='summary', weights=dict(language=1.0)),
+      optim=dict(lr=3e-6), eval=_EVAL)
+
+
+def rules() -> common.ConfigDict:
+  """[v2] 3.2.2, all but the last 400 of 1,700 steps: reasoning, by rules."""
+  return common.base(
+      'rl', steps=(1_700 - 400) // _UPDATES, init_from='{sft}', model=_model(),
+      vocab=common.vocab(),
+      data=sections.prompts(_REASONING, template='chat', num_prompts=208_000),
+      rl=_rl(clip_low=10.0, clip_high=10.0, temperature=0.7),
+      rewards=sections.rewards(
+          answer='summary', form='summary', weights=dict(language=1.0)),
+      optim=dict(lr=3e-6), eval=_EVAL)
+
+
+def secondary() -> common.ConfigDict:
+  """[v2] 3.2.2: general prompts and reward models in the last 400 steps alone.
 
   A general prompt is scored by the model of its own kind; format and language
   count for all. The shares of the three kinds are not published.
   """
-  for name, init_from, steps in (('rules', 'sft', _SECONDARY - _PREFERRED),
-                                 ('r1', 'rules', _PREFERRED)):
-    config = reasoning(stages[name], f'{{{init_from}}}')
-    config.rl.temperature = 0.7
-    config.steps = steps // r1_zero.UPDATES
-  config.data = common.prompts(
-      ((_REASONING, 0.5), ('jsonl:helpful/{split}.jsonl', 0.25),
-       ('jsonl:harmless/{split}.jsonl', 0.25)),
-      template='chat', num_prompts=config.data.num_prompts, options={
-          '1': dict(task='helpful', verifier='exact'),
-          '2': dict(task='harmless', verifier='exact')})
-  config.rewards.tasks = {
-      name: {'accuracy': 0.0, name: 1.0} for name in ('helpful', 'harmless')}
-  config.rewards.models = {
-      name: ppo.reward_model() for name in ('helpful', 'harmless')}
-  for name, model in config.rewards.models.items():
-    model.init_from = f'{{{name}}}'
+  kinds = ('helpful', 'harmless')
+  return common.base(
+      'rl', steps=400 // _UPDATES, init_from='{rules}', model=_model(),
+      vocab=common.vocab(),
+      data=sections.prompts(
+          ((_REASONING, 0.5), ('jsonl:helpful/{split}.jsonl', 0.25),
+           ('jsonl:harmless/{split}.jsonl', 0.25)),
+          template='chat', num_prompts=208_000, options={
+              '1': dict(task='helpful', verifier='exact'),
+              '2': dict(task='harmless', verifier='exact')}),
+      rl=_rl(clip_low=10.0, clip_high=10.0, temperature=0.7),
+      rewards=sections.rewards(
+          answer='summary', form='summary', weights=dict(language=1.0),
+          tasks={kind: {'accuracy': 0.0, kind: 1.0} for kind in kinds},
+          models={kind: sections.reward_model(init_from=f'{{{kind}}}')
+                  for kind in kinds}),
+      optim=dict(lr=3e-6), eval=_EVAL)
+
+
+###############################################################################
+# Samples, and the fine-tunings on them
+###############################################################################
+
+
+def _sampling(prompt_tokens: int = _PROMPT) -> common.ConfigDict:
+  """Samples of full length; how many a prompt is not published."""
+  return sections.sampling(
+      prompts=512, group=4, prompt_tokens=prompt_tokens,
+      response_tokens=_CONTEXT - _PROMPT, sample_chunk=1024)
+
+
+def _summaries(**values) -> common.ConfigDict:
+  """The rewards of responses in the form that R1 speaks."""
+  return sections.rewards(**dict(
+      answer='summary', form='summary', judge=_JUDGE) | values)
+
+
+_JUDGE = dict(prompt_tokens=8192, response_tokens=4096)
+# No mixed languages (config.rewards.languages), long paragraphs or code blocks.
+_KEEP = dict(max_paragraph=4000)
+
+
+def few_shot() -> common.ConfigDict:
+  """[v2] B.3.2: shown a long worked example."""
+  return common.base(
+      'sample', init_from='{helper}', model=_model(), vocab=common.vocab(),
+      data=sections.prompts(
+          _REASONING, template='chat', num_prompts=100_000, seed=3, shots=1,
+          examples='jsonl:examples/{split}.jsonl'),
+      rl=_sampling(_PROMPT + _CONTEXT),  # one example, long
+      rewards=_summaries(), keep=sections.keep(**_KEEP, reflection=True))
+
+
+def instructed() -> common.ConfigDict:
+  """[v2] B.3.2: asked for detail, reflection and verification."""
+  return common.base(
+      'sample', init_from='{helper}', model=_model(), vocab=common.vocab(),
+      data=sections.prompts(
+          _REASONING, template='chat', num_prompts=100_000, seed=4,
+          instruction=_REASON),
+      rl=_sampling(), rewards=_summaries(),
+      keep=sections.keep(**_KEEP, reflection=True))
+
+
+def zero_samples() -> common.ConfigDict:
+  """[v2] B.3.2: what R1-Zero says, asked as it was trained."""
+  return common.base(
+      'sample', init_from='{zero_long}', model=_model(), vocab=common.vocab(),
+      data=sections.prompts(
+          _REASONING, template='r1_zero', num_prompts=100_000, seed=5),
+      rl=_sampling(),
+      rewards=sections.rewards(
+          answer='tags', form='answer', languages=(), judge=_JUDGE),
+      keep=sections.keep(**_KEEP))
+
+
+def refined() -> common.ConfigDict:
+  """[v2] B.3.2: rewritten by the helper; the draft stands in the prompt."""
+  return common.base(
+      'sample', init_from='{helper}', model=_model(), vocab=common.vocab(),
+      data=sections.prompts(
+          'drafts:jsonl:{zero_samples}/kept-*.jsonl', template='chat',
+          num_prompts=100_000, seed=2, instruction=_REFINE),
+      rl=_sampling(_PROMPT + _CONTEXT), rewards=_summaries(),
+      keep=sections.keep(**_KEEP))
+
+
+def collected() -> common.ConfigDict:
+  return common.base('collect', collect={
+      name: sections.part(f'jsonl:{{{name}}}/kept-*.jsonl')
+      for name in ('few_shot', 'instructed', 'refined')})
+
+
+def cold_start() -> common.ConfigDict:
+  """[v2] B.4.2."""
+  return _fine_tuning('jsonl:{collected}/collected.jsonl')
+
+
+def rejection() -> common.ConfigDict:
+  """[v2] B.3.3: what reasoning RL has led to, where it is right."""
+  return common.base(
+      'sample', init_from='{reasoning}', model=_model(), vocab=common.vocab(),
+      data=sections.prompts(
+          _REASONING, template='chat', num_prompts=100_000, seed=1),
+      rl=_sampling(), rewards=_summaries(), keep=sections.keep(**_KEEP))
+
+
+def judged() -> common.ConfigDict:
+  """[v2] B.3.3: problems for which a model stands in for the rule."""
+  return common.base(
+      'sample', init_from='{reasoning}', model=_model(), vocab=common.vocab(),
+      data=sections.prompts(
+          'jsonl:judged/{split}.jsonl', template='chat', num_prompts=100_000,
+          seed=1, options=dict(verifier='judge')),
+      rl=_sampling(), rewards=_summaries(), keep=sections.keep(**_KEEP))
+
+
+def thoughts() -> common.ConfigDict:
+  """[v2] B.3.3: a chain of thought before general answers."""
+  return common.base(
+      'sample', init_from='{helper}', model=_model(), vocab=common.vocab(),
+      data=sections.prompts(
+          'drafts:jsonl:general/{split}.jsonl', template='chat',
+          num_prompts=100_000, seed=1, instruction=_THINK),
+      rl=_sampling(4 * _PROMPT), rewards=_summaries(languages=()),
+      keep=sections.keep(**_KEEP))
+
+
+def sft_data() -> common.ConfigDict:
+  """Of the 804,745 some 177,812 are general, thoughts among them.
+
+  Trivial queries have none.
+  """
+  return common.base('collect', collect=dict(
+      rejection=sections.part('jsonl:{rejection}/kept-*.jsonl'),
+      judged=sections.part('jsonl:{judged}/kept-*.jsonl'),
+      thoughts=sections.part('jsonl:{thoughts}/kept-*.jsonl'),
+      trivial=sections.part('jsonl:general/{split}.jsonl', 177_812)))
+
+
+def sft() -> common.ConfigDict:
+  """[v2] B.4.2, the second fine-tuning: from the base, too."""
+  return _fine_tuning('jsonl:{sft_data}/collected.jsonl')
+
+
+def _fine_tuning(task: str) -> common.ConfigDict:
+  """[v2] B.4.2, of both fine-tunings."""
+  return common.base(
+      'lm', epochs=2.,  # 2 to 3
+      init_from='{base}', model=_model(), vocab=common.vocab(),
+      data=sections.texts(task, template='chat'),
+      lm=sections.lm(batch=128, length=_CONTEXT, logp_chunk=128),
+      optim=dict(lr=5e-5, schedule='cosine', final_fraction=0.1,
+                 warmup_steps=5),  # not published
+      eval=dict(split=None))
+
+
+###############################################################################
+# Reward models
+###############################################################################
+
+
+def helpful() -> common.ConfigDict:
+  """[v2] 3.1, of pairs."""
+  return common.base(
+      'preference', epochs=1., init_from='{sft}', model=_model(scalar=True),
+      vocab=common.vocab(),
+      data=sections.preferences('jsonl:pairs/{split}.jsonl', template='chat'),
+      preference=sections.preference(
+          scores='summary',  # the final summary alone
+          length=2 * 8192,  # 8,192 tokens a response
+          batch=256),  # pairs; a row of full length holds one
+      optim=dict(lr=6e-6), eval=dict(split='test'))
+
+
+def harmless() -> common.ConfigDict:
+  """[v2] 3.1, of single responses, safe or unsafe, judged whole."""
+  return common.base(
+      'preference', epochs=1., init_from='{sft}', model=_model(scalar=True),
+      vocab=common.vocab(),
+      data=sections.preferences('jsonl:labels/{split}.jsonl', template='chat'),
+      preference=sections.preference(
+          loss='pointwise', length=8192, batch=256, balance_length=False),
+      optim=dict(lr=6e-6), eval=dict(split='test'))

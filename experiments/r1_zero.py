@@ -14,51 +14,41 @@ the dense model of its Qwen-32B-Zero comparison. `:paper_long` goes on from its
 workdir (--config.init_from) with responses of twice the length.
 """
 
-from ml_collections import config_dict
-
 from experiments import common
+from experiments import sections
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {
+  return common.variant(__file__, arg, {
       'mini': mini, 'smollm2': smollm2, 'paper': paper,
       'paper_long': paper_long})
 
 
 def mini() -> common.ConfigDict:
-  config = common.base('r1_zero.py:mini', 'rl', steps=60)
-  config.model = common.mini_model()
-  config.init_from = 'mini'
-  config.vocab = common.mini_vocab()
-  config.data = common.prompts('mini_reasoning')
-  config.rl = common.rl()
-  config.rl.update(prompts=16, group=8, prompt_tokens=32, response_tokens=160,
-                   micro_batch=64, sample_chunk=80, logp_chunk=40)
-  config.rewards = rewards()
-  config.optim.update(lr=3e-4, warmup_steps=5)
-  return config
+  return common.base(
+      'rl', steps=60, init_from='mini', model=common.mini_model(),
+      vocab=common.mini_vocab(), data=sections.prompts('mini_reasoning'),
+      rl=sections.rl(
+          prompts=16, group=8, prompt_tokens=32, response_tokens=160,
+          micro_batch=64, sample_chunk=80, logp_chunk=40),
+      rewards=sections.rewards(), optim=dict(lr=3e-4, warmup_steps=5))
 
 
 def smollm2() -> common.ConfigDict:
-  config = common.base('r1_zero.py:smollm2', 'rl', steps=60)
-  config.init_from = 'smollm2'
-  config.model = common.released_model()
-  config.vocab = common.released_vocab()
-  config.lora.rank = 16
-  config.data = common.prompts(
-      'reasoning_gym:chain_sum', template='chat', num_prompts=2048,
-      options=dict(min_terms=2, max_terms=2, min_digits=1, max_digits=2))
-  config.rl = common.rl()
-  # At temperature 1 half of what so small a model says is noise.
-  config.rl.update(prompts=8, group=8, prompt_tokens=56, response_tokens=32,
-                   temperature=0.7, sample_chunk=32, logp_chunk=16)
-  config.rewards = rewards()
-  # A model that was never shown the tags: the last number it gives counts.
-  config.rewards.update(answer='number')
-  config.rewards.weights.update(format=0.0)
-  config.optim.update(lr=5e-4, warmup_steps=3)
-  config.eval.update(problems=256, batch=64, temperature=0.7)
-  return config
+  return common.base(
+      'rl', steps=60, init_from='smollm2', model=common.released_model(),
+      vocab=common.vocab(), lora=dict(rank=16),
+      data=sections.prompts(
+          'reasoning_gym:chain_sum', template='chat', num_prompts=2048,
+          options=dict(min_terms=2, max_terms=2, min_digits=1, max_digits=2)),
+      rl=sections.rl(
+          prompts=8, group=8, prompt_tokens=56, response_tokens=32,
+          # At temperature 1 half of what so small a model says is noise.
+          temperature=0.7, sample_chunk=32, logp_chunk=16),
+      # A model that was never shown the tags: the last number it gives counts.
+      rewards=sections.rewards(answer='number', weights=dict(format=0.0)),
+      optim=dict(lr=5e-4, warmup_steps=3),
+      eval=dict(problems=256, batch=64, temperature=0.7))
 
 
 # A step of the paper's is an update, one of the 16 of a rollout; here a step is
@@ -68,40 +58,37 @@ SHORT_STEPS, STEPS, REF_EVERY_STEPS = 8_200, 10_400, 400
 
 
 def paper() -> common.ConfigDict:
-  config = common.base('r1_zero.py:paper', 'rl', steps=SHORT_STEPS // UPDATES)
-  # [v2] B.4.1, Qwen-32B-Zero
-  config.model = dict(preset='qwen2.5_32b', attention_chunk=512)
-  config.init_from = config_dict.placeholder(str)
-  config.vocab = dict(kind='huggingface', path=config_dict.placeholder(str),
-                      eos=config_dict.placeholder(str))
-  # [v2] B.3.1 has 80 thousand prompts; 10,400 steps of 32 in the 1.6 epochs of
-  # [v2] 2.1 are 208 thousand.
-  config.data = common.prompts(None, template='r1_zero', num_prompts=208_000)
-  config.rl = common.rl()
-  config.rl.update(
-      prompts=512,  # [v2] 2.1: 8,192 outputs a rollout, 16 a prompt
-      group=16,  # [v2] 2.1
-      mini_batches=UPDATES,  # [v2] 2.1: 32 prompts, 512 responses an update
-      epochs=1,  # [v2] 2.1: one inner epoch
-      prompt_tokens=1024,  # not published
-      response_tokens=32_768 - 1024,  # [v2] 2.1
-      micro_batch=512,  # not published
-      temperature=1.0,  # [v2] 2.1
-      kl='k3',  # [v2] eq. of GRPO
-      beta=0.001,  # [v2] 2.1
-      # Not published for R1-Zero; [v2] 3.2.1 uses 10 in R1's first RL stage.
-      clip_low=0.2, clip_high=0.2,
-      ref_every_steps=REF_EVERY_STEPS // UPDATES,
-  )
-  config.rewards = rewards()  # [v2] 2.1: accuracy + format, equal weights
-  config.optim.lr = 3e-6  # [v2] 2.1
-  config.eval.update(
-      split='test',
-      samples=64,  # [v1] 3: AIME and GPQA
-      temperature=0.6,  # [v1] 3
-      top_p=0.95,  # [v1] 3
-      every_steps=REF_EVERY_STEPS // UPDATES)
-  return config
+  return common.base(
+      'rl', steps=SHORT_STEPS // UPDATES,
+      # [v2] B.4.1, Qwen-32B-Zero
+      model=common.model(preset='qwen2.5_32b', attention_chunk=512),
+      vocab=common.vocab(kind='huggingface', path=None),
+      # [v2] B.3.1 has 80 thousand prompts; 10,400 steps of 32 in the 1.6 epochs
+      # of [v2] 2.1 are 208 thousand.
+      data=sections.prompts(None, template='r1_zero', num_prompts=208_000),
+      rl=sections.rl(
+          prompts=512,  # [v2] 2.1: 8,192 outputs a rollout, 16 a prompt
+          group=16,  # [v2] 2.1
+          mini_batches=UPDATES,  # [v2] 2.1: 32 prompts, 512 responses an update
+          epochs=1,  # [v2] 2.1: one inner epoch
+          prompt_tokens=1024,  # not published
+          response_tokens=32_768 - 1024,  # [v2] 2.1
+          micro_batch=512,  # not published
+          temperature=1.0,  # [v2] 2.1
+          kl='k3',  # [v2] eq. of GRPO
+          beta=0.001,  # [v2] 2.1
+          # Not published for R1-Zero; [v2] 3.2.1 has 10 in R1's first RL stage.
+          clip_low=0.2, clip_high=0.2,
+          ref_every_steps=REF_EVERY_STEPS // UPDATES),
+      # [v2] 2.1: accuracy + format, equal weights
+      rewards=sections.rewards(),
+      optim=dict(lr=3e-6),  # [v2] 2.1
+      eval=dict(
+          split='test',
+          samples=64,  # [v1] 3: AIME and GPQA
+          temperature=0.6,  # [v1] 3
+          top_p=0.95,  # [v1] 3
+          every_steps=REF_EVERY_STEPS // UPDATES))
 
 
 def paper_long() -> common.ConfigDict:
@@ -111,27 +98,7 @@ def paper_long() -> common.ConfigDict:
   policy, as it is after every 400 steps.
   """
   config = paper()
-  config.name = 'r1_zero.py:paper_long'
-  config.steps = STEPS // UPDATES - config.steps
+  config.steps = STEPS // UPDATES - SHORT_STEPS // UPDATES
   config.data.seed = 1
   config.rl.response_tokens = 65_536 - 1024
   return config
-
-
-def rewards() -> common.ConfigDict:
-  return common.ConfigDict(dict(
-      # A part that weighs 0 is left out, but accuracy and format are measured.
-      weights=dict(accuracy=1.0, format=1.0, language=0.0, mixed=0.0,
-                   overlong=0.0, repetition=0.0),
-      tasks=dict(),  # {task: {part: weight}} where a task's are others
-      # DAPO: the penalty's stretch below rl.response_tokens; unset: a fifth.
-      overlong_cache_tokens=common.placeholder(int),
-      workers=2,
-      timeout_seconds=5.0,
-      judge=common.asked(),  # of what no rule can tell; unset: none
-      languages=('en', 'zh'),  # told apart, by their ISO 639-1 codes; (): none
-      language=common.placeholder(str),  # of thinking; unset: the prompt's
-      form='answer',  # that format pays for, behind the thinking: | summary
-      # Where the answer stands: tags | boxed | any | number | summary | whole.
-      answer='tags',
-  ))

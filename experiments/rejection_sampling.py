@@ -12,22 +12,19 @@ comes from, and a table of why the rest was dropped. Verifiers of kind 'judge'
 """
 
 from experiments import common
-from experiments import r1_zero
+from experiments import sections
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {'mini': mini})
+  return common.variant(__file__, arg, {'mini': mini})
 
 
 def mini() -> common.ConfigDict:
   """Four responses each to 512 problems of the mini world."""
-  config = common.base('rejection_sampling.py:mini', 'sample')
-  config.init_from = common.placeholder(str)
-  config.model = common.mini_model()
-  config.vocab = common.mini_vocab()
-  config.data = common.prompts('mini_reasoning', num_prompts=512, seed=1)
-  config.rl = common.sampling(prompts=64, group=4, prompt_tokens=32,
-                              response_tokens=160, sample_chunk=80)
-  config.rewards = r1_zero.rewards()
-  config.keep = common.keep(per_prompt=2)
-  return config
+  return common.base(
+      'sample', model=common.mini_model(), vocab=common.mini_vocab(),
+      data=sections.prompts('mini_reasoning', num_prompts=512, seed=1),
+      rl=sections.sampling(
+          prompts=64, group=4, prompt_tokens=32, response_tokens=160,
+          sample_chunk=80),
+      rewards=sections.rewards(), keep=sections.keep(per_prompt=2))

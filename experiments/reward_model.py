@@ -14,55 +14,51 @@ in the right order, 70 to 90 minutes on two cores.
 """
 
 from experiments import common
+from experiments import sections
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {
+  return common.variant(__file__, arg, {
       'mini': mini, 'helpful': helpful, 'harmless': harmless, 'hh': hh})
 
 
-def mini() -> common.ConfigDict:
-  config = common.base('reward_model.py:mini', 'preference', epochs=2.)
-  config.init_from = common.placeholder(str)
-  config.model = common.mini_model()
-  config.model.scalar = True
-  config.vocab = common.mini_vocab()
-  config.data = data(template='mini', split='train[:560]')
-  # The reader wishes for several lines: the length is a part of the taste.
-  config.preference = common.preference(
-      batch=4, length=1024, balance_length=False)
-  config.optim.update(lr=1e-3, schedule='cosine', warmup_steps=5)
-  config.eval.update(split='train[560:]', problems=80)
-  return config
+def mini(init_from: str | None = None, task: str | None = None
+        ) -> common.ConfigDict:
+  return common.base(
+      'preference', epochs=2., init_from=init_from,
+      model=common.mini_model(scalar=True), vocab=common.mini_vocab(),
+      data=sections.preferences(task, template='mini', split='train[:560]'),
+      # The reader wishes for several lines: the length is a part of the taste.
+      preference=sections.preference(
+          batch=4, length=1024, balance_length=False),
+      optim=dict(lr=1e-3, schedule='cosine', warmup_steps=5),
+      eval=dict(split='train[560:]', problems=80))
 
 
 def helpful() -> common.ConfigDict:
-  config = released('helpful')
-  config.preference = common.preference(
-      scores='summary',  # [v2] 3.1: the final summary alone
-      length=2 * 8192,  # [v2] 3.1: 8,192 tokens a response
-      batch=256)  # [v2] 3.1: pairs; a row of full length holds one
-  return config
+  """[v2] 3.1, of pairs."""
+  return common.base(
+      'preference', epochs=1.,
+      model=common.released_model(scalar=True, attention_chunk=512),
+      vocab=common.vocab(), data=sections.preferences(template='chat'),
+      preference=sections.preference(
+          scores='summary',  # [v2] 3.1: the final summary alone
+          length=2 * 8192,  # [v2] 3.1: 8,192 tokens a response
+          batch=256),  # [v2] 3.1: pairs; a row of full length holds one
+      optim=dict(lr=6e-6),  # [v2] 3.1
+      eval=dict(split='test'))
 
 
 def harmless() -> common.ConfigDict:
-  config = released('harmless')
-  config.preference = common.preference(
-      loss='pointwise', length=8192, batch=256, balance_length=False)
-  return config
-
-
-def released(name: str) -> common.ConfigDict:
-  """What the paper's two reward models share: [v2] 3.1."""
-  config = common.base(f'reward_model.py:{name}', 'preference', epochs=1.)
-  config.init_from = common.placeholder(str)
-  config.model = common.released_model()
-  config.model.update(scalar=True, attention_chunk=512)
-  config.vocab = common.released_vocab()
-  config.data = data(template='chat', split='train')
-  config.optim.lr = 6e-6
-  config.eval.split = 'test'
-  return config
+  """[v2] 3.1, of single responses."""
+  return common.base(
+      'preference', epochs=1.,
+      model=common.released_model(scalar=True, attention_chunk=512),
+      vocab=common.vocab(), data=sections.preferences(template='chat'),
+      preference=sections.preference(
+          loss='pointwise', length=8192, batch=256, balance_length=False),
+      optim=dict(lr=6e-6),  # [v2] 3.1
+      eval=dict(split='test'))
 
 
 def hh() -> common.ConfigDict:
@@ -70,20 +66,13 @@ def hh() -> common.ConfigDict:
 
   Of the first 1,804 two part before the last answer and two do not fit.
   """
-  config = common.base('reward_model.py:hh', 'preference', epochs=1.)
-  config.init_from = 'smollm2'
-  config.model = common.released_model()
-  config.model.update(scalar=True, attention_chunk=256, remat='none')
-  config.vocab = common.released_vocab()
-  config.data = data(template='chat', split='train[:1804]')
-  config.preference = common.preference(
-      batch=4, micro_batches=4, length=1024, balance_length=False)
-  config.optim.update(lr=2e-5, schedule='cosine', warmup_steps=5)
-  config.eval.update(split='train[1804:]', problems=500)
-  return config
-
-
-def data(**fields) -> common.ConfigDict:
-  return common.ConfigDict(dict(
-      task=common.placeholder(str), system=common.placeholder(str),
-      options=dict(), **fields))
+  return common.base(
+      'preference', epochs=1., init_from='smollm2',
+      model=common.released_model(
+          scalar=True, attention_chunk=256, remat='none'),
+      vocab=common.vocab(),
+      data=sections.preferences(template='chat', split='train[:1804]'),
+      preference=sections.preference(
+          batch=4, micro_batches=4, length=1024, balance_length=False),
+      optim=dict(lr=2e-5, schedule='cosine', warmup_steps=5),
+      eval=dict(split='train[1804:]', problems=500))

@@ -21,31 +21,19 @@ from experiments import sft
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {'mini': mini})
+  return common.variant(__file__, arg, {'mini': mini})
 
 
 def mini() -> common.ConfigDict:
-  stages = dict(sft=sft.mini(), preferences=preferences.mini(),
-                reward_model=reward_model.mini(), ppo=ppo.mini(),
-                ppo_no_kl=ppo.mini(), dpo=dpo.mini())
-  for name in ('preferences', 'reward_model', 'ppo', 'ppo_no_kl', 'dpo'):
-    stages[name].init_from = '{sft}'
-  for name in ('reward_model', 'dpo'):
-    stages[name].data.task = 'jsonl:{preferences}/preferences.jsonl'
-  for name in ('ppo', 'ppo_no_kl'):
-    stages[name].critic.init_from = '{reward_model}'
-    stages[name].rewards.models.preference.init_from = '{reward_model}'
-  # It goes on where the penalty would hold it, until the proxy misleads.
-  stages['ppo_no_kl'].rl.beta = 0.0
-  stages['ppo_no_kl'].steps = 120
-  stages['dpo_measured'] = measured('{dpo}')
-  return common.pipeline('rlhf.py:mini', 'rlhf', stages)
-
-
-def measured(init_from: str) -> common.ConfigDict:
-  """What the reader says of a policy: PPO's evaluation, without a step."""
-  config = ppo.mini()
-  config.steps = 0
-  config.init_from = init_from
-  config.rewards.models.preference.init_from = '{reward_model}'
-  return config
+  pairs = 'jsonl:{preferences}/preferences.jsonl'
+  return common.pipeline('rlhf', dict(
+      sft=sft.mini(),
+      preferences=preferences.mini('{sft}'),
+      reward_model=reward_model.mini('{sft}', pairs),
+      ppo=ppo.mini('{sft}', '{reward_model}', critic='{reward_model}'),
+      # It goes on where the penalty would hold it, until the proxy misleads.
+      ppo_no_kl=ppo.mini('{sft}', '{reward_model}', critic='{reward_model}',
+                         beta=0.0, steps=120),
+      dpo=dpo.mini('{sft}', pairs),
+      # What the reader says of it: PPO's evaluation, without a step.
+      dpo_measured=ppo.mini('{dpo}', '{reward_model}', steps=0)))

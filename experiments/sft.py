@@ -11,37 +11,30 @@ a line, as GSM8K's, or messages. The loss is on the answers alone;
 """
 
 from experiments import common
+from experiments import sections
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(arg, {'mini': mini, 'smollm2': smollm2})
+  return common.variant(__file__, arg, {'mini': mini, 'smollm2': smollm2})
 
 
 def mini() -> common.ConfigDict:
   """The mini base on texts of a reader's world, of every quality."""
-  config = common.base('sft.py:mini', 'lm', epochs=3.)
-  config.init_from = 'mini'
-  config.model = common.mini_model()
-  config.vocab = common.mini_vocab()
-  config.data = dict(task='mini_writing', split='train', seed=0,
-                     template='mini', options=dict(size=4096))
-  config.lm = dict(batch=16, length=256, micro_batches=1, logp_chunk=64,
-                   prompt_weight=0.0)
-  config.optim.update(lr=1e-3, schedule='cosine', warmup_steps=5)
-  config.eval.update(problems=64)
-  return config
+  return common.base(
+      'lm', epochs=3., init_from='mini', model=common.mini_model(),
+      vocab=common.mini_vocab(),
+      data=sections.texts(
+          'mini_writing', template='mini', options=dict(size=4096)),
+      lm=sections.lm(batch=16, length=256),
+      optim=dict(lr=1e-3, schedule='cosine', warmup_steps=5),
+      eval=dict(problems=64))
 
 
 def smollm2() -> common.ConfigDict:
   """SmolLM2-135M-Instruct on GSM8K's 7,473 training answers."""
-  config = common.base('sft.py:smollm2', 'lm', steps=100)
-  config.init_from = 'smollm2'
-  config.model = common.released_model()
-  config.vocab = common.released_vocab()
-  config.data = dict(task=common.placeholder(str), split='train', seed=0,
-                     template='chat', options=dict())
-  config.lm = dict(batch=8, length=512, micro_batches=4, logp_chunk=64,
-                   prompt_weight=0.0)
-  config.optim.update(lr=1e-4, schedule='cosine', warmup_steps=5)
-  config.eval.update(split='test', problems=64)
-  return config
+  return common.base(
+      'lm', steps=100, init_from='smollm2', model=common.released_model(),
+      vocab=common.vocab(), data=sections.texts(None, template='chat'),
+      lm=sections.lm(batch=8, length=512, micro_batches=4),
+      optim=dict(lr=1e-4, schedule='cosine', warmup_steps=5),
+      eval=dict(split='test', problems=64))

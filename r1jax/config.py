@@ -2,9 +2,12 @@
 
 Enters an experiment's ConfigDict and the number of devices; leaves nothing, or
 a `ConfigError` whose one line names the field, what it expects and what it
-got. Sections an experiment does not have are not checked.
+got. What a single field may be it says itself (fields.py, and the sections in
+experiments/); here are the rules between fields. Sections an experiment does
+not have are not checked.
 """
 
+import fnmatch
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -12,8 +15,36 @@ from typing import Any
 
 import ml_collections
 
-from r1jax import config_fields
 from r1jax import errors
+from r1jax import fields
+
+MESH_AXES = ('data', 'fsdp', 'expert', 'tensor', 'context')
+
+_SPLIT = {  # logical axis: the field that a mesh axis must divide
+    'embed': 'model.width', 'vocab': 'model.vocab', 'heads': 'model.heads',
+    'kv_heads': 'model.kv_heads', 'mlp': 'model.mlp',
+}
+
+# What a resumed run may change: none of it reaches a parameter.
+_CHANGEABLE = ('name', 'distributed', 'log.*', 'checkpoint.*')
+
+# What stages of a kind once had and never read, as patterns. A run that was
+# begun with such fields goes on without them; any other field that is gone is
+# a difference.
+_SAMPLED = ('eval.batch', 'eval.samples', 'eval.temperature', 'eval.top_k',
+            'eval.top_p')
+_TRAINED = ('steps', 'epochs', 'lora.*', 'optim.*')
+RETIRED = {
+    'lm': (*_SAMPLED, 'eval.shown'),
+    'preference': _SAMPLED,
+    'rl': ('epochs', 'critic.optim.max_skipped_steps'),
+    'sample': (*_TRAINED, 'eval.*'),
+    'collect': (*_TRAINED, 'eval.*', 'rules'),
+    'measure': (
+        *_TRAINED, 'eval.problems', 'eval.every_steps', 'rl.prompts',
+        'rl.group', 'rl.temperature', 'rl.top_k', 'rl.top_p',
+        'tests.*.data.split', 'tests.*.data.num_prompts'),
+}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -30,10 +61,10 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 def mesh_sizes(mesh: Mapping[str, int], device_count: int) -> dict[str, int]:
   """The size of every mesh axis, the one given as -1 worked out."""
   for name in mesh:
-    if name not in config_fields.MESH_AXES:
+    if name not in MESH_AXES:
       raise errors.ConfigError(f'config.mesh.{name}: no such axis'
-                        + errors.nearest(name, config_fields.MESH_AXES, 'config.mesh.'))
-  sizes = {name: mesh.get(name, 1) for name in config_fields.MESH_AXES}
+                        + errors.nearest(name, MESH_AXES, 'config.mesh.'))
+  sizes = {name: mesh.get(name, 1) for name in MESH_AXES}
   free = [name for name, size in sizes.items() if size == -1]
   for name, size in sizes.items():
     if size < 1 and size != -1:
@@ -52,27 +83,29 @@ def mesh_sizes(mesh: Mapping[str, int], device_count: int) -> dict[str, int]:
   return sizes
 
 
+def check_fields(config: ml_collections.ConfigDict) -> None:
+  """Raises `ConfigError` for a declared field that its bound does not allow."""
+  for name, field in fields.declared(config):
+    if field.choices and field.get() is not None:
+      errors.check_choice(name, field.get(), field.choices)
+    if words := field.broken():
+      raise errors.expected(name, words, field.get())
+
+
 def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   """Raises `ConfigError` for a value or combination that cannot run."""
+  check_fields(config)
   leaves = flatten(config)
-  # A critic's optimizer is one like any other.
-  twice = lambda fields: [*fields, *(
-      f'critic.{field}' for field in fields if field.startswith('optim.'))]
-  for field in twice(config_fields.CHOICES):
-    if leaves.get(field) is not None:
-      errors.check_choice(field, leaves[field],
-                   config_fields.CHOICES[field.removeprefix('critic.')])
-  for holds, words, bound, fields in config_fields.BOUNDS:
-    for field in twice(fields):
-      value = leaves.get(field)
-      if isinstance(value, (int, float)) and not holds(value, bound):
-        raise errors.expected(field, f'{words} {bound}', value)
   sizes = mesh_sizes(config.get('mesh', {}), device_count)
   shards = sizes['data'] * sizes['fsdp']
   _check_multiples(leaves, shards)
   if 'rules' in config:
     _check_rules(leaves, config.rules, sizes)
   _check_length('lm.length', leaves.get('lm.length'), leaves)
+  if (leaves.get('lm.prompt_weight', 0.) is None
+      and leaves.get('data.template') is not None):
+    raise errors.expected('lm.prompt_weight', 'a number, for conversations (config.data.'
+                'template)', None)
   if 'rl.advantage' in leaves:
     _check_objective(leaves)
     _check_batch(leaves, shards)
@@ -90,7 +123,7 @@ def _check_multiples(leaves: dict[str, Any], shards: int) -> None:
       ('rl.prompts', 'rl.mini_batches', part('rl.mini_batches')),
       ('rl.prompts', 'mesh data*fsdp',
        1 if 'rl.advantage' in leaves else shards),
-      ('eval.batch', 'mesh data*fsdp', shards if 'rl.group' in leaves else 1)):
+      ('eval.batch', 'mesh data*fsdp', shards)):
     value = leaves.get(field)
     if value is not None and value % divisor:
       raise errors.expected(field, f'a multiple of {name} = {divisor}', value)
@@ -107,10 +140,10 @@ def _check_rules(leaves: dict[str, Any], rules: Iterable,
     axes = (target,) if isinstance(target, str) else tuple(target or ())
     unused -= set(axes)
     parts = math.prod(sizes.get(axis, 1) for axis in axes)
-    size = leaves.get(config_fields.SPLIT.get(name))
+    size = leaves.get(_SPLIT.get(name))
     if size and size % parts:
       raise errors.expected(
-          f'mesh.{axes[-1]}', f'a divisor of {config_fields.SPLIT[name]} = {size}, '
+          f'mesh.{axes[-1]}', f'a divisor of {_SPLIT[name]} = {size}, '
           f'or a rule that leaves {name!r} whole', parts)
   for axis in sorted(unused):
     raise errors.expected(f'mesh.{axis}', '1: no rule of config.rules uses this axis, '
@@ -184,16 +217,20 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   """The fields in which `new` may not continue a run begun under `old`.
 
-  Figures of logging and checkpointing may change, and `steps` may grow unless
-  a cosine schedule has already been taken along the shorter run.
+  Its name and figures of logging and checkpointing may change, what no stage
+  of its kind ever read (RETIRED) may be gone, and `steps` may grow unless a
+  cosine schedule has already been taken along the shorter run.
   """
   old, new = (json.loads(json.dumps(flatten(c))) for c in (old, new))
-  fields = []
+  retired = RETIRED.get(new.get('stage'), ())
+  found = []
   for field in sorted(old.keys() | new.keys()):
     was, now = old.get(field), new.get(field)
     schedules = new.get('optim.schedule'), new.get('critic.optim.schedule')
     longer = (field == 'steps' and 'cosine' not in schedules
               and was is not None and now is not None and now > was)
-    if was != now and not longer and not field.startswith(config_fields.CHANGEABLE):
-      fields.append(f'config.{field} ({was!r} there, {now!r} here)')
-  return fields
+    free = _CHANGEABLE if field in new else (*_CHANGEABLE, *retired)
+    if was != now and not longer and not any(
+        fnmatch.fnmatchcase(field, pattern) for pattern in free):
+      found.append(f'config.{field} ({was!r} there, {now!r} here)')
+  return found

@@ -25,6 +25,7 @@ import ml_collections
 
 from r1jax import config as config_lib
 from r1jax import errors
+from r1jax import explain
 
 ConfigError = errors.ConfigError
 
@@ -43,21 +44,57 @@ _PARSERS = {
 def parse(argv: list[str]) -> list[str]:
   """Parses all flags; a wrong one ends the program with one line, status 2.
 
-  Unless told by --verbosity, absl would log everything orbax does.
+  --help ends it with what is asked for, status 0 (explain.py). Unless told by
+  --verbosity, absl would log everything orbax does.
   """
+  flags = argv[:argv.index('--')] if '--' in argv else argv
+  asked = [arg for arg in flags if arg in ('--help', '-help', '-h')]
   try:
     added = check_overrides(argv)
     # config_flags looks for overrides in sys.argv, and refuses new fields.
-    sys.argv = _with_found_file([arg for arg in argv if arg not in added])
+    kept = [arg for arg in argv if arg not in (*added, *asked)]
+    sys.argv = _with_found_file(kept)
     rest = absl_flags.FLAGS(sys.argv)
     sys.argv = argv
     for arg in added:
       _add(absl_flags.FLAGS.config, arg)
+    if asked:
+      print(_help(argv))
+      sys.exit(0)
+    if absl_flags.FLAGS.config is None:
+      raise ConfigError('--config', 'expected an experiment, such as --config='
+                        'experiments/r1_zero.py:mini; --help lists them')
+  except absl_flags.UnrecognizedFlagError as problem:
+    fail(ConfigError('', _unknown_flag(problem, argv)))
   except (ConfigError, absl_flags.Error) as problem:
     fail(problem)
   if absl_flags.FLAGS['verbosity'].using_default_value:
     absl_flags.FLAGS.verbosity = logging.WARNING
   return rest
+
+
+def _help(argv: list[str]) -> str:
+  """The fields of the experiment; without one, what there is to be run."""
+  chosen = absl_flags.FLAGS.config
+  if chosen is not None:
+    return explain.config(_value_of('config', argv), chosen)
+  return (f'{sys.modules["__main__"].__doc__}\n'
+          f'{explain.experiments(_experiments_folder())}')
+
+
+def _unknown_flag(problem: absl_flags.UnrecognizedFlagError, argv: list[str]
+                 ) -> str:
+  """What absl says of an unknown flag; and the field, if it is one's name."""
+  spec, name = _value_of('config', argv), problem.flagname
+  fields = config_lib.flatten(load_config(spec)) if spec else {}
+  _, _, rest = name.partition('.')
+  known = ([field for field in fields if field in (name, rest)]
+           or [field for field in fields
+               if field.rpartition('.')[2] == name.rpartition('.')[2]])
+  if not known:
+    return str(problem)
+  return (f'Unknown command line flag {name!r}; did you mean '
+          f'--config.{min(known, key=len)}?')
 
 
 def fail(problem: Exception, status: int = 2) -> NoReturn:

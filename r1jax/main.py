@@ -1,12 +1,13 @@
-"""Runs a config: python -m r1jax.main --config=FILE:ARG --workdir=DIR.
+r"""Runs a config: python -m r1jax.main --config=FILE:ARG --workdir=DIR.
 
     python -m r1jax.main --config=experiments/r1_zero.py:mini \
         --workdir=/tmp/r1_zero --config.optim.lr=1e-4
 
-Every field of the config can be overridden. The same command, started again,
-goes on where the run was stopped or killed. The status is 0 when all has ended,
-2 for what is refused, 75 (EX_TEMPFAIL of sysexits.h: try again) when SIGTERM or
-SIGINT stopped it, 1 when it diverged.
+Every field of the config can be overridden; with --help the command prints them
+all and runs nothing. The same command, started again, goes on where the run was
+stopped or killed. The status is 0 when all has ended, 2 for what is refused, 75
+(EX_TEMPFAIL of sysexits.h: try again) when SIGTERM or SIGINT stopped it, 1 when
+it diverged.
 """
 
 import importlib
@@ -36,7 +37,6 @@ _GIN_FILE = absl_flags.DEFINE_multi_string(
     'gin_file', [], "gin file for seqio's configurables; may be repeated")
 _GIN_BINDINGS = absl_flags.DEFINE_multi_string(
     'gin_bindings', [], "gin binding for seqio's configurables; repeatable")
-absl_flags.mark_flag_as_required('config')
 
 _STOPPED = 75
 

@@ -7,6 +7,7 @@ from experiments import common
 from experiments import ppo
 from experiments import preferences
 from experiments import r1_zero
+from experiments import sections
 from r1jax import config as config_lib
 from r1jax import errors
 
@@ -119,7 +120,7 @@ def test_a_micro_batch_holds_a_prompt_for_every_shard(micro_batch, devices):
 ])
 def test_a_field_that_a_model_may_leave_out_is_checked(field, value, message):
   config = _config()
-  config.model.unlock()[field] = value
+  config.model = common.mini_model(**{field: value})
   with pytest.raises(errors.ConfigError, match=message):
     config_lib.check(config, 1)
 
@@ -160,8 +161,8 @@ def test_a_rule_that_is_no_pair_is_refused():
 
 
 def test_a_language_model_batch_divides_the_mesh():
-  config = common.base('x', 'lm', steps=1)
-  config.lm = dict(batch=12, length=128, micro_batches=3)
+  config = common.base('lm', steps=1, lm=sections.lm(
+      batch=12, length=128, micro_batches=3))
   config_lib.check(config, 4)
   with pytest.raises(errors.ConfigError, match='config.lm.batch.*= 24'):
     config_lib.check(config, 8)

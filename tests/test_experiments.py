@@ -1,5 +1,6 @@
 """Every experiment: it can run as it is, and its stages fit together."""
 
+import dataclasses
 import importlib
 import json
 import pathlib
@@ -9,15 +10,20 @@ import pytest
 
 from experiments import common
 from experiments import distill
+from experiments import ppo
 from experiments import r1
+from experiments import r1_zero
 from r1jax import config as config_lib
+from r1jax import fields
 from r1jax import stages as stages_lib
 from r1jax.data import vocabs
+from r1jax.models import architecture
 from r1jax.pipeline import graph
 from r1jax.stages import scoring
 import small_vocabs
 
 FOLDER = pathlib.Path(common.__file__).parent
+OLD = pathlib.Path(__file__).parent / 'old_configs'
 LEAVES = {  # what a stage leaves for others, by its kind
     'collect': {'collected.jsonl'}, 'kept': {'kept-*.jsonl'},
     'sample': {'preferences.jsonl'}}
@@ -26,21 +32,36 @@ LEAVES = {  # what a stage leaves for others, by its kind
 def _variants(monkeypatch, module):
   """The variants that a module's get_config knows."""
   with monkeypatch.context() as patch:
-    patch.setattr(common, 'variant', lambda arg, variants: sorted(variants))
+    patch.setattr(common, 'variant', lambda file, arg, variants: sorted(variants))
     return module.get_config('?')
+
+
+def every(monkeypatch):
+  """The config of every variant of every experiment, by FILE:ARG."""
+  found = {}
+  for path in sorted(FOLDER.glob('*.py')):
+    module = importlib.import_module(f'experiments.{path.stem}')
+    if not hasattr(module, 'get_config'):
+      continue
+    for arg in _variants(monkeypatch, module):
+      found[f'{path.name}:{arg}'] = module.get_config(arg)
+  return found
+
+
+def stages(configs):
+  """(name, config) of every stage of every experiment, pipelines' too."""
+  for name, config in configs.items():
+    if config.stage == 'pipeline':
+      yield from ((f'{name}, {key}', stage)
+                  for key, stage in config.stages.items())
+    else:
+      yield name, config
 
 
 @pytest.fixture(name='configs', scope='module')
 def _configs():
-  found = {}
   with pytest.MonkeyPatch.context() as patch:
-    for path in sorted(FOLDER.glob('*.py')):
-      module = importlib.import_module(f'experiments.{path.stem}')
-      if not hasattr(module, 'get_config'):
-        continue
-      for arg in _variants(patch, module):
-        found[f'{path.name}:{arg}'] = module.get_config(arg)
-  return found
+    return every(patch)
 
 
 def test_every_config_passes_the_checks_that_need_no_data(configs):
@@ -83,6 +104,55 @@ def _strings(value):
     yield value
 
 
+def test_every_field_says_what_it_means(configs):
+  for name, config in configs.items():
+    known = dict(fields.declared(config))
+    for field in config_lib.flatten(config):
+      # Its name and meaning are the data source's.
+      assert field in known or '.options.' in f'.{field}', f'{name}: {field}'
+    for field, declared in known.items():
+      assert declared.meaning, f'{name}: {field}'
+
+
+def test_names_say_where_a_stage_is_from(configs):
+  for name, stage in stages(configs):
+    assert stage.name == name
+
+
+def test_a_model_can_be_told_all_that_a_decoder_is():
+  known = {field.name for field in dataclasses.fields(architecture.Config)}
+  known -= {'latent', 'moe', 'rope_scaling', 'lora_scale'}
+  for name in known:
+    assert name in common.model(**{name: None}), name
+
+
+def test_ppo_and_grpo_differ_in_the_estimator_alone():
+  grpo, other = map(config_lib.flatten, (r1_zero.mini(), ppo.reasoning()))
+  assert {field for field in grpo if grpo[field] != other[field]} == {
+      'rl.advantage', 'rl.aggregate'}
+  assert all(field.startswith('critic.') for field in other.keys() - grpo)
+
+
+@pytest.mark.parametrize('file', sorted(OLD.glob('*.json')),
+                         ids=lambda file: file.stem)
+def test_a_run_begun_before_goes_on(configs, file):
+  """tests/old_configs has config.json files of stages as they once were."""
+  variant, _, key = file.stem.partition('.')
+  module, _, arg = variant.rpartition('_')
+  name = f'{module}.py:{arg}'
+  config = configs[name].stages[key] if key else configs[name]
+  old, new = json.loads(file.read_text('utf-8')), config.to_dict()
+  assert config_lib.flatten(old).keys() > config_lib.flatten(new).keys() - {
+      'vocab.eos', 'data.template', 'lm.prompt_weight'}
+  assert not config_lib.changed(old, new)
+  # What it still has, and what it never had, is a difference.
+  for section, field, value in (
+      ('mesh', 'data', 7), ('mesh', 'dtaa', 1), ('collect', 'x', 1)):
+    other = old | {section: old.get(section, {}) | {field: value}}
+    assert [f'config.{section}.{field}'] == [
+        text.partition(' ')[0] for text in config_lib.changed(other, new)]
+
+
 def test_the_papers_values():
   """R1_FACTS of arXiv 2501.12948v2: 3.2.1, 3.2.2, B.4.2, B.4.3."""
   stages = r1.get_config('paper').stages
@@ -108,7 +178,7 @@ def test_the_papers_values():
   assert long.rl.prompt_tokens + long.rl.response_tokens == 65_536
   assert 1_700 - 16 < 16 * (rules.steps + last.steps) <= 1_700
   assert 16 * last.steps == 400 and last.rl.temperature == .7
-  assert rules.rl.temperature == .7 and 'models' not in rules.rewards
+  assert rules.rl.temperature == .7 and not rules.rewards.models
   assert isinstance(rules.data.task, str) and len(last.data.task) == 3
   # Each kind of prompt has the model of its kind.
   assert {task: {name for name, weight in weights.items() if weight}

@@ -11,7 +11,7 @@ FILES = sorted((ROOT / 'r1jax').rglob('*.py'))
 
 # A module may import what stands in its own line or above it.
 LAYERS = (
-    ('types', 'errors', 'config', 'config_fields'),
+    ('types', 'errors', 'config', 'fields'),
     ('kernels', 'rewards', 'data', 'mini', 'parallel', 'training'),
     ('models',),
     ('reports',),

@@ -3,12 +3,14 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
 from experiments import r1_zero
+from r1jax import config as config_lib
 from r1jax import errors
 from r1jax import main
 from r1jax import stages
@@ -40,6 +42,61 @@ def test_a_wrong_command_is_one_line_and_status_2(args, message, tmp_path):
   assert len(lines) == 1, done.stderr
   assert lines[0].startswith(f'error: {message}')
   assert not (tmp_path / 'run').exists()
+
+
+def test_help_without_an_experiment_says_what_there_is():
+  done = _main('--help')
+  assert done.returncode == 0
+  assert '--config=experiments/r1_zero.py:mini \\\n' in done.stdout
+  assert '  r1_zero.py ' in done.stdout and '  common.py' not in done.stdout
+
+
+def test_help_with_an_experiment_prints_its_fields():
+  done = _main(MINI, '--config.rl.group=4', '--help')
+  assert done.returncode == 0, done.stderr
+  assert max(map(len, done.stdout.splitlines())) <= 100
+  sections = dict(text.split('\n', 1) for text in re.findall(
+      r'^(config[\w.]*\n(?:  .*\n)+)', done.stdout, re.MULTILINE))
+  assert re.search(r'^  group +4 +>= 1 +responses a prompt, G$',
+                   sections['config.rl'], re.MULTILINE)
+  assert re.search(r'^  dual_clip +unset +> 1 ', sections['config.rl'],
+                   re.MULTILINE)
+  assert re.search(r'^  advantage +grpo +grpo \| rloo \| gae: ',
+                   sections['config.rl'], re.MULTILINE)
+  config = r1_zero.get_config('mini')
+  for field in config_lib.flatten(config):
+    section, _, name = f'config.{field}'.rpartition('.')
+    assert re.search(rf'^  {name} ', sections[section], re.MULTILINE), field
+
+
+def test_help_with_a_pipeline_prints_its_stages_or_one_of_them():
+  done = _main('--config=experiments/rlhf.py:mini', '--help')
+  assert done.returncode == 0, done.stderr
+  assert re.search(r'^  dry_run +False ', done.stdout, re.MULTILINE)
+  assert re.search(r'^  dpo_measured +rl$', done.stdout, re.MULTILINE)
+  how = '--config=experiments/rlhf.py:mini --config.only=NAME --help'
+  assert how in done.stdout and 'config.stages.' not in done.stdout
+  done = _main(*how.replace('NAME', 'dpo').split())
+  assert done.returncode == 0, done.stderr
+  assert re.search(r'^config.stages.dpo.preference\n(  .*\n)*  loss +dpo ',
+                   done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize('args, message', [
+    ([], '--config: expected an experiment, such as --config=experiments/r1_'),
+    ([MINI, '--rl.group=8'],
+     "Unknown command line flag 'rl.group'; did you mean --config.rl.group?"),
+    ([MINI, '--lr=1'],
+     "Unknown command line flag 'lr'; did you mean --config.optim.lr?"),
+    ([MINI, '--wrkdir=x'],
+     "Unknown command line flag 'wrkdir'. Did you mean: workdir"),
+    ([MINI, '--help', '--config.rl.grop=3'], 'config.rl.grop: no such field'),
+])
+def test_what_begins_wrong_is_told_how_to_begin(args, message):
+  done = _main(*args)
+  assert done.returncode == 2 and not done.stdout
+  [line] = done.stderr.splitlines()
+  assert line.startswith(f'error: {message}')
 
 
 PROGRAM = """

@@ -20,7 +20,6 @@ from jax.sharding import PartitionSpec
 import numpy as np
 
 from r1jax import config as config_lib
-from r1jax import config_fields
 from r1jax import errors
 
 Axes = tuple[str | None, ...]  # logical names of one array's dimensions
@@ -44,8 +43,8 @@ def make_mesh(
     grid = mesh_utils.create_device_mesh(shape, devices)
   else:
     grid = np.asarray(devices).reshape(shape)
-  auto = (jax.sharding.AxisType.Auto,) * len(config_fields.MESH_AXES)
-  return Mesh(grid, config_fields.MESH_AXES, axis_types=auto)
+  auto = (jax.sharding.AxisType.Auto,) * len(config_lib.MESH_AXES)
+  return Mesh(grid, config_lib.MESH_AXES, axis_types=auto)
 
 
 def batch_shards(mesh: Mesh) -> int:

@@ -51,7 +51,7 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
              for node in nodes]
   for node in nodes:
     with errors.section('', at=f'stages.{node.name}'):
-      stages.check(graph.resolve(node, nodes))
+      stages.check(config.stages[node.name])
   chosen = graph.choose(config, nodes)
   statuses = {}
   for node in nodes:

@@ -172,7 +172,7 @@ def _needed(stage: str, field: str, leaves: Mapping[str, Any]) -> bool:
                  if other.split('.')[-1] == 'verifier')
     return judged and leaves.get('rewards.judge.url') is None
   if field == 'init_from':  # only pretraining begins from nothing
-    return stage != 'lm' or 'data.template' in leaves
+    return stage != 'lm' or leaves.get('data.template') is not None
   if section[-1:] == ['data']:
     shots = leaves.get('.'.join([*section, 'shots']), 0)
     return name == 'task' or name == 'examples' and shots > 0

@@ -13,7 +13,7 @@ import numpy as np
 from r1jax.reports import charts
 from r1jax.reports import intervals
 from r1jax.reports import page
-from r1jax.rewards import accuracy
+from r1jax.rewards import answers
 from r1jax.training import files
 
 _CARDS = (  # of an evaluation: key, name, unit
@@ -155,7 +155,7 @@ def fault(sample: Mapping[str, Any], rewards: Mapping[str, Any]) -> str:
   if not finished:
     return 'cut at the token limit'
   judge = rewards.get('judge') or {}
-  if (judge.get('init_from') or judge.get('url') or accuracy.extract_answer(
+  if (judge.get('init_from') or judge.get('url') or answers.extract_answer(
       sample['text'], rewards['answer'], finished) is not None):
     return ''
   return 'no answer found'

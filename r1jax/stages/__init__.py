@@ -36,7 +36,9 @@ def check(config) -> None:
     raise errors.ConfigError(
         'stage', f'{config.get("stage")!r} is not a stage'
         + errors.nearest(str(config.get('stage')), known))
-  if config.stage != 'pipeline':  # which checks each of its own
+  if config.stage == 'pipeline':  # which checks each of its stages
+    config_lib.check_fields(config)
+  else:
     config_lib.check(config, jax.device_count())
 
 
@@ -46,12 +48,21 @@ def build(config, mesh: jax.sharding.Mesh, workdir: str) -> loop.Stage:
       config, mesh, workdir)
 
 
+_LOOP = {  # loop.Settings: the field of a config that sets it
+    'checkpoint_every_steps': ('checkpoint', 'every_steps'),
+    'keep': ('checkpoint', 'keep'),
+    'eval_every_steps': ('eval', 'every_steps'),
+    'rollouts_every_steps': ('log', 'rollouts_every_steps'),
+    'max_skipped_steps': ('optim', 'max_skipped_steps'),
+    'tensorboard': ('log', 'tensorboard'),
+}
+
+
 def loop_settings(config) -> loop.Settings:
-  """How often the loop saves, evaluates and logs."""
-  return loop.Settings(
-      checkpoint_every_steps=config.checkpoint.every_steps,
-      keep=config.checkpoint.keep,
-      eval_every_steps=config.eval.every_steps,
-      rollouts_every_steps=config.log.rollouts_every_steps,
-      max_skipped_steps=config.optim.max_skipped_steps,
-      tensorboard=config.log.tensorboard)
+  """How often the loop saves, evaluates and logs.
+
+  A kind of stage has the fields that matter to it.
+  """
+  return loop.Settings(**{
+      name: config[section][field] for name, (section, field) in _LOOP.items()
+      if section in config and field in config[section]})

@@ -75,7 +75,7 @@ def run_bench(config, mesh) -> None:
   bound = matmul_gflop_per_second(placed, config.bench.matmul)
   line = {
       'workload': {'name': config.name, 'parameters': parameters,
-                   'dtype': placed.model.config.dtype, **config.rl},
+                   'dtype': placed.model.config.dtype, **config.rl.to_dict()},
       'jax': jax.__version__,
       'devices': {'kind': jax.devices()[0].device_kind, 'count': mesh.size},
       'ready_seconds': ready,  # since process start, the weights made

@@ -8,7 +8,8 @@ tests, each with prompts of its own and possibly other rewards. All sample
 alike, so that policies can be compared. The responses stand in TEST_0.jsonl.
 """
 
-from collections.abc import Callable, Mapping
+import collections
+from collections.abc import Callable
 import pathlib
 from typing import Any
 
@@ -134,8 +135,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       config, mesh, ('rl.response_tokens (+ rl.prompt_tokens)',
                      config.rl.prompt_tokens + config.rl.response_tokens),
       needs='a model to measure')
-  vocab = policy.vocabulary(config.vocab)
-  models = model_rewards.load(config.rewards, mesh, config.rules, config.seed)
+  vocab, seed = policy.vocabulary(config.vocab), config.seed
+  models = model_rewards.load(config.rewards, mesh, config.rules, seed)
   tests = {}
   for name, test in config.tests.items():
     with errors.section('data', at=f'tests.{name}.data'):
@@ -144,12 +145,12 @@ def build(config, mesh, workdir: str) -> loop.Stage:
           count=test.problems)
     scoring.check_judge(config.rewards, prompts)
     rules = scoring.make_rules(
-        _merged(config.rewards.to_dict(), test.rewards.to_dict()),
+        collections.ChainMap(test.rewards, config.rewards),
         config.rl.response_tokens)
     tests[name] = make_evaluator(
         policy.placed, prompts, scoring.RolloutScorer(vocab, rules, models),
         sampling_settings(config, vocab), batch=config.eval.batch,
-        shown=config.eval.shown, seed=config.seed, workdir=workdir, name=name,
+        shown=config.eval.shown, seed=seed, workdir=workdir, name=name,
         greedy=False)
 
   def evaluate(params):
@@ -161,17 +162,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   return loop.Stage(
       0, *train_state.empty_state(mesh), step=None,
       evaluate=lambda _: evaluate(train_state.init_params(
-          policy.placed, policy.source, config.seed)),
+          policy.placed, policy.source, seed)),
       finish=closing_words)
-
-
-def _merged(fields: dict[str, Any], changes: Mapping[str, Any]
-            ) -> dict[str, Any]:
-  """The fields with changes, which may be in sections of them."""
-  return fields | {
-      name: _merged(fields[name], value)
-      if isinstance(value, Mapping) and name in fields else value
-      for name, value in changes.items()}
 
 
 def closing_words(summary) -> str:

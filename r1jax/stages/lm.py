@@ -31,11 +31,12 @@ from r1jax.types import LMBatch, Params, TrainState
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its documents, compiles nothing yet."""
-  lm, student = config.lm, train_state.configured_model(
+  lm, seed, student = config.lm, config.seed, train_state.configured_model(
       config, mesh, ('lm.length', config.lm.length))
   placed, vocab = student.placed, student.vocabulary(config.vocab)
   rows = read_rows(config.data, lm, vocab, config.data.split)
-  steps = train_state.total_steps(config, rows.size, lm.batch)
+  batch_rows = lm.batch
+  steps = train_state.total_steps(config, rows.size, batch_rows)
   tx = train_state.optimizer(config.optim, steps)
   teacher = teacher_params = None
   if 'distill' in config:
@@ -50,11 +51,11 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       out_shardings=(train_state.shardings_of(abstract), None))
 
   def init():
-    params = train_state.init_params(placed, student.source, config.seed)
-    return train_state.init_state(placed, tx, abstract, params, config.seed)
+    params = train_state.init_params(placed, student.source, seed)
+    return train_state.init_state(placed, tx, abstract, params, seed)
 
   def step(state, index):
-    batch = LMBatch(*rows.batch(index, lm.batch, config.seed))
+    batch = LMBatch(*rows.batch(index, batch_rows, seed))
     state, metrics = update(
         state, sharding.from_host(batch, mesh), teacher_params)
     tokens = int((batch.segment > 0).sum())
@@ -101,7 +102,7 @@ def read_rows(data, lm, vocab: vocabs.Vocab, split: str,
   from r1jax.data import batches  # with TensorFlow behind tasks: only here
   from r1jax.data import tasks
   options = data.options.to_dict()
-  if data.get('template') is None:
+  if data.template is None:
     return batches.packed(
         tasks.documents(data.task, vocab, split=split, seed=data.seed,
                         num_documents=count, options=options), lm.length)

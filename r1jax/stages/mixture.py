@@ -30,30 +30,36 @@ Record = dict[str, Any]
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads what is to be collected; trains nothing."""
   from r1jax.data import sources  # reasoning_gym behind it
-  parts = {}
+  parts, rules = {}, {}
   for name, part in config.collect.items():
     where = f'collect.{name}'
     errors.check_choice(f'{where}.order', part.order, _ORDERS)
     with errors.section('data', at=where):
       parts[name] = sources.answered(
           part.task, 'train', config.seed, part.rows, part.options.to_dict())
+    rules[name] = part.order, part.rows
     if not parts[name]:
       raise errors.expected(f'{where}.task', 'at least one answer', part.task)
   return loop.Stage(0, *train_state.empty_state(mesh), step=None,
-                    finish=functools.partial(write_mixture, config, workdir, parts))
+                    finish=functools.partial(
+                        write_mixture, workdir, config.seed, parts, rules))
 
 
-def write_mixture(config, workdir: str, parts: dict[str, list[Record]], summary) -> str:
-  """Writes the union, whole or not at all; returns the closing words."""
+def write_mixture(workdir: str, seed: int, parts: dict[str, list[Record]],
+          rules: dict[str, tuple[str, int | None]], summary) -> str:
+  """Writes the union, whole or not at all; returns the closing words.
+
+  `rules` are each part's order, and how many rows it has at most.
+  """
   del summary
   seen, lines, table = set(), [], {}
   for name, records in parts.items():
-    part, order = config.collect[name], random.Random(f'{config.seed}/{name}')
+    order, most = rules[name]
     distinct = fresh(records, seen)
-    order.shuffle(distinct)
-    if part.order == 'curated':
+    random.Random(f'{seed}/{name}').shuffle(distinct)
+    if order == 'curated':
       distinct = curated(distinct)
-    taken = distinct[:part.rows]
+    taken = distinct[:most]
     seen.update(map(_said, taken))  # what is cut off, a later part may have
     lines += [{key: row[key] for key in ('prompt', 'response', 'task')}
               | {'source': _source(name, row)} for row in taken]
@@ -63,7 +69,7 @@ def write_mixture(config, workdir: str, parts: dict[str, list[Record]], summary)
         'repeats': len(records) - len(distinct),
         'beyond_rows': len(distinct) - len(taken)}
   folder = pathlib.Path(workdir)
-  random.Random(config.seed).shuffle(lines)
+  random.Random(seed).shuffle(lines)
   files.write_rows(folder / NAME, lines)
   files.write_json(folder / 'collected.json', table)
   return (f'{describe(table)}\n'

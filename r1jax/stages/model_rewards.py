@@ -48,7 +48,7 @@ def load(rewards, mesh: jax.sharding.Mesh, rules: sharding.Rules, seed: int
         make_ask(section, 'rewards.judge', mesh, rules, seed),
         weight_of(rewards, 'accuracy'), retries=section.retries,
         prompt=section.prompt))
-  for name, section in rewards.get('models', {}).items():
+  for name, section in rewards.models.items():
     loaded.append(load_reward_model(
         section, name, weight_of(rewards, name), mesh, rules))
   return loaded
@@ -56,8 +56,8 @@ def load(rewards, mesh: jax.sharding.Mesh, rules: sharding.Rules, seed: int
 
 def has_judge(rewards) -> bool:
   """Whether `config.rewards.judge` names one."""
-  judge = rewards.get('judge')
-  return judge is not None and (judge.init_from or judge.url) is not None
+  judge = rewards.judge
+  return (judge.init_from or judge.url) is not None
 
 
 def weight_of(rewards, part: str) -> Callable[[str], float]:

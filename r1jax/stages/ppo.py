@@ -53,7 +53,7 @@ def make_critic(config, mesh, longest: tuple[str, int], vocab: int
     longest: as train_state.place_model.
     vocab: pieces of the policy's vocabulary, which must be the critic's.
   """
-  section, field = config.critic, 'critic.init_from'
+  section, seed, field = config.critic, config.seed, 'critic.init_from'
   source = model_source.find(section.init_from or config.init_from, field)
   shape = model_source.configured_architecture(
       {**config.model, 'scalar': True}, source)
@@ -71,8 +71,8 @@ def make_critic(config, mesh, longest: tuple[str, int], vocab: int
                   section.value_clip)
 
   def init():
-    params = train_state.init_params(placed, source, config.seed)
-    return train_state.init_state(placed, tx, abstract, params, config.seed)
+    params = train_state.init_params(placed, source, seed)
+    return train_state.init_state(placed, tx, abstract, params, seed)
 
   return PlacedCritic(critic, tx, abstract, init)
 

@@ -66,26 +66,27 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       len(set(record['grades'])) > 1 for record in held_out.records):
     raise errors.expected('eval.split', 'prompts with responses of unequal '
                            'grades', config.eval.split)
-  steps = train_state.total_steps(config, rows.size, config.preference.batch)
+  batch_rows, reference = config.preference.batch, config.preference.reference
+  seed, shown = config.seed, config.eval.shown
+  steps = train_state.total_steps(config, rows.size, batch_rows)
   tx = train_state.optimizer(config.optim, steps)
   abstract = train_state.abstract_state(placed, tx, ref=direct)
   update = jax.jit(
       functools.partial(train_step, placed.model, tx, objective),
       donate_argnums=0,
       out_shardings=(train_state.shardings_of(abstract), None))
-  score = Scorer(placed, objective, config.preference.batch)
+  score = Scorer(placed, objective, batch_rows)
 
   def init():
-    params = train_state.init_params(placed, base.source, config.seed)
-    return train_state.init_state(placed, tx, abstract, params, config.seed)
+    params = train_state.init_params(placed, base.source, seed)
+    return train_state.init_state(placed, tx, abstract, params, seed)
 
   def step(state, index):
-    batch = Preferences(
-        *rows.batch(index, config.preference.batch, config.seed))
+    batch = Preferences(*rows.batch(index, batch_rows, seed))
     state, metrics = update(state, sharding.from_host(batch, mesh))
     if index + 1 == steps and not direct:
       state = normalized(
-          state, score.mean(state, rows, config.preference.reference))
+          state, score.mean(state, rows, reference))
     tokens = int((batch.segment > 0).sum())
     return state, metrics | {'perf/tokens': tokens}, []
 
@@ -94,7 +95,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
         lora.join(state.ref, state.params)['head']['offset'])
     return preference_figures.evaluate(
         held_out.records, score(state, held_out), offset,
-        config.preference.loss, config.eval.shown)
+        objective.loss, shown)
 
   return loop.Stage(
       steps, init, abstract, step, evaluate=evaluate,
@@ -120,7 +121,7 @@ def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
           'out, so that the better response is the longer as often as not')
     records = kept
   encode = templates.pair_encoder(
-      config.data.template, vocab, config.data.get('system'))
+      config.data.template, vocab, config.data.system)
   rows = preferences.pack(
       records, encode, settings.length, max_len, count)
   if rows.counts['too_long']:

@@ -245,7 +245,7 @@ def init_state(placed: train_state.PlacedModel, tx: optim.Optimizer,
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its prompts, compiles nothing yet."""
-  rl, eval_config = config.rl, config.eval
+  rl, eval_config, seed = config.rl, config.eval, config.seed
   longest = ('rl.response_tokens (+ rl.prompt_tokens)',
              rl.prompt_tokens + rl.response_tokens)
   policy = train_state.configured_model(
@@ -273,24 +273,23 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   scoring.check_tasks(config.rewards, prompts)
   for each in (prompts, held_out):
     scoring.check_judge(config.rewards, each)
-  settings = rollouts.policy_settings(rl, vocab)
+  settings, batch_prompts = rollouts.policy_settings(rl, vocab), rl.prompts
   learner = Learner(
       placed, tx, abstract, objective, Settings(
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
           sampling_rounds=rl.sampling_rounds, kl_target=rl.kl_target,
-          seed=config.seed),
+          seed=seed),
       rollouts.Sampler(placed, settings), scorer,
       lambda number: batches.prompt_batch(
-          prompts, number, rl.prompts, config.seed), critic)
+          prompts, number, batch_prompts, seed), critic)
   evaluate = evaluation.make_evaluator(
       placed, held_out, scorer, evaluation.sampling_settings(config, vocab),
-      batch=eval_config.batch, shown=eval_config.shown, seed=config.seed,
+      batch=eval_config.batch, shown=eval_config.shown, seed=seed,
       workdir=workdir)
 
   def init():
-    params = train_state.init_params(placed, policy.source, config.seed)
-    return init_state(
-        placed, tx, abstract, params, objective, critic, config.seed)
+    params = train_state.init_params(placed, policy.source, seed)
+    return init_state(placed, tx, abstract, params, objective, critic, seed)
 
   return loop.Stage(
       config.steps, init, abstract, learner,

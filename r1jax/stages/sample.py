@@ -34,11 +34,7 @@ NAME = 'preferences.jsonl'
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its prompts, compiles nothing yet."""
-  if config.log.rollouts_every_steps != 1:
-    raise errors.expected('log.rollouts_every_steps', '1: what is sampled is '
-                           'what this stage is for',
-                           config.log.rollouts_every_steps)
-  rl = config.rl
+  rl, seed = config.rl, config.seed
   policy = train_state.configured_model(
       config, mesh, ('rl.response_tokens (+ rl.prompt_tokens)',
                      rl.prompt_tokens + rl.response_tokens),
@@ -54,11 +50,13 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   rules = filter_rules(config)
   # The model is no part of the state: it does not change.
   params = functools.cache(lambda: train_state.init_params(
-      policy.placed, policy.source, config.seed))
+      policy.placed, policy.source, seed))
+
+  size = rl.prompts
 
   def step(state, index):
-    batch = batches.slice_of(prompts, index * rl.prompts, rl.prompts)
-    scored = scorer(sampler(params(), batch, config.seed, index), batch)
+    batch = batches.slice_of(prompts, index * size, size)
+    scored = scorer(sampler(params(), batch, seed, index), batch)
     rows = scored.rows if rules is None else marked(rules, scored.rows)
     mean = lambda name: float(np.mean([row[name] for row in rows]))
     return state._replace(step=state.step + 1), {
@@ -66,40 +64,41 @@ def build(config, mesh, workdir: str) -> loop.Stage:
         'perf/tokens': sum(row['tokens'] for row in rows)
         } | scoring.counter_metrics(scored), rows
 
-  finish = functools.partial(write_kept, config, workdir)
   if rules is None:
     finish = functools.partial(write_preferences, workdir, config.labels)
+  else:
+    finish = functools.partial(
+        write_kept, workdir, config.keep.shard_rows, config.keep.per_prompt,
+        {'stage': config.name, 'init_from': config.init_from, 'seed': seed})
   return loop.Stage(
-      -(-len(prompts.records) // rl.prompts), *train_state.empty_state(mesh),
+      -(-len(prompts.records) // size), *train_state.empty_state(mesh),
       step, finish=finish,
       shown={'reward/mean': 'reward', 'response_length/mean': 'length',
              'perf/tokens_per_second': 'tok/s'})
 
 
 def filter_rules(config) -> filters.Rules | None:
-  """Those of the section `keep`, None if there is none."""
+  """The filters of a section `keep`; None if there is none."""
   if 'keep' not in config:
     return None
-  fields = config.keep.to_dict()
-  for name in ('per_prompt', 'shard_rows'):  # which are rejection.write_kept's
-    del fields[name]
-  return filters.Rules(languages=config.rewards.languages, **fields)
+  return filters.Rules(languages=config.rewards.languages, **{
+      name: config.keep[name] for name in filters.Rules._fields
+      if name != 'languages'})
 
 
 def marked(rules: filters.Rules, rows: list[dict[str, Any]]
           ) -> list[dict[str, Any]]:
   """The rows, each with its own fault as `dropped` ('' if it has none)."""
-  return [row | {'dropped': filters.drop_reason(rules, row) or ''} for row in rows]
+  return [row | {'dropped': filters.drop_reason(rules, row) or ''}
+          for row in rows]
 
 
-def write_kept(config, workdir: str, summary: Mapping[str, Any]) -> str:
-  """Writes what is kept; returns the table of why the rest is not."""
+def write_kept(workdir: str, shard_rows: int, per_prompt: int | None,
+               source: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+  """Writes the kept responses; returns the table of why others are dropped."""
   del summary
   folder = _sampled(workdir)
-  source = {'stage': config.name, 'init_from': config.init_from,
-            'seed': config.seed}
-  table = rejection.write_kept(
-      folder, config.keep.shard_rows, source, config.keep.per_prompt)
+  table = rejection.write_kept(folder, shard_rows, source, per_prompt)
   return (f'{rejection.counts_table(table)}\n{counted(folder)}\n'
           f'kept: {folder / rejection.SHARDS}\n'
           f'next: SFT, --config.data.task=jsonl:{folder / rejection.SHARDS}')

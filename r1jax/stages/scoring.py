@@ -125,9 +125,8 @@ def build(config, vocab: vocabs.Vocab, mesh) -> RolloutScorer:
     vocab: of the policy, to decode what it sampled.
     mesh: where reward models and a judge live.
   """
-  rewards = config.rewards.to_dict()
   return RolloutScorer(
-      vocab, make_rules(rewards, config.rl.response_tokens),
+      vocab, make_rules(config.rewards, config.rl.response_tokens),
       model_rewards.load(config.rewards, mesh, config.rules, config.seed))
 
 
@@ -139,19 +138,21 @@ def make_rules(rewards: Mapping[str, Any], max_tokens: int
     rewards: its fields.
     max_tokens: the limit at which the sampler cuts a response.
   """
-  fields = dict(rewards)
-  fields.pop('judge', None)
-  models = fields.pop('models', {})
-  for name in fields.get('functions', {}):
+  models = rewards['models']
+  for name in rewards['functions']:
     if name in models:
-      raise errors.ConfigError(f'config.rewards.functions.{name}: a model of '
-                               'config.rewards.models has this name')
+      raise errors.ConfigError(
+          f'rewards.functions.{name}', 'a model of config.rewards.models has '
+          'this name')
   of_rules = lambda weights: {name: weight for name, weight in weights.items()
                               if name not in models}
   tasks = {task: of_rules(weights)
-           for task, weights in fields.pop('tasks').items()}
+           for task, weights in rewards['tasks'].items()}
   return rewards_lib.Scorer(
-      of_rules(fields.pop('weights')), tasks, max_tokens=max_tokens, **fields)
+      of_rules(rewards['weights']), tasks, max_tokens=max_tokens,
+      functions=dict(rewards['functions']), **{name: rewards[name] for name in (
+          'overlong_cache_tokens', 'workers', 'timeout_seconds', 'answer',
+          'form', 'languages', 'language')})
 
 
 def check_tasks(rewards, prompts: batches.PromptSet) -> None:

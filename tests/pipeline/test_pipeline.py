@@ -9,6 +9,7 @@ import types
 import jax
 import jax.numpy as jnp
 import ml_collections
+from ml_collections import config_dict
 import numpy as np
 import pytest
 
@@ -19,6 +20,7 @@ from experiments import pretrain
 from experiments import r1
 from experiments import rejection_sampling
 from experiments import rlhf
+from experiments import sections
 from r1jax import config as config_lib
 from r1jax import errors
 from r1jax import pipeline
@@ -75,8 +77,9 @@ def _toy(monkeypatch):
 
 
 def _stage(name, *inputs, value=1):
-  config = common.base(name, 'toy', steps=2)
-  config.update(value=value, fails_at=-1, out='{' + name + '}',
+  config = common.base('lm', steps=2)
+  del config.init_from  # of which it is nothing to wait for
+  config.update(name=name, stage='toy', value=value, fails_at=-1, out='{' + name + '}',
                 inputs={x: '{' + x + '}' for x in inputs})
   config.log.tensorboard = False
   config.checkpoint.every_steps = 1
@@ -87,8 +90,7 @@ def _stage(name, *inputs, value=1):
 def _config():
   """c from a and b, b from a."""
   stages = dict(c=_stage('c', 'a', 'b'), a=_stage('a'), b=_stage('b', 'a'))
-  config = common.pipeline('toy', common.optional(str), stages)
-  return config
+  return common.pipeline(None, stages)
 
 
 def _number(workdir, name):
@@ -253,11 +255,11 @@ def test_no_file_is_read_twice(tmp_path, monkeypatch):
 
 def test_what_is_to_be_set_is_said_before_anything_runs(tmp_path, capsys):
   config = _config()
-  config.stages.c.init_from = common.placeholder(str)
+  config.stages.c.init_from = config_dict.placeholder(str)
   config.stages.c.data = dict(
       task=(('jsonl:{a}/x.jsonl', .5), ('jsonl:/no/{split}.jsonl', .5)),
       options=dict(verifier='judge'))
-  config.stages.c.rewards = dict(judge=common.asked())
+  config.stages.c.rewards = dict(judge=sections.judge())
   config.dry_run = True
   assert not pipeline.run_pipeline(config, str(tmp_path))
   out = capsys.readouterr().out
@@ -277,7 +279,7 @@ def test_what_is_to_be_set_is_said_before_anything_runs(tmp_path, capsys):
 
 def _missing(stage):
   """What graph.find_missing says of a stage, the fields alone."""
-  config = common.pipeline('toy', None, dict(x=stage))
+  config = common.pipeline(None, dict(x=stage))
   node, = graph.nodes(config, pathlib.Path('/'))
   return [said.removeprefix('config.stages.x.').partition(': is not set')[0]
           for said in graph.find_missing(node, ['x'])]
@@ -285,11 +287,11 @@ def _missing(stage):
 
 def test_every_model_that_is_not_named_is_said():
   config = ppo.mini()
-  config.rewards.judge = common.asked()
+  config.rewards.judge = sections.judge()
   assert config.critic.init_from is None  # the policy's own
   assert _missing(config) == [
       'init_from', 'rewards.models.preference.init_from']
-  config = distill.mini('forward')
+  config = distill.mini(teaching='forward')
   assert sorted(_missing(config)) == ['data.task', 'distill.init_from']
   config = pretrain.get_config('mini')
   assert config.init_from is None and not _missing(config)
@@ -300,7 +302,7 @@ def test_every_model_that_is_not_named_is_said():
 
 def test_a_model_of_several_stages_is_named_once(tmp_path, capsys):
   config = common.pipeline(
-      'toy', None, dict(a=_stage('a'), b=_stage('b')), ('base',))
+      None, dict(a=_stage('a'), b=_stage('b')), ('base',))
   for stage in config.stages.values():
     stage.init_from = '{base}'
   config.dry_run = True

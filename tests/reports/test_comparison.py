@@ -38,6 +38,7 @@ def test_the_runs_differ_in_their_estimator_alone(tmp_path):
   nodes = graph.nodes(ppo_vs_grpo.get_config(), tmp_path)
   grpo, ppo, ppo_095 = (node.config for node in nodes)
   assert (ppo['critic'].pop('lam'), ppo_095['critic'].pop('lam')) == (1., .95)
+  assert ppo.pop('name') != ppo_095.pop('name')
   assert ppo == ppo_095
   for same in ('data', 'rewards', 'optim', 'seed', 'steps', 'init_from'):
     assert grpo[same] == ppo[same]

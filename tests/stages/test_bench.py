@@ -26,7 +26,7 @@ PARAMETERS = 512 + (512 + 256 + 1152 + 32) + 16
 
 
 def _config(**rl):
-  config = experiment.tiny().unlock()
+  config = experiment.get_config('tiny').unlock()
   config.model.update(vocab=32, width=16, layers=1, heads=2, kv_heads=1,
                       head_size=8, mlp=24, max_len=8)
   config.rl.update(dict(prompts=2, group=4, prompt_tokens=3, response_tokens=5,

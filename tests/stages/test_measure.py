@@ -4,6 +4,7 @@ import pytest
 
 from experiments import common
 from experiments import r1
+from experiments import sections
 from r1jax import errors
 from r1jax import stages
 from r1jax.parallel import sharding
@@ -18,12 +19,12 @@ def _run(config, workdir):
 
 
 def _config():
-  config = r1.measured('mini')
+  config = r1.measured('mini', common.mini_model())
   config.rl.update(response_tokens=24, sample_chunk=24)
   config.eval.batch = 8
   config.tests = dict(
-      reasoning=common.test(common.prompts('mini_reasoning'), 6, form='answer'),
-      general=common.test(common.prompts('mini_general'), 5))
+      reasoning=sections.test(sections.questions('mini_reasoning'), 6, form='answer'),
+      general=sections.test(sections.questions('mini_general'), 5))
   return config
 
 

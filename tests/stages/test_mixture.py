@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from experiments import common
+from experiments import sections
 from r1jax import errors
 from r1jax import stages
 from r1jax.parallel import sharding
@@ -18,9 +19,7 @@ def _row(n, task='t', response='Wait, no.', prompt=None):
 
 
 def _config(**parts):
-  config = common.base('x', 'collect')
-  config.collect = parts
-  return config
+  return common.base('collect', collect=parts)
 
 
 def _counts(repeats=0, beyond_rows=0, **tasks):
@@ -37,9 +36,9 @@ def test_parts_come_together_with_where_they_are_from(tmp_path, capsys):
           for n in range(5)]
   files.write_rows(first, rows)
   files.write_rows(second, [_row(3, response='Wait,  no. '), _row(9, 'u')])
-  config = _config(a_zero=common.part(f'jsonl:{first}'),
-                   other=common.part(f'jsonl:{second}'),
-                   general=common.part('mini_general', 6, tasks='factual'))
+  config = _config(a_zero=sections.part(f'jsonl:{first}'),
+                   other=sections.part(f'jsonl:{second}'),
+                   general=sections.part('mini_general', 6, tasks='factual'))
   summary = _run(config, tmp_path / 'out')
   assert summary['steps'] == 0
   lines = files.read_rows(tmp_path / 'out' / mixture.NAME)
@@ -66,7 +65,7 @@ def test_parts_come_together_with_where_they_are_from(tmp_path, capsys):
 
 def test_a_part_has_no_more_rows_than_are_asked_for(tmp_path):
   files.write_rows(tmp_path / 'a.jsonl', [_row(n) for n in range(50)])
-  config = _config(a=common.part(f'jsonl:{tmp_path}/a.jsonl', 8))
+  config = _config(a=sections.part(f'jsonl:{tmp_path}/a.jsonl', 8))
   _run(config, tmp_path / 'out')
   lines = files.read_rows(tmp_path / 'out' / mixture.NAME)
   prompts = {line['prompt'] for line in lines}
@@ -77,8 +76,8 @@ def test_what_one_part_cuts_off_another_may_have(tmp_path):
   rows = [_row(n) for n in range(4)]
   files.write_rows(tmp_path / 'a.jsonl', [*rows, rows[0]])
   files.write_rows(tmp_path / 'b.jsonl', rows)
-  config = _config(a=common.part(f'jsonl:{tmp_path}/a.jsonl', 1),
-                   b=common.part(f'jsonl:{tmp_path}/b.jsonl'))
+  config = _config(a=sections.part(f'jsonl:{tmp_path}/a.jsonl', 1),
+                   b=sections.part(f'jsonl:{tmp_path}/b.jsonl'))
   _run(config, tmp_path / 'out')
   lines = files.read_rows(tmp_path / 'out' / mixture.NAME)
   assert sorted(line['prompt'] for line in lines) == ['p0', 'p1', 'p2', 'p3']
@@ -91,7 +90,7 @@ def test_what_one_part_cuts_off_another_may_have(tmp_path):
 def test_where_a_line_is_from_may_have_any_form(tmp_path, source):
   """The last is one that was collected before: this part is another."""
   files.write_rows(tmp_path / 'a.jsonl', [_row(0) | dict(source=source)])
-  _run(_config(a=common.part(f'jsonl:{tmp_path}/a.jsonl')), tmp_path / 'out')
+  _run(_config(a=sections.part(f'jsonl:{tmp_path}/a.jsonl')), tmp_path / 'out')
   line, = files.read_rows(tmp_path / 'out' / mixture.NAME)
   assert line['source'] == dict(part='a', source=source)
 
@@ -105,13 +104,13 @@ def test_the_curated_are_various_and_thoughtful():
 
 
 @pytest.mark.parametrize('part, message', [
-    (common.part('jsonl:nowhere.jsonl'), 'config.collect.a.task: no such file'),
-    (common.part('mini_corpus'), 'config.collect.a.task: expected one of'),
-    (common.part('mini_general', 3, order='best'), 'config.collect.a.order'),
-    (common.part('mini_general', 3, kind='x'), 'config.collect.a.options'),
-    (common.part('jsonl:nowhere.jsonl', prompts='x'),
+    (sections.part('jsonl:nowhere.jsonl'), 'config.collect.a.task: no such file'),
+    (sections.part('mini_corpus'), 'config.collect.a.task: expected one of'),
+    (sections.part('mini_general', 3, order='best'), 'config.collect.a.order'),
+    (sections.part('mini_general', 3, kind='x'), 'config.collect.a.options'),
+    (sections.part('jsonl:nowhere.jsonl', prompts='x'),
      "config.collect.a.options: .* mean prompt"),
-    (common.part('mini_general'), 'size'),
+    (sections.part('mini_general'), 'size'),
 ])
 def test_what_cannot_be_collected_is_refused(tmp_path, part, message):
   with pytest.raises(errors.ConfigError, match=message):

@@ -8,6 +8,7 @@ import pytest
 
 from experiments import common
 from experiments import r1
+from experiments import sections
 from r1jax import errors
 from r1jax.data import verdicts
 from r1jax.mini import lessons
@@ -19,7 +20,7 @@ TEXTS = ['What is 1+1?', 'Name the capital of France.', '法国的首都是哪�
 
 
 def _section(**fields):
-  return common.asked(**dict(
+  return sections.judge(**dict(
       init_from='mini', template='mini', prompt_tokens=24, response_tokens=32,
       batch=2) | fields)
 

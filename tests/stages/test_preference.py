@@ -11,6 +11,7 @@ import pytest
 
 import tiny
 from experiments import reward_model
+from experiments import sections
 from r1jax import errors
 from r1jax.data import preferences
 from r1jax.kernels import values
@@ -199,10 +200,9 @@ def test_the_stage_ends_normalised_and_resumes_bitwise(tmp_path):
   assert summary['after']['n'] == 2
   # What the stage left is a reward model for RL, asked as it was trained.
   judges = scoring.load_model_rewards(ml_collections.ConfigDict(dict(
-      rules=config.rules, rl=dict(group=2), rewards=dict(
-          weights=dict(taste=.5), models=dict(taste=dict(
-              init_from=str(tmp_path / 'whole'), scores=None, batch=4))))),
-                              mesh)
+      rules=config.rules, rl=dict(group=2), rewards=sections.rewards(
+          weights=dict(taste=.5), models=dict(taste=sections.reward_model(
+              init_from=str(tmp_path / 'whole'), batch=4))))), mesh)
   rows = [dict(task='t', response=text, reward=1.) for text in ('1 1', '1 2')]
   assert judges[0].apply([dict(prompt='Count 1')], rows) == {'taste_cut': 0}
   for row in rows:

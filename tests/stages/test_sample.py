@@ -157,7 +157,5 @@ def test_it_needs_a_model(tmp_path):
   config = preferences.get_config('mini')
   with pytest.raises(errors.ConfigError, match='init_from'):
     sample.build(config, sharding.make_mesh({}, jax.devices()[:1]), str(tmp_path))
-  config.init_from = 'mini'
-  config.log.rollouts_every_steps = 4
-  with pytest.raises(errors.ConfigError, match='rollouts_every_steps'):
-    sample.build(config, sharding.make_mesh({}, jax.devices()[:1]), str(tmp_path))
+  # All that is sampled is kept: how often is no question.
+  assert 'rollouts_every_steps' not in config.log

@@ -11,19 +11,19 @@ _LESS = {'steps': 2, 'data.num_prompts': 16, 'rl.prompts': 8,
 
 
 def get_config(arg: str = 'small') -> common.ConfigDict:
-  return common.variant(arg, {'small': small})
+  return common.variant(__file__, arg, {'small': small})
 
 
 def small() -> common.ConfigDict:
   config = r1.mini()
-  config.name = 'small_r1.py:small'
   for name, stage in config.stages.items():
     for field, most in _LESS.items():
       section, _, key = field.rpartition('.')
       part = stage.get(section) if section else stage
       if part is not None and isinstance(part.get(key), int):
         part[key] = min(part[key], most)
-    stage.checkpoint.every_steps = 1
+    if 'checkpoint' in stage:
+      stage.checkpoint.every_steps = 1
     if stage.stage == 'rl':
       stage.rl.group = 4
     if stage.stage == 'lm':

@@ -1,0 +1,91 @@
+"""A setting: its value, what it may be, and what it means, in one place.
+
+A section of a config declares each of its fields in one line,
+
+    lr=field(1e-4, '>= 0', 'peak learning rate')
+
+and the bound and the meaning travel in the ConfigDict beside the value, through
+overrides, locks and copies: `config.check` refuses by them and --help prints
+them. A plain value in a ConfigDict, as of an old config.json, has neither.
+"""
+
+from collections.abc import Iterator, Mapping
+import operator
+from typing import Any
+
+import ml_collections
+
+_COMPARISONS = {  # as a bound writes it: what it is in an error, how it is told
+    '>=': ('at least', operator.ge), '>': ('more than', operator.gt),
+    '<=': ('at most', operator.le), '<': ('less than', operator.lt)}
+
+Bound = str | tuple[str, ...]
+
+
+class Field(ml_collections.FieldReference):
+  """A value of a ConfigDict with its bound and its meaning."""
+
+  def __init__(self, value: Any, kind: type, bound: Bound, meaning: str,
+               may_be_unset: bool = False):
+    """Declares a field.
+
+    Args:
+      value: the default; None for one that is unset.
+      kind: its type.
+      bound: what it keeps to, '>= 0, < 1'; or the choices, a tuple; '' for a
+        value that is checked where it is used, or may be any of its type.
+      meaning: for --help, in a few words.
+      may_be_unset: whether it may be None.
+    """
+    self.bound, self.meaning = bound, meaning
+    self.may_be_unset = may_be_unset
+    super().__init__(value, field_type=kind)
+
+  def set(self, value: Any, type_safe: bool = True) -> None:
+    if value is None and not self.may_be_unset:
+      raise TypeError('None is no value of it: it may not be unset')
+    super().set(value, type_safe)
+
+  def __setstate__(self, state: Mapping[str, Any]) -> None:
+    """Of a copy: FieldReference would forget what it does not know."""
+    super().__setstate__(state)
+    self.bound, self.meaning = state['bound'], state['meaning']
+    self.may_be_unset = state['may_be_unset']
+
+  @property
+  def choices(self) -> tuple[str, ...]:
+    """The values that it may have; () where it is not one of several."""
+    return self.bound if isinstance(self.bound, tuple) else ()
+
+  def broken(self) -> str | None:
+    """The part of its bound that its value breaks: 'at least 0'."""
+    value = self.get()
+    if value is None or not self.bound or self.choices:
+      return None
+    for part in self.bound.split(', '):
+      sign, limit = part.split(' ')
+      words, holds = _COMPARISONS[sign]
+      if not holds(value, float(limit)):
+        return f'{words} {limit}'
+    return None
+
+
+def field(value: Any, bound: Bound, meaning: str) -> Field:
+  """A field that always has a value."""
+  return Field(value, type(value), bound, meaning)
+
+
+def optional(kind: type, meaning: str, bound: Bound = '', value: Any = None
+            ) -> Field:
+  """A field that may be unset."""
+  return Field(value, kind, bound, meaning, may_be_unset=True)
+
+
+def declared(config: ml_collections.ConfigDict, prefix: str = ''
+            ) -> Iterator[tuple[str, Field]]:
+  """Every declared field of a config by its dotted name, in their order."""
+  for name, value in config.items(preserve_field_references=True):
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from declared(value, f'{prefix}{name}.')
+    elif isinstance(value, Field):
+      yield prefix + name, value
