@@ -63,7 +63,7 @@ def render(vocab: base.Vocab, messages: Sequence[Message], *,
   messages = [{key: value for key, value in message.items()
                if value is not None} for message in messages]
   try:
-    return _compiled(vocab.chat_template).render(
+    return compile_template(vocab.chat_template).render(
         messages=messages, tools=None, documents=None,
         add_generation_prompt=add_generation_prompt, **vocab.tokens)
   # What a template's own code can raise: its refusal, or say None + 'text'.
@@ -169,7 +169,13 @@ def following(vocab: base.Vocab, text: str) -> list[int]:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(source: str):
+def compile_template(source: str, strict: bool = False):
+  """A Jinja template in the sandbox, as transformers compiles a chat template.
+
+  Args:
+    source: its text.
+    strict: as Jinja does by itself, but a name that is not given is an error.
+  """
   import jinja2  # pylint: disable=g-import-not-at-top
   from jinja2 import ext  # pylint: disable=g-import-not-at-top
   from jinja2 import sandbox  # pylint: disable=g-import-not-at-top
@@ -191,7 +197,8 @@ def _compiled(source: str):
                       separators=separators, sort_keys=sort_keys)
 
   environment = sandbox.ImmutableSandboxedEnvironment(
-      trim_blocks=True, lstrip_blocks=True,
+      undefined=jinja2.StrictUndefined if strict else jinja2.Undefined,
+      trim_blocks=not strict, lstrip_blocks=not strict,
       extensions=[Generation, ext.loopcontrols])
   environment.filters['tojson'] = tojson  # Jinja's own escapes HTML
   environment.globals['raise_exception'] = raise_exception

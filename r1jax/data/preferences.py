@@ -36,8 +36,20 @@ def jsonl(argument: str, split: str, *, prompt: str = 'prompt',
   messages.
   """
   task = json_lines.title(argument, split) if task is None else task
-  found, unlike = [], 0
-  for place, row in json_lines.read_rows(argument, split):
+  return _records(json_lines.read_rows(argument, split), prompt, task, argument)
+
+
+def user_preferences(place: str, split: str, **options: Any) -> list[Record]:
+  """The preferences that a function of the user's yields, in the same forms."""
+  rows = sources.user_rows(place, split, None, None, options)
+  return _records(rows, 'prompt', place.rpartition(':')[2], place)
+
+
+def _records(rows: Sequence[tuple[str, dict[str, Any]]], prompt: str, task: str,
+             origin: str) -> list[Record]:
+  """The records of (place, row); `origin` is named in messages."""
+  records, unlike = [], 0
+  for place, row in rows:
     if 'responses' in row:
       record = dict(prompt=json_lines.field(row, 'prompt', prompt, place),
                     responses=row['responses'],
@@ -54,27 +66,26 @@ def jsonl(argument: str, split: str, *, prompt: str = 'prompt',
           continue
       record = dict(prompt=before, responses=list(pair), grades=[1., 0.])
     _check(record, place)
-    found.append(record | dict(task=task))
+    records.append(record | dict(task=task))
   if unlike:
-    print(f'{unlike} pairs of {argument} are of two different conversations '
+    print(f'{unlike} pairs of {origin} are of two different conversations '
           'and left out')
-  if not found:
-    raise errors.ConfigError(f'config.data.task: {argument} has no pairs')
-  return found
+  if not records:
+    raise errors.ConfigError('data.task', f'{origin} has no pairs')
+  return records
 
 
-SOURCES = {'jsonl': jsonl}
+SOURCES = {'jsonl': jsonl, sources.USER: user_preferences}
 
 
 def read_preferences(task: str, split: str, options: dict[str, Any]
                      ) -> list[Record]:
-  """The records of a task, 'jsonl:PATH'.
+  """The records of a task, 'jsonl:PATH' or 'FILE.py:FUNCTION'.
 
   Raises:
     ConfigError: names the field of config.data that is wrong.
   """
-  kind, _, argument = str(task).partition(':')
-  errors.check_choice('data.task', kind, SOURCES)
+  kind, argument = sources.split_task(str(task), SOURCES)
   sources.check_options(SOURCES[kind], options)
   return SOURCES[kind](argument, split, **options)
 

@@ -1,29 +1,45 @@
-"""Where prompts and documents come from: files, reasoning_gym, the mini world.
+"""Sources of data: files, reasoning_gym, the mini world, the user's functions.
 
-A task's name says which source and what of it: 'mini_reasoning',
-'jsonl:/data/gsm8k/{split}.jsonl', 'reasoning_gym:chain_sum'. A source of
-prompts leaves records, of documents texts, of conversations their messages; in
-an order that is a function of the arguments alone. A record is a dict of
+A task names a source and its argument: 'mini_reasoning',
+'jsonl:/data/gsm8k/{split}.jsonl', 'reasoning_gym:chain_sum',
+'my_data.py:function'. A source of prompts returns records, of documents texts,
+of conversations their messages; in an order that is a function of the arguments
+alone. To add one: a function, and its line of a table below. A record is a dict
+of
     prompt    the question, before any template
     answer    the reference answer
     task      the name of what it came from
     verifier  'math', 'reasoning_gym', 'exact', 'same' (as a draft), 'taste' or
               'refusal' (of the mini world): the rule that scores it; or
               'judge', where only a model can tell
-    shown     what the model reads in place of the prompt, where it is another
+    row       all fields of the line of a file, or of what a function yielded
+    shown     the text that the model reads, where it is not the prompt
     source    where it comes from, as rejection sampling notes it
     entry     the whole reasoning_gym entry, where the verifier needs it
     alternatives  further right answers, where the reference lists several
+
+A function of the user's own yields dicts with the fields of a JSONL line,
+'prompt' and 'answer' (and 'task' and 'verifier', if it likes), or 'messages',
+or 'text'. Of `split`, `seed` and `count` it is given those that it names, and
+config.data.options as further arguments:
+
+    def function(split, seed, count, **options): ...
+
+If it names no `split` a hash of the prompt holds out one record in eight.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 import inspect
+import itertools
+import os
 from typing import Any
 
 from r1jax import errors
 from r1jax.data import chat
 from r1jax.data import gym
 from r1jax.data import json_lines
+from r1jax.data import splits
+from r1jax.data import user_code
 from r1jax.mini import sources
 from r1jax.rewards import accuracy
 
@@ -31,6 +47,9 @@ Record = dict[str, Any]
 
 VERIFIERS = tuple(name for name, verifier in accuracy.VERIFIERS.items()
                   if verifier.reference == 'answer')  # of any question
+
+USER = 'FILE.py'  # the user's functions, in the tables of sources
+_Rows = list[tuple[str, dict[str, Any]]]  # with the place of each, for errors
 
 _QUESTIONS = ('prompt', 'question', 'problem')  # fields tried in this order
 _ANSWERS = ('response', 'answer')
@@ -52,13 +71,13 @@ def jsonl(argument: str, split: str, seed: int, count: int | None, *,
   """A file of one JSON object a line; the options name its fields."""
   del seed, count
   errors.check_choice('data.options.verifier', verifier, VERIFIERS)
-  found = []
+  records = []
   if task is None:
     task = json_lines.title(argument, split)
   for place, row in json_lines.read_rows(argument, split):
     question, reference = _pair(row, prompt, answer, place)
-    found.append(record(question, reference, task, verifier))
-  return found
+    records.append(record(question, reference, task, verifier) | {'row': row})
+  return records
 
 
 def jsonl_texts(argument: str, split: str, seed: int, count: int | None, *,
@@ -79,14 +98,85 @@ def jsonl_conversations(argument: str, split: str, seed: int,
   (prompt, question or problem) and its answer (response or answer).
   """
   del seed, count
-  found = []
-  for place, row in json_lines.read_rows(argument, split):
-    if messages in row:
-      found.append(row[messages])
-      continue
-    question, reply = _pair(row, prompt, answer, place)
-    found.append(sources.conversation((question, reply)))
-  return found
+  return _conversations(
+      json_lines.read_rows(argument, split), messages, prompt, answer)
+
+
+def _conversations(rows: _Rows, messages: str, prompt: str | None,
+                   answer: str | None) -> list[list[dict[str, Any]]]:
+  return [row[messages] if messages in row else
+          sources.conversation(_pair(row, prompt, answer, place))
+          for place, row in rows]
+
+
+def user_records(place: str, split: str, seed: int, count: int | None,
+                 **options: Any) -> list[Record]:
+  """The records that a function of the user's yields."""
+  records = []
+  for at, row in user_rows(place, split, seed, count, options):
+    question, reference = _pair(row, None, None, at)
+    if not isinstance(question, str):
+      raise errors.ConfigError('data.task', f'{at}: expected a text as its '
+                               f'prompt, received {question!r:.80}')
+    verifier = row.get('verifier', 'math')
+    errors.check_choice(f'data.task: {at}: verifier', verifier, VERIFIERS)
+    task = str(row.get('task', place.rpartition(':')[2]))
+    records.append(record(question, reference, task, verifier) | {'row': row})
+  return records
+
+
+def user_texts(place: str, split: str, seed: int, count: int | None,
+               **options: Any) -> list[str]:
+  """The documents that a function of the user's yields, or their 'text'."""
+  return [json_lines.field(row, 'text', 'text', at)
+          for at, row in user_rows(place, split, seed, count, options)]
+
+
+def user_conversations(place: str, split: str, seed: int, count: int | None,
+                      **options: Any) -> list[list[dict[str, Any]]]:
+  """The conversations that a function of the user's yields."""
+  return _conversations(user_rows(place, split, seed, count, options),
+                        'messages', None, None)
+
+
+def user_rows(place: str, split: str, seed: int | None, count: int | None,
+             options: Mapping[str, Any]) -> _Rows:
+  """(place, dict) of what a function of the user's yields, at most `count`.
+
+  Raises:
+    ConfigError: there is no such function, it takes no such option, or yields
+      something else.
+  """
+  function = user_code.load(place, 'data.task')
+  parameters = inspect.signature(function).parameters.values()
+  names = [parameter.name for parameter in parameters]
+  known = dict(split=split, seed=seed, count=count)
+  if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+    for name in options:
+      errors.check_choice(
+          'data.options', name, [n for n in names if n not in known])
+  known = {name: value for name, value in known.items() if name in names}
+  try:
+    inspect.signature(function).bind(**known, **options)
+  except TypeError as problem:
+    raise errors.ConfigError(
+        'data.options', f'{place}: {problem}') from problem
+  rows = _dicts(function(**known, **options), place)
+  if 'split' not in known:
+    rows = ((at, row) for at, row in rows if splits.in_split(
+        str(next((row[name] for name in (*_QUESTIONS, 'messages', 'text')
+                  if name in row), row)), split))
+  return list(itertools.islice(rows, count))
+
+
+def _dicts(rows: Iterable, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+  for number, row in enumerate(rows):
+    if isinstance(row, str):
+      row = {'text': row}
+    if not isinstance(row, Mapping):
+      raise errors.ConfigError('data.task', f'{place}: expected dicts, '
+                               f'received {row!r:.80}')
+    yield f'{place}, number {number},', dict(row)
 
 
 def _pair(row: dict[str, Any], prompt: str | None, answer: str | None,
@@ -119,8 +209,7 @@ def answered(task: str, split: str, seed: int, count: int | None,
   Of a source of conversations, files among them; a record has 'prompt',
   'response', 'task', and 'source' where a file's line says where it is from.
   """
-  kind, _, argument = task.partition(':')
-  errors.check_choice('data.task', kind, CONVERSATIONS)
+  kind, argument = split_task(task, CONVERSATIONS)
   if kind == 'jsonl':
     check_options(_answered_lines, options)
     return _answered_lines(argument, split, **options)
@@ -148,9 +237,31 @@ def _answered_lines(argument: str, split: str, *, prompt: str | None = None,
 
 
 PROMPTS = {**sources.PROMPTS, 'jsonl': jsonl, 'drafts': drafts,
-           'reasoning_gym': reasoning_gym}
-DOCUMENTS = {**sources.DOCUMENTS, 'jsonl': jsonl_texts}
-CONVERSATIONS = {**sources.CONVERSATIONS, 'jsonl': jsonl_conversations}
+           'reasoning_gym': reasoning_gym, USER: user_records}
+DOCUMENTS = {**sources.DOCUMENTS, 'jsonl': jsonl_texts, USER: user_texts}
+CONVERSATIONS = {**sources.CONVERSATIONS, 'jsonl': jsonl_conversations,
+                 USER: user_conversations}
+
+
+def split_task(task: str, known: Collection[str], field: str = 'data.task'
+               ) -> tuple[str, str]:
+  """A task's source, a name among `known`, and the argument of it.
+
+  Raises:
+    ConfigError: there is no such source; names `config.<field>`.
+  """
+  if user_code.is_place(task):
+    kind, argument = USER, task
+  else:
+    kind, _, argument = task.partition(':')
+  is_path = kind == task and (
+      task.endswith(('.json', '.jsonl', '.gz')) or os.path.isfile(task))
+  if is_path and 'jsonl' in known:
+    raise errors.ConfigError(
+        field, f"expected the source of a file, 'jsonl:{task}'; received "
+        f'{task!r}')
+  errors.check_choice(field, kind, known)
+  return kind, argument
 
 
 def record(prompt: str, answer: Any, task: str, verifier: str) -> Record:
@@ -173,13 +284,14 @@ def reduced(answer: str | int | float) -> str:
 
 def examples(task: str, count: int, seed: int) -> list[tuple[str, str]]:
   """The first `count` of a source of conversations as (question, answer)."""
-  kind, _, argument = task.partition(':')
-  errors.check_choice('data.examples', kind, CONVERSATIONS)
-  found = CONVERSATIONS[kind](argument, 'train', seed, count)
-  if len(found) < count:
-    raise errors.expected('data.shots', f'at most the {len(found)} examples '
-                           'of config.data.examples', count)
-  return [chat.question_and_answer(messages) for messages in found[:count]]
+  kind, argument = split_task(task, CONVERSATIONS, 'data.examples')
+  conversations = CONVERSATIONS[kind](argument, 'train', seed, count)
+  if len(conversations) < count:
+    raise errors.expected(
+        'data.shots', f'at most the {len(conversations)} examples of '
+        'config.data.examples', count)
+  return [chat.question_and_answer(messages)
+          for messages in conversations[:count]]
 
 
 def parts(task: str | Iterable[tuple[str, float]], options: dict[str, Any]

@@ -48,7 +48,8 @@ def prompt_set(
 
   Args:
     task: 'mini_reasoning', 'jsonl:PATH', 'tfds:NAME', 'reasoning_gym:NAME',
-      or a list of (task, rate), drawn from by `seed` until one runs out.
+      'FILE.py:FUNCTION', or a list of (task, rate), drawn from by `seed` until
+      one runs out.
     vocab: turns the prompts into tokens.
     prompt_tokens: P; a longer prompt is left out and counted, never cut.
     split: 'train', 'heldout', or a name that the source knows.
@@ -63,8 +64,9 @@ def prompt_set(
   fill = templates.prompt_function(
       template, vocab, system, examples, instruction)
   frame = functools.partial(
-      tfds_source.add_text, feature='inputs', inputs=['inputs'],
-      function=lambda prompt: fill(prompt.decode()))
+      tfds_source.add_text, feature='inputs', inputs=['inputs', 'record'],
+      function=lambda prompt, record: fill(
+          prompt.decode(), pickle.loads(record)))
   begin = template != templates.CHAT
   dataset = _dataset(
       task, 'inputs', {'inputs': _feature(vocab)},
@@ -218,11 +220,10 @@ def _dataset(
 def _source(name: str, column: str, split: str, count: int | None,
             options: dict[str, Any]) -> _Source:
   """Returns seqio's source of a task, and the steps that give it `column`."""
-  kind, _, argument = name.partition(':')
   known = {'inputs': {**sources.PROMPTS, 'tfds': tfds_source.prompt_source},
            'targets': sources.DOCUMENTS,
            'messages': sources.CONVERSATIONS}[column]
-  errors.check_choice('data.task', kind, known)
+  kind, argument = sources.split_task(name, known)
   read = known[kind]
   sources.check_options(read, options)
   if kind == 'tfds':

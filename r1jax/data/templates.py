@@ -2,10 +2,14 @@
 
 A template ends where the response begins, without a space: the response's
 first token carries it. Besides those here there is CHAT, the one that comes
-with a model that converses (chat.py).
+with a model that converses (chat.py), and what users write themselves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import functools
+import pathlib
+import re
+from typing import Any
 
 from r1jax import errors
 from r1jax.data import chat
@@ -41,57 +45,111 @@ def plain(prompt: str) -> str:
 TEMPLATES = {f.__name__: f for f in (r1_zero, mini, plain)}
 CHAT = 'chat'
 
+_PLACE = re.compile(r'(?<!\{)\{prompt\}(?!\})')
+_FILES = ('.txt', '.jinja', '.j2')
+
 # (prompt, answer) -> the ids of both, the answer's with the end token.
 Encode = Callable[[chat.Prompt, str], tuple[list[int], list[int]]]
+# (question, its record) -> the text that is continued.
+Fill = Callable[..., str]
 
 
 def apply(name: str, prompt: str) -> str:
   """Returns `prompt` in the template `name`; ConfigError if there is none."""
-  errors.check_choice('data.template', name, TEMPLATES)
-  return TEMPLATES[name](prompt)
+  return load_template(name)(prompt)
+
+
+def load_template(name: str) -> Fill:
+  """The function (question, record={}) -> text of a template.
+
+  Args:
+    name: a key of TEMPLATES; a text with '{prompt}', where the question goes;
+      a Jinja template, told by '{{', which knows `prompt` and every field of
+      the record; or the path of a file with either (.txt, .jinja).
+
+  Raises:
+    ConfigError: there is none. And when it is filled, if a field is missing.
+  """
+  if name in TEMPLATES:
+    return lambda question, record=None: TEMPLATES[name](question)
+  text, jinja = name, False
+  if '{' not in name:
+    path = pathlib.Path(name)
+    if not name.endswith(_FILES) and len(path.parts) < 2:
+      errors.check_choice('data.template', name, (*TEMPLATES, CHAT))
+    if not path.is_file():
+      raise errors.ConfigError('data.template', f'no such file: {path}')
+    text = path.read_text(encoding='utf-8').removesuffix('\n')
+    jinja = path.suffix in ('.jinja', '.j2')
+  if not jinja and _PLACE.search(text):
+    return lambda question, record=None: _PLACE.sub(lambda _: question, text)
+  if jinja or '{{' in text:
+    return functools.partial(_fill_jinja, name, text)
+  raise errors.expected(
+      'data.template', "a text with '{prompt}', where the question goes, or a "
+      "Jinja template with '{{ prompt }}'", name)
+
+
+def _fill_jinja(name: str, source: str, question: str,
+                record: Mapping[str, Any] | None = None) -> str:
+  import jinja2  # pylint: disable=g-import-not-at-top
+  record = record or {}
+  fields = {**record.get('row', {}), **record, 'prompt': question}
+  try:
+    return chat.compile_template(source, strict=True).render(fields)
+  except (jinja2.TemplateError, TypeError, ValueError) as problem:
+    raise errors.ConfigError(
+        'data.template', f'{name:.80}: {problem}') from problem
 
 
 def prompt_function(name: str, vocab: base.Vocab, system: str | None = None,
-          examples: Sequence[tuple[str, str]] = (),
-          instruction: str | None = None) -> Callable[[str], str]:
+                    examples: Sequence[tuple[str, str]] = (),
+                    instruction: str | None = None) -> Fill:
   """Returns the function that puts a question into a template.
 
   Args:
-    name: a key of TEMPLATES, or CHAT for the vocabulary's own.
+    name: see `load_template`; or CHAT for the vocabulary's own.
     vocab: has the chat template.
     system: the system message before the question, which only CHAT has.
     examples: questions with their answers that come before it (few-shot), in
       a chat as earlier turns, else each in the template and on its own line.
     instruction: stands behind the question, on its own line.
 
+  Returns:
+    (question, record=None) -> the text that a response continues.
+
   Raises:
     ConfigError: there is no such template, or it takes no such message.
   """
-  errors.check_choice('data.template', name, (*TEMPLATES, CHAT))
   asked = lambda question: (
       f'{question}\n{instruction}' if instruction else question)
   if name == CHAT:
     turns = [{'role': role, 'content': text} for pair in examples
              for role, text in zip(('user', 'assistant'), pair)]
-    filled = lambda question: chat.prompt(
+    filled = lambda question, record=None: chat.prompt(
         vocab, [*turns, {'role': 'user', 'content': asked(question)}], system)
     filled('?')  # what is wrong with a template shows before the data is read
     return filled
+  fill = load_template(name)
   if system is not None:
     raise errors.expected(
         'data.system', f'None, for config.data.template is {name!r}, not '
         f'{CHAT!r}', system)
-  before = ''.join(f'{TEMPLATES[name](question)} {answer}\n'
+  before = ''.join(f'{fill(question)} {answer}\n'
                    for question, answer in examples)
-  return lambda question: before + TEMPLATES[name](asked(question))
+  return lambda question, record=None: before + fill(asked(question), record)
 
 
-def pair_encoder(name: str, vocab: base.Vocab,
-            system: str | None = None) -> Encode:
+def pair_encoder(name: str, vocab: base.Vocab, system: str | None = None
+                 ) -> Encode:
   """Returns how a prompt and its answer become tokens: as they are sampled.
 
-  Args: as `frame`. Raises ConfigError as it does, and later for messages in a
-  template that frames a question.
+  Args:
+    name, vocab, system: see `prompt_function`.
+
+  Raises:
+    ConfigError: as it does; and later for messages in a template that frames a
+      question.
   """
   fill = prompt_function(name, vocab, system)
   begin = [] if vocab.bos_id is None else [vocab.bos_id]

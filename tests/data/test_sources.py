@@ -59,11 +59,14 @@ def test_jsonl_finds_its_fields(tmp_path):
   path = _write(tmp_path / 'sums.jsonl', {'question': '1+1?', 'answer': 2},
                 {'problem': '1+2?', 'answer': '#### 3'})
   assert _jsonl(path) == [
-      dict(prompt='1+1?', answer='2', task='sums', verifier='math'),
-      dict(prompt='1+2?', answer='3', task='sums', verifier='math')]
+      dict(prompt='1+1?', answer='2', task='sums', verifier='math',
+           row={'question': '1+1?', 'answer': 2}),
+      dict(prompt='1+2?', answer='3', task='sums', verifier='math',
+           row={'problem': '1+2?', 'answer': '#### 3'})]
   path = _write(tmp_path / 'own.jsonl', {'q': '1+1?', 'a': 'two'})
   assert _jsonl(path, prompt='q', answer='a', task='t', verifier='exact') == [
-      dict(prompt='1+1?', answer='two', task='t', verifier='exact')]
+      dict(prompt='1+1?', answer='two', task='t', verifier='exact',
+           row={'q': '1+1?', 'a': 'two'})]
   assert sources.jsonl_texts(str(path), 'train', 0, None, text='a') == ['two']
 
 

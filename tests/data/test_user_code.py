@@ -1,0 +1,137 @@
+"""A user's own data sources and templates, of files anywhere."""
+
+import pytest
+
+from r1jax import errors
+from r1jax.data import preferences
+from r1jax.data import sources
+from r1jax.data import splits
+from r1jax.data import templates
+from r1jax.data import user_code
+
+DATA = '''
+import helper
+
+def sums(split, count, largest=9):
+  for a in range(1, largest + 1):
+    yield dict(question=f'{split} {a}+1?', answer=a + helper.ONE, hard=a > 5)
+
+def numbers(**options):
+  n = 0
+  while True:
+    n += 1
+    yield dict(prompt=f'Say {n}', response=str(n), task='say', verifier='exact')
+
+def texts():
+  return [f'text {n}' for n in range(100)]
+
+def pairs(split):
+  return [dict(prompt='Hi', chosen='Hello', rejected='No')]
+
+def wrong(split):
+  yield 3
+'''
+
+
+@pytest.fixture(name='place')
+def _place(tmp_path):
+  (tmp_path / 'helper.py').write_text('ONE = 1')
+  (tmp_path / 'data.py').write_text(DATA)
+  return lambda name: f'{tmp_path}/data.py:{name}'
+
+
+def _refused(message):
+  return pytest.raises(errors.ConfigError, match=message)
+
+
+@pytest.mark.parametrize('text, holds', [
+    ('my_data.py:f', True), ('/a/b.py:f', True), ('package.module:f', True),
+    ('jsonl:/a.jsonl', False), ('mini_worked:long_en', False), ('a.py', False),
+    ('reasoning_gym:chain_sum', False), ('package.module', False)])
+def test_a_place_is_told_from_the_name_of_a_source(text, holds):
+  assert user_code.is_place(text) is holds
+
+
+def test_a_function_yields_prompts(place):
+  kind, argument = sources.split_task(place('sums'), sources.PROMPTS)
+  records = sources.PROMPTS[kind](argument, 'train', 0, 2, largest=7)
+  assert records[1] == dict(
+      prompt='train 2+1?', answer='3', task='sums', verifier='math',
+      row=dict(question='train 2+1?', answer=3, hard=False))
+  assert len(records) == 2
+  assert len(sources.user_records(argument, 'heldout', 0, None)) == 9
+
+
+def test_without_a_split_prompts_are_held_out_by_their_hash(place):
+  train, held_out = (sources.user_records(place('numbers'), split, 0, 40)
+                     for split in ('train', 'heldout'))
+  assert len(train) == len(held_out) == 40
+  assert all(splits.held_out(r['prompt']) for r in held_out)
+  assert not any(splits.held_out(r['prompt']) for r in train)
+  assert train[0]['task'] == 'say' and train[0]['verifier'] == 'exact'
+
+
+def test_documents_conversations_and_preferences(place):
+  assert 60 < len(sources.user_texts(place('texts'), 'train', 0, None)) < 100
+  pair, = sources.user_conversations(place('numbers'), 'train', 0, 1)
+  assert [m['role'] for m in pair] == ['user', 'assistant']
+  assert sources.answered(place('numbers'), 'train', 0, 1, {})[0][
+      'response'] == pair[1]['content']
+  assert preferences.read_preferences(place('pairs'), 'train', {}) == [
+      dict(prompt='Hi', responses=['Hello', 'No'], grades=[1., 0.],
+           task='pairs')]
+
+
+def test_what_a_function_cannot_be_is_refused(place, tmp_path):
+  read = lambda name, **options: sources.user_records(
+      place(name), 'train', 0, 1, **options)
+  with _refused("config.data.task: .* has no function 'sum'; did you mean sums"):
+    read('sum')
+  with _refused('config.data.options: .* did you mean largest'):
+    read('sums', larges=3)
+  with _refused('config.data.task: .*expected dicts, received 3'):
+    read('wrong')
+  with _refused('config.data.options.prompt: .*number 0, has no field'):
+    read('texts')
+  with _refused('config.data.task: no such file: .*did you mean .*data.py'):
+    sources.user_records(f'{tmp_path}/dat.py:f', 'train', 0, 1)
+  with _refused("config.data.task: no module named 'no.such'"):
+    sources.user_records('no.such:f', 'train', 0, 1)
+
+
+def test_a_bare_path_is_told_its_source(tmp_path):
+  with _refused(f"config.data.task: expected .*'jsonl:{tmp_path}/a.jsonl'"):
+    sources.split_task(f'{tmp_path}/a.jsonl', sources.PROMPTS)
+
+
+RECORD = dict(prompt='1+1?', answer='2', row=dict(level=3))
+
+
+@pytest.mark.parametrize('name, text, filled', [
+    ('a.txt', 'Q: {prompt}\\boxed{}\nA:\n', 'Q: 1+1?\\boxed{}\nA:'),
+    ('a.txt', 'Q{{ level }}: {{ prompt }}\nA:', 'Q3: 1+1?\nA:'),
+    ('a.jinja', 'Q: {{ prompt }}{% if level > 2 %} (hard){% endif %}\nA:\n',
+     'Q: 1+1? (hard)\nA:'),
+])
+def test_a_template_of_ones_own(tmp_path, name, text, filled):
+  (tmp_path / name).write_text(text)
+  fill = templates.load_template(str(tmp_path / name))
+  assert fill('1+1?', RECORD) == filled
+  if name == 'a.txt':
+    assert templates.load_template(text.removesuffix('\n'))(
+        '1+1?', RECORD) == filled
+
+
+def test_a_template_that_cannot_be_is_refused(tmp_path):
+  with _refused('config.data.template: no such file'):
+    templates.load_template(str(tmp_path / 'absent.txt'))
+  (tmp_path / 'a.txt').write_text('Answer this.')
+  with _refused("config.data.template: expected a text with '{prompt}'"):
+    templates.load_template(str(tmp_path / 'a.txt'))
+  with _refused("config.data.template: .*'level' is undefined"):
+    templates.load_template('{{ level }} {{ prompt }}')('1+1?')
+  with _refused('config.data.template: '):
+    templates.load_template('{{ prompt')('1+1?')
+  with _refused('config.data.template: '):  # the sandbox
+    templates.load_template(
+        '{{ prompt.__class__.__mro__[1].__subclasses__() }}')('1+1?')
