@@ -33,7 +33,7 @@ def variant(file: str, arg: str, variants: dict[str, Callable[[], ConfigDict]]
   """The locked config of `variants[arg]`, named after its `file` and `arg`."""
   if arg not in variants:
     raise errors.ConfigError(
-        f'--config=...:{arg}: no such variant'
+        '', f'--config=...:{arg}: no such variant'
         + errors.nearest(arg, variants, ':'))
   config = variants[arg]()
   name = f'{os.path.basename(file)}:{arg}'
@@ -135,7 +135,7 @@ def _set(config: ConfigDict, changes: Mapping[str, Any],
   for name, value in changes.items():
     if name not in config and name not in new:
       raise errors.ConfigError(
-          f'{name}: no such field' + errors.nearest(name, [*config, *new]))
+          name, 'no such field' + errors.nearest(name, [*config, *new]))
     if isinstance(value, dict) and name in config:
       # A section without fields takes any: they belong to who reads them.
       _set(config[name], value, () if len(config[name]) else tuple(value))

@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments import common
 from r1jax import fields
-from r1jax.rewards import accuracy
+from r1jax.rewards import answers
 from r1jax.rewards import text_rules
 
 ConfigDict = common.ConfigDict
@@ -291,7 +291,7 @@ def rewards(weights: dict[str, float] | None = None,
       form=field('answer', text_rules.FORMS, 'what the format reward asks '
                  'for behind the thinking: an <answer> block, or a summary'),
       answer=field(
-          'tags', accuracy.ANSWERS, 'where the answer stands in a response')),
+          'tags', answers.ANSWERS, 'where the answer stands in a response')),
                  values)
 
 

@@ -62,7 +62,7 @@ def mesh_sizes(mesh: Mapping[str, int], device_count: int) -> dict[str, int]:
   """The size of every mesh axis, the one given as -1 worked out."""
   for name in mesh:
     if name not in MESH_AXES:
-      raise errors.ConfigError(f'config.mesh.{name}: no such axis'
+      raise errors.ConfigError(f'mesh.{name}', 'no such axis'
                         + errors.nearest(name, MESH_AXES, 'config.mesh.'))
   sizes = {name: mesh.get(name, 1) for name in MESH_AXES}
   free = [name for name, size in sizes.items() if size == -1]

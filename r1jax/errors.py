@@ -17,10 +17,7 @@ class ConfigError(ValueError):
     message: what was expected and what was received.
   """
 
-  def __init__(self, field: str, message: str | None = None):
-    if message is None:  # TRANSITION
-      field, _, message = field.partition(': ')
-      field = field.removeprefix('config.')
+  def __init__(self, field: str, message: str):
     super().__init__(field, message)
     self.field, self.message = field, message
 

@@ -204,13 +204,13 @@ def _candidates(pattern: str, out: pathlib.Path) -> list[Record]:
         path.parent.resolve() == wanted.parent.resolve()
         and fnmatch.fnmatchcase(path.name, wanted.name)):
       raise errors.ConfigError(
-          f'--out: {path} is, or would be, one of --candidates={pattern}; '
+          '--out', f'{path} is, or would be, one of --candidates={pattern}; '
           'name a file of another folder, or one of another name')
   for line, row in rows:
     for field in ('prompt', 'response'):
       if not isinstance(row.get(field), str):
         raise errors.ConfigError(
-            f'--candidates: {line} has no text in field {field!r}')
+            '--candidates', f'{line} has no text in field {field!r}')
   return [row for _, row in rows]
 
 

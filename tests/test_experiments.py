@@ -19,6 +19,7 @@ from r1jax import stages as stages_lib
 from r1jax.data import vocabs
 from r1jax.models import architecture
 from r1jax.pipeline import graph
+from r1jax.stages import rollouts
 from r1jax.stages import scoring
 import small_vocabs
 
@@ -217,7 +218,10 @@ def test_the_papers_stages_can_read_their_prompts(tmp_path, monkeypatch):
       continue
     config = graph.resolve(node, every)
     config.rewards.judge.url = 'http://localhost/v1'  # nobody asks it
-    found = scoring.read_prompts(config, vocab, config.data.split, 4)
+    found = rollouts.read_prompts(
+        config.data, vocab, config.rl.prompt_tokens, split=config.data.split,
+        count=4)
+    scoring.check_judge(config.rewards, found)
     assert found.records, node.name
     asked[node.name] = vocab.decode(found.tokens[0][:found.length[0]].tolist())
   assert len(asked) == 12

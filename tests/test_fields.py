@@ -54,7 +54,7 @@ def test_only_what_may_be_unset_is():
     ({'a.lr': 1.}, 'config.a.lr: expected less than 1, received 1.0'),
     ({'a.lr': float('nan')}, 'config.a.lr: expected at least 0, received nan'),
     ({'top': 0}, 'config.top: expected at least 1, received 0'),
-    ({'kind': 'yse'}, "config.kind: 'yse' is not a choice; did you mean yes?"),
+    ({'kind': 'yse'}, "config.kind: expected one of x, yes; received 'yse'; did you mean yes?"),
 ])
 def test_a_value_out_of_bounds_is_named(changes, message):
   config = _config()

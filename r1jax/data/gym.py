@@ -50,7 +50,7 @@ def generate(name: str, split: str, seed: int, size: int,
       check=False)
   stderr = done.stderr.decode().strip()
   if done.returncode == _REFUSED:
-    raise errors.ConfigError(stderr.rpartition('\n')[2])
+    raise errors.ConfigError(*json.loads(stderr.rpartition('\n')[2]))
   if done.returncode:
     raise RuntimeError(f'reasoning_gym {name!r} failed:\n{stderr}')
   return pickle.loads(done.stdout)
@@ -69,7 +69,7 @@ def _generate(name: str, split: str, seed: int, size: int,
         name, seed=seed, size=draws, **config)
   except (AssertionError, TypeError, ValueError) as e:  # from its config
     raise errors.ConfigError(
-        f'config.data.options: reasoning_gym {name!r} refuses {config}: '
+        'data.options', f'reasoning_gym {name!r} refuses {config}: '
         f'{e}') from e
   found = {}
   for i in range(draws):
@@ -80,7 +80,7 @@ def _generate(name: str, split: str, seed: int, size: int,
       found.setdefault(entry['question'], entry)
   if len(found) < size:
     raise errors.ConfigError(
-        f'config.data.options.size: {name!r} makes only {len(found)} distinct '
+        'data.options.size', f'{name!r} makes only {len(found)} distinct '
         f'{split!r} problems in {draws} draws, of the {size} asked for')
   return list(found.values())
 
@@ -89,6 +89,6 @@ if __name__ == '__main__':
   try:
     _found = _generate(**json.loads(sys.argv[1]))
   except errors.ConfigError as e:
-    print(e, file=sys.stderr)
+    print(json.dumps([e.field, e.message]), file=sys.stderr)
     sys.exit(_REFUSED)
   sys.stdout.buffer.write(pickle.dumps(_found))

@@ -230,7 +230,7 @@ def _answered_lines(argument: str, split: str, *, prompt: str | None = None,
     for name, value in made.items():
       if not isinstance(value, str):
         raise errors.ConfigError(
-            f'config.data.task: {place}: expected a text as its {name}, '
+            'data.task', f'{place}: expected a text as its {name}, '
             f'received {value!r:.80}')
     found.append(made | {key: row[key] for key in ('source',) if key in row})
   return found

@@ -178,7 +178,7 @@ def _made(kind, prefix: str, fields: Mapping[str, Any]):
   for name in fields:
     if name not in known:
       raise errors.ConfigError(
-          f'config.{prefix}{name}: no such field'
+          f'{prefix}{name}', 'no such field'
           + errors.nearest(name, known, f'config.{prefix}'))
   for name, default in known.items():
     if default is dataclasses.MISSING and name not in fields:

@@ -99,10 +99,10 @@ def from_json(fields: Fields, where: str) -> architecture.Config:
                         scalar=known[0] not in names, **family.switches)
   except KeyError as problem:
     raise errors.ConfigError(
-        f'config.init_from: {where} has no {problem}') from problem
+        'init_from', f'{where} has no {problem}') from problem
   except (AttributeError, TypeError) as problem:  # text where a number belongs
     raise errors.ConfigError(
-        f'config.init_from: {where}: {problem}') from problem
+        'init_from', f'{where}: {problem}') from problem
 
 
 def to_json(config: architecture.Config) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def to_json(config: architecture.Config) -> dict[str, Any]:
     if back == config:
       return fields
   raise errors.ConfigError(
-      'config.model: no architecture of transformers has these settings, so '
+      'model', 'no architecture of transformers has these settings, so '
       f'it cannot be exported: {config}')
 
 
@@ -240,5 +240,5 @@ def _give(config: Any, names: Mapping[str, str]) -> dict[str, Any]:
 def _refused(where: str, key: str, expected: str,
              received: Any) -> errors.ConfigError:
   return errors.ConfigError(
-      f'config.init_from: {where}: expected {key} to be {expected}, received '
+      'init_from', f'{where}: expected {key} to be {expected}, received '
       f'{received!r}')

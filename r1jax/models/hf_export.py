@@ -46,7 +46,7 @@ def save_folder(out: str, config: architecture.Config, params: Params,
   target = pathlib.Path(out)
   if target.exists():
     raise errors.ConfigError(
-        f'--out={out}: expected a folder that does not exist yet')
+        f'--out={out}', 'expected a folder that does not exist yet')
   fields = _fields(config, params, source)
   target.parent.mkdir(parents=True, exist_ok=True)
   with (files.write_whole(target) if distributed.is_main()

@@ -100,7 +100,7 @@ def _targets(config: architecture.Config, settings: Settings
     if not fnmatch.filter(products, f'*/{pattern}'):
       known = sorted({path.partition('/')[2] for path in products})
       raise errors.ConfigError(
-          f'config.lora.targets: no projection is named {pattern!r}'
+          'lora.targets', f'no projection is named {pattern!r}'
           + errors.nearest(pattern, known))
   for path, inputs in products.items():
     if any(fnmatch.fnmatch(path, f'*/{x}') for x in settings.targets):

@@ -32,7 +32,7 @@ class Tensors(NamedTuple):
 
 
 def damaged(path: pathlib.Path | str, problem: str) -> errors.ConfigError:
-  return errors.ConfigError(f'config.init_from: {path}: {problem}')
+  return errors.ConfigError('init_from', f'{path}: {problem}')
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

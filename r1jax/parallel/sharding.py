@@ -62,19 +62,19 @@ def partition_spec(axes: Axes, rules: Rules, mesh: Mesh) -> PartitionSpec:
   entries, used = [], set()
   for name in axes:
     if name is not None and name not in by_name:
-      raise errors.ConfigError(f'config.rules: no rule for the axis {name!r}'
+      raise errors.ConfigError('rules', f'no rule for the axis {name!r}'
                                + errors.nearest(name, by_name))
     mesh_axes = by_name.get(name) or ()
     mesh_axes = ((mesh_axes,) if isinstance(mesh_axes, str)
                  else tuple(mesh_axes))
     for axis in mesh_axes:
       if axis not in mesh.shape:
-        raise errors.ConfigError(f'config.rules: {name!r} → {axis!r} is no '
+        raise errors.ConfigError('rules', f'{name!r} → {axis!r} is no '
                                  'mesh axis' + errors.nearest(axis, mesh.shape))
     split = tuple(axis for axis in mesh_axes if mesh.shape[axis] > 1)
     if used & set(split):
       raise errors.ConfigError(
-          f'config.rules: an array with axes {axes} is split over '
+          'rules', f'an array with axes {axes} is split over '
           f'{sorted(used & set(split))} twice; expected distinct mesh axes')
     used |= set(split)
     entries.append(split[0] if len(split) == 1 else split or None)

@@ -58,7 +58,7 @@ def nodes(config, workdir: pathlib.Path) -> list[Node]:
     name = next((name for name in left if done.issuperset(inputs[name])), None)
     if name is None:
       raise errors.ConfigError(
-          'config.stages: each waits for another: ' + ', '.join(left))
+          'stages', 'each waits for another: ' + ', '.join(left))
     left.remove(name)
     found.append(
         Node(name, plain[name], tuple(inputs[name]), workdir / name))
@@ -74,7 +74,7 @@ def _check_references(name: str, stage: dict[str, Any],
         ' '.join(_strings(value) if model else _files(value))):
       if other not in known and f'{{{other}}}' != _SPLIT:
         raise errors.ConfigError(
-            f'config.stages.{name}.{field}: {{{other}}} is not a stage'
+            f'stages.{name}.{field}', f'{{{other}}} is not a stage'
             + errors.nearest(other, known))
 
 

@@ -204,9 +204,10 @@ class Scorer:
         (f'tasks.{task}', other) for task, other in self._tasks.items())]:
       for name in weights:
         if name not in names:
-          prefix = f'config.rewards.{section}.'
-          raise errors.ConfigError(f'{prefix}{name}: no such reward'
-                                   + errors.nearest(name, names, prefix))
+          prefix = f'rewards.{section}.'
+          raise errors.ConfigError(
+              f'{prefix}{name}', 'no such reward'
+              + errors.nearest(name, names, f'config.{prefix}'))
 
   def _log(self, event: str, lines: Sequence[str]) -> None:
     for line in lines:

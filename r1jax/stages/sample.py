@@ -140,7 +140,7 @@ def _sampled(workdir: str) -> pathlib.Path:
   folder = pathlib.Path(workdir)
   if not (folder / 'rollouts.jsonl').exists():
     raise errors.ConfigError(
-        f'--workdir: {folder} has no rollouts.jsonl, of which all that this '
+        '--workdir', f'{folder} has no rollouts.jsonl, of which all that this '
         'stage leaves is made; put it back, or give another directory')
   return folder
 

@@ -244,11 +244,11 @@ def _claim(workdir: pathlib.Path, record: Mapping[str, Any]):
   problems = [text for text in distributed.gather(problem) if text]
   if problems:
     raise errors.ConfigError(
-        f'--workdir: expected a directory that can be written, received '
+        '--workdir', 'expected a directory that can be written, received '
         f'{workdir}: {problems[0]}')
   if fields:
     raise errors.ConfigError(
-        f'--workdir={workdir} holds a run of another configuration: '
+        '--workdir', f'{workdir} holds a run of another configuration: '
         f'{", ".join(fields)}; give another --workdir, or the same values')
 
 
