@@ -167,7 +167,7 @@ def _build(config, workdir):
   sharding.make_mesh(noted.mesh)
   mesh = sharding.make_mesh({}, jax.devices()[:1])
   if config.stage == 'bench':
-    importlib.import_module('r1jax.stages.bench').run(noted, mesh)
+    importlib.import_module('r1jax.stages.bench').run_bench(noted, mesh)
     return read
   importlib.import_module(stages.KINDS[config.stage]).build(
       noted, mesh, str(workdir))

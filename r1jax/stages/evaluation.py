@@ -74,10 +74,11 @@ def make_evaluator(placed: train_state.PlacedModel, prompts: batches.PromptSet,
 
 def sampling_settings(config, vocab: vocabs.Vocab) -> rollouts.Settings:
   """How the evaluation of `config.eval` samples."""
-  section = config.eval
-  return rollouts.policy_settings(
-      config.rl, vocab, group=section.samples, temperature=section.temperature,
-      top_k=section.top_k, top_p=section.top_p)
+  rl, section = config.rl, config.eval
+  return rollouts.Settings(
+      group=section.samples, response_tokens=rl.response_tokens,
+      eos_ids=vocab.eos_ids, temperature=section.temperature,
+      chunk=rl.sample_chunk, top_k=section.top_k, top_p=section.top_p)
 
 
 def sample_all(sampler: rollouts.Sampler, scorer: scoring.RolloutScorer, params,

@@ -1,7 +1,7 @@
 """Rollouts: groups of responses to prompts, sampled on the mesh."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -91,9 +91,10 @@ def read_prompts(data, vocab: vocabs.Vocab, prompt_tokens: int, *, split: str,
   return prompts
 
 
-def policy_settings(section, vocab: vocabs.Vocab, **changes: Any) -> Settings:
-  """The sampling settings of `config.rl`, or those that `changes` say."""
-  return Settings(**dict(
+def policy_settings(section, vocab: vocabs.Vocab, top_k: int = 0,
+                    top_p: float = 1.) -> Settings:
+  """How a section `config.rl` samples; truncated only where nothing trains."""
+  return Settings(
       group=section.group, response_tokens=section.response_tokens,
       eos_ids=vocab.eos_ids, temperature=section.temperature,
-      chunk=section.sample_chunk) | changes)
+      chunk=section.sample_chunk, top_k=top_k, top_p=top_p)
