@@ -74,7 +74,7 @@ def base(kind: str, **changes: Any) -> ConfigDict:
         5, '>= 1', 'updates in a row that are not finite and end the run')
   if kind in ('lm', 'preference'):
     made['epochs'] = optional(
-        float, 'times through the data, where config.steps is unset', '> 0')
+        float, 'passes over the data, where config.steps is unset', '> 0')
   if kind == 'sample':
     made |= dict(checkpoint=checkpoint(kind), log=log(kind))
   if kind == 'measure':

@@ -17,6 +17,8 @@ field, optional, section = fields.field, fields.optional, common.section
 
 Task = str | tuple[tuple[str, float], ...] | None
 _PARTS = ('response', 'summary')
+_SPLIT = 'split of the source, or a part of one: train[:64]'
+_TEMPLATE = "how a prompt is put: mini, r1_zero, plain, or chat, the model's"
 
 
 ###############################################################################
@@ -33,8 +35,7 @@ def texts(task: str | None, **values: Any) -> ConfigDict:
   """What an lm stage reads: documents, or conversations in a template."""
   return section(dict(
       task=_task(task, 'source: mini_corpus, jsonl:PATH, a seqio task, ...'),
-      split=field(
-          'train', '', 'split of the source, or a part of one: train[:64]'),
+      split=field('train', '', _SPLIT),
       seed=field(0, common.SEED, 'seed of sources that draw at random'),
       template=optional(str, 'how conversations are put: mini or chat; unset: '
                         'the source has documents'),
@@ -46,10 +47,8 @@ def preferences(task: str | None = None, **values: Any) -> ConfigDict:
   return section(dict(
       task=_task(task, 'jsonl:PATH, of prompts with responses and grades, with '
                  'chosen and rejected, or of HH'),
-      split=field(
-          'train', '', 'split of the source, or a part of one: train[:64]'),
-      template=field('mini', '', 'how a prompt is put: mini, r1_zero, plain, '
-                     'or chat, that of the model'),
+      split=field('train', '', _SPLIT),
+      template=field('mini', '', _TEMPLATE),
       system=optional(str, 'system message, of template chat'),
       options={}), values)
 
@@ -58,8 +57,7 @@ def prompts(task: Task, **values: Any) -> ConfigDict:
   """Where a stage that samples has its prompts from, and how it puts them."""
   return section(dict(
       **_questions(task),
-      split=field(
-          'train', '', 'split of the source, or a part of one: train[:64]'),
+      split=field('train', '', _SPLIT),
       num_prompts=field(4096, '>= 1', 'prompts that are taken at most')),
                  values)
 
@@ -74,10 +72,8 @@ def _questions(task: Task) -> dict[str, Any]:
       task=_task(
           task, 'source: mini_reasoning, jsonl:PATH, reasoning_gym:NAME, ...; '
           'or several, ((task, share), ...), mixed'),
-      template=field('mini', '', 'how a prompt is put: mini, r1_zero, plain, '
-                     'or chat, that of the model'),
+      template=field('mini', '', _TEMPLATE),
       system=optional(str, 'system message, of template chat'),
-      # Few-shot.
       shots=field(0, '>= 0', 'worked examples before every prompt (few-shot)'),
       examples=optional(str, 'source that the worked examples are from'),
       instruction=optional(str, 'text behind every prompt'),
@@ -384,10 +380,14 @@ def part(task: str, rows: int | None = None, order: str = 'random',
 
 def test(data: ConfigDict, problems: int, **changed: Any) -> ConfigDict:
   """One of several tests of a policy; its rewards go before the stage's."""
-  whole = dict(rewards(**changed).items(preserve_field_references=True))
+  own = rewards(**changed)
+  for name in set(own) - set(changed):
+    del own[name]
+  for part in set(own.get('weights', ())) - set(changed.get('weights', ())):
+    del own.weights[part]
   return ConfigDict(dict(
       data=data, problems=field(problems, '>= 1', 'prompts that are asked'),
-      rewards={name: whole[name] for name in changed}))
+      rewards=own))
 
 
 def bench(**values: Any) -> ConfigDict:

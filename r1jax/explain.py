@@ -13,6 +13,7 @@ from typing import Any
 
 import ml_collections
 
+from r1jax import errors
 from r1jax import fields
 
 _WIDTH = 100  # columns
@@ -26,10 +27,13 @@ def config(spec: str, chosen: ml_collections.ConfigDict) -> str:
   Args:
     spec: FILE:ARG as --config has it.
     chosen: its config, with the values that the command line gives.
+
+  Raises:
+    ConfigError: config.only is no stage of it.
   """
-  stages = chosen.get('stages', {})
-  if chosen.get('only') in stages:
-    name = chosen.only
+  stages, name = chosen.get('stages', {}), chosen.get('only')
+  if name is not None:
+    errors.check_choice('only', name, stages)
     prefix = f'config.stages.{name}'
     return '\n'.join([
         f'{spec}, stage {name}; set a field by --{prefix}.FIELD=VALUE', '',

@@ -71,6 +71,7 @@ def test_the_shipped_configs_pass():
     (dict(optim__lr=float('nan')), 'config.optim.lr'),
     (dict(optim__b2=1.0), 'config.optim.b2'),
     (dict(rewards__timeout_seconds=0.0), 'config.rewards.timeout_seconds'),
+    (dict(rewards__workers=0), 'config.rewards.workers: expected at least 1'),
 ])
 def test_an_impossible_value_names_its_field(changes, field):
   assert _refused(**changes).startswith(field)
@@ -82,6 +83,7 @@ def test_an_impossible_value_names_its_field(changes, field):
     (dict(rl__aggregate='token-mean'), 'config.rl.aggregate', 'token_mean'),
     (dict(optim__schedule='cosin'), 'config.optim.schedule', 'cosine'),
     (dict(model__remat='ful'), 'config.model.remat', 'full'),
+    (dict(rewards__answer='tag'), 'config.rewards.answer', 'tags'),
     (dict(vocab__kind='sentencepeice'), 'config.vocab.kind', 'sentencepiece'),
 ])
 def test_an_unknown_choice_names_the_nearest(changes, field, choice):
@@ -214,6 +216,23 @@ def test_what_a_resumed_run_may_change():
   schedule, steps = fields(optim__schedule='cosine', steps=1000)
   assert schedule.startswith('config.optim.schedule')
   assert steps.startswith('config.steps')
+
+
+@pytest.mark.parametrize('old, new, fields', [
+    (dict(stage='lm', eval=dict(batch=8)), dict(stage='lm'), []),
+    (dict(stage='rl', eval=dict(batch=8)), dict(stage='rl'), ['eval.batch']),
+    (dict(stage='lm', eval=dict(batch=8, split='x')), dict(stage='lm'),
+     ['eval.split']),
+    (dict(stage='lm', eval=dict(batch=8)), dict(
+        stage='lm', eval=dict(batch=9)), ['eval.batch']),
+    (dict(stage='measure', tests=dict(a=dict(data=dict(split='x', seed=1)))),
+     dict(stage='measure'), ['tests.a.data.seed']),
+    (dict(stage='lm', name='a', names=1), dict(stage='lm', name='b'),
+     ['names']),
+])
+def test_only_what_a_kind_never_read_may_be_gone(old, new, fields):
+  assert [text.partition(' ')[0] for text in config_lib.changed(old, new)] == [
+      f'config.{field}' for field in fields]
 
 
 def test_an_unknown_variant_names_the_nearest():

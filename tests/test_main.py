@@ -91,6 +91,8 @@ def test_help_with_a_pipeline_prints_its_stages_or_one_of_them():
     ([MINI, '--wrkdir=x'],
      "Unknown command line flag 'wrkdir'. Did you mean: workdir"),
     ([MINI, '--help', '--config.rl.grop=3'], 'config.rl.grop: no such field'),
+    (['--config=experiments/rlhf.py:mini', '--config.only=dop', '--help'],
+     'config.only: expected one of '),
 ])
 def test_what_begins_wrong_is_told_how_to_begin(args, message):
   done = _main(*args)

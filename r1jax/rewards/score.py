@@ -139,11 +139,9 @@ class Scorer:
     self._check_names((*NAMES, *functions))
     if overlong_cache_tokens is None:
       overlong_cache_tokens = max(max_tokens // 5, 1)
-    _require('overlong_cache_tokens', overlong_cache_tokens,
-             0 < overlong_cache_tokens <= max_tokens, f'1 to {max_tokens}')
-    _require('workers', workers, workers >= 1, 'at least 1')
-    _require('timeout_seconds', timeout_seconds, timeout_seconds > 0,
-             'more than 0')
+    if not 0 < overlong_cache_tokens <= max_tokens:
+      raise errors.expected('rewards.overlong_cache_tokens',
+                            f'1 to {max_tokens}', overlong_cache_tokens)
     errors.check_choice('rewards.answer', answer, answers.ANSWERS)
     errors.check_choice('rewards.form', form, text_rules.FORMS)
     if language is not None:
@@ -225,8 +223,3 @@ class Scorer:
 
   def __exit__(self, *exc_info):
     self.close()
-
-
-def _require(name: str, value, holds: bool, expected: str):
-  if not holds:
-    raise errors.expected(f'rewards.{name}', expected, value)

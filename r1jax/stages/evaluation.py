@@ -146,7 +146,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
           count=test.problems)
     scoring.check_judge(config.rewards, prompts)
     rules = scoring.make_rules(
-        collections.ChainMap(test.rewards, config.rewards),
+        test_rewards(config.rewards, test.rewards),
         config.rl.response_tokens)
     tests[name] = make_evaluator(
         policy.placed, prompts, scoring.RolloutScorer(vocab, rules, models),
@@ -165,6 +165,13 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       evaluate=lambda _: evaluate(train_state.init_params(
           policy.placed, policy.source, seed)),
       finish=closing_words)
+
+
+def test_rewards(rewards, changes):
+  """The rewards of a test: the stage's, but for what the test says."""
+  weights = {name: {**rewards[name], **changes.get(name, {})}
+             for name in ('weights', 'tasks')}
+  return collections.ChainMap(weights, changes, rewards)
 
 
 def closing_words(summary) -> str:

@@ -22,7 +22,6 @@ from r1jax.training import files
 from r1jax.training import loop
 
 NAME = 'collected.jsonl'
-_ORDERS = ('random', 'curated')
 
 Record = dict[str, Any]
 
@@ -33,7 +32,6 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   parts, rules = {}, {}
   for name, part in config.collect.items():
     where = f'collect.{name}'
-    errors.check_choice(f'{where}.order', part.order, _ORDERS)
     with errors.section('data', at=where):
       parts[name] = sources.answered(
           part.task, 'train', config.seed, part.rows, part.options.to_dict())

@@ -106,8 +106,6 @@ def test_a_task_may_have_weights_of_its_own():
      'config.rewards.weights.acuracy: no such reward; did you '
      'mean config.rewards.weights.accuracy'),
     ({'length': 1.0}, {}, 'config.rewards.weights.length: .* valid: config'),
-    (None, {'workers': 0}, 'config.rewards.workers: expected at least 1'),
-    (None, {'timeout_seconds': 0}, 'config.rewards.timeout_seconds'),
     (None, {'answer': 'tag'}, 'config.rewards.answer: .* did you mean tags'),
     (None, {'overlong_cache_tokens': 101},
      'config.rewards.overlong_cache_tokens'),

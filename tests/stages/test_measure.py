@@ -8,6 +8,7 @@ from experiments import sections
 from r1jax import errors
 from r1jax import stages
 from r1jax.parallel import sharding
+from r1jax.stages import evaluation
 from r1jax.training import files
 from r1jax.training import loop
 
@@ -44,6 +45,20 @@ def test_each_test_has_its_figures_and_responses(tmp_path, capsys):
   assert 'verifier: nothing failed\nreasoning: ' in capsys.readouterr().out
   assert not (tmp_path / 'checkpoints').exists() or not list(
       (tmp_path / 'checkpoints').iterdir())
+
+
+def test_a_tests_rewards_go_before_the_stages():
+  config = r1.measured('mini', common.mini_model())
+  config.rewards.weights.language = .5
+  test = sections.test(sections.questions('mini_general'), 3, answer='tags',
+                       weights=dict(format=0.))
+  rewards = evaluation.test_rewards(config.rewards, test.rewards)
+  assert (rewards['answer'], rewards['form']) == ('tags', 'summary')
+  weights = config.rewards.weights.to_dict()
+  assert weights['format'] == 1. and rewards['weights'] == weights | dict(
+      format=0.)
+  with pytest.raises(errors.ConfigError, match='did you mean answer'):
+    sections.test(sections.questions('mini_general'), 3, anwser='tags')
 
 
 def test_mistakes_name_their_test(tmp_path):

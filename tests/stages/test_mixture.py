@@ -113,6 +113,7 @@ def test_the_curated_are_various_and_thoughtful():
     (sections.part('mini_general'), 'size'),
 ])
 def test_what_cannot_be_collected_is_refused(tmp_path, part, message):
+  config = _config(a=part)
   with pytest.raises(errors.ConfigError, match=message):
-    mixture.build(_config(a=part), sharding.make_mesh({}, jax.devices()[:1]),
-                  str(tmp_path))
+    stages.check(config)
+    mixture.build(config, sharding.make_mesh({}, jax.devices()[:1]), str(tmp_path))
