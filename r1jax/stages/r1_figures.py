@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from r1jax.rewards import accuracy
+from r1jax.rewards import answers
 from r1jax.rewards import filters
 from r1jax.rewards import workers
 from r1jax.stages import evaluation
@@ -189,7 +190,7 @@ def judge(folder: pathlib.Path) -> dict[str, Figure]:
   with contextlib.closing(workers.Pool(1, _RULE_SECONDS)) as pool:
     right = accuracy.check_answers(
         [row | dict(verifier='math') for row in told],
-        [accuracy.extract_answer(row['response'], 'summary', row['finished'])
+        [answers.extract_answer(row['response'], 'summary', row['finished'])
          for row in told],
         pool).right
   return {'agrees': share([float(ok == row['accuracy'])
