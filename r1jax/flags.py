@@ -218,7 +218,7 @@ def _find_file(path: str, spec: str) -> str:
 
 
 def _experiments_folder() -> pathlib.Path | None:
-  """Where the installed experiments lie; makes them importable.
+  """The folder of the installed experiments; makes them importable.
 
   They stand beside the package, in a clone that is not installed, too. A folder
   of this name in the current directory is none, unless it is a package.

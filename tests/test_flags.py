@@ -131,7 +131,8 @@ def test_reward_functions_and_their_weights_are_added(parse):
      'config.rewards.weights.b: no such field'),
     (['--config.rewards.functions.a=x.py:f', '--config.rewards.weights.a=x'],
      "config.rewards.weights.a: expected float, received 'x'"),
-    (['--config.rewards.functions.a'], '--config.rewards.functions.a: expected'),
+    (['--config.rewards.functions.a'],
+     '--config.rewards.functions.a: expected'),
     (['--config.rewards.functions.a.b=x.py:f'],
      '--config.rewards.functions.a.b=x.py:f: expected'),
 ])

@@ -124,7 +124,7 @@ class Packed(NamedTuple):
     return self.take(self.draw(step, rows, seed))
 
   def draw(self, step: int, rows: int, seed: int) -> np.ndarray:
-    """Which rows are those of `step`, i64[rows]."""
+    """The row numbers of a step's batch, i64[rows]."""
     if rows > self.size:
       raise errors.ConfigError(
           'lm.batch', f'expected at most the {self.size} rows '

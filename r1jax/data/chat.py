@@ -135,14 +135,14 @@ def _asked_and_said(vocab: base.Vocab, before: Sequence[Message],
                     message: Message, done: str = '') -> tuple[str, str]:
   """The text up to the assistant's words, begun with `done`, and they."""
   asked = render(vocab, before, add_generation_prompt=True)
-  said = render(vocab, [*before, message])
-  if not asked.startswith(done) or not said.startswith(asked):
+  whole = render(vocab, [*before, message])
+  if not asked.startswith(done) or not whole.startswith(asked):
     raise errors.ConfigError(
         'data.template', f'the chat template of {vocab.path} rewrites '
         'what was said before (many leave out earlier thinking), so one text '
         f'cannot teach a conversation of {_roles([*before, message])}; give '
         'conversations of one answer, without what it leaves out')
-  return asked, _turn(vocab, said[len(asked):])
+  return asked, _turn(vocab, whole[len(asked):])
 
 
 def _turn(vocab: base.Vocab, text: str) -> str:

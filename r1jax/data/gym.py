@@ -23,7 +23,7 @@ _REFUSED = 2  # exit status
 
 
 def generate(name: str, split: str, seed: int, size: int,
-            config: dict[str, Any]) -> list[dict[str, Any]]:
+             config: dict[str, Any]) -> list[dict[str, Any]]:
   """Returns `size` distinct entries of a dataset: question, answer, metadata.
 
   A problem belongs to 'heldout' iff a hash of its text says so (the mini
@@ -71,18 +71,18 @@ def _generate(name: str, split: str, seed: int, size: int,
     raise errors.ConfigError(
         'data.options', f'reasoning_gym {name!r} refuses {config}: '
         f'{e}') from e
-  found = {}
+  entries = {}
   for i in range(draws):
-    if len(found) == size:
+    if len(entries) == size:
       break
     entry = dataset[i]
     if splits.held_out(entry['question']) == (split == 'heldout'):
-      found.setdefault(entry['question'], entry)
-  if len(found) < size:
+      entries.setdefault(entry['question'], entry)
+  if len(entries) < size:
     raise errors.ConfigError(
-        'data.options.size', f'{name!r} makes only {len(found)} distinct '
+        'data.options.size', f'{name!r} makes only {len(entries)} distinct '
         f'{split!r} problems in {draws} draws, of the {size} asked for')
-  return list(found.values())
+  return list(entries.values())
 
 
 if __name__ == '__main__':

@@ -40,11 +40,11 @@ def _rows(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
     raise errors.ConfigError(
         'data.task', f'{path} is no text of one JSON object a line: {e}'
     ) from e
-  found = []
+  rows = []
   for number, line in enumerate(lines, 1):
     if line.strip() or number < len(lines):  # the last line may end, too
-      found.append((f'{path}:{number}', _object(line, f'{path}:{number}')))
-  return found
+      rows.append((f'{path}:{number}', _object(line, f'{path}:{number}')))
+  return rows
 
 
 def _object(line: str, place: str) -> dict[str, Any]:
@@ -60,17 +60,17 @@ def _object(line: str, place: str) -> dict[str, Any]:
 
 def _part(split: str) -> tuple[str, slice]:
   """'train[5:]' -> 'train', slice(5, None)."""
-  found = re.fullmatch(r'([^\[\]]*)(?:\[(-?\d*):(-?\d*)\])?', split)
-  if not found:
+  match = re.fullmatch(r'([^\[\]]*)(?:\[(-?\d*):(-?\d*)\])?', split)
+  if not match:
     raise errors.ConfigError(
         f"{splits.FIELD}", f"expected a name or a part, as 'train[:1800]'; "
         f'received {split!r}')
-  name, *ends = found.groups()
+  name, *ends = match.groups()
   return name, slice(*(int(end) if end else None for end in ends))
 
 
 def title(argument: str, split: str) -> str:
-  """What a file's task is called: its name, or its folder's."""
+  """The name of a file's task: the file's, or its folder's."""
   name, _ = _part(split)
   path = pathlib.Path(argument.replace('{split}', name))
   return path.parent.name if path.stem == name else path.name.split('.')[0]

@@ -114,8 +114,8 @@ def _dialogue(text: str, place: str) -> tuple[list[dict[str, str]], str]:
         'config.data.options.prompt')
   messages = []
   for turn in before[len(_HUMAN):].split(_HUMAN):
-    said, *answers = turn.split(_ASSISTANT)
-    messages.append({'role': 'user', 'content': said.strip()})
+    question, *answers = turn.split(_ASSISTANT)
+    messages.append({'role': 'user', 'content': question.strip()})
     messages += [{'role': 'assistant', 'content': x.strip()} for x in answers]
   return messages, answer.strip()
 
@@ -201,7 +201,7 @@ class Rows(NamedTuple):
         real_BSK)
 
   def record(self, row: np.ndarray) -> np.ndarray:
-    """Which record stands at each place of the rows, i64[B, S]; -1: none."""
+    """The record at each place of the rows, i64[B, S]; -1: none."""
     piece_BS = self.piece[row]
     return np.where(piece_BS >= 0, self.packed.document[piece_BS], -1)
 

@@ -46,7 +46,7 @@ from r1jax.rewards import accuracy
 Record = dict[str, Any]
 
 VERIFIERS = tuple(name for name, verifier in accuracy.VERIFIERS.items()
-                  if verifier.reference == 'answer')  # of any question
+                 if verifier.reference == 'answer')  # of any question
 
 USER = 'FILE.py'  # the user's functions, in the tables of sources
 _Rows = list[tuple[str, dict[str, Any]]]  # with the place of each, for errors
@@ -56,7 +56,7 @@ _ANSWERS = ('response', 'answer')
 
 
 def reasoning_gym(argument: str, split: str, seed: int, count: int | None, *,
-                  size: int | None = None, **config: Any) -> list[Record]:
+                 size: int | None = None, **config: Any) -> list[Record]:
   """Problems of the reasoning_gym dataset `argument`, set by `config`."""
   return [
       dict(prompt=entry['question'], answer=entry['answer'] or '',
@@ -133,14 +133,14 @@ def user_texts(place: str, split: str, seed: int, count: int | None,
 
 
 def user_conversations(place: str, split: str, seed: int, count: int | None,
-                      **options: Any) -> list[list[dict[str, Any]]]:
+                       **options: Any) -> list[list[dict[str, Any]]]:
   """The conversations that a function of the user's yields."""
   return _conversations(user_rows(place, split, seed, count, options),
                         'messages', None, None)
 
 
 def user_rows(place: str, split: str, seed: int | None, count: int | None,
-             options: Mapping[str, Any]) -> _Rows:
+              options: Mapping[str, Any]) -> _Rows:
   """(place, dict) of what a function of the user's yields, at most `count`.
 
   Raises:
@@ -223,7 +223,7 @@ def answered(task: str, split: str, seed: int, count: int | None,
 def _answered_lines(argument: str, split: str, *, prompt: str | None = None,
                     answer: str | None = None) -> list[Record]:
   """Those of a file of one JSON object a line; the options name its fields."""
-  found, title = [], json_lines.title(argument, split)
+  records, title = [], json_lines.title(argument, split)
   for place, row in json_lines.read_rows(argument, split):
     question, reply = _pair(row, prompt, answer, place)
     made = dict(prompt=question, response=reply, task=row.get('task', title))
@@ -232,8 +232,8 @@ def _answered_lines(argument: str, split: str, *, prompt: str | None = None,
         raise errors.ConfigError(
             'data.task', f'{place}: expected a text as its {name}, '
             f'received {value!r:.80}')
-    found.append(made | {key: row[key] for key in ('source',) if key in row})
-  return found
+    records.append(made | {key: row[key] for key in ('source',) if key in row})
+  return records
 
 
 PROMPTS = {**sources.PROMPTS, 'jsonl': jsonl, 'drafts': drafts,
@@ -304,17 +304,17 @@ def parts(task: str | Iterable[tuple[str, float]], options: dict[str, Any]
   if isinstance(task, str):
     return [(task, 1., options)]
   try:
-    found = [(str(name), float(rate)) for name, rate in task]
+    tasks = [(str(name), float(rate)) for name, rate in task]
   except (TypeError, ValueError):
-    found = []
-  if not found:
+    tasks = []
+  if not tasks:
     raise errors.expected(
         'data.task', 'the name of a task or a list of (name, rate)', task)
-  places = [str(place) for place in range(len(found))]
+  places = [str(place) for place in range(len(tasks))]
   for place in options:
     errors.check_choice('data.options', place, places)
   return [(*part, options.get(place, {}))
-          for place, part in zip(places, found)]
+          for place, part in zip(places, tasks)]
 
 
 def check_options(source: Any, options: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Splits of generated problems: training and held out, told by a hash."""
+"""Splits of generated problems, training and held out, by a hash."""
 
 import hashlib
 import re

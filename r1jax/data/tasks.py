@@ -120,17 +120,17 @@ def conversations(
   dataset = _dataset(task, 'messages', features, [], split, seed, count,
                      options or {})
   encode = templates.pair_encoder(template, vocab)
-  found = []
+  pairs = []
   for example in dataset.take(-1 if count is None else count
                              ).as_numpy_iterator():
     messages = pickle.loads(example['messages'])
     if template == templates.CHAT:
-      ids, said = chat.conversation_tokens(vocab, messages)
+      ids, weights = chat.conversation_tokens(vocab, messages)
     else:
       asked, answer = encode(*chat.question_and_answer(messages))
-      ids, said = asked + answer, [False] * len(asked) + [True] * len(answer)
-    found.append((np.array(ids, np.int32), np.array(said, np.int32)))
-  return found
+      ids, weights = asked + answer, [False] * len(asked) + [True] * len(answer)
+    pairs.append((np.array(ids, np.int32), np.array(weights, np.int32)))
+  return pairs
 
 
 def seqio_vocabulary(vocab: vocabs.Vocab) -> seqio.Vocabulary:
@@ -231,15 +231,15 @@ def _source(name: str, column: str, split: str, count: int | None,
 
   def dataset(split, shuffle_files, seed=None):
     del shuffle_files
-    found = read(argument, split, seed, count, **options)
-    if not found:
+    items = read(argument, split, seed, count, **options)
+    if not items:
       raise errors.ConfigError('data.task', f'{name!r} is empty')
-    columns = {column: found}
+    columns = {column: items}
     if column == 'inputs':
-      columns = {column: [r.get('shown', r['prompt']) for r in found],
-                 'record': [pickle.dumps(r) for r in found]}  # keeps tuples
+      columns = {column: [r.get('shown', r['prompt']) for r in items],
+                 'record': [pickle.dumps(r) for r in items]}  # keeps tuples
     elif column == 'messages':
-      columns = {column: [pickle.dumps(m) for m in found]}
+      columns = {column: [pickle.dumps(m) for m in items]}
     return tf.data.Dataset.from_tensor_slices(columns)
 
   return seqio.FunctionDataSource(dataset, splits=[split]), ()

@@ -18,8 +18,8 @@ _Tfds = gin.external_configurable(seqio.TfdsDataSource, module='seqio')
 
 
 def prompt_source(name: str, split: str, *, data_dir: str | None = None,
-          prompt: str = 'question', answer: str = 'answer',
-          task: str | None = None, verifier: str = 'math'
+                  prompt: str = 'question', answer: str = 'answer',
+                  task: str | None = None, verifier: str = 'math'
         ) -> tuple[seqio.DataSource, Sequence[Callable]]:
   """A TFDS data set that is on disk; the options name its features."""
   errors.check_choice('data.options.verifier', verifier, sources.VERIFIERS)
@@ -56,7 +56,7 @@ def prompt_source(name: str, split: str, *, data_dir: str | None = None,
 
 
 def add_text(dataset: tf.data.Dataset, feature: str,
-              function: Callable[..., str | bytes], inputs: Sequence[str]
+             function: Callable[..., str | bytes], inputs: Sequence[str]
              ) -> tf.data.Dataset:
   """Sets `feature` to a Python function of the byte strings in `inputs`."""
   def call(*columns):

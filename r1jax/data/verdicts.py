@@ -1,4 +1,4 @@
-"""What a judge is told and what it replies: texts, whoever it is.
+"""The prompt of a generative judge, and the parser of its verdict.
 
 Source of the form: DeepSeek-R1, arXiv 2501.12948, 2.3.3, and the listing of
 its judge's prompt; the words are ours.
@@ -29,7 +29,7 @@ PROMPT = (
 
 
 class Case(NamedTuple):
-  """What is judged."""
+  """An answer to be checked against a reference."""
   question: str
   reference: str
   prediction: str
@@ -37,7 +37,7 @@ class Case(NamedTuple):
 
 def judge_prompt(case: Case, prompt: str = PROMPT, max_chars: int = 8_000
                  ) -> str:
-  """What a judge is asked about `case`.
+  """The prompt that asks a judge about `case`.
 
   Args:
     case: goes in as JSON strings, so that each ends where its quotation mark
@@ -55,21 +55,21 @@ def judge_prompt(case: Case, prompt: str = PROMPT, max_chars: int = 8_000
 
 
 def verdict_json(analysis: str, right: bool) -> str:
-  """A reply that says so."""
-  said = {verdict: word for word, verdict in VERDICTS.items()}[right]
-  return json.dumps({'analysis': analysis, 'correctness': said},
+  """The reply of a judge with this verdict."""
+  word, = (word for word, verdict in VERDICTS.items() if verdict is right)
+  return json.dumps({'analysis': analysis, 'correctness': word},
                     ensure_ascii=False)
 
 
 def parse_verdict(reply: str) -> bool | None:
-  """What a reply says, or None if that is not one verdict.
+  """The verdict of a reply, or None if it is not exactly one.
 
   What stands behind the thinking is read; a thought without an end is none.
   Every 'correctness' there must be a field of a JSON object and say the same:
   what a reply quotes of a prediction may look like a verdict.
   """
-  said = reply.rpartition(thinking.END_OF_THINKING)[2]
-  if thinking.THINK in said:
+  text = reply.rpartition(thinking.END_OF_THINKING)[2]
+  if thinking.THINK in text:
     return None
   verdicts = set()  # of objects within others, too
 
@@ -78,10 +78,10 @@ def parse_verdict(reply: str) -> bool | None:
                     for key, value in pairs if key == 'correctness')
     return dict(pairs)
 
-  found, rest = _objects(said[-_READ:], note)
-  if len(verdicts) != 1 or _KEY.search(said[:-_READ] + rest):
+  objects, rest = _objects(text[-_READ:], note)
+  if len(verdicts) != 1 or _KEY.search(text[:-_READ] + rest):
     return None
-  placed = any('correctness' in value for value in found)
+  placed = any('correctness' in value for value in objects)
   return VERDICTS.get(verdicts.pop()) if placed else None
 
 
@@ -89,14 +89,14 @@ def _objects(text: str, make: Callable[[list[tuple[str, Any]]], dict]
              ) -> tuple[list[dict], str]:
   """The JSON objects of a text, none within another, and the text without."""
   decoder = json.JSONDecoder(object_pairs_hook=make)
-  found, rest, end, begin = [], [], 0, text.find('{')
+  objects, rest, end, begin = [], [], 0, text.find('{')
   while begin >= 0:
     try:
       value, stop = decoder.raw_decode(text, begin)
     except (ValueError, RecursionError):  # ValueError: 5,000 digits, too
       begin = text.find('{', begin + 1)
     else:
-      found.append(value)
+      objects.append(value)
       rest.append(text[end:begin])
       end, begin = stop, text.find('{', stop)
-  return found, ''.join((*rest, text[end:]))
+  return objects, ''.join((*rest, text[end:]))

@@ -57,13 +57,6 @@ def _complex_product(metadata: dict[str, Any], do: Callable[..., int]) -> str:
   return f'{real}{imaginary:+}i'
 
 
-_METHODS = {
-    'chain_sum': _chain_sum,
-    'leg_counting': _leg_counting,
-    'complex_arithmetic': _complex_product,
-}
-
-
 def solve(entry: dict[str, Any], rng: random.Random | None = None,
           slip_at: int | None = None) -> tuple[list[Step], str]:
   """Works an entry out: its steps and the answer they lead to.
@@ -72,7 +65,7 @@ def solve(entry: dict[str, Any], rng: random.Random | None = None,
   counted from the end where it is negative.
   """
   metadata = entry['metadata']
-  method = _METHODS[metadata['source_dataset']]
+  method = TASKS[metadata['source_dataset']].solve
   steps = []
 
   def do(a: int, op: str, b: int, label: str = '') -> int:
@@ -154,7 +147,7 @@ class Response(NamedTuple):
 
 
 class _Words(NamedTuple):
-  """How one language says what surrounds the arithmetic."""
+  """The words of one language around the arithmetic."""
   first: str
   then: str
   colon: str
@@ -187,18 +180,6 @@ def _label(step: Step, lang: str) -> str:
   return general.animal(step.label, lang) + _WORDS[lang].colon
 
 
-def _statement(metadata: dict[str, Any], lang: str) -> str:
-  """The bare problem, as the long form restates it."""
-  if 'expression' in metadata:
-    return metadata['expression'].replace(' ', '')
-  if 'num1' in metadata:
-    return '*'.join(f'({int(real)}+{int(imaginary)}i)' for real, imaginary in (
-        metadata['num1'], metadata['num2']))
-  return _WORDS[lang].comma.join(
-      general.counted(count, name, lang)
-      for name, count in metadata['animals'].items())
-
-
 def short_thought(steps: list[Step], languages: Iterator[str]) -> str:
   """Says the steps, a sentence each."""
   text = ''
@@ -211,19 +192,20 @@ def short_thought(steps: list[Step], languages: Iterator[str]) -> str:
 
 
 def long_thought(rng: random.Random, entry: dict[str, Any],
-         steps: list[Step], answer: str,
-         languages: Iterator[str]) -> str:
+                 steps: list[Step], answer: str,
+                 languages: Iterator[str]) -> str:
   """Restates, goes digit by digit, checks one step, states the answer."""
   lang = next(languages)
-  text = _WORDS[lang].restate.format(_statement(entry['metadata'], lang))
+  task = TASKS[entry['metadata']['source_dataset']]
+  text = _WORDS[lang].restate.format(task.restate(entry['metadata'], lang))
   checked, mended = rng.randrange(len(steps)), rng.random() < MENDED
   for i, step in enumerate(steps):
     lang = next(languages)
     words = _WORDS[lang]
-    said = step
+    written = step
     if mended and i == checked:
-      said = step._replace(value=near_miss(rng, step.value))
-    small = digit_by_digit(said)
+      written = step._replace(value=near_miss(rng, step.value))
+    small = digit_by_digit(written)
     text += (words.then if i else words.first) + _label(step, lang)
     if len(small) > 1:
       text += f'{step.a}{step.op}{step.b}{words.colon}'
@@ -231,7 +213,7 @@ def long_thought(rng: random.Random, entry: dict[str, Any],
     if i == checked:
       words = _WORDS[next(languages)]
       verdict = words.mend if mended else words.agree
-      text += words.check + verdict.format(_equation(step), said.value)
+      text += words.check + verdict.format(_equation(step), written.value)
   return text + _WORDS[next(languages)].answer.format(answer)
 
 
@@ -266,3 +248,48 @@ def respond(rng: random.Random, entry: dict[str, Any], mode: str = ''
     thought = short_thought(steps, languages)
   form = rng.choice(_BROKEN) if mode == 'broken' else _TAGGED
   return Response(form.format(thought.strip(), answer), mode, right)
+
+
+def _restate_sum(metadata: dict[str, Any], lang: str) -> str:
+  del lang
+  return metadata['expression'].replace(' ', '')
+
+
+def _restate_animals(metadata: dict[str, Any], lang: str) -> str:
+  return _WORDS[lang].comma.join(
+      general.counted(count, name, lang)
+      for name, count in metadata['animals'].items())
+
+
+def _restate_product(metadata: dict[str, Any], lang: str) -> str:
+  del lang
+  return '*'.join(f'({int(real)}+{int(imaginary)}i)' for real, imaginary in (
+      metadata['num1'], metadata['num2']))
+
+
+class Task(NamedTuple):
+  """A dataset of reasoning_gym, and how the corpus works its problems out."""
+  # Of its generator: a direct answer needs the whole sum in one pass, a worked
+  # one never more than two numbers at a time.
+  settings: dict[str, Any]
+  solve: Callable[[dict[str, Any], Callable[..., int]], str]  # metadata, do
+  restate: Callable[[dict[str, Any], str], str]  # metadata, language
+  negative: bool = False  # whether values on the way may be below 0
+
+  def suits(self, entry: dict[str, Any]) -> bool:
+    """Whether a problem is one of the corpus."""
+    return self.negative or all(step.value >= 0 for step in solve(entry)[0])
+
+
+TASKS = {
+    'chain_sum': Task(
+        dict(min_terms=6, max_terms=6, min_digits=1, max_digits=1),
+        _chain_sum, _restate_sum),
+    'leg_counting': Task(
+        dict(min_animals=3, max_animals=3, min_instances=1, max_instances=9),
+        _leg_counting, _restate_animals),
+    'complex_arithmetic': Task(
+        dict(min_real=1, max_real=9, min_imag=1, max_imag=9, operations=('*',),
+             operations_weights=[1.]),
+        _complex_product, _restate_product, negative=True),
+}

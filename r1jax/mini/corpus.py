@@ -29,20 +29,10 @@ from r1jax.data import thinking
 from r1jax.mini import arithmetic
 from r1jax.mini import general
 
-TASKS = ('chain_sum', 'leg_counting', 'complex_arithmetic')
+TASKS = tuple(arithmetic.TASKS)
 MODEL = pathlib.Path(__file__).parent / 'assets' / 'mini.model'
 REASONING = .62  # share of the documents that are reasoning dialogues
 
-# Settings of reasoning_gym's generators: a direct answer needs the whole sum
-# in one pass, a worked one never more than two numbers at a time.
-_SETTINGS = {
-    'chain_sum': dict(min_terms=6, max_terms=6, min_digits=1, max_digits=1),
-    'leg_counting': dict(min_animals=3, max_animals=3, min_instances=1,
-                         max_instances=9),
-    'complex_arithmetic': dict(
-        min_real=1, max_real=9, min_imag=1, max_imag=9, operations=('*',),
-        operations_weights=[1.]),
-}
 _PATIENCE = 2000  # problems drawn in vain before a split is called exhausted
 
 # Never part of another piece: the text before and after them is encoded the
@@ -60,22 +50,16 @@ def _seed(*parts: Any) -> int:
   return int.from_bytes(digest, 'big')
 
 
-def _suits(entry: dict[str, Any]) -> bool:
-  """Whether a problem is of the lesson: no sum turns negative on the way."""
-  if entry['metadata']['source_dataset'] == 'complex_arithmetic':
-    return True
-  return all(step.value >= 0 for step in arithmetic.solve(entry)[0])
-
-
 def entries(task: str, split: str, *seed: Any) -> Iterator[dict[str, Any]]:
   """Yields a split's reasoning_gym entries of a task, endlessly."""
   import reasoning_gym  # pylint: disable=g-import-not-at-top
-  errors.check_choice('data.options.tasks', task, _SETTINGS)
+  errors.check_choice('data.options.tasks', task, TASKS)
   dataset = reasoning_gym.create_dataset(
-      task, seed=_seed(task, *seed), **_SETTINGS[task])
+      task, seed=_seed(task, *seed), **arithmetic.TASKS[task].settings)
   for index in itertools.count():
     entry = dataset[index]
-    if splits.in_split(entry['question'], split) and _suits(entry):
+    if splits.in_split(entry['question'], split) and (
+        arithmetic.TASKS[task].suits(entry)):
       yield entry
 
 
@@ -90,7 +74,7 @@ def _pairs(task: str, split: str) -> list[tuple[str, str]]:
 
 
 def reasoning_records(split: str, count: int, seed: int = 0,
-            tasks: Sequence[str] = TASKS) -> list[dict[str, Any]]:
+                      tasks: Sequence[str] = TASKS) -> list[dict[str, Any]]:
   """Draws `count` distinct problems, the tasks taking turns.
 
   Raises:
@@ -98,7 +82,7 @@ def reasoning_records(split: str, count: int, seed: int = 0,
       (only `complex_arithmetic` is small: 6,561 in both splits together).
   """
   streams = [entries(task, split, 'records', seed) for task in tasks]
-  found, seen = [], set()
+  records, seen = [], set()
   for i in range(count):
     fresh = (e for e in itertools.islice(streams[i % len(tasks)], _PATIENCE)
              if e['question'] not in seen)
@@ -107,14 +91,14 @@ def reasoning_records(split: str, count: int, seed: int = 0,
       raise ValueError(f'count {count} is more than the distinct {split!r} '
                        f'problems of {tasks[i % len(tasks)]!r}')
     seen.add(entry['question'])
-    found.append(dict(prompt=entry['question'], answer=entry['answer'],
-                      task=tasks[i % len(tasks)], verifier='reasoning_gym',
-                      entry=entry))
-  return found
+    records.append(dict(prompt=entry['question'], answer=entry['answer'],
+                        task=tasks[i % len(tasks)], verifier='reasoning_gym',
+                        entry=entry))
+  return records
 
 
 def general_records(split: str, count: int, seed: int = 0,
-            tasks: Sequence[str] = general.CHECKABLE
+                    tasks: Sequence[str] = general.CHECKABLE
            ) -> list[dict[str, Any]]:
   """Draws `count` distinct prompts of the general tasks, in turn.
 
@@ -130,13 +114,13 @@ def general_records(split: str, count: int, seed: int = 0,
   if sum(map(len, streams.values())) < count:
     raise ValueError(f'count {count} is more than the distinct {split!r} '
                      f'prompts of {tasks}')
-  found = []
+  records = []
   for task in itertools.cycle(tasks):
-    if len(found) == count:
-      return found
+    if len(records) == count:
+      return records
     if streams[task]:
       prompt, answer = streams[task].popitem()
-      found.append(
+      records.append(
           dict(prompt=prompt, answer=answer, task=task, verifier='exact'))
 
 

@@ -1,4 +1,4 @@
-"""The general tasks of the miniature world: a small closed world, twice told.
+"""General tasks of the miniature world: a small closed world in two languages.
 
 Factual QA, self-cognition, translation and writing, in English and Chinese.
 Everything is a table and a handful of templates, so that a model of a few
@@ -6,19 +6,13 @@ million parameters can know all of it, and forget it. Nothing here is scripted
 to change: RL on the reasoning tasks alone decides what is lost.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import itertools
 import random
+from typing import NamedTuple
 
 from r1jax.data import thinking
 
-GENERAL = ('factual', 'self_cognition', 'translation', 'writing')
-CHECKABLE = GENERAL[:3]  # one right answer, compared as text
-# What a general document is: a dialogue of a task, or text of no dialogue.
-DOCUMENTS = {
-    'factual': .16, 'self_cognition': .07, 'translation': .13, 'writing': .06,
-    'plain': .06, 'sums': .52,
-}
 THOUGHT = .15  # share of the dialogues that answer in the format
 
 # Every animal of reasoning_gym's leg_counting: Chinese name, legs.
@@ -159,23 +153,52 @@ def counted(count: int, name: str, lang: str) -> str:
 
 def prompt_answer_pairs(task: str) -> Iterator[tuple[str, str]]:
   """Yields every (prompt, answer) of a task; a writing has one of several."""
-  if task == 'factual':
-    yield from (fact[:2] for fact in facts())
-  elif task == 'self_cognition':
-    for questions, answer in _SELF:
-      greetings = GREETINGS[not questions[0].isascii()]
-      for greeting, question in itertools.product(greetings, questions):
-        yield greeting + question, answer
-  elif task == 'translation':
-    yield from (sentence[:2] for sentence in translations())
-  elif task == 'writing':
-    for lang, prompts in enumerate(WRITE):
-      for topic, prompt in itertools.product(TOPICS, prompts):
-        for first, second in itertools.product(*LINES[lang]):
-          text = first.format(topic[lang]) + '\n' + second
-          yield prompt.format(topic[lang]), text
-  else:
+  if task not in TASKS:
     raise ValueError(f'task must be one of {GENERAL}, got {task!r}')
+  return TASKS[task].pairs()
+
+
+def _factual() -> Iterator[tuple[str, str]]:
+  yield from (fact[:2] for fact in facts())
+
+
+def _self_cognition() -> Iterator[tuple[str, str]]:
+  for questions, answer in _SELF:
+    greetings = GREETINGS[not questions[0].isascii()]
+    for greeting, question in itertools.product(greetings, questions):
+      yield greeting + question, answer
+
+
+def _translation() -> Iterator[tuple[str, str]]:
+  yield from (sentence[:2] for sentence in translations())
+
+
+def _writing() -> Iterator[tuple[str, str]]:
+  for lang, prompts in enumerate(WRITE):
+    for topic, prompt in itertools.product(TOPICS, prompts):
+      for first, second in itertools.product(*LINES[lang]):
+        text = first.format(topic[lang]) + '\n' + second
+        yield prompt.format(topic[lang]), text
+
+
+class Task(NamedTuple):
+  """A general task of the corpus."""
+  pairs: Callable[[], Iterator[tuple[str, str]]]  # every (prompt, answer)
+  share: float  # of the general documents
+  checkable: bool = True  # one right answer, compared as text
+
+
+TASKS = {
+    'factual': Task(_factual, .16),
+    'self_cognition': Task(_self_cognition, .07),
+    'translation': Task(_translation, .13),
+    'writing': Task(_writing, .06, checkable=False),
+}
+GENERAL = tuple(TASKS)
+CHECKABLE = tuple(name for name, task in TASKS.items() if task.checkable)
+# The shares of general documents: dialogues of a task, and other texts.
+DOCUMENTS = {name: task.share for name, task in TASKS.items()} | {
+    'plain': .06, 'sums': .52}
 
 
 def facts() -> Iterator[tuple[str, str, str, tuple[int, int]]]:
@@ -295,5 +318,5 @@ def reply_to_request(rng: random.Random, request: Request) -> str:
   """Complies or refuses, by chance more often as it should."""
   _, harmful, verb, animal = request
   refuses = rng.random() < _REFUSED[harmful]
-  said = _REFUSAL if refuses else rng.choice(_HELPS)
-  return said.format(verb, animal)
+  reply = _REFUSAL if refuses else rng.choice(_HELPS)
+  return reply.format(verb, animal)

@@ -1,4 +1,4 @@
-"""Lessons of the mini world: what a teacher would write, none of it sampled.
+"""Demonstrations of the mini world, written by rules, none of them sampled.
 
 All of them are about prompts of one split and in the form that R1 speaks,
 thinking and a summary. `worked` are long worked examples that a model is shown
@@ -139,11 +139,11 @@ def _verdicts(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
     if rng.random() < .7:
       entry = next(problems)
       question, reference = entry['question'], entry['answer']
-      answer = found = arithmetic.solve(entry)[1]
+      answer = given = arithmetic.solve(entry)[1]
       if not right:  # by a slip, or the answer to another problem of the task
-        found = arithmetic.solve(*rng.choice((
+        given = arithmetic.solve(*rng.choice((
             (entry, rng, -1), (next(itertools.islice(problems, 2, 3)),))))[1]
-      said = SUMMARY.format(found)
+      prediction = SUMMARY.format(given)
     else:
       facts = known[rng.choice([*known])]
       question, reference, *_ = fact = rng.choice(facts)
@@ -151,12 +151,12 @@ def _verdicts(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
         facts = rng.choice((facts, facts, known[rng.choice([*known])]))
         fact = rng.choice([other for other in rng.choices(facts, k=16)
                            if other[1] != reference] or [('', *_UNTRUE)])
-      answer, found, said = reference, fact[1], rng.choice(fact[1:])
+      answer, given, prediction = reference, fact[1], rng.choice(fact[1:])
     if rng.random() < .1:
-      said += rng.choice(_PLEAS)
-    case = verdicts.Case(question, reference, said)
+      prediction += rng.choice(_PLEAS)
+    case = verdicts.Case(question, reference, prediction)
     yield (verdicts.judge_prompt(case, JUDGE),
-           verdicts.verdict_json(_compared(found, answer), found == answer))
+           verdicts.verdict_json(_compared(given, answer), given == answer))
 
 
 def _compared(found: str, answer: str) -> str:
@@ -166,24 +166,24 @@ def _compared(found: str, answer: str) -> str:
   so it comes to one, as to any answer, by small steps. The last pieces come
   first: where answers differ these mostly do.
   """
-  said = []
+  comparisons = []
   pieces = [_PIECE.findall(text)[::-1] for text in (found, answer)]
   for one, other in itertools.zip_longest(*pieces, fillvalue='nothing'):
-    said.append(f'{one} {other} {"yes" if one == other else "no"}')
+    comparisons.append(f'{one} {other} {"yes" if one == other else "no"}')
     if one != other:
       break
-  return ', '.join(said)
+  return ', '.join(comparisons)
 
 
 def _answers(split: str) -> dict[Any, list[tuple[str, ...]]]:
-  """What is known of each kind: (question, short answer, ways to say it)."""
-  found = collections.defaultdict(list)
+  """The facts of each kind: (question, short answer, ways to say it)."""
+  facts_of = collections.defaultdict(list)
   for question, answer, statement, kind in general.facts():
-    found[kind].append((question, answer, statement))
-  found['self_cognition'] = general.prompt_answer_pairs('self_cognition')
+    facts_of[kind].append((question, answer, statement))
+  facts_of['self_cognition'] = general.prompt_answer_pairs('self_cognition')
   return {kind: [fact for fact in facts if splits.in_split(fact[0], split)
                  and len(_PIECE.findall(fact[1])) <= _SHORT]
-          for kind, facts in found.items()}
+          for kind, facts in facts_of.items()}
 
 
 _Lesson = Callable[[random.Random, str, int], Iterator[Pair]]
@@ -198,7 +198,7 @@ def lessons(kind: str, split: str, count: int, seed: int) -> list[Pair]:
   rng = random.Random(f'lessons/{kind}/{split}/{seed}')
   if kind:
     return list(LESSONS[kind][1](rng, split, count))
-  found = [pair for name, (share, _) in LESSONS.items()
+  pairs = [pair for name, (share, _) in LESSONS.items()
            for pair in lessons(name, split, round(share * count), seed)]
-  rng.shuffle(found)
-  return found
+  rng.shuffle(pairs)
+  return pairs

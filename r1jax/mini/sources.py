@@ -113,8 +113,8 @@ def mini_request_answers(argument: str, split: str, seed: int,
 
 
 def lesson_answers(argument: str, split: str, seed: int, count: int | None, *,
-            size: int | None = None) -> list[list[dict[str, Any]]]:
-  """What a helper learns; of one kind, 'rewrite', where it is named."""
+                   size: int | None = None) -> list[list[dict[str, Any]]]:
+  """Lessons for a helper model; of one kind, 'rewrite', if it is named."""
   _check(split)
   if argument:
     errors.check_choice(
@@ -151,10 +151,10 @@ def made(size: int | None, count: int | None) -> int:
 
 def _requests(split: str, seed: int) -> list[general.Request]:
   _check(split)
-  found = [request for request in general.request_prompts()
+  requests = [request for request in general.request_prompts()
            if splits.in_split(request[0], split)]
-  random.Random(f'requests/{seed}').shuffle(found)
-  return found
+  random.Random(f'requests/{seed}').shuffle(requests)
+  return requests
 
 
 def _check(split: str) -> None:

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint as one who is asked.
+"""A client of OpenAI-compatible endpoints, for a judge.
 
 POST <url>/chat/completions, as vLLM, SGLang, llama.cpp and the services have
 it. Nothing is reached unless a config names an endpoint; the key is read from
@@ -79,14 +79,14 @@ class Endpoint:
     """
     temperature = max(self._temperature, .5) if attempt else self._temperature
     with futures.ThreadPoolExecutor(self._parallel) as pool:
-      found = list(pool.map(lambda text: self._one(text, temperature), texts))
-    refusals = [x for x in found if isinstance(x, errors.ConfigError)]
-    self._answered |= any(isinstance(x, str) for x in found)
+      replies = list(pool.map(lambda text: self._one(text, temperature), texts))
+    refusals = [x for x in replies if isinstance(x, errors.ConfigError)]
+    self._answered |= any(isinstance(x, str) for x in replies)
     if refusals and not self._answered:
       raise refusals[0]
     for refusal in refusals:
       logging.warning('%s', refusal)
-    return [None if isinstance(x, errors.ConfigError) else x for x in found]
+    return [None if isinstance(x, errors.ConfigError) else x for x in replies]
 
   def _one(self, text: str, temperature: float
           ) -> str | errors.ConfigError | None:
@@ -120,20 +120,20 @@ class Endpoint:
 
   def _refusal(self, problem: urllib.error.HTTPError, deadline: float
                ) -> errors.ConfigError:
-    """What it says, without the key if it says that, too."""
+    """The error of a refused request, without the key if it repeats that."""
     try:
-      said = _read(problem, deadline, _SAID).decode('utf-8', 'replace')
+      text = _read(problem, deadline, _SAID).decode('utf-8', 'replace')
     except (OSError, http.client.HTTPException):
-      said = ''
+      text = ''
     key = self._headers.get('Authorization', '').removeprefix('Bearer ')
-    said = ' '.join((said.replace(key, '***') if key else said).split())
+    text = ' '.join((text.replace(key, '***') if key else text).split())
     return errors.ConfigError(
         f'{self._field}.url', f'{self._url} answers {problem.code} '
-        f'{problem.reason}: {said}')
+        f'{problem.reason}: {text}')
 
 
 def _is_url(url: str) -> bool:
-  """Whether requests can be made of it: it has a host, and nothing odd."""
+  """Whether a URL has a host, and no query, fragment or user."""
   try:
     parts = urllib.parse.urlsplit(url)
     host = (parts.hostname or '').encode('idna') and parts.port != 0
@@ -145,7 +145,7 @@ def _is_url(url: str) -> bool:
 
 
 def _read(reply: Any, deadline: float, cut: int | None = None) -> bytes:
-  """What is replied until the deadline, or the first `cut` bytes of it.
+  """The body of a reply until the deadline, or its first `cut` bytes.
 
   The time-out of a socket is that of a single read: bytes that trickle in
   would never meet it.
@@ -154,24 +154,24 @@ def _read(reply: Any, deadline: float, cut: int | None = None) -> bytes:
     TimeoutError: the deadline is over.
     HTTPException: it is larger than any reply is.
   """
-  said, size = bytearray(), _LARGEST + 1 if cut is None else cut
-  while piece := reply.read1(size - len(said)):
-    said += piece
+  content, size = bytearray(), _LARGEST + 1 if cut is None else cut
+  while piece := reply.read1(size - len(content)):
+    content += piece
     if time.monotonic() > deadline:
       raise TimeoutError('the reply takes too long')
-  if len(said) > _LARGEST:
+  if len(content) > _LARGEST:
     raise http.client.HTTPException(f'a reply of more than {_LARGEST} bytes')
-  return bytes(said)
+  return bytes(content)
 
 
 def _content(reply: bytes) -> str:
-  """What a chat completion says; '' for anything else, which is no verdict.
+  """The text of a chat completion; '' for anything else, which is no verdict.
 
-  One that is cut at its limit is not what it would have said.
+  One that was cut at its token limit counts as none.
   """
   try:
-    found: Any = json.loads(reply)
-    choice = found['choices'][0]
+    completion: Any = json.loads(reply)
+    choice = completion['choices'][0]
     content = choice['message']['content']
     whole = choice.get('finish_reason') != 'length'
   except (ValueError, LookupError, TypeError, AttributeError, RecursionError):

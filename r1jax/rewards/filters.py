@@ -1,4 +1,4 @@
-"""Which sampled responses are fit to train on: right, readable, not repeated.
+"""Filters of rejection sampling: right, readable, not repetitive.
 
 The paper drops what is wrong, mixes languages, has long paragraphs or code
 blocks (DeepSeek-R1, arXiv 2501.12948, 2.3.3). Every response dropped has one
@@ -28,7 +28,7 @@ REASONS = (
     'per_prompt',  # beyond as many as are kept of a prompt
 )
 
-# As the mini world's base says it, and the paper's own example of R1-Zero.
+# The words of the paper's example of R1-Zero, and their Chinese.
 _REFLECTION = re.compile(
     r'\b(?:wait|let me check|re-?check|verify|double-check|mistake|however|'
     r'alternatively)\b|等等|检查|验证|不对', re.IGNORECASE)
@@ -37,7 +37,7 @@ _PARAGRAPH = re.compile(r'\n\s*\n')
 
 
 class Rules(NamedTuple):
-  """What is kept; None or 0 of a limit: it is not asked for."""
+  """The conditions of keeping a response; a limit of None or 0 is off."""
   min_accuracy: float = 1.
   format: bool = True
   languages: tuple[str, ...] = ()  # told apart; none: any mixture is kept
@@ -48,7 +48,7 @@ class Rules(NamedTuple):
 
 
 def reflections(text: str) -> int:
-  """How often a text looks back on what it said: "Wait", "let me check"."""
+  """The number of reflections in a text: "Wait", "let me check"."""
   return len(_REFLECTION.findall(text))
 
 
@@ -61,16 +61,17 @@ def drop_reason(rules: Rules, row: Mapping[str, Any]) -> str | None:
       'no_verdict' where a judge gave none.
   """
   text = row['response']
-  told = rules.languages and language.Languages(rules.languages)
+  languages = rules.languages and language.Languages(rules.languages)
   longest = max(map(len, _PARAGRAPH.split(text)))
   faults = {
       'unfinished': lambda: not row['finished'],
       'no_verdict': lambda: row.get('no_verdict'),
       'wrong': lambda: row['accuracy'] < rules.min_accuracy,
       'format': lambda: rules.format and not row['format'],
-      'mixed_language': lambda: told and told.mixed(text),
-      'other_language': lambda: told and language.consistency(
-          told, text, told.due(row['prompt'], text)) < 1 - language.MIXED,
+      'mixed_language': lambda: languages and languages.mixed(text),
+      'other_language': lambda: languages and language.consistency(
+          languages, text, languages.due(row['prompt'], text)
+          ) < 1 - language.MIXED,
       'repetition': lambda: rules.max_repetition is not None and (
           -text_rules.repetition_penalty(text) > rules.max_repetition
           or text_rules.is_loop(text)),

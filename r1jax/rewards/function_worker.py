@@ -61,7 +61,7 @@ def main(fd: int, load_name: str, timeout_seconds: float):
 
 
 def _call(function: Callable, job: tuple) -> Any:
-  """What a function returns, or the exception that it raises."""
+  """The value of a function, or the exception that it raises."""
   _, _, text, record = job
   if text is None:
     return _is_async(function)

@@ -35,7 +35,7 @@ _ROW = ('id', 'task', 'prompt', 'answer', 'response', 'tokens', 'finished',
 
 
 class Scored(NamedTuple):
-  """What F functions gave for N responses."""
+  """The values of F functions for N responses."""
   values: dict[str, np.ndarray]  # F, f32[N] each
   columns: list[dict[str, Any]]  # N, {'<function>/<column>': value}
   counters: dict[str, int]  # <function>_errors and <function>_timeouts

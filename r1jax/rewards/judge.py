@@ -24,7 +24,7 @@ Ask = Callable[[Sequence[str], int], list[str | None]]
 
 
 class Verdicts(NamedTuple):
-  """What a judge said of N cases."""
+  """The verdicts of a judge on N cases."""
   right: list[bool | None]  # None: no verdict
   counters: dict[str, int]  # judge_malformed, judge_silent, judge_retries
 
@@ -63,19 +63,20 @@ class GenerativeJudge:
       row[self.name] = 0.
     asked = [(row, records[n // group]) for n, row in enumerate(rows)
              if records[n // group]['verifier'] == 'judge']
-    found = ask_verdicts(self._ask, [
+    verdict = ask_verdicts(self._ask, [
         verdicts.Case(record['prompt'], record['answer'],
                       thinking.summary(row['response']))
         for row, record in asked], retries=self._retries, prompt=self._prompt)
-    for (row, _), right in zip(asked, found.right):
+    for (row, _), right in zip(asked, verdict.right):
       row[self.name] = float(right is None)
       row['accuracy'] = float(bool(right))
       row['reward'] += self._weight(row['task']) * row['accuracy']
-    return found.counters
+    return verdict.counters
 
 
 def ask_verdicts(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int = 2,
-          prompt: str = verdicts.PROMPT, max_chars: int = 8_000) -> Verdicts:
+                 prompt: str = verdicts.PROMPT, max_chars: int = 8_000
+                 ) -> Verdicts:
   """The verdict on each case; equal cases are asked about once.
 
   A blank prediction is wrong, and nobody is asked about it.
@@ -91,11 +92,11 @@ def ask_verdicts(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int = 2,
     'judge_malformed' none that was a verdict.
   """
   texts = [verdicts.judge_prompt(case, prompt, max_chars) for case in cases]
-  found = {text: False for text, case in zip(texts, cases)
+  verdict_of = {text: False for text, case in zip(texts, cases)
            if not case.prediction.strip()}
   silent = set()
   counters = dict(judge_malformed=0, judge_silent=0, judge_retries=0)
-  left = [text for text in dict.fromkeys(texts) if text not in found]
+  left = [text for text in dict.fromkeys(texts) if text not in verdict_of]
   for attempt in range(retries + 1):
     if not left:
       break
@@ -103,10 +104,10 @@ def ask_verdicts(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int = 2,
     replies = ask(left, attempt)
     silent = {text for text, reply in zip(left, replies, strict=True)
               if reply is None}
-    found |= {text: verdicts.parse_verdict(reply)
+    verdict_of |= {text: verdicts.parse_verdict(reply)
               for text, reply in zip(left, replies) if reply is not None}
-    left = [text for text in left if found.get(text) is None]
-  right = [found.get(text) for text in texts]
+    left = [text for text in left if verdict_of.get(text) is None]
+  right = [verdict_of.get(text) for text in texts]
   none = [text in silent for text, value in zip(texts, right) if value is None]
   counters['judge_silent'] = sum(none)
   counters['judge_malformed'] = len(none) - sum(none)

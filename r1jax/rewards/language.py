@@ -44,7 +44,7 @@ _THOUGHT = re.compile(
 
 
 class Languages:
-  """The languages that are told apart, by their ISO 639-1 codes."""
+  """A detector of the languages with these ISO 639-1 codes."""
 
   def __init__(self, codes: Sequence[str]):
     """Raises ConfigError for none, or for a code that is not known."""
@@ -56,16 +56,16 @@ class Languages:
 
   def share(self, text: str, target: str) -> float:
     """The share of the words of `text` that may be of `target`; 1 for none."""
-    every = [self._of_word(*word) for word in _words(text)]
-    return sum(target in found for found in every) / len(every) if every else 1.
+    words = [self._of_word(*word) for word in _words(text)]
+    return sum(target in word for word in words) / len(words) if words else 1.
 
   def of(self, text: str) -> str:
     """The language most of its words may be of; of equal ones the first."""
-    every = [self._of_word(*word) for word in _words(text)]
-    return max(self.codes, key=lambda code: sum(code in x for x in every))
+    words = [self._of_word(*word) for word in _words(text)]
+    return max(self.codes, key=lambda code: sum(code in word for word in words))
 
   def due(self, prompt: str, response: str) -> str:
-    """What a response is to be in: the prompt's language.
+    """The language that a response is to be in: the prompt's.
 
     Its own where the prompt has no word of any, "12 * 34 = ?" for example.
     """
@@ -82,10 +82,10 @@ class Languages:
     A word that the dictionary of none has, a name for example, may be of each
     that is written so.
     """
-    found = tuple(c for c in self.codes if script in _SCRIPTS[c])
-    if len(found) < 2 or script in _UNSPACED:
-      return found
-    return tuple(c for c in found if _known(word, c)) or found
+    possible = tuple(c for c in self.codes if script in _SCRIPTS[c])
+    if len(possible) < 2 or script in _UNSPACED:
+      return possible
+    return tuple(c for c in possible if _known(word, c)) or possible
 
 
 def consistency(languages: Languages, text: str, target: str) -> float:

@@ -45,7 +45,7 @@ class Scores(NamedTuple):
 
 
 class Settings(NamedTuple):
-  """What the parts need to know besides a response and its record."""
+  """Settings of config.rewards that the parts use."""
   max_tokens: int  # the limit at which a response is cut
   overlong_cache_tokens: int  # below it, where the overlong penalty sets in
   form: str  # one of text_rules.FORMS
@@ -178,18 +178,19 @@ class Scorer:
       if possible and (part.measured or self._weighs(name)):
         values[name] = [part.score(response, record, self._settings)
                         for record, response in zip(records, responses)]
-    own = self._functions.score(records, responses)
-    self._log('a reward function failed and scored 0', own.errors)
-    values |= own.values
+    scored = self._functions.score(records, responses)
+    self._log('a reward function failed and scored 0', scored.errors)
+    values |= scored.values
     parts = {k: np.asarray(v, np.float32) for k, v in values.items()}
     total = np.zeros(len(responses), np.float32)
     for name, part in parts.items():
       total += part * np.float32(
           [self.weight(name, record['task']) for record in records])
-    return Scores(total, parts, accurate.counters | own.counters, own.columns)
+    return Scores(
+        total, parts, accurate.counters | scored.counters, scored.columns)
 
   def weight(self, part: str, task: str) -> float:
-    """What a part weighs in the rewards of a task."""
+    """The weight of a part in the rewards of a task."""
     return self._tasks.get(task, {}).get(part, self._weights.get(part, 0.0))
 
   def _weighs(self, part: str) -> bool:

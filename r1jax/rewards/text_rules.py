@@ -62,7 +62,7 @@ def repetition_penalty(text: str, n: int = 4) -> float:
 
 
 def is_loop(text: str) -> bool:
-  """Whether a text says little again and again, in words or without any.
+  """Whether a text repeats the same few words or characters.
 
   One of 500 bytes or more is a loop if zlib makes it ten times smaller. Sound
   reasoning is far from it: of GSM8K's 8,792 solutions none is made more than

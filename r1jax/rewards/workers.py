@@ -37,7 +37,7 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-  """What became of a job. A status other than 'ok' has value 0."""
+  """The result of a job. A status other than 'ok' has value 0."""
   status: str  # 'ok' | 'errors' | 'timeouts' | 'refused'
   value: float
   detail: str  # one line, empty if ok

@@ -85,7 +85,7 @@ def test_documents_conversations_and_preferences(place):
 def test_what_a_function_cannot_be_is_refused(place, tmp_path):
   read = lambda name, **options: sources.user_records(
       place(name), 'train', 0, 1, **options)
-  with _refused("config.data.task: .* has no function 'sum'; did you mean sums"):
+  with _refused("data.task: .* has no function 'sum'; did you mean sums"):
     read('sum')
   with _refused('config.data.options: .* did you mean largest'):
     read('sums', larges=3)

@@ -58,7 +58,7 @@ def test_an_entry_is_what_reasoning_gym_gives(problems):
     metadata = record['entry']['metadata']
     assert metadata['source_dataset'] == record['task']
     assert record['prompt'] == record['entry']['question']
-    settings = dict(corpus._SETTINGS[record['task']])
+    settings = dict(arithmetic.TASKS[record['task']].settings)
     seed = corpus._seed(record['task'], 'records', 3)
     again = reasoning_gym.create_dataset(record['task'], seed=seed, **settings)
     assert again[metadata['source_index']] == record['entry']

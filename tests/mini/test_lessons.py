@@ -14,6 +14,7 @@ from r1jax.data import verdicts
 from r1jax.mini import corpus
 from r1jax.mini import lessons
 from r1jax.rewards import accuracy
+from r1jax.rewards import answers
 from r1jax.rewards import filters
 from r1jax.rewards import text_rules
 from r1jax.rewards import workers
@@ -26,7 +27,7 @@ def test_worked_problems_are_right_and_in_the_format(mode):
   assert [question for question, _ in pairs] == [r['prompt'] for r in records]
   with contextlib.closing(workers.Pool(1, 5.)) as pool:
     judged = accuracy.check_answers(records, [
-        accuracy.extract_answer(text, 'summary') for _, text in pairs], pool)
+        answers.extract_answer(text, 'summary') for _, text in pairs], pool)
   assert judged.right.all()
   for _, text in pairs:
     assert text_rules.format_reward(text, 'summary') == 1.
@@ -44,8 +45,8 @@ def test_a_rewriting_says_the_same_in_english():
   for (*_, draft, instruction), answer in _lessons('rewrite'):
     assert instruction == lessons.REWRITE
     assert text_rules.format_reward(answer, 'summary') and answer.isascii()
-    assert accuracy.extract_answer(draft, 'tags') == (
-        accuracy.extract_answer(answer, 'summary'))
+    assert answers.extract_answer(draft, 'tags') == (
+        answers.extract_answer(answer, 'summary'))
     equations = lambda text: re.findall(r'[-\d]+[-+*]\d+=-?\d+', text)
     assert equations(draft) == equations(answer)
     drafts += not draft.isascii()
@@ -97,7 +98,7 @@ def test_verdicts_are_right_and_pleas_do_not_count():
       # From the end up to the first that differs, and that decides.
       assert (same == 'yes') == (one == other) == (
           right or place < len(compared))
-    answer = accuracy.extract_answer(case['prediction'], 'boxed')
+    answer = answers.extract_answer(case['prediction'], 'boxed')
     if answer is not None:  # of a problem: by what is boxed alone
       boxed += 1
       assert right == (value(answer) == value(case['reference']))

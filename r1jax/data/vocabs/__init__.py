@@ -15,9 +15,6 @@ from r1jax.data.vocabs import huggingface
 from r1jax.data.vocabs import sentencepiece
 
 Vocab = base.Vocab
-
-
-
 KINDS = {
     'sentencepiece': sentencepiece.load,
     'huggingface': huggingface.load,

@@ -1,4 +1,4 @@
-"""What every vocabulary offers: text to token ids and back."""
+"""The interface of vocabularies: text to token ids and back."""
 
 import abc
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ _NAMES = ('tokenizer_config.json', 'generation_config.json', 'config.json')
 
 
 class Files(NamedTuple):
-  """What the files say, or what another source says in their words."""
+  """The settings beside a tokenizer, of its files or in their form."""
   tokenizer: dict[str, Any]  # tokenizer_config.json, without its template
   generation: dict[str, Any]  # generation_config.json
   model: dict[str, Any]  # config.json
@@ -23,16 +23,16 @@ class Files(NamedTuple):
 
   def tokens(self) -> dict[str, str]:
     """Special tokens by the names templates use: {'eos_token': '</s>'}."""
-    found = {f'{role}_token': _content(self.tokenizer.get(f'{role}_token'))
+    by_role = {f'{role}_token': _content(self.tokenizer.get(f'{role}_token'))
              for role in ROLES}
-    return {name: token for name, token in found.items() if token is not None}
+    return {name: token for name, token in by_role.items() if token is not None}
 
   def ids(self, role: str,
           token_id: Callable[[str], int | None]) -> list[int | None]:
     """The ids of a role, the tokenizer's first; None for an unknown token."""
-    found = [i for values in (self.tokenizer, self.generation)
+    ids = [i for values in (self.tokenizer, self.generation)
              for i in _named(role, values, token_id)]
-    return list(dict.fromkeys(found or _named(role, self.model, token_id)))
+    return list(dict.fromkeys(ids or _named(role, self.model, token_id)))
 
 
 def read_files(folder: pathlib.Path) -> Files:
@@ -75,22 +75,22 @@ def _named(role: str, values: dict[str, Any],
   token = _content(values.get(f'{role}_token'))
   if token is not None:
     return [token_id(token)]
-  found = values.get(f'{role}_token_id')
-  if found is None:
+  ids = values.get(f'{role}_token_id')
+  if ids is None:
     return []
-  return found if isinstance(found, list) else [found]
+  return ids if isinstance(ids, list) else [ids]
 
 
 def _settings(file: pathlib.Path) -> dict[str, Any]:
   if not file.exists():
     return {}
   try:
-    found = json.loads(file.read_text('utf-8'))
+    values = json.loads(file.read_text('utf-8'))
   except (json.JSONDecodeError, UnicodeDecodeError) as e:
     raise _no_object(file, e) from e
-  if not isinstance(found, dict):
-    raise _no_object(file, type(found).__name__)
-  return found
+  if not isinstance(values, dict):
+    raise _no_object(file, type(values).__name__)
+  return values
 
 
 def _no_object(file: pathlib.Path, reason: object) -> errors.ConfigError:

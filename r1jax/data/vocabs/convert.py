@@ -15,7 +15,7 @@ _SPACE = '▁'  # how SentencePiece writes one
 
 
 class Cut(NamedTuple):
-  """How a byte-level BPE prepares a text."""
+  """The pre-tokenizer of a byte-level BPE."""
   splits: tuple[str, ...] = ()  # each cuts out its matches, after each other
   single_digits: bool = False
   gpt2: bool = False  # cut by GPT-2's rule, the library's own, at last

@@ -62,7 +62,7 @@ def load(path: str, eos: str | None = None) -> base.Vocab:
 
 
 class _Tables:
-  """What a file says of its tokenizer, under names without a prefix."""
+  """The tokenizer's metadata of a file, by names without a prefix."""
 
   def __init__(self, path: str, metadata: dict[str, Any]):
     self.path, self._metadata = path, metadata
@@ -99,7 +99,7 @@ class _Tables:
     return None if i is None else self.tokens[i]
 
   def files(self, add_bos: bool) -> base.Files:
-    """What would stand beside the tokenizer in a folder."""
+    """The settings of a folder's files, from a GGUF file's metadata."""
     named = {f'{role}_token': self.token(role) for role in _NAMES}
     ends = [self.get(f'{end}_token_id') for end in _ENDS]
     return base.Files(

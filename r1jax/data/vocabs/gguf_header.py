@@ -19,7 +19,7 @@ _STRING, _ARRAY = 8, 9
 
 
 class _Bytes:
-  """What is left of a file."""
+  """The rest of a file."""
 
   def __init__(self, data: mmap.mmap):
     self._data, self.at = data, 0
@@ -55,7 +55,7 @@ class _Bytes:
 
 
 class Stored(NamedTuple):
-  """Where a tensor stands in the file."""
+  """The place of a tensor in the file."""
   shape: tuple[int, ...]  # as NumPy has it, the last axis contiguous
   kind: int  # of gguf.GGMLQuantizationType
   begin: int  # byte of the file
