@@ -153,7 +153,8 @@ def routed_on_mesh(config: architecture.Config, place: sharding.Placement,
                    x_BTD: Array, router_DE: Array, bias_E: Array,
                    experts: Experts) -> Array:
   """`routed` on every device, with the weights' other splits gathered."""
-  batch, length, expert, mlp = place.spec(('batch', 'length', 'expert', 'mlp'))
+  batch, length, expert, mlp = place.partition_spec(
+      ('batch', 'length', 'expert', 'mlp'))
   # A few prompts, sampled from, need not divide: every device has them all.
   shards = math.prod(place.mesh.shape[axis] for axis in _names(batch))
   batch = None if x_BTD.shape[0] % shards else batch
