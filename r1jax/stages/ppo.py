@@ -108,7 +108,8 @@ def loss(critic: Critic, params, part: Experience):
   rollout, mask_NR = part.rollout, part.rollout.mask
   value_NR = masked.select(values.of_states(
       critic.model, params, rollout.prompts, rollout.tokens), mask_NR)
-  found = losses.value(value_NR, part.value, part.target, critic.value_clip)
+  found = losses.value_loss(
+      value_NR, part.value, part.target, critic.value_clip)
   pair = losses.aggregate(
       found.loss, mask_NR, part.weight, 'token_mean', mask_NR.shape[1])
   count = masked.count(value_NR, mask_NR).astype(jnp.float32)

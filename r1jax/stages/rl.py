@@ -126,7 +126,7 @@ class Learner:
     for number in range(step * rounds, (step + 1) * rounds):
       every.append(self._sampler(params, draw(number), seed, number))
       keep = np.concatenate([
-          sharding.to_host(advantages.keep(
+          sharding.to_host(advantages.informative(
               scored.reward.reshape(-1, self._objective.group)))
           for scored in every])
       prompts = len(keep) // len(every)
