@@ -68,9 +68,11 @@ def mesh_sizes(mesh: Mapping[str, int], device_count: int) -> dict[str, int]:
   free = [name for name, size in sizes.items() if size == -1]
   for name, size in sizes.items():
     if size < 1 and size != -1:
-      raise errors.expected(f'mesh.{name}', 'a positive size, or -1 for the rest', size)
+      raise errors.expected(
+          f'mesh.{name}', 'a positive size, or -1 for the rest', size)
   if len(free) > 1:
-    raise errors.expected(f'mesh.{free[1]}', f'one axis at -1 (mesh.{free[0]} is)', -1)
+    raise errors.expected(
+        f'mesh.{free[1]}', f'one axis at -1 (mesh.{free[0]} is)', -1)
   fixed = math.prod(size for size in sizes.values() if size != -1)
   shape = ', '.join(f'{name}={size}' for name, size in sizes.items())
   if device_count % fixed or (not free and fixed != device_count):
@@ -104,8 +106,9 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   _check_length('lm.length', leaves.get('lm.length'), leaves)
   if (leaves.get('lm.prompt_weight', 0.) is None
       and leaves.get('data.template') is not None):
-    raise errors.expected('lm.prompt_weight', 'a number, for conversations (config.data.'
-                'template)', None)
+    raise errors.expected(
+        'lm.prompt_weight', 'a number, for conversations '
+        '(config.data.template)', None)
   if 'rl.advantage' in leaves:
     _check_objective(leaves)
     _check_batch(leaves, shards)
@@ -135,7 +138,8 @@ def _check_rules(leaves: dict[str, Any], rules: Iterable,
   unused = {axis for axis, size in sizes.items() if size > 1}
   for rule in rules:
     if isinstance(rule, str) or len(rule) != 2:
-      raise errors.expected('rules', 'pairs of a logical axis and its mesh axes', rule)
+      raise errors.expected(
+          'rules', 'pairs of a logical axis and its mesh axes', rule)
     name, target = rule
     axes = (target,) if isinstance(target, str) else tuple(target or ())
     unused -= set(axes)
@@ -146,8 +150,9 @@ def _check_rules(leaves: dict[str, Any], rules: Iterable,
           f'mesh.{axes[-1]}', f'a divisor of {_SPLIT[name]} = {size}, '
           f'or a rule that leaves {name!r} whole', parts)
   for axis in sorted(unused):
-    raise errors.expected(f'mesh.{axis}', '1: no rule of config.rules uses this axis, '
-                'its devices would all do the same work', sizes[axis])
+    raise errors.expected(
+        f'mesh.{axis}', '1: no rule of config.rules uses this axis, its '
+        'devices would all do the same work', sizes[axis])
 
 
 def _check_length(field: str, length: int | None, leaves: dict) -> None:
@@ -158,37 +163,43 @@ def _check_length(field: str, length: int | None, leaves: dict) -> None:
 
 def _check_objective(leaves: dict[str, Any]) -> None:
   if leaves.get('steps') is None and 'steps' in leaves:
-    raise errors.expected('steps', 'a number: prompts are drawn without end', None)
+    raise errors.expected(
+        'steps', 'a number: prompts are drawn without end', None)
   critic = any(field.startswith('critic.') for field in leaves)
   if critic != (leaves['rl.advantage'] == 'gae'):
-    raise errors.expected('rl.advantage', "'gae', for there is a section config.critic"
-                if critic else "'grpo' or 'rloo', or a section config.critic",
-                leaves['rl.advantage'])
+    raise errors.expected(
+        'rl.advantage', "'gae', for there is a section config.critic"
+        if critic else "'grpo' or 'rloo', or a section config.critic",
+        leaves['rl.advantage'])
   if leaves['rl.group'] < 2 and (
       not critic or leaves.get('rl.sampling_rounds')):
-    raise errors.expected('rl.group', 'at least 2: a group of one has no one to compare '
-                'with, its advantage is always 0', leaves['rl.group'])
+    raise errors.expected(
+        'rl.group', 'at least 2: in a group of one there is nothing to compare '
+        'with, its advantage is always 0', leaves['rl.group'])
   if leaves.get('rl.kl_target'):
     for field, words, holds in (
         ('rl.kl_in', "'reward'", leaves.get('rl.kl_in') == 'reward'),
         ('rl.kl', 'an estimator', leaves.get('rl.kl') != 'none'),
         ('rl.beta', 'more than 0', leaves['rl.beta'] > 0)):
       if not holds:
-        raise errors.expected(field, f'{words}, where config.rl.kl_target adapts beta',
-                    leaves.get(field))
+        raise errors.expected(
+            field, f'{words}, where config.rl.kl_target adapts beta',
+            leaves.get(field))
   if leaves.get('rl.kl') == 'k1' and leaves.get('rl.kl_in') == 'loss':
-    raise errors.expected('rl.kl', "k2 or k3 in the loss, or rl.kl_in='reward': the "
-                'gradient of k1 has expectation zero on-policy', 'k1')
+    raise errors.expected(
+        'rl.kl', "k2 or k3 in the loss, or rl.kl_in='reward': the gradient of "
+        'k1 has expectation zero on-policy', 'k1')
   for field, unset in (('rl.top_k', 0), ('rl.top_p', 1.0)):
     if leaves.get(field) not in (None, unset):
-      raise errors.expected(field, f'{unset} while training: a truncated sampler is not '
-                  'the policy whose ratio the loss takes', leaves[field])
+      raise errors.expected(
+          field, f'{unset} while training: a truncated sampler is not the '
+          'policy whose ratio the loss takes', leaves[field])
   lengths = leaves.get('rl.prompt_tokens', 0), leaves['rl.response_tokens']
   _check_length('rl.response_tokens (+ rl.prompt_tokens)', sum(lengths), leaves)
   cache = leaves.get('rewards.overlong_cache_tokens')
   if cache is not None and cache > lengths[1]:
-    raise errors.expected('rewards.overlong_cache_tokens',
-                f'at most rl.response_tokens = {lengths[1]}', cache)
+    raise errors.expected(
+        'rewards.overlong_cache_tokens', f'at most rl.response_tokens = {lengths[1]}', cache)
 
 
 def _check_batch(leaves: dict[str, Any], shards: int) -> None:
@@ -197,21 +208,22 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
   micro = leaves.get('rl.micro_batch')
   known = leaves.get('data.num_prompts')
   if known is not None and known < prompts:
-    raise errors.expected('data.num_prompts', f'at least rl.prompts = {prompts}', known)
+    raise errors.expected(
+        'data.num_prompts', f'at least rl.prompts = {prompts}', known)
   mini = prompts // leaves.get('rl.mini_batches', 1)
   micro = mini * group if micro is None else micro
   if micro % group and group % micro:
-    raise errors.expected('rl.micro_batch',
-                f'a multiple or divisor of rl.group = {group}', micro)
+    raise errors.expected(
+        'rl.micro_batch', f'a multiple or divisor of rl.group = {group}', micro)
   if (mini * group) % micro:
-    raise errors.expected('rl.micro_batch', 'a divisor of the responses of a mini-batch, '
-                f'rl.prompts * rl.group / rl.mini_batches = {mini * group}',
-                micro)
+    raise errors.expected(
+        'rl.micro_batch', 'a divisor of the responses of a mini-batch, '
+        f'rl.prompts * rl.group / rl.mini_batches = {mini * group}', micro)
   micro_prompts = max(1, micro // group)
   if micro_prompts % shards:
-    raise errors.expected('rl.micro_batch', 'prompts (rl.micro_batch / rl.group = '
-                f'{micro_prompts}) that divide over mesh data*fsdp = {shards}',
-                micro)
+    raise errors.expected(
+        'rl.micro_batch', f'prompts (rl.micro_batch / rl.group = '
+        f'{micro_prompts}) that divide over mesh data*fsdp = {shards}', micro)
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

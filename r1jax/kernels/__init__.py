@@ -1,1 +1,1 @@
-"""Pure, jit-compiled functions of arrays: sampling, log-probs, objectives."""
+"""Pure functions of arrays: sampling, log-probabilities, objectives."""

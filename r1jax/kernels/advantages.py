@@ -1,19 +1,20 @@
-"""Advantages: how much better a response did than was to be expected.
+"""Advantages of responses over their group, or over a critic's prediction.
 
-Than its group (GRPO, RLOO): rewards enter as f32[B, G], the G responses to a
-prompt in one row; advantages leave in the same shape. A group has at least two
-responses, or there is nothing to compare with (checked with the config). Than
-a critic foretold, token by token (PPO): `gae`.
+GRPO and RLOO compare a response with its group. Rewards enter as f32[B, G],
+the G >= 2 responses to a prompt in one row (the config is checked for that);
+advantages leave in the same shape. PPO compares every token with a critic's
+prediction: `gae`.
 """
 
 from jax import lax
 import jax.numpy as jnp
 
 from r1jax.kernels import masked
+from r1jax.types import Array
 
 
-def _centered(reward_BG):
-  """r - mean(r), exactly 0 in a group of equal rewards.
+def _centered(reward_BG: Array) -> Array:
+  """r - mean(r), f32[B, G]: exactly 0 in a group of equal rewards.
 
   The rounded mean of G equal numbers need not be that number, and a division
   by the standard deviation would blow the difference up. Measured from the
@@ -25,22 +26,22 @@ def _centered(reward_BG):
   return offset_BG - jnp.mean(offset_BG, axis=-1, keepdims=True)
 
 
-def grpo(reward_BG, std='population', eps=1e-6):
-  """GRPO: A_i = (r_i - mean(r)) / (std(r) + eps) over the group.
+def grpo(reward_BG: Array, std: str = 'population', eps: float = 1e-6
+         ) -> Array:
+  """GRPO's advantages, f32[B, G]: A_i = (r_i - mean(r)) / (std(r) + eps).
 
   DeepSeekMath, arXiv 2402.03300, section 4.1.2; DeepSeek-R1, arXiv 2501.12948,
-  eq. 3. Neither says whose standard deviation it is:
-    'population' divides the squares by G. The default: it is what "std of the
-      group" says when the group is all there is, and it bounds |A| by
-      sqrt(G - 1) and makes the mean of A^2 one for every G, so that a learning
-      rate carries over from one group size to another.
-    'sample' divides by G - 1, as torch.std does: A is smaller by
-      sqrt((G - 1) / G), i.e. 0.71 at G = 2, 0.97 at G = 16.
-    'none' divides by nothing: Dr. GRPO.
+  eq. 3. Neither says which standard deviation is meant:
+    'population' divides the sum of squares by G. It is the default, because
+      it bounds |A| by sqrt(G - 1) and makes the mean of A^2 one for every G,
+      so that a learning rate carries over from one group size to another.
+    'sample' divides by G - 1, as torch.std does: A is smaller by the factor
+      sqrt((G - 1) / G), which is 0.71 at G = 2 and 0.97 at G = 16.
+    'none' does not divide by the deviation: Dr. GRPO (arXiv 2503.20783).
   Rewards 1, 0, 0, 1 give +-1, +-0.86602 and +-0.5.
 
-  A group of equal rewards gets exactly 0, also with eps = 0. eps is for
-  groups whose rewards differ by rounding only: it keeps them near 0.
+  A group of equal rewards gets exactly 0, also with eps = 0. eps keeps
+  groups whose rewards differ only by rounding near 0.
   """
   advantage_BG = _centered(reward_BG)
   if std == 'none':
@@ -50,8 +51,10 @@ def grpo(reward_BG, std='population', eps=1e-6):
   return masked.divide(advantage_BG, std_B1 + eps)
 
 
-def rloo(reward_BG):
-  """RLOO: A_i = r_i - mean of the others' rewards, arXiv 2402.14740.
+def rloo(reward_BG: Array) -> Array:
+  """RLOO's advantages, f32[B, G]: r_i less the mean of the other rewards.
+
+  Ahmadian et al., arXiv 2402.14740.
 
   Computed as G / (G - 1) * (r_i - mean(r)), which is the same number.
   """
@@ -59,28 +62,36 @@ def rloo(reward_BG):
   return group / (group - 1) * _centered(reward_BG)
 
 
-def keep(reward_BG):
-  """DAPO's dynamic sampling: bool[B], which groups have anything to teach.
+def informative(reward_BG: Array) -> Array:
+  """Whether a group's rewards differ, bool[B]: DAPO's dynamic sampling.
 
-  False where all rewards are equal, and so all advantages 0: prompts that
-  every response solved, or none. arXiv 2503.14476, section 3.2.
+  False where every response solved the prompt, or none did: all advantages of
+  such a group are 0 (arXiv 2503.14476, section 3.2).
   """
   reward_BG = jnp.asarray(reward_BG)
   return jnp.any(reward_BG != reward_BG[..., :1], axis=-1)
 
 
-def gae(reward_NR, value_NR, mask_NR, gamma, lam):
-  """GAE: A_t = sum over l >= 0 of (gamma lam)^l delta_{t + l}.
+def gae(reward_NR: Array, value_NR: Array, mask_NR: Array, gamma: float,
+        lam: float) -> tuple[Array, Array]:
+  """Generalized advantage estimation (Schulman et al., arXiv 1506.02438).
 
-  delta_t = r_t + gamma V_{t+1} - V_t (arXiv 1506.02438, eq. 16). Entry t of
-  value_NR is V of the prompt and the tokens before token t, the state in which
-  token t is chosen. After its last token a response is worth 0, also where it
-  was cut at the limit. lam = 1 gives the return less the value, lam = 0 the
-  one-step error. With gamma = lam = 1, values 1, 2, 3 and a reward of 4 at the
-  last token: advantages 3, 2, 1 and returns 4.
+  A_t = sum over l >= 0 of (gamma lam)^l delta_{t + l}, where
+  delta_t = r_t + gamma V_{t+1} - V_t (eq. 16). lam = 1 gives the return less
+  the value, lam = 0 the one-step error. With gamma = lam = 1, values 1, 2, 3
+  and a reward of 4 at the last token: advantages 3, 2, 1 and returns 4.
 
-  Returns advantage_NR and return_NR = advantage + value, the critic's target;
-  both 0 where the mask, true on a response's first tokens, is false.
+  Args:
+    reward_NR: r_t, of each token.
+    value_NR: V_t, of the prompt and the tokens before token t, which is the
+      state that token t is chosen in. The value after the last token is 0,
+      also where a response was cut at the length limit.
+    mask_NR: bool, true on a response's tokens, which come first.
+    gamma, lam: discount and decay.
+
+  Returns:
+    advantage_NR, and return_NR = advantage + value, the critic's target; both
+    are 0 where the mask is false.
   """
   reward_NR, value_NR = (
       masked.select(jnp.asarray(x, jnp.result_type(x, jnp.float32)), mask_NR)
@@ -89,7 +100,7 @@ def gae(reward_NR, value_NR, mask_NR, gamma, lam):
   delta_NR = reward_NR + gamma * later_NR - value_NR
   decay_NR = jnp.full_like(delta_NR, gamma * lam)
 
-  def join(later, here):  # of A = delta + decay * (A of the next token)
+  def join(later, here):  # composes A = delta + decay * (A of the next token)
     return here[0] * later[0], here[1] + here[0] * later[1]
 
   _, advantage_NR = lax.associative_scan(
@@ -98,12 +109,12 @@ def gae(reward_NR, value_NR, mask_NR, gamma, lam):
   return advantage_NR, advantage_NR + value_NR
 
 
-def whiten(advantage_NR, mask_NR, eps=1e-8):
-  """Mean 0 and standard deviation 1 over all tokens of the batch.
+def whiten(advantage_NR: Array, mask_NR: Array, eps: float = 1e-8) -> Array:
+  """Advantages of mean 0 and standard deviation 1 over the batch's tokens.
 
-  On a mesh the statistics are those of all devices together: it is given the
-  whole array. Equal advantages become exactly 0: like groups, they are measured
-  from one of them.
+  The array is the global one, so on a mesh the statistics are those of all
+  devices together. Equal advantages become exactly 0, as in `grpo`: they are
+  measured from one of them.
   """
   offset_NR = advantage_NR - jnp.max(
       advantage_NR, where=mask_NR, initial=-jnp.inf)

@@ -1,16 +1,17 @@
-"""Attention over several sets of keys, joined as if they were one.
+"""Attention over several sets of keys, with the softmax of their union.
 
-A response attends to its prompt, which its whole group shares, and to what it
-has itself produced. Each set ("part") is attended to by itself, the shared one
-with the whole group as one matrix product (bifurcated attention, Athiwaratkun
-et al., arXiv 2403.08845), and the parts are joined exactly by their softmax
-statistics. The form is the same for sampling, scoring and the update.
+A response attends to its prompt, which its whole group shares, and to its own
+tokens. Each set of keys (a `Part`) is attended to separately, the shared one
+by the whole group in one matrix product (bifurcated attention, Athiwaratkun et
+al., arXiv 2403.08845); the softmax statistics then join the parts exactly.
+Sampling, scoring and the update all use this one form.
 
-The backward pass makes the weights again from those statistics (as in
-FlashAttention, Dao et al., arXiv 2205.14135): of [T, S] only masks are kept.
+The backward pass recomputes the attention weights from those statistics (as
+FlashAttention does, Dao et al., arXiv 2205.14135), so of the arrays of size
+[T, S] only masks are stored.
 
-Keys are kept head size first, [X, K, h, S], values [X, K, S, h]: the layouts
-in which one query's products run along contiguous memory.
+Keys are stored as [X, K, h, S] and values as [X, K, S, h]: in these layouts
+the products of one query run along contiguous memory.
 """
 
 import functools
@@ -21,42 +22,44 @@ import jax.numpy as jnp
 
 from r1jax.types import Array
 
-# Finite, and far below the least maximum: what is masked weighs exactly 0, in
-# a wholly masked part too, and nothing is ever inf - inf.
+# The score of a masked key: finite, so that nothing is inf - inf, and so far
+# below the least maximum that its weight is exactly 0, in a fully masked part
+# too.
 _MASKED, _LEAST = -1e30, -1e20
 
 
 class Part(NamedTuple):
-  """Keys and values some queries may see, shared by N / X rows each."""
+  """One set of keys and values; each of its X rows serves N / X query rows."""
   k: Array  # [X, K, h, S]
-  v: Array  # [X, K, S, h], whose h may be another than the keys'
+  v: Array  # [X, K, S, h], h not necessarily that of the keys
   mask: Array  # bool, broadcasts to [X, N / X, T, S]
 
 
 def attend(q_NTHh: Array, parts: list[Part], *,
            softcap: float | None = None) -> Array:
-  """Softmax attention of every query over all parts together.
+  """Softmax attention of every query over the keys of all parts.
 
   Args:
     q_NTHh: queries, already scaled.
-    parts: where each query looks; at least one key must be visible to a query
-      whose output is used.
+    parts: the sets of keys; a query whose output is used must see at least
+      one key.
     softcap: scores become softcap * tanh(score / softcap) (Gemma 2).
 
   Returns:
-    out_NTHh in the queries' dtype, h that of the values; statistics and sums
-    are float32.
+    out_NTHh in the queries' dtype, with the values' head size; statistics and
+    sums are float32.
   """
   return _attend(softcap, q_NTHh, parts)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(softcap, q_NTHh, parts):
+def _attend(softcap: float | None, q_NTHh: Array, parts: list[Part]) -> Array:
   return _forward(softcap, q_NTHh, parts)[0]
 
 
-def _forward(softcap, q_NTHh, parts):
-  """The output, and what the backward pass needs."""
+def _forward(softcap: float | None, q_NTHh: Array, parts: list[Part]
+             ) -> tuple[Array, tuple]:
+  """The output, and the residuals of the backward pass."""
   q = _by_key_head(q_NTHh, parts[0])
   outs, maxima, sums = [], [], []
   for part in parts:
@@ -76,9 +79,10 @@ def _forward(softcap, q_NTHh, parts):
   return out, (q_NTHh, parts, out, largest + jnp.log(total))
 
 
-def _backward(softcap, kept, d_out):
+def _backward(softcap: float | None, residuals: tuple, d_out: Array
+              ) -> tuple[Array, list[Part]]:
   """Gradients of the queries and of each part's keys and values."""
-  q_NTHh, parts, out, norm = kept
+  q_NTHh, parts, out, norm = residuals
   q, out, d_out = (
       _by_key_head(x, parts[0]) for x in (q_NTHh, out, d_out))
   mean = jnp.sum(out.astype(jnp.float32) * d_out, -1)
@@ -106,29 +110,30 @@ _attend.defvjp(_forward, _backward)
 _product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
-def _scores(q, part, shape, softcap):
-  """Masked scores [X, K, G*T*M, S], and the slope of the soft cap."""
+def _scores(q: Array, part: Part, shape: tuple[int, ...],
+            softcap: float | None) -> tuple[Array, Array | None]:
+  """Masked scores [X, K, G*T*M, S], and the derivative of the soft cap."""
   n, t, kv_heads, m, _ = shape
   x, _, _, s = part.k.shape
   score = _product('xkqh,xkhs->xkqs', q, part.k)
   slope = None
   if softcap:
-    bent = jnp.tanh(score / softcap)
-    score, slope = softcap * bent, 1 - bent * bent
-  apart = score.reshape(x, kv_heads, n // x, t, m, s)
-  apart = jnp.where(part.mask[:, None, :, :, None], apart, _MASKED)
-  return apart.reshape(score.shape), slope
+    tanh = jnp.tanh(score / softcap)
+    score, slope = softcap * tanh, 1 - tanh * tanh
+  masked = score.reshape(x, kv_heads, n // x, t, m, s)
+  masked = jnp.where(part.mask[:, None, :, :, None], masked, _MASKED)
+  return masked.reshape(score.shape), slope
 
 
-def _by_key_head(y_NTHh, part):
-  """[N, T, H, h] -> [N, T, K, M, h]: M queries share a key/value head."""
+def _by_key_head(y_NTHh: Array, part: Part) -> Array:
+  """[N, T, H, h] -> [N, T, K, M, h]; M queries share a key/value head."""
   n, t, heads, size = y_NTHh.shape
   kv_heads = part.k.shape[1]
   return y_NTHh.reshape(n, t, kv_heads, heads // kv_heads, size)
 
 
-def _group(y, part):
-  """[N, T, K, M, ...] -> [X, K, G*T*M, ...]: G rows share the part's keys."""
+def _group(y: Array, part: Part) -> Array:
+  """[N, T, K, M, ...] -> [X, K, G*T*M, ...]; G rows share the part's keys."""
   n, t, kv_heads, m, *rest = y.shape
   x = part.k.shape[0]
   y = y.reshape(x, n // x, t, kv_heads, m, *rest)
@@ -136,7 +141,7 @@ def _group(y, part):
   return y.reshape(x, kv_heads, n // x * t * m, *rest)
 
 
-def _ungroup(y, shape):
+def _ungroup(y: Array, shape: tuple[int, ...]) -> Array:
   """[X, K, G*T*M, ...] -> [N, T, K, M, ...]; the inverse of `_group`."""
   n, t, kv_heads, m, _ = shape
   x, _, _, *rest = y.shape

@@ -1,23 +1,40 @@
-"""Samples a group of responses to each prompt; the rollout's one program.
+"""Sampling of a group of responses to each prompt, as one program.
 
-The prompt is computed once and its keys and values are shared by its group.
-The responses' own cache doubles when it is full, and the loop ends when every
-response has. Every random number is a function of (seed, step, prompt id,
-sample, token): the same samples however a batch is split.
+A prompt is computed once, and its group shares its keys and values. The cache
+of the responses' own tokens doubles when it is full, and the loop ends when
+every response has ended. Every random number is a function of (seed, step,
+prompt id, sample, token), so samples do not depend on how a batch is split.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 
 from r1jax.kernels import logprobs
-from r1jax.types import Array, Cache, Prompts, Rollout
+from r1jax.types import Array, Cache, Params, Prompts, Rollout
 
 
-def sample_keys(seed, step, id_B: Array, group: int) -> Array:
-  """One key a response, key[N]."""
+class SamplingState(NamedTuple):
+  """The carry of the sampling loop: N responses of up to R tokens.
+
+  A model that does not scan its layers has a tuple of L arrays for k and v, as
+  in types.Cache, which also says how they differ with latent attention.
+  """
+  index: Array  # i32[], the response token that is drawn next
+  hidden: Array  # [N, D], the hidden state that predicts it
+  done: Array  # bool[N], the response has its end token
+  tokens: Array  # i32[N, R], 0 where none is drawn
+  mask: Array  # bool[N, R], true on tokens drawn, the end token included
+  logp: Array  # f32[N, R], of the tokens drawn
+  k: Array | tuple[Array, ...]  # [L, N, K, h, S], keys of the tokens drawn
+  v: Array | tuple[Array, ...] | None  # [L, N, K, S, h], their values
+
+
+def sample_keys(seed: Array, step: Array, id_B: Array, group: int) -> Array:
+  """A random key for each response, key[N], group contiguous."""
   key = jax.random.fold_in(jax.random.key(seed), step)
   of_prompt = jax.vmap(jax.random.fold_in, (None, 0))(key, id_B)
   of_sample = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
@@ -25,10 +42,11 @@ def sample_keys(seed, step, id_B: Array, group: int) -> Array:
 
 
 def truncate(logits_NV: Array, top_k: int, top_p: float) -> Array:
-  """-inf outside the top k tokens, and outside the nucleus of mass p.
+  """Logits, with -inf outside the k likeliest tokens and the nucleus of p.
 
-  The nucleus is the smallest set of most likely tokens whose probabilities
-  reach `top_p` (Holtzman et al., arXiv 1904.09751). 0 and 1 leave all.
+  The nucleus is the smallest set of likeliest tokens whose probabilities reach
+  `top_p` (Holtzman et al., arXiv 1904.09751), after `top_k` has been applied.
+  0 and 1 keep all tokens.
   """
   if not top_k and top_p >= 1:
     return logits_NV
@@ -42,11 +60,11 @@ def truncate(logits_NV: Array, top_k: int, top_p: float) -> Array:
 
 
 def categorical(logits_NV: Array, uniform_N2: Array) -> tuple[Array, Array]:
-  """Draws token_N ~ softmax(logits) and gives its log p, float32.
+  """Draws token_N ~ softmax(logits); returns it and its log p, float32.
 
-  Inverts the distribution function in two steps, first among about sqrt(V)
-  blocks of tokens, then within the block: two uniforms a draw, where Gumbel
-  noise takes V, and the resolution of both together.
+  Inverts the distribution function in two steps: first among about sqrt(V)
+  blocks of tokens, then within the block. A draw takes two uniforms, where
+  Gumbel noise takes V, and has the resolution of both together.
   """
   vocab = logits_NV.shape[-1]
   block = 2 ** math.ceil(math.log2(vocab) / 2)
@@ -56,22 +74,25 @@ def categorical(logits_NV: Array, uniform_N2: Array) -> tuple[Array, Array]:
   weight = weight.reshape(-1, weight.shape[-1] // block, block)
 
   def invert(weight_NX, uniform_N):
-    # uniform < 1, so that the last entry is always larger: what is drawn has
-    # positive weight.
+    # uniform < 1, so the last entry is always larger, and the index drawn has
+    # a positive weight.
     below = jnp.cumsum(weight_NX, -1)
     target = uniform_N[:, None] * below[:, -1:]
     return jnp.sum(below <= target, -1), below[:, -1]
 
-  which_N, total_N = invert(weight.sum(-1), uniform_N2[:, 0])
-  row = jnp.take_along_axis(weight, which_N[:, None, None], 1)[:, 0]
-  token_N = which_N * block + invert(row, uniform_N2[:, 1])[0]
+  block_N, total_N = invert(weight.sum(-1), uniform_N2[:, 0])
+  within = jnp.take_along_axis(weight, block_N[:, None, None], 1)[:, 0]
+  token_N = block_N * block + invert(within, uniform_N2[:, 1])[0]
   picked_N = jnp.take_along_axis(logits_NV, token_N[:, None], 1)[:, 0]
   return token_N, picked_N - largest_N1[:, 0] - jnp.log(total_N)
 
 
-def draw(logits_NV: Array, key_N: Array, index, *, temperature: float,
+def draw(logits_NV: Array, key_N: Array, index: Array, *, temperature: float,
          top_k: int, top_p: float) -> tuple[Array, Array]:
-  """The response's token number `index` and its log p; greedy at 0."""
+  """Draws token `index` of each response: the token and its log p, float32.
+
+  A temperature of 0 takes the likeliest token.
+  """
   if temperature == 0:
     token_N = jnp.argmax(logits_NV, -1)
     return token_N, logprobs.of_logits(logits_NV, token_N)[0]
@@ -83,15 +104,16 @@ def draw(logits_NV: Array, key_N: Array, index, *, temperature: float,
 
 
 def cache_sizes(response_tokens: int, chunk: int) -> list[int]:
-  """[chunk, 2 chunk, 4 chunk, ..., response_tokens]."""
+  """The sizes of the growing cache: chunk, 2 chunk, ..., response_tokens."""
   sizes = [min(chunk, response_tokens)]
   while sizes[-1] < response_tokens:
     sizes.append(min(2 * sizes[-1], response_tokens))
   return sizes
 
 
-def empty_past(prompt_k, prompt_v, rows: int, size: int):
-  """Room for the keys and values of `rows` responses of `size` tokens."""
+def empty_past(prompt_k: Array, prompt_v: Array | None, rows: int, size: int
+               ) -> tuple[Array, Array | None]:
+  """Zeros for the keys and values of `rows` responses of `size` tokens."""
   k = jax.tree.map(lambda x: jnp.zeros(
       (*x.shape[:-4], rows, *x.shape[-3:-1], size), x.dtype), prompt_k)
   v = jax.tree.map(lambda x: jnp.zeros(
@@ -99,7 +121,7 @@ def empty_past(prompt_k, prompt_v, rows: int, size: int):
   return k, v
 
 
-def sample(model, params, prompts: Prompts, key_N: Array, *,
+def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
            response_tokens: int, eos_ids: tuple[int, ...],
            temperature: float, chunk: int = 64, top_k: int = 0,
            top_p: float = 1.) -> Rollout:
@@ -107,13 +129,13 @@ def sample(model, params, prompts: Prompts, key_N: Array, *,
 
   Args:
     model: `models.Model`.
-    params: the behaviour policy.
+    params: of the behaviour policy.
     prompts: B prompts.
-    key_N: from `sample_keys`, group contiguous.
-    response_tokens: R; a response without EOS by then is cut there.
-    eos_ids: each ends a response, and is part of it and of its mask.
+    key_N: from `sample_keys`.
+    response_tokens: R; a response that has not ended by then is cut.
+    eos_ids: end tokens; each ends a response, as part of it and of its mask.
     temperature: 0 takes the likeliest token.
-    chunk: response tokens that the cache begins with.
+    chunk: the number of response tokens that the first cache holds.
     top_k, top_p: for evaluation only; log p is that of the truncated
       distribution.
   """
@@ -125,8 +147,8 @@ def sample(model, params, prompts: Prompts, key_N: Array, *,
   params = model.prepare(params)
   start_N = jnp.repeat(prompts.length, group)
 
-  def step(carry):
-    index, hidden_ND, done_N, tokens, mask, logp, k, v = carry
+  def step(state: SamplingState) -> SamplingState:
+    index, hidden_ND, done_N, tokens, mask, logp, k, v = state
     logits_NV = model.unembed(params, hidden_ND[:, None])[:, 0]
     token_N, logp_N = draw(logits_NV, key_N, index, temperature=temperature,
                            top_k=top_k, top_p=top_p)
@@ -138,20 +160,20 @@ def sample(model, params, prompts: Prompts, key_N: Array, *,
     hidden_N1D, (k, v) = model.forward(
         params, token_N[:, None], None, (start_N + index)[:, None],
         Cache(*prompt, prompts.length, k, v, filled=index))
-    return index + 1, hidden_N1D[:, 0], done_N, tokens, mask, logp, k, v
+    return SamplingState(
+        index + 1, hidden_N1D[:, 0], done_N, tokens, mask, logp, k, v)
 
   shape = (rows, response_tokens)
-  first_ND = jnp.repeat(logprobs.last(hidden_BPD, prompts), group, 0)
-  carry = (jnp.zeros((), jnp.int32), first_ND,
-           jnp.zeros(rows, bool), jnp.zeros(shape, jnp.int32),
-           jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32),
-           *empty_past(*prompt, rows, 0))
+  first_ND = jnp.repeat(logprobs.last_states(hidden_BPD, prompts), group, 0)
+  state = SamplingState(
+      jnp.zeros((), jnp.int32), first_ND, jnp.zeros(rows, bool),
+      jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool),
+      jnp.zeros(shape, jnp.float32), *empty_past(*prompt, rows, 0))
   for end in cache_sizes(response_tokens, chunk):
-    *rest, k, v = carry
     k, v = jax.tree.map(
         lambda room, x: lax.dynamic_update_slice(room, x, (0,) * x.ndim),
-        empty_past(*prompt, rows, end), (k, v))
-    carry = lax.while_loop(
-        lambda c, end=end: (c[0] < end) & ~jnp.all(c[2]), step, (*rest, k, v))
-  _, _, _, tokens, mask, logp, *_ = carry
-  return Rollout(prompts, tokens, mask, logp)
+        empty_past(*prompt, rows, end), (state.k, state.v))
+    state = lax.while_loop(
+        lambda s, end=end: (s.index < end) & ~jnp.all(s.done), step,
+        state._replace(k=k, v=v))
+  return Rollout(prompts, state.tokens, state.mask, state.logp)

@@ -1,20 +1,21 @@
-"""Products of many rows, each with the one of E matrices that it belongs to.
+"""Grouped matrix product: each row times the matrix of its group.
 
-What a mixture of experts computes. The rows of one group are laid side by side
-in tiles of equal size, the last of them filled up with rows of zeros, so that a
-tile needs one matrix only. Every shape is static, however uneven the groups:
-A rows of E groups fit into A // C + E tiles of C rows.
+The product of a mixture of experts, with E matrices and one group of rows per
+expert. Rows of one group are placed together in tiles of C rows, the group's
+last tile padded with rows of zeros, so that a tile needs a single matrix.
+Every shape is static, however uneven the groups are: A rows of E groups fit
+into A // C + E tiles.
 
-  tiles = arrange(group_A, E, C)          which row lies where
+  tiles = arrange(group_A, E, C)          places of the rows
   x_MCD = spread(x_AD, tiles, 1)          rows into tiles
   y_MCF = product(x_MCD, w_EDF, tiles)
   y_AF  = combine(y_MCF, tiles, 1)        and back
 
-A row may belong to no group: it lies nowhere, and comes back as zeros.
+A row may belong to no group: it has no place, and comes back as zeros.
 
-The gradient of a gather is a scatter, whose sums run in no fixed order on a
-GPU, and one by one on a CPU. `spread` and `combine` are each other's gradient
-instead, gathers both.
+The gradient of a gather would be a scatter, which sums in no fixed order on a
+GPU and row by row on a CPU. `spread` and `combine`, gathers both, are each
+other's gradient instead.
 """
 
 import functools
@@ -28,31 +29,31 @@ from r1jax.types import Array
 
 
 class Tiles(NamedTuple):
-  """Where A rows of E groups lie in M tiles of C rows.
+  """Places of A rows of E groups in M tiles of C rows.
 
-  Of group [1, 0, 1, 2, 1] with E = C = 2, where 2 is no group:
+  Example: groups [1, 0, 1, 2, 1] with E = C = 2, where 2 is no group, give
   source [[1, -], [0, 2], [4, -], [-, -]], slot [2, 0, 3, -, 4],
-  group [0, 1, 1, -], used [1, 2]. What is not there (-) is a number beyond the
-  end: A, M * C, E.
+  group [0, 1, 1, -] and used [1, 2]. An absent entry (-) holds an index beyond
+  the end: A, M * C and E respectively.
   """
-  source: Array  # i32[M, C], the row that lies here
-  slot: Array  # i32[A], the place in [M * C] where a row lies
-  group: Array  # i32[M]
-  used: Array  # i32[E], tiles of a group
+  source: Array  # i32[M, C], the row at this place
+  slot: Array  # i32[A], the place of a row in [M * C]
+  group: Array  # i32[M], the group of a tile
+  used: Array  # i32[E], the number of a group's tiles
 
 
 def tile_rows(rows: int, groups: int) -> int:
-  """A tile's size for so many rows: at most a quarter of a group's share.
+  """C, the rows of a tile: a power of 2, from 8 to 512.
 
-  A larger tile is a better product; but on average half of each group's last
-  one is zeros.
+  About a quarter of a group's mean share of the rows, at most. Larger tiles
+  make faster products, but half of each group's last tile is zeros on average.
   """
   quarter = rows // (4 * groups)
   return min(max(8, 1 << max(quarter.bit_length() - 1, 0)), 512)
 
 
 def arrange(group_A: Array, groups: int, rows: int) -> Tiles:
-  """Lays out rows by their group in tiles of `rows`; `groups` is no group."""
+  """Places of A rows in tiles of `rows`; a row of group E gets none."""
   size = group_A.size
   tiles = min(size, size // rows + groups)
   order_A = jnp.argsort(group_A)
@@ -80,13 +81,13 @@ def _take(x: Array, index: Array) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def spread(x: Array, tiles: Tiles, copies: int) -> Array:
-  """[A / copies, ...] -> [M, C, ...]: row i is x[i // copies]."""
+  """[A / copies, ...] -> [M, C, ...]: puts x[i // copies] at row i's place."""
   return _take(x, tiles.source // copies)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def combine(y: Array, tiles: Tiles, copies: int) -> Array:
-  """[M, C, ...] -> [A / copies, ...]: the sum of the rows from each x."""
+  """[M, C, ...] -> [A / copies, ...]: gets rows, and sums over their copies."""
   rows = _take(y.reshape(-1, *y.shape[2:]), tiles.slot)
   return jnp.sum(rows.reshape(-1, copies, *rows.shape[1:]), 1)
 
@@ -101,12 +102,12 @@ combine.defvjp(
 
 @jax.custom_vjp
 def product(x_MCD: Array, w_EDF: Array, tiles: Tiles) -> Array:
-  """[M, C, F]: each tile times its group's matrix."""
+  """Each tile times its group's matrix, [M, C, F]."""
   return _multiply(x_MCD, w_EDF, tiles)
 
 
-def _product_bwd(kept, dy_MCF):
-  x_MCD, w_EDF, tiles = kept
+def _product_bwd(residuals: tuple, dy_MCF: Array):
+  x_MCD, w_EDF, tiles = residuals
   dx_MCD = _multiply(dy_MCF, w_EDF, tiles, swap=True)
   dw_EDF = _outer(x_MCD, dy_MCF, tiles)
   return dx_MCD, dw_EDF.astype(w_EDF.dtype), None
@@ -116,43 +117,43 @@ product.defvjp(lambda *args: (product(*args), args), _product_bwd)
 
 
 def _multiply(x: Array, w: Array, tiles: Tiles, swap: bool = False) -> Array:
-  """Tiles times matrices, or times their transposes.
+  """Tiles times matrices, or times their transposes with `swap`.
 
-  TPUs have an instruction for it. Elsewhere, and for `_outer` there too, XLA
-  expands that instruction into a product with E masked copies of all rows; a
-  loop over the tiles in use costs E times less.
+  XLA has an operation for this, `ragged_dot`, but only TPUs implement it.
+  Elsewhere, and on TPUs for `_outer`, XLA expands it into a product with E
+  masked copies of all rows; a loop over the used tiles costs E times less.
   """
   return lax.platform_dependent(
       x, w, tiles, tpu=functools.partial(_ragged, swap),
       default=functools.partial(_looped, swap))
 
 
-def _ragged(swap, x, w, tiles):
+def _ragged(swap: bool, x: Array, w: Array, tiles: Tiles) -> Array:
   rows = tiles.used * x.shape[1]
   w = w.swapaxes(1, 2) if swap else w
   return lax.ragged_dot(
       x.reshape(-1, x.shape[2]), w, rows).reshape(*x.shape[:2], -1)
 
 
-def _looped(swap, x, w, tiles):
-  def one(i, y):
+def _looped(swap: bool, x: Array, w: Array, tiles: Tiles) -> Array:
+  def multiply(i, y):
     matrix = _at(w, _at(tiles.group, i))
     return _put(y, _at(x, i) @ (matrix.T if swap else matrix), i)
 
   y = jnp.zeros_like(x, shape=(*x.shape[:2], w.shape[1 if swap else 2]))
-  return lax.fori_loop(0, jnp.sum(tiles.used), one, y)
+  return lax.fori_loop(0, jnp.sum(tiles.used), multiply, y)
 
 
 def _outer(x_MCD: Array, y_MCF: Array, tiles: Tiles) -> Array:
-  """f32[E, D, F]: the sum of x^T y over the tiles of each group."""
-  def one(i, sum_EDF):
+  """The sum of x^T y over the tiles of each group, f32[E, D, F]."""
+  def add(i, sum_EDF):
     group = _at(tiles.group, i)
     part = jnp.matmul(_at(x_MCD, i).T, _at(y_MCF, i),
                       preferred_element_type=jnp.float32)
     return _put(sum_EDF, _at(sum_EDF, group) + part, group)
 
   shape = tiles.used.size, x_MCD.shape[2], y_MCF.shape[2]
-  return lax.fori_loop(0, jnp.sum(tiles.used), one,
+  return lax.fori_loop(0, jnp.sum(tiles.used), add,
                        jnp.zeros_like(x_MCD, jnp.float32, shape))
 
 

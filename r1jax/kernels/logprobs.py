@@ -1,20 +1,24 @@
 """Log-probabilities and entropies of tokens, a chunk of positions at a time.
 
-The logits of a whole batch, [B, T, V], are never held: each chunk of positions
-makes its own, and the backward pass makes them again.
+The logits of a whole batch, [B, T, V], are never held in memory: those of each
+chunk of positions are computed when needed, and again in the backward pass.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 
-from r1jax.types import Array, Prompts
+from r1jax.types import Array, Params, Prompts
+
+# (logits [X, V], tokens [X]) -> two figures of each token, [X]
+Measure = Callable[[Array, Any], tuple[Array, Array]]
 
 
 def of_logits(logits_XV: Array, token_X: Array) -> tuple[Array, Array]:
-  """log p(token) and entropy [nats] of softmax(logits), float32.
+  """log p(token) and entropy, in nats, of softmax(logits), float32.
 
   The entropy carries no gradient: it is a metric.
   """
@@ -26,29 +30,29 @@ def of_logits(logits_XV: Array, token_X: Array) -> tuple[Array, Array]:
 
 
 def of_hidden(unembed: Callable[[Array], Array], hidden_BTD: Array,
-              token_BT: Array, *, temperature: float, chunk: int,
-              each=of_logits) -> tuple[Array, Array]:
+              token_BT: Any, *, temperature: float, chunk: int,
+              measure: Measure = of_logits) -> tuple[Array, Array]:
   """log p(token_BT[b, t]) under unembed(hidden_BTD[b, t]) / temperature.
 
   Args:
     unembed: hidden [B, C, D] -> logits [B, C, V].
-    hidden_BTD: the states that predict each token.
-    token_BT: the tokens; or a tree of what `each` is given besides the logits,
-      [B, T, ...].
-    temperature: divides the logits; the sampler's own.
-    chunk: positions whose logits exist at a time.
-    each: what is made of a chunk's logits and tokens.
+    hidden_BTD: the hidden states that predict the tokens.
+    token_BT: the tokens; or a tree of arrays [B, T, ...], where `measure`
+      needs more than tokens.
+    temperature: divides the logits; that of the sampler.
+    chunk: positions whose logits are in memory at a time.
+    measure: what is computed from the logits and tokens of a chunk.
 
   Returns:
-    logp_BT and entropy_BT, float32; or what `each` gives.
+    logp_BT and entropy_BT, float32; or the figures of `measure`.
   """
   length = hidden_BTD.shape[1]
   chunk = min(chunk, length)
   pad = -length % chunk
 
   @jax.checkpoint
-  def one(hidden_BCD, token_BC):
-    return each(unembed(hidden_BCD) / temperature, token_BC)
+  def measure_chunk(hidden_BCD, token_BC):
+    return measure(unembed(hidden_BCD) / temperature, token_BC)
 
   def split(x):
     x = jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2))
@@ -58,19 +62,26 @@ def of_hidden(unembed: Callable[[Array], Array], hidden_BTD: Array,
     return y.swapaxes(0, 1).reshape(y.shape[1], -1)[:, :length]
 
   logp, entropy = lax.map(
-      lambda x: one(*x), jax.tree.map(split, (hidden_BTD, token_BT)))
+      lambda x: measure_chunk(*x), jax.tree.map(split, (hidden_BTD, token_BT)))
   return join(logp), join(entropy)
 
 
-def of_sequences(model, params, tokens_BT: Array, segment_BT: Array,
+def of_sequences(model, params: Params, tokens_BT: Array, segment_BT: Array,
                  position_BT: Array, *, chunk: int, temperature: float = 1.,
-                 parent_BT: Array | None = None, each=of_logits
+                 parent_BT: Array | None = None, measure: Measure = of_logits
                  ) -> tuple[Array, Array]:
   """log p of each token given those before it in its segment and its parent.
 
-  Returns logp_BT and entropy_BT (or what `each` gives, see of_hidden); index
-  0, which nothing precedes, holds 0, and the first token of any later segment
-  that is its own parent a value that its weight must hide.
+  Args:
+    model: `models.Model`.
+    params: its parameters.
+    tokens_BT, segment_BT, position_BT, parent_BT: as of `Model.forward`.
+    chunk, temperature, measure: as of `of_hidden`.
+
+  Returns:
+    logp_BT and entropy_BT, or the figures of `measure`. Index 0, which nothing
+    precedes, holds 0. The first token of a later segment that is its own
+    parent holds a meaningless value, which its weight must hide.
   """
   hidden_BTD, _ = model.forward(
       params, tokens_BT, segment_BT, position_BT, parent_BT=parent_BT)
@@ -79,50 +90,61 @@ def of_sequences(model, params, tokens_BT: Array, segment_BT: Array,
           hidden_BTD, _before(segment_BT, parent_BT)[:, 1:, None], 1))
   logp, entropy = of_hidden(
       lambda h: model.unembed(params, h), before_BTD, tokens_BT[:, 1:],
-      temperature=temperature, chunk=chunk, each=each)
+      temperature=temperature, chunk=chunk, measure=measure)
   shift = lambda x: jnp.pad(x, ((0, 0), (1, 0)))
   return shift(logp), shift(entropy)
 
 
 def _before(segment_BT: Array, parent_BT: Array) -> Array:
-  """Where the token stands that each one follows: at t-1, or its prompt's end.
+  """The index of the token that each token follows, i32[B, T].
 
-  The responses to a prompt stand behind it, before any other prompt.
+  It is t - 1, or the end of the prompt for the first token of a response. The
+  responses to a prompt come after it and before the next prompt.
   """
   index = jnp.arange(segment_BT.shape[1])
-  asked_BT = segment_BT == parent_BT
-  prompt_end_BT = jax.lax.cummax(jnp.where(asked_BT, index, 0), 1)
-  first_BT = segment_BT != jnp.roll(segment_BT, 1, 1)
-  return jnp.where(first_BT & ~asked_BT, prompt_end_BT, index - 1)
+  is_prompt_BT = segment_BT == parent_BT
+  prompt_end_BT = jax.lax.cummax(jnp.where(is_prompt_BT, index, 0), 1)
+  is_first_BT = segment_BT != jnp.roll(segment_BT, 1, 1)
+  return jnp.where(is_first_BT & ~is_prompt_BT, prompt_end_BT, index - 1)
 
 
-def last(hidden_BPD: Array, prompts: Prompts) -> Array:
+def last_states(hidden_BPD: Array, prompts: Prompts) -> Array:
   """The hidden state of each prompt's last token, [B, D].
 
-  It predicts the first token of all its responses.
+  It predicts the first token of every response to the prompt.
   """
   return jnp.take_along_axis(
       hidden_BPD, (prompts.length - 1)[:, None, None], 1)[:, 0]
 
 
-def of_responses(model, params, prompts: Prompts, tokens_NR: Array, *,
+def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
                  temperature: float, chunk: int) -> tuple[Array, Array]:
   """log p of each response token given its prompt and the tokens before it.
 
   A prompt is computed once for its whole group, forward and backward; values
   and gradients are those of scoring prompt + response N times.
 
-  Returns logp_NR and entropy_NR, float32; what stands after a response's end
-  is meaningless and must be masked.
+  Args:
+    model: `models.Model`.
+    params: its parameters.
+    prompts: B prompts.
+    tokens_NR: their responses.
+    temperature, chunk: as of `of_hidden`.
+
+  Returns:
+    logp_NR and entropy_NR, float32; values after a response's end are
+    meaningless and must be masked.
   """
-  hidden_NRD = before_each(model, params, prompts, tokens_NR)
+  hidden_NRD = states_before(model, params, prompts, tokens_NR)
   return of_hidden(lambda h: model.unembed(params, h), hidden_NRD, tokens_NR,
                    temperature=temperature, chunk=chunk)
 
 
-def before_each(model, params, prompts: Prompts, tokens_NR: Array) -> Array:
+def states_before(model, params: Params, prompts: Prompts,
+                  tokens_NR: Array) -> Array:
   """The hidden state that each response token is chosen in, [N, R, D]."""
   group = tokens_NR.shape[0] // prompts.tokens.shape[0]
-  hidden_BPD, hidden_NRD = model.groups(params, prompts, tokens_NR[:, :-1])
-  first_N1D = jnp.repeat(last(hidden_BPD, prompts), group, 0)[:, None]
+  hidden_BPD, hidden_NRD = model.forward_groups(
+      params, prompts, tokens_NR[:, :-1])
+  first_N1D = jnp.repeat(last_states(hidden_BPD, prompts), group, 0)[:, None]
   return jnp.concatenate([first_N1D, hidden_NRD], 1)

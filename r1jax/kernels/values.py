@@ -1,7 +1,8 @@
-"""What a scalar model says of responses: one score each, or a value a token.
+"""Scores of responses, and values of tokens: outputs of a scalar model.
 
-`model` has `groups` and `score` (r1jax.models.Model); a prompt is computed
-once for its whole group.
+A scalar model (`models.Model` with `config.scalar`) has a head of one number in
+place of logits: a reward model's score, or a critic's value. A prompt is
+computed once for its whole group.
 """
 
 import jax
@@ -9,33 +10,34 @@ import jax.numpy as jnp
 
 from r1jax.kernels import logprobs
 from r1jax.kernels import masked
-from r1jax.types import Array, Preferences, Prompts
+from r1jax.types import Array, Params, Preferences, Prompts
 
 
-def of_responses(model, params, prompts: Prompts, tokens_NR: Array,
+def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array,
                  length_N: Array) -> Array:
   """A reward model's score of each response, f32[N], read at its last token.
 
-  What stands behind the `length_N` tokens of a response does not matter. One
-  without tokens has no score: what is returned for it must be masked.
+  Tokens after the first `length_N` of a response do not matter. An empty
+  response has no score: the value returned for it must be masked.
   """
-  _, hidden_NRD = model.groups(params, prompts, tokens_NR)
+  _, hidden_NRD = model.forward_groups(params, prompts, tokens_NR)
   index_N11 = jnp.maximum(length_N - 1, 0)[:, None, None]
   last_N1D = jnp.take_along_axis(hidden_NRD, index_N11, 1)
   return model.score(params, last_N1D)[:, 0]
 
 
-def of_states(model, params, prompts: Prompts, tokens_NR: Array) -> Array:
+def of_states(model, params: Params, prompts: Prompts, tokens_NR: Array
+              ) -> Array:
   """A critic's value of the state before each response token, f32[N, R].
 
-  That of the first is the value of the prompt.
+  The first is the value of the prompt.
   """
-  hidden_NRD = logprobs.before_each(model, params, prompts, tokens_NR)
+  hidden_NRD = logprobs.states_before(model, params, prompts, tokens_NR)
   return model.score(params, hidden_NRD)
 
 
-def of_rows(model, params, batch: Preferences) -> Array:
-  """The score of each response of packed rows, f32[B, S, K]."""
+def of_rows(model, params: Params, batch: Preferences) -> Array:
+  """A reward model's score of each response in packed rows, f32[B, S, K]."""
   hidden_BTD, _ = model.forward(
       params, batch.tokens, batch.segment, batch.position,
       parent_BT=batch.parent)
@@ -45,7 +47,7 @@ def of_rows(model, params, batch: Preferences) -> Array:
 
 
 def sums_of_rows(value_BT: Array, batch: Preferences) -> Array:
-  """The sum of a value over the tokens of each response, f32[B, S, K]."""
+  """The sum of per-token values over each response, f32[B, S, K]."""
   value_BT = masked.select(value_BT, batch.answer)
   prompts, responses = batch.end.shape[1:]
   sum_BX = jax.vmap(lambda value, segment: jax.ops.segment_sum(

@@ -1,7 +1,7 @@
-"""Models as functions: `build(config)` gives all that the rest may use.
+"""Models as pure functions of their parameters: `build(config)`.
 
-Outside this package nobody sees a Flax module. Policy, old policy, reference,
-reward model and critic are one `Model` under different parameters.
+Nothing outside this package sees a Flax module. Policy, old policy, reference,
+reward model and critic are a `Model` under different parameters.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,12 @@ from r1jax.types import Array, Cache, Params
 
 
 class Model(NamedTuple):
-  """Pure functions of parameters; hashable, so a static argument of jit."""
+  """Pure functions of a model's parameters; hashable, so static under jit."""
   config: architecture.Config
   init: Callable[[Array], Params]
-  axes: Callable[[], Any]  # tree like the parameters of logical axis names
+  axes: Callable[[], Any]  # the parameters' logical axes, a tree like theirs
   forward: Callable[..., tuple[Array, tuple[Array, Array]]]
-  groups: Callable[..., tuple[Array, Array]]
+  forward_groups: Callable[..., tuple[Array, Array]]
   unembed: Callable[[Params, Array], Array]
   score: Callable[[Params, Array], Array]
   prepare: Callable[[Params], Params]
@@ -35,38 +35,40 @@ class Model(NamedTuple):
 @functools.cache
 def build(config: architecture.Config,
           place: sharding.Placement | None = None) -> Model:
-  """The functions of one model shape; the same ones whenever it is asked.
+  """The functions of an architecture; equal arguments give the same object.
 
   Args:
-    config: the shape.
-    place: the mesh that activations live on, if any.
+    config: the architecture.
+    place: the mesh and rules that place activations, if any.
 
   Returns:
     A `Model`, where
       init(key) -> params, a tree of `config.param_dtype` arrays, layers
-        stacked along their first axis
-      params, below, may have a further entry 'lora' (models/lora.py)
+        stacked along their first axis. Below, params may have one more entry,
+        'lora' (models/lora.py)
       forward(params, tokens_BT, segment_BT, position_BT, cache=None,
-        parent_BT=None) -> hidden_BTD, (k [L,B,K,h,T], v [L,B,K,T,h]): causal
-        within each segment (None: one document a row) and its parent, an
-        earlier segment that several may share, and after everything in
-        `cache`. With a cache, which excludes segments, k and v are its past
-        with the new tokens written behind it; else those of the new tokens
-        alone. A model that does not scan its layers gives tuples of L
-      groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: prompts,
-        and tokens that begin the N / B responses to each, in one pass
+        parent_BT=None) -> hidden_BTD, (k [L,B,K,h,T], v [L,B,K,T,h]). A token
+        attends to itself and to earlier tokens of its segment (None: a row is
+        one document), to its parent, which is an earlier segment that several
+        may share, and to everything in `cache`. With a cache, which excludes
+        segments, k and v are its past with the new tokens appended; without,
+        they are those of the new tokens alone. A model that does not scan its
+        layers gives tuples of L arrays
+      forward_groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: one
+        pass over prompts and over the first T tokens of the N / B responses to
+        each
       unembed(params, hidden_BTD) -> logits_BTV, float32
-      score(params, hidden_BTD) -> score_BT, float32: in place of unembed, of a
-        model whose config is `scalar` (models/heads.py)
-      prepare(params) -> params in the form in which many forward passes are
-        fastest: LoRA's factors merged, cast to the dtype of computation, and
-        nothing copied in a pass; for forward and unembed only
+      score(params, hidden_BTD) -> score_BT, float32: in place of unembed if
+        the config is `scalar` (layers.Score)
+      prepare(params) -> params in the form that is fastest for many forward
+        passes: LoRA's factors merged, cast to the dtype of computation, layers
+        unstacked if they are not scanned; for forward and unembed only
   """
   module = transformer.Decoder(config, place)
 
   def variables(key):
-    one = jnp.zeros((1, 1), jnp.int32)
-    return module.init(key, one, None, one, None, None)['params']
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    return module.init(key, tokens, None, tokens, None, None)['params']
 
   def init(key):
     return nn.meta.unbox(variables(key))
@@ -87,23 +89,25 @@ def build(config: architecture.Config,
     return lambda params, *args: module.apply(
         _collections(params), *args, method=of)
 
-  groups, unembed, score = map(method, (
-      transformer.Decoder.groups, transformer.Decoder.unembed,
+  forward_groups, unembed, score = map(method, (
+      transformer.Decoder.forward_groups, transformer.Decoder.unembed,
       transformer.Decoder.score))
   prepare = functools.partial(_prepare, config)
-  return Model(config, init, axes, forward, groups, unembed, score, prepare)
+  return Model(
+      config, init, axes, forward, forward_groups, unembed, score, prepare)
 
 
 def _collections(params: Params) -> dict[str, Params]:
-  """Flax's variables: the weights, and LoRA's factors if there are any."""
+  """Flax's variable collections: weights, and LoRA's factors if any."""
   weights = {name: tree for name, tree in params.items() if name != 'lora'}
   factors = {'lora': params['lora']} if 'lora' in params else {}
   return {'params': weights} | factors
 
 
 def _prepare(config: architecture.Config, params: Params) -> Params:
+  """`Model.prepare`."""
   def cast(path, leaf):
-    # What layers.param does at each use, to the same leaves.
+    # As layers.param does at each use, for the same leaves.
     name = jax.tree_util.keystr(path[-1:], simple=True)
     return leaf if name in layers.FLOAT32 else leaf.astype(config.dtype)
 

@@ -1,8 +1,9 @@
-"""Grouped-query attention: projections, rotations, and whom a token sees.
+"""Grouped-query attention: projections, rotary positions, masks.
 
-A row of tokens is one sequence, with a past and a prompt in a cache or
-without; or a prompt and all its responses, one behind the other. Weights and
-products know nothing of that, only the attention between tokens does.
+A row of tokens is either one sequence, alone or after the prompt and past of a
+cache, or a prompt followed by all its responses. Projections treat all tokens
+of a row alike; the parts of a row, and which keys a query sees, matter only
+between the projections, where kernels/attention.py computes the products.
 """
 
 import functools
@@ -18,86 +19,97 @@ from r1jax.models import layers
 from r1jax.models import rotary
 from r1jax.types import Array
 
-class Look(NamedTuple):
-  """Where the queries of one forward pass stand, the same for all layers."""
-  position: Array  # i32[B, T]
-  segment: Array | None = None  # i32[B, T]; None: one document a row
+KeysValues = tuple[Array, Array | None]  # of a cache: values None if latent
+_SPANS = 4
+
+
+class Layout(NamedTuple):
+  """The tokens in the rows of a forward pass; the same for all layers."""
+  position: Array  # i32[B, T], of the queries
+  segment: Array | None = None  # i32[B, T]; None: a row is one document
   parent: Array | None = None  # i32[B, T], a segment seen besides one's own
   prompt_length: Array | None = None  # i32[prompts], with prompts
-  filled: Array | None = None  # i32[], with a past
-  table: Array | None = None  # rotary cos, sin of whole rows
-  local_table: Array | None = None  # those of local layers
-  responses: 'Look | None' = None  # of those behind each prompt in its row
+  filled: Array | None = None  # i32[], tokens in the past, with a cache
+  table: Array | None = None  # rotary.table of whole rows
+  local_table: Array | None = None  # that of local layers
+  responses: 'Layout | None' = None  # of the responses after a row's prompt
 
 
-def split_responses(look: Look, x_BT: Array) -> tuple[Array, Array]:
+class Layer(NamedTuple):
+  """The inputs of one layer that differ between layers."""
+  index: Array | None  # i32[], into the past of all layers; None: its own past
+  local: Array  # bool[], attends within the window only
+  prompt: KeysValues | None  # of the prompts, with prompts
+
+
+def split_responses(layout: Layout, x_BT: Array) -> tuple[Array, Array]:
   """Rows of a prompt and its responses -> [B, P, ...] and [N, T, ...]."""
-  length = look.position.shape[1]
+  length = layout.position.shape[1]
   return x_BT[:, :length], x_BT[:, length:].reshape(
-      *look.responses.position.shape, *x_BT.shape[2:])
+      *layout.responses.position.shape, *x_BT.shape[2:])
 
 
-def _window(config: architecture.Config, position: Array, key_position: Array,
-            local: Array):
-  """bool[B, T, S]: which keys a layer's window lets a query see."""
+def _in_window(config: architecture.Config, position: Array,
+               key_position: Array, local: Array) -> Array | bool:
+  """Whether a key is near enough for a query, bool[B, T, S] or True."""
   if config.window is None:
     return True
   return ~local | (position[:, :, None] - key_position < config.window)
 
 
-def visible_parts(config: architecture.Config, look: Look, query: Array, local, prompt, k, v):
-  """The prompt and the responses' own tokens, as some queries see them.
+def visible_parts(config: architecture.Config, layout: Layout, layer: Layer,
+                  query: Array, k: Array, v: Array) -> list[attention.Part]:
+  """The sets of keys of some queries, with masks: prompt, then own tokens.
 
   Args:
-    config, look: of the forward pass.
-    query: i32[Q], columns of `look`.
-    local: whether the layer is a local one.
-    prompt: keys and values of the prompts, or None.
-    k, v: those of the past and of all T new tokens after it.
+    config: of the model.
+    layout: of the forward pass.
+    layer: of this layer.
+    query: i32[Q], the queries' columns in `layout`.
+    k, v: of the past and of all T new tokens after it.
   """
-  position = look.position[:, query]
+  position, prompt = layout.position[:, query], layer.prompt
   rows, length = position.shape
   index = jnp.arange(k.shape[-1])
-  if look.filled is None:
-    first, key_position = 0, look.position[:, None, :index.size]
+  if layout.filled is None:
+    first, key_position = 0, layout.position[:, None, :index.size]
   else:
-    first = look.filled
-    start = jnp.repeat(look.prompt_length, rows // look.prompt_length.size)
+    first = layout.filled
+    start = jnp.repeat(
+        layout.prompt_length, rows // layout.prompt_length.size)
     key_position = (start[:, None] + index)[:, None]
-  seen = (index <= first + query[:, None])[None]
-  if look.segment is not None:
-    key_segment = look.segment[:, None, :index.size]
-    same = look.segment[:, query, None] == key_segment
-    if look.parent is not None:
-      same |= look.parent[:, query, None] == key_segment
-    seen &= same
-  seen &= _window(config, position, key_position, local)
-  own = attention.Part(k, v, seen[:, None])
+  visible = (index <= first + query[:, None])[None]
+  if layout.segment is not None:
+    key_segment = layout.segment[:, None, :index.size]
+    same = layout.segment[:, query, None] == key_segment
+    if layout.parent is not None:
+      same |= layout.parent[:, query, None] == key_segment
+    visible &= same
+  visible &= _in_window(config, position, key_position, layer.local)
+  tokens = attention.Part(k, v, visible[:, None])
   if prompt is None:
-    return [own]
+    return [tokens]
   prompts, index = prompt[0].shape[0], jnp.arange(prompt[0].shape[-1])
-  seen = (index < look.prompt_length[:, None])[:, None, None]
-  near = _window(config, position, index, local)
+  visible = (index < layout.prompt_length[:, None])[:, None, None]
+  near = _in_window(config, position, index, layer.local)
   if near is not True:
     near = near.reshape(prompts, rows // prompts, length, -1)
-  return [attention.Part(*prompt, seen & near), own]
+  return [attention.Part(*prompt, visible & near), tokens]
 
 
-_SPANS = 4
+def append_to_past(past: KeysValues, new: KeysValues, filled: Array,
+                   index: Array | None) -> tuple[KeysValues, KeysValues]:
+  """Writes the keys and values of new tokens after those of the past.
 
+  Args:
+    past: of this layer; or of all layers, stacked.
+    new: of the new tokens, in this layer.
+    filled: the number of tokens in the past.
+    index: of the layer in `past`; None: the past is this layer's alone.
 
-class Layer(NamedTuple):
-  """What one layer has that the next has not."""
-  index: Array | None  # i32[], into a past of all layers; None: its own
-  local: Array  # bool[]
-  prompt: tuple[Array, Array] | None  # keys and values
-
-
-def append(past, new, filled: Array, index: Array | None):
-  """Writes new keys and values behind the past.
-
-  Returns the past, and all that this layer has of it. What is read is what
-  was written, so that XLA can write in place.
+  Returns:
+    The past with the new tokens, and the part of it that is this layer's. The
+    second is read from the first, so that XLA can write in place.
   """
   begin = () if index is None else (index,)
 
@@ -109,18 +121,24 @@ def append(past, new, filled: Array, index: Array | None):
 
   k, v = past
   past = put(k, new[0], -1), None if v is None else put(v, new[1], -2)
-  own = past if index is None else jax.tree.map(
+  of_layer = past if index is None else jax.tree.map(
       lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), past)
-  return past, own
+  return past, of_layer
 
 
-def attend(config: architecture.Config, look: Look, layer: Layer, q_BTHh, k, v):
+def attend(config: architecture.Config, layout: Layout, layer: Layer,
+           q_BTHh: Array, k: Array, v: Array) -> Array:
   """Attention of all new tokens, `attention_chunk` queries at a time.
 
-  The scores of one chunk exist at once, in the backward pass too, which makes
-  them again: memory grows with T * chunk, not with T squared. The chunks are
-  gone through in spans, and keys behind a span are left out: four need 5/8 of
-  the products.
+  Only the scores of one chunk are in memory, in the backward pass too, which
+  recomputes them: memory grows with T * chunk, not with T squared. Chunks are
+  taken in four spans, and keys after a span are left out of its products,
+  which saves 3/8 of them.
+
+  Args:
+    config, layout, layer: as of `visible_parts`.
+    q_BTHh: queries, scaled.
+    k, v: of the past and of all new tokens, in the layouts of `to_parts`.
   """
   length = q_BTHh.shape[1]
   chunk = config.attention_chunk or max(length, 1)
@@ -128,65 +146,69 @@ def attend(config: architecture.Config, look: Look, layer: Layer, q_BTHh, k, v):
   spans = min(_SPANS, chunks)
   edges = [min(chunk * (chunks * n // spans), length) for n in range(spans + 1)]
   outs = [
-      _span(config, look, layer, q_BTHh[:, begin:end], begin,
-            *((k, v) if look.filled is not None else
-              (k[..., :end], v[:, :, :end])))
+      _attend_span(config, layout, layer, q_BTHh[:, begin:end], begin,
+                   *((k, v) if layout.filled is not None else
+                     (k[..., :end], v[:, :, :end])))
       for begin, end in zip(edges, edges[1:])]
   return jnp.concatenate(outs, 1)
 
 
-def _span(config: architecture.Config, look: Look, layer: Layer, q_BTHh,
-          begin: int, k, v):
+def _attend_span(config: architecture.Config, layout: Layout, layer: Layer,
+                 q_BTHh: Array, begin: int, k: Array, v: Array) -> Array:
   """Attention of the queries from column `begin` on, in chunks."""
-  def one(query, q):
-    parts = visible_parts(
-        config, look, begin + query, layer.local, layer.prompt, k, v)
+  def attend_chunk(query, q):
+    parts = visible_parts(config, layout, layer, begin + query, k, v)
     return attention.attend(q, parts, softcap=config.softcap_attention)
 
   length, chunk = q_BTHh.shape[1], config.attention_chunk
   if chunk is None or length <= chunk:
-    return one(jnp.arange(length), q_BTHh)
-  # The last chunk is filled up with repetitions of the last query.
+    return attend_chunk(jnp.arange(length), q_BTHh)
+  # The last chunk is padded with copies of the last query.
   query = jnp.minimum(jnp.arange(length + -length % chunk), length - 1)
   out = jax.lax.map(
-      jax.checkpoint(lambda query: one(query, q_BTHh[:, query])),
+      jax.checkpoint(lambda query: attend_chunk(query, q_BTHh[:, query])),
       query.reshape(-1, chunk))
   return out.swapaxes(0, 1).reshape(out.shape[1], -1, *out.shape[3:])[
       :, :length]
 
 
-def keys(k_BTKh, v_BTKh):
-  """In the layouts of kernels/attention.py."""
+def to_parts(k_BTKh: Array, v_BTKh: Array) -> tuple[Array, Array]:
+  """Keys and values in the layouts of `kernels.attention.Part`."""
   return k_BTKh.transpose(0, 2, 3, 1), v_BTKh.transpose(0, 2, 1, 3)
 
 
-def _attend_in_groups(config: architecture.Config, look: Look, layer: Layer,
-                      q, k, v):
-  """Attention in rows of a prompt and, behind it, its responses."""
+def _attend_in_groups(config: architecture.Config, layout: Layout,
+                      layer: Layer, q: Array, k: Array, v: Array) -> Array:
+  """Attention in rows of a prompt followed by its responses."""
   (q, q_NTHh), (k, k_NTKh), (v, v_NTKh) = (
-      split_responses(look, x) for x in (q, k, v))
-  prompt = keys(k, v)
-  out = attend(config, look, layer, q, *prompt)
-  out_NTHh = attend(config, look.responses, layer._replace(prompt=prompt),
-                    q_NTHh, *keys(k_NTKh, v_NTKh))
+      split_responses(layout, x) for x in (q, k, v))
+  prompt = to_parts(k, v)
+  out = attend(config, layout, layer, q, *prompt)
+  out_NTHh = attend(config, layout.responses, layer._replace(prompt=prompt),
+                    q_NTHh, *to_parts(k_NTKh, v_NTKh))
   return jnp.concatenate(
       [out, out_NTHh.reshape(out.shape[0], -1, *out.shape[2:])], 1)
 
 
-def attend_in_rows(config: architecture.Config, look: Look, layer: Layer,
-                   q, k, v):
+def attend_in_rows(config: architecture.Config, layout: Layout, layer: Layer,
+                   q: Array, k: Array, v: Array) -> Array:
   """Attention without a past: [B, T, H, h] queries, [B, T, K, h] keys."""
-  if look.responses is not None:
-    return _attend_in_groups(config, look, layer, q, k, v)
-  return attend(config, look, layer, q, *keys(k, v))
+  if layout.responses is not None:
+    return _attend_in_groups(config, layout, layer, q, k, v)
+  return attend(config, layout, layer, q, *to_parts(k, v))
 
 
 class Attention(nn.Module):
-  """Grouped-query attention over the prompt, the past and the new tokens."""
+  """Grouped-query attention over the prompt, the past and the new tokens.
+
+  Returns the output [B, T, D], the past with the new tokens appended (None if
+  there is none), and the keys and values of the new tokens.
+  """
   config: architecture.Config
 
   @nn.compact
-  def __call__(self, x_BTD, past, look, layer):
+  def __call__(self, x_BTD: Array, past: KeysValues | None, layout: Layout,
+               layer: Layer) -> tuple[Array, KeysValues | None, KeysValues]:
     c = self.config
     width, heads, kv_heads, size = c.width, c.heads, c.kv_heads, c.head_size
     weight = functools.partial(layers.param, self)
@@ -207,15 +229,15 @@ class Attention(nn.Module):
     if c.qk_norm:
       q = layers.RMSNorm(c, name='q_norm')(q)
       k = layers.RMSNorm(c, name='k_norm')(k)
-    table = look.table
-    if look.local_table is not None:
-      table = jnp.where(layer.local, look.local_table, table)
+    table = layout.table
+    if layout.local_table is not None:
+      table = jnp.where(layer.local, layout.local_table, table)
     q, k = rotary.rotate(q, table), rotary.rotate(k, table)
     q = q * jnp.asarray(rotary.score_scale(c), q.dtype)
-    new = keys(k, v)
+    new = to_parts(k, v)
     if past is None:
-      out = attend_in_rows(c, look, layer, q, k, v)
+      out = attend_in_rows(c, layout, layer, q, k, v)
     else:
-      past, own = append(past, new, look.filled, layer.index)
-      out = attend(c, look, layer, q, *own)
+      past, of_layer = append_to_past(past, new, layout.filled, layer.index)
+      out = attend(c, layout, layer, q, *of_layer)
     return layers.dense(out, wo, contract=2), past, new

@@ -1,8 +1,9 @@
-"""config.json of Hugging Face folders, as shapes and back.
+"""config.json of Hugging Face models, to and from `architecture.Config`.
 
-Llama, Qwen2, Qwen3, Gemma 3 (text) and DeepSeek-V3, in the form that
-transformers 5 writes and in that of older releases: there the rotary settings
-are `rope_theta` and `rope_scaling`, here `rope_parameters`.
+Llama, Qwen2, Qwen3, Gemma 3 (text) and DeepSeek-V3, in the form of transformers
+5, whose rotary settings are in `rope_parameters`, and of older releases, where
+they are in `rope_theta` and `rope_scaling`. A family without a new switch is an
+entry of `_FAMILIES`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from r1jax.models import rotary
 
 Fields = Mapping[str, Any]
 
-# Our field, and theirs.
+# Fields of architecture.Config and its sections: keys of config.json.
 _COMMON = dict(
     vocab='vocab_size', width='hidden_size', layers='num_hidden_layers',
     heads='num_attention_heads', kv_heads='num_key_value_heads',
@@ -43,15 +44,16 @@ _SCALING = {  # of each rope_type
 }
 _ACTIVATIONS = {'silu': 'silu', 'gelu_pytorch_tanh': 'gelu'}
 _DEEPSEEK = 'DeepseekV3ForCausalLM'
-# Of a model with one label: a score in place of logits, as reward models have.
+# Of a model with one label, a score in place of logits: a reward model.
 _SCORING = 'ForSequenceClassification'
-OFFSET = 'score_offset'  # our own key: what its scores are lessened by
+OFFSET = 'score_offset'  # a key of our own: the offset of layers.Score
 
 
 class _Family(NamedTuple):
+  """The models of one architecture of transformers."""
   model_type: str
-  switches: Mapping[str, Any] = {}  # our fields that it always sets
-  silent: Mapping[str, Any] = {}  # their keys, where a file leaves them out
+  switches: Mapping[str, Any] = {}  # fields of Config that it always sets
+  defaults: Mapping[str, Any] = {}  # of keys that a config.json may leave out
 
 
 _FAMILIES = {
@@ -66,7 +68,7 @@ _FAMILIES = {
              hidden_act='gelu_pytorch_tanh')),
     _DEEPSEEK: _Family('deepseek_v3'),
 }
-# Settings that change what a model computes, and the one value that we know.
+# Keys that change what a model computes, and the one value supported.
 _FIXED = dict(
     attention_bias=False, mlp_bias=False, use_sliding_window=False,
     rope_interleave=True, scoring_func='sigmoid', topk_method='noaux_tc',
@@ -74,10 +76,11 @@ _FIXED = dict(
 
 
 def from_json(fields: Fields, where: str) -> architecture.Config:
-  """The shape that a config.json describes, to be computed in float32.
+  """The architecture that a config.json describes, computed in float32.
 
   Raises:
-    ConfigError: names the key of `where` that is missing or not supported.
+    ConfigError: names the key of the file `where` that is missing or not
+      supported.
   """
   names = fields.get('architectures') or ()
   causal = [name.replace(_SCORING, 'ForCausalLM') for name in names]
@@ -87,7 +90,7 @@ def from_json(fields: Fields, where: str) -> architecture.Config:
                    fields.get('architectures'))
   family = _FAMILIES[known[0]]
   fields = dict(tie_word_embeddings=False, rms_norm_eps=1e-6,
-                rope_theta=10_000.) | family.silent | {
+                rope_theta=10_000.) | family.defaults | {
                     key: value for key, value in fields.items()
                     if value is not None}
   fields.setdefault('num_key_value_heads', fields.get('num_attention_heads'))
@@ -95,8 +98,9 @@ def from_json(fields: Fields, where: str) -> architecture.Config:
     if fields.get(key, value) != value:
       raise _refused(where, key, repr(value), fields[key])
   try:
-    return architecture.Config(**_shape(fields, where, known[0]),
-                        scalar=known[0] not in names, **family.switches)
+    return architecture.Config(
+        **_config_fields(fields, where, known[0]),
+        scalar=known[0] not in names, **family.switches)
   except KeyError as problem:
     raise errors.ConfigError(
         'init_from', f'{where} has no {problem}') from problem
@@ -106,10 +110,10 @@ def from_json(fields: Fields, where: str) -> architecture.Config:
 
 
 def to_json(config: architecture.Config) -> dict[str, Any]:
-  """The config.json of a shape, as `read` gives it back.
+  """The config.json of an architecture; `from_json` is its inverse.
 
   Raises:
-    ConfigError: no architecture of transformers has this set of switches.
+    ConfigError: no architecture of transformers has these switches.
   """
   for name, family in _FAMILIES.items():
     if (name == _DEEPSEEK) != (config.latent is not None) or any(
@@ -117,7 +121,7 @@ def to_json(config: architecture.Config) -> dict[str, Any]:
         for key, value in family.switches.items()):
       continue
     fields = {'architectures': [name], 'model_type': family.model_type,
-              **_fields(config, family.model_type)}
+              **_json_fields(config, family.model_type)}
     computed = {key: getattr(config, key) for key in architecture.FREE}
     back = dataclasses.replace(from_json(fields, 'config.json'), **computed)
     if back == config:
@@ -127,15 +131,17 @@ def to_json(config: architecture.Config) -> dict[str, Any]:
       f'it cannot be exported: {config}')
 
 
-def scoring(fields: Fields, offset: float) -> dict[str, Any]:
-  """The config.json of a model of tokens as that of one of scores."""
+def to_scoring(fields: Fields, offset: float) -> dict[str, Any]:
+  """The config.json of a reward model, from that of its language model."""
   names = [name.replace('ForCausalLM', _SCORING)
            for name in fields['architectures']]
   return {**fields, 'architectures': names, 'id2label': {'0': 'score'},
           'label2id': {'score': 0}, OFFSET: offset}
 
 
-def _shape(fields: dict[str, Any], where: str, name: str) -> dict[str, Any]:
+def _config_fields(fields: dict[str, Any], where: str, name: str
+                   ) -> dict[str, Any]:
+  """Fields of architecture.Config, from those of architecture `name`."""
   if 'head_dim' not in fields and name != _DEEPSEEK:
     fields['head_dim'] = (
         fields['hidden_size'] // fields['num_attention_heads'])
@@ -144,24 +150,25 @@ def _shape(fields: dict[str, Any], where: str, name: str) -> dict[str, Any]:
   if activation not in _ACTIVATIONS:
     raise _refused(where, 'hidden_act', ' or '.join(_ACTIVATIONS), activation)
   if name == _DEEPSEEK:
-    latent = architecture.Latent(**_take({'q_lora_rank': None} | fields, _LATENT))
+    latent = architecture.Latent(
+        **_from_keys({'q_lora_rank': None} | fields, _LATENT))
     fields['head_dim'] = latent.nope_size + latent.rope_size
-    special = dict(latent=latent,
-                   moe=architecture.Experts(
-                       **_take({'n_shared_experts': 0} | fields, _EXPERTS)))
+    special = dict(latent=latent, moe=architecture.Experts(
+        **_from_keys({'n_shared_experts': 0} | fields, _EXPERTS)))
   elif name == 'Gemma3ForCausalLM':
     special = _gemma(fields, where)
   else:
     special = {}
   rope = fields.get('rope_parameters') or fields.get('rope_scaling') or {}
   rope = rope.get('full_attention', rope)
-  return _take(fields, _COMMON) | special | dict(
+  return _from_keys(fields, _COMMON) | special | dict(
       activation=_ACTIVATIONS[activation],
       rope_theta=float(rope.get('rope_theta', fields['rope_theta'])),
       rope_scaling=_scaling(rope, fields, where))
 
 
 def _gemma(fields: dict[str, Any], where: str) -> dict[str, Any]:
+  """Fields that Gemma 3 alone has: its local and global layers."""
   every = fields.get('sliding_window_pattern') or 6
   kinds = fields.get('layer_types')
   if kinds:
@@ -174,7 +181,7 @@ def _gemma(fields: dict[str, Any], where: str) -> dict[str, Any]:
   local = (fields.get('rope_parameters') or {}).get('sliding_attention') or {}
   theta = local.get('rope_theta', fields.get('rope_local_base_freq', 10_000.))
   uncapped = dict(attn_logit_softcapping=None, final_logit_softcapping=None)
-  return _take(uncapped | fields, _GEMMA) | dict(
+  return _from_keys(uncapped | fields, _GEMMA) | dict(
       attention_scale=fields['query_pre_attn_scalar'] ** -0.5,
       global_every=every, rope_theta_local=float(theta))
 
@@ -189,34 +196,34 @@ def _scaling(rope: Fields, fields: Fields,
   if rope.get('attention_factor') is not None or not rope.get('truncate', True):
     raise _refused(where, 'rope_scaling.attention_factor and truncate',
                    'neither', dict(rope))
-  keys = {ours: key for ours, key in _SCALING[kind].items()
+  keys = {field: key for field, key in _SCALING[kind].items()
           if key in rope or key.endswith('factor')}
-  found = _take(rope, keys)
+  settings = _from_keys(rope, keys)
   if 'original_len' in _SCALING[kind]:
-    found.setdefault('original_len', fields['max_position_embeddings'])
-  return architecture.RopeScaling(kind, **found)
+    settings.setdefault('original_len', fields['max_position_embeddings'])
+  return architecture.RopeScaling(kind, **settings)
 
 
-def _fields(config: architecture.Config, kind: str) -> dict[str, Any]:
-  """Theirs of everything but the architecture's name."""
-  fields = _give(config, _COMMON)
-  turned = {value: key for key, value in _ACTIVATIONS.items()}
-  fields['hidden_act'] = turned[config.activation]
+def _json_fields(config: architecture.Config, kind: str) -> dict[str, Any]:
+  """The keys of config.json, except those that name the architecture."""
+  fields = _to_keys(config, _COMMON)
+  hf_activations = {value: key for key, value in _ACTIVATIONS.items()}
+  fields['hidden_act'] = hf_activations[config.activation]
   rope = {'rope_type': 'default', 'rope_theta': config.rope_theta}
   if config.rope_scaling:
     rope |= {'rope_type': config.rope_scaling.kind} | {
-        key: value for key, value in _give(
+        key: value for key, value in _to_keys(
             config.rope_scaling, _SCALING[config.rope_scaling.kind]).items()
         if value is not None}
-  # Here for transformers 5, and below it as older releases want it.
+  # rope_parameters is for transformers 5, the others for older releases.
   fields |= dict(rope_parameters=rope, rope_theta=config.rope_theta,
                  rope_scaling=rope if config.rope_scaling else None)
   if kind == 'deepseek_v3' and config.moe:
     del fields['head_dim']
-    fields |= _give(config.latent, _LATENT) | _give(config.moe, _EXPERTS)
+    fields |= _to_keys(config.latent, _LATENT) | _to_keys(config.moe, _EXPERTS)
   if kind == 'gemma3_text' and config.window:
     fields['hidden_activation'] = fields.pop('hidden_act')
-    fields |= _give(config, _GEMMA) | dict(
+    fields |= _to_keys(config, _GEMMA) | dict(
         query_pre_attn_scalar=round(rotary.score_scale(config) ** -2),
         layer_types=[('full_attention', 'sliding_attention')[local]
                      for local in config.is_local()],
@@ -229,12 +236,12 @@ def _fields(config: architecture.Config, kind: str) -> dict[str, Any]:
   return fields
 
 
-def _take(fields: Fields, names: Mapping[str, str]) -> dict[str, Any]:
-  return {ours: fields[key] for ours, key in names.items()}
+def _from_keys(fields: Fields, keys: Mapping[str, str]) -> dict[str, Any]:
+  return {field: fields[key] for field, key in keys.items()}
 
 
-def _give(config: Any, names: Mapping[str, str]) -> dict[str, Any]:
-  return {key: getattr(config, ours) for ours, key in names.items()}
+def _to_keys(config: Any, keys: Mapping[str, str]) -> dict[str, Any]:
+  return {key: getattr(config, field) for field, key in keys.items()}
 
 
 def _refused(where: str, key: str, expected: str,

@@ -1,9 +1,8 @@
-"""Our parameters as a Hugging Face folder, which transformers and servers load.
+"""Export to Hugging Face folders, which transformers and its servers load.
 
 `python -m r1jax.export` is the command.
 """
 
-from collections.abc import Iterator
 import contextlib
 import dataclasses
 import json
@@ -27,18 +26,18 @@ _FILE_BYTES = 4 << 30
 
 
 def save_folder(out: str, config: architecture.Config, params: Params,
-         source: str | None = None, vocab=None, *,
-         file_bytes: int = _FILE_BYTES) -> None:
-  """Writes config.json and safetensors files; all processes must ask.
+                source: str | None = None, vocab=None, *,
+                file_bytes: int = _FILE_BYTES) -> None:
+  """Writes config.json and safetensors files; every process must call it.
 
   Args:
     out: a folder that does not exist yet.
     config: of the model.
     params: its parameters, written in their own dtype.
-    source: the folder or GGUF file that the model came from, whose
-      config.json is kept as far as it says the same.
-    vocab: data.vocab_base.Vocab, saved beside it if there is one.
-    file_bytes: of tensors in a file, at most, and in memory at a time.
+    source: the folder or GGUF file that the model came from; its config.json
+      is kept if it describes the same architecture.
+    vocab: `vocabs.base.Vocab`, saved beside the model if given.
+    file_bytes: the most bytes of tensors in a file, and in memory at a time.
 
   Raises:
     ConfigError: `out` exists, or transformers has no such architecture.
@@ -46,7 +45,7 @@ def save_folder(out: str, config: architecture.Config, params: Params,
   target = pathlib.Path(out)
   if target.exists():
     raise errors.ConfigError(
-        f'--out={out}', 'expected a folder that does not exist yet')
+        '--out', f'expected a folder that does not exist yet, received {out}')
   fields = _fields(config, params, source)
   target.parent.mkdir(parents=True, exist_ok=True)
   with (files.write_whole(target) if distributed.is_main()
@@ -59,28 +58,30 @@ def save_folder(out: str, config: architecture.Config, params: Params,
     _write_tensors(part, config, params, file_bytes)
 
 
-def _fields(config, params, source) -> dict[str, Any]:
+def _fields(config: architecture.Config, params: Params, source: str | None
+            ) -> dict[str, Any]:
+  """The config.json."""
   fields = hf_config.to_json(config)
   if source is not None:
-    kept = hf.fields(source)
     computed = {key: getattr(config, key) for key in architecture.FREE}
     if dataclasses.replace(hf.read_config(source), **computed) == config:
-      fields = kept
+      fields = hf.read_fields(source)
   if config.scalar:
-    fields = hf_config.scoring(fields, float(params['head']['offset']))
+    fields = hf_config.to_scoring(fields, float(params['head']['offset']))
   drop = ('quantization_config', 'torch_dtype', 'auto_map')
   fields = {key: value for key, value in fields.items() if key not in drop}
   if 'num_nextn_predict_layers' in fields:
-    fields['num_nextn_predict_layers'] = 0  # they are not read
+    fields['num_nextn_predict_layers'] = 0  # not imported, see hf.py
   return fields | {'dtype': params['embedding'].dtype.name}
 
 
-def _write_tensors(folder, config, params, file_bytes):
-  """Fills files of `file_bytes` and writes the index that names them."""
+def _write_tensors(folder: pathlib.Path, config: architecture.Config,
+                   params: Params, file_bytes: int) -> None:
+  """Writes files of at most `file_bytes`, and the index of their tensors."""
   import safetensors.numpy  # pylint: disable=g-import-not-at-top
-  shards = _files(config, params, file_bytes)
+  shards = _shards(config, params, file_bytes)
   leaves = hf_layout.leaves(config)
-  where, total = {}, 0
+  file_of, total = {}, 0
   for number, members in enumerate(shards, 1):
     title = 'model.safetensors' if len(shards) == 1 else (
         f'model-{number:05}-of-{len(shards):05}.safetensors')
@@ -88,23 +89,28 @@ def _write_tensors(folder, config, params, file_bytes):
     for name, key, at in members:
       entry = sharding.to_host(_get(params, key)[at])
       tensors[name] = leaves[key].theirs(entry)
-    where |= dict.fromkeys(tensors, title)
+    file_of |= dict.fromkeys(tensors, title)
     total += sum(x.nbytes for x in tensors.values())
     if distributed.is_main():
       safetensors.numpy.save_file(
           tensors, folder / title, metadata={'format': 'pt'})
-      (folder / title).chmod(0o644)  # it made the file its owner's alone
+      (folder / title).chmod(0o644)  # safetensors lets only the owner read
   if len(shards) > 1 and distributed.is_main():
     _write_json(folder / 'model.safetensors.index.json', {
-        'metadata': {'total_size': total}, 'weight_map': where})
+        'metadata': {'total_size': total}, 'weight_map': file_of})
 
 
-def _files(config, params, file_bytes) -> list[list[tuple]]:
-  """Which tensors go into each file: (name, our path, place in the stack)."""
+# A tensor's name, its parameter's path, and its indices in the stacked axes.
+_Member = tuple[str, str, tuple[int, ...]]
+
+
+def _shards(config: architecture.Config, params: Params, file_bytes: int
+            ) -> list[list[_Member]]:
+  """The tensors of each file."""
   shards, size = [[]], 0
   for name, key, at in _in_order(config, params):
-    one = _get(params, key)
-    width = one.nbytes // int(np.prod(one.shape[:len(at)]))
+    param = _get(params, key)
+    width = param.nbytes // int(np.prod(param.shape[:len(at)]))
     if shards[-1] and size + width > file_bytes:
       shards.append([])
       size = 0
@@ -113,10 +119,10 @@ def _files(config, params, file_bytes) -> list[list[tuple]]:
   return shards
 
 
-def _in_order(config, params) -> Iterator[tuple]:
+def _in_order(config: architecture.Config, params: Params) -> list[_Member]:
   """Every tensor, layer after layer."""
   members = [
-      (leaf.tensor(at), key, at)
+      (leaf.tensor_name(at), key, at)
       for key, leaf in hf_layout.leaves(config).items()
       for at in np.ndindex(_get(params, key).shape[:leaf.stacked])]
   layer = lambda name: int(name.split('.')[2]) if '.layers.' in name else -1

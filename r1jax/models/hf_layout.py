@@ -1,8 +1,9 @@
-"""Where each parameter stands in a Hugging Face checkpoint, and how.
+"""Layout of Hugging Face checkpoints: the tensors of each parameter.
 
-There a product's weight is [outputs, inputs], one tensor a layer (and expert);
-here it is [inputs, outputs], heads apart, layers stacked. DeepSeek-V3's
-rotary entries are interleaved there (0 rotates with 1), in halves here.
+A Hugging Face checkpoint has a weight as [outputs, inputs], one tensor per
+layer (and expert). Our parameter is [inputs, outputs], with an axis of its own
+for heads, and layers stacked. DeepSeek-V3's checkpoints interleave rotary
+entries (0 pairs with 1); our parameters pair the first half with the second.
 """
 
 from collections.abc import Iterator
@@ -15,29 +16,29 @@ from r1jax.models import architecture
 
 
 class Leaf(NamedTuple):
-  """One of our parameters, as theirs."""
-  name: str  # with {layer} and {expert} where those are stacked here
-  # How many of our axes go into the product; 0: a vector, None: as it is there.
+  """The tensors of one parameter."""
+  name: str  # of a tensor, with {layer} and {expert} for stacked axes
+  # The parameter's input axes; 0: a vector, None: the same shape in both.
   inputs: int | None = 0
-  interleaved: int = 0  # so many last entries of a head rotate in pairs there
-  first: int = 0  # layer of the stack's first entry
+  interleaved: int = 0  # last entries of a head, interleaved in the tensor
+  first: int = 0  # the layer of the stack's first entry
 
   @property
   def stacked(self) -> int:
-    """How many of our first axes are one tensor an entry there."""
+    """The number of first axes along which each entry is a tensor."""
     return self.name.count('{')
 
-  def tensor(self, at: tuple[int, ...]) -> str:
-    """The name of the tensor at `at`, a place along the stacked axes."""
+  def tensor_name(self, at: tuple[int, ...]) -> str:
+    """The name of the tensor at the indices `at` of the stacked axes."""
     layer, expert = (*at, 0, 0)[:2]
     return self.name.format(layer=self.first + layer, expert=expert)
 
-  def names(self, size: tuple[int, ...]) -> Iterator[str]:
-    """All its tensors' names, for our parameter's shape."""
-    return map(self.tensor, np.ndindex(*size[:self.stacked]))
+  def tensor_names(self, size: tuple[int, ...]) -> Iterator[str]:
+    """The names of all tensors of a parameter of shape `size`."""
+    return map(self.tensor_name, np.ndindex(*size[:self.stacked]))
 
   def their_shape(self, size: tuple[int, ...]) -> tuple[int, ...]:
-    """That of each tensor, for our parameter's shape."""
+    """The shape of each tensor of a parameter of shape `size`."""
     size = size[self.stacked:]
     if self.inputs is None:
       return size
@@ -45,14 +46,14 @@ class Leaf(NamedTuple):
     return math.prod(outputs), *([math.prod(inputs)] if inputs else [])
 
   def ours(self, tensor: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """One tensor as the entry of shape `size` of our parameter."""
+    """A tensor as an entry, of shape `size`, of the parameter."""
     if not self.inputs:
       return tensor.reshape(size)
     entry = tensor.T.reshape(size)
     return entry[..., self._order(size[-1])] if self.interleaved else entry
 
   def theirs(self, entry: np.ndarray) -> np.ndarray:
-    """The inverse of `ours`, contiguous."""
+    """An entry of the parameter as a tensor, contiguous; inverts `ours`."""
     size = self.their_shape((1,) * self.stacked + entry.shape)
     if not self.inputs:
       return np.ascontiguousarray(entry.reshape(size))
@@ -61,19 +62,19 @@ class Leaf(NamedTuple):
     return np.ascontiguousarray(entry.reshape(size[::-1]).T)
 
   def _order(self, size: int) -> np.ndarray:
-    still = np.arange(size - self.interleaved)
+    unrotated = np.arange(size - self.interleaved)
     pairs = np.arange(size - self.interleaved, size).reshape(-1, 2)
-    return np.concatenate([still, pairs[:, 0], pairs[:, 1]])
+    return np.concatenate([unrotated, pairs[:, 0], pairs[:, 1]])
 
 
 def leaves(config: architecture.Config) -> dict[str, Leaf]:
   """{path of a parameter: its Leaf} for all parameters of a model."""
-  found = {'embedding': Leaf('model.embed_tokens.weight', None),
+  paths = {'embedding': Leaf('model.embed_tokens.weight', None),
            'final_norm/scale': Leaf('model.norm.weight')}
   if config.scalar:
-    found['head/kernel'] = Leaf('score.weight', 1)
+    paths['head/kernel'] = Leaf('score.weight', 1)
   elif not config.tied:
-    found['output'] = Leaf('lm_head.weight', 1)
+    paths['output'] = Leaf('lm_head.weight', 1)
   block = _norms(config) | (
       _latent(config) if config.latent else _attention(config))
   if config.moe:
@@ -87,9 +88,9 @@ def leaves(config: architecture.Config) -> dict[str, Leaf]:
   for stack, (first, mlp) in stacks.items():
     for path, leaf in (block | mlp).items():
       suffix = '' if leaf.name.endswith('bias') else '.weight'
-      found[f'{stack}/{path}'] = leaf._replace(
+      paths[f'{stack}/{path}'] = leaf._replace(
           name=f'model.layers.{{layer}}.{leaf.name}{suffix}', first=first)
-  return found
+  return paths
 
 
 def _norms(config: architecture.Config) -> dict[str, Leaf]:
@@ -105,28 +106,28 @@ def _norms(config: architecture.Config) -> dict[str, Leaf]:
 
 
 def _attention(config: architecture.Config) -> dict[str, Leaf]:
-  found = {f'attention/{x}': Leaf(f'self_attn.{x}_proj', 1) for x in 'qkv'}
-  found['attention/o'] = Leaf('self_attn.o_proj', 2)
+  paths = {f'attention/{x}': Leaf(f'self_attn.{x}_proj', 1) for x in 'qkv'}
+  paths['attention/o'] = Leaf('self_attn.o_proj', 2)
   if config.qkv_bias:
-    found |= {f'attention/{x}_bias': Leaf(f'self_attn.{x}_proj.bias')
+    paths |= {f'attention/{x}_bias': Leaf(f'self_attn.{x}_proj.bias')
               for x in 'qkv'}
   if config.qk_norm:
-    found |= {f'attention/{x}_norm/scale': Leaf(f'self_attn.{x}_norm')
+    paths |= {f'attention/{x}_norm/scale': Leaf(f'self_attn.{x}_norm')
               for x in 'qk'}
-  return found
+  return paths
 
 
 def _latent(config: architecture.Config) -> dict[str, Leaf]:
   rope = config.latent.rope_size
-  found = {
+  paths = {
       'attention/kv_a': Leaf('self_attn.kv_a_proj_with_mqa', 1, rope),
       'attention/kv_norm/scale': Leaf('self_attn.kv_a_layernorm'),
       'attention/kv_b': Leaf('self_attn.kv_b_proj', 1),
       'attention/o': Leaf('self_attn.o_proj', 2),
   }
   if config.latent.q_rank is None:
-    return found | {'attention/q': Leaf('self_attn.q_proj', 1, rope)}
-  return found | {
+    return paths | {'attention/q': Leaf('self_attn.q_proj', 1, rope)}
+  return paths | {
       'attention/q_a': Leaf('self_attn.q_a_proj', 1),
       'attention/q_norm/scale': Leaf('self_attn.q_a_layernorm'),
       'attention/q_b': Leaf('self_attn.q_b_proj', 1, rope),
@@ -139,9 +140,9 @@ def _mlp(ours: str, theirs: str) -> dict[str, Leaf]:
 
 
 def _experts(config: architecture.Experts) -> dict[str, Leaf]:
-  found = _mlp('moe', 'mlp.experts.{expert}') | {
+  paths = _mlp('moe', 'mlp.experts.{expert}') | {
       'moe/router': Leaf('mlp.gate', 1),
       'moe/router_bias': Leaf('mlp.gate.e_score_correction_bias')}
   if config.shared:
-    found |= _mlp('moe/shared', 'mlp.shared_experts')
-  return found
+    paths |= _mlp('moe/shared', 'mlp.shared_experts')
+  return paths

@@ -1,4 +1,4 @@
-"""What a decoder's layers are made of: products, norms, the MLP."""
+"""Parts of a decoder: parameters, products, norms, the MLP, the scalar head."""
 
 import math
 from typing import NamedTuple
@@ -11,30 +11,27 @@ from r1jax.models import architecture
 from r1jax.parallel import sharding
 from r1jax.types import Array
 
-_ACTIVATIONS = {
-    'silu': nn.silu,
-    'gelu': lambda x: nn.gelu(x, approximate=True),
-}
-
-
-# Parameters whose computation is float32 whatever the config's dtype.
+# Parameters that are computed with in float32, whatever the config's dtype.
 FLOAT32 = ('scale', 'router', 'router_bias')
 
 
 class Adapted(NamedTuple):
-  """A frozen weight and what LoRA adds to it: weight + a b."""
+  """A frozen weight under LoRA, which stands for weight + a b."""
   weight: Array
-  a: Array  # the weight's inputs, rank
-  b: Array  # rank, the weight's outputs
+  a: Array  # [inputs, rank], the weight's input axes
+  b: Array  # [rank, outputs], the weight's output axes
 
 
-def constrain(place: sharding.Placement | None, x: Array, axes) -> Array:
-  """Asks that `x` live where its logical axes say, if there is a mesh."""
+def constrain(place: sharding.Placement | None, x: Array,
+              axes: sharding.Axes) -> Array:
+  """`x`, placed by its logical axes if there is a mesh."""
   return x if place is None else place.constrain(x, axes)
 
 
-def param(module, name, axes, size, init) -> Array | Adapted:
-  """A parameter by its logical axes, in the dtype of computation."""
+def param(module: nn.Module, name: str, axes: tuple[str, ...],
+          size: tuple[int, ...], init: nn.initializers.Initializer
+          ) -> Array | Adapted:
+  """A parameter of `module` with logical axes, in the dtype of computation."""
   c = module.config
   weight = module.param(name, nn.with_logical_partitioning(init, axes), size,
                         jnp.dtype(c.param_dtype)).astype(c.dtype)
@@ -45,24 +42,24 @@ def param(module, name, axes, size, init) -> Array | Adapted:
                  (c.lora_scale * factors['b']).astype(c.dtype))
 
 
-def whole(weight: Array | Adapted) -> Array:
-  """The weight as one array, for what is no plain product."""
+def merged(weight: Array | Adapted) -> Array:
+  """The weight as one array, for uses other than `dense`."""
   if not isinstance(weight, Adapted):
     return weight
   return weight.weight + jnp.tensordot(weight.a, weight.b, 1)
 
 
-def linear(fan_in: int, scale: float = 1.):
-  """Initialises a weight so that its product keeps the inputs' size."""
+def linear(fan_in: int, scale: float = 1.) -> nn.initializers.Initializer:
+  """The initializer of a weight whose product keeps the inputs' variance."""
   return nn.initializers.truncated_normal(scale * fan_in ** -0.5)
 
 
 def dense(x: Array, weight: Array | Adapted, contract: int = 1,
-          dtype=None) -> Array:
-  """x times weight, over the last axes of one and the first of the other.
+          dtype: jnp.dtype | None = None) -> Array:
+  """x times weight, over x's last `contract` axes and the weight's first.
 
-  Tokens are laid end to end first: a gradient's product then sums over one
-  axis, and XLA does not write its operand transposed.
+  The other axes of x are flattened first: the product of a weight's gradient
+  then sums over one axis, and XLA does not write its operand transposed.
   """
   if isinstance(weight, Adapted):
     return dense(x, weight.weight, contract, dtype) + dense(
@@ -75,8 +72,8 @@ def dense(x: Array, weight: Array | Adapted, contract: int = 1,
 
 
 def activate(config: architecture.Config, x: Array) -> Array:
-  """The config's activation function."""
-  return _ACTIVATIONS[config.activation](x)
+  """The config's activation function of x."""
+  return architecture.ACTIVATIONS[config.activation](x)
 
 
 class RMSNorm(nn.Module):
@@ -85,7 +82,7 @@ class RMSNorm(nn.Module):
   eps: float | None = None  # None: the config's
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Array) -> Array:
     c = self.config
     scale = self.param('scale', nn.with_logical_partitioning(
         nn.initializers.constant(1. - c.norm_offset), ('norm',)),
@@ -101,34 +98,34 @@ class RMSNorm(nn.Module):
 class MLP(nn.Module):
   """down(activation(gate(x)) * up(x))."""
   config: architecture.Config
-  mlp: int | None = None  # None: the config's
+  mlp: int | None = None  # feed-forward width; None: the config's
 
   @nn.compact
-  def __call__(self, x_BTD):
+  def __call__(self, x_BTD: Array) -> Array:
     c = self.config
     mlp = self.mlp or c.mlp
     gate, up = (param(self, name, ('embed', 'mlp'), (c.width, mlp),
                       linear(c.width)) for name in ('gate', 'up'))
     down = param(self, 'down', ('mlp', 'embed'), (mlp, c.width),
                  linear(mlp, (2 * c.layers) ** -0.5))
-    # The backward pass keeps the two products only, and gates them again.
+    # Only the two products are stored; the backward pass gates them again.
     gated = jax.checkpoint(lambda gate, up: activate(c, gate) * up)
     return dense(gated(dense(x_BTD, gate), dense(x_BTD, up)), down)
 
 
 class Score(nn.Module):
-  """hidden . kernel - offset, float32.
+  """The scalar head of a reward model or critic: hidden . kernel - offset.
 
-  The offset is no weight but a measurement, made when a reward model has been
-  trained: the mean score of reference responses, which so becomes 0.
+  float32. The offset is not trained but measured when a reward model has been:
+  the mean score of reference responses, which thereby becomes 0.
   """
   config: architecture.Config
 
   @nn.compact
-  def __call__(self, hidden_BTD):
+  def __call__(self, hidden_BTD: Array) -> Array:
     c = self.config
     dtype = jnp.dtype(c.param_dtype)
-    # N(0, 1 / (width + 1)) as arXiv 1909.08593, section 2.1 has it.
+    # N(0, 1 / (width + 1)): Ziegler et al., arXiv 1909.08593, section 2.1.
     kernel_D = self.param(
         'kernel', nn.with_logical_partitioning(
             nn.initializers.normal((c.width + 1) ** -0.5), ('norm',)),

@@ -1,13 +1,13 @@
-"""LoRA (Hu et al., arXiv 2106.09685): small additions to frozen weights.
+"""LoRA (Hu et al., arXiv 2106.09685): low-rank updates of frozen weights.
 
 A weight W becomes W + alpha / rank * A B with A [inputs, rank] and B [rank,
-outputs]. What is trained is a tree {'lora': factors}, with a scalar head, if
-there is one, whole beside them; joined to the base it is a policy that every
-function of `models.Model` takes. B begins at zero, so the policy begins as the
-base; and the base alone stays the reference.
+outputs]. The trained parameters are a tree {'lora': factors}, together with the
+scalar head of a reward model or critic. Joined with the frozen base they are
+parameters for every function of `models.Model`. B is initialised with zeros, so
+that training begins at the base, which remains the reference.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import fnmatch
 import math
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from r1jax.types import Array, Params
 
 
 class Settings(NamedTuple):
-  """Which weights are added to, and by how much; hashable."""
+  """Rank, scale and targets of the factors; hashable."""
   rank: int
   alpha: float
   targets: tuple[str, ...]  # patterns: 'attention/*', 'mlp/down', '*'
@@ -33,7 +33,7 @@ class Settings(NamedTuple):
 
 
 def settings(fields: Mapping[str, Any] | None) -> Settings | None:
-  """Those of a config's section `lora`; None where its rank is 0."""
+  """The settings in the section `lora` of a config; None if its rank is 0."""
   if not fields or not fields['rank']:
     return None
   return Settings(fields['rank'], fields['alpha'], tuple(fields['targets']))
@@ -41,21 +41,22 @@ def settings(fields: Mapping[str, Any] | None) -> Settings | None:
 
 def axes(config: architecture.Config, settings: Settings, params: Params,
          axes_tree: Any) -> Any:
-  """The factors' logical axes; `axes_tree` is that of `params`."""
-  def one(inputs, leaf, names):
+  """The logical axes of what is trained; `axes_tree` is that of `params`."""
+  def of_target(inputs, leaf, names):
     del leaf
     stack, *names = names
     return {'a': (stack, *names[:inputs], 'rank'),
             'b': (stack, 'rank', *names[inputs:])}
-  return _map(one, config, settings, params, axes_tree) | _head(axes_tree)
+  return (_map_targets(of_target, config, settings, params, axes_tree)
+          | _head(axes_tree))
 
 
 def init(config: architecture.Config, settings: Settings, params: Params,
          key: Array) -> Params:
-  """Random A, zero B, float32; and the head of `params`."""
+  """Random A and zero B, float32; and the scalar head of `params`, if any."""
   keys = iter(jax.random.split(key, len(jax.tree.leaves(params))))
 
-  def one(inputs, leaf):
+  def of_target(inputs, leaf):
     layers, *size = leaf.shape
     a = layers, *size[:inputs], settings.rank
     b = layers, settings.rank, *size[inputs:]
@@ -63,7 +64,7 @@ def init(config: architecture.Config, settings: Settings, params: Params,
     return {'a': fan_in ** -0.5 * jax.random.normal(next(keys), a),
             'b': jnp.zeros(b)}
 
-  return _map(one, config, settings, params) | _head(params)
+  return _map_targets(of_target, config, settings, params) | _head(params)
 
 
 def _head(tree: Any) -> dict[str, Any]:
@@ -71,12 +72,12 @@ def _head(tree: Any) -> dict[str, Any]:
 
 
 def join(base: Params | None, trained: Params) -> Params:
-  """The policy: `trained` itself, or the base and the factors trained."""
+  """All parameters: `trained`, with the base if it holds factors."""
   return base | trained if 'lora' in trained else trained
 
 
 def merge(params: Params, scale: float) -> Params:
-  """The policy's weights as plain ones, without factors."""
+  """Parameters without factors, which are added to their weights."""
   base = {name: tree for name, tree in params.items() if name != 'lora'}
 
   def add(tree, factors):
@@ -92,7 +93,7 @@ def merge(params: Params, scale: float) -> Params:
 
 def _targets(config: architecture.Config, settings: Settings
              ) -> Iterator[tuple[str, int]]:
-  """Paths of the weights added to, and how many of their axes are inputs."""
+  """Paths of the target weights, and the number of their input axes."""
   products = {
       path: leaf.inputs for path, leaf in hf_layout.leaves(config).items()
       if leaf.inputs and leaf.stacked == 1 and not path.endswith('router')}
@@ -107,14 +108,15 @@ def _targets(config: architecture.Config, settings: Settings
       yield path, inputs
 
 
-def _map(function, config, settings, *trees) -> dict[str, Any]:
-  """{'lora': the tree of function(inputs, *leaves) at every target}."""
-  found = {}
+def _map_targets(function: Callable[..., Any], config: architecture.Config,
+                 settings: Settings, *trees: Any) -> dict[str, Any]:
+  """{'lora': the tree of function(input axes, *leaves) at every target}."""
+  factors = {}
   for path, inputs in _targets(config, settings):
     *parents, last = path.split('/')
-    leaves, place = trees, found
+    subtrees, parent = trees, factors
     for name in parents:
-      leaves = [tree[name] for tree in leaves]
-      place = place.setdefault(name, {})
-    place[last] = function(inputs, *(tree[last] for tree in leaves))
-  return {'lora': found}
+      subtrees = [tree[name] for tree in subtrees]
+      parent = parent.setdefault(name, {})
+    parent[last] = function(inputs, *(tree[last] for tree in subtrees))
+  return {'lora': factors}

@@ -1,10 +1,10 @@
 """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, sec. 2.1).
 
-Keys and values of all heads are made from one short latent vector a token;
-positions are in a further part of the key that all heads share. A response's
-past keeps these two alone. Against a past the products that make keys and
-values are not done for every token in it: they are absorbed into the query and
-the output, which makes of it attention with a single key head.
+The keys and values of all heads are projections of one short latent vector per
+token; rotary positions are in a further part of the key, which all heads
+share. A cache holds only these two. With a past, keys and values are not
+projected for every token of it: the projections are absorbed into the query and
+the output, which leaves attention with a single key head.
 """
 
 import functools
@@ -19,15 +19,18 @@ from r1jax.models import rotary
 from r1jax.types import Array
 
 
-_EPS = 1e-6  # of the latents' norms, whatever that of the others
+_EPS = 1e-6  # of the latents' norms, in every model
 
 
 class LatentAttention(nn.Module):
-  """As attention.Attention; a past is (latent and position key, None)."""
+  """As attention.Attention; a past is (latent and rotary key, None)."""
   config: architecture.Config
 
   @nn.compact
-  def __call__(self, x_BTD, past, look, layer):
+  def __call__(self, x_BTD: Array, past: attention.KeysValues | None,
+               layout: attention.Layout, layer: attention.Layer
+               ) -> tuple[Array, attention.KeysValues | None,
+                          attention.KeysValues]:
     c, sizes = self.config, self.config.latent
     weight = functools.partial(layers.param, self)
     q = self._queries(x_BTD, weight)
@@ -44,40 +47,44 @@ class LatentAttention(nn.Module):
     latent_BTr, key_BTp = jnp.split(
         layers.dense(x_BTD, kv_a), [sizes.kv_rank], -1)
     latent_BTr = layers.RMSNorm(c, _EPS, name='kv_norm')(latent_BTr)
-    key_BTp = rotary.rotate(key_BTp[:, :, None], look.table)[:, :, 0]
+    key_BTp = rotary.rotate(key_BTp[:, :, None], layout.table)[:, :, 0]
     q_nope, q_rope = jnp.split(q, [sizes.nope_size], -1)
-    q_rope = rotary.rotate(q_rope, look.table)
+    q_rope = rotary.rotate(q_rope, layout.table)
     scale = jnp.asarray(rotary.score_scale(c), q.dtype)
     q_nope, q_rope = scale * q_nope, scale * q_rope
-    kept_BTK = jnp.concatenate([latent_BTr, key_BTp], -1)[:, :, None]
-    new = kept_BTK.transpose(0, 2, 3, 1), None
+    cached_BT1k = jnp.concatenate([latent_BTr, key_BTp], -1)[:, :, None]
+    new = cached_BT1k.transpose(0, 2, 3, 1), None
     if past is None:
       k, v = jnp.split(
           layers.dense(latent_BTr, kv_b), [sizes.nope_size], -1)
       key_BTHp = jnp.broadcast_to(key_BTp[:, :, None], q_rope.shape)
       out = attention.attend_in_rows(
-          c, look, layer, jnp.concatenate([q_nope, q_rope], -1),
+          c, layout, layer, jnp.concatenate([q_nope, q_rope], -1),
           jnp.concatenate([k, key_BTHp], -1), v)
     else:
-      past, own = attention.append(past, new, look.filled, layer.index)
+      past, (latents, _) = attention.append_to_past(
+          past, new, layout.filled, layer.index)
       out = self._absorbed(
-          q_nope, q_rope, layers.whole(kv_b), own[0], look, layer)
+          q_nope, q_rope, layers.merged(kv_b), latents, layout, layer)
     return layers.dense(out, wo, contract=2), past, new
 
-  def _queries(self, x_BTD, weight):
+  def _queries(self, x_BTD: Array, weight) -> Array:
+    """Queries of all heads, with and without a latent of their own."""
     c, rank = self.config, self.config.latent.q_rank
-    into, axis, name = c.width, 'embed', 'q'
+    inputs, axis, name = c.width, 'embed', 'q'
     if rank is not None:
       q_a = weight('q_a', ('embed', 'rank'), (c.width, rank),
                    layers.linear(c.width))
       x_BTD = layers.RMSNorm(c, _EPS, name='q_norm')(layers.dense(x_BTD, q_a))
-      into, axis, name = rank, 'latent', 'q_b'
+      inputs, axis, name = rank, 'latent', 'q_b'
     wq = weight(name, (axis, 'heads', 'head_size'),
-                (into, c.heads, c.head_size), layers.linear(into))
+                (inputs, c.heads, c.head_size), layers.linear(inputs))
     return layers.dense(x_BTD, wq)
 
-  def _absorbed(self, q_nope, q_rope, kv_b, own_k, look, layer) -> Array:
-    """Attention over latents; the heads' own keys and values never exist."""
+  def _absorbed(self, q_nope: Array, q_rope: Array, kv_b: Array,
+                latents: Array, layout: attention.Layout,
+                layer: attention.Layer) -> Array:
+    """Attention over the latents, without keys and values of each head."""
     c, rank = self.config, self.config.latent.kv_rank
     to_key, to_value = jnp.split(kv_b, [c.latent.nope_size], -1)
     values = lambda k: k[:, :, :rank].swapaxes(-1, -2)
@@ -85,6 +92,6 @@ class LatentAttention(nn.Module):
         [jnp.einsum('NTHn,rHn->NTHr', q_nope, to_key), q_rope], -1)
     prompt_k, _ = layer.prompt
     out = attention.attend(
-        c, look, layer._replace(prompt=(prompt_k, values(prompt_k))), q,
-        own_k, values(own_k))
+        c, layout, layer._replace(prompt=(prompt_k, values(prompt_k))), q,
+        latents, values(latents))
     return jnp.einsum('NTHr,rHv->NTHv', out, to_value)

@@ -1,7 +1,7 @@
-"""Parameters in one .npz file: how the shipped models of the mini world travel.
+"""Models in one .npz file, such as the shipped ones of the mini world.
 
-A file holds the model's configuration as JSON and every parameter under its
-path, e.g. 'blocks/mlp/down', in its own dtype. Those shipped were made by
+A file holds the model's configuration as JSON and every parameter by its path,
+e.g. 'blocks/mlp/down', in its own dtype. The shipped files were made by
 
     python -m r1jax.export --workdir=/tmp/pretrain \\
         --out=r1jax/mini/assets/mini.npz
@@ -25,8 +25,8 @@ from r1jax.models import architecture
 from r1jax.parallel import sharding
 from r1jax.types import Params
 
-# The base, the one that helps with R1's data, and the base of the student that
-# R1 is distilled into; all of one vocabulary.
+# The base model, the helper that makes R1's data, and the base of the student
+# that R1 is distilled into; all of one vocabulary.
 SHIPPED = ('mini', 'mini_helper', 'mini_student')
 
 
@@ -40,8 +40,10 @@ def save_params(path: str, config: architecture.Config, params: Params) -> None:
 
 
 def read_config(path: str) -> architecture.Config:
-  """The configuration of the model in a file. Errors as `load`."""
-  return architecture.from_fields(_read(path)[0])
+  """The architecture of the model in a file. Errors as `load_params`."""
+  config = architecture.from_fields(_read(path)[0])
+  config.check()
+  return config
 
 
 def load_params(path: str, config: architecture.Config, like: Params) -> Params:
@@ -49,37 +51,37 @@ def load_params(path: str, config: architecture.Config, like: Params) -> Params:
 
   Args:
     path: an .npz file, or one of SHIPPED.
-    config: the model that they are for; how it computes (dtype, remat) and
-      its longest sequence may differ from what the file says.
-    like: a tree of that model's parameters or their shapes.
+    config: of the model to be initialised; fields in `architecture.FREE` may
+      differ from the file's.
+    like: the model's parameters or their jax.ShapeDtypeStruct.
 
   Raises:
-    ConfigError: the file does not exist, is not such a file, or holds another
-      model; names the first field that differs.
+    ConfigError: the file does not exist, is no such file, or holds another
+      architecture; names the first field that differs.
   """
   saved, arrays = _read(path)
   architecture.check_same(architecture.from_fields(saved), config, path)
 
-  def one(key, leaf):
+  def convert(key, leaf):
     array = arrays[sharding.path_name(key)]
-    if array.dtype.kind == 'V':  # NumPy's files lose bfloat16's name
+    if array.dtype.kind == 'V':  # NumPy files do not name bfloat16
       array = array.view(jnp.bfloat16)
     return array.astype(leaf.dtype).reshape(leaf.shape)
-  return jax.tree_util.tree_map_with_path(one, like)
+  return jax.tree_util.tree_map_with_path(convert, like)
 
 
 def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """The configuration's fields, and the arrays by their paths."""
+  """The fields of the configuration, and the arrays by their paths."""
   source = path if path not in SHIPPED else importlib.resources.files(
       'r1jax.mini').joinpath('assets', f'{path}.npz')
   if not os.path.exists(source):
-    raise errors.expected('init_from', 'an existing .npz file or workdir',
-                           str(path))
+    raise errors.expected(
+        'init_from', 'an existing .npz file or workdir', str(path))
   try:
     with np.load(source, allow_pickle=False) as file:
       arrays = dict(file)
     return json.loads(str(arrays.pop('config'))), arrays
   except (ValueError, KeyError, TypeError, EOFError,
           zipfile.BadZipFile) as problem:
-    raise errors.expected('init_from', 'a parameter file of r1jax',
-                           str(path)) from problem
+    raise errors.expected(
+        'init_from', 'a parameter file of r1jax', str(path)) from problem

@@ -1,4 +1,4 @@
-"""Rotary positions (Su et al., arXiv 2104.09864), and their long contexts."""
+"""Rotary positions (Su et al., arXiv 2104.09864), also for long contexts."""
 
 import math
 
@@ -11,13 +11,14 @@ from r1jax.types import Array
 
 def frequencies(size: int, theta: float,
                 scaling: architecture.RopeScaling | None = None) -> np.ndarray:
-  """Radians a position, of each pair of a head's entries: f64[size / 2].
+  """Radians per position of each pair of a head's entries, f64[size / 2].
 
-  'linear' divides all by the factor (Chen et al., arXiv 2306.15595). 'llama3'
-  divides those that turn less than `low_freq` times within the original
-  length, leaves those that turn more than `high_freq` times, and goes from
-  one to the other in between (Llama 3.1). 'yarn' does so along the pairs'
-  numbers instead (Peng et al., arXiv 2309.00071).
+  'linear' divides all frequencies by the factor (Chen et al., arXiv
+  2306.15595). 'llama3' divides those that turn less than `low_freq` times
+  within the original length, keeps those that turn more than `high_freq`
+  times, and interpolates linearly in between (Llama 3.1). 'yarn' interpolates
+  along the index of the pair instead, between the pairs that turn `beta_slow`
+  and `beta_fast` times (Peng et al., arXiv 2309.00071).
   """
   frequency = theta ** (-np.arange(0, size, 2) / size)
   if scaling is None:
@@ -39,11 +40,12 @@ def frequencies(size: int, theta: float,
 
 
 def _mscale(factor: float, weight: float) -> float:
+  """YaRN's attention temperature, arXiv 2309.00071, with a weight."""
   return 0.1 * weight * math.log(max(factor, 1.)) + 1.
 
 
 def magnitude(scaling: architecture.RopeScaling | None) -> float:
-  """What cos and sin are multiplied by: 1, but for YaRN."""
+  """The factor of cos and sin: 1, except with YaRN."""
   if scaling is None or scaling.kind != 'yarn':
     return 1.
   if scaling.mscale and scaling.mscale_all_dim:
@@ -53,7 +55,7 @@ def magnitude(scaling: architecture.RopeScaling | None) -> float:
 
 
 def score_scale(config: architecture.Config) -> float:
-  """What queries are multiplied by before they meet the keys."""
+  """The factor of the queries, which scales the attention scores."""
   scale = config.attention_scale or config.head_size ** -0.5
   scaling = config.rope_scaling
   if config.latent and scaling and scaling.mscale_all_dim:
@@ -63,18 +65,18 @@ def score_scale(config: architecture.Config) -> float:
 
 def table(position_BT: Array, size: int, theta: float,
           scaling: architecture.RopeScaling | None = None) -> Array:
-  """cos and sin of every position and frequency: f32[2, B, T, size / 2]."""
+  """cos and sin of every position and frequency, f32[2, B, T, size / 2]."""
   frequency = jnp.asarray(frequencies(size, theta, scaling), jnp.float32)
   angle = position_BT[..., None].astype(jnp.float32) * frequency
   return magnitude(scaling) * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 
 
-def rotate(x_BTXh: Array, turns: Array) -> Array:
-  """Turns by a `table`, in the half-split form.
+def rotate(x_BTXh: Array, cos_sin: Array) -> Array:
+  """x rotated by a `table`, where entry i pairs with entry i + h / 2.
 
-  Entry i turns with entry i + h/2, as in Llama's Hugging Face checkpoints.
+  Llama's Hugging Face checkpoints have the same order.
   """
-  cos, sin = turns[:, :, :, None]
+  cos, sin = cos_sin[:, :, :, None]
   a, b = jnp.split(x_BTXh.astype(jnp.float32), 2, -1)
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(
       x_BTXh.dtype)

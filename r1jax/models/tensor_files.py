@@ -1,9 +1,8 @@
-"""Tensors of a folder of safetensors files, mapped into memory as they are.
+"""Safetensors files of a folder, mapped into memory without copies.
 
-A file is eight bytes that give the length of a JSON header, the header
-({name: dtype, shape, data_offsets}) and the data. The library of that name
-writes them; it cannot read DeepSeek-V3's float8 into NumPy, and we want slices
-without copies.
+A file is eight bytes with the length of a JSON header, the header ({name:
+dtype, shape, data_offsets}) and the data. The library safetensors, which writes
+such files, cannot read DeepSeek-V3's float8 into NumPy.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,30 +25,36 @@ _FILE = 'model.safetensors'
 
 
 class Tensors(NamedTuple):
-  """What a checkpoint holds, read one at a time."""
+  """The tensors of a checkpoint, which are read one at a time."""
   shapes: Mapping[str, tuple[int, ...]]
   read: Callable[[str], np.ndarray]
 
 
-def damaged(path: pathlib.Path | str, problem: str) -> errors.ConfigError:
+def file_error(path: pathlib.Path | str, problem: str) -> errors.ConfigError:
+  """The error of a file or folder that `config.init_from` names."""
   return errors.ConfigError('init_from', f'{path}: {problem}')
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """The object in a JSON file; ConfigError if it is not there or is none."""
+  """The object in a JSON file.
+
+  Raises:
+    ConfigError: there is no such file, or it holds no JSON object.
+  """
   if not path.is_file():
-    raise damaged(path.parent, f'there is no {path.name} in it; expected the '
-                'folder of a Hugging Face model')
+    raise file_error(
+        path.parent, f'there is no {path.name} in it; expected the folder of a '
+        'Hugging Face model')
   try:
-    found = json.loads(path.read_text('utf-8'))
+    fields = json.loads(path.read_text('utf-8'))
   except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-    raise damaged(path, f'expected JSON ({problem})') from problem
-  if not isinstance(found, dict):
-    raise damaged(path, 'expected a JSON object')
-  return found
+    raise file_error(path, f'expected JSON ({problem})') from problem
+  if not isinstance(fields, dict):
+    raise file_error(path, 'expected a JSON object')
+  return fields
 
 
-def folder(path: pathlib.Path) -> Tensors:
+def open_folder(path: pathlib.Path) -> Tensors:
   """The tensors of all safetensors files of a model's folder."""
   views = {}
   for file in _files(path):
@@ -59,42 +64,45 @@ def folder(path: pathlib.Path) -> Tensors:
 
 
 def _files(path: pathlib.Path) -> list[pathlib.Path]:
+  """The safetensors files of a folder: those of its index, or the only one."""
   if (path / _INDEX).exists():
     names = read_json(path / _INDEX).get('weight_map')
     if not isinstance(names, dict) or not names or not all(
         isinstance(name, str) for name in names.values()):
-      raise damaged(path / _INDEX, 'expected a field weight_map with the file of '
-                  'each tensor')
+      raise file_error(
+          path / _INDEX, 'expected a field weight_map with the file of each '
+          'tensor')
     for name in names.values():
       if pathlib.Path(name).name != name:
-        raise damaged(path / _INDEX, f'{name} is not in this folder')
+        raise file_error(path / _INDEX, f'{name} is not in this folder')
     return [path / name for name in sorted(set(names.values()))]
   if (path / _FILE).exists():
     return [path / _FILE]
   pickles = [file for ending in ('bin', 'pt', 'pth')
              for file in sorted(path.glob(f'*.{ending}'))]
   if pickles:
-    raise damaged(pickles[0], 'is a pickle, which may run code of its own when '
-                f'it is read; convert it to {_FILE}')
-  raise damaged(path, f'holds neither {_FILE} nor {_INDEX}')
+    raise file_error(
+        pickles[0], 'is a pickle, which may run code of its own when it is '
+        f'read; convert it to {_FILE}')
+  raise file_error(path, f'holds neither {_FILE} nor {_INDEX}')
 
 
 def _views(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """{name: array on the file} of one file."""
+  """{name: memory-mapped array} of one file."""
   if not path.is_file():
-    raise damaged(path, f'is missing; {_INDEX} names it')
+    raise file_error(path, f'is missing; {_INDEX} names it')
   try:
     header, begin = _header(path)
     data = np.memmap(path, np.uint8, 'r') if header else None
     return {name: _view(name, entry, data[begin:])
             for name, entry in header.items()}
   except (AttributeError, KeyError, TypeError, ValueError) as problem:
-    raise damaged(path, f'is no safetensors file, or cut short: {problem}'
-                ) from problem
+    raise file_error(
+        path, f'is no safetensors file, or cut short: {problem}') from problem
 
 
 def _header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
-  """What a file says is in it, and where its data begins."""
+  """A file's header, and the offset of its data."""
   with open(path, 'rb') as file:
     length = int.from_bytes(file.read(8), 'little')
     if length > path.stat().st_size - 8:

@@ -1,11 +1,10 @@
 """A decoder-only transformer: Llama, Qwen2, Qwen3, Gemma 3, DeepSeek-V3.
 
-RMSNorm, rotary positions, grouped-query or latent attention, gated MLP or a
-mixture of them. Tokens go in,
-hidden states, keys and values come out; `unembed` turns hidden states into
-logits, apart, so that a caller can do it a chunk at a time. A row of tokens
-is one sequence, or a prompt and all its responses, one behind the other:
-weights are then read once, and only attention tells them apart.
+RMSNorm, rotary positions, grouped-query or latent attention, and a gated MLP or
+a mixture of experts. Tokens go in; hidden states, keys and values come out.
+`unembed`, which turns hidden states into logits, is separate, so that a caller
+can apply it to a chunk at a time. A row of tokens is one sequence, or a prompt
+followed by all its responses: weights are then read once for all of them.
 """
 
 import functools
@@ -21,31 +20,35 @@ from r1jax.models import mla
 from r1jax.models import moe
 from r1jax.models import rotary
 from r1jax.parallel import sharding
-from r1jax.types import Params
+from r1jax.types import Array, Cache, Params, Prompts
 
-
-STACKS = ('dense_blocks', 'blocks')  # of layers that are alike, in order
+STACKS = ('dense_blocks', 'blocks')  # of equal layers, in order
 
 
 def unstack(blocks: Params) -> list[Params]:
-  """The parameters of each layer, of stacked ones.
+  """The parameters of each layer, from stacked ones.
 
-  A split's gradient is one concatenation, where that of L slices would be the
-  sum of L arrays of full size.
+  The gradient of a split is one concatenation, where that of L slices would be
+  the sum of L arrays of full size.
   """
   leaves, tree = jax.tree.flatten(blocks)
-  layers = zip(*(jax.lax.split(x, [1] * x.shape[0]) for x in leaves))
-  return [tree.unflatten([x[0] for x in layer]) for layer in layers]
+  parts = zip(*(jax.lax.split(x, [1] * x.shape[0]) for x in leaves))
+  return [tree.unflatten([x[0] for x in layer]) for layer in parts]
 
 
 class Block(nn.Module):
-  """One layer: attention and MLP on a residual stream."""
+  """One layer: attention and MLP on a residual stream.
+
+  In the form of a scan's body: the carry is (x [B, T, D], past), the output the
+  new tokens' keys and values, if there is neither a past nor responses.
+  """
   config: architecture.Config
   place: sharding.Placement | None
-  experts: bool
+  experts: bool  # the MLP is a mixture of experts
 
   @nn.compact
-  def __call__(self, carry, look, layer):
+  def __call__(self, carry: tuple[Array, attention.KeysValues | None],
+               layout: attention.Layout, layer: attention.Layer):
     c = self.config
     x_BTD, past = carry
     norm = lambda name: layers.RMSNorm(c, name=name)
@@ -54,17 +57,17 @@ class Block(nn.Module):
         c, name='attention')
     mlp = moe.MoE(c, self.place, name='moe') if self.experts else layers.MLP(
         c, name='mlp')
-    y, past, new = attend(norm('attention_norm')(x_BTD), past, look, layer)
+    y, past, new = attend(norm('attention_norm')(x_BTD), past, layout, layer)
     x_BTD = x_BTD + post('attention_post_norm')(y)
     x_BTD = x_BTD + post('mlp_post_norm')(mlp(norm('mlp_norm')(x_BTD)))
     x_BTD = layers.constrain(
         self.place, x_BTD, ('batch', 'length', 'activation'))
-    kept = past is None and look.responses is None
-    return (x_BTD, past), new if kept else None
+    returns_new = past is None and layout.responses is None
+    return (x_BTD, past), new if returns_new else None
 
 
 class Decoder(nn.Module):
-  """Embedding, blocks, final norm; and the way back to logits, or a score."""
+  """Embedding, blocks, final norm; and the output matrix or scalar head."""
   config: architecture.Config
   place: sharding.Placement | None
 
@@ -87,11 +90,11 @@ class Decoder(nn.Module):
           out_axes=0, variable_axes={'params': 0, 'lora': 0},
           split_rngs={'params': True},
           metadata_params={nn.PARTITION_NAME: 'layers'})(
-              c, self.place, self._experts(name)))
+              c, self.place, self._has_experts(name)))
     self.final_norm = layers.RMSNorm(c)
 
   def _stacks(self) -> list[tuple[str, int, int]]:
-    """Name, first layer and end of each stack that the model has."""
+    """Name, first layer and end of each of the model's stacks."""
     c = self.config
     if c.moe is None:
       return [('blocks', 0, c.layers)]
@@ -99,51 +102,56 @@ class Decoder(nn.Module):
     stacks = [('dense_blocks', 0, first), ('blocks', first, c.layers)]
     return [stack for stack in stacks if stack[1] < stack[2]]
 
-  def _experts(self, stack: str) -> bool:
+  def _has_experts(self, stack: str) -> bool:
     return self.config.moe is not None and stack == 'blocks'
 
-  def __call__(self, tokens_BT, segment_BT, position_BT, cache, parent_BT):
-    look = attention.Look(
+  def __call__(self, tokens_BT: Array, segment_BT: Array | None,
+               position_BT: Array, cache: Cache | None,
+               parent_BT: Array | None) -> tuple[Array, tuple[Array, Array]]:
+    """`Model.forward`."""
+    layout = attention.Layout(
         position=position_BT, segment=segment_BT, parent=parent_BT,
         prompt_length=cache and cache.prompt_length,
         filled=cache and cache.filled)
     hidden_BTD, new = self._layers(
-        tokens_BT, position_BT, look, past=cache and (cache.k, cache.v),
+        tokens_BT, position_BT, layout, past=cache and (cache.k, cache.v),
         prompt=cache and (cache.prompt_k, cache.prompt_v))
     if self.config.scalar and self.is_initializing():
       self.head(hidden_BTD)
     return hidden_BTD, new
 
-  def groups(self, prompts, tokens_NT):
-    """Hidden states of prompts and of their responses' tokens."""
+  def forward_groups(self, prompts: Prompts, tokens_NT: Array
+                     ) -> tuple[Array, Array]:
+    """`Model.forward_groups`."""
     rows, length = prompts.tokens.shape
     group = tokens_NT.shape[0] // rows
     position_BP = jnp.broadcast_to(jnp.arange(length), (rows, length))
     position_NT = jnp.repeat(prompts.length, group)[:, None] + jnp.arange(
         tokens_NT.shape[1])
-    look = attention.Look(
-        position=position_BP, responses=attention.Look(
+    layout = attention.Layout(
+        position=position_BP, responses=attention.Layout(
             position=position_NT, prompt_length=prompts.length))
     join = lambda x, y: jnp.concatenate([x, y.reshape(rows, -1)], 1)
     hidden, _ = self._layers(
-        join(prompts.tokens, tokens_NT), join(position_BP, position_NT), look)
-    return attention.split_responses(look, hidden)
+        join(prompts.tokens, tokens_NT), join(position_BP, position_NT), layout)
+    return attention.split_responses(layout, hidden)
 
-  def _layers(self, tokens_BT, position_BT, look, past=None, prompt=None):
-    """Hidden states, and the past with the new keys and values or these."""
+  def _layers(self, tokens_BT: Array, position_BT: Array,
+              layout: attention.Layout, past=None, prompt=None):
+    """Hidden states, and the past with new keys and values; or only these."""
     c = self.config
     x = self.embedding[tokens_BT].astype(c.dtype)
     if c.embed_scale:
       x *= jnp.asarray(c.width ** 0.5, x.dtype)
     x = layers.constrain(self.place, x, ('batch', 'length', 'activation'))
     table = functools.partial(rotary.table, position_BT, c.rotary_size)
-    look = look._replace(
+    layout = layout._replace(
         table=table(c.rope_theta, c.rope_scaling),
         local_table=table(c.rope_theta_local) if c.rope_theta_local else None)
     local = jnp.asarray(c.is_local())
-    run = self._scan if c.scan_layers or self.is_initializing() else self._each
-    x, past, new = run(
-        x, past, look, attention.Layer(jnp.arange(c.layers), local, prompt))
+    scan = c.scan_layers or self.is_initializing()
+    x, past, new = (self._scanned if scan else self._unrolled)(
+        x, past, layout, attention.Layer(jnp.arange(c.layers), local, prompt))
     return self.final_norm(x), new if past is None else past
 
   def _block(self):
@@ -152,40 +160,48 @@ class Decoder(nn.Module):
     return nn.remat(Block, policy=architecture.REMAT[self.config.remat],
                     prevent_cse=not self.config.scan_layers)
 
-  def _scan(self, x, past, look, each):
+  def _scanned(self, x: Array, past, layout: attention.Layout,
+               per_layer: attention.Layer):
+    """All layers, each stack as one scan."""
     news = []
     for name, begin, end in self._stacks():
-      part = jax.tree.map(lambda y, b=begin, e=end: y[b:e], each)
-      (x, past), new = getattr(self, name)((x, past), look, part)
+      stack = jax.tree.map(lambda y, b=begin, e=end: y[b:e], per_layer)
+      (x, past), new = getattr(self, name)((x, past), layout, stack)
       news.append(new)
     return x, past, jax.tree.map(lambda *y: jnp.concatenate(y), *news)
 
-  def _each(self, x, past, look, each):
-    """The scan of the layers written out: XLA then neither stacks what the
-    layers keep for the backward pass nor copies their parts of a cache."""
+  def _unrolled(self, x: Array, past, layout: attention.Layout,
+                per_layer: attention.Layer):
+    """All layers, one after the other.
+
+    XLA then neither stacks the values that layers store for the backward pass
+    nor copies their parts of a cache.
+    """
     pasts, news = [], []
-    part = lambda pair, i: pair and tuple(
+    of_layer = lambda pair, i: pair and tuple(
         None if y is None else y[i] for y in pair)
     for name, begin, end in self._stacks():
       block = self._block()(
-          self.config, self.place, self._experts(name), parent=None)
-      variables = getattr(self, name).variables
-      apart = {kind: x.get('layers') or unstack(x)
-               for kind, x in variables.items()}
+          self.config, self.place, self._has_experts(name), parent=None)
+      variables = {kind: tree.get('layers') or unstack(tree) for kind, tree
+                   in getattr(self, name).variables.items()}
       for i in range(begin, end):
-        layer = attention.Layer(None, each.local[i], part(each.prompt, i))
-        (x, own), new = block.apply(
-            {kind: y[i - begin] for kind, y in apart.items()},
-            (x, part(past, i)), look, layer)
-        pasts.append(own)
+        layer = attention.Layer(
+            None, per_layer.local[i], of_layer(per_layer.prompt, i))
+        (x, layer_past), new = block.apply(
+            {kind: trees[i - begin] for kind, trees in variables.items()},
+            (x, of_layer(past, i)), layout, layer)
+        pasts.append(layer_past)
         news.append(new)
-    turn = lambda *y: y
-    return x, jax.tree.map(turn, *pasts), jax.tree.map(turn, *news)
+    as_tuple = lambda *y: y
+    return x, jax.tree.map(as_tuple, *pasts), jax.tree.map(as_tuple, *news)
 
-  def score(self, hidden_BTD):
+  def score(self, hidden_BTD: Array) -> Array:
+    """`Model.score`."""
     return self.head(hidden_BTD)
 
-  def unembed(self, hidden_BTD):
+  def unembed(self, hidden_BTD: Array) -> Array:
+    """`Model.unembed`."""
     c = self.config
     output = self.embedding.T if c.tied else self.output
     logits = layers.dense(

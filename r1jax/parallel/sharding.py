@@ -92,7 +92,7 @@ class Placement(NamedTuple):
   def constrain(self, x: jax.Array, axes: Axes) -> jax.Array:
     """Inside jit: asks that `x` live where its logical axes say."""
     return jax.lax.with_sharding_constraint(
-        x, NamedSharding(self.mesh, self.spec(axes)))
+        x, NamedSharding(self.mesh, self.partition_spec(axes)))
 
 
 def path_name(path) -> str:

@@ -68,13 +68,14 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
     status = statuses[node.name] = _status(node, nodes, statuses)
     if status.kind is Kind.DONE:
       continue
-    distributed.say(f'\nstage {number} of {len(chosen)}: {node.name} ({status.text})')
+    distributed.say(
+        f'\nstage {number} of {len(chosen)}: {node.name} ({status.text})')
     if not _run_stage(node, nodes, status):
       return False
     statuses[node.name] = manifest.Status(Kind.DONE, 'done')
     seconds = sum(map(manifest.seconds, chosen[:number]))
-    distributed.say(f'stages {number} of {len(chosen)} have ended, after '
-         f'{seconds // 60:.0f} min {seconds % 60:.0f} s')
+    distributed.say(
+        f'stages {number} of {len(chosen)} have ended, after {seconds // 60:.0f} min {seconds % 60:.0f} s')
   if config.report and len(chosen) == len(nodes) and distributed.is_main():
     module = importlib.import_module(reports.REPORTS[config.report])
     distributed.say(module.write_report(config.to_dict(), workdir))
@@ -96,8 +97,9 @@ def _show_plan(nodes: list[graph.Node], chosen: list[graph.Node],
         shown.add(problem)
         distributed.say(f'{"":>{width}}  {problem}')
   if shown:
-    distributed.say(f'{len(shown)} to be set or put there first; the file of the config '
-         'says what they are')
+    distributed.say(
+        f'{len(shown)} to be set or put there first; the file of the config '
+        'says what they are')
 
 
 def _inputs(node: graph.Node, nodes: list[graph.Node]) -> manifest.Inputs:

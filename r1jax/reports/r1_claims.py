@@ -23,6 +23,7 @@ import numpy as np
 
 from r1jax.reports import intervals
 from r1jax.rewards import accuracy
+from r1jax.rewards import answers
 from r1jax.rewards import filters
 from r1jax.rewards import workers
 from r1jax.training import files
@@ -160,7 +161,7 @@ def judge_agreement(folder: pathlib.Path) -> dict[str, intervals.Figure]:
   with contextlib.closing(workers.Pool(1, _RULE_SECONDS)) as pool:
     right = accuracy.check_answers(
         [row | dict(verifier='math') for row in told],
-        [accuracy.extract_answer(row['response'], 'summary', row['finished'])
+        [answers.extract_answer(row['response'], 'summary', row['finished'])
          for row in told],
         pool).right
   return {'agrees': intervals.share([

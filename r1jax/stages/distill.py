@@ -81,7 +81,7 @@ def loss(model, chunk: int, teacher: Teacher, params, teacher_params,
   logp, apart = logprobs.of_hidden(
       lambda h: model.unembed(params, h), hidden_BTD[:, :-1],
       (batch.tokens[:, 1:], teaching_BTD[:, :-1]), temperature=1., chunk=chunk,
-      each=each)
+      measure=each)
   weight = batch.weight[:, 1:]
   value, count = losses.cross_entropy(logp, weight)
   apart = jnp.sum(jnp.where(weight > 0, apart * weight, 0.))

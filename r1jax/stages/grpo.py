@@ -152,7 +152,7 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
       objective, critic, rollout, reward, penalty)
   weight_N = jnp.ones_like(reward)
   if objective.drop_equal_groups:
-    keep_B = advantages.keep(reward.reshape(-1, objective.group))
+    keep_B = advantages.informative(reward.reshape(-1, objective.group))
     weight_N = jnp.repeat(keep_B.astype(jnp.float32), objective.group)
   return Experience(
       rollout, estimated.reward, estimated.advantage, logp, ref_logp, weight_N,

@@ -167,7 +167,7 @@ def measured(model, chunk: int, params, batch: LMBatch):
 
   logp, right = logprobs.of_sequences(
       model, params, batch.tokens, batch.segment, batch.position, chunk=chunk,
-      each=each)
+      measure=each)
   value, count = losses.cross_entropy(logp, batch.weight)
   return value, jnp.sum(right * batch.weight), count
 

@@ -111,11 +111,13 @@ def loss(critic: Critic, params, part: Experience):
   rollout, mask_NR = part.rollout, part.rollout.mask
   value_NR = masked.select(values.of_states(
       critic.model, params, rollout.prompts, rollout.tokens), mask_NR)
-  clipped = losses.value(value_NR, part.value, part.target, critic.value_clip)
+  error = losses.value_loss(
+      value_NR, part.value, part.target, critic.value_clip)
   pair = losses.aggregate(
-      clipped.loss, mask_NR, part.weight, 'token_mean', mask_NR.shape[1])
+      error.loss, mask_NR, part.weight, 'token_mean', mask_NR.shape[1])
   count = masked.count(value_NR, mask_NR).astype(jnp.float32)
-  return pair, {'critic/clipped': (masked.total(clipped.clipped, mask_NR), count)}
+  return pair, {
+      'critic/clipped': (masked.total(error.clipped, mask_NR), count)}
 
 
 def update(critic: Critic, tx, objective: grpo.Objective, state: TrainState,

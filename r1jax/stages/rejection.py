@@ -85,7 +85,8 @@ def _digest(value: Any) -> bytes:
   return hashlib.sha256(json.dumps(value).encode()).digest()
 
 
-def total_counts(table: Mapping[str, Mapping[str, int]]) -> collections.Counter[str]:
+def total_counts(table: Mapping[str, Mapping[str, int]]
+                 ) -> collections.Counter[str]:
   """The counts of all tasks together, by reason."""
   return sum(map(collections.Counter, table.values()), collections.Counter())
 

@@ -104,7 +104,8 @@ def write_kept(workdir: str, shard_rows: int, per_prompt: int | None,
           f'next: SFT, --config.data.task=jsonl:{folder / rejection.SHARDS}')
 
 
-def write_preferences(workdir: str, labels: bool, summary: Mapping[str, Any]) -> str:
+def write_preferences(workdir: str, labels: bool,
+                      summary: Mapping[str, Any]) -> str:
   """Writes the preferences, whole or not at all; returns the closing words.
 
   A response that says the same as another to its prompt is left out, and so

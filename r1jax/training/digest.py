@@ -63,7 +63,8 @@ def check_same_leaves(path: Any, saved: Mapping[str, Mapping], wanted: Leaves):
   for name in [*wanted, *saved]:
     if expected.get(name) != received.get(name):
       raise errors.ConfigError(
-          '', f'checkpoint {path} is of another configuration: {name}: expected '
+          '', f'checkpoint {path} is of another configuration: {name}: '
+          'expected '
           f'{expected.get(name, "no such array")}, received '
           f'{received.get(name, "no such array")}; set config.model '
           '(config.optim for opt_state, config.rl for ref) as when it was '

@@ -69,7 +69,7 @@ def test_equal_rewards_give_exactly_zero(reward, eps):
       got = jax.jit(advantages.grpo, static_argnums=1)(reward_BG, std, eps)
       np.testing.assert_array_equal(got, 0)
     np.testing.assert_array_equal(advantages.rloo(reward_BG), 0)
-    assert not advantages.keep(reward_BG)[0]
+    assert not advantages.informative(reward_BG)[0]
 
 
 def test_rounding_noise_is_not_blown_up():
@@ -84,10 +84,11 @@ def test_a_large_common_reward_does_not_cost_precision():
       advantages.grpo(reward_BG), [[1, -1, -1, 1]], rtol=1e-5)
 
 
-def test_keep_is_false_exactly_where_no_advantage_is_left():
+def test_informative_is_false_exactly_where_no_advantage_is_left():
   reward_BG = jnp.array([[1., 1, 1], [0, 0, 0], [0, 1, 0], [.3, .3, .2]])
-  keep_B = advantages.keep(reward_BG)
-  np.testing.assert_array_equal(keep_B, [False, False, True, True])
+  informative_B = advantages.informative(reward_BG)
+  np.testing.assert_array_equal(informative_B, [False, False, True, True])
   for std in STDS:
     np.testing.assert_array_equal(
-        keep_B, np.any(np.asarray(advantages.grpo(reward_BG, std)), axis=1))
+        informative_B,
+        np.any(np.asarray(advantages.grpo(reward_BG, std)), axis=1))

@@ -33,7 +33,7 @@ def _reference(student, teacher, kind, temperature, top_k):
   return temperature ** 2 * np.sum(p * np.log(p / q))
 
 
-@pytest.mark.parametrize('kind', distillation.KINDS)
+@pytest.mark.parametrize('kind', ('forward', 'reverse'))
 @pytest.mark.parametrize('temperature, top_k', [(1., 0), (2., 0), (.5, 3)])
 def test_against_numpy_with_its_gradient(kind, temperature, top_k):
   rng = np.random.default_rng(0)
@@ -50,7 +50,7 @@ def test_against_numpy_with_its_gradient(kind, temperature, top_k):
       np.vdot(jax.grad(total)(student), along), slope, rtol=1e-3)
 
 
-@pytest.mark.parametrize('kind', distillation.KINDS)
+@pytest.mark.parametrize('kind', ('forward', 'reverse'))
 def test_of_itself_it_is_0_and_the_teacher_has_no_gradient(kind):
   logits = np.random.default_rng(1).normal(size=(3, 6))
   for top_k in (0, 2):
@@ -63,7 +63,7 @@ def test_of_itself_it_is_0_and_the_teacher_has_no_gradient(kind):
 
 def test_a_token_that_one_rules_out_is_no_nan():
   sure = np.array([[0., -1e30, -1e30]], np.float32)
-  for kind in distillation.KINDS:
+  for kind in ('forward', 'reverse'):
     value, gradient = jax.value_and_grad(lambda s, k=kind: jnp.sum(
         distillation.divergence(s, sure, k, top_k=1)))(np.zeros((1, 3), 'f'))
     assert np.isfinite(value) and np.isfinite(gradient).all()

@@ -68,7 +68,7 @@ def test_what_is_masked_never_matters(junk):
 
   def loss(value, reward):
     advantage, target = advantages.gae(reward, value, mask, .99, .95)
-    error = losses.value(jnp.where(mask, value, 0), old, target, .2).loss
+    error = losses.value_loss(jnp.where(mask, value, 0), old, target, .2).loss
     return jnp.sum(advantages.whiten(advantage, mask) ** 3) + jnp.sum(error)
 
   clean = jax.value_and_grad(loss)(value, reward)
@@ -105,11 +105,11 @@ def test_a_mesh_whitens_all_together():
 
 def test_value_by_hand():
   value = np.float32([2, 2, .3, -2, 2.9])
-  got = losses.value(value, np.zeros(5), np.float32([3, 1, 3, 3, 3]), .5)
+  got = losses.value_loss(value, np.zeros(5), np.float32([3, 1, 3, 3, 3]), .5)
   # Too far towards 3, past 1, near, away from 3, too far.
   near(got.loss, [3.125, .5, 3.645, 12.5, 3.125])
   np.testing.assert_array_equal(got.clipped, [1, 0, 0, 0, 1])
-  plain = losses.value(value, np.zeros(5), 3.)
+  plain = losses.value_loss(value, np.zeros(5), 3.)
   near(plain.loss, (value - 3) ** 2 / 2)
   assert not plain.clipped.any()
 
@@ -117,7 +117,7 @@ def test_value_by_hand():
 def test_value_gradient_is_zero_exactly_where_it_is_clipped():
   rng = np.random.default_rng(0)
   old, target, value = rng.normal(size=(3, 200)).astype(np.float32)
-  loss = lambda v: losses.value(v, old, target, .3)
+  loss = lambda v: losses.value_loss(v, old, target, .3)
   slope = jax.grad(lambda v: jnp.sum(loss(v).loss))(value)
   clipped = np.asarray(loss(value).clipped)
   assert 20 < clipped.sum() < 180
@@ -126,7 +126,7 @@ def test_value_gradient_is_zero_exactly_where_it_is_clipped():
                              rtol=1e-5, atol=1e-6)
   with jax.enable_x64(True):
     test_util.check_grads(
-        lambda v: losses.value(v, 0., 3., .5).loss, (jnp.asarray(.2),), 1,
+        lambda v: losses.value_loss(v, 0., 3., .5).loss, (jnp.asarray(.2),), 1,
         modes=['rev'])
 
 

@@ -92,7 +92,8 @@ def test_on_tpus_it_is_the_instruction_for_it_whose_rows_are_the_tiles():
   used = int(tiles.used.sum())
   tiny.assert_near(grouped_matmul.product(x, w, tiles)[:used],
                    y.reshape(-1, ROWS, F)[:used])
-  gradient = jax.jit(jax.grad(lambda x: grouped_matmul.product(x, w, tiles).sum()))
+  gradient = jax.jit(jax.grad(
+      lambda x: grouped_matmul.product(x, w, tiles).sum()))
   lowered = {
       platform: gradient.trace(x).lower(
           lowering_platforms=(platform,)).as_text()

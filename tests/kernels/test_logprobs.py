@@ -137,5 +137,5 @@ def test_last_is_the_state_of_each_prompts_last_token():
   prompts = tiny.prompts((3, 5))
   hidden = np.random.default_rng(0).normal(size=(2, 5, 4))
   np.testing.assert_array_equal(
-      logprobs.last(jnp.asarray(hidden), prompts),
+      logprobs.last_states(jnp.asarray(hidden), prompts),
       np.float32([hidden[0, 2], hidden[1, 4]]))

@@ -50,7 +50,8 @@ def _write(path, kind, config, tensors, left_out=None, extra=None):
 
 def _load(path):
   config = hf.read_config(path)
-  return config, hf.load_params(path, config, released.like(models.build(config)))
+  like = released.like(models.build(config))
+  return config, hf.load_params(path, config, like)
 
 
 @pytest.mark.parametrize('left_out', [

@@ -130,7 +130,8 @@ def _mesh(name):
 def test_parameters_come_where_they_are_wanted(name):
   model, params, _ = released.fixture(name)
   setup = released.setup(model.config, _mesh(name))
-  found = hf.load_params(str(released.FOLDER / name), model.config, setup.params)
+  found = hf.load_params(
+      str(released.FOLDER / name), model.config, setup.params)
 
   def check(got, wanted, alone):
     assert got.sharding == wanted.sharding and got.dtype == wanted.dtype
@@ -239,3 +240,9 @@ def test_a_tied_model_may_hold_its_output_too(tmp_path):
       'model.layers.0.self_attn.rotary_emb.inv_freq': np.ones(8, np.float32)})
   _, found = released.load(folder)
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_a_value_out_of_bounds(tmp_path):
+  folder = released.copy('llama', tmp_path)
+  released.rewrite(folder, num_hidden_layers=0)
+  _refused(folder, 'model.layers', 'at least 1')

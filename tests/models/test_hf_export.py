@@ -45,7 +45,8 @@ def _assert_equal(one, other):
 def test_import_and_export_change_nothing(tmp_path, name, with_source):
   source, out = released.FOLDER / name, tmp_path / 'out'
   config, params = _imported(name)
-  hf_export.save_folder(str(out), config, params, str(source) if with_source else None)
+  hf_export.save_folder(
+      str(out), config, params, str(source) if with_source else None)
   written, wanted = released.tensors(out), released.tensors(source)
   assert list(sorted(written)) == list(sorted(wanted))
   _assert_equal(written, wanted)
@@ -70,7 +71,8 @@ def test_float8_comes_out_as_it_was_computed_with(tmp_path):
 @pytest.mark.parametrize('file_bytes', [1, 30_000, 60_000])
 def test_several_files_and_their_index(tmp_path, file_bytes):
   out = tmp_path / 'out'
-  hf_export.save_folder(str(out), *_imported('deepseek_v3'), file_bytes=file_bytes)
+  hf_export.save_folder(
+      str(out), *_imported('deepseek_v3'), file_bytes=file_bytes)
   wanted = released.tensors(released.FOLDER / 'deepseek_v3')
   _assert_equal(released.tensors(out), wanted)
   index = json.loads((out / 'model.safetensors.index.json').read_text('utf-8'))

@@ -1,4 +1,4 @@
-"""The scalar head: reward models and critics."""
+"""Layers: the scalar head of reward models and critics."""
 
 import dataclasses
 import json
@@ -140,7 +140,7 @@ def test_a_reward_model_goes_out_and_comes_back_bitwise(tmp_path):
   config, params = tiny.config(scalar=True), tiny.params(scalar=True)
   hf_export.save_folder(path, config, params)
   assert hf.read_config(path) == config
-  assert hf.fields(path)['architectures'] == ['LlamaForSequenceClassification']
+  assert hf.read_fields(path)['architectures'] == ['LlamaForSequenceClassification']
   setup = tiny.setup(scalar=True)
   back = train_state.init_params(setup, path, seed=0)
   jax.tree.map(np.testing.assert_array_equal, back, params)
@@ -151,7 +151,8 @@ def test_a_model_of_scores_cannot_speak(tmp_path):
   packaged.save_params(path, tiny.config(scalar=True), tiny.params(scalar=True))
   setup = tiny.setup()
   with pytest.raises(errors.ConfigError, match='gives scores'):
-    model_source.load_params(path, setup.model.config, setup.params, setup.replicated)
+    model_source.load_params(
+        path, setup.model.config, setup.params, setup.replicated)
 
 
 def test_with_lora_the_head_is_trained_whole():

@@ -15,8 +15,10 @@ from r1jax.models import architecture
 from r1jax.models import lora
 
 ALL = lora.Settings(rank=2, alpha=3., targets=('*',))
-LATENT = dict(latent=architecture.Latent(4, 4, 4, 2, 3), head_size=6, kv_heads=4)
-MIXED = dict(moe=architecture.Experts(4, 2, 6, shared=1, dense_layers=1), layers=3)
+LATENT = dict(
+    latent=architecture.Latent(4, 4, 4, 2, 3), head_size=6, kv_heads=4)
+MIXED = dict(
+    moe=architecture.Experts(4, 2, 6, shared=1, dense_layers=1), layers=3)
 
 
 def _model(**switches):

@@ -15,7 +15,7 @@ from r1jax.models import tensor_files
 
 def _refused(folder, *words):
   with pytest.raises(errors.ConfigError) as refusal:
-    found = tensor_files.folder(folder)
+    found = tensor_files.open_folder(folder)
     for name in found.shapes:
       found.read(name)
   for word in words:
@@ -26,7 +26,7 @@ def _refused(folder, *words):
 def test_tensors_are_those_that_were_written(name):
   """In float32, in bfloat16 and in several files."""
   folder = released.FOLDER / name
-  found, wanted = tensor_files.folder(folder), released.tensors(folder)
+  found, wanted = tensor_files.open_folder(folder), released.tensors(folder)
   assert set(found.shapes) == set(wanted)
   for name, x in wanted.items():
     assert found.shapes[name] == x.shape
@@ -40,7 +40,7 @@ def test_dtypes_and_empty_and_scalar_shapes(tmp_path, dtype):
   tensors = {'one': np.ones((), dtype), 'none': np.ones((0, 3), dtype),
              'some': np.arange(6).astype(dtype).reshape(2, 3)}
   safetensors.numpy.save_file(tensors, tmp_path / 'model.safetensors')
-  found = tensor_files.folder(tmp_path)
+  found = tensor_files.open_folder(tmp_path)
   for name, x in tensors.items():
     assert found.read(name).dtype == x.dtype
     np.testing.assert_array_equal(found.read(name), x)

@@ -64,7 +64,7 @@ def test_micro_batches_and_meshes_change_nothing(trained, sizes, micro_batches):
   tiny.assert_near(history, trained[1], 1e-4)
 
 
-@pytest.mark.parametrize('kind', distillation.KINDS)
+@pytest.mark.parametrize('kind', ('forward', 'reverse'))
 def test_it_nears_its_teacher(kind):
   _, history = _train(60, kind=kind)
   first, *_, last = [row['distill/divergence'] for row in history]

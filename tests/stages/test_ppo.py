@@ -96,7 +96,7 @@ def test_the_critics_loss_is_that_of_the_kernel():
   value = values.of_states(
       critic.model, params, rollout.prompts, rollout.tokens)
   (total, count), figures = ppo.loss(critic, params, part)
-  expected = losses.value(value, old, target, .2)
+  expected = losses.value_loss(value, old, target, .2)
   assert count == rollout.mask.sum()
   np.testing.assert_allclose(
       total, np.sum(np.asarray(expected.loss)[rollout.mask]), rtol=1e-4)
