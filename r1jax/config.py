@@ -199,7 +199,8 @@ def _check_objective(leaves: dict[str, Any]) -> None:
   cache = leaves.get('rewards.overlong_cache_tokens')
   if cache is not None and cache > lengths[1]:
     raise errors.expected(
-        'rewards.overlong_cache_tokens', f'at most rl.response_tokens = {lengths[1]}', cache)
+        'rewards.overlong_cache_tokens',
+        f'at most rl.response_tokens = {lengths[1]}', cache)
 
 
 def _check_batch(leaves: dict[str, Any], shards: int) -> None:

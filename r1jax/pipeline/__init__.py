@@ -75,7 +75,8 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
     statuses[node.name] = manifest.Status(Kind.DONE, 'done')
     seconds = sum(map(manifest.seconds, chosen[:number]))
     distributed.say(
-        f'stages {number} of {len(chosen)} have ended, after {seconds // 60:.0f} min {seconds % 60:.0f} s')
+        f'stages {number} of {len(chosen)} have ended, after '
+        f'{seconds // 60:.0f} min {seconds % 60:.0f} s')
   if config.report and len(chosen) == len(nodes) and distributed.is_main():
     module = importlib.import_module(reports.REPORTS[config.report])
     distributed.say(module.write_report(config.to_dict(), workdir))
