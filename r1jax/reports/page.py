@@ -6,14 +6,15 @@ assets/; every text of a model, a task or a config is escaped.
 
 from collections.abc import Mapping
 import os
-import pathlib
 import re
 import shlex
 import sys
 from typing import Any
 
+from r1jax import config as config_lib
 from r1jax.reports import charts
 from r1jax.reports import intervals
+from r1jax.training import files
 
 _TAG = re.compile('(</?(?:think|answer)>)')
 
@@ -39,12 +40,10 @@ def render_page(path: str | os.PathLike, template: str, *, title: str,
   environment.globals['draw'] = charts.draw
   environment.filters |= {'percent': intervals.percent, 'by_tags': _TAG.split}
   content = environment.get_template(template).render(
-      context, title=title, kicker=kicker, config=_flat(config),
+      context, title=title, kicker=kicker, config=config_lib.flatten(config),
       facts=facts or {}, command=command_line())
-  path = pathlib.Path(path)
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(content, encoding='utf-8', errors='replace')
-  os.replace(temporary, path)
+  with files.write_whole(path) as part:
+    part.write_text(content, encoding='utf-8', errors='replace')
 
 
 def command_line(flags: Mapping[str, Any] | None = None) -> str:
@@ -58,13 +57,3 @@ def command_line(flags: Mapping[str, Any] | None = None) -> str:
       next(rest)  # its value
   new = [f'--{name}={value}' for name, value in flags.items()]
   return shlex.join(['python', '-m', 'r1jax.main', *kept, *new])
-
-
-def _flat(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
-  for key, value in config.items():
-    if isinstance(value, Mapping) and value:
-      flat.update(_flat(value, f'{prefix}{key}.'))
-    else:
-      flat[f'{prefix}{key}'] = value
-  return flat
