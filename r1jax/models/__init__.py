@@ -43,9 +43,8 @@ def build(config: architecture.Config,
 
   Returns:
     A `Model`, where
-      init(key) -> params, a tree of `config.param_dtype` arrays, layers
-        stacked along their first axis. Below, params may have one more entry,
-        'lora' (models/lora.py)
+      init(key) -> params, a tree of `config.param_dtype` arrays, layers stacked
+        along the first axis; below, 'lora' may be one more entry (lora.py)
       forward(params, tokens_BT, segment_BT, position_BT, cache=None,
         parent_BT=None) -> hidden_BTD, (k [L,B,K,h,T], v [L,B,K,T,h]). A token
         attends to itself and to earlier tokens of its segment (None: a row is
@@ -60,9 +59,8 @@ def build(config: architecture.Config,
       unembed(params, hidden_BTD) -> logits_BTV, float32
       score(params, hidden_BTD) -> score_BT, float32: in place of unembed if
         the config is `scalar` (layers.Score)
-      prepare(params) -> params in the form that is fastest for many forward
-        passes: LoRA's factors merged, cast to the dtype of computation, layers
-        unstacked if they are not scanned; for forward and unembed only
+      prepare(params) -> params for many calls of forward and unembed: LoRA
+        merged, in the dtype of computation, layers unstacked if not scanned
   """
   module = transformer.Decoder(config, place)
 
@@ -92,9 +90,8 @@ def build(config: architecture.Config,
   forward_groups, unembed, score = map(method, (
       transformer.Decoder.forward_groups, transformer.Decoder.unembed,
       transformer.Decoder.score))
-  prepare = functools.partial(_prepare, config)
-  return Model(
-      config, init, axes, forward, forward_groups, unembed, score, prepare)
+  return Model(config, init, axes, forward, forward_groups, unembed, score,
+               functools.partial(_prepare, config))
 
 
 def _collections(params: Params) -> dict[str, Params]:

@@ -124,9 +124,9 @@ class Config:
       raise errors.expected(
           'model.latent.rope_size' if self.latent else 'model.head_size',
           'an even number, of rotary pairs', self.rotary_size)
-    self._check_multiples()
+    self._check_parts()
 
-  def _check_multiples(self) -> None:
+  def _check_parts(self) -> None:
     m, parts = self.moe, [('heads', self.heads, 'kv_heads', self.kv_heads)]
     if m:
       parts.append(('moe.experts', m.experts, 'moe.groups', m.groups))
@@ -160,8 +160,8 @@ class Config:
 
 
 _AT_LEAST = dict(
-    vocab=2, width=1, layers=1, heads=1, kv_heads=1, head_size=2, mlp=1,
-    max_len=2, window=1, global_every=1, attention_chunk=1)
+    vocab=2, width=1, layers=1, heads=1, kv_heads=1, head_size=2, max_len=2,
+    window=1, global_every=1, attention_chunk=1)
 _CHOICES = dict(
     activation=ACTIVATIONS, dtype=DTYPES, param_dtype=DTYPES, remat=REMAT)
 _SECTIONS = {'latent': Latent, 'moe': Experts, 'rope_scaling': RopeScaling}

@@ -169,12 +169,12 @@ def _config_fields(fields: dict[str, Any], where: str, name: str
 
 def _gemma(fields: dict[str, Any], where: str) -> dict[str, Any]:
   """Fields that Gemma 3 alone has: its local and global layers."""
-  every = fields.get('sliding_window_pattern') or 6
+  period = fields.get('sliding_window_pattern') or 6
   kinds = fields.get('layer_types')
   if kinds:
     if 'full_attention' in kinds:
-      every = kinds.index('full_attention') + 1
-    wanted = ['sliding_attention' if (i + 1) % every else 'full_attention'
+      period = kinds.index('full_attention') + 1
+    wanted = ['sliding_attention' if (i + 1) % period else 'full_attention'
               for i in range(len(kinds))]
     if kinds != wanted:
       raise _refused(where, 'layer_types', 'every n-th full_attention', kinds)
@@ -183,7 +183,7 @@ def _gemma(fields: dict[str, Any], where: str) -> dict[str, Any]:
   uncapped = dict(attn_logit_softcapping=None, final_logit_softcapping=None)
   return _from_keys(uncapped | fields, _GEMMA) | dict(
       attention_scale=fields['query_pre_attn_scalar'] ** -0.5,
-      global_every=every, rope_theta_local=float(theta))
+      global_every=period, rope_theta_local=float(theta))
 
 
 def _scaling(rope: Fields, fields: Fields,

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from r1jax import errors
+from r1jax.data.vocabs import base
 from r1jax.models import architecture
 from r1jax.models import hf
 from r1jax.models import hf_config
@@ -26,7 +27,7 @@ _FILE_BYTES = 4 << 30
 
 
 def save_folder(out: str, config: architecture.Config, params: Params,
-                source: str | None = None, vocab=None, *,
+                source: str | None = None, vocab: base.Vocab | None = None, *,
                 file_bytes: int = _FILE_BYTES) -> None:
   """Writes config.json and safetensors files; every process must call it.
 
@@ -36,7 +37,7 @@ def save_folder(out: str, config: architecture.Config, params: Params,
     params: its parameters, written in their own dtype.
     source: the folder or GGUF file that the model came from; its config.json
       is kept if it describes the same architecture.
-    vocab: `vocabs.base.Vocab`, saved beside the model if given.
+    vocab: the model's vocabulary, saved beside it if given.
     file_bytes: the most bytes of tensors in a file, and in memory at a time.
 
   Raises:

@@ -29,6 +29,7 @@ class Settings(NamedTuple):
 
   @property
   def scale(self) -> float:
+    """The factor of A B."""
     return self.alpha / self.rank
 
 
