@@ -91,7 +91,7 @@ def check_overrides(argv: list[str]) -> list[str]:
         _check_addition(arg, field, text)
         added.append(arg)
         continue
-      raise ConfigError(f'config.{field}: {_unknown(field, fields)}')
+      raise ConfigError(field, _unknown(field, fields))
     kind = _kind(config, field)
     if text is None and not negated and kind is not bool:
       text = next(rest, None)
@@ -119,9 +119,8 @@ def _check_addition(arg: str, field: str, text: str | None) -> None:
   path, kind, name = _OPEN.fullmatch(field).groups()
   nested = kind == 'data.options'
   if not text or not all(name.split('.')) or ('.' in name and not nested):
-    raise ConfigError(f'{arg}: expected --config.{path}.NAME='
-                      + ('FILE.py:FUNCTION' if kind == 'rewards.functions'
-                         else 'VALUE'))
+    value = 'FILE.py:FUNCTION' if kind == 'rewards.functions' else 'VALUE'
+    raise ConfigError(arg, f'expected --config.{path}.NAME={value}')
   if kind == 'rewards.weights':
     _check_type(field, float, text)
 
@@ -145,7 +144,7 @@ def _add(config: ml_collections.ConfigDict, arg: str) -> None:
     with config.unlocked():
       config.update(value)
   except TypeError as problem:
-    raise ConfigError(f'{arg}: {problem}') from problem
+    raise ConfigError(arg, str(problem)) from problem
 
 
 def load_config(spec: str) -> ml_collections.ConfigDict:
@@ -176,7 +175,7 @@ def _find_file(path: str, spec: str) -> str:
     files = files or [f'{_EXPERIMENTS}/{found.name}'
                       for found in sorted(installed.glob('[!_]*.py'))]
   raise ConfigError(
-      f'--config={spec}: no such file in {os.getcwd()}'
+      f'--config={spec}', f'no such file in {os.getcwd()}'
       + (errors.nearest(path, files) if files else ''))
 
 
@@ -237,8 +236,8 @@ def _kind(config: ml_collections.ConfigDict, field: str) -> type:
 
 def _check_type(field: str, kind: type, text: str) -> None:
   if kind is type(None):
-    raise ConfigError(f'config.{field}: has no type (None) and cannot be set '
-                      'here; set it in the config file')
+    raise ConfigError(field, 'has no type (None) and cannot be set here; set '
+                      'it in the config file')
   parser = _PARSERS.get(kind)
   try:
     if parser is not None:

@@ -71,7 +71,7 @@ def prompt_batch(prompt_set: PromptSet, step: int, prompts: int,
   """Returns the `prompts` prompts of `step`, counted from 0."""
   if prompts > len(prompt_set.records):
     raise errors.ConfigError(
-        f'config.rl.prompts: expected at most the {len(prompt_set.records)} '
+        'rl.prompts', f'expected at most the {len(prompt_set.records)} '
         f'prompts of config.data.task, received {prompts}')
   return take(prompt_set, _draw(step, prompts, len(prompt_set.records), seed))
 
@@ -127,7 +127,7 @@ class Packed(NamedTuple):
     """The row numbers of a step's batch, i64[rows]."""
     if rows > self.size:
       raise errors.ConfigError(
-          f'config.lm.batch: expected at most the {self.size} rows '
+          'lm.batch', f'expected at most the {self.size} rows '
           f'of {self.seq_len} tokens that config.data.task fills, received '
           f'{rows}')
     return _draw(step, rows, self.size, seed)
@@ -179,7 +179,7 @@ def packed(documents: Iterable[np.ndarray], seq_len: int,
   length = np.minimum(np.repeat(size[kept], pieces) - nth * seq_len, seq_len)
   if not len(length):
     raise errors.ConfigError(
-        f'config.data.task: none of its {len(documents)} documents has a token')
+        'data.task', f'none of its {len(documents)} documents has a token')
 
   order = _permutation(0, 0, len(length))
   start, length = start[order], length[order]

@@ -56,7 +56,7 @@ def render(vocab: base.Vocab, messages: Sequence[Message], *,
   import jinja2  # pylint: disable=g-import-not-at-top
   if vocab.chat_template is None:
     raise errors.ConfigError(
-        f"config.data.template: 'chat' needs a chat template, and {vocab.path} "
+        'data.template', f"'chat' needs a chat template, and {vocab.path} "
         'has none; put chat_template.jinja beside it, take the vocabulary of a '
         'model that converses, or set config.data.template to another')
   # As transformers does it: a template may ask whether a key is there.
@@ -69,7 +69,7 @@ def render(vocab: base.Vocab, messages: Sequence[Message], *,
   # What a template's own code can raise: its refusal, or say None + 'text'.
   except (jinja2.TemplateError, TypeError, ValueError) as e:
     raise errors.ConfigError(
-        f'config.data.template: the chat template of {vocab.path} refuses a '
+        'data.template', f'the chat template of {vocab.path} refuses a '
         f'conversation of {_roles(messages)}: {e}') from e
 
 
@@ -95,7 +95,7 @@ def conversation_tokens(vocab: base.Vocab, messages: Sequence[Message]
           and all(isinstance(message, Mapping) for message in messages)
           and messages[-1].get('role') == 'assistant'):
     raise errors.ConfigError(
-        "config.data.task: expected messages, {'role': ..., 'content': ...}, "
+        'data.task', "expected messages, {'role': ..., 'content': ...}, "
         f"of which the assistant's is the last; received {messages!s:.80}")
   ids, weights, done = [], [], ''
   for i, message in enumerate(messages):
@@ -115,7 +115,7 @@ def question_and_answer(messages: Sequence[Message]) -> tuple[str, str]:
   """Returns both of a conversation that has no more; ConfigError for others."""
   if [message.get('role') for message in messages] != ['user', 'assistant']:
     raise errors.ConfigError(
-        "config.data.template: expected 'chat' for conversations of more than "
+        'data.template', "expected 'chat' for conversations of more than "
         f'a question and an answer, as this one of {_roles(messages)}')
   return messages[0]['content'], messages[1]['content']
 
@@ -138,7 +138,7 @@ def _asked_and_said(vocab: base.Vocab, before: Sequence[Message],
   whole = render(vocab, [*before, message])
   if not asked.startswith(done) or not whole.startswith(asked):
     raise errors.ConfigError(
-        f'config.data.template: the chat template of {vocab.path} rewrites '
+        'data.template', f'the chat template of {vocab.path} rewrites '
         'what was said before (many leave out earlier thinking), so one text '
         f'cannot teach a conversation of {_roles([*before, message])}; give '
         'conversations of one answer, without what it leaves out')
@@ -151,7 +151,7 @@ def _turn(vocab: base.Vocab, text: str) -> str:
   ends = [text.rindex(t) + len(t) for t in tokens if t in text]
   if not ends:
     raise errors.ConfigError(
-        f'config.vocab.eos: the chat template of {vocab.path} ends a turn with '
+        'vocab.eos', f'the chat template of {vocab.path} ends a turn with '
         f'{text[-20:]!r}, in which there is no end token '
         f'({", ".join(tokens)}); set config.vocab.eos to the one that ends it')
   return text[:max(ends)]

@@ -22,12 +22,12 @@ def read_rows(argument: str, split: str) -> list[tuple[str, dict[str, Any]]]:
   path = pathlib.Path(argument.replace('{split}', name))
   if '{split}' not in argument and name != 'train':
     raise errors.ConfigError(
-        f'config.{splits.FIELD}: jsonl:{argument} is one file, of split '
+        splits.FIELD, f'jsonl:{argument} is one file, of split '
         f"'train'; received {split!r}; write '{{split}}' in the path to name "
         "a file of each split, or 'train[1800:]' for a part of it")
   paths = sorted(path.parent.glob(path.name)) if '*' in path.name else [path]
   if not paths or not paths[0].is_file():
-    raise errors.ConfigError(f'config.data.task: no such file: {path}')
+    raise errors.ConfigError('data.task', f'no such file: {path}')
   return [row for path in paths for row in _rows(path)][part]
 
 
@@ -38,7 +38,7 @@ def _rows(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
     lines = text.decode().split('\n')
   except (EOFError, OSError, UnicodeDecodeError, zlib.error) as e:
     raise errors.ConfigError(
-        f'config.data.task: {path} is no text of one JSON object a line: {e}'
+        'data.task', f'{path} is no text of one JSON object a line: {e}'
     ) from e
   rows = []
   for number, line in enumerate(lines, 1):
@@ -55,7 +55,7 @@ def _object(line: str, place: str) -> dict[str, Any]:
     return row
   except (TypeError, ValueError, RecursionError) as e:
     raise errors.ConfigError(
-        f'config.data.task: {place}: not a JSON object: {e}') from e
+        'data.task', f'{place}: not a JSON object: {e}') from e
 
 
 def _part(split: str) -> tuple[str, slice]:
@@ -63,7 +63,7 @@ def _part(split: str) -> tuple[str, slice]:
   match = re.fullmatch(r'([^\[\]]*)(?:\[(-?\d*):(-?\d*)\])?', split)
   if not match:
     raise errors.ConfigError(
-        f"config.{splits.FIELD}: expected a name or a part, as 'train[:1800]'; "
+        splits.FIELD, "expected a name or a part, as 'train[:1800]'; "
         f'received {split!r}')
   name, *ends = match.groups()
   return name, slice(*(int(end) if end else None for end in ends))
@@ -80,6 +80,6 @@ def field(row: dict[str, Any], option: str, name: str, place: str) -> Any:
   """Takes what the option names out of a row."""
   if name not in row:
     raise errors.ConfigError(
-        f'config.data.options.{option}: {place} has no field {name!r}, only '
+        f'data.options.{option}', f'{place} has no field {name!r}, only '
         f'{sorted(row)}')
   return row[name]

@@ -98,7 +98,7 @@ def _check(record: Record, place: str) -> None:
           and all(isinstance(x, str) for x in responses)
           and all(isinstance(x, (int, float)) for x in grades)):
     raise errors.ConfigError(
-        f'config.data.task: {place}: expected texts and as many grades, '
+        'data.task', f'{place}: expected texts and as many grades, '
         f'received {responses!s:.60} and {grades!s:.60}')
 
 
@@ -108,7 +108,7 @@ def _dialogue(text: str, place: str) -> tuple[list[dict[str, str]], str]:
       text, str) else ('', '', '')
   if not mark or not before.startswith(_HUMAN):
     raise errors.ConfigError(
-        f'config.data.task: {place}: expected a conversation that begins with '
+        'data.task', f'{place}: expected a conversation that begins with '
         f'{_HUMAN!r} and whose last turn begins with {_ASSISTANT!r}, received '
         f'{text!r:.60}; a pair of answers needs its prompt in a field of '
         'config.data.options.prompt')

@@ -83,7 +83,7 @@ def prompt_set(
       records.append(pickle.loads(example['record']))
   if not records:
     raise errors.ConfigError(
-        f'config.rl.prompt_tokens: all {too_long} prompts of {task!r} have '
+        'rl.prompt_tokens', f'all {too_long} prompts of {task!r} have '
         f'more than {prompt_tokens} tokens')
   return (batches.prompt_set(tokens, records, prompt_tokens, vocab.pad_id),
           {'prompts': len(records), 'too_long': too_long})
@@ -233,7 +233,7 @@ def _source(name: str, column: str, split: str, count: int | None,
     del shuffle_files
     items = read(argument, split, seed, count, **options)
     if not items:
-      raise errors.ConfigError(f'config.data.task: {name!r} is empty')
+      raise errors.ConfigError('data.task', f'{name!r} is empty')
     columns = {column: items}
     if column == 'inputs':
       columns = {column: [r.get('shown', r['prompt']) for r in items],

@@ -24,14 +24,14 @@ def prompt_source(name: str, split: str, *, data_dir: str | None = None,
   """A TFDS data set that is on disk; the options name its features."""
   errors.check_choice('data.options.verifier', verifier, sources.VERIFIERS)
   absent = errors.ConfigError(
-      f'config.data.options.data_dir: no prepared TFDS data set {name!r} under '
+      'data.options.data_dir', f'no prepared TFDS data set {name!r} under '
       f'{data_dir!r}; on a network, run: tfds build {name} --data_dir=DIR')
   try:
     builder = tfds.builder(name, data_dir=data_dir)
   except tfds.core.DatasetNotFoundError as e:
     raise absent from e
   except (AssertionError, ValueError) as e:  # a wrong version or config
-    raise errors.ConfigError(f'config.data.task: {e}') from e
+    raise errors.ConfigError('data.task', str(e)) from e
   if not builder.is_prepared():
     raise absent
   info = builder.info
@@ -39,7 +39,7 @@ def prompt_source(name: str, split: str, *, data_dir: str | None = None,
   try:
     info.splits[split]
   except (KeyError, ValueError) as e:
-    raise errors.ConfigError(f'config.{splits.FIELD}: {e}') from e
+    raise errors.ConfigError(splits.FIELD, str(e)) from e
   errors.check_choice('data.options.prompt', prompt, info.features)
   errors.check_choice('data.options.answer', answer, info.features)
 

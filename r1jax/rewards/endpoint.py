@@ -116,7 +116,7 @@ class Endpoint:
     if away is None or isinstance(away, TimeoutError):
       return None
     return errors.ConfigError(
-        f'config.{self._field}.url: {self._url} cannot be reached: {away}')
+        f'{self._field}.url', f'{self._url} cannot be reached: {away}')
 
   def _refusal(self, problem: urllib.error.HTTPError, deadline: float
                ) -> errors.ConfigError:
@@ -128,7 +128,7 @@ class Endpoint:
     key = self._headers.get('Authorization', '').removeprefix('Bearer ')
     text = ' '.join((text.replace(key, '***') if key else text).split())
     return errors.ConfigError(
-        f'config.{self._field}.url: {self._url} answers {problem.code} '
+        f'{self._field}.url', f'{self._url} answers {problem.code} '
         f'{problem.reason}: {text}')
 
 

@@ -66,16 +66,17 @@ class Functions:
       field = f'rewards.functions.{name}'
       if name in reserved or name in _ROW:
         raise errors.ConfigError(
-            f'config.{field}: the name is taken; give the function another')
+            field, 'the name is taken; give the function another')
       user_code.check(place, field)
       try:
         outcome, = self._pool.run([workers_lib.Job(place, field, None, None)])
       except workers_lib.LoadError as problem:
         self.close()
-        detail = problem.detail.removeprefix('r1jax.errors.ConfigError: ')
+        _, ours, detail = problem.detail.partition(
+            f'ConfigError: config.{field}: ')
         raise errors.ConfigError(
-            detail if detail.startswith(f'config.{field}') else
-            f'config.{field}: {place} cannot be loaded: {detail}') from problem
+            field, detail if ours else
+            f'{place} cannot be loaded: {problem.detail}') from problem
       self._is_async[name] = bool(outcome.value)
 
   def score(self, records: Sequence[Mapping], responses: Sequence[Any]

@@ -144,8 +144,9 @@ def make_rules(rewards: Mapping[str, Any], max_tokens: int
   models = fields.pop('models', {})
   for name in fields.get('functions', {}):
     if name in models:
-      raise errors.ConfigError(f'config.rewards.functions.{name}: a model of '
-                               'config.rewards.models has this name')
+      raise errors.ConfigError(
+          f'rewards.functions.{name}', 'a model of config.rewards.models has '
+          'this name')
   of_rules = lambda weights: {name: weight for name, weight in weights.items()
                               if name not in models}
   tasks = {task: of_rules(weights)

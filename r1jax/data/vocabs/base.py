@@ -62,7 +62,7 @@ def existing(path: str | pathlib.Path, name: str) -> pathlib.Path:
     path /= name
   if not path.exists():
     raise errors.ConfigError(
-        f'config.vocab.path: no such file or folder: {path}')
+        'vocab.path', f'no such file or folder: {path}')
   return path
 
 
@@ -95,7 +95,7 @@ def _settings(file: pathlib.Path) -> dict[str, Any]:
 
 def _no_object(file: pathlib.Path, reason: object) -> errors.ConfigError:
   return errors.ConfigError(
-      f'config.vocab.path: expected a JSON object in {file} ({reason})')
+      'vocab.path', f'expected a JSON object in {file} ({reason})')
 
 
 class Vocab(abc.ABC):
@@ -124,7 +124,7 @@ class Vocab(abc.ABC):
     ends = [self._id(eos)] if eos is not None else files.ids('eos', self._id)
     if not ends or None in ends:
       raise errors.ConfigError(
-          f'config.vocab.eos: {path} holds no such end-of-sequence token, or '
+          'vocab.eos', f'{path} holds no such end-of-sequence token, or '
           'names none; set config.vocab.eos to one of its tokens')
     self.eos_ids = tuple(ends)
     self.eos_id = self.eos_ids[0]

@@ -155,4 +155,4 @@ _KINDS = {'gpt2': _byte_level, 'llama': _sentencepiece}
 
 
 def _error(path: str, problem: str) -> errors.ConfigError:
-  return errors.ConfigError(f'config.vocab.path: {path}: {problem}')
+  return errors.ConfigError('vocab.path', f'{path}: {problem}')

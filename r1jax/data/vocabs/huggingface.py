@@ -39,7 +39,7 @@ class HuggingFaceVocab(base.Vocab):
       self._model = tokenizers.Tokenizer.from_buffer(model)
     except ValueError as e:
       raise errors.ConfigError(
-          'config.vocab.path: expected the JSON of a Hugging Face tokenizer in '
+          'vocab.path', 'expected the JSON of a Hugging Face tokenizer in '
           f'{path} ({e}); for a SentencePiece model set config.vocab.kind to '
           "'sentencepiece'") from e
     self._model.no_truncation()

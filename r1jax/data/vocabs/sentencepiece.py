@@ -44,7 +44,7 @@ class SentencePieceVocab(base.Vocab):
       self._model.LoadFromSerializedProto(model)
     except RuntimeError as e:
       raise errors.ConfigError(
-          f'config.vocab.path: expected a SentencePiece model, received {path} '
+          'vocab.path', f'expected a SentencePiece model, received {path} '
           f"({e}); for a tokenizer.json set config.vocab.kind to 'huggingface'"
       ) from e
     size = self._model.get_piece_size()
@@ -89,5 +89,5 @@ class SentencePieceVocab(base.Vocab):
       converted = convert.sentencepiece(self._bytes, bos)
     except ValueError as e:
       raise errors.ConfigError(
-          f'config.vocab.path: {self.path} cannot be saved: {e}') from e
+          'vocab.path', f'{self.path} cannot be saved: {e}') from e
     return {_NAME: self._bytes, 'tokenizer.json': converted}
