@@ -56,7 +56,7 @@ def render(vocab: base.Vocab, messages: Sequence[Message], *,
   import jinja2  # pylint: disable=g-import-not-at-top
   if vocab.chat_template is None:
     raise errors.ConfigError(
-        "data.template", f"'chat' needs a chat template, and {vocab.path} "
+        'data.template', f"'chat' needs a chat template, and {vocab.path} "
         'has none; put chat_template.jinja beside it, take the vocabulary of a '
         'model that converses, or set config.data.template to another')
   # As transformers does it: a template may ask whether a key is there.
@@ -95,7 +95,7 @@ def conversation_tokens(vocab: base.Vocab, messages: Sequence[Message]
           and all(isinstance(message, Mapping) for message in messages)
           and messages[-1].get('role') == 'assistant'):
     raise errors.ConfigError(
-        "data.task", "expected messages, {'role': ..., 'content': ...}, "
+        'data.task', "expected messages, {'role': ..., 'content': ...}, "
         f"of which the assistant's is the last; received {messages!s:.80}")
   ids, weights, done = [], [], ''
   for i, message in enumerate(messages):
@@ -115,7 +115,7 @@ def question_and_answer(messages: Sequence[Message]) -> tuple[str, str]:
   """Returns both of a conversation that has no more; ConfigError for others."""
   if [message.get('role') for message in messages] != ['user', 'assistant']:
     raise errors.ConfigError(
-        "data.template", "expected 'chat' for conversations of more than "
+        'data.template', "expected 'chat' for conversations of more than "
         f'a question and an answer, as this one of {_roles(messages)}')
   return messages[0]['content'], messages[1]['content']
 

@@ -26,8 +26,8 @@ def generate(name: str, split: str, seed: int, size: int,
              config: dict[str, Any]) -> list[dict[str, Any]]:
   """Returns `size` distinct entries of a dataset: question, answer, metadata.
 
-  A problem belongs to 'heldout' iff a hash of its text says so (the mini
-  world's rule), else to 'train': no seed, size or setting makes them meet.
+  A problem belongs to 'heldout' iff a hash of its text says so (splits), else
+  to 'train': no seed, size or setting makes them meet.
 
   Args:
     name: a dataset registered in reasoning_gym.
@@ -50,7 +50,8 @@ def generate(name: str, split: str, seed: int, size: int,
       check=False)
   stderr = done.stderr.decode().strip()
   if done.returncode == _REFUSED:
-    raise errors.ConfigError(*json.loads(stderr.rpartition('\n')[2]))
+    field, _, message = stderr.rpartition('\n')[2].partition(': ')
+    raise errors.ConfigError(field.removeprefix('config.'), message)
   if done.returncode:
     raise RuntimeError(f'reasoning_gym {name!r} failed:\n{stderr}')
   return pickle.loads(done.stdout)
@@ -61,7 +62,7 @@ def _generate(name: str, split: str, seed: int, size: int,
   """Does the work of `entries`, in the process made for it."""
   import reasoning_gym  # pylint: disable=g-import-not-at-top
   from reasoning_gym import factory  # pylint: disable=g-import-not-at-top
-  errors.check_choice('data.task: reasoning_gym', name, factory.DATASETS)
+  errors.check_choice('data.task', name, factory.DATASETS)
   draws = size * _PATIENCE + 200
   random.seed(seed)
   try:
@@ -80,8 +81,9 @@ def _generate(name: str, split: str, seed: int, size: int,
       entries.setdefault(entry['question'], entry)
   if len(entries) < size:
     raise errors.ConfigError(
-        'data.options.size', f'{name!r} makes only {len(entries)} distinct '
-        f'{split!r} problems in {draws} draws, of the {size} asked for')
+        'data.options.size', f'{name!r} makes only {len(entries)} '
+        f'distinct {split!r} problems in {draws} draws, of the {size} asked '
+        'for')
   return list(entries.values())
 
 
@@ -89,6 +91,6 @@ if __name__ == '__main__':
   try:
     _found = _generate(**json.loads(sys.argv[1]))
   except errors.ConfigError as e:
-    print(json.dumps([e.field, e.message]), file=sys.stderr)
+    print(e, file=sys.stderr)
     sys.exit(_REFUSED)
   sys.stdout.buffer.write(pickle.dumps(_found))

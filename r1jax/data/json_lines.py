@@ -22,7 +22,7 @@ def read_rows(argument: str, split: str) -> list[tuple[str, dict[str, Any]]]:
   path = pathlib.Path(argument.replace('{split}', name))
   if '{split}' not in argument and name != 'train':
     raise errors.ConfigError(
-        f'{splits.FIELD}', f'jsonl:{argument} is one file, of split '
+        splits.FIELD, f'jsonl:{argument} is one file, of split '
         f"'train'; received {split!r}; write '{{split}}' in the path to name "
         "a file of each split, or 'train[1800:]' for a part of it")
   paths = sorted(path.parent.glob(path.name)) if '*' in path.name else [path]
@@ -63,7 +63,7 @@ def _part(split: str) -> tuple[str, slice]:
   match = re.fullmatch(r'([^\[\]]*)(?:\[(-?\d*):(-?\d*)\])?', split)
   if not match:
     raise errors.ConfigError(
-        f"{splits.FIELD}", f"expected a name or a part, as 'train[:1800]'; "
+        splits.FIELD, "expected a name or a part, as 'train[:1800]'; "
         f'received {split!r}')
   name, *ends = match.groups()
   return name, slice(*(int(end) if end else None for end in ends))

@@ -119,7 +119,7 @@ def user_records(place: str, split: str, seed: int, count: int | None,
       raise errors.ConfigError('data.task', f'{at}: expected a text as its '
                                f'prompt, received {question!r:.80}')
     verifier = row.get('verifier', 'math')
-    errors.check_choice(f'data.task: {at}: verifier', verifier, VERIFIERS)
+    errors.check_choice(f'data.task ({at} verifier)', verifier, VERIFIERS)
     task = str(row.get('task', place.rpartition(':')[2]))
     records.append(record(question, reference, task, verifier) | {'row': row})
   return records

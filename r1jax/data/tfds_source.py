@@ -31,7 +31,7 @@ def prompt_source(name: str, split: str, *, data_dir: str | None = None,
   except tfds.core.DatasetNotFoundError as e:
     raise absent from e
   except (AssertionError, ValueError) as e:  # a wrong version or config
-    raise errors.ConfigError('data.task', f'{e}') from e
+    raise errors.ConfigError('data.task', str(e)) from e
   if not builder.is_prepared():
     raise absent
   info = builder.info
@@ -39,7 +39,7 @@ def prompt_source(name: str, split: str, *, data_dir: str | None = None,
   try:
     info.splits[split]
   except (KeyError, ValueError) as e:
-    raise errors.ConfigError(f'{splits.FIELD}', f'{e}') from e
+    raise errors.ConfigError(splits.FIELD, str(e)) from e
   errors.check_choice('data.options.prompt', prompt, info.features)
   errors.check_choice('data.options.answer', answer, info.features)
 

@@ -38,7 +38,7 @@ def check(place: str, field: str) -> None:
   if module.endswith('.py') and not path.is_file():
     files = [str(other) for other in sorted(path.parent.glob('*.py'))]
     raise errors.ConfigError(
-        f'{field}', f'no such file: {module} (in {pathlib.Path.cwd()})'
+        field, f'no such file: {module} (in {pathlib.Path.cwd()})'
         + (errors.nearest(module, files) if files else ''))
 
 
@@ -61,7 +61,7 @@ def load(place: str, field: str) -> Callable[..., Any]:
   known = [other for other, value in vars(module).items()
            if callable(value) and not other.startswith('_')]
   raise errors.ConfigError(
-      f'{field}', f'{path} has no function {name!r}'
+      field, f'{path} has no function {name!r}'
       + (errors.nearest(name, known) if known else ''))
 
 
@@ -84,5 +84,5 @@ def _import(name: str, field: str) -> types.ModuleType:
     if not problem.name or not f'{name}.'.startswith(f'{problem.name}.'):
       raise  # the module is there, and imports one that is not
     raise errors.ConfigError(
-        f'{field}', f'no module named {name!r}; a file is given as '
+        field, f'no module named {name!r}; a file is given as '
         "'FILE.py:FUNCTION'") from problem

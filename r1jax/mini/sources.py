@@ -179,4 +179,4 @@ def _made(make: Any, *args: Any) -> list[Any]:
     return make(*args)
   except ValueError as e:
     raise errors.ConfigError(
-        'data.num_prompts (or config.eval.problems)', f'{e}') from e
+        'data.num_prompts (or config.eval.problems)', str(e)) from e

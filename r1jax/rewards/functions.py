@@ -72,11 +72,11 @@ class Functions:
         outcome, = self._pool.run([workers_lib.Job(place, field, None, None)])
       except workers_lib.LoadError as problem:
         self.close()
-        refusal = f'r1jax.errors.ConfigError: config.{field}: '
-        message = problem.detail.removeprefix(refusal)
-        if message == problem.detail:
-          message = f'{place} cannot be loaded: {message}'
-        raise errors.ConfigError(field, message) from problem
+        _, ours, detail = problem.detail.partition(
+            f'ConfigError: config.{field}: ')
+        raise errors.ConfigError(
+            field, detail if ours else
+            f'{place} cannot be loaded: {problem.detail}') from problem
       self._is_async[name] = bool(outcome.value)
 
   def score(self, records: Sequence[Mapping], responses: Sequence[Any]

@@ -203,10 +203,10 @@ class Scorer:
         (f'tasks.{task}', other) for task, other in self._tasks.items())]:
       for name in weights:
         if name not in names:
-          prefix = f'rewards.{section}.'
+          field = f'rewards.{section}.'
           raise errors.ConfigError(
-              f'{prefix}{name}', 'no such reward'
-              + errors.nearest(name, names, f'config.{prefix}'))
+              f'{field}{name}', 'no such reward'
+              + errors.nearest(name, names, f'config.{field}'))
 
   def _log(self, event: str, lines: Sequence[str]) -> None:
     for line in lines:

@@ -7,7 +7,6 @@ import pytest
 
 import chat_cases
 import small_vocabs
-import tiny
 from experiments import sft
 from r1jax import errors
 from r1jax.data import vocabs
@@ -35,7 +34,9 @@ def _config(tmp_path):
 
 def _rows(config, length, prompt_weight=0.):
   config.lm.update(length=length, prompt_weight=prompt_weight)
-  packed = lm.packed_documents(config, tiny.config(vocab=1024), 'train')
+  vocab = vocabs.load_vocab(
+      config.vocab.kind, config.vocab.path, config.vocab.get('eos'))
+  packed = lm.read_rows(config.data, config.lm, vocab, 'train')
   return packed, packed.batch(0, len(packed.first) - 1, 0)
 
 

@@ -53,7 +53,8 @@ def test_one_bad_answer_costs_that_answer_only(pool, answer, status, detail):
   assert outcomes[7].status == status
   assert outcomes[7].value == 0.0
   assert detail in outcomes[7].detail
-  assert all(o == workers.Outcome('ok', 1.0, '') for i, o in enumerate(outcomes) if i != 7)
+  assert all(o == workers.Outcome('ok', 1.0, '')
+             for i, o in enumerate(outcomes) if i != 7)
   # And the pool is as good as before.
   assert [o.value for o in pool.run(jobs[:7])] == [1.0] * 7
 
