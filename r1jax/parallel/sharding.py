@@ -86,7 +86,7 @@ class Placement(NamedTuple):
   mesh: Mesh
   rules: Rules  # tuples
 
-  def spec(self, axes: Axes) -> PartitionSpec:
+  def partition_spec(self, axes: Axes) -> PartitionSpec:
     return partition_spec(axes, self.rules, self.mesh)
 
   def constrain(self, x: jax.Array, axes: Axes) -> jax.Array:
