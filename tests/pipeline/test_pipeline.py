@@ -188,7 +188,7 @@ def test_of_a_file_a_split_those_are_inputs_that_are_read(tmp_path):
   assert len(graph.external_inputs(node)) == 2
   for split in ('test', 'train'):
     (tmp_path / f'{split}.jsonl').unlink()
-  assert any('no such file' in said for said in graph.find_missing(node, 'abc'))
+  assert any('no such file' in str(said) for said in graph.find_missing(node, 'abc'))
 
 
 def _records(workdir, name):
@@ -281,8 +281,9 @@ def _missing(stage):
   """What graph.find_missing says of a stage, the fields alone."""
   config = common.pipeline(None, dict(x=stage))
   node, = graph.nodes(config, pathlib.Path('/'))
-  return [said.removeprefix('config.stages.x.').partition(': is not set')[0]
-          for said in graph.find_missing(node, ['x'])]
+  return [error.field.removeprefix('stages.x.')
+          for error in graph.find_missing(node, ['x'])
+          if error.message == 'is not set']
 
 
 def test_every_model_that_is_not_named_is_said():
@@ -351,7 +352,7 @@ def test_what_is_refused_before_its_first_step_changes_nothing(
     assert not list(folder.glob('*.old*'))
     assert ran == ([] if folder == tmp_path else list('bbcc'))
   assert _manifests(tmp_path) == whole
-  assert f'is in {tmp_path}/b again' in capsys.readouterr().out
+  assert f'are in {tmp_path}/b again' in capsys.readouterr().out
 
 
 def test_a_judge_is_needed_where_a_verifier_is_one():
@@ -543,7 +544,7 @@ def test_interrupted_while_it_goes_on_it_is_not_done(tmp_path, monkeypatch):
   config.stages.a.update(steps=4, fails_at=3)
   kept = _config().stages.a.to_dict()
   monkeypatch.setattr(
-      pipeline.config_lib, 'changed', lambda old, new: _changed(
+      config_lib, 'changed', lambda old, new: _changed(
           {**old, 'fails_at': -1}, {**new, 'fails_at': -1}))
   with pytest.raises(Crash):
     pipeline.run_pipeline(config, str(tmp_path))

@@ -11,6 +11,7 @@ from r1jax import errors
 from r1jax import stages
 from r1jax.parallel import sharding
 from r1jax.stages import mixture
+from r1jax.training import loop
 from r1jax.training import files
 
 
@@ -27,7 +28,9 @@ def _counts(repeats=0, beyond_rows=0, **tasks):
 
 
 def _run(config, workdir):
-  return stages.run_stage(config, str(workdir), config.to_dict())
+  stage = mixture.build(
+      config, sharding.make_mesh({}, jax.devices()[:1]), str(workdir))
+  return loop.train(stage, loop.Settings(), str(workdir), config.to_dict())
 
 
 def test_parts_come_together_with_where_they_are_from(tmp_path, capsys):
@@ -116,4 +119,5 @@ def test_what_cannot_be_collected_is_refused(tmp_path, part, message):
   config = _config(a=part)
   with pytest.raises(errors.ConfigError, match=message):
     stages.check(config)
-    mixture.build(config, sharding.make_mesh({}, jax.devices()[:1]), str(tmp_path))
+    mixture.build(config, sharding.make_mesh({}, jax.devices()[:1]),
+                  str(tmp_path))

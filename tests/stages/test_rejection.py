@@ -37,7 +37,7 @@ def test_every_response_is_in_one_shard_or_counted(tmp_path, shard_rows, sizes):
   assert lines[3]['source'] == dict(stage='s', step=1, id=2, sample=1)
   assert table == {'t': dict(kept=3, wrong=1, duplicate=1),
                    'u': dict(kept=1, duplicate=1)}
-  assert json.loads((tmp_path / 'rejection.json').read_text()) == table
+  assert json.loads((tmp_path / 'kept.json').read_text()) == table
   before = [path.read_bytes() for path in shards]
   rejection.write_kept(tmp_path, shard_rows, {'stage': 's'})
   assert [path.read_bytes() for path in shards] == before

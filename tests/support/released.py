@@ -15,7 +15,6 @@ import sys
 from typing import Any, NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -130,9 +129,8 @@ def begun(seen: Expected, padding: int = 5) -> tuple[Prompts, np.ndarray]:
 def setup(config: architecture.Config, sizes: dict[str, int]
           ) -> train_state.PlacedModel:
   """The model on a mesh of all devices."""
-  return train_state.place_model(ml_collections.ConfigDict(
-      dict(model=dataclasses.asdict(config), rules=common.RULES)),
-                        sharding.make_mesh(sizes))
+  return train_state.place_model(
+      config, sharding.make_mesh(sizes), common.RULES)
 
 
 def copy(name: str, folder: pathlib.Path) -> pathlib.Path:
