@@ -118,7 +118,8 @@ def test_it_begins_from_the_layers_of_a_model_of_tokens(kind, tied, tmp_path):
         model=dataclasses.asdict(tiny.config(**switches)),
         lora=section if kind == 'lora' else {}))
   setup = tiny.setup(scalar=True, **switches)
-  params = train_state.init_params(setup, path, seed=3)
+  params = train_state.init_params(
+      setup, model_source.find(path), seed=3)
   assert jax.tree.structure(params) == jax.tree.structure(setup.params)
   fresh = setup.model.init(jax.random.key(3))['head']
   tiny.assert_near(params['head'], fresh, 1e-7)
@@ -142,7 +143,7 @@ def test_a_reward_model_goes_out_and_comes_back_bitwise(tmp_path):
   assert hf.read_config(path) == config
   assert hf.read_fields(path)['architectures'] == ['LlamaForSequenceClassification']
   setup = tiny.setup(scalar=True)
-  back = train_state.init_params(setup, path, seed=0)
+  back = train_state.init_params(setup, model_source.find(path), seed=0)
   jax.tree.map(np.testing.assert_array_equal, back, params)
 
 
@@ -151,8 +152,8 @@ def test_a_model_of_scores_cannot_speak(tmp_path):
   packaged.save_params(path, tiny.config(scalar=True), tiny.params(scalar=True))
   setup = tiny.setup()
   with pytest.raises(errors.ConfigError, match='gives scores'):
-    model_source.load_params(
-        path, setup.model.config, setup.params, setup.replicated)
+    model_source.find(path).load_params(
+        setup.model.config, setup.params, setup.replicated)
 
 
 def test_with_lora_the_head_is_trained_whole():

@@ -73,7 +73,7 @@ def test_export_writes_what_import_reads(tmp_path):
   packaged.save_params(path, tiny.config(), tiny.params())
   export.export(path, out)
   jax.tree.map(np.testing.assert_array_equal, _load(out), tiny.params())
-  with pytest.raises(errors.ConfigError, match='out.npz: exists already'):
+  with pytest.raises(errors.ConfigError, match='out.npz exists already'):
     export.export(path, out)
 
 
