@@ -124,14 +124,20 @@ def step(config, programs, state: TrainState, prompts: Prompts, index: int):
   rollout = wait(programs['rollout'](
       lora.join(state.ref, state.params), prompts, np.uint32(config.seed),
       np.uint32(index)))
-  tokens = sharding.to_host(rollout.tokens)
-  reward = wait(sharding.from_host(
-      np.float32(tokens.sum(1) % 17 / 16), prompts.id.sharding.mesh))
-  experience, metrics = wait(programs['reference'](state.ref, rollout, reward))
+  reward = np.float32(sharding.to_host(rollout.tokens).sum(1) % 17 / 16)
+  experience, metrics = wait(programs['reference'](
+      state.ref, rollout,
+      wait(sharding.from_host(reward, prompts.id.sharding.mesh))))
   for mini_batch in [*range(config.rl.mini_batches)] * config.rl.epochs:
     state, figures = programs['update'](state, experience, np.int32(mini_batch))
   wait(state)
-  return state, dict(zip(PARTS, np.diff(clock).tolist())), metrics | figures
+  lengths = sharding.to_host(rollout.mask).sum(1)
+  metrics |= figures | {
+      'reward/mean': reward.mean(),
+      'reward/std': reward.reshape(-1, config.rl.group).std(1).mean(),
+      'response_length/min': lengths.min(),
+      'response_length/max': lengths.max()}
+  return state, dict(zip(PARTS, np.diff(clock).tolist())), metrics
 
 
 def random_prompts(config, placed) -> Prompts:

@@ -5,7 +5,6 @@ import json
 import pathlib
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 
@@ -18,7 +17,7 @@ from r1jax.kernels import values
 from r1jax.parallel import sharding
 from r1jax.stages import preference
 from r1jax.stages import preference_figures
-from r1jax.stages import scoring
+from r1jax.stages import model_rewards
 from r1jax.stages import train_state
 from r1jax.training import checkpoint
 from r1jax.training import loop
@@ -199,10 +198,9 @@ def test_the_stage_ends_normalised_and_resumes_bitwise(tmp_path):
   assert states[0].params['head']['offset'] != 0
   assert summary['after']['n'] == 2
   # What the stage left is a reward model for RL, asked as it was trained.
-  judges = scoring.load_model_rewards(ml_collections.ConfigDict(dict(
-      rules=config.rules, rl=dict(group=2), rewards=sections.rewards(
-          weights=dict(taste=.5), models=dict(taste=sections.reward_model(
-              init_from=str(tmp_path / 'whole'), batch=4))))), mesh)
+  judges = model_rewards.load(sections.rewards(
+      weights=dict(taste=.5), models=dict(taste=sections.reward_model(
+          init_from=str(tmp_path / 'whole'), batch=4))), mesh, config.rules, 0)
   rows = [dict(task='t', response=text, reward=1.) for text in ('1 1', '1 2')]
   assert judges[0].apply([dict(prompt='Count 1')], rows) == {'taste_cut': 0}
   for row in rows:
