@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tiny
-from experiments import common
+from experiments import sections
 from experiments import sft
 from r1jax import errors
 from r1jax.data import batches
@@ -96,7 +96,7 @@ def _load(**fields):
   mesh = sharding.make_mesh({}, jax.devices()[:1])
   student = train_state.configured_model(config, mesh)
   return distill.load_teacher(
-      common.distill(**fields), mesh, config.rules, config.lm.length,
+      sections.distill(**fields), mesh, config.rules, config.lm.length,
       student.placed.model.config, student.vocabulary(config.vocab))
 
 

@@ -36,7 +36,7 @@ def test_figures_by_hand():
 
 
 class _Sampler:
-  """Answers with the prompts' ids, and remembers what it was asked."""
+  """Says how many samples a prompt has, and remembers what it was asked."""
 
   def __init__(self, group):
     self.settings = tiny_rl.SETTINGS._replace(group=group)
@@ -44,9 +44,14 @@ class _Sampler:
 
   def __call__(self, params, batch, seed, step):
     self.asked.append((len(batch.id), seed, step))
-    return types.SimpleNamespace(counters={'verifier_errors': 1}, rows=[
-        {'id': int(i), 'sample': sample} for i, _ in zip(
-            batch.id, batch.records) for sample in range(self.settings.group)])
+    return range(self.settings.group)
+
+
+def _score(samples, batch):
+  """A scorer: a row a sample that names its prompt, and a verifier error."""
+  return types.SimpleNamespace(counters={'verifier_errors': 1}, rows=[
+      {'id': int(i), 'sample': sample}
+      for i, _ in zip(batch.id, batch.records) for sample in samples])
 
 
 @pytest.mark.parametrize('count, batch', [(8, 4), (10, 4), (3, 4)])
@@ -55,7 +60,8 @@ def test_every_problem_is_measured_once_and_in_order(count, batch):
       np.zeros((count, 2), np.int32), np.ones(count, np.int32),
       tuple({} for _ in range(count)))
   sampler = _Sampler(group=2)
-  rows, counters = evaluation.sample_all(sampler, None, prompts, batch, seed=7)
+  rows, counters = evaluation.sample_all(
+      sampler, _score, None, prompts, batch, seed=7)
   assert counters == [{'verifier_errors': 1}] * len(sampler.asked)
   assert [(row['id'], row['sample']) for row in rows] == [
       (i, sample) for i in range(count) for sample in range(2)]
@@ -70,7 +76,7 @@ def test_what_is_drawn_for_a_problem_does_not_depend_on_the_batch():
                               tuple({} for _ in range(8)))
   sampler = _Sampler(group=1)
   for batch in (2, 8):
-    evaluation.sample_all(sampler, None, prompts, batch, seed=7)
+    evaluation.sample_all(sampler, _score, None, prompts, batch, seed=7)
   assert len({step for _, _, step in sampler.asked}) == 1
 
 

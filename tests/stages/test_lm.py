@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 
@@ -67,10 +66,8 @@ def test_the_closing_words_say_what_was_reached(tmp_path):
 def test_held_out_loss_and_token_accuracy(sizes, batch):
   """Every row once, by a plain pass over all of them."""
   setup, rows = tiny.setup(sizes), _rows()
-  config = ml_collections.ConfigDict(dict(lm=dict(
-      batch=batch, micro_batches=1, logp_chunk=6)))
   state = TrainState(None, tiny.placed(setup), None, None, None)
-  figures, _ = lm.evaluation(config, setup, rows)(state)
+  figures, _ = lm.make_evaluator(setup, rows, batch, chunk=6)(state)
   batch = rows.take(np.arange(rows.size))
   hidden, _ = tiny.model().forward(tiny.params(), *batch[:3])
   logits = np.asarray(tiny.model().unembed(tiny.params(), hidden))[:, :-1]
