@@ -1,12 +1,12 @@
-"""Preferences: a prompt, several responses to it, and how good each one is.
+"""Preference data: a prompt, several responses to it, and a grade for each.
 
-A source (files here, as those of prompts in sources.py) leaves records
+A source gives records
     prompt     a question, or the messages before the answer
     responses  texts
-    grades     a number each, the greater the better; equal ones are not
-               compared. Safe is 1 and unsafe 0 for a point-wise model
-    task       the name of what it came from
-Which response is named first says nothing: each is scored alone.
+    grades     a number per response, higher is better; equal grades are not
+               compared. For a point-wise model, safe is 1 and unsafe 0
+    task       the name of the source
+The order of the responses has no meaning: each is scored alone.
 """
 
 from collections.abc import Mapping, Sequence

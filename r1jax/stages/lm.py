@@ -1,9 +1,9 @@
 """Next-token training on packed rows: pretraining, SFT, distillation.
 
-Documents or conversations come from a seqio task. The loss is the mean
-negative log-likelihood of every token, in a conversation of the assistant's
-(`lm.prompt_weight` is the weight of the others); with a section `distill`, it
-is mixed with the divergence from a teacher's logits (distill.py).
+Documents or conversations come from a seqio task. The loss is the mean negative
+log-likelihood of every token; in conversations, of the assistant's tokens (the
+others have the weight `lm.prompt_weight`). A section `distill` adds the
+divergence from a teacher's logits (distill.py).
 """
 
 import functools
@@ -73,7 +73,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 
 
 def closing_words(workdir: str, summary) -> str:
-  """What was reached, and what the parameters are for."""
+  """The loss reached, and the command for the next stage."""
   after = summary['after']
   held_out = after and (
       f'held out: {after["loss"]:.3f} nats a token, '
@@ -97,7 +97,7 @@ def read_rows(data, lm, vocab: vocabs.Vocab, split: str,
       documents.
     vocab: of the model.
     split: of the data.
-    count: at most so many documents; None: all.
+    count: the most documents to read; None: all.
   """
   from r1jax.data import batches  # with TensorFlow behind tasks: only here
   from r1jax.data import tasks
@@ -139,8 +139,8 @@ def make_evaluator(placed: train_state.PlacedModel, rows, batch: int,
                    chunk: int):
   """Makes state -> (figures, samples) over all of `rows`, `batch` at a time.
 
-  'loss' is in nats a token, 'token_accuracy' the share of tokens that are the
-  model's likeliest; both are over what the loss counts.
+  'loss' is in nats per token; 'token_accuracy' is the share of tokens that the
+  model finds most likely. Both are over the tokens that the loss counts.
   """
   measure = jax.jit(functools.partial(measured, placed.model, chunk))
 
@@ -160,7 +160,7 @@ def make_evaluator(placed: train_state.PlacedModel, rows, batch: int,
 
 
 def measured(model, chunk: int, params, batch: LMBatch):
-  """Sums over a batch of the loss, next-token accuracy, of weights; pure."""
+  """A batch's summed loss, correctly predicted tokens, and weights; pure."""
   def each(logits_XV, token_X):
     likeliest = jnp.argmax(logits_XV, -1) == token_X
     return logprobs.of_logits(logits_XV, token_X)[0], likeliest

@@ -1,11 +1,11 @@
-"""Puts answers of several origins together: what a fine-tuning learns from.
+"""Mixes the examples of several sources into one data set for fine-tuning.
 
-R1's cold start and its 800 thousand samples are such unions (DeepSeek-R1,
-arXiv 2501.12948, 2.3.1 and 2.3.3). Every line of collected.jsonl says which
-part it is of and where that has it from; collected.json counts them, and what
-was left out. What two parts have is of the one whose name comes first in the
-alphabet. Both files are functions of the config and of what it reads, so a run
-that is interrupted is run again and nothing is lost.
+R1's cold-start data and its 800 thousand SFT samples are such mixtures
+(DeepSeek-R1, arXiv 2501.12948, 2.3.1 and 2.3.3). Every line of collected.jsonl
+names its part and the source of the example; collected.json counts examples
+kept and left out. An example that two parts have counts for the part whose name
+comes first in the alphabet. Both files depend only on the config and the data
+it reads, so an interrupted run is simply run again.
 """
 
 from collections.abc import Collection, Sequence
@@ -27,7 +27,7 @@ Record = dict[str, Any]
 
 
 def build(config, mesh, workdir: str) -> loop.Stage:
-  """The stage of `config`: reads what is to be collected; trains nothing."""
+  """The stage of `config`: reads the parts; trains nothing."""
   from r1jax.data import sources  # reasoning_gym behind it
   parts, rules = {}, {}
   for name, part in config.collect.items():
@@ -76,7 +76,7 @@ def write_mixture(workdir: str, seed: int, parts: dict[str, list[Record]],
 
 
 def describe(table: dict[str, dict[str, Any]]) -> str:
-  """What is of each part, and what was left out of it: a line each."""
+  """A line per part: how many examples it has, and how many were left out."""
   return '\n'.join(
       f'{name}: {sum(counts["tasks"].values())} (' + ', '.join(
           f'{task} {count}' for task, count in counts['tasks'].items())
@@ -87,7 +87,7 @@ def describe(table: dict[str, dict[str, Any]]) -> str:
 
 def fresh(records: Sequence[Record], seen: Collection[tuple[str, str]]
          ) -> list[Record]:
-  """What is not `seen`; of records that say the same, the first."""
+  """The records not yet `seen`; of duplicates, the first."""
   own = {}
   for row in records:
     own.setdefault(_said(row), row)

@@ -1,7 +1,7 @@
-"""Rewards from models: reward models, and a judge where no rule can tell.
+"""Rewards from models: reward models, and a judge where no rule can decide.
 
-A judge is a model on this mesh or one that is served elsewhere: a function
-from texts to replies (rewards.judge.Ask).
+A judge is a function from texts to replies (rewards.judge.Ask): a model on this
+mesh, or one behind an endpoint.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -73,8 +73,8 @@ def load_reward_model(section, name: str, weight: Callable[[str], float],
                       ) -> rewards_lib.RewardModel:
   """A reward model: the workdir of a preference stage, or a released folder.
 
-  A workdir tells how it was trained; a released one is asked in its chat
-  template about whole responses. `scores` and `template` say otherwise.
+  A workdir records how the model was trained. A released model scores whole
+  responses in its own chat template. `scores` and `template` override both.
 
   Args:
     section: `config.rewards.models.<name>`.

@@ -1,9 +1,10 @@
-"""Graded responses: a reward model learns from them, or a policy at once.
+"""Learning from graded responses: a reward model, or a policy by DPO.
 
-Pair-wise (Bradley-Terry over all pairs of a prompt's responses) where the
-grades rank, point-wise where they say safe or unsafe (DeepSeek-R1, arXiv
-2501.12948v2, 3.1: helpful and harmless). Trained, the scores are shifted to
-mean 0 over reference responses (Ziegler et al., arXiv 1909.08593, 2.1).
+The loss is pair-wise where the grades rank (Bradley-Terry, over all pairs of a
+prompt's responses) and point-wise where they say safe or unsafe (DeepSeek-R1,
+arXiv 2501.12948v2, 3.1: helpful and harmless). After training, the scores are
+shifted to mean 0 over reference responses (Ziegler et al., arXiv 1909.08593,
+2.1).
 
 With loss 'dpo' the model is a policy, and its own score of a response is
 beta log(pi / pi_ref): the same pairs and loss, no reward model and no sampling
@@ -174,7 +175,7 @@ def train_step(model, tx, objective: Objective, state: TrainState,
 
 
 def normalized(state: TrainState, mean: float) -> TrainState:
-  """The state whose scores are lessened by `mean`, of raw scores."""
+  """The state with `mean`, that of raw scores, subtracted from all scores."""
   head = state.params['head']
   place = head['offset'].sharding
   offset = jax.device_put(np.asarray(mean, head['offset'].dtype), place)

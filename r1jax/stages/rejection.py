@@ -1,16 +1,14 @@
-"""What rejection sampling leaves: responses fit to train on, and a count.
+"""The data set that rejection sampling leaves, and a table of what it dropped.
 
-A run's rollouts.jsonl has every response, with the reason for which it is
-dropped by itself. What else is dropped is told here, over the whole run and by
-the text of the prompt, which the data may have twice: what says the same as one
-that is kept, and what is beyond `per_prompt`; of these the first stay, for
-responses are drawn alike and none is preferred.
+rollouts.jsonl has every response, with the reason why the filters drop it, if
+they do. Two more filters need the whole run and are applied here, per prompt
+text: duplicates of a kept response, and responses beyond `per_prompt`. Samples
+of a prompt are exchangeable, so the first ones are kept.
 
-Out of it come kept-00000.jsonl, kept-00001.jsonl, ...: a line a response, its
-prompt, and where both come from; and kept.json: how many of each task were
-kept, and how many dropped for each reason. Both are functions of the rollouts
-alone, so what is interrupted here is made again, whole, and nothing is lost
-or there twice.
+The kept responses go to kept-00000.jsonl, kept-00001.jsonl, ..., one line each
+with its prompt and source. kept.json counts, per task, the kept responses and
+the dropped ones by reason. All files depend on the rollouts alone: after an
+interruption they are written again, without loss or duplicates.
 """
 
 import collections
@@ -57,7 +55,7 @@ def write_kept(folder: pathlib.Path, shard_rows: int, source: Mapping[str, Any],
 def _lines(folder: pathlib.Path, source: Mapping[str, Any],
            per_prompt: int | None, table: dict[str, collections.Counter]
           ) -> Iterator[dict[str, Any]]:
-  """Yields what is kept, and counts all by task and reason."""
+  """Yields the kept responses, and counts all by task and reason."""
   answers = collections.defaultdict(set)  # by prompt, of those that are kept
   sample = collections.Counter()
   for row in files.stream_rows(folder / 'rollouts.jsonl'):

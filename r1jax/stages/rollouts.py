@@ -67,14 +67,14 @@ class Sampler:
 
 def read_prompts(data, vocab: vocabs.Vocab, prompt_tokens: int, *, split: str,
                  count: int | None) -> batches.PromptSet:
-  """The prompts of a split of `config.data`; says how many are left out.
+  """The prompts of a split of `config.data`; says how many are too long.
 
   Args:
     data: the section.
     vocab: of the policy.
     prompt_tokens: P, `config.rl.prompt_tokens`; a longer prompt is left out.
     split: of the data.
-    count: at most so many; None: all.
+    count: the most prompts to read; None: all.
   """
   from r1jax.data import sources  # reasoning_gym, and TensorFlow:
   from r1jax.data import tasks  # only where a dataset is built

@@ -1,13 +1,13 @@
-"""Samples responses to prompts and scores them: records, no training.
+"""Samples responses to prompts and scores them; nothing is trained.
 
-A step takes the next prompts in their order; what it leaves in rollouts.jsonl
-is a row a response. What stands there at the end depends on the config.
+Each step samples for the next prompts, in order, and appends one row per
+response to rollouts.jsonl. At the end the stage writes a data set:
 
-With a section `keep` (rewards/filters.py) it is rejection sampling: what is
-right and readable stands in kept-*.jsonl, to be trained on (stages/kept.py).
-Else the responses to each prompt with their rewards as grades stand in
-preferences.jsonl: pairs made by sampling from a model and ranking by a rule,
-which a reward model learns from; or, with `labels`, each by itself.
+- with a section `keep`, rejection sampling: the correct and readable responses
+  (rewards/filters.py), written to kept-*.jsonl by rejection.py;
+- otherwise preferences.jsonl: the responses to each prompt, with their rewards
+  as grades, to train a reward model on. With `labels` each response is graded
+  by itself, and none is compared.
 """
 
 import collections
@@ -88,7 +88,7 @@ def filter_rules(config) -> filters.Rules | None:
 
 def marked(rules: filters.Rules, rows: list[dict[str, Any]]
           ) -> list[dict[str, Any]]:
-  """The rows, each with its own fault as `dropped` ('' if it has none)."""
+  """The rows, each with the reason it is `dropped` for ('' if it is kept)."""
   return [row | {'dropped': filters.drop_reason(rules, row) or ''}
           for row in rows]
 
@@ -108,8 +108,8 @@ def write_preferences(workdir: str, labels: bool,
                       summary: Mapping[str, Any]) -> str:
   """Writes the preferences, whole or not at all; returns the closing words.
 
-  A response that says the same as another to its prompt is left out, and so
-  is a prompt all of whose responses are as good, unless grades are `labels`.
+  Duplicate responses to a prompt are left out, and so is a prompt whose
+  responses all have the same reward, unless grades are `labels`.
   """
   del summary
   folder = _sampled(workdir)

@@ -1,8 +1,8 @@
 """Scoring: rollouts in, rewards out.
 
-Responses are decoded and scored by rule on the host where their rows live,
-each on one; reward models and a judge then score on the devices, where all
-processes ask together. What comes of it, every process knows of all.
+Each process decodes the responses of its own rows and scores them by rule, on
+the host. Reward models and a judge then score on the devices, all processes
+together. Every process ends up with the rewards of all responses.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
