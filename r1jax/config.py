@@ -47,12 +47,17 @@ RETIRED = {
 }
 
 
-def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """{'rl.group': 4, ...}: the leaves of a nested config by dotted field."""
+def flatten(config: Mapping[str, Any], prefix: str = '', *,
+            empty: bool = False) -> dict[str, Any]:
+  """{'rl.group': 4, ...}: the leaves of a nested config by dotted field.
+
+  With `empty`, a section without fields is a leaf, too.
+  """
   leaves = {}
   for name, value in config.items():
-    if isinstance(value, (Mapping, ml_collections.ConfigDict)):
-      leaves |= flatten(value, f'{prefix}{name}.')
+    section = isinstance(value, (Mapping, ml_collections.ConfigDict))
+    if section and not (empty and not value):
+      leaves |= flatten(value, f'{prefix}{name}.', empty=empty)
     else:
       leaves[prefix + name] = value
   return leaves

@@ -40,8 +40,9 @@ def render_page(path: str | os.PathLike, template: str, *, title: str,
   environment.globals['draw'] = charts.draw
   environment.filters |= {'percent': intervals.percent, 'by_tags': _TAG.split}
   content = environment.get_template(template).render(
-      context, title=title, kicker=kicker, config=config_lib.flatten(config),
-      facts=facts or {}, command=command_line())
+      context, title=title, kicker=kicker,
+      config=config_lib.flatten(config, empty=True), facts=facts or {},
+      command=command_line())
   with files.write_whole(path) as part:
     part.write_text(content, encoding='utf-8', errors='replace')
 
