@@ -43,32 +43,32 @@ def stages() -> dict[str, common.ConfigDict]:
       cold_start=sft())
 
 
-def few_shot() -> common.ConfigDict:
+def helper_samples(task: str, *, group: int, prompt_tokens: int,
+                   reflection: bool = False,
+                   rewards: common.ConfigDict | None = None,
+                   **prompts) -> common.ConfigDict:
+  """The helper's responses, at most two a prompt of those that are right."""
   return common.base(
       'sample', init_from='mini_helper', model=common.mini_model(max_len=512),
-      vocab=common.mini_vocab(),
-      data=sections.prompts(
-          'mini_reasoning', num_prompts=256, seed=3, shots=1,
-          examples='mini_worked:long_en'),
+      vocab=common.mini_vocab(), data=sections.prompts(task, **prompts),
       rl=sections.sampling(
-          prompts=64, group=2, prompt_tokens=224, response_tokens=160,
-          sample_chunk=80),
-      rewards=sections.rewards(answer='summary', form='summary'),
-      keep=sections.keep(per_prompt=2, reflection=True))
+          prompts=64, group=group, prompt_tokens=prompt_tokens,
+          response_tokens=160, sample_chunk=80),
+      rewards=rewards or sections.rewards(answer='summary', form='summary'),
+      keep=sections.keep(per_prompt=2, reflection=reflection))
+
+
+def few_shot() -> common.ConfigDict:
+  return helper_samples(
+      'mini_reasoning', num_prompts=256, seed=3, shots=1,
+      examples='mini_worked:long_en', group=2, prompt_tokens=224,
+      reflection=True)
 
 
 def instructed() -> common.ConfigDict:
-  return common.base(
-      'sample', init_from='mini_helper', model=common.mini_model(max_len=512),
-      vocab=common.mini_vocab(),
-      data=sections.prompts(
-          'mini_reasoning', num_prompts=256, seed=4,
-          instruction=lessons.REASON),
-      rl=sections.sampling(
-          prompts=64, group=2, prompt_tokens=64, response_tokens=160,
-          sample_chunk=80),
-      rewards=sections.rewards(answer='summary', form='summary'),
-      keep=sections.keep(per_prompt=2, reflection=True))
+  return helper_samples(
+      'mini_reasoning', num_prompts=256, seed=4, instruction=lessons.REASON,
+      group=2, prompt_tokens=64, reflection=True)
 
 
 def zero_samples() -> common.ConfigDict:
@@ -85,17 +85,9 @@ def zero_samples() -> common.ConfigDict:
 
 
 def refined() -> common.ConfigDict:
-  return common.base(
-      'sample', init_from='mini_helper', model=common.mini_model(max_len=512),
-      vocab=common.mini_vocab(),
-      data=sections.prompts(
-          'drafts:jsonl:{zero_samples}/kept-*.jsonl', num_prompts=512, seed=2,
-          instruction=lessons.REWRITE),
-      rl=sections.sampling(
-          prompts=64, group=1, prompt_tokens=256, response_tokens=160,
-          sample_chunk=80),
-      rewards=sections.rewards(answer='summary', form='summary'),
-      keep=sections.keep(per_prompt=2))
+  return helper_samples(
+      'drafts:jsonl:{zero_samples}/kept-*.jsonl', num_prompts=512, seed=2,
+      instruction=lessons.REWRITE, group=1, prompt_tokens=256)
 
 
 def collected() -> common.ConfigDict:

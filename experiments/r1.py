@@ -129,19 +129,12 @@ def judged() -> common.ConfigDict:
 
 def thoughts() -> common.ConfigDict:
   """Translations and texts, before which the helper thinks."""
-  return common.base(
-      'sample', init_from='mini_helper', model=common.mini_model(max_len=512),
-      vocab=common.mini_vocab(),
-      data=sections.prompts(
-          'drafts:mini_general', num_prompts=768, seed=9,
-          instruction=lessons.THINK,
-          options=dict(tasks=('translation',))),
-      rl=sections.sampling(
-          prompts=64, group=1, prompt_tokens=256, response_tokens=160,
-          sample_chunk=80),
+  return cold_start.helper_samples(
+      'drafts:mini_general', num_prompts=768, seed=9,
+      instruction=lessons.THINK, options=dict(tasks=('translation',)),
+      group=1, prompt_tokens=256,
       rewards=sections.rewards(
-          answer='summary', form='summary', languages=()),
-      keep=sections.keep(per_prompt=2))
+          answer='summary', form='summary', languages=()))
 
 
 def sft_data() -> common.ConfigDict:

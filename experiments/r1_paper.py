@@ -164,11 +164,7 @@ def secondary() -> common.ConfigDict:
 ###############################################################################
 
 
-def _sampling(prompt_tokens: int = _PROMPT) -> common.ConfigDict:
-  """Samples of full length; how many a prompt is not published."""
-  return sections.sampling(
-      prompts=512, group=4, prompt_tokens=prompt_tokens,
-      response_tokens=_CONTEXT - _PROMPT, sample_chunk=1024)
+_JUDGE = dict(prompt_tokens=8192, response_tokens=4096)
 
 
 def _summaries(**values) -> common.ConfigDict:
@@ -177,54 +173,50 @@ def _summaries(**values) -> common.ConfigDict:
       answer='summary', form='summary', judge=_JUDGE) | values)
 
 
-_JUDGE = dict(prompt_tokens=8192, response_tokens=4096)
-# No mixed languages (config.rewards.languages), long paragraphs or code blocks.
-_KEEP = dict(max_paragraph=4000)
+def _samples(init_from: str, task: str, *, prompt_tokens: int = _PROMPT,
+             rewards: common.ConfigDict | None = None,
+             reflection: bool = False, **prompts) -> common.ConfigDict:
+  """Responses of full length, filtered; how many a prompt is not published."""
+  return common.base(
+      'sample', init_from=init_from, model=_model(), vocab=common.vocab(),
+      data=sections.prompts(
+          task, **dict(template='chat', num_prompts=100_000) | prompts),
+      rl=sections.sampling(
+          prompts=512, group=4, prompt_tokens=prompt_tokens,
+          response_tokens=_CONTEXT - _PROMPT, sample_chunk=1024),
+      rewards=rewards or _summaries(),
+      # No mixed languages (config.rewards.languages), long paragraphs or code.
+      keep=sections.keep(max_paragraph=4000, reflection=reflection))
 
 
 def few_shot() -> common.ConfigDict:
   """[v2] B.3.2: shown a long worked example."""
-  return common.base(
-      'sample', init_from='{helper}', model=_model(), vocab=common.vocab(),
-      data=sections.prompts(
-          _REASONING, template='chat', num_prompts=100_000, seed=3, shots=1,
-          examples='jsonl:examples/{split}.jsonl'),
-      rl=_sampling(_PROMPT + _CONTEXT),  # one example, long
-      rewards=_summaries(), keep=sections.keep(**_KEEP, reflection=True))
+  return _samples(
+      '{helper}', _REASONING, seed=3, shots=1,
+      examples='jsonl:examples/{split}.jsonl',
+      prompt_tokens=_PROMPT + _CONTEXT,  # one example, long
+      reflection=True)
 
 
 def instructed() -> common.ConfigDict:
   """[v2] B.3.2: asked for detail, reflection and verification."""
-  return common.base(
-      'sample', init_from='{helper}', model=_model(), vocab=common.vocab(),
-      data=sections.prompts(
-          _REASONING, template='chat', num_prompts=100_000, seed=4,
-          instruction=_REASON),
-      rl=_sampling(), rewards=_summaries(),
-      keep=sections.keep(**_KEEP, reflection=True))
+  return _samples(
+      '{helper}', _REASONING, seed=4, instruction=_REASON, reflection=True)
 
 
 def zero_samples() -> common.ConfigDict:
   """[v2] B.3.2: what R1-Zero says, asked as it was trained."""
-  return common.base(
-      'sample', init_from='{zero_long}', model=_model(), vocab=common.vocab(),
-      data=sections.prompts(
-          _REASONING, template='r1_zero', num_prompts=100_000, seed=5),
-      rl=_sampling(),
+  return _samples(
+      '{zero_long}', _REASONING, template='r1_zero', seed=5,
       rewards=sections.rewards(
-          answer='tags', form='answer', languages=(), judge=_JUDGE),
-      keep=sections.keep(**_KEEP))
+          answer='tags', form='answer', languages=(), judge=_JUDGE))
 
 
 def refined() -> common.ConfigDict:
   """[v2] B.3.2: rewritten by the helper; the draft stands in the prompt."""
-  return common.base(
-      'sample', init_from='{helper}', model=_model(), vocab=common.vocab(),
-      data=sections.prompts(
-          'drafts:jsonl:{zero_samples}/kept-*.jsonl', template='chat',
-          num_prompts=100_000, seed=2, instruction=_REFINE),
-      rl=_sampling(_PROMPT + _CONTEXT), rewards=_summaries(),
-      keep=sections.keep(**_KEEP))
+  return _samples(
+      '{helper}', 'drafts:jsonl:{zero_samples}/kept-*.jsonl', seed=2,
+      instruction=_REFINE, prompt_tokens=_PROMPT + _CONTEXT)
 
 
 def collected() -> common.ConfigDict:
@@ -240,32 +232,22 @@ def cold_start() -> common.ConfigDict:
 
 def rejection() -> common.ConfigDict:
   """[v2] B.3.3: what reasoning RL has led to, where it is right."""
-  return common.base(
-      'sample', init_from='{reasoning}', model=_model(), vocab=common.vocab(),
-      data=sections.prompts(
-          _REASONING, template='chat', num_prompts=100_000, seed=1),
-      rl=_sampling(), rewards=_summaries(), keep=sections.keep(**_KEEP))
+  return _samples('{reasoning}', _REASONING, seed=1)
 
 
 def judged() -> common.ConfigDict:
   """[v2] B.3.3: problems for which a model stands in for the rule."""
-  return common.base(
-      'sample', init_from='{reasoning}', model=_model(), vocab=common.vocab(),
-      data=sections.prompts(
-          'jsonl:judged/{split}.jsonl', template='chat', num_prompts=100_000,
-          seed=1, options=dict(verifier='judge')),
-      rl=_sampling(), rewards=_summaries(), keep=sections.keep(**_KEEP))
+  return _samples(
+      '{reasoning}', 'jsonl:judged/{split}.jsonl', seed=1,
+      options=dict(verifier='judge'))
 
 
 def thoughts() -> common.ConfigDict:
   """[v2] B.3.3: a chain of thought before general answers."""
-  return common.base(
-      'sample', init_from='{helper}', model=_model(), vocab=common.vocab(),
-      data=sections.prompts(
-          'drafts:jsonl:general/{split}.jsonl', template='chat',
-          num_prompts=100_000, seed=1, instruction=_THINK),
-      rl=_sampling(4 * _PROMPT), rewards=_summaries(languages=()),
-      keep=sections.keep(**_KEEP))
+  return _samples(
+      '{helper}', 'drafts:jsonl:general/{split}.jsonl', seed=1,
+      instruction=_THINK, prompt_tokens=4 * _PROMPT,
+      rewards=_summaries(languages=()))
 
 
 def sft_data() -> common.ConfigDict:

@@ -12,9 +12,8 @@ from r1jax import fields
 from r1jax.rewards import answers
 from r1jax.rewards import text_rules
 
-ConfigDict = common.ConfigDict
-field, optional, section = fields.field, fields.optional, common.section
-
+ConfigDict, section = common.ConfigDict, common.section
+field, optional = fields.field, fields.optional
 Task = str | tuple[tuple[str, float], ...] | None
 _PARTS = ('response', 'summary')
 _SPLIT = 'split of the source, or a part of one: train[:64]'
