@@ -132,11 +132,8 @@ def step(config, programs, state: TrainState, prompts: Prompts, index: int):
     state, figures = programs['update'](state, experience, np.int32(mini_batch))
   wait(state)
   lengths = sharding.to_host(rollout.mask).sum(1)
-  metrics |= figures | {
-      'reward/mean': reward.mean(),
-      'reward/std': reward.reshape(-1, config.rl.group).std(1).mean(),
-      'response_length/min': lengths.min(),
-      'response_length/max': lengths.max()}
+  metrics |= figures | rl_lib.rollout_metrics(
+      reward, lengths, config.rl.group)
   return state, dict(zip(PARTS, np.diff(clock).tolist())), metrics
 
 

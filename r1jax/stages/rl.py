@@ -187,16 +187,8 @@ def step_metrics(scored: scoring.Scored, group: int, measured: Metrics,
     measured: of reference and critic, before the updates.
     updated: of each update; their means are logged.
   """
-  reward_BG = scored.reward.reshape(-1, group)
-  std_B, rows = reward_BG.std(1), scored.rows
-  metrics = {
-      'reward/mean': reward_BG.mean(),
-      'reward/std': std_B.mean(),
-      'reward/frac_zero_std': np.mean(
-          np.all(reward_BG == reward_BG[:, :1], axis=1)),
-      'response_length/mean': scored.length.mean(),
-      'response_length/min': scored.length.min(),
-      'response_length/max': scored.length.max(),
+  rows = scored.rows
+  metrics = rollout_metrics(scored.reward, scored.length, group) | {
       'response_length/clip_ratio': 1 - np.mean(
           [row['finished'] for row in rows]),
       'perf/tokens': sum(row['tokens'] for row in rows),
@@ -211,6 +203,21 @@ def step_metrics(scored: scoring.Scored, group: int, measured: Metrics,
   return metrics | measured | {
       name: sum(one[name] for one in updated) / len(updated)
       for name in updated[0]}
+
+
+def rollout_metrics(reward: np.ndarray, length: np.ndarray, group: int
+                    ) -> Metrics:
+  """Of N responses, groups of `group`: rewards f32[N], lengths i32[N]."""
+  reward_BG = reward.reshape(-1, group)
+  return {
+      'reward/mean': reward_BG.mean(),
+      'reward/std': reward_BG.std(1).mean(),
+      'reward/frac_zero_std': np.mean(
+          np.all(reward_BG == reward_BG[:, :1], axis=1)),
+      'response_length/mean': length.mean(),
+      'response_length/min': length.min(),
+      'response_length/max': length.max(),
+  }
 
 
 def abstract_state(placed: train_state.PlacedModel, tx: optim.Optimizer,
