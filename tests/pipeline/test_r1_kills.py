@@ -17,7 +17,7 @@ KILLS = 10
 def _start(workdir, compiled):
   with open(workdir.with_suffix('.log'), 'ab') as log:
     return subprocess.Popen(
-        [sys.executable, '-m', 'r1jax.main', '--config=tests/small_r1.py',
+        [sys.executable, '-m', 'r1jax.main', '--config=tests/support/small_r1.py',
          f'--workdir={workdir}'], cwd=ROOT, stdout=log, stderr=log,
         env=os.environ | {
             'JAX_PLATFORMS': 'cpu', 'JAX_COMPILATION_CACHE_DIR': str(compiled),

@@ -90,7 +90,7 @@ MANY = 12  # more than five lives of half a second have time for
 
 
 def _start(workdir):
-  paths = [str(ROOT / part) for part in ('', 'tests', 'tests/stages')]
+  paths = [str(ROOT / part) for part in ('', 'tests/support', 'tests/stages')]
   return subprocess.Popen(
       [sys.executable, '-c', PROGRAM, str(workdir)], cwd=ROOT,
       env=os.environ | {'JAX_PLATFORMS': 'cpu',

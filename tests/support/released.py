@@ -192,7 +192,7 @@ def transformers(folder: pathlib.Path, model: str, saved: str | None = None,
   """
   python = _python_with_transformers()
   np.savez(folder / 'questions.npz', **questions)
-  program = str(pathlib.Path(__file__).with_name('run_transformers.py'))
+  program = str(FOLDER.with_name('run_transformers.py'))
   done = subprocess.run(
       [python, program, model, 'questions.npz', 'answers.npz',
        *([saved] if saved else [])],
