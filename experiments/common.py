@@ -51,13 +51,8 @@ def base(kind: str, **changes: Any) -> ConfigDict:
     **changes: values of fields; of a section that it has, a dict of its
       fields; and the sections that it is given (GIVEN), of sections.py.
   """
-  made = dict(
-      name=field('', '', 'file and variant of the experiment'),
-      stage=field(kind, '', 'kind of stage'),
-      seed=field(0, SEED, 'seed of all that is drawn at random'),
-      distributed=field(False, '', 'True on a pod whose hosts cannot tell by '
-                        'themselves that they are several'),
-      mesh=mesh())
+  made = _run(kind) | dict(
+      seed=field(0, SEED, 'seed of all that is drawn at random'), mesh=mesh())
   if kind != 'collect':
     made |= dict(
         init_from=optional(
@@ -84,6 +79,15 @@ def base(kind: str, **changes: Any) -> ConfigDict:
   return _set(ConfigDict(made), changes, GIVEN[kind])
 
 
+def _run(kind: str) -> dict[str, fields.Field]:
+  """What every run has, of a stage or a pipeline."""
+  return dict(
+      name=field('', '', 'file and variant of the experiment'),
+      stage=field(kind, '', 'kind of stage'),
+      distributed=field(False, '', 'True on a pod whose hosts cannot tell by '
+                        'themselves that they are several'))
+
+
 GIVEN = {  # the sections that an experiment gives a stage, by its kind
     'lm': ('model', 'vocab', 'data', 'lm', 'distill'),
     'preference': ('model', 'vocab', 'data', 'preference'),
@@ -101,9 +105,7 @@ def pipeline(report: str | None, stages: dict[str, ConfigDict],
 
   And '{base}' one of the `models`, which the user is to name.
   """
-  return ConfigDict(dict(
-      name=field('', '', 'file and variant of the experiment'),
-      stage=field('pipeline', '', 'kind of stage'),
+  return ConfigDict(_run('pipeline') | dict(
       report=optional(str, 'written when all stages have ended: comparison, r1 '
                       'or rlhf', value=report),
       seed=optional(int, 'seed of all stages; unset: each has its own', SEED),
@@ -111,8 +113,6 @@ def pipeline(report: str | None, stages: dict[str, ConfigDict],
       until=optional(str, 'run this stage, after all that it needs'),
       dry_run=field(
           False, '', 'only say what would be run, and what is missing'),
-      distributed=field(False, '', 'True on a pod whose hosts cannot tell by '
-                        'themselves that they are several'),
       models={model: optional(str, 'a model that several stages begin with; '
                               'as their init_from') for model in models},
       # That it is distributed is the pipeline's to say.
@@ -352,7 +352,13 @@ def evaluation(kind: str) -> ConfigDict:
         samples=field(1, '>= 1', 'responses a prompt, k; pass@1 is their mean'),
         temperature=field(
             1.0, '>= 0', 'sampling temperature of the evaluation; 0: greedy'),
-        top_k=field(0, '>= 0', 'sample among so many likeliest tokens; 0: all'),
-        top_p=field(1.0, '> 0, <= 1', 'sample among the likeliest tokens of '
-                    'this total probability; 1: all'))
+        **truncation())
   return ConfigDict(made)
+
+
+def truncation() -> dict[str, fields.Field]:
+  """Which tokens are sampled at all, where nothing is trained on them."""
+  return dict(
+      top_k=field(0, '>= 0', 'sample among so many likeliest tokens; 0: all'),
+      top_p=field(1.0, '> 0, <= 1', 'sample among the likeliest tokens of this '
+                  'total probability; 1: all'))

@@ -13,6 +13,7 @@ itself. The other variants are the paper's six students: the released model in
 """
 
 from experiments import common
+from experiments import r1_zero
 from experiments import sections
 
 
@@ -48,14 +49,10 @@ def mini(task: str | None = None, teaching: str | None = None,
 
 def rl(steps: int = 60) -> common.ConfigDict:
   """R1-Zero's RL (r1_zero.py:mini), on the student."""
-  return common.base(
-      'rl', steps=steps, init_from='mini_student',
-      model=common.student_model(), vocab=common.mini_vocab(),
-      data=sections.prompts('mini_reasoning'),
-      rl=sections.rl(
-          prompts=16, group=8, prompt_tokens=32, response_tokens=160,
-          micro_batch=64, sample_chunk=80, logp_chunk=40),
-      rewards=sections.rewards(), optim=dict(lr=3e-4, warmup_steps=5))
+  config = r1_zero.mini()
+  config.steps, config.init_from = steps, 'mini_student'
+  config.model = common.student_model()
+  return config
 
 
 def paper(name: str) -> common.ConfigDict:

@@ -13,6 +13,7 @@ A.3, in miniature; --config.critic.lam=0.95 is its other PPO.
 """
 
 from experiments import common
+from experiments import r1_zero
 from experiments import sections
 
 
@@ -45,12 +46,7 @@ def mini(init_from: str | None = None, reward_model: str | None = None,
 
 def reasoning(lam: float = 1.0) -> common.ConfigDict:
   """r1_zero.py:mini, but for the estimator; `lam` is lambda of GAE."""
-  return common.base(
-      'rl', steps=60, init_from='mini', model=common.mini_model(),
-      vocab=common.mini_vocab(), data=sections.prompts('mini_reasoning'),
-      rl=sections.rl(
-          prompts=16, group=8, prompt_tokens=32, response_tokens=160,
-          micro_batch=64, sample_chunk=80, logp_chunk=40, advantage='gae',
-          aggregate='token_mean'),
-      critic=sections.critic(lam=lam), rewards=sections.rewards(),
-      optim=dict(lr=3e-4, warmup_steps=5))
+  config = r1_zero.mini()
+  config.rl.advantage, config.rl.aggregate = 'gae', 'token_mean'
+  config.critic = sections.critic(lam=lam)
+  return config

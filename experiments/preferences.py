@@ -4,7 +4,7 @@
         --config.init_from=/tmp/sft --workdir=/tmp/preferences
 
 Leaves preferences.jsonl: to each prompt its different responses, graded. Of
-the mini world's writings the reader's taste is the rule (rewards/taste.py).
+the mini world's writings the reader's taste is the rule (r1jax/mini/gold.py).
 """
 
 from experiments import common

@@ -22,6 +22,7 @@ from experiments import cold_start
 from experiments import common
 from experiments import distill
 from experiments import r1_paper
+from experiments import r1_zero
 from experiments import sections
 from r1jax.mini import lessons
 
@@ -68,30 +69,20 @@ def mini() -> common.ConfigDict:
   return common.pipeline('r1', stages)
 
 
-# The sizes of r1_zero.py:mini.
-_RL = dict(prompts=16, group=8, prompt_tokens=32, response_tokens=160,
-           micro_batch=64, sample_chunk=80, logp_chunk=40)
-
-
 def zero(language: float = 0.0) -> common.ConfigDict:
   """R1-Zero; with what the language reward weighs."""
-  return common.base(
-      'rl', steps=40, init_from='mini', model=common.mini_model(),
-      vocab=common.mini_vocab(), data=sections.prompts('mini_reasoning'),
-      rl=sections.rl(**_RL),
-      rewards=sections.rewards(weights=dict(language=language)),
-      optim=dict(lr=3e-4, warmup_steps=5), eval=dict(problems=64))
+  config = r1_zero.mini()
+  config.steps, config.eval.problems = 40, 64
+  config.rewards.weights.language = language
+  return config
 
 
 def reasoning(language: float = 1.0) -> common.ConfigDict:
   """Reasoning RL on the cold start, for as long as Zero's: [v2] 3.2.1."""
-  return common.base(
-      'rl', steps=40, init_from='{cold_start}', model=common.mini_model(),
-      vocab=common.mini_vocab(),
-      data=sections.prompts('mini_reasoning', seed=6), rl=sections.rl(**_RL),
-      rewards=sections.rewards(
-          answer='summary', form='summary', weights=dict(language=language)),
-      optim=dict(lr=3e-4, warmup_steps=5), eval=dict(problems=64))
+  config = zero(language)
+  config.init_from, config.data.seed = '{cold_start}', 6
+  config.rewards.answer = config.rewards.form = 'summary'
+  return config
 
 
 def rejection() -> common.ConfigDict:
@@ -221,14 +212,10 @@ def harmless() -> common.ConfigDict:
 
 def rules() -> common.ConfigDict:
   """Secondary RL, its first part: reasoning alone, by rules ([v2] 3.2.2)."""
-  return common.base(
-      'rl', steps=16, init_from='{sft}', model=common.mini_model(),
-      vocab=common.mini_vocab(),
-      data=sections.prompts('mini_reasoning', seed=10),
-      rl=sections.rl(**_RL, temperature=0.7),
-      rewards=sections.rewards(
-          answer='summary', form='summary', weights=dict(language=1.0)),
-      optim=dict(lr=3e-4, warmup_steps=5), eval=dict(problems=64))
+  config = reasoning()
+  config.steps, config.init_from = 16, '{sft}'
+  config.data.seed, config.rl.temperature = 10, 0.7
+  return config
 
 
 def secondary() -> common.ConfigDict:
@@ -240,22 +227,20 @@ def secondary() -> common.ConfigDict:
   none.
   """
   general = dict(accuracy=0.0, format=0.0, language=1.0, helpful=1.0)
-  return common.base(
-      'rl', steps=24, init_from='{rules}', model=common.mini_model(),
-      vocab=common.mini_vocab(),
-      data=sections.prompts(
-          (('mini_reasoning', 0.5), ('mini_writing', 0.25),
-           ('mini_requests', 0.25)), num_prompts=640, seed=11),
-      rl=sections.rl(**_RL | dict(prompt_tokens=40), temperature=0.7),
-      rewards=sections.rewards(
-          answer='summary', form='summary', weights=dict(language=1.0),
-          # Of writings the harmless one has seen none: what it says of them is
-          # noise.
-          tasks=dict(writing=general | dict(harmless=0.0),
-                     requests=general | dict(harmless=1.0)),
-          models={name: sections.reward_model(init_from=f'{{{name}}}')
-                  for name in ('helpful', 'harmless')}),
-      optim=dict(lr=3e-4, warmup_steps=5), eval=dict(problems=64))
+  config = rules()
+  config.steps, config.init_from, config.rl.prompt_tokens = 24, '{rules}', 40
+  config.data = sections.prompts(
+      (('mini_reasoning', 0.5), ('mini_writing', 0.25),
+       ('mini_requests', 0.25)), num_prompts=640, seed=11)
+  config.rewards = sections.rewards(
+      answer='summary', form='summary', weights=dict(language=1.0),
+      # Of writings the harmless one has seen none: what it says of them is
+      # noise.
+      tasks=dict(writing=general | dict(harmless=0.0),
+                 requests=general | dict(harmless=1.0)),
+      models={name: sections.reward_model(init_from=f'{{{name}}}')
+              for name in ('helpful', 'harmless')})
+  return config
 
 
 def measured(init_from: str, model: common.ConfigDict) -> common.ConfigDict:

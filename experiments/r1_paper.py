@@ -1,7 +1,8 @@
 """R1's recipe at the paper's scale, on DeepSeek-V3: r1.py:paper.
 
 The values are those of [v2] arXiv 2501.12948v2, each with its source; where one
-is not published, that is said. A step of the paper's RL is one of the 16
+is not published, that is said (those of R1-Zero and the reward models in
+r1_zero.py and reward_model.py). A step of the paper's RL is one of the 16
 updates of a rollout, of ours the rollout.
 
 Two models are yours to name: --config.models.base, DeepSeek-V3-Base, and
@@ -18,11 +19,12 @@ empty): {"prompt": ..., "answer": ...} a line. For the reward models pairs/,
 """
 
 from experiments import common
+from experiments import r1_zero
+from experiments import reward_model
 from experiments import sections
 
 _PROMPT, _CONTEXT = 1024, 32_768  # tokens; of a prompt, not published
 _REASONING = 'jsonl:reasoning/{split}.jsonl'
-_UPDATES = 16  # the paper's steps of a rollout
 
 # What the helper is told. [v2] B.3.2 has the sentence on the language; that the
 # cold start asks for reflection and verification ([v1] 2.3.1), and the second
@@ -59,52 +61,28 @@ def _model(scalar: bool = False) -> common.ConfigDict:
       preset='deepseek_v3', attention_chunk=512, scalar=scalar)
 
 
+def _on(config: common.ConfigDict, init_from: str, task: str
+       ) -> common.ConfigDict:
+  """A stage that is published for itself, on DeepSeek-V3 and its data."""
+  config.init_from, config.data.task = init_from, task
+  config.model = _model(scalar=config.stage == 'preference')
+  config.vocab = common.vocab()
+  return config
+
+
 ###############################################################################
 # Reinforcement learning
 ###############################################################################
 
 
-def _rl(**values) -> common.ConfigDict:
-  """What all of the paper's RL shares, [v2] 2.1 and 3.2."""
-  return sections.rl(**dict(
-      prompts=512,  # 8,192 outputs a rollout, 16 a prompt
-      group=16,
-      mini_batches=_UPDATES,  # 32 prompts, 512 responses an update
-      epochs=1,  # one inner epoch
-      prompt_tokens=_PROMPT, response_tokens=_CONTEXT - _PROMPT,
-      micro_batch=512,  # not published
-      temperature=1.0, kl='k3', beta=0.001,
-      ref_every_steps=400 // _UPDATES) | values)
-
-
-# [v1] 3: AIME and GPQA.
-_EVAL = dict(split='test', samples=64, temperature=0.6, top_p=0.95,
-             every_steps=400 // _UPDATES)
-
-
 def zero() -> common.ConfigDict:
   """R1-Zero's first part, [v2] 2.1: 8,200 steps."""
-  return common.base(
-      'rl', steps=8_200 // _UPDATES, init_from='{base}', model=_model(),
-      vocab=common.vocab(),
-      # [v2] B.3.1 has 80 thousand prompts; 10,400 steps of 32 in the 1.6 epochs
-      # of [v2] 2.1 are 208 thousand.
-      data=sections.prompts(
-          _REASONING, template='r1_zero', num_prompts=208_000),
-      rl=_rl(clip_low=0.2, clip_high=0.2),  # not published
-      rewards=sections.rewards(),  # accuracy + format, equal weights
-      optim=dict(lr=3e-6), eval=_EVAL)
+  return _on(r1_zero.paper(), '{base}', _REASONING)
 
 
 def zero_long() -> common.ConfigDict:
   """Its second part, [v2] 2.1: up to step 10,400, with 65,536 tokens."""
-  return common.base(
-      'rl', steps=10_400 // _UPDATES - 8_200 // _UPDATES, init_from='{zero}',
-      model=_model(), vocab=common.vocab(),
-      data=sections.prompts(
-          _REASONING, template='r1_zero', num_prompts=208_000, seed=1),
-      rl=_rl(response_tokens=65_536 - _PROMPT, clip_low=0.2, clip_high=0.2),
-      rewards=sections.rewards(), optim=dict(lr=3e-6), eval=_EVAL)
+  return _on(r1_zero.paper_long(), '{zero}', _REASONING)
 
 
 def reasoning() -> common.ConfigDict:
@@ -112,26 +90,20 @@ def reasoning() -> common.ConfigDict:
 
   How many steps is not published: as many as R1-Zero's first part.
   """
-  return common.base(
-      'rl', steps=8_200 // _UPDATES, init_from='{cold_start}', model=_model(),
-      vocab=common.vocab(),
-      data=sections.prompts(_REASONING, template='chat', num_prompts=208_000),
-      rl=_rl(clip_low=10.0, clip_high=10.0),
-      rewards=sections.rewards(
-          answer='summary', form='summary', weights=dict(language=1.0)),
-      optim=dict(lr=3e-6), eval=_EVAL)
+  config = zero()
+  config.init_from, config.data.template = '{cold_start}', 'chat'
+  config.rl.clip_low = config.rl.clip_high = 10.0
+  config.rewards = sections.rewards(
+      answer='summary', form='summary', weights=dict(language=1.0))
+  return config
 
 
 def rules() -> common.ConfigDict:
   """[v2] 3.2.2, all but the last 400 of 1,700 steps: reasoning, by rules."""
-  return common.base(
-      'rl', steps=(1_700 - 400) // _UPDATES, init_from='{sft}', model=_model(),
-      vocab=common.vocab(),
-      data=sections.prompts(_REASONING, template='chat', num_prompts=208_000),
-      rl=_rl(clip_low=10.0, clip_high=10.0, temperature=0.7),
-      rewards=sections.rewards(
-          answer='summary', form='summary', weights=dict(language=1.0)),
-      optim=dict(lr=3e-6), eval=_EVAL)
+  config = reasoning()
+  config.steps, config.init_from = (1_700 - 400) // r1_zero.UPDATES, '{sft}'
+  config.rl.temperature = 0.7
+  return config
 
 
 def secondary() -> common.ConfigDict:
@@ -141,22 +113,20 @@ def secondary() -> common.ConfigDict:
   count for all. The shares of the three kinds are not published.
   """
   kinds = ('helpful', 'harmless')
-  return common.base(
-      'rl', steps=400 // _UPDATES, init_from='{rules}', model=_model(),
-      vocab=common.vocab(),
-      data=sections.prompts(
-          ((_REASONING, 0.5), ('jsonl:helpful/{split}.jsonl', 0.25),
-           ('jsonl:harmless/{split}.jsonl', 0.25)),
-          template='chat', num_prompts=208_000, options={
-              '1': dict(task='helpful', verifier='exact'),
-              '2': dict(task='harmless', verifier='exact')}),
-      rl=_rl(clip_low=10.0, clip_high=10.0, temperature=0.7),
-      rewards=sections.rewards(
-          answer='summary', form='summary', weights=dict(language=1.0),
-          tasks={kind: {'accuracy': 0.0, kind: 1.0} for kind in kinds},
-          models={kind: sections.reward_model(init_from=f'{{{kind}}}')
-                  for kind in kinds}),
-      optim=dict(lr=3e-6), eval=_EVAL)
+  config = rules()
+  config.steps, config.init_from = 400 // r1_zero.UPDATES, '{rules}'
+  config.data = sections.prompts(
+      ((_REASONING, 0.5), ('jsonl:helpful/{split}.jsonl', 0.25),
+       ('jsonl:harmless/{split}.jsonl', 0.25)),
+      template='chat', num_prompts=208_000, options={
+          '1': dict(task='helpful', verifier='exact'),
+          '2': dict(task='harmless', verifier='exact')})
+  config.rewards = sections.rewards(
+      answer='summary', form='summary', weights=dict(language=1.0),
+      tasks={kind: {'accuracy': 0.0, kind: 1.0} for kind in kinds},
+      models={kind: sections.reward_model(init_from=f'{{{kind}}}')
+              for kind in kinds})
+  return config
 
 
 ###############################################################################
@@ -286,23 +256,9 @@ def _fine_tuning(task: str) -> common.ConfigDict:
 
 def helpful() -> common.ConfigDict:
   """[v2] 3.1, of pairs."""
-  return common.base(
-      'preference', epochs=1., init_from='{sft}', model=_model(scalar=True),
-      vocab=common.vocab(),
-      data=sections.preferences('jsonl:pairs/{split}.jsonl', template='chat'),
-      preference=sections.preference(
-          scores='summary',  # the final summary alone
-          length=2 * 8192,  # 8,192 tokens a response
-          batch=256),  # pairs; a row of full length holds one
-      optim=dict(lr=6e-6), eval=dict(split='test'))
+  return _on(reward_model.helpful(), '{sft}', 'jsonl:pairs/{split}.jsonl')
 
 
 def harmless() -> common.ConfigDict:
   """[v2] 3.1, of single responses, safe or unsafe, judged whole."""
-  return common.base(
-      'preference', epochs=1., init_from='{sft}', model=_model(scalar=True),
-      vocab=common.vocab(),
-      data=sections.preferences('jsonl:labels/{split}.jsonl', template='chat'),
-      preference=sections.preference(
-          loss='pointwise', length=8192, batch=256, balance_length=False),
-      optim=dict(lr=6e-6), eval=dict(split='test'))
+  return _on(reward_model.harmless(), '{sft}', 'jsonl:labels/{split}.jsonl')

@@ -17,7 +17,6 @@ field, optional = fields.field, fields.optional
 Task = str | tuple[tuple[str, float], ...] | None
 _PARTS = ('response', 'summary')
 _SPLIT = 'split of the source, or a part of one: train[:64]'
-_TEMPLATE = "how a prompt is put: mini, r1_zero, plain, or chat, the model's"
 
 
 ###############################################################################
@@ -28,6 +27,13 @@ _TEMPLATE = "how a prompt is put: mini, r1_zero, plain, or chat, the model's"
 def _task(task: Task, what: str) -> fields.Field:
   kind = tuple if isinstance(task, tuple) else str
   return optional(kind, what, value=task)
+
+
+def _template() -> dict[str, fields.Field]:
+  return dict(
+      template=field('mini', '', 'how a prompt is put: mini, r1_zero, plain, '
+                     "or chat, the model's"),
+      system=optional(str, 'system message, of template chat'))
 
 
 def texts(task: str | None, **values: Any) -> ConfigDict:
@@ -46,19 +52,15 @@ def preferences(task: str | None = None, **values: Any) -> ConfigDict:
   return section(dict(
       task=_task(task, 'jsonl:PATH, of prompts with responses and grades, with '
                  'chosen and rejected, or of HH'),
-      split=field('train', '', _SPLIT),
-      template=field('mini', '', _TEMPLATE),
-      system=optional(str, 'system message, of template chat'),
+      split=field('train', '', _SPLIT), **_template(),
       options={}), values)
 
 
 def prompts(task: Task, **values: Any) -> ConfigDict:
   """Where a stage that samples has its prompts from, and how it puts them."""
   return section(dict(
-      **_questions(task),
-      split=field('train', '', _SPLIT),
-      num_prompts=field(4096, '>= 1', 'prompts that are taken at most')),
-                 values)
+      **_questions(task), split=field('train', '', _SPLIT),
+      num_prompts=field(4096, '>= 1', 'prompts taken at most')), values)
 
 
 def questions(task: Task, **values: Any) -> ConfigDict:
@@ -71,8 +73,7 @@ def _questions(task: Task) -> dict[str, Any]:
       task=_task(
           task, 'source: mini_reasoning, jsonl:PATH, reasoning_gym:NAME, ...; '
           'or several, ((task, share), ...), mixed'),
-      template=field('mini', '', _TEMPLATE),
-      system=optional(str, 'system message, of template chat'),
+      **_template(),
       shots=field(0, '>= 0', 'worked examples before every prompt (few-shot)'),
       examples=optional(str, 'source that the worked examples are from'),
       instruction=optional(str, 'text behind every prompt'),
@@ -86,13 +87,17 @@ def _questions(task: Task) -> dict[str, Any]:
 ###############################################################################
 
 
+def _micro_batches() -> fields.Field:
+  return field(
+      1, '>= 1', 'parts of a batch, one after the other, to save memory')
+
+
 def lm(**values: Any) -> ConfigDict:
   """Next-token training on packed rows."""
   return section(dict(
       batch=field(16, '>= 1', 'rows a step'),
       length=field(256, '>= 2', 'tokens a row, into which texts are packed'),
-      micro_batches=field(
-          1, '>= 1', 'parts of a batch, one after the other, to save memory'),
+      micro_batches=_micro_batches(),
       logp_chunk=field(
           64, '>= 1', 'tokens whose logits are held at once, to save memory'),
       prompt_weight=optional(
@@ -123,8 +128,7 @@ def preference(**values: Any) -> ConfigDict:
       margin=field(
           0.0, '>= 0', 'score by which the better response is to lead'),
       batch=field(8, '>= 1', 'rows a step'),
-      micro_batches=field(
-          1, '>= 1', 'parts of a batch, one after the other, to save memory'),
+      micro_batches=_micro_batches(),
       length=field(1024, '>= 2', 'tokens a row: all responses to a prompt, or '
                    'to several'),
       balance_length=field(True, '', 'leave prompts out until the better '
@@ -211,10 +215,7 @@ def sampling(**values: Any) -> ConfigDict:
       prompts=field(32, '>= 1', 'prompts a step, each answered by a group'),
       group=field(8, '>= 1', 'responses a prompt'),
       temperature=field(1.0, '> 0', 'sampling temperature'),
-      top_k=field(0, '>= 0', 'sample among so many likeliest tokens; 0: all'),
-      top_p=field(1.0, '> 0, <= 1', 'sample among the likeliest tokens of this '
-                  'total probability; 1: all'),
-      **_lengths()), values)
+      **common.truncation(), **_lengths()), values)
 
 
 def lengths(**values: Any) -> ConfigDict:
@@ -394,7 +395,6 @@ def bench(**values: Any) -> ConfigDict:
   return section(dict(
       steps=field(7, '>= 1', 'steps that are timed'),
       warmup=field(2, '>= 1', 'first steps that are left out of the medians'),
-      matmul=field(2048, '>= 1', 'size of the square matrix product that is '
-                   'the yardstick'),
+      matmul=field(2048, '>= 1', 'size of the square product: the yardstick'),
       profile=optional(str, 'directory for the trace of one more step; unset: '
                        'none')), values)
