@@ -39,7 +39,7 @@ def generate(name: str, split: str, seed: int, size: int,
   Raises:
     ConfigError: unknown dataset, split or setting, or fewer such problems.
   """
-  errors.check_choice(splits.FIELD, split, ('train', 'heldout'))
+  splits.check(split)
   request = json.dumps(
       dict(name=name, split=split, seed=seed, size=size, config=config))
   root = str(pathlib.Path(__file__).parents[2])
@@ -59,7 +59,7 @@ def generate(name: str, split: str, seed: int, size: int,
 
 def _generate(name: str, split: str, seed: int, size: int,
               config: dict[str, Any]) -> list[dict[str, Any]]:
-  """Does the work of `entries`, in the process made for it."""
+  """Does the work of `generate`, in the process made for it."""
   import reasoning_gym  # pylint: disable=g-import-not-at-top
   from reasoning_gym import factory  # pylint: disable=g-import-not-at-top
   errors.check_choice('data.task', name, factory.DATASETS)
@@ -77,7 +77,7 @@ def _generate(name: str, split: str, seed: int, size: int,
     if len(entries) == size:
       break
     entry = dataset[i]
-    if splits.held_out(entry['question']) == (split == 'heldout'):
+    if splits.in_split(entry['question'], split):
       entries.setdefault(entry['question'], entry)
   if len(entries) < size:
     raise errors.ConfigError(

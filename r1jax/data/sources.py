@@ -170,6 +170,9 @@ def user_rows(place: str, split: str, seed: int | None, count: int | None,
 
 
 def _dicts(rows: Iterable, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+  if not isinstance(rows, Iterable):
+    raise errors.ConfigError(
+        'data.task', f'{place}: expected dicts, received {rows!r:.80}')
   for number, row in enumerate(rows):
     if isinstance(row, str):
       row = {'text': row}
@@ -250,10 +253,9 @@ def split_task(task: str, known: Collection[str], field: str = 'data.task'
   Raises:
     ConfigError: there is no such source; names `config.<field>`.
   """
-  if user_code.is_place(task):
+  kind, _, argument = task.partition(':')
+  if kind not in known and user_code.is_place(task):
     kind, argument = USER, task
-  else:
-    kind, _, argument = task.partition(':')
   is_path = kind == task and (
       task.endswith(('.json', '.jsonl', '.gz')) or os.path.isfile(task))
   if is_path and 'jsonl' in known:

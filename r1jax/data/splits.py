@@ -21,7 +21,12 @@ def held_out(prompt: str) -> bool:
   return int.from_bytes(digest, 'big') % _HELD_OUT == 0
 
 
+def check(split: str) -> None:
+  """Raises `ConfigError` unless the split is 'train' or 'heldout'."""
+  errors.check_choice(FIELD, split, ('train', 'heldout'))
+
+
 def in_split(prompt: str, split: str) -> bool:
   """Whether `split`, 'train' or 'heldout', has the prompt."""
-  errors.check_choice(FIELD, split, ('train', 'heldout'))
+  check(split)
   return held_out(prompt) == (split == 'heldout')

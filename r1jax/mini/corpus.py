@@ -5,9 +5,9 @@ recipe is then run on, with nothing to download: reasoning tasks of
 reasoning_gym with responses direct and worked (arithmetic), and general tasks
 in two languages (general).
 
-A prompt is held out iff a hash of its words says so. `documents` and
-`records('train')` never draw such a prompt and `records('heldout')` draws no
-other: the two are disjoint by construction, whatever the seeds and counts.
+A prompt is held out iff a hash of its words says so. `documents` and records of
+'train' never draw such a prompt and records of 'heldout' draw no other: the two
+are disjoint by construction, whatever the seeds and counts.
 
 The vocabulary shipped with the package was made by
     python -m r1jax.mini.corpus --out=r1jax/mini/assets/mini.model
@@ -33,6 +33,8 @@ TASKS = tuple(arithmetic.TASKS)
 MODEL = pathlib.Path(__file__).parent / 'assets' / 'mini.model'
 REASONING = .62  # share of the documents that are reasoning dialogues
 
+# The field that asks for more than there is: which of two, it cannot tell.
+_COUNT = 'data.num_prompts (or config.eval.problems)'
 _PATIENCE = 2000  # problems drawn in vain before a split is called exhausted
 
 # Never part of another piece: the text before and after them is encoded the
@@ -78,7 +80,7 @@ def reasoning_records(split: str, count: int, seed: int = 0,
   """Draws `count` distinct problems, the tasks taking turns.
 
   Raises:
-    ValueError: a split or task is unknown, or a task has too few problems
+    ConfigError: a split or task is unknown, or a task has too few problems
       (only `complex_arithmetic` is small: 6,561 in both splits together).
   """
   streams = [entries(task, split, 'records', seed) for task in tasks]
@@ -88,8 +90,9 @@ def reasoning_records(split: str, count: int, seed: int = 0,
              if e['question'] not in seen)
     entry = next(fresh, None)
     if entry is None:
-      raise ValueError(f'count {count} is more than the distinct {split!r} '
-                       f'problems of {tasks[i % len(tasks)]!r}')
+      raise errors.ConfigError(
+          _COUNT, f'count {count} is more than the distinct {split!r} problems '
+          f'of {tasks[i % len(tasks)]!r}')
     seen.add(entry['question'])
     records.append(dict(prompt=entry['question'], answer=entry['answer'],
                         task=tasks[i % len(tasks)], verifier='reasoning_gym',
@@ -112,8 +115,9 @@ def general_records(split: str, count: int, seed: int = 0,
     rng.shuffle(pairs)
     streams[task] = dict(pairs)
   if sum(map(len, streams.values())) < count:
-    raise ValueError(f'count {count} is more than the distinct {split!r} '
-                     f'prompts of {tasks}')
+    raise errors.ConfigError(
+        _COUNT, f'count {count} is more than the distinct {split!r} prompts of '
+        f'{tasks}')
   records = []
   for task in itertools.cycle(tasks):
     if len(records) == count:
@@ -131,13 +135,14 @@ def writing_records(split: str, count: int | None, seed: int = 0
   A record's `answer` is the topic, by which the verifier 'taste' judges it.
 
   Raises:
-    ValueError: the split has fewer prompts.
+    ConfigError: the split has fewer prompts.
   """
   known = [p for p in general.writing_prompts() if splits.in_split(p[0], split)]
   random.Random(_seed('writings', split, seed)).shuffle(known)
   if count is not None and count > len(known):
-    raise ValueError(f'count {count} is more than the {len(known)} distinct '
-                     f'{split!r} prompts of mini_writing')
+    raise errors.ConfigError(
+        _COUNT, f'count {count} is more than the {len(known)} distinct '
+        f'{split!r} prompts of mini_writing')
   return [dict(prompt=prompt, answer=topic, task='writing', verifier='taste',
                language=language) for prompt, topic, language in known[:count]]
 
@@ -156,7 +161,7 @@ def demonstrations(split: str, count: int, seed: int = 0
 def documents(count: int, seed: int = 0) -> list[str]:
   """Writes the base corpus: dialogues and plain texts, without end marks.
 
-  The problems are other draws than those of `records` with the same seed.
+  The problems are other draws than those of `reasoning_records` with this seed.
   """
   rng = random.Random(_seed('documents', seed))
   problems = {task: entries(task, 'train', 'documents', seed)

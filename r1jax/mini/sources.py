@@ -22,18 +22,17 @@ def mini_reasoning(argument: str, split: str, seed: int, count: int | None, *,
                    tasks: str | Iterable[str] = corpus.TASKS) -> list[Record]:
   """Problems of the mini world with a rule to check them by, or a judge."""
   del argument
-  _check(split)
-  return _checked(verifier, 'reasoning_gym', _made(
-      corpus.reasoning_records, split, made(size, count), seed,
-      _tasks(tasks, corpus.TASKS)))
+  splits.check(split)
+  return _checked(verifier, 'reasoning_gym', corpus.reasoning_records(
+      split, made(size, count), seed, _tasks(tasks, corpus.TASKS)))
 
 
 def mini_writing(argument: str, split: str, seed: int, count: int | None
                 ) -> list[Record]:
   """Prompts of the mini world for a text, judged by a reader's taste."""
   del argument
-  _check(split)
-  return _made(corpus.writing_records, split, count, seed)
+  splits.check(split)
+  return corpus.writing_records(split, count, seed)
 
 
 def mini_demonstrations(argument: str, split: str, seed: int,
@@ -41,7 +40,7 @@ def mini_demonstrations(argument: str, split: str, seed: int,
                        ) -> list[list[dict[str, Any]]]:
   """The same prompts with texts of every quality, as conversations."""
   del argument
-  _check(split)
+  splits.check(split)
   return list(map(conversation, corpus.demonstrations(
       split, made(size, count), seed)))
 
@@ -69,10 +68,9 @@ def mini_general_prompts(argument: str, split: str, seed: int,
                         ) -> list[Record]:
   """General tasks with one right answer: facts, the self, translation."""
   del argument
-  _check(split)
-  return _checked(verifier, 'exact', _made(
-      corpus.general_records, split, count, seed,
-      _tasks(tasks, general.CHECKABLE)))
+  splits.check(split)
+  return _checked(verifier, 'exact', corpus.general_records(
+      split, count, seed, _tasks(tasks, general.CHECKABLE)))
 
 
 def mini_general_answers(argument: str, split: str, seed: int,
@@ -81,10 +79,11 @@ def mini_general_answers(argument: str, split: str, seed: int,
                         ) -> list[list[dict[str, Any]]]:
   """General tasks, writing among them, with their answers."""
   del argument
-  _check(split)
+  splits.check(split)
   tasks = _tasks(tasks, general.GENERAL)
-  return [conversation((record['prompt'], record['answer'])) for record in (
-      _made(corpus.general_records, split, made(size, count), seed, tasks))]
+  return [conversation((record['prompt'], record['answer']))
+          for record in corpus.general_records(
+              split, made(size, count), seed, tasks)]
 
 
 def mini_request_prompts(argument: str, split: str, seed: int,
@@ -115,7 +114,7 @@ def mini_request_answers(argument: str, split: str, seed: int,
 def lesson_answers(argument: str, split: str, seed: int, count: int | None, *,
                    size: int | None = None) -> list[list[dict[str, Any]]]:
   """Lessons for a helper model; of one kind, 'rewrite', if it is named."""
-  _check(split)
+  splits.check(split)
   if argument:
     errors.check_choice(
         'data.task (mini_lessons:KIND)', argument, lessons.LESSONS)
@@ -150,15 +149,11 @@ def made(size: int | None, count: int | None) -> int:
 
 
 def _requests(split: str, seed: int) -> list[general.Request]:
-  _check(split)
+  splits.check(split)
   requests = [request for request in general.request_prompts()
            if splits.in_split(request[0], split)]
   random.Random(f'requests/{seed}').shuffle(requests)
   return requests
-
-
-def _check(split: str) -> None:
-  errors.check_choice(splits.FIELD, split, ('train', 'heldout'))
 
 
 def _checked(verifier: str, rule: str, records: list[Record]) -> list[Record]:
@@ -172,11 +167,3 @@ def _tasks(tasks: str | Iterable[str], known: tuple[str, ...]
   for task in tasks:
     errors.check_choice('data.options.tasks', task, known)
   return tasks
-
-
-def _made(make: Any, *args: Any) -> list[Any]:
-  try:
-    return make(*args)
-  except ValueError as e:
-    raise errors.ConfigError(
-        'data.num_prompts (or config.eval.problems)', str(e)) from e

@@ -16,10 +16,10 @@ import os
 import sys
 import threading
 import time
-import traceback
 from typing import Any
 
 from r1jax.data import user_code
+from r1jax.rewards import sandbox
 
 MAX_COLUMN_BYTES = 1 << 15  # of one call, as JSON
 
@@ -41,7 +41,7 @@ def main(fd: int, load_name: str, timeout_seconds: float):
 
   def report(kind, error, trace):
     del trace
-    send('died', detail=_last_line(kind, error))
+    send('died', detail=sandbox.last_line(kind, error))
 
   sys.excepthook = report
   threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -93,7 +93,7 @@ def _outcome(result: Any, timeout_seconds: float
   if isinstance(result, TimeoutError):
     return 'timeouts', 0., f'no result in {timeout_seconds:g} s', {}
   if isinstance(result, BaseException):
-    return 'errors', 0., _last_line(type(result), result), {}
+    return 'errors', 0., sandbox.last_line(type(result), result), {}
   value, columns = result if isinstance(result, tuple) and (
       len(result) == 2) else (result, {})
   number = None
@@ -125,10 +125,6 @@ def _plain(value: Any) -> Any:
   except (TypeError, ValueError, RecursionError):
     return str(value)
   return value
-
-
-def _last_line(kind, error) -> str:
-  return traceback.format_exception_only(kind, error)[-1].strip()[:300]
 
 
 def _end_with(parent: int) -> None:

@@ -64,7 +64,7 @@ def main(fd: int, load_name: str, timeout_seconds: float):
 
   def report(kind, error, trace):
     del trace
-    send('died', detail=_last_line(kind, error))
+    send('died', detail=last_line(kind, error))
 
   sys.excepthook = report
   sys.dont_write_bytecode = True  # the hook would take it for an attack
@@ -98,14 +98,15 @@ def _verdict(verify, answer, reference, guard: Guard):
   try:
     outcome = 'ok', float(verify(answer, reference)), ''
   except _FAILURES as error:
-    outcome = 'errors', 0.0, _last_line(type(error), error)
+    outcome = 'errors', 0.0, last_line(type(error), error)
   # Scorers swallow what the hook raises, so what it noted has the last word.
   if guard.refused:
     return 'refused', 0.0, f'refused, {answer[:80]!r} caused {guard.refused[0]}'
   return outcome
 
 
-def _last_line(kind, error) -> str:
+def last_line(kind, error) -> str:
+  """What a traceback ends with, at most 300 characters."""
   return traceback.format_exception_only(kind, error)[-1].strip()[:300]
 
 

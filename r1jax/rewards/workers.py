@@ -48,7 +48,7 @@ class LoadError(RuntimeError):
   """A worker cannot start, or cannot load a verifier or function."""
 
   def __init__(self, detail: str):
-    super().__init__(f"a verifier's worker could not start: {detail}")
+    super().__init__(f'a worker could not start: {detail}')
     self.detail = detail
 
 

@@ -30,6 +30,9 @@ def pairs(split):
 
 def wrong(split):
   yield 3
+
+def forgotten(split):
+  [split]
 '''
 
 
@@ -91,12 +94,21 @@ def test_what_a_function_cannot_be_is_refused(place, tmp_path):
     read('sums', larges=3)
   with _refused('config.data.task: .*expected dicts, received 3'):
     read('wrong')
+  with _refused('config.data.task: .*expected dicts, received None'):
+    read('forgotten')
   with _refused('config.data.options.prompt: .*number 0, has no field'):
     read('texts')
   with _refused('config.data.task: no such file: .*did you mean .*data.py'):
     sources.user_records(f'{tmp_path}/dat.py:f', 'train', 0, 1)
   with _refused("config.data.task: no module named 'no.such'"):
     sources.user_records('no.such:f', 'train', 0, 1)
+
+
+def test_a_function_may_be_what_another_source_reads(place):
+  assert sources.split_task(f'drafts:{place("numbers")}', sources.PROMPTS) == (
+      'drafts', place('numbers'))
+  record, = sources.PROMPTS['drafts'](place('numbers'), 'train', 0, 1)
+  assert record['shown'].startswith('Say ') and '\n' in record['shown']
 
 
 def test_a_bare_path_is_told_its_source(tmp_path):

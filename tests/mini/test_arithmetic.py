@@ -9,18 +9,12 @@ import reasoning_gym
 from reasoning_gym.arithmetic import leg_counting
 
 from r1jax.mini import arithmetic
-from r1jax.mini import corpus
 from r1jax.mini import general
 
 TAGGED = re.compile(
     r'<think> ((?:(?!<think>).)*) </think> <answer> ([^<]*) </answer>', re.S)
 SLIPPED = re.compile(r'not (-?\d+)\.|不是(-?\d+)。')
 EQUATION = re.compile(r'(-?\d+)([-+*])(\d+)=(-?\d+)')
-
-
-@pytest.fixture(scope='module')
-def problems():
-  return corpus.reasoning_records('train', 900, seed=3)
 
 
 def _score(record, answer):

@@ -17,12 +17,6 @@ from r1jax.mini import corpus
 from r1jax.mini import general
 
 DIALOGUE = re.compile(r'User: (.*?)\nAssistant: (.*)', re.S)
-PRODUCT = re.compile(r'(\d+)\*(\d+)=')
-
-
-@pytest.fixture(scope='module')
-def problems():
-  return corpus.reasoning_records('train', 900, seed=3)
 
 
 @pytest.fixture(name='documents', scope='module')

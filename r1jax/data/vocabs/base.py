@@ -47,7 +47,7 @@ def read_files(folder: pathlib.Path) -> Files:
 
 
 def write_files(folder: pathlib.Path, files: Files) -> None:
-  """Writes what `read` reads, but for config.json: that is the model's."""
+  """Writes what `read_files` reads, but config.json, which is the model's."""
   for name, values in zip(_NAMES[:2], files[:2]):
     text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / name).write_text(text + '\n', 'utf-8')

@@ -42,7 +42,7 @@ _CUTS = {
 
 
 def load(path: str, eos: str | None = None) -> base.Vocab:
-  """Reads a GGUF file. See vocab.load.
+  """Reads a GGUF file. See load_vocab.
 
   Raises:
     ConfigError: names the field of the file that is missing or unknown.

@@ -9,7 +9,7 @@ _NAME = 'tokenizer.json'
 
 
 def load(path: str, eos: str | None = None) -> 'HuggingFaceVocab':
-  """Reads a tokenizer.json, or the folder that holds it. See vocab.load."""
+  """Reads a tokenizer.json, or the folder that holds it. See load_vocab."""
   file = base.existing(path, _NAME)
   return HuggingFaceVocab(
       str(file), file.read_bytes(), base.read_files(file.parent), eos)

@@ -11,7 +11,7 @@ _NAME = 'tokenizer.model'
 
 
 def load(path: str, eos: str | None = None) -> 'SentencePieceVocab':
-  """Reads a model file, or a folder's tokenizer.model. See vocab.load."""
+  """Reads a model file, or a folder's tokenizer.model. See load_vocab."""
   file = base.existing(path, _NAME)
   return SentencePieceVocab(
       str(file), file.read_bytes(), base.read_files(file.parent), eos)
