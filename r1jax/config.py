@@ -63,6 +63,11 @@ def flatten(config: Mapping[str, Any], prefix: str = '', *,
   return leaves
 
 
+def axis_names(entry: str | Iterable[str] | None) -> tuple[str, ...]:
+  """The mesh axes that a rule or an entry of a PartitionSpec names."""
+  return (entry,) if isinstance(entry, str) else tuple(entry or ())
+
+
 def mesh_sizes(mesh: Mapping[str, int], device_count: int) -> dict[str, int]:
   """The size of every mesh axis, the one given as -1 worked out."""
   for name in mesh:
@@ -146,7 +151,7 @@ def _check_rules(leaves: dict[str, Any], rules: Iterable,
       raise errors.expected(
           'rules', 'pairs of a logical axis and its mesh axes', rule)
     name, target = rule
-    axes = (target,) if isinstance(target, str) else tuple(target or ())
+    axes = axis_names(target)
     unused -= set(axes)
     parts = math.prod(sizes.get(axis, 1) for axis in axes)
     size = leaves.get(_SPLIT.get(name))
@@ -241,10 +246,10 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   """
   old, new = (json.loads(json.dumps(flatten(c))) for c in (old, new))
   retired = RETIRED.get(new.get('stage'), ())
+  schedules = new.get('optim.schedule'), new.get('critic.optim.schedule')
   found = []
   for field in sorted(old.keys() | new.keys()):
     was, now = old.get(field), new.get(field)
-    schedules = new.get('optim.schedule'), new.get('critic.optim.schedule')
     longer = (field == 'steps' and 'cosine' not in schedules
               and was is not None and now is not None and now > was)
     free = _CHANGEABLE if field in new else (*_CHANGEABLE, *retired)

@@ -19,23 +19,23 @@ import os
 import pathlib
 import shlex
 import subprocess
-import sys
 import tempfile
 from typing import Any
 import unicodedata
 
 from absl import app
-from absl import flags
+from absl import flags as absl_flags
 
 from r1jax import config as config_lib
 from r1jax import errors
+from r1jax import flags
 from r1jax.data import json_lines
 from r1jax.training import files
 
-_CANDIDATES = flags.DEFINE_string(
+_CANDIDATES = absl_flags.DEFINE_string(
     'candidates', None, 'JSONL with a prompt and a response a line; * for '
     'several files.', required=True)
-_OUT = flags.DEFINE_string(
+_OUT = absl_flags.DEFINE_string(
     'out', None, 'JSONL of what was accepted.', required=True)
 
 _KEYS = {'a': 'accepted', 'e': 'edited', 'd': 'dropped'}
@@ -220,8 +220,7 @@ def main(argv):
   try:
     counts = review(_candidates(_CANDIDATES.value, out), out)
   except errors.ConfigError as problem:
-    print(f'error: {problem}', file=sys.stderr)
-    sys.exit(2)
+    flags.fail(problem)
   print('\n' + ', '.join(f'{decision} {n}' for decision, n in counts.items())
         + f'; {out}')
 

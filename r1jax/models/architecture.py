@@ -153,11 +153,6 @@ class Config:
     """The size of a head's part that rotates with its position."""
     return self.latent.rope_size if self.latent else self.head_size
 
-  @property
-  def dense_layers(self) -> int:
-    """The number of layers with an ordinary MLP, which are the first."""
-    return self.moe.dense_layers if self.moe else self.layers
-
 
 _AT_LEAST = dict(
     vocab=2, width=1, layers=1, heads=1, kv_heads=1, head_size=2, max_len=2,
@@ -187,6 +182,12 @@ def from_fields(fields: Mapping[str, Any]) -> Config:
     ConfigError: names the field that is missing or unknown.
   """
   return _from_mapping(Config, 'model.', sections(fields))
+
+
+def computed_as(config: Config, other: Config) -> Config:
+  """`config` with the fields of FREE as `other` has them."""
+  return dataclasses.replace(
+      config, **{field: getattr(other, field) for field in FREE})
 
 
 def check_same(known: Config, wanted: Config, where: str) -> None:

@@ -28,7 +28,6 @@ _KEYS = {
     'feed_forward_length': 'intermediate_size',
     'attention.head_count': 'num_attention_heads',
     'attention.head_count_kv': 'num_key_value_heads',
-    'attention.key_length': 'head_dim',
     'attention.layer_norm_rms_epsilon': 'rms_norm_eps',
     'attention.sliding_window': 'sliding_window',
     'rope.freq_base': 'rope_theta',
@@ -86,8 +85,8 @@ def read_fields(path: str) -> dict[str, Any]:
       'model_type': {'gemma3': 'gemma3_text'}.get(kind, kind),
       'tie_word_embeddings': 'output.weight' not in stored,
       'vocab_size': stored['token_embd.weight'].shape[0],
+      'head_dim': _head_size(metadata, kind),
   }
-  fields['head_dim'] = _head_size(metadata, kind)
   scaling = metadata.get(f'{kind}.rope.scaling.type', 'none')
   if scaling == 'linear':
     fields['rope_scaling'] = {

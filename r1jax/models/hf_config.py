@@ -7,12 +7,12 @@ entry of `_FAMILIES`.
 """
 
 from collections.abc import Mapping
-import dataclasses
 from typing import Any, NamedTuple
 
 from r1jax import errors
 from r1jax.models import architecture
 from r1jax.models import rotary
+from r1jax.models import tensor_files
 
 Fields = Mapping[str, Any]
 
@@ -105,8 +105,7 @@ def from_json(fields: Fields, where: str) -> architecture.Config:
     raise errors.ConfigError(
         'init_from', f'{where} has no {problem}') from problem
   except (AttributeError, TypeError) as problem:  # text where a number belongs
-    raise errors.ConfigError(
-        'init_from', f'{where}: {problem}') from problem
+    raise tensor_files.file_error(where, str(problem)) from problem
 
 
 def to_json(config: architecture.Config) -> dict[str, Any]:
@@ -122,9 +121,8 @@ def to_json(config: architecture.Config) -> dict[str, Any]:
       continue
     fields = {'architectures': [name], 'model_type': family.model_type,
               **_json_fields(config, family.model_type)}
-    computed = {key: getattr(config, key) for key in architecture.FREE}
-    back = dataclasses.replace(from_json(fields, 'config.json'), **computed)
-    if back == config:
+    back = from_json(fields, 'config.json')
+    if architecture.computed_as(back, config) == config:
       return fields
   raise errors.ConfigError(
       'model', 'no architecture of transformers has these settings, so '
@@ -246,6 +244,5 @@ def _to_keys(config: Any, keys: Mapping[str, str]) -> dict[str, Any]:
 
 def _refused(where: str, key: str, expected: str,
              received: Any) -> errors.ConfigError:
-  return errors.ConfigError(
-      'init_from', f'{where}: expected {key} to be {expected}, received '
-      f'{received!r}')
+  return tensor_files.file_error(
+      where, f'expected {key} to be {expected}, received {received!r}')

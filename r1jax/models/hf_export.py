@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -64,8 +63,7 @@ def _fields(config: architecture.Config, params: Params, source: str | None
   """The config.json."""
   fields = hf_config.to_json(config)
   if source is not None:
-    computed = {key: getattr(config, key) for key in architecture.FREE}
-    if dataclasses.replace(hf.read_config(source), **computed) == config:
+    if architecture.computed_as(hf.read_config(source), config) == config:
       fields = hf.read_fields(source)
   if config.scalar:
     fields = hf_config.to_scoring(fields, float(params['head']['offset']))

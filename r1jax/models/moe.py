@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from r1jax import config as config_lib
 from r1jax.kernels import grouped_matmul
 from r1jax.models import architecture
 from r1jax.models import layers
@@ -157,22 +158,18 @@ def apply_experts_on_mesh(
   """`apply_experts` on every device; other splits of weights are gathered."""
   batch, length, expert, mlp = place.partition_spec(
       ('batch', 'length', 'expert', 'mlp'))
+  names = config_lib.axis_names
   # The prompts of a small rollout need not divide: all are on every device.
-  shards = math.prod(place.mesh.shape[axis] for axis in _names(batch))
+  shards = math.prod(place.mesh.shape[axis] for axis in names(batch))
   batch = None if x_BTD.shape[0] % shards else batch
   tokens, whole = PartitionSpec(batch, length), PartitionSpec()
   wide = PartitionSpec(expert, None, mlp)
-  split = Split(_names(batch) + _names(length), _names(expert), _names(mlp))
+  split = Split(names(batch) + names(length), names(expert), names(mlp))
   return jax.shard_map(
       functools.partial(apply_experts, config, split), mesh=place.mesh,
       in_specs=(tokens, whole, whole,
                 Experts(wide, wide, PartitionSpec(expert, mlp, None))),
       out_specs=tokens)(x_BTD, router_DE, bias_E, experts)
-
-
-def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
-  """The mesh axes of an entry of a PartitionSpec."""
-  return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 
 class MoE(nn.Module):

@@ -64,9 +64,7 @@ def partition_spec(axes: Axes, rules: Rules, mesh: Mesh) -> PartitionSpec:
     if name is not None and name not in by_name:
       raise errors.ConfigError('rules', f'no rule for the axis {name!r}'
                                + errors.nearest(name, by_name))
-    mesh_axes = by_name.get(name) or ()
-    mesh_axes = ((mesh_axes,) if isinstance(mesh_axes, str)
-                 else tuple(mesh_axes))
+    mesh_axes = config_lib.axis_names(by_name.get(name))
     for axis in mesh_axes:
       if axis not in mesh.shape:
         raise errors.ConfigError('rules', f'{name!r} → {axis!r} is no '
@@ -113,7 +111,7 @@ def shardings(axes_tree: Any, shapes: Any, mesh: Mesh, rules: Rules) -> Any:
                        f'dimension of {leaf.shape}, received {axes}')
     partition = partition_spec(axes, rules, mesh)
     for size, logical, entry in zip(leaf.shape, axes, partition):
-      mesh_axes = (entry,) if isinstance(entry, str) else entry or ()
+      mesh_axes = config_lib.axis_names(entry)
       parts = math.prod(mesh.shape[axis] for axis in mesh_axes)
       if size % parts:
         raise errors.expected(
