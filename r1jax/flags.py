@@ -78,8 +78,9 @@ def _help(argv: list[str]) -> str:
   chosen = absl_flags.FLAGS.config
   if chosen is not None:
     return explain.config(_value_of('config', argv), chosen)
-  return (f'{sys.modules["__main__"].__doc__}\n'
-          f'{explain.experiments(_experiments_folder())}')
+  folder = _experiments_folder()
+  return '\n'.join([sys.modules['__main__'].__doc__,
+                    *([explain.experiments(folder)] if folder else [])])
 
 
 def _unknown_flag(problem: absl_flags.UnrecognizedFlagError, argv: list[str]

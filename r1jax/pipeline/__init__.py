@@ -15,9 +15,6 @@ import gc
 import importlib
 import pathlib
 
-import jax
-from jax.experimental import multihost_utils
-
 from r1jax import errors
 from r1jax import reports
 from r1jax import stages
@@ -133,13 +130,14 @@ def _run_stage(node: graph.Node, nodes: list[graph.Node],
         'only', f'{node.name} {status.text}; --config.until={node.name} runs '
         'those before it, too')
   begun = aside = None
-  _wait_for_all(f'{node.name} is next')  # whose directory now changes
+  # Its directory now changes: the others read what the main process writes.
+  distributed.wait_for_all(f'pipeline: {node.name} is next')
   if distributed.is_main():
     if status.kind is Kind.CHANGED:
       aside = manifest.set_aside(node)
       distributed.say(f'its earlier outputs are kept in {aside}')
     begun = manifest.begin(node, _inputs(node, nodes))
-  _wait_for_all(f'{node.name} begins')
+  distributed.wait_for_all(f'pipeline: {node.name} begins')
   config = graph.resolve(node, nodes)
   try:
     with errors.section('', at=f'stages.{node.name}'):
@@ -157,11 +155,5 @@ def _run_stage(node: graph.Node, nodes: list[graph.Node],
     return False
   if distributed.is_main():
     manifest.end(node, begun, summary)
-  _wait_for_all(f'{node.name} has ended')
+  distributed.wait_for_all(f'pipeline: {node.name} has ended')
   return True
-
-
-def _wait_for_all(moment: str) -> None:
-  """Waits for every process: the others read what the main one writes."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(f'pipeline: {moment}')

@@ -58,8 +58,7 @@ def run_bench(config, mesh) -> None:
     raise errors.expected('bench.warmup', 'at least 1, which compiles, and '
                            f'less than bench.steps = {steps}', warmup)
   model = train_state.configured_model(
-      config, mesh, ('rl.response_tokens (+ rl.prompt_tokens)',
-                     config.rl.prompt_tokens + config.rl.response_tokens))
+      config, mesh, rollouts.longest(config.rl))
   placed = model.placed
   programs, state = make_programs(config, model)
   prompts = random_prompts(config, placed)
@@ -109,8 +108,8 @@ def make_programs(config, model: train_state.StageModel
       'update': Program(
           bind(grpo.update, placed.model, tx, objective), donate_argnums=0,
           out_shardings=(train_state.shardings_of(abstract), None))}
-  params = train_state.init_params(placed, model.source, config.seed)
-  state = train_state.init_state(placed, tx, abstract, params, config.seed)
+  state = train_state.initial_state(
+      placed, model.source, tx, abstract, config.seed)
   return programs, jax.block_until_ready(state)
 
 
@@ -150,7 +149,8 @@ def random_prompts(config, placed) -> Prompts:
 def model_flops(rl, parameters: int) -> dict[str, int]:
   """Of each part of a step, and of the step."""
   tokens = rl.prompts * (rl.prompt_tokens + rl.group * rl.response_tokens)
-  scored = tokens if rl.kl != 'none' and rl.beta > 0 else 0
+  uses_ref = rl.kl != 'none' and (rl.beta > 0 or rl.measure_kl)
+  scored = tokens if uses_ref else 0
   flops = {'rollout': 2 * parameters * tokens,
            'reference': 2 * parameters * scored,
            'update': 6 * parameters * tokens * rl.epochs}

@@ -8,7 +8,6 @@ vocabulary; fine-tuning on the teacher's samples alone, the paper's way
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from r1jax import errors
 from r1jax import models
@@ -16,6 +15,7 @@ from r1jax.data import vocabs
 from r1jax.kernels import distillation
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
+from r1jax.kernels import masked
 from r1jax.models import architecture
 from r1jax.parallel import sharding
 from r1jax.stages import model_source
@@ -84,7 +84,7 @@ def loss(model, chunk: int, teacher: Teacher, params, teacher_params,
       measure=each)
   weight = batch.weight[:, 1:]
   value, count = losses.cross_entropy(logp, weight)
-  apart = jnp.sum(jnp.where(weight > 0, apart * weight, 0.))
+  apart = masked.total(apart * weight, weight > 0)
   mixed = teacher.weight * apart + (1 - teacher.weight) * value
   return (mixed, count), {
       'lm/cross_entropy': (value, count), 'distill/divergence': (apart, count)}

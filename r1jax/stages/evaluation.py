@@ -133,9 +133,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage `measure` of `config`: reads its prompts, compiles nothing yet.
   """
   policy = train_state.configured_model(
-      config, mesh, ('rl.response_tokens (+ rl.prompt_tokens)',
-                     config.rl.prompt_tokens + config.rl.response_tokens),
-      needs='a model to measure')
+      config, mesh, rollouts.longest(config.rl), needs='a model to measure')
   vocab, seed = policy.vocabulary(config.vocab), config.seed
   models = model_rewards.load(config.rewards, mesh, config.rules, seed)
   tests = {}
@@ -178,11 +176,10 @@ def closing_words(summary) -> str:
   """A line a test."""
   lines = []
   for name, figures in summary['after'].items():
-    low, high = figures['ci95']
+    right = intervals.Figure(figures['pass@1'], *figures['ci95'])
     lines.append(
-        f'{name}: {100 * figures["pass@1"]:.1f} % [{100 * low:.1f}, '
-        f'{100 * high:.1f}] of {figures["n"]}, format '
-        f'{100 * figures["format"]:.1f} %, '
+        f'{name}: {intervals.text(right, interval=True)} of {figures["n"]}, '
+        f'format {intervals.percent(figures["format"])}, '
         f'{figures["response_length"]:.0f} tokens; '
         f'{scoring.describe_counters(figures["verifier"])}')
   return '\n'.join(lines)

@@ -49,10 +49,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
                         lm.logp_chunk, teacher),
       donate_argnums=0,
       out_shardings=(train_state.shardings_of(abstract), None))
-
-  def init():
-    params = train_state.init_params(placed, student.source, seed)
-    return train_state.init_state(placed, tx, abstract, params, seed)
+  init = functools.partial(
+      train_state.initial_state, placed, student.source, tx, abstract, seed)
 
   def step(state, index):
     batch = LMBatch(*rows.batch(index, batch_rows, seed))

@@ -191,7 +191,6 @@ class _Model:
     self._settings = rollouts.Settings(
         group=1, response_tokens=section.response_tokens,
         eos_ids=self._vocab.eos_ids, temperature=section.temperature)
-    self._sample = rollouts.jitted_sampling(self._placed.batch)
 
   def __call__(self, texts: Sequence[str], attempt: int) -> list[str | None]:
     """A reply to each text; None to one of more than `prompt_tokens`.
@@ -220,11 +219,9 @@ class _Model:
     """Replies to a batch; the random stream of each is named by its text."""
     tokens, length = batches.pad_right(prompts, self._size)
     names = [zlib.crc32(text.encode('utf-8', 'replace')) >> 1 for text in texts]
-    batch = Prompts(tokens, length, np.array(names, np.int32))
-    rollout = self._sample(
-        self._placed.model, settings, self._params,
-        sharding.from_host(batch, self._placed.mesh), np.uint32(self._seed),
-        np.uint32(attempt))
+    batch = batches.PromptBatch(tokens, length, np.array(names, np.int32), ())
+    rollout = rollouts.Sampler(self._placed, settings)(
+        self._params, batch, self._seed, attempt)
     tokens, mask = map(sharding.to_host, (rollout.tokens, rollout.mask))
     replies = []
     for ids, length in zip(tokens, mask.sum(1)):

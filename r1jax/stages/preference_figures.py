@@ -97,10 +97,10 @@ def correlation(score: np.ndarray, length: np.ndarray) -> float:
 def closing_words(summary: Mapping[str, Any]) -> str:
   """What was reached."""
   after = summary['after']
-  low, high = after['ci95']
+  accuracy = intervals.Figure(after['accuracy'], *after['ci95'])
   return (
-      f'reward model: accuracy {100 * after["accuracy"]:.1f} % '
-      f'[{100 * low:.1f}, {100 * high:.1f}] on {after["n"]} held-out prompts, '
+      f'reward model: accuracy {intervals.text(accuracy, interval=True)} '
+      f'on {after["n"]} held-out prompts, '
       f'margin {after["margin"]:.2f}, calibration error '
       f'{after["calibration_error"]:.3f}, correlation with length '
       f'{after["length_correlation"]:+.2f}, mean score '

@@ -253,8 +253,7 @@ def init_state(placed: train_state.PlacedModel, tx: optim.Optimizer,
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its prompts, compiles nothing yet."""
   rl, eval_config, seed = config.rl, config.eval, config.seed
-  longest = ('rl.response_tokens (+ rl.prompt_tokens)',
-             rl.prompt_tokens + rl.response_tokens)
+  longest = rollouts.longest(rl)
   policy = train_state.configured_model(
       config, mesh, longest, needs="a policy to begin with: 'mini', a released "
       'model or the workdir of a stage')

@@ -91,6 +91,12 @@ def read_prompts(data, vocab: vocabs.Vocab, prompt_tokens: int, *, split: str,
   return prompts
 
 
+def longest(section) -> tuple[str, int]:
+  """What sets the longest sequence of a section `config.rl`, and its tokens."""
+  return ('rl.response_tokens (+ rl.prompt_tokens)',
+          section.prompt_tokens + section.response_tokens)
+
+
 def policy_settings(section, vocab: vocabs.Vocab, top_k: int = 0,
                     top_p: float = 1.) -> Settings:
   """How a section `config.rl` samples; truncated only where nothing trains."""

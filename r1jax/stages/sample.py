@@ -36,9 +36,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its prompts, compiles nothing yet."""
   rl, seed = config.rl, config.seed
   policy = train_state.configured_model(
-      config, mesh, ('rl.response_tokens (+ rl.prompt_tokens)',
-                     rl.prompt_tokens + rl.response_tokens),
-      needs='a model to sample from')
+      config, mesh, rollouts.longest(rl), needs='a model to sample from')
   vocab = policy.vocabulary(config.vocab)
   sampler = rollouts.Sampler(policy.placed, rollouts.policy_settings(
       rl, vocab, top_k=rl.top_k, top_p=rl.top_p))

@@ -102,9 +102,8 @@ def select_groups(rounds: Sequence[Scored], chosen: np.ndarray,
   The rows and counters of all are kept, for the log.
   """
   responses = (chosen[:, None] * group + np.arange(group)).reshape(-1)
-  pick = jax.jit(lambda index, *arrays: jnp.concatenate(arrays)[index],
-                 out_shardings=rounds[0].rollout.tokens.sharding)
-  take = lambda index: functools.partial(pick, index)
+  take = lambda index: functools.partial(
+      _jitted_pick(rounds[0].rollout.tokens.sharding), index)
   prompts = jax.tree.map(take(chosen), *(s.rollout.prompts for s in rounds))
   rollout = jax.tree.map(
       take(responses), *(s.rollout._replace(prompts=()) for s in rounds))
@@ -115,6 +114,13 @@ def select_groups(rounds: Sequence[Scored], chosen: np.ndarray,
               for name in rounds[0].counters}
   return Scored(rollout._replace(prompts=prompts), reward, parts, length,
                 counters, [row for s in rounds for row in s.rows])
+
+
+@functools.cache
+def _jitted_pick(out_shardings: jax.sharding.NamedSharding):
+  """Rows of several arrays end to end: one program for all steps."""
+  return jax.jit(lambda index, *arrays: jnp.concatenate(arrays)[index],
+                 out_shardings=out_shardings)
 
 
 def build(config, vocab: vocabs.Vocab, mesh) -> RolloutScorer:

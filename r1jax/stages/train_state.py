@@ -203,6 +203,14 @@ def init_state(placed: PlacedModel, tx: optim.Optimizer, abstract: TrainState,
   return fill(factors, None)._replace(ref=params)
 
 
+def initial_state(placed: PlacedModel, source: model_source.ModelSource | None,
+                  tx: optim.Optimizer, abstract: TrainState, seed: int
+                  ) -> TrainState:
+  """The state at step 0, of a source's parameters or of random ones."""
+  return init_state(
+      placed, tx, abstract, init_params(placed, source, seed), seed)
+
+
 def empty_state(mesh: jax.sharding.Mesh
                 ) -> tuple[Callable[[], TrainState], TrainState]:
   """The state of a stage that trains nothing: how it begins, its shapes."""

@@ -17,7 +17,6 @@ from typing import Any
 
 from absl import logging
 import jax
-from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
 
 from r1jax import types
@@ -109,8 +108,7 @@ class Checkpointer:
         target = self._directory / f'damaged-{step}'
         shutil.rmtree(target, ignore_errors=True)  # of an earlier resume
         (self._directory / str(step)).rename(target)
-    if jax.process_count() > 1:
-      multihost_utils.sync_global_devices('damaged checkpoints set aside')
+    distributed.wait_for_all('damaged checkpoints set aside')
     self._manager.reload()
 
 

@@ -8,6 +8,7 @@ in the workdir:
     metrics.jsonl, tensorboard  a row a step
     rollouts.jsonl              what was sampled, a row a response
     evaluation_{before,after}.json   figures and samples
+    seconds.json                what it has taken up to the last checkpoint
     summary.json                when the stage has ended
 
 A run killed at any moment and started again ends in bitwise the same state:
