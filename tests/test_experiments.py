@@ -1,7 +1,6 @@
 """Every experiment: it can run as it is, and its stages fit together."""
 
 import dataclasses
-import importlib
 import json
 import pathlib
 import re
@@ -21,48 +20,19 @@ from r1jax.models import architecture
 from r1jax.pipeline import graph
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
+import every_config
 import small_vocabs
 
-FOLDER = pathlib.Path(common.__file__).parent
 OLD = pathlib.Path(__file__).parent / 'old_configs'
 LEAVES = {  # what a stage leaves for others, by its kind
     'collect': {'collected.jsonl'}, 'kept': {'kept-*.jsonl'},
     'sample': {'preferences.jsonl'}}
 
 
-def _variants(monkeypatch, module):
-  """The variants that a module's get_config knows."""
-  with monkeypatch.context() as patch:
-    patch.setattr(common, 'variant', lambda file, arg, variants: sorted(variants))
-    return module.get_config('?')
-
-
-def every(monkeypatch):
-  """The config of every variant of every experiment, by FILE:ARG."""
-  found = {}
-  for path in sorted(FOLDER.glob('*.py')):
-    module = importlib.import_module(f'experiments.{path.stem}')
-    if not hasattr(module, 'get_config'):
-      continue
-    for arg in _variants(monkeypatch, module):
-      found[f'{path.name}:{arg}'] = module.get_config(arg)
-  return found
-
-
-def stages(configs):
-  """(name, config) of every stage of every experiment, pipelines' too."""
-  for name, config in configs.items():
-    if config.stage == 'pipeline':
-      yield from ((f'{name}, {key}', stage)
-                  for key, stage in config.stages.items())
-    else:
-      yield name, config
-
-
 @pytest.fixture(name='configs', scope='module')
 def _configs():
   with pytest.MonkeyPatch.context() as patch:
-    return every(patch)
+    return every_config.every(patch)
 
 
 def test_every_config_passes_the_checks_that_need_no_data(configs):
@@ -116,7 +86,7 @@ def test_every_field_says_what_it_means(configs):
 
 
 def test_names_say_where_a_stage_is_from(configs):
-  for name, stage in stages(configs):
+  for name, stage in every_config.stages(configs):
     assert stage.name == name
 
 

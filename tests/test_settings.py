@@ -14,13 +14,13 @@ import jax
 import ml_collections
 import pytest
 
+import every_config
 from experiments import common
 from experiments import reward_model
 from r1jax import config as config_lib
 from r1jax import stages
 from r1jax.parallel import sharding
 from r1jax.stages import train_state
-from tests import test_experiments
 
 # Read where a run begins, in main: how it is called, what it is, where.
 BY_MAIN = {'name', 'stage', 'distributed'}
@@ -87,10 +87,10 @@ def _kind(config):
 def _examples():
   """A stage of each kind and set of fields, of a miniature where there is one."""
   with pytest.MonkeyPatch.context() as patch:
-    configs = test_experiments.every(patch)
+    configs = every_config.every(patch)
   found = {}
   for name, config in sorted(
-      test_experiments.stages(configs), key=lambda item: ':mini' not in item[0]):
+      every_config.stages(configs), key=lambda item: ':mini' not in item[0]):
     found.setdefault(_kind(config), (name, config))
   return dict(found.values())
 

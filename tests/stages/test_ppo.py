@@ -108,7 +108,7 @@ def test_the_critics_loss_is_that_of_the_kernel():
                              rtol=1e-6)
 
 
-def test_policy_and_critic_both_move_and_their_figures_are_told(run, taken):
+def test_policy_and_critic_both_move_and_their_figures_are_told(taken):
   state, history = taken
   assert state.step == 2 and state.critic.step == 8
   for params, first in ((state.params, tiny.params()),
@@ -122,7 +122,7 @@ def test_policy_and_critic_both_move_and_their_figures_are_told(run, taken):
   assert history[0]['kl/response'] == pytest.approx(0, abs=1e-4)
 
 
-def test_the_critic_learns_to_foretell(run):
+def test_the_critic_learns_to_foretell():
   _, history = tiny_rl.steps(tiny_rl.Run(
       objective=OBJECTIVE, critic=CRITIC | dict(value_clip=None)), 12)
   explained = [row['critic/explained_variance'] for row in history]
