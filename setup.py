@@ -8,7 +8,6 @@ import setuptools
 # accelerator here, it reads data for seqio and writes TensorBoard's files.
 CORE = [
     'absl-py',
-    'etils',
     'flax',
     'jax>=0.8.2',  # AxisType meshes, shard_map, pcast
     'ml-collections>=1.0',

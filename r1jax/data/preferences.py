@@ -26,28 +26,32 @@ _HUMAN, _ASSISTANT = '\n\nHuman:', '\n\nAssistant:'
 
 
 def jsonl(argument: str, split: str, *, prompt: str = 'prompt',
-          task: str | None = None) -> list[Record]:
+          task: str | None = None) -> tuple[list[Record], int]:
   """The preferences of a file of one JSON object a line, in one of three forms.
 
   {"prompt": ..., "responses": [...], "grades": [...]}; {"prompt": ...,
   "chosen": ..., "rejected": ...}; or HH's, where chosen and rejected are whole
   conversations, "\\n\\nHuman: ...\\n\\nAssistant: ...", that part at the last
-  answer (those that part before are left out, and said). A prompt may be
+  answer; those that part before are left out and counted. A prompt may be
   messages.
   """
   task = json_lines.title(argument, split) if task is None else task
   return _records(json_lines.read_rows(argument, split), prompt, task, argument)
 
 
-def user_preferences(place: str, split: str, **options: Any) -> list[Record]:
+def user_preferences(place: str, split: str, **options: Any
+                     ) -> tuple[list[Record], int]:
   """The preferences that a function of the user's yields, in the same forms."""
   rows = sources.user_rows(place, split, None, None, options)
   return _records(rows, 'prompt', place.rpartition(':')[2], place)
 
 
 def _records(rows: Sequence[tuple[str, dict[str, Any]]], prompt: str, task: str,
-             origin: str) -> list[Record]:
-  """The records of (place, row); `origin` is named in messages."""
+             origin: str) -> tuple[list[Record], int]:
+  """The records of (place, row), and how many rows are of two conversations.
+
+  `origin` is named in messages.
+  """
   records, unlike = [], 0
   for place, row in rows:
     if 'responses' in row:
@@ -67,20 +71,21 @@ def _records(rows: Sequence[tuple[str, dict[str, Any]]], prompt: str, task: str,
       record = dict(prompt=before, responses=list(pair), grades=[1., 0.])
     _check(record, place)
     records.append(record | dict(task=task))
-  if unlike:
-    print(f'{unlike} pairs of {origin} are of two different conversations '
-          'and left out')
   if not records:
     raise errors.ConfigError('data.task', f'{origin} has no pairs')
-  return records
+  return records, unlike
 
 
 SOURCES = {'jsonl': jsonl, sources.USER: user_preferences}
 
 
 def read_preferences(task: str, split: str, options: dict[str, Any]
-                     ) -> list[Record]:
+                     ) -> tuple[list[Record], int]:
   """The records of a task, 'jsonl:PATH' or 'FILE.py:FUNCTION'.
+
+  Returns:
+    The records, and how many pairs were left out because their answers end two
+    different conversations.
 
   Raises:
     ConfigError: names the field of config.data that is wrong.

@@ -58,8 +58,7 @@ def mean(x: Array, mask: Array, axis: Axis = None, keepdims: bool = False
       total(x, mask, axis, keepdims), count(x, mask, axis, keepdims))
 
 
-def variance(x: Array, mask: Array, axis: Axis = None, ddof: int = 0) -> Array:
-  """The variance of the values that count, over their number minus `ddof`."""
+def variance(x: Array, mask: Array, axis: Axis = None) -> Array:
+  """The variance of the values that count, over their number."""
   deviation = select(x, mask) - mean(x, mask, axis, keepdims=True)
-  return divide(
-      total(jnp.square(deviation), mask, axis), count(x, mask, axis) - ddof)
+  return mean(jnp.square(deviation), mask, axis)

@@ -105,8 +105,12 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
          ) -> preferences.Rows:
   """The preferences of a split of `config.data`, laid out in rows."""
-  records = preferences.read_preferences(
+  records, unlike = preferences.read_preferences(
       config.data.task, split, config.data.options.to_dict())
+  if unlike:
+    distributed.say(
+        f'{unlike} of {unlike + len(records)} pairs of {config.data.task} are '
+        'left out: their two answers end different conversations')
   settings = config.preference
   if settings.scores == 'summary':
     records = [record | {'responses': [

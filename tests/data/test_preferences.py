@@ -26,20 +26,21 @@ def _file(tmp_path, *rows, name='pairs.jsonl'):
 
 
 def _read(path, split='train', **options):
-  return preferences.read_preferences(f'jsonl:{path}', split, options)
+  records, _ = preferences.read_preferences(f'jsonl:{path}', split, options)
+  return records
 
 
 @pytest.mark.parametrize('name', ['pairs.jsonl', 'pairs.jsonl.gz'])
-def test_hh_pairs_become_messages_and_two_answers(tmp_path, name, capsys):
+def test_hh_pairs_become_messages_and_two_answers(tmp_path, name):
   path = _file(tmp_path, dict(chosen=f'{TALK} Well.', rejected=f'{TALK} Bad.'),
                dict(chosen=f'{TALK} Well.',
                     rejected='\n\nHuman: Other\n\nAssistant: Bad.'), name=name)
-  assert _read(path) == [dict(
+  read = preferences.read_preferences(f'jsonl:{path}', 'train', {})
+  assert read == ([dict(
       prompt=[dict(role='user', content='Hi'),
               dict(role='assistant', content='Hello!'),
               dict(role='user', content='How?')],
-      responses=['Well.', 'Bad.'], grades=[1., 0.], task='pairs')]
-  assert '1 pairs' in capsys.readouterr().out
+      responses=['Well.', 'Bad.'], grades=[1., 0.], task='pairs')], 1)
 
 
 def test_other_forms_and_parts_of_a_split(tmp_path):
@@ -83,9 +84,9 @@ def test_refusals_name_the_field(tmp_path):
 
 
 @pytest.mark.skipif(not HH.exists(), reason='no HH pairs on this machine')
-def test_every_pair_of_hh_is_read(capsys):
-  found = _read(HH)
-  assert len(found) == 2307 and '5 pairs' in capsys.readouterr().out
+def test_every_pair_of_hh_is_read():
+  found, unlike = preferences.read_preferences(f'jsonl:{HH}', 'train', {})
+  assert len(found) == 2307 and unlike == 5
   for record in found:
     assert record['prompt'][-1]['role'] == 'user'
     assert not any('\n\nHuman:' in text for text in record['responses'])

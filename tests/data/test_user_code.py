@@ -80,9 +80,9 @@ def test_documents_conversations_and_preferences(place):
   assert [m['role'] for m in pair] == ['user', 'assistant']
   assert sources.answered(place('numbers'), 'train', 0, 1, {})[0][
       'response'] == pair[1]['content']
-  assert preferences.read_preferences(place('pairs'), 'train', {}) == [
-      dict(prompt='Hi', responses=['Hello', 'No'], grades=[1., 0.],
-           task='pairs')]
+  assert preferences.read_preferences(place('pairs'), 'train', {}) == (
+      [dict(prompt='Hi', responses=['Hello', 'No'], grades=[1., 0.],
+            task='pairs')], 0)
 
 
 def test_what_a_function_cannot_be_is_refused(place, tmp_path):

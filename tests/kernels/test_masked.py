@@ -19,8 +19,6 @@ def test_hand_computed_with_nan_and_inf_behind_the_mask():
   np.testing.assert_array_equal(masked.mean(X, MASK, axis=1), [4, 5, 0])
   np.testing.assert_allclose(
       masked.variance(X, MASK, axis=1), [26 / 3, 0, 0], rtol=1e-6)
-  np.testing.assert_allclose(
-      masked.variance(X, MASK, axis=1, ddof=1), [13, 0, 0], rtol=1e-6)
   assert masked.mean(X, MASK) == 17 / 4
   assert masked.mean(X, MASK, axis=1, keepdims=True).shape == (3, 1)
 
