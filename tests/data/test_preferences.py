@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import pathlib
 
 import numpy as np
 import pytest
@@ -12,9 +11,8 @@ from r1jax.data import preferences
 from r1jax.data import templates
 from r1jax.data import thinking
 from r1jax.data import vocabs
+import shared_data
 
-HH = pathlib.Path(__file__).parents[3].joinpath(
-    'shared', 'data', 'hh_rlhf', 'harmless_base_test.jsonl.gz')
 TALK = '\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: How? \n\nAssistant:'
 
 
@@ -83,9 +81,9 @@ def test_refusals_name_the_field(tmp_path):
     _read(broken)
 
 
-@pytest.mark.skipif(not HH.exists(), reason='no HH pairs on this machine')
 def test_every_pair_of_hh_is_read():
-  found, unlike = preferences.read_preferences(f'jsonl:{HH}', 'train', {})
+  path = shared_data.path('hh_rlhf/harmless_base_test.jsonl.gz')
+  found, unlike = preferences.read_preferences(f'jsonl:{path}', 'train', {})
   assert len(found) == 2307 and unlike == 5
   for record in found:
     assert record['prompt'][-1]['role'] == 'user'

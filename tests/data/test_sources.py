@@ -14,17 +14,10 @@ from r1jax.data import sources
 from r1jax.data import splits
 from r1jax.mini import general
 from r1jax.mini import sources as mini_sources
+import shared_data
 
-_DATA = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
 _SUITE = {'aime': 30, 'amc': 83, 'math': 500, 'minerva': 272,
           'olympiad_bench': 675}
-
-
-def _real(name):
-  path = _DATA / name
-  if not path.exists():
-    pytest.skip(f'the real file {name} is not on this machine')
-  return str(path)
 
 
 def _jsonl(path, **options):
@@ -113,7 +106,7 @@ def test_jsonl_refusals(tmp_path):
 
 
 def test_gsm8k():
-  path = _real('gsm8k/train.jsonl').replace('train', '{split}')
+  path = str(shared_data.path('gsm8k/train.jsonl')).replace('train', '{split}')
   train, test = _jsonl(path), _jsonl(path, split='test')
   assert (len(train), len(test)) == (7473, 1319)
   assert [r['answer'] for r in train[:3]] == ['72', '10', '5']
@@ -125,7 +118,7 @@ def test_gsm8k():
 
 @pytest.mark.parametrize('name', _SUITE)
 def test_evaluation_suite(name):
-  found = _jsonl(_real(f'evaluation_suite/{name}.jsonl'))
+  found = _jsonl(shared_data.path(f'evaluation_suite/{name}.jsonl'))
   assert len(found) == _SUITE[name]
   for record in found:
     assert record['task'] == name and record['prompt']

@@ -12,7 +12,6 @@ an interpreter that has torch, transformers and gguf.
 import functools
 import importlib.metadata
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 
 import released
+import shared_data
 from r1jax.data import chat
 from r1jax.data import vocabs
 from r1jax.kernels import group_sampling
@@ -30,7 +30,6 @@ from r1jax.types import Prompts, TrainState
 
 pytestmark = pytest.mark.slow
 
-GSM8K = pathlib.Path(__file__).parents[3] / 'shared/data/gsm8k/test.jsonl'
 TOKENS, ROW, CHATS, NEW = 1000, 256, 10, 48
 near = functools.partial(np.testing.assert_allclose, rtol=0)
 
@@ -53,9 +52,7 @@ def _path():
 
 @pytest.fixture(scope='module', name='problems')
 def _problems():
-  if not GSM8K.exists():
-    pytest.skip('the test questions of GSM8K are not on this machine')
-  with GSM8K.open(encoding='utf-8') as file:
+  with shared_data.path('gsm8k/test.jsonl').open(encoding='utf-8') as file:
     return [json.loads(line) for line in file]
 
 

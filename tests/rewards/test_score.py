@@ -1,15 +1,13 @@
 """The whole scorer: parts, weights, hostile answers, real data."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
 
 from r1jax import errors
 from r1jax import rewards as rewards_lib
-
-_SHARED = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
+import shared_data
 
 
 def _scorer(weights=None, **settings):
@@ -178,9 +176,7 @@ def test_hostile_answers_cost_themselves_only(tmp_path):
 
 
 def test_gsm8k_references_verify_against_themselves():
-  path = _SHARED / 'gsm8k' / 'test.jsonl'
-  if not path.exists():
-    pytest.skip(f'no GSM8K at {path}')
+  path = shared_data.path('gsm8k/test.jsonl')
   pytest.importorskip('math_verify')
   with path.open(encoding='utf-8') as lines:
     references = [json.loads(line)['answer'].split('####')[1].strip()

