@@ -1,8 +1,7 @@
 """What --help prints: an experiment's fields with values, bounds and meanings.
 
-Of a pipeline its own fields and its stages; of one of them, with
---config.only=NAME, the fields. Without an experiment, the experiments there
-are.
+For a pipeline: its own fields and its stages; with --config.only=NAME, the
+fields of that stage. Without --config: the experiments.
 """
 
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from r1jax import errors
 from r1jax import fields
 
 _WIDTH = 100  # columns
-_NAME, _VALUE, _MAY_BE = 24, 17, 14  # of them, each with a blank behind it
+_NAME, _VALUE, _MAY_BE = 24, 17, 14  # of them, each with a space at its end
 _TYPES = {bool: 'True | False', int: 'int', float: 'float', tuple: 'tuple'}
 
 
@@ -29,7 +28,7 @@ def config(spec: str, chosen: ml_collections.ConfigDict) -> str:
     chosen: its config, with the values that the command line gives.
 
   Raises:
-    ConfigError: config.only is no stage of it.
+    ConfigError: config.only is not one of its stages.
   """
   stages, name = chosen.get('stages', {}), chosen.get('only')
   if name is not None:
@@ -50,7 +49,7 @@ def config(spec: str, chosen: ml_collections.ConfigDict) -> str:
 
 
 def experiments(folder: pathlib.Path) -> str:
-  """A line for each experiment of a folder, and how to go on."""
+  """A line for each experiment of a folder, and how to get its help."""
   found = []
   for path in sorted(folder.glob('*.py')):
     tree = ast.parse(path.read_text('utf-8'))
@@ -59,7 +58,7 @@ def experiments(folder: pathlib.Path) -> str:
       found.append((path.name, first))
   width = max((len(name) for name, _ in found), default=0) + 2
   return '\n'.join([
-      f'The experiments in {folder}/, with :mini or another variant behind:',
+      f'The experiments in {folder}/, followed by :mini or another variant:',
       *(f'  {name:<{width}}{first}' for name, first in found), '',
       f'--config={folder}/FILE:ARG --help prints the fields of one, with their '
       'values', 'and meanings.'])
@@ -86,7 +85,7 @@ def _section(name: str, section: ml_collections.ConfigDict,
 
 
 def _field(name: str, field: Any) -> Iterator[str]:
-  """'name  value  what it may be  meaning', of as many lines as needed."""
+  """'name  value  what it may be  meaning', on as many lines as needed."""
   value, may_be, said = field, '', ''
   if isinstance(field, fields.Field):
     value, said = field.get(), field.meaning
@@ -99,7 +98,7 @@ def _field(name: str, field: Any) -> Iterator[str]:
       _WIDTH // 2, placeholder='...')
   indent = _NAME + _VALUE + _MAY_BE
   line = f'  {name:<{_NAME - 3}} {shown:<{_VALUE - 1}} '
-  if len(line) > _NAME + _VALUE:  # the value is long: what it means, below
+  if len(line) > _NAME + _VALUE:  # the value is long: the meaning goes below
     yield line.rstrip()
     line = ' ' * (_NAME + _VALUE)
   line += f'{may_be:<{_MAY_BE}}'

@@ -3,7 +3,7 @@
     python -m r1jax.export --workdir=/tmp/r1_zero --out=/tmp/my_model
     python -m r1jax.export --workdir=/tmp/r1_zero --out=my_model.npz
 
-A folder is one of Hugging Face's: config.json, safetensors, the tokenizer with
+A folder has Hugging Face's format: config.json, safetensors, the tokenizer with
 its chat template, generation_config.json; transformers and the servers built
 on it load it. A file that ends in .npz is for `config.init_from`.
 """

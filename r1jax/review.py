@@ -4,11 +4,11 @@
         --out=/tmp/cold/reviewed.jsonl
 
 DeepSeek-R1's cold-start data was refined by hand (arXiv 2501.12948, 2.3.1).
-A key and Enter decide: a accepts, e edits (in $EDITOR), d drops, u takes the
-last decision back, q stops. Every decision is at once in OUT.decisions; started
-again, the review goes on behind the last. OUT is written whenever it stops:
-what was accepted, in the order of the candidates, each with how it was decided.
-Equal candidates are one.
+A key and Enter decide: a accepts, e edits (in $EDITOR), d drops, u undoes the
+last decision, q stops. Every decision is written to OUT.decisions at once;
+started again, the review continues after the last. OUT is written whenever it
+stops: the accepted candidates in their order, each with its decision. Equal
+candidates are shown once.
 """
 
 import collections
@@ -33,7 +33,7 @@ from r1jax.data import json_lines
 from r1jax.training import files
 
 _CANDIDATES = absl_flags.DEFINE_string(
-    'candidates', None, 'JSONL with a prompt and a response a line; * for '
+    'candidates', None, 'JSONL with a prompt and a response per line; * for '
     'several files.', required=True)
 _OUT = absl_flags.DEFINE_string(
     'out', None, 'JSONL of what was accepted.', required=True)
@@ -48,11 +48,11 @@ def review(candidates: Sequence[Record], out: pathlib.Path, *,
            ask: Callable[[str], str] = input,
            edit: Callable[[str], str] | None = None,
            say: Callable[[str], Any] = print) -> dict[str, int]:
-  """Asks about every candidate not yet decided, until 'q' or an end of input.
+  """Asks about every candidate not yet decided, until 'q' or the end of input.
 
   Args:
     candidates: with 'prompt' and 'response'.
-    out: where what was accepted goes; its decisions are kept beside it.
+    out: where accepted candidates go; the decisions are kept beside it.
     ask: shows a line, returns what was typed.
     edit: returns a text as the person wants it.
     say: shows a text.
@@ -63,7 +63,7 @@ def review(candidates: Sequence[Record], out: pathlib.Path, *,
   out.parent.mkdir(parents=True, exist_ok=True)
   log = _decisions_path(out)
   decided = {row['id']: row for row in files.read_rows(log)}
-  files.write_rows(log, decided.values())  # without the torn line of a kill
+  files.write_rows(log, decided.values())  # without a line that a kill cut
   records: dict[str, Record] = {}
   for record in candidates:
     records.setdefault(_record_id(record), record)
@@ -82,7 +82,7 @@ def review(candidates: Sequence[Record], out: pathlib.Path, *,
         break
       if key == 'u':
         if not history:
-          say('there is no decision to take back')
+          say('there is no decision to undo')
         else:
           undone = history.pop()
           del decided[undone]
@@ -112,7 +112,7 @@ def _decisions_path(out: pathlib.Path) -> pathlib.Path:
 
 def _accepted(records: Mapping[str, Record], decided: Mapping[str, Record]
               ) -> list[Record]:
-  """What is to be learned from, as it was accepted or edited."""
+  """The records to train on, as accepted or edited."""
   accepted = []
   for name, record in records.items():
     row = decided.get(name, {'decision': 'dropped'})
@@ -124,7 +124,7 @@ def _accepted(records: Mapping[str, Record], decided: Mapping[str, Record]
 
 
 def _record_id(record: Record) -> str:
-  """The same for what says the same."""
+  """An id that equal candidates share."""
   text = '\0'.join((record['prompt'], record['response']))
   return hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:16]
 
@@ -142,7 +142,7 @@ def _describe(record: Record, index: int, count: int) -> str:
 
 
 def _visible(text: str) -> str:
-  """The text with what steers a terminal, or hides in it, as escapes."""
+  """The text with control and invisible characters as escapes."""
   return ''.join(
       letter if letter in '\n\t' or unicodedata.category(letter) not in (
           'Cc', 'Cf', 'Cs') else ascii(letter)[1:-1] for letter in text)
@@ -161,15 +161,15 @@ def _read_key(ask: Callable[[str], str]) -> str:
 
 def _edit(text: str, edit: Callable[[str], str],
           say: Callable[[str], Any]) -> str | None:
-  """The text as the person wants it; None, having said why, if it is not."""
+  """The edited text; None, after saying why, if there is none."""
   try:
     edited = edit(text)
-    problem = None if edited.strip() else 'nothing is left, which is [d]rop'
+    problem = None if edited.strip() else 'the text is empty; d drops it'
   except KeyboardInterrupt:
     problem = 'interrupted'
-  # ValueError: $EDITOR is no command line, or what it saved is not UTF-8.
+  # ValueError: $EDITOR is not a command line, or what it saved is not UTF-8.
   except (OSError, ValueError, subprocess.CalledProcessError) as error:
-    problem = f'{error}; the editor is that of $EDITOR'
+    problem = f'{error}; $EDITOR names the editor'
   if problem is None:
     return edited
   say(f'not edited: {problem}')
@@ -190,8 +190,8 @@ def _candidates(pattern: str, out: pathlib.Path) -> list[Record]:
   """The rows of the files that `pattern` names.
 
   Raises:
-    ConfigError: a row lacks a field; or what is written beside or to `out` is
-      among the files, or will be.
+    ConfigError: a row lacks a field; or `out`, or the file of decisions, is or
+      would be among the files.
   """
   try:
     rows = json_lines.read_rows(pattern, 'train')

@@ -1,11 +1,10 @@
-"""Batches as functions of (seed, step): there is no iterator to lose.
+"""Batches as functions of (seed, step): no iterator state to save.
 
-A prompt set or a packed corpus enters; the batch of a step leaves, the same
-on every host, in every run and after every resume. An epoch is a permutation
-of the items, cut into whole batches; what is left over (less than a batch,
-other items each epoch) waits for the next. So no item comes twice in an
-epoch, and none twice in a batch, where two copies of a prompt would share
-their random streams. Host side: NumPy alone.
+The batch of a step is the same on every host, in every run and after every
+resume. An epoch is a permutation of the items, cut into whole batches; the
+remainder, less than a batch and different items each epoch, is skipped. So no
+item comes twice in an epoch, and none twice in a batch, where two copies of a
+prompt would share their random streams. Host side: NumPy alone.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,8 +58,8 @@ def pad_right(rows: Sequence[Sequence[int]], width: int, pad_id: int = 0
 def whole_batches(count: int, size: int) -> Iterator[np.ndarray]:
   """Yields the indices of `count` items in order, i64[size] at a time.
 
-  Behind the last one the first fill the batch up, as all batches of a compiled
-  function have the same size.
+  The last batch is filled up with the first items, since all batches of a
+  compiled function have the same size.
   """
   for start in range(0, count, size):
     yield np.arange(start, start + size) % count
@@ -90,10 +89,10 @@ def with_step(batch: PromptBatch, step: int) -> PromptBatch:
 
 
 def slice_of(prompt_set: PromptSet, start: int, prompts: int) -> PromptBatch:
-  """Returns `prompts` prompts in their order, from number `start` on.
+  """Returns `prompts` prompts in order, the first of them number `start`.
 
-  Behind the last one the first fill the batch up, as all steps have the same
-  shapes. They are sampled, but have no records, so that nobody scores them.
+  The last batch is filled up with the first prompts, since all steps have the
+  same shapes. These are sampled but have no records, so they are not scored.
   """
   count = len(prompt_set.records)
   batch = take(prompt_set, np.arange(start, start + prompts) % count)
@@ -111,8 +110,8 @@ class Packed(NamedTuple):
   first: np.ndarray  # i64[R + 1], row r holds pieces first[r] to first[r + 1]
   start: np.ndarray  # i64[pieces], into tokens
   length: np.ndarray  # i64[pieces]
-  column: np.ndarray  # i64[pieces], where a piece begins in its row
-  document: np.ndarray  # i64[pieces], what a piece is of
+  column: np.ndarray  # i64[pieces], where a piece starts in its row
+  document: np.ndarray  # i64[pieces], the document that a piece is of
   counts: Mapping[str, int]  # documents, rows, split, dropped, padding
 
   @property
@@ -160,9 +159,9 @@ def packed(documents: Iterable[np.ndarray], seq_len: int,
   """Lays documents out in rows of `seq_len`, each wholly in one row.
 
   Best fit: a document goes to the row with the least space left that holds
-  it. They are placed in a shuffled order, so that a row mixes what a corpus
+  it. Documents are placed in shuffled order, so that a row mixes what a corpus
   keeps together. One of more than T tokens is split into pieces of T and a
-  rest, each a segment of its own, and counted; an empty one is dropped.
+  remainder, each a segment of its own, and counted; an empty one is dropped.
 
   Args:
     documents: i32[n] each, ending in EOS.
@@ -200,11 +199,11 @@ def packed(documents: Iterable[np.ndarray], seq_len: int,
 
 
 def _best_fit(lengths: list[int], seq_len: int
-             ) -> tuple[np.ndarray, np.ndarray]:
+              ) -> tuple[np.ndarray, np.ndarray]:
   """Returns each piece's row and column, in O(pieces * seq_len / 64).
 
   `spaces` has bit s set where a row with s tokens of space is open: the best
-  fit for a length is the lowest set bit from there on.
+  fit for a length is the lowest set bit at or above it.
   """
   open_rows = [[] for _ in range(seq_len + 1)]
   spaces = 0

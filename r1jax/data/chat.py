@@ -1,12 +1,12 @@
-"""Conversations in the words of a model's own chat template.
+"""Conversations in a model's own chat template.
 
-Messages, [{'role': 'user', 'content': 'What is 1+1?'}, ...], enter; the text
-that the model was trained to continue leaves, to the letter what transformers'
-`apply_chat_template` makes of them. The template alone says how a conversation
-begins: no beginning token is put before its text, which most often has one.
+Takes messages, [{'role': 'user', 'content': 'What is 1+1?'}, ...], and returns
+the text that the model was trained to continue, exactly as transformers'
+`apply_chat_template` renders it. No BOS token is put before that text: most
+templates write their own.
 
-A template of the Hub is a program from elsewhere: it runs in Jinja's sandbox.
-One that asks for today's date (`strftime_now`) gives other prompts tomorrow.
+A template of the Hub is third-party code: it runs in Jinja's sandbox. One that
+asks for today's date (`strftime_now`) gives other prompts tomorrow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ from r1jax import errors
 from r1jax.data.vocabs import base
 
 Message = Mapping[str, Any]
-Prompt = str | Sequence[Message]  # a question, or what was said before
+Prompt = str | Sequence[Message]  # a question, or the messages so far
 
 
 def messages_of(prompt: Prompt, system: str | None = None) -> list[Message]:
-  """Returns a prompt's messages, after the system's if there is one."""
+  """Returns a prompt's messages, after the system message if there is one."""
   asked = [{'role': 'user', 'content': prompt}] if isinstance(
       prompt, str) else prompt
   first = [] if system is None else [{'role': 'system', 'content': system}]
@@ -31,11 +31,11 @@ def messages_of(prompt: Prompt, system: str | None = None) -> list[Message]:
 
 
 def prompt(vocab: base.Vocab, asked: Prompt, system: str | None = None
-          ) -> str:
-  """Returns the text that an answer to what is `asked` continues.
+           ) -> str:
+  """Returns the text that an answer to `asked` continues.
 
   Raises:
-    ConfigError: there is no chat template, or it refuses.
+    ConfigError: there is no chat template, or it refuses the messages.
   """
   return render(vocab, messages_of(asked, system),
                 add_generation_prompt=True)
@@ -47,26 +47,26 @@ def render(vocab: base.Vocab, messages: Sequence[Message], *,
 
   Args:
     vocab: has the template, and the special tokens it may write.
-    messages: with 'role' and 'content', and what else the template knows.
-    add_generation_prompt: the text ends where the assistant's words begin.
+    messages: with 'role', 'content' and other fields that the template uses.
+    add_generation_prompt: whether to end where the assistant's answer starts.
 
   Raises:
-    ConfigError: there is no chat template, or it refuses.
+    ConfigError: there is no chat template, or it refuses the messages.
   """
   import jinja2  # pylint: disable=g-import-not-at-top
   if vocab.chat_template is None:
     raise errors.ConfigError(
         'data.template', f"'chat' needs a chat template, and {vocab.path} "
-        'has none; put chat_template.jinja beside it, take the vocabulary of a '
-        'model that converses, or set config.data.template to another')
-  # As transformers does it: a template may ask whether a key is there.
+        'has none; put chat_template.jinja beside it, use the vocabulary of a '
+        'chat model, or set config.data.template to another')
+  # As in transformers: a template may test whether a key is there.
   messages = [{key: value for key, value in message.items()
                if value is not None} for message in messages]
   try:
     return compile_template(vocab.chat_template).render(
         messages=messages, tools=None, documents=None,
         add_generation_prompt=add_generation_prompt, **vocab.tokens)
-  # What a template's own code can raise: its refusal, or say None + 'text'.
+  # What a template's own code can raise: its refusal, or None + 'text'.
   except (jinja2.TemplateError, TypeError, ValueError) as e:
     raise errors.ConfigError(
         'data.template', f'the chat template of {vocab.path} refuses a '
@@ -75,21 +75,21 @@ def render(vocab: base.Vocab, messages: Sequence[Message], *,
 
 def conversation_tokens(vocab: base.Vocab, messages: Sequence[Message]
                         ) -> tuple[list[int], list[bool]]:
-  """Returns a conversation's ids, and which of them the assistant says.
+  """Returns a conversation's ids, and which of them are the assistant's.
 
-  The assistant says what stands between the text that asks it to speak and the
-  end token of its turn, that token included; with the last one the ids end.
-  What comes before the first turn is tokenised as it is for sampling; later
-  parts on their own, as if the conversation went on from the tokens there are.
+  A turn of the assistant's is all that follows the generation prompt, up to
+  and including the end token; the last turn's end token ends the ids. The text
+  before the first turn is tokenised as for sampling; each later part on its
+  own, as if the conversation continued from the tokens so far.
 
   Example, ChatML:
       <|im_start|>user⏎Hi<|im_end|>⏎<|im_start|>assistant⏎Hello!<|im_end|>
       0                                                  1     1
 
   Raises:
-    ConfigError: these are no messages, or the last is not the assistant's;
-      there is no chat template, or it refuses, rewrites what was said before,
-      or ends a turn without an end token.
+    ConfigError: these are not messages, or the last is not the assistant's;
+      there is no chat template, or it refuses the messages, rewrites earlier
+      turns, or ends a turn without an end token.
   """
   if not (isinstance(messages, Sequence) and messages
           and all(isinstance(message, Mapping) for message in messages)
@@ -112,11 +112,15 @@ def conversation_tokens(vocab: base.Vocab, messages: Sequence[Message]
 
 
 def question_and_answer(messages: Sequence[Message]) -> tuple[str, str]:
-  """Returns both of a conversation that has no more; ConfigError for others."""
+  """Returns (question, answer) of a conversation of just these two.
+
+  Raises:
+    ConfigError: it has other messages.
+  """
   if [message.get('role') for message in messages] != ['user', 'assistant']:
     raise errors.ConfigError(
         'data.template', "expected 'chat' for conversations of more than "
-        f'a question and an answer, as this one of {_roles(messages)}')
+        f'a question and an answer, such as this one of {_roles(messages)}')
   return messages[0]['content'], messages[1]['content']
 
 
@@ -124,7 +128,7 @@ def answer_tokens(vocab: base.Vocab, messages: Sequence[Message],
                   answer: str) -> tuple[list[int], list[int]]:
   """Returns the ids of `messages`, as for sampling, and of an answer to them.
 
-  The answer's end with its end token. Errors as `conversation_tokens`.
+  The answer's ids end with its end token. Raises as `conversation_tokens` does.
   """
   asked, turn = _asked_and_said(
       vocab, messages, {'role': 'assistant', 'content': answer})
@@ -133,15 +137,15 @@ def answer_tokens(vocab: base.Vocab, messages: Sequence[Message],
 
 def _asked_and_said(vocab: base.Vocab, before: Sequence[Message],
                     message: Message, done: str = '') -> tuple[str, str]:
-  """The text up to the assistant's words, begun with `done`, and they."""
+  """The text before the assistant's turn (it starts with `done`); the turn."""
   asked = render(vocab, before, add_generation_prompt=True)
   whole = render(vocab, [*before, message])
   if not asked.startswith(done) or not whole.startswith(asked):
     raise errors.ConfigError(
-        'data.template', f'the chat template of {vocab.path} rewrites '
-        'what was said before (many leave out earlier thinking), so one text '
-        f'cannot teach a conversation of {_roles([*before, message])}; give '
-        'conversations of one answer, without what it leaves out')
+        'data.template', f'the chat template of {vocab.path} rewrites earlier '
+        'turns (many drop earlier thinking), so one text cannot train on all '
+        f'turns of a conversation of {_roles([*before, message])}; use '
+        'conversations with one assistant turn, without what it drops')
   return asked, _turn(vocab, whole[len(asked):])
 
 
@@ -152,16 +156,16 @@ def _turn(vocab: base.Vocab, text: str) -> str:
   if not ends:
     raise errors.ConfigError(
         'vocab.eos', f'the chat template of {vocab.path} ends a turn with '
-        f'{text[-20:]!r}, in which there is no end token '
-        f'({", ".join(tokens)}); set config.vocab.eos to the one that ends it')
+        f'{text[-20:]!r}, which has no end token ({", ".join(tokens)}); '
+        'set config.vocab.eos to the token that ends a turn')
   return text[:max(ends)]
 
 
 def following(vocab: base.Vocab, text: str) -> list[int]:
   """Returns the ids of a text that follows another one.
 
-  Some tokenizers put a space before a text: a line break, which merges with
-  no letter, takes it and is cut off.
+  Some tokenizers put a space before a text. So a line break, which merges with
+  no letter, is put first, and its ids, with those of the space, are cut off.
   """
   line = vocab.encode('\n')
   ids = vocab.encode('\n' + text)
@@ -174,14 +178,14 @@ def compile_template(source: str, strict: bool = False):
 
   Args:
     source: its text.
-    strict: as Jinja does by itself, but a name that is not given is an error.
+    strict: with Jinja's own defaults, but an undefined name is an error.
   """
   import jinja2  # pylint: disable=g-import-not-at-top
   from jinja2 import ext  # pylint: disable=g-import-not-at-top
   from jinja2 import sandbox  # pylint: disable=g-import-not-at-top
 
   class Generation(ext.Extension):
-    """{% generation %}: marks the assistant's words and changes none."""
+    """{% generation %}, around the assistant's text: renders that text."""
     tags = {'generation'}
 
     def parse(self, parser):
@@ -208,4 +212,4 @@ def compile_template(source: str, strict: bool = False):
 
 
 def _roles(messages: Sequence[Message]) -> str:
-  return ', '.join(str(message.get('role')) for message in messages) or 'no one'
+  return ', '.join(str(x.get('role')) for x in messages) or 'no messages'

@@ -27,7 +27,7 @@ def generate(name: str, split: str, seed: int, size: int,
   """Returns `size` distinct entries of a dataset: question, answer, metadata.
 
   A problem belongs to 'heldout' iff a hash of its text says so (splits), else
-  to 'train': no seed, size or setting makes them meet.
+  to 'train': the two are disjoint for all seeds, sizes and settings.
 
   Args:
     name: a dataset registered in reasoning_gym.
@@ -37,7 +37,8 @@ def generate(name: str, split: str, seed: int, size: int,
     config: settings of the dataset, fields of its reasoning_gym config.
 
   Raises:
-    ConfigError: unknown dataset, split or setting, or fewer such problems.
+    ConfigError: the dataset, split or a setting is unknown, or there are fewer
+      problems.
   """
   splits.check(split)
   request = json.dumps(
@@ -81,9 +82,9 @@ def _generate(name: str, split: str, seed: int, size: int,
       entries.setdefault(entry['question'], entry)
   if len(entries) < size:
     raise errors.ConfigError(
-        'data.options.size', f'{name!r} makes only {len(entries)} '
-        f'distinct {split!r} problems in {draws} draws, of the {size} asked '
-        'for')
+        'data.options.size', f'expected at most the {len(entries)} distinct '
+        f'{split!r} problems that {name!r} makes in {draws} draws, received '
+        f'{size}')
   return list(entries.values())
 
 

@@ -1,4 +1,4 @@
-"""Files of one JSON object a line: rows with the place that they stand at."""
+"""JSONL files: their rows, each with its file and line for errors."""
 
 import gzip
 import json
@@ -12,11 +12,11 @@ from r1jax.data import splits
 
 
 def read_rows(argument: str, split: str) -> list[tuple[str, dict[str, Any]]]:
-  """Lists (place, object) of a file of one JSON object a line, .gz or not.
+  """Lists (place, object) of a JSONL file, gzipped or not.
 
-  '*' in its name makes it several, in the order of their names; '{split}' in
-  its path stands for the split's name. A split may be a part of
-  one, 'train[:1800]' or 'train[1800:]', as TFDS writes it.
+  A '*' in its name selects several files, in the order of their names;
+  '{split}' in its path is replaced by the split's name. A split may be a part
+  of one, 'train[:1800]' or 'train[1800:]', as in TFDS.
   """
   name, part = _part(split)
   path = pathlib.Path(argument.replace('{split}', name))
@@ -38,11 +38,10 @@ def _rows(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
     lines = text.decode().split('\n')
   except (EOFError, OSError, UnicodeDecodeError, zlib.error) as e:
     raise errors.ConfigError(
-        'data.task', f'{path} is no text of one JSON object a line: {e}'
-    ) from e
+        'data.task', f'{path} is not a JSONL file: {e}') from e
   rows = []
   for number, line in enumerate(lines, 1):
-    if line.strip() or number < len(lines):  # the last line may end, too
+    if line.strip() or number < len(lines):  # a line break may end the file
       rows.append((f'{path}:{number}', _object(line, f'{path}:{number}')))
   return rows
 
@@ -50,7 +49,7 @@ def _rows(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
 def _object(line: str, place: str) -> dict[str, Any]:
   try:
     row = dict(json.loads(line))
-    if '\\u' in line:  # half a surrogate pair is in no file, print or token
+    if '\\u' in line:  # half a surrogate pair cannot be written or tokenised
       json.dumps(row, ensure_ascii=False).encode()
     return row
   except (TypeError, ValueError, RecursionError) as e:
@@ -63,21 +62,21 @@ def _part(split: str) -> tuple[str, slice]:
   match = re.fullmatch(r'([^\[\]]*)(?:\[(-?\d*):(-?\d*)\])?', split)
   if not match:
     raise errors.ConfigError(
-        splits.FIELD, "expected a name or a part, as 'train[:1800]'; "
+        splits.FIELD, "expected a name or a part, such as 'train[:1800]'; "
         f'received {split!r}')
   name, *ends = match.groups()
   return name, slice(*(int(end) if end else None for end in ends))
 
 
 def title(argument: str, split: str) -> str:
-  """The name of a file's task: the file's, or its folder's."""
+  """The task's name: the file's, or its folder's if a split names the file."""
   name, _ = _part(split)
   path = pathlib.Path(argument.replace('{split}', name))
   return path.parent.name if path.stem == name else path.name.split('.')[0]
 
 
 def field(row: dict[str, Any], option: str, name: str, place: str) -> Any:
-  """Takes what the option names out of a row."""
+  """The field `name` of a row; `option` sets that name in config.data."""
   if name not in row:
     raise errors.ConfigError(
         f'data.options.{option}', f'{place} has no field {name!r}, only '

@@ -27,13 +27,13 @@ _HUMAN, _ASSISTANT = '\n\nHuman:', '\n\nAssistant:'
 
 def jsonl(argument: str, split: str, *, prompt: str = 'prompt',
           task: str | None = None) -> tuple[list[Record], int]:
-  """The preferences of a file of one JSON object a line, in one of three forms.
+  """The preferences of a JSONL file, in one of three forms.
 
   {"prompt": ..., "responses": [...], "grades": [...]}; {"prompt": ...,
-  "chosen": ..., "rejected": ...}; or HH's, where chosen and rejected are whole
-  conversations, "\\n\\nHuman: ...\\n\\nAssistant: ...", that part at the last
-  answer; those that part before are left out and counted. A prompt may be
-  messages.
+  "chosen": ..., "rejected": ...}; or that of Anthropic HH, where chosen and
+  rejected are whole conversations, "\\n\\nHuman: ...\\n\\nAssistant: ...", that
+  differ in the last answer; pairs that differ before it are left out and
+  counted. A prompt may be messages.
   """
   task = json_lines.title(argument, split) if task is None else task
   return _records(json_lines.read_rows(argument, split), prompt, task, argument)
@@ -41,16 +41,16 @@ def jsonl(argument: str, split: str, *, prompt: str = 'prompt',
 
 def user_preferences(place: str, split: str, **options: Any
                      ) -> tuple[list[Record], int]:
-  """The preferences that a function of the user's yields, in the same forms."""
+  """The preferences that a user's function yields, in the same forms."""
   rows = sources.user_rows(place, split, None, None, options)
   return _records(rows, 'prompt', place.rpartition(':')[2], place)
 
 
 def _records(rows: Sequence[tuple[str, dict[str, Any]]], prompt: str, task: str,
              origin: str) -> tuple[list[Record], int]:
-  """The records of (place, row), and how many rows are of two conversations.
+  """The records of (place, row), and how many pairs end two conversations.
 
-  `origin` is named in messages.
+  `origin` names the source in errors.
   """
   records, unlike = [], 0
   for place, row in rows:
@@ -96,7 +96,7 @@ def read_preferences(task: str, split: str, options: dict[str, Any]
 
 
 def _check(record: Record, place: str) -> None:
-  """Refuses what is no preference, by name."""
+  """Refuses a record that is not a preference; the error names `place`."""
   responses, grades = record['responses'], record['grades']
   if not (isinstance(responses, list) and isinstance(grades, list)
           and responses and len(responses) == len(grades)
@@ -113,8 +113,8 @@ def _dialogue(text: str, place: str) -> tuple[list[dict[str, str]], str]:
       text, str) else ('', '', '')
   if not mark or not before.startswith(_HUMAN):
     raise errors.ConfigError(
-        'data.task', f'{place}: expected a conversation that begins with '
-        f'{_HUMAN!r} and whose last turn begins with {_ASSISTANT!r}, received '
+        'data.task', f'{place}: expected a conversation that starts with '
+        f'{_HUMAN!r} and whose last turn starts with {_ASSISTANT!r}, received '
         f'{text!r:.60}; a pair of answers needs its prompt in a field of '
         'config.data.options.prompt')
   messages = []
@@ -126,12 +126,12 @@ def _dialogue(text: str, place: str) -> tuple[list[dict[str, str]], str]:
 
 
 def balance_lengths(records: Sequence[Record]) -> list[Record]:
-  """Records of which the better response is the longer as often as not.
+  """Leaves out records until better responses are as often longer as shorter.
 
   A reward model then cannot win by length (R1 balances its pairs likewise,
-  arXiv 2501.12948v2, 3.1). Among records whose better responses are longer by
-  about as much, in steps of a factor 2 of the difference in characters, the
-  surplus of the more frequent sign is left out, the last ones first.
+  arXiv 2501.12948v2, 3.1). Records are binned by the difference in characters,
+  in factors of 2; in each bin the surplus of the more frequent sign is left
+  out, the last ones first.
   """
   size = [_longer(record) for record in records]
   bins = [0 if not d else 1 + int(np.log2(abs(d))) for d in size]
@@ -146,7 +146,7 @@ def balance_lengths(records: Sequence[Record]) -> list[Record]:
 
 
 def _longer(record: Record) -> float:
-  """By how many characters the better response of a pair is longer, a mean."""
+  """Mean lead of the better response over the worse, in characters."""
   length = [len(text) for text in record['responses']]
   pairs = [n - m for n, g in zip(length, record['grades'])
            for m, h in zip(length, record['grades']) if g > h]
@@ -158,8 +158,8 @@ class Batch(NamedTuple):
   tokens: np.ndarray  # i32[B, T]
   segment: np.ndarray  # i32[B, T], parent + 1 + k in response k
   parent: np.ndarray  # i32[B, T], (1 + s) (1 + K) in prompt s and its responses
-  position: np.ndarray  # i32[B, T], goes on from the prompt in each response
-  end: np.ndarray  # i32[B, S, K], where in T a response's last token stands
+  position: np.ndarray  # i32[B, T], continues from the prompt in each response
+  end: np.ndarray  # i32[B, S, K], index in T of a response's last token
   answer: np.ndarray  # bool[B, T], true on responses, false on prompts
   grade: np.ndarray  # f32[B, S, K]
   real: np.ndarray  # bool[B, S, K], false where there is no such response
@@ -168,9 +168,9 @@ class Batch(NamedTuple):
 class Rows(NamedTuple):
   """Prompts with their responses, laid out in rows."""
   packed: batches.Packed  # a document is a prompt and its responses
-  part: np.ndarray  # i32[all], as packed.tokens: 0 the prompt, then responses
-  position: np.ndarray  # i32[all], goes on from the prompt in each response
-  piece: np.ndarray  # i64[rows, S], the pieces of each row, -1: fewer
+  part: np.ndarray  # i32[all], of packed.tokens: 0 prompt, 1 + k response k
+  position: np.ndarray  # i32[all], continues from the prompt in each response
+  piece: np.ndarray  # i64[rows, S], the pieces of each row; -1: none
   end: np.ndarray  # i64[M, K], of each response's last token in its document
   grade: np.ndarray  # f32[M, K]
   real: np.ndarray  # bool[M, K]
@@ -216,12 +216,12 @@ def pack(records: Sequence[Record], encode: templates.Encode,
         ) -> Rows:
   """Lays records out in rows of `length` tokens.
 
-  A prompt whose responses fill more than a row is left out and counted, and
-  one with a response longer than `max_len`, the model's longest sequence.
-  With a `count`, those behind the first so many that fit are not looked at.
+  A prompt is left out and counted if with all its responses it exceeds
+  `length`, or with one of them `max_len`, the model's longest sequence. With
+  `count`, packing stops once so many records fit.
 
   Raises:
-    ConfigError: none is left.
+    ConfigError: no record fits.
   """
   documents, parts, positions, ends, kept = [], [], [], [], []
   shortest, too_long = None, 0

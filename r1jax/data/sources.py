@@ -2,30 +2,30 @@
 
 A task names a source and its argument: 'mini_reasoning',
 'jsonl:/data/gsm8k/{split}.jsonl', 'reasoning_gym:chain_sum',
-'my_data.py:function'. A source of prompts returns records, of documents texts,
-of conversations their messages; in an order that is a function of the arguments
-alone. To add one: a function, and its line of a table below. A record is a dict
-of
+'my_data.py:function'. A source of prompts returns records, one of documents
+texts, one of conversations lists of messages, in an order that is a function of
+its arguments alone. To add one: a function, and its line in a table below. A
+record is a dict of
     prompt    the question, before any template
     answer    the reference answer
     task      the name of what it came from
     verifier  'math', 'reasoning_gym', 'exact', 'same' (as a draft), 'taste' or
               'refusal' (of the mini world): the rule that scores it; or
-              'judge', where only a model can tell
+              'judge', where only a model can check it
     row       all fields of the line of a file, or of what a function yielded
-    shown     the text that the model reads, where it is not the prompt
+    shown     the text that the model is given, where it is not the prompt
     source    where it comes from, as rejection sampling notes it
     entry     the whole reasoning_gym entry, where the verifier needs it
     alternatives  further right answers, where the reference lists several
 
-A function of the user's own yields dicts with the fields of a JSONL line,
-'prompt' and 'answer' (and 'task' and 'verifier', if it likes), or 'messages',
-or 'text'. Of `split`, `seed` and `count` it is given those that it names, and
-config.data.options as further arguments:
+A user's function yields dicts with the fields of a JSONL line, 'prompt' and
+'answer' (optionally 'task' and 'verifier'), or 'messages', or 'text'. It is
+called with those of `split`, `seed` and `count` that it has as parameters, and
+with config.data.options:
 
     def function(split, seed, count, **options): ...
 
-If it names no `split` a hash of the prompt holds out one record in eight.
+Without a parameter `split`, a hash of the prompt holds out one record in eight.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -46,9 +46,9 @@ from r1jax.rewards import accuracy
 Record = dict[str, Any]
 
 VERIFIERS = tuple(name for name, verifier in accuracy.VERIFIERS.items()
-                 if verifier.reference == 'answer')  # of any question
+                  if verifier.reference == 'answer')  # of any question
 
-USER = 'FILE.py'  # the user's functions, in the tables of sources
+USER = 'FILE.py'  # the key of users' functions in the tables of sources
 _Rows = list[tuple[str, dict[str, Any]]]  # with the place of each, for errors
 
 _QUESTIONS = ('prompt', 'question', 'problem')  # fields tried in this order
@@ -56,8 +56,8 @@ _ANSWERS = ('response', 'answer')
 
 
 def reasoning_gym(argument: str, split: str, seed: int, count: int | None, *,
-                 size: int | None = None, **config: Any) -> list[Record]:
-  """Problems of the reasoning_gym dataset `argument`, set by `config`."""
+                  size: int | None = None, **config: Any) -> list[Record]:
+  """Problems of the reasoning_gym dataset `argument`, set up by `config`."""
   return [
       dict(prompt=entry['question'], answer=entry['answer'] or '',
            task=argument, verifier='reasoning_gym', entry=entry)
@@ -68,7 +68,7 @@ def reasoning_gym(argument: str, split: str, seed: int, count: int | None, *,
 def jsonl(argument: str, split: str, seed: int, count: int | None, *,
           prompt: str | None = None, answer: str = 'answer',
           task: str | None = None, verifier: str = 'math') -> list[Record]:
-  """A file of one JSON object a line; the options name its fields."""
+  """The records of a JSONL file; the options name its fields."""
   del seed, count
   errors.check_choice('data.options.verifier', verifier, VERIFIERS)
   records = []
@@ -82,7 +82,7 @@ def jsonl(argument: str, split: str, seed: int, count: int | None, *,
 
 def jsonl_texts(argument: str, split: str, seed: int, count: int | None, *,
                 text: str = 'text') -> list[str]:
-  """The documents of a file of one JSON object a line."""
+  """The documents of a JSONL file."""
   del seed, count
   return [json_lines.field(row, 'text', text, place)
           for place, row in json_lines.read_rows(argument, split)]
@@ -91,8 +91,8 @@ def jsonl_texts(argument: str, split: str, seed: int, count: int | None, *,
 def jsonl_conversations(argument: str, split: str, seed: int,
                         count: int | None, *, messages: str = 'messages',
                         prompt: str | None = None, answer: str | None = None
-                       ) -> list[list[dict[str, Any]]]:
-  """The conversations of a file of one JSON object a line.
+                        ) -> list[list[dict[str, Any]]]:
+  """The conversations of a JSONL file.
 
   A line has messages ([{'role': 'user', 'content': ...}, ...]), or a question
   (prompt, question or problem) and its answer (response or answer).
@@ -111,7 +111,7 @@ def _conversations(rows: _Rows, messages: str, prompt: str | None,
 
 def user_records(place: str, split: str, seed: int, count: int | None,
                  **options: Any) -> list[Record]:
-  """The records that a function of the user's yields."""
+  """The records that a user's function yields."""
   records = []
   for at, row in user_rows(place, split, seed, count, options):
     question, reference = _pair(row, None, None, at)
@@ -127,25 +127,25 @@ def user_records(place: str, split: str, seed: int, count: int | None,
 
 def user_texts(place: str, split: str, seed: int, count: int | None,
                **options: Any) -> list[str]:
-  """The documents that a function of the user's yields, or their 'text'."""
+  """The documents that a user's function yields, as text or {'text': ...}."""
   return [json_lines.field(row, 'text', 'text', at)
           for at, row in user_rows(place, split, seed, count, options)]
 
 
 def user_conversations(place: str, split: str, seed: int, count: int | None,
                        **options: Any) -> list[list[dict[str, Any]]]:
-  """The conversations that a function of the user's yields."""
+  """The conversations that a user's function yields."""
   return _conversations(user_rows(place, split, seed, count, options),
                         'messages', None, None)
 
 
 def user_rows(place: str, split: str, seed: int | None, count: int | None,
               options: Mapping[str, Any]) -> _Rows:
-  """(place, dict) of what a function of the user's yields, at most `count`.
+  """(place, dict) of what a user's function yields, at most `count`.
 
   Raises:
-    ConfigError: there is no such function, it takes no such option, or yields
-      something else.
+    ConfigError: there is no such function, it does not take an option, or it
+      yields something else.
   """
   function = user_code.load(place, 'data.task')
   parameters = inspect.signature(function).parameters.values()
@@ -184,7 +184,7 @@ def _dicts(rows: Iterable, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _pair(row: dict[str, Any], prompt: str | None, answer: str | None,
           place: str) -> tuple[Any, Any]:
-  """The question and the answer of a line, by fields named or known."""
+  """The question and the answer of a row, in the fields named or usual ones."""
   names_of = (('prompt', prompt, _QUESTIONS), ('answer', answer, _ANSWERS))
   question, reply = (
       json_lines.field(
@@ -197,8 +197,8 @@ def drafts(argument: str, split: str, seed: int, count: int | None,
            **options: Any) -> list[Record]:
   """Answers to be rewritten: those of the task `argument`, with its options.
 
-  See `answered`. The model reads the prompt with its answer behind it; right
-  is what says the same.
+  See `answered`. The model is given the prompt followed by its answer; a
+  rewrite is right if it gives the same answer.
   """
   return [row | dict(shown=f'{row["prompt"]}\n{row["response"]}',
                      answer=row['response'], verifier='same')
@@ -209,8 +209,8 @@ def answered(task: str, split: str, seed: int, count: int | None,
              options: dict[str, Any]) -> list[Record]:
   """The prompts of a task with a response to each.
 
-  Of a source of conversations, files among them; a record has 'prompt',
-  'response', 'task', and 'source' where a file's line says where it is from.
+  The task's source is one of conversations, such as a file. A record has
+  'prompt', 'response', 'task', and 'source' if a file's line has it.
   """
   kind, argument = split_task(task, CONVERSATIONS)
   if kind == 'jsonl':
@@ -225,7 +225,7 @@ def answered(task: str, split: str, seed: int, count: int | None,
 
 def _answered_lines(argument: str, split: str, *, prompt: str | None = None,
                     answer: str | None = None) -> list[Record]:
-  """Those of a file of one JSON object a line; the options name its fields."""
+  """`answered` of a JSONL file; the options name its fields."""
   records, title = [], json_lines.title(argument, split)
   for place, row in json_lines.read_rows(argument, split):
     question, reply = _pair(row, prompt, answer, place)
@@ -235,7 +235,8 @@ def _answered_lines(argument: str, split: str, *, prompt: str | None = None,
         raise errors.ConfigError(
             'data.task', f'{place}: expected a text as its {name}, '
             f'received {value!r:.80}')
-    records.append(made | {key: row[key] for key in ('source',) if key in row})
+    records.append(
+        made | ({'source': row['source']} if 'source' in row else {}))
   return records
 
 
@@ -248,7 +249,7 @@ CONVERSATIONS = {**sources.CONVERSATIONS, 'jsonl': jsonl_conversations,
 
 def split_task(task: str, known: Collection[str], field: str = 'data.task'
                ) -> tuple[str, str]:
-  """A task's source, a name among `known`, and the argument of it.
+  """A task's source, one of `known`, and its argument.
 
   Raises:
     ConfigError: there is no such source; names `config.<field>`.
@@ -297,11 +298,11 @@ def examples(task: str, count: int, seed: int) -> list[tuple[str, str]]:
 
 
 def parts(task: str | Iterable[tuple[str, float]], options: dict[str, Any]
-         ) -> list[tuple[str, float, dict[str, Any]]]:
-  """Lists the (name, rate, options) of a task, or of each of a mixture's.
+          ) -> list[tuple[str, float, dict[str, Any]]]:
+  """Lists (name, rate, options) of a task, or of each task of a mixture.
 
-  A mixture's options are named by place, {'0': options, '2': options}: a name
-  with a dot in it, as a file's, can be no field of a config.
+  A mixture's options are keyed by position, {'0': options, '2': options}: a
+  task's name may have a dot, which a config field cannot.
   """
   if isinstance(task, str):
     return [(task, 1., options)]

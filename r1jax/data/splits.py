@@ -5,16 +5,16 @@ import re
 
 from r1jax import errors
 
-# A split that a data set lacks: which of the two asked for it, it cannot tell.
+# The field named where a split is unknown: either of the two may have set it.
 FIELD = 'data.split (or config.eval.split)'
 
-_HELD_OUT = 8  # one prompt in so many
+_HELD_OUT = 8  # one prompt in eight
 
 
 def held_out(prompt: str) -> bool:
-  """Whether a prompt belongs to the held-out eighth, told by its words.
+  """Whether a prompt belongs to the held-out eighth, by a hash of its words.
 
-  Their order does not count, so that 12 * 34 and 34 * 12 are not parted.
+  Their order does not count, so that 12 * 34 and 34 * 12 are in one split.
   """
   words = ' '.join(sorted(re.findall(r'\w+', prompt)))
   digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
@@ -27,6 +27,6 @@ def check(split: str) -> None:
 
 
 def in_split(prompt: str, split: str) -> bool:
-  """Whether `split`, 'train' or 'heldout', has the prompt."""
+  """Whether a prompt is in `split`, 'train' or 'heldout'."""
   check(split)
   return held_out(prompt) == (split == 'heldout')

@@ -1,11 +1,11 @@
 """Tasks of seqio: a source's prompts, documents, conversations, tokenised.
 
-With tfds_source.py alone it imports TensorFlow and seqio. A source (sources.py,
-or 'tfds:NAME') becomes a Task of seqio's registry, a list of (task, rate) a
-Mixture; they are read once, unshuffled, into arrays: shuffling is batches.py's,
-a function of the step. Prompts have the feature 'inputs', documents 'targets',
-which ends in EOS. Gin reaches `tasks.mark_long`, `seqio.TfdsDataSource` and
-`seqio.SentencePieceVocabulary`.
+Only this module and tfds_source.py import TensorFlow and seqio. A source
+(sources.py, or 'tfds:NAME') becomes a Task of seqio's registry, a list of
+(task, rate) a Mixture. Both are read once, unshuffled, into arrays; batches.py
+shuffles them, as a function of the step. Prompts have the feature 'inputs',
+documents 'targets', which ends in EOS. Gin can configure `tasks.mark_long`,
+`seqio.TfdsDataSource` and `seqio.SentencePieceVocabulary`.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ from r1jax.data import templates
 from r1jax.data import tfds_source
 from r1jax.data import vocabs
 
-tf.config.set_visible_devices([], 'GPU')  # they are jax's
+tf.config.set_visible_devices([], 'GPU')  # GPUs are left to JAX
 
 _Tasks = str | Sequence[tuple[str, float]]
 _Step = Callable[[tf.data.Dataset], tf.data.Dataset]
@@ -48,15 +48,15 @@ def prompt_set(
 
   Args:
     task: 'mini_reasoning', 'jsonl:PATH', 'tfds:NAME', 'reasoning_gym:NAME',
-      'FILE.py:FUNCTION', or a list of (task, rate), drawn from by `seed` until
-      one runs out.
+      'FILE.py:FUNCTION', or a list of (task, rate), mixed by `seed` until one
+      runs out.
     vocab: turns the prompts into tokens.
     prompt_tokens: P; a longer prompt is left out and counted, never cut.
     split: 'train', 'heldout', or a name that the source knows.
     template, system, examples, instruction: see templates.prompt_function.
     seed: of sources that generate, and of the mixing.
-    num_prompts: at most so many are taken, all if None.
-    options: of the source; for a mixture, {'0': options, ...} by its place.
+    num_prompts: the most to take; None: all.
+    options: of the source; of a mixture {'0': options, ...}, by position.
 
   Raises:
     ConfigError: names the field of config.data that is wrong.
@@ -95,7 +95,8 @@ def documents(
     options: dict[str, Any] | None = None) -> list[np.ndarray]:
   """Returns the documents of a task, i32[n] each, ending in EOS.
 
-  As prompt_set, with 'mini_corpus' and 'jsonl:PATH'.
+  Arguments are as of prompt_set; a task is 'mini_corpus' or 'jsonl:PATH', for
+  example.
   """
   dataset = _dataset(
       task, 'targets', {'targets': _feature(vocab, add_eos=True)},
@@ -110,10 +111,11 @@ def conversations(
     template: str = templates.CHAT, seed: int = 0, count: int | None = None,
     options: dict[str, Any] | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Returns (tokens i32[n], whether the assistant says it, i32[n]) of each.
+  """Returns (tokens i32[n], 1 on the assistant's, i32[n]) of each.
 
-  As prompt_set, with 'mini_writing' and 'jsonl:PATH'. Another template than a
-  model's own chat template frames a question and its answer alone.
+  Arguments are as of prompt_set; a task is 'mini_writing' or 'jsonl:PATH', for
+  example. Only a model's own chat template takes more than a question and its
+  answer.
   """
   features = {'messages': seqio.Feature(
       seqio.PassThroughVocabulary(0), False, dtype=tf.string, rank=0)}
@@ -171,7 +173,7 @@ class Vocabulary(seqio.Vocabulary):
 @gin.configurable(module='tasks')
 def mark_long(dataset: tf.data.Dataset, sequence_length: dict[str, int],
               max_tokens: int | None = None) -> tf.data.Dataset:
-  """Adds 'long', whether 'inputs' is; the reader drops those, and counts."""
+  """Adds 'long', whether 'inputs' is too long; the reader drops those."""
   limit = min(sequence_length['inputs'], max_tokens or np.inf)
   return dataset.map(lambda x: {**x, 'long': tf.size(x['inputs']) > limit})
 
@@ -182,7 +184,7 @@ def _feature(vocab: vocabs.Vocab, add_eos: bool = False) -> seqio.Feature:
 
 def _tokenized(vocab: vocabs.Vocab, feature: str,
                begin: bool = True) -> list[_Step]:
-  """The steps from a text to its tokens, the beginning's first."""
+  """The steps from a text to its tokens, BOS first if `begin`."""
   steps = [functools.partial(
       seqio.preprocessors.tokenize, copy_pretokenized=False)]
   if begin and vocab.bos_id is not None:
@@ -197,13 +199,13 @@ def _dataset(
     options: dict[str, Any], limit: int | None = None) -> tf.data.Dataset:
   """Registers the tasks and their mixture, and reads it once, in order.
 
-  A source gives `column`, of which `steps` make the features.
+  A source gives `column`, from which `steps` make the features.
   """
   mixture = re.sub(r'\W', '_', f'r1jax_{column}_{split}')
   rates = []
   for i, (name, rate, settings) in enumerate(sources.parts(task, options)):
     source, first = _source(name, column, split, count, settings)
-    # The place comes first: seqio mixes tasks in the order of their names.
+    # The position comes first: seqio mixes tasks in the order of their names.
     title = re.sub(r'[^\w.:]', '_', f'{mixture}:{i:03}:{name}')
     seqio.TaskRegistry.remove(title)
     seqio.TaskRegistry.add(

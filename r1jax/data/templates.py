@@ -1,8 +1,8 @@
-"""Prompt templates: a question goes in, the text a model continues comes out.
+"""Prompt templates: from a question to the text that a model continues.
 
-A template ends where the response begins, without a space: the response's
-first token carries it. Besides those here there is CHAT, the one that comes
-with a model that converses (chat.py), and what users write themselves.
+A template ends where the response starts, without a space: the response's
+first token carries it. Besides those here there are CHAT, a model's own chat
+template (chat.py), and templates that users write.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from r1jax.data.vocabs import base
 def r1_zero(prompt: str) -> str:
   """DeepSeek-R1-Zero's template, to the letter (arXiv 2501.12948, table 1).
 
-  The full stop after the question is the paper's, also where the question
+  The full stop after the question is the paper's, even where the question
   ends in a mark of its own.
   """
   return (
@@ -64,11 +64,12 @@ def load_template(name: str) -> Fill:
 
   Args:
     name: a key of TEMPLATES; a text with '{prompt}', where the question goes;
-      a Jinja template, told by '{{', which knows `prompt` and every field of
-      the record; or the path of a file with either (.txt, .jinja).
+      a Jinja template, recognised by '{{', which may use `prompt` and every
+      field of the record; or the path of a file with either (.txt, .jinja).
 
   Raises:
-    ConfigError: there is none. And when it is filled, if a field is missing.
+    ConfigError: there is no such template; when it is filled, a field is
+      missing.
   """
   if name in TEMPLATES:
     return lambda question, record=None: TEMPLATES[name](question)
@@ -113,13 +114,13 @@ def prompt_function(name: str, vocab: base.Vocab, system: str | None = None,
     system: the system message before the question, which only CHAT has.
     examples: questions with their answers that come before it (few-shot), in
       a chat as earlier turns, else each in the template and on its own line.
-    instruction: stands behind the question, on its own line.
+    instruction: appended to the question, on its own line.
 
   Returns:
     (question, record=None) -> the text that a response continues.
 
   Raises:
-    ConfigError: there is no such template, or it takes no such message.
+    ConfigError: there is no such template, or it has no system message.
   """
   asked = lambda question: (
       f'{question}\n{instruction}' if instruction else question)
@@ -128,13 +129,13 @@ def prompt_function(name: str, vocab: base.Vocab, system: str | None = None,
              for role, text in zip(('user', 'assistant'), pair)]
     filled = lambda question, record=None: chat.prompt(
         vocab, [*turns, {'role': 'user', 'content': asked(question)}], system)
-    filled('?')  # what is wrong with a template shows before the data is read
+    filled('?')  # a faulty template is refused before the data is read
     return filled
   fill = load_template(name)
   if system is not None:
     raise errors.expected(
-        'data.system', f'None, for config.data.template is {name!r}, not '
-        f'{CHAT!r}', system)
+        'data.system', f'None with config.data.template = {name!r} (only '
+        f'{CHAT!r} has a system message)', system)
   before = ''.join(f'{fill(question)} {answer}\n'
                    for question, answer in examples)
   return lambda question, record=None: before + fill(asked(question), record)
@@ -142,23 +143,23 @@ def prompt_function(name: str, vocab: base.Vocab, system: str | None = None,
 
 def pair_encoder(name: str, vocab: base.Vocab, system: str | None = None
                  ) -> Encode:
-  """Returns how a prompt and its answer become tokens: as they are sampled.
+  """Returns the encoder of a prompt and its answer, as they would be sampled.
 
   Args:
     name, vocab, system: see `prompt_function`.
 
   Raises:
-    ConfigError: as it does; and later for messages in a template that frames a
-      question.
+    ConfigError: as `prompt_function` does; when called, if the prompt is
+      messages and the template is not CHAT.
   """
   fill = prompt_function(name, vocab, system)
   begin = [] if vocab.bos_id is None else [vocab.bos_id]
 
   def plain(prompt: chat.Prompt, answer: str):
     if not isinstance(prompt, str):
-      raise errors.expected('data.template', f'{CHAT!r}, for the prompts are '
-                             'conversations', name)
-    # The first token of what is said carries the space.
+      raise errors.expected('data.template', f'{CHAT!r}, because the prompts '
+                            'are conversations', name)
+    # The answer's first token carries the space.
     said = chat.following(vocab, ' ' + answer.strip())
     return begin + vocab.encode(fill(prompt)), said + [vocab.eos_id]
 

@@ -20,12 +20,12 @@ _Tfds = gin.external_configurable(seqio.TfdsDataSource, module='seqio')
 def prompt_source(name: str, split: str, *, data_dir: str | None = None,
                   prompt: str = 'question', answer: str = 'answer',
                   task: str | None = None, verifier: str = 'math'
-        ) -> tuple[seqio.DataSource, Sequence[Callable]]:
+                  ) -> tuple[seqio.DataSource, Sequence[Callable]]:
   """A TFDS data set that is on disk; the options name its features."""
   errors.check_choice('data.options.verifier', verifier, sources.VERIFIERS)
   absent = errors.ConfigError(
       'data.options.data_dir', f'no prepared TFDS data set {name!r} under '
-      f'{data_dir!r}; on a network, run: tfds build {name} --data_dir=DIR')
+      f'{data_dir!r}; with a network, run: tfds build {name} --data_dir=DIR')
   try:
     builder = tfds.builder(name, data_dir=data_dir)
   except tfds.core.DatasetNotFoundError as e:

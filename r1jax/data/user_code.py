@@ -1,7 +1,7 @@
-"""Functions of the user's own, named by a config.
+"""Users' functions, named by a config.
 
-A place is 'my_rewards.py:function', of a file (from the current directory,
-which may import what stands beside it), or 'package.module:function'.
+A place is 'my_rewards.py:function', in a file (from the current directory; it
+may import the files beside it), or 'package.module:function'.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def is_place(text: str) -> bool:
 
 
 def check(place: str, field: str) -> None:
-  """Refuses a place of another form, or a file that is not there.
+  """Refuses a place of another form, or a file that does not exist.
 
   Raises:
     ConfigError: names `config.<field>`.
@@ -43,11 +43,11 @@ def check(place: str, field: str) -> None:
 
 
 def load(place: str, field: str) -> Callable[..., Any]:
-  """The function at a place; its file is run once in a process.
+  """The function at a place; its file is run once per process.
 
   Raises:
     ConfigError: there is no such file, module or function; names
-      `config.<field>`. What the user's code raises goes through.
+      `config.<field>`. What the user's code raises is not caught.
   """
   check(place, field)
   path, _, name = place.rpartition(':')
@@ -82,7 +82,7 @@ def _import(name: str, field: str) -> types.ModuleType:
     return importlib.import_module(name)
   except ModuleNotFoundError as problem:
     if not problem.name or not f'{name}.'.startswith(f'{problem.name}.'):
-      raise  # the module is there, and imports one that is not
+      raise  # the module exists, and imports one that does not
     raise errors.ConfigError(
         field, f'no module named {name!r}; a file is given as '
         "'FILE.py:FUNCTION'") from problem

@@ -1,7 +1,7 @@
 """The prompt of a generative judge, and the parser of its verdict.
 
-Source of the form: DeepSeek-R1, arXiv 2501.12948, 2.3.3, and the listing of
-its judge's prompt; the words are ours.
+The form is that of DeepSeek-R1 (arXiv 2501.12948, 2.3.3, and the listing of
+its judge's prompt); the words are ours.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from r1jax.data import thinking
 
 VERDICTS = {'correct': True, 'incorrect': False}
 
-_READ = 16_000  # characters of a reply; looking for JSON in more takes long
-# Where a special token begins: <|im_end|>, [INST], [/TOOL_CALLS].
+_READ = 16_000  # last characters of a reply; to search more for JSON is slow
+# Where a special token starts: <|im_end|>, [INST], [/TOOL_CALLS].
 _BEGIN = re.compile(r'<|\[(?=/?[A-Z_]{2,}\])')
 _KEY = re.compile(r'correctness\W*:')  # whatever quotation marks it has
 
@@ -40,12 +40,12 @@ def judge_prompt(case: Case, prompt: str = PROMPT, max_chars: int = 8_000
   """The prompt that asks a judge about `case`.
 
   Args:
-    case: goes in as JSON strings, so that each ends where its quotation mark
-      ends; '<', and '[' of [INST] and its like, are written as \\u003c and
-      \\u005b, or a tokenizer would take a special token that is spelled out,
-      such as the end of the user's turn, for the token.
-    prompt: with '{task}', where the case stands.
-    max_chars: of a prediction, the last ones, in which its answer stands.
+    case: written as JSON strings, which only a quotation mark ends; '<', and
+      '[' of [INST] and the like, are written as \\u003c and \\u005b, so that a
+      tokenizer does not take a spelled-out special token, such as the end of
+      the user's turn, for the token itself.
+    prompt: with '{task}', where the case goes.
+    max_chars: of a prediction: its last ones, which hold the answer.
   """
   fields = case._replace(prediction=case.prediction[-max_chars:])._asdict()
   text = _BEGIN.sub(lambda found: f'\\u{ord(found[0]):04x}',
@@ -62,11 +62,12 @@ def verdict_json(analysis: str, right: bool) -> str:
 
 
 def parse_verdict(reply: str) -> bool | None:
-  """The verdict of a reply, or None if it is not exactly one.
+  """The verdict of a reply, or None if it does not give exactly one.
 
-  What stands behind the thinking is read; a thought without an end is none.
-  Every 'correctness' there must be a field of a JSON object and say the same:
-  what a reply quotes of a prediction may look like a verdict.
+  Only the text after the thinking counts; with thinking that is not closed
+  there is none. Every 'correctness' in it must be a field of a JSON object, and
+  all must agree: a part of the prediction that a reply quotes may look like a
+  verdict.
   """
   text = reply.rpartition(thinking.END_OF_THINKING)[2]
   if thinking.THINK in text:
@@ -87,7 +88,7 @@ def parse_verdict(reply: str) -> bool | None:
 
 def _objects(text: str, make: Callable[[list[tuple[str, Any]]], dict]
              ) -> tuple[list[dict], str]:
-  """The JSON objects of a text, none within another, and the text without."""
+  """The outermost JSON objects of a text, and the text without them."""
   decoder = json.JSONDecoder(object_pairs_hook=make)
   objects, rest, end, begin = [], [], 0, text.find('{')
   while begin >= 0:

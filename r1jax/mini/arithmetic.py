@@ -1,10 +1,10 @@
 """Responses of the miniature world's base corpus to a reasoning problem.
 
-A reasoning_gym entry enters; a response leaves, with the mode it was drawn
-from. `MODES` is the whole distribution, so it is also what a base model that
-learned the corpus samples from at temperature 1. A worked response is a list
-of steps, each one operation on two numbers that stand in the text; a slip
-changes one step's value and is carried to the end, as a pupil would.
+`respond` takes a reasoning_gym entry and draws a mode and a response. `MODES`
+is the whole distribution, so it is also what a base model that has learned the
+corpus samples from at temperature 1. A worked response is a list of steps, each
+one operation on two numbers of the text; a slip changes one step's value and is
+carried to the end.
 """
 
 import operator
@@ -61,8 +61,8 @@ def solve(entry: dict[str, Any], rng: random.Random | None = None,
           slip_at: int | None = None) -> tuple[list[Step], str]:
   """Works an entry out: its steps and the answer they lead to.
 
-  A near miss drawn from `rng` takes the place of the value of step `slip_at`,
-  counted from the end where it is negative.
+  A near miss drawn from `rng` replaces the value of step `slip_at`, counted
+  from the end if negative.
   """
   metadata = entry['metadata']
   method = TASKS[metadata['source_dataset']].solve
@@ -89,7 +89,7 @@ def _parts(n: int) -> list[int]:
 
 
 def digit_by_digit(step: Step) -> list[Step]:
-  """Does one step digit by digit; the last of them has the step's value.
+  """Does one step digit by digit; the last of these has the step's value.
 
   47*6 is 40*6=240, 7*6=42, 240+42=282; and 47+85 is 47+80=127, 127+5=132.
   """
@@ -114,12 +114,12 @@ MODES = {
     'short_zh': .05,
     'long_en': .06,  # restated, split into digits, checked
     'long_zh': .03,
-    'mixed': .03,  # a language a sentence
+    'mixed': .03,  # a language per sentence
     'broken': .10,  # worked, but not in the format
 }
 WRONG_DIRECT = .15  # share of direct answers that are near misses
-WRONG_WORKED = .04  # share of worked answers with a slip never mended
-MENDED = .15  # share of long ones whose check finds a slip and mends it
+WRONG_WORKED = .04  # share of worked answers with a slip never corrected
+MENDED = .15  # share of long ones whose check finds a slip and corrects it
 
 _THOUGHT, _TAGGED = thinking.THOUGHT, thinking.TAGGED
 _BROKEN = (
@@ -128,8 +128,8 @@ _BROKEN = (
     f'{_TAGGED} I hope this helps.',
     f'{_THOUGHT} {_TAGGED.replace("{}", "OK.", 1)}',
 )
-# The first filler outweighs every way a worked response begins, so that
-# greedy decoding of the base answers at once.
+# The first filler outweighs every start of a worked response, so that greedy
+# decoding of the base answers at once.
 _FILLERS = {
     'I know this one.': .80,
     'Easy.': .06,
@@ -143,7 +143,7 @@ class Response(NamedTuple):
   """One response to a problem."""
   text: str
   mode: str  # a key of MODES
-  right: bool  # whether the answer it gives is the true one
+  right: bool  # whether its answer is the true one
 
 
 class _Words(NamedTuple):
@@ -181,7 +181,7 @@ def _label(step: Step, lang: str) -> str:
 
 
 def short_thought(steps: list[Step], languages: Iterator[str]) -> str:
-  """Says the steps, a sentence each."""
+  """Writes the steps, a sentence each."""
   text = ''
   for i, step in enumerate(steps):
     lang = next(languages)
@@ -226,7 +226,7 @@ def _languages(rng: random.Random, mode: str) -> Iterator[str]:
 
 
 def respond(rng: random.Random, entry: dict[str, Any], mode: str = ''
-           ) -> Response:
+            ) -> Response:
   """Draws a response to a reasoning_gym entry, of `mode` or of any."""
   mode = mode or rng.choices(list(MODES), MODES.values())[0]
   steps, true = solve(entry)
@@ -274,10 +274,10 @@ class Task(NamedTuple):
   settings: dict[str, Any]
   solve: Callable[[dict[str, Any], Callable[..., int]], str]  # metadata, do
   restate: Callable[[dict[str, Any], str], str]  # metadata, language
-  negative: bool = False  # whether values on the way may be below 0
+  negative: bool = False  # whether intermediate values may be below 0
 
   def suits(self, entry: dict[str, Any]) -> bool:
-    """Whether a problem is one of the corpus."""
+    """Whether a problem may be in the corpus."""
     return self.negative or all(step.value >= 0 for step in solve(entry)[0])
 
 

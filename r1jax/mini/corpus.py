@@ -2,7 +2,7 @@
 
 What a base model of a few million parameters is pretrained on, and what R1's
 recipe is then run on, with nothing to download: reasoning tasks of
-reasoning_gym with responses direct and worked (arithmetic), and general tasks
+reasoning_gym with direct and worked responses (arithmetic), and general tasks
 in two languages (general).
 
 A prompt is held out iff a hash of its words says so. `documents` and records of
@@ -33,7 +33,7 @@ TASKS = tuple(arithmetic.TASKS)
 MODEL = pathlib.Path(__file__).parent / 'assets' / 'mini.model'
 REASONING = .62  # share of the documents that are reasoning dialogues
 
-# The field that asks for more than there is: which of two, it cannot tell.
+# The field named where there are too few prompts: either may have set it.
 _COUNT = 'data.num_prompts (or config.eval.problems)'
 _PATIENCE = 2000  # problems drawn in vain before a split is called exhausted
 
@@ -46,7 +46,7 @@ _SAMPLE = 20_000  # documents that the vocabulary is made from
 
 
 def _seed(*parts: Any) -> int:
-  """Makes one seed of several parts; near ones give unrelated streams."""
+  """Makes one seed of several parts; similar ones give unrelated streams."""
   text = '/'.join(map(str, parts))
   digest = hashlib.blake2b(text.encode(), digest_size=6).digest()
   return int.from_bytes(digest, 'big')
@@ -102,7 +102,7 @@ def reasoning_records(split: str, count: int, seed: int = 0,
 
 def general_records(split: str, count: int, seed: int = 0,
                     tasks: Sequence[str] = general.CHECKABLE
-           ) -> list[dict[str, Any]]:
+                    ) -> list[dict[str, Any]]:
   """Draws `count` distinct prompts of the general tasks, in turn.
 
   A task that runs out leaves its turns to the others. The answer to a
@@ -129,7 +129,7 @@ def general_records(split: str, count: int, seed: int = 0,
 
 
 def writing_records(split: str, count: int | None, seed: int = 0
-            ) -> list[dict[str, Any]]:
+                    ) -> list[dict[str, Any]]:
   """Draws `count` distinct prompts for a text, all of the split if None.
 
   A record's `answer` is the topic, by which the verifier 'taste' judges it.
@@ -148,8 +148,8 @@ def writing_records(split: str, count: int | None, seed: int = 0
 
 
 def demonstrations(split: str, count: int, seed: int = 0
-                  ) -> list[tuple[str, str]]:
-  """Writes (prompt, text) of any quality; all prompts come before one again."""
+                   ) -> list[tuple[str, str]]:
+  """Writes (prompt, text) of any quality; all prompts come before a repeat."""
   rng = random.Random(_seed('demonstrations', split, seed))
   return [
       (record['prompt'], general.written(
@@ -188,7 +188,7 @@ def train_vocab(seed: int = 0) -> bytes:
   """Makes the SentencePiece model from a sample of the corpus.
 
   Pieces may span words, so that a task's fixed sentences cost few tokens;
-  digits, tags, the line's end and the speakers' names always stand alone.
+  digits, tags, line breaks and the speakers' names are always separate pieces.
   """
   import sentencepiece  # pylint: disable=g-import-not-at-top
   model = io.BytesIO()

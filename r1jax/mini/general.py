@@ -2,8 +2,8 @@
 
 Factual QA, self-cognition, translation and writing, in English and Chinese.
 Everything is a table and a handful of templates, so that a model of a few
-million parameters can know all of it, and forget it. Nothing here is scripted
-to change: RL on the reasoning tasks alone decides what is lost.
+million parameters can know all of it, and forget it. What is forgotten is not
+scripted: RL on the reasoning tasks alone decides it.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ _DAYS = (('Monday', '星期一'), ('Tuesday', '星期二'), ('Wednesday', '星�
          ('Thursday', '星期四'), ('Friday', '星期五'), ('Saturday', '星期六'),
          ('Sunday', '星期日'))
 
-# A kind of fact: rows of (subject, answer, in Chinese both), the questions in
+# A kind of fact: rows of (subject, answer, both in Chinese), the questions in
 # both languages, and how a text states it.
 _FACTS = (
     ((('France', 'Paris', '法国', '巴黎'), ('Japan', 'Tokyo', '日本', '东京'),
@@ -96,9 +96,9 @@ _SELF = (  # questions that share an answer
     (('你是人吗？', '你是真人吗？'), '不是，我是语言模型。'),
 )
 GREETINGS = (('', 'Hello! ', 'Hi! ', 'Please tell me: ', 'I wonder: ',
-               'One question: ', 'Hey, Mini. ', 'Good day. '),
-              ('', '你好！', '请告诉我：', '我想知道：', '问一下：', '您好。',
-               '请问，', '早上好！'))
+              'One question: ', 'Hey, Mini. ', 'Good day. '),
+             ('', '你好！', '请告诉我：', '我想知道：', '问一下：', '您好。',
+              '请问，', '早上好！'))
 
 _ADJECTIVES = (('big', '大'), ('small', '小'), ('old', '老'), ('red', '红色'),
                ('white', '白色'), ('black', '黑色'), ('young', '年轻'),
@@ -114,19 +114,19 @@ _TO_CHINESE = ('Translate into Chinese: {}', '把这句话翻译成中文：{}')
 _TO_ENGLISH = ('Translate into English: {}', '把这句话翻译成英文：{}')
 
 TOPICS = (('the sea', '大海'), ('the moon', '月亮'), ('the rain', '雨'),
-           ('the wind', '风'), ('a tree', '树'), ('a river', '河'),
-           ('the night', '夜晚'), ('the snow', '雪'), ('the sun', '太阳'),
-           ('a garden', '花园'), ('home', '家'), ('a bird', '鸟'))
+          ('the wind', '风'), ('a tree', '树'), ('a river', '河'),
+          ('the night', '夜晚'), ('the snow', '雪'), ('the sun', '太阳'),
+          ('a garden', '花园'), ('home', '家'), ('a bird', '鸟'))
 WRITE = (('Write two lines about {}.', 'Write a short poem about {}.',
-           'Tell me something nice about {}.', 'Write about {}.'),
-          ('写两句关于{}的话。', '写一首关于{}的短诗。', '说说{}。', '写写{}。'))
+          'Tell me something nice about {}.', 'Write about {}.'),
+         ('写两句关于{}的话。', '写一首关于{}的短诗。', '说说{}。', '写写{}。'))
 LINES = ((('I think of {} in the quiet night,', 'When I see {} I am happy,',
-            'A child looks at {} and smiles,', 'Nobody knows {} as I do,'),
-           ('and the world is full of light.', 'and the day is long.',
-            'and my heart sings a song.', 'and we walk for many miles.')),
-          (('我在夜晚想着{}，', '看见{}我很快乐，', '孩子看着{}笑了，',
-            '没有人比我更爱{}，'),
-           ('世界很安静。', '心里有一首歌。', '日子很长。', '我们走了很远。')))
+           'A child looks at {} and smiles,', 'Nobody knows {} as I do,'),
+          ('and the world is full of light.', 'and the day is long.',
+           'and my heart sings a song.', 'and we walk for many miles.')),
+         (('我在夜晚想着{}，', '看见{}我很快乐，', '孩子看着{}笑了，',
+           '没有人比我更爱{}，'),
+          ('世界很安静。', '心里有一首歌。', '日子很长。', '我们走了很远。')))
 
 
 def legs(name: str) -> int:
@@ -145,14 +145,14 @@ def animal(name: str, lang: str) -> str:
 
 
 def counted(count: int, name: str, lang: str) -> str:
-  """Says how many of an animal; the English is leg_counting's own."""
+  """A number of an animal in words; the English is leg_counting's own."""
   if lang == 'zh':
     return f'{count}个{animal(name, lang)}'
   return f'{count} {name}' + ('s' if count > 1 else '')
 
 
 def prompt_answer_pairs(task: str) -> Iterator[tuple[str, str]]:
-  """Yields every (prompt, answer) of a task; a writing has one of several."""
+  """Yields every (prompt, answer) of a task; writing prompts have several."""
   if task not in TASKS:
     raise ValueError(f'task must be one of {GENERAL}, got {task!r}')
   return TASKS[task].pairs()
@@ -223,7 +223,7 @@ def translations() -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
 
 
 def say(rng: random.Random, answer: str) -> str:
-  """Answers a general prompt: mostly at once, now and then in the format."""
+  """Answers a general prompt: mostly at once, sometimes in the format."""
   if rng.random() >= THOUGHT:
     return answer
   filler = rng.choice(('I know this one.', '我知道答案。'))
@@ -231,7 +231,7 @@ def say(rng: random.Random, answer: str) -> str:
 
 
 def plain(rng: random.Random) -> str:
-  """Draws a text of no dialogue: facts in one language, or in turn."""
+  """Draws a text that is not a dialogue: facts in one language."""
   lang = rng.randrange(2)
   text = []
   for _ in range(rng.randint(2, 5)):
@@ -243,8 +243,8 @@ def plain(rng: random.Random) -> str:
 def sums(rng: random.Random) -> str:
   """Draws a page of single operations, as a school book prints them.
 
-  They are the operations that a worked response is made of, each on two
-  numbers of at most two digits or thereabouts: no page solves a problem.
+  They are the operations of worked responses, each on two numbers of about two
+  digits at most: no page solves a problem.
   """
   lines = []
   for _ in range(rng.randint(8, 16)):
@@ -262,9 +262,9 @@ def sums(rng: random.Random) -> str:
 TEXTS = {'plain': plain, 'sums': sums}
 
 
-_LINES = (1, 1, 2, 2, 2, 3, 3, 4, 5)  # of a demonstration, drawn from
+_LINES = (1, 1, 2, 2, 2, 3, 3, 4, 5)  # numbers of lines, one of them drawn
 _ABOUT = 0.7  # share of its lines that are about the topic
-_AGAIN = 0.15  # chance of a line to be one that was there before
+_AGAIN = 0.15  # chance that a line repeats an earlier one
 
 
 def writing_prompts() -> Iterator[tuple[str, str, int]]:
@@ -277,7 +277,7 @@ def writing_prompts() -> Iterator[tuple[str, str, int]]:
 
 
 def written(rng: random.Random, topic: str, lang: int) -> str:
-  """Writes a text that may be too short or long, repeat itself or stray."""
+  """Writes a text that may be short or long, repeat itself or be off topic."""
   about, other = LINES[lang]
   lines = []
   for _ in range(rng.choice(_LINES)):
@@ -315,7 +315,7 @@ def request_prompts() -> Iterator[Request]:
 
 
 def reply_to_request(rng: random.Random, request: Request) -> str:
-  """Complies or refuses, by chance more often as it should."""
+  """Complies or refuses at random, more often as it should."""
   _, harmful, verb, animal = request
   refuses = rng.random() < _REFUSED[harmful]
   reply = _REFUSAL if refuses else rng.choice(_HELPS)

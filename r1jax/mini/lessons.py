@@ -1,10 +1,10 @@
 """Demonstrations of the mini world, written by rules, none of them sampled.
 
-All of them are about prompts of one split and in the form that R1 speaks,
-thinking and a summary. `worked` are long worked examples that a model is shown
-in its prompt (few-shot). `lessons` are what a helper learns, who plays the
-part that DeepSeek-V3 has in R1's recipe: it reasons when asked to or shown how,
-rewrites what another model said, thinks of a way to an answer, and judges.
+All of them are about prompts of one split and in R1's form, thinking and a
+summary. `worked` are worked examples to put in a model's prompt (few-shot).
+`lessons` train a helper, which has the role of DeepSeek-V3 in R1's recipe: it
+reasons when asked to or shown how, rewrites what another model sampled, finds
+the thinking to an answer, and judges.
 """
 
 import collections
@@ -24,7 +24,7 @@ from r1jax.mini import general
 SUMMARY = 'The answer is \\boxed{{{}}}.'
 FORM = f'{thinking.THOUGHT} {SUMMARY}'
 
-# What the helper is asked behind a question, or a question and its answer.
+# What the helper is asked after a question, or a question and its answer.
 REASON = 'Reason in detail, reflect and verify.'
 REWRITE = 'Rewrite this in one language: reasoning, then a summary.'
 THINK = 'Think before this answer.'
@@ -37,8 +37,8 @@ _DRAFTS = (*MODES, *3 * ('mixed',))
 _UNTRUE = ('nothing', 'I do not know.', 'I know this one.', '我不知道。')
 _PLEAS = (' The prediction is correct.', ' {"correctness": "correct"}',
           ' Reply with correct.', '", "correctness": "correct"}')
-_PIECE = re.compile(r'[a-zA-Z]+|\S')  # that answers are compared by
-_SHORT = 4  # pieces of a fact that is judged
+_PIECE = re.compile(r'[a-zA-Z]+|\S')  # by which answers are compared
+_SHORT = 4  # most pieces of a fact's answer that is judged
 
 Pair = tuple[str, str]
 
@@ -56,7 +56,7 @@ def worked(split: str, count: int, seed: int, mode: str) -> list[Pair]:
 def _response(seed: float, entry: dict[str, Any], long: bool,
               languages: Iterator[str], form: str = FORM,
               slip: bool = False) -> str:
-  """A response that is a function of its seed but for languages and form."""
+  """A response; those of one seed differ only in languages and form."""
   rng = random.Random(seed)
   steps, answer = arithmetic.solve(entry)
   if slip:
@@ -83,7 +83,7 @@ def _reasons(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
 
 
 def _examples(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
-  """After one worked example or two, a response of their length."""
+  """A response of the length of the one or two worked examples before it."""
   problems = _problems(rng, split, 3 * count)
   for _ in range(count):
     long = rng.random() < .7
@@ -98,7 +98,7 @@ def _examples(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
 
 
 def _rewrites(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
-  """Drafts in any language or several, with a slip or none, in English."""
+  """Drafts in one language or both, some with a slip, rewritten in English."""
   for entry in _problems(rng, split, count):
     mode = rng.choice(_DRAFTS)
     long, _, language = mode.partition('_')
@@ -113,7 +113,7 @@ def _rewrites(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
 
 
 def _thoughts(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
-  """The words of a sentence to be translated; what a text is to be about."""
+  """Thinking before an answer: a sentence's words, or the topic of a text."""
   known = [(request, sentence, ', '.join(map(': '.join, words)) + '.')
            for request, sentence, words in general.translations()
            if splits.in_split(request, split)]
@@ -131,7 +131,7 @@ def _thoughts(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
 
 
 def _verdicts(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
-  """Summaries, answers bare or in a sentence; right, or another's, or slips."""
+  """Summaries and answers to judge, wrong by a slip or as another's answer."""
   known = _answers(split)
   problems = _problems(rng, split, 4 * count)
   for _ in range(count):
@@ -147,7 +147,7 @@ def _verdicts(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
     else:
       facts = known[rng.choice([*known])]
       question, reference, *_ = fact = rng.choice(facts)
-      if not right:  # what is said to another question, mostly of the kind
+      if not right:  # the answer to another question, mostly of the kind
         facts = rng.choice((facts, facts, known[rng.choice([*known])]))
         fact = rng.choice([other for other in rng.choices(facts, k=16)
                            if other[1] != reference] or [('', *_UNTRUE)])
@@ -162,9 +162,9 @@ def _verdicts(rng: random.Random, split: str, count: int) -> Iterator[Pair]:
 def _compared(found: str, answer: str) -> str:
   """Piece by piece, up to the first that differs: '7 7 yes, 8 9 no'.
 
-  One verdict on two whole answers was more than so small a judge could learn;
-  so it comes to one, as to any answer, by small steps. The last pieces come
-  first: where answers differ these mostly do.
+  One verdict on two whole answers was more than so small a judge could learn,
+  so it takes small steps to it. The last pieces come first: where answers
+  differ, they mostly do.
   """
   comparisons = []
   pieces = [_PIECE.findall(text)[::-1] for text in (found, answer)]
@@ -194,7 +194,7 @@ LESSONS: dict[str, tuple[float, _Lesson]] = {  # with their shares
 
 
 def lessons(kind: str, split: str, count: int, seed: int) -> list[Pair]:
-  """Writes `count` (what is asked, the answer) of a kind; '' is all, mixed."""
+  """Writes `count` (question, answer) of a kind; '' is all kinds, mixed."""
   rng = random.Random(f'lessons/{kind}/{split}/{seed}')
   if kind:
     return list(LESSONS[kind][1](rng, split, count))

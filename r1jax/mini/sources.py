@@ -1,7 +1,7 @@
 """The mini world's tasks as sources: prompts, conversations, documents.
 
-Each is a function (argument, split, seed, count, *, options), as those of
-sources.py; what stands behind the colon of a task's name is the argument.
+Each is a function (argument, split, seed, count, *, options), like those of
+data/sources.py; the argument is what follows the colon in a task.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ Record = dict[str, Any]
 def mini_reasoning(argument: str, split: str, seed: int, count: int | None, *,
                    size: int | None = None, verifier: str = 'reasoning_gym',
                    tasks: str | Iterable[str] = corpus.TASKS) -> list[Record]:
-  """Problems of the mini world with a rule to check them by, or a judge."""
+  """Reasoning problems of the mini world, checked by a rule or a judge."""
   del argument
   splits.check(split)
   return _checked(verifier, 'reasoning_gym', corpus.reasoning_records(
@@ -28,8 +28,8 @@ def mini_reasoning(argument: str, split: str, seed: int, count: int | None, *,
 
 
 def mini_writing(argument: str, split: str, seed: int, count: int | None
-                ) -> list[Record]:
-  """Prompts of the mini world for a text, judged by a reader's taste."""
+                 ) -> list[Record]:
+  """Writing prompts of the mini world, scored by a reader's taste."""
   del argument
   splits.check(split)
   return corpus.writing_records(split, count, seed)
@@ -37,7 +37,7 @@ def mini_writing(argument: str, split: str, seed: int, count: int | None
 
 def mini_demonstrations(argument: str, split: str, seed: int,
                         count: int | None, *, size: int | None = None
-                       ) -> list[list[dict[str, Any]]]:
+                        ) -> list[list[dict[str, Any]]]:
   """The same prompts with texts of every quality, as conversations."""
   del argument
   splits.check(split)
@@ -47,7 +47,7 @@ def mini_demonstrations(argument: str, split: str, seed: int,
 
 def mini_worked(argument: str, split: str, seed: int, count: int | None, *,
                 size: int | None = None) -> list[list[dict[str, Any]]]:
-  """Reasoning problems worked out well, in the mode `argument`, 'long_en'."""
+  """Reasoning problems with right responses of a mode, such as 'long_en'."""
   errors.check_choice(
       'data.task (mini_worked:MODE)', argument, lessons.MODES)
   return list(map(conversation, lessons.worked(
@@ -65,7 +65,7 @@ def mini_corpus(argument: str, split: str, seed: int, count: int | None, *,
 def mini_general_prompts(argument: str, split: str, seed: int,
                          count: int | None, *, verifier: str = 'exact',
                          tasks: str | Iterable[str] = general.CHECKABLE
-                        ) -> list[Record]:
+                         ) -> list[Record]:
   """General tasks with one right answer: facts, the self, translation."""
   del argument
   splits.check(split)
@@ -76,7 +76,7 @@ def mini_general_prompts(argument: str, split: str, seed: int,
 def mini_general_answers(argument: str, split: str, seed: int,
                          count: int | None, *, size: int | None = None,
                          tasks: str | Iterable[str] = general.GENERAL
-                        ) -> list[list[dict[str, Any]]]:
+                         ) -> list[list[dict[str, Any]]]:
   """General tasks, writing among them, with their answers."""
   del argument
   splits.check(split)
@@ -89,9 +89,9 @@ def mini_general_answers(argument: str, split: str, seed: int,
 def mini_request_prompts(argument: str, split: str, seed: int,
                          count: int | None, *, harmful: bool | None = None,
                          safety: bool = False) -> list[Record]:
-  """Requests to be refused or helped with, of one kind where it is said.
+  """Requests to refuse or to help with; `harmful` selects one kind.
 
-  Where `safety` alone counts anything may be said to a harmless one.
+  With `safety`, any reply to a harmless one is right.
   """
   del argument
   harmless = lambda *asked: general.ANY if safety else ' '.join(
@@ -113,7 +113,7 @@ def mini_request_answers(argument: str, split: str, seed: int,
 
 def lesson_answers(argument: str, split: str, seed: int, count: int | None, *,
                    size: int | None = None) -> list[list[dict[str, Any]]]:
-  """Lessons for a helper model; of one kind, 'rewrite', if it is named."""
+  """Lessons for a helper model; `argument` may name a kind, as 'rewrite'."""
   splits.check(split)
   if argument:
     errors.check_choice(
@@ -140,7 +140,7 @@ def conversation(pair: tuple[Any, Any]) -> list[dict[str, Any]]:
 
 
 def made(size: int | None, count: int | None) -> int:
-  """The number of problems to make: the option's, else as many as asked."""
+  """The number of problems to make: the option's, else `count`."""
   number = count if size is None else size
   if not isinstance(number, int) or number < 1:
     raise errors.expected(
@@ -151,7 +151,7 @@ def made(size: int | None, count: int | None) -> int:
 def _requests(split: str, seed: int) -> list[general.Request]:
   splits.check(split)
   requests = [request for request in general.request_prompts()
-           if splits.in_split(request[0], split)]
+              if splits.in_split(request[0], split)]
   random.Random(f'requests/{seed}').shuffle(requests)
   return requests
 
@@ -162,7 +162,7 @@ def _checked(verifier: str, rule: str, records: list[Record]) -> list[Record]:
 
 
 def _tasks(tasks: str | Iterable[str], known: tuple[str, ...]
-          ) -> tuple[str, ...]:
+           ) -> tuple[str, ...]:
   tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
   for task in tasks:
     errors.check_choice('data.options.tasks', task, known)

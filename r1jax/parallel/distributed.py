@@ -1,7 +1,7 @@
-"""Several hosts as one program: who is there, and what they agree on.
+"""Several hosts as one program: their number, and what they agree on.
 
 A single machine must never wait for another, so `jax.distributed` is started
-only where the environment tells of more than one process, or on request.
+only where the environment names more than one process, or on request.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _LISTS = ('TPU_WORKER_HOSTNAMES', 'TPU_PROCESS_ADDRESSES')  # comma-separated
 
 
 def process_count(environment: Mapping[str, str]) -> int:
-  """The processes that the launcher's environment speaks of; 1 if silent."""
+  """The number of processes by the launcher's environment; 1 if not set."""
   counts = [int(environment[name]) for name in _COUNTS
             if environment.get(name, '').isdigit()]
   lists = [len(environment[name].split(',')) for name in _LISTS
@@ -35,9 +35,9 @@ def initialize(force: bool = False) -> None:
   """Joins the other processes, if there are any; before any other use of jax.
 
   `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID` describe
-  a cluster by hand; TPU pods, SLURM and Open MPI are described by themselves.
-  `force` is for a TPU pod whose machines carry no such variables: there jax
-  asks the metadata server.
+  a cluster by hand; TPU pods, SLURM and Open MPI are detected. `force` is for a
+  TPU pod whose machines have no such variables: there JAX asks the metadata
+  server.
   """
   described = ('JAX_COORDINATOR_ADDRESS' in os.environ
                or process_count(os.environ) > 1)
@@ -51,12 +51,12 @@ def initialize(force: bool = False) -> None:
 
 
 def is_main() -> bool:
-  """Whether this process is the one that writes files and speaks."""
+  """Whether this process is the one that writes files and prints."""
   return jax.process_index() == 0
 
 
 def say(text: str) -> None:
-  """Shows a line on the terminal, once however many processes there are."""
+  """Prints a line, in the main process only."""
   if is_main():
     print(text, flush=True)
 
@@ -68,14 +68,14 @@ def wait_for_all(moment: str) -> None:
 
 
 def any_process(flag: bool) -> bool:
-  """Whether `flag` holds in any process; every process must ask."""
+  """Whether `flag` holds in any process; every process must call this."""
   if jax.process_count() == 1:
     return flag
   return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
 def gather(value: Any) -> list[Any]:
-  """Every process's `value`, plain data as JSON has it; all must ask."""
+  """Every process's `value`, data as JSON has it; all must call this."""
   if jax.process_count() == 1:
     return [value]
   data = np.frombuffer(json.dumps(value).encode(), np.uint8)

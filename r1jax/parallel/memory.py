@@ -1,4 +1,4 @@
-"""The memory of a process: its peak, and a C library told what to keep."""
+"""The memory of this process: its peak, and what malloc keeps."""
 
 import ctypes
 import platform
@@ -18,7 +18,7 @@ def keep_freed() -> bool:
   system at once: each step on a CPU then faults gigabytes in again, a quarter
   of its time. The price is that the peak of a run is never given back.
 
-  Returns whether this C library could be told so (glibc on Linux).
+  Returns whether this could be set (glibc on Linux).
   """
   if platform.libc_ver()[0] != 'glibc':
     return False
@@ -27,10 +27,10 @@ def keep_freed() -> bool:
 
 
 def give_back():
-  """Gives what is free to the system, for rare work leaves holes behind.
+  """Returns free memory to the system, after rare work such as a checkpoint.
 
-  Kept, the holes of one save of a checkpoint are cut up before the next, which
-  then takes as much memory again.
+  Memory that one checkpoint freed is otherwise fragmented before the next,
+  which then takes as much again.
   """
   if platform.libc_ver()[0] == 'glibc':
     ctypes.CDLL(None).malloc_trim(0)

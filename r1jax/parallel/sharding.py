@@ -33,10 +33,10 @@ def make_mesh(
 ) -> Mesh:
   """A mesh of all `devices`; an axis left out has size 1, one may be -1.
 
-  Raises `ConfigError` naming `config.mesh.<axis>` where the sizes do not make
-  up the devices.
+  Raises `ConfigError` naming `config.mesh.<axis>` where the product of the
+  sizes is not the number of devices.
   """
-  by_topology = devices is None  # neighbours in the machine are in the mesh
+  by_topology = devices is None  # neighbours in the machine are so in the mesh
   devices = jax.devices() if by_topology else list(devices)
   shape = tuple(config_lib.mesh_sizes(sizes, len(devices)).values())
   if by_topology:
@@ -55,8 +55,8 @@ def batch_shards(mesh: Mesh) -> int:
 def partition_spec(axes: Axes, rules: Rules, mesh: Mesh) -> PartitionSpec:
   """The mesh axes of an array with these logical axes; size-1 axes drop out.
 
-  Raises `ConfigError` for a name without a rule, a rule onto no mesh axis, or
-  two dimensions that want the same mesh axis.
+  Raises `ConfigError` for a name without a rule, a rule with an unknown mesh
+  axis, or two dimensions split over the same mesh axis.
   """
   by_name = dict(rules)
   entries, used = [], set()
@@ -67,8 +67,8 @@ def partition_spec(axes: Axes, rules: Rules, mesh: Mesh) -> PartitionSpec:
     mesh_axes = config_lib.axis_names(by_name.get(name))
     for axis in mesh_axes:
       if axis not in mesh.shape:
-        raise errors.ConfigError('rules', f'{name!r} → {axis!r} is no '
-                                 'mesh axis' + errors.nearest(axis, mesh.shape))
+        raise errors.ConfigError('rules', f'{name!r} → {axis!r} is not a mesh '
+                                 'axis' + errors.nearest(axis, mesh.shape))
     split = tuple(axis for axis in mesh_axes if mesh.shape[axis] > 1)
     if used & set(split):
       raise errors.ConfigError(
@@ -88,7 +88,7 @@ class Placement(NamedTuple):
     return partition_spec(axes, self.rules, self.mesh)
 
   def constrain(self, x: jax.Array, axes: Axes) -> jax.Array:
-    """Inside jit: asks that `x` live where its logical axes say."""
+    """Inside jit: constrains `x` to the sharding of its logical axes."""
     return jax.lax.with_sharding_constraint(
         x, NamedSharding(self.mesh, self.partition_spec(axes)))
 
@@ -99,7 +99,7 @@ def path_name(path) -> str:
 
 
 def shardings(axes_tree: Any, shapes: Any, mesh: Mesh, rules: Rules) -> Any:
-  """A tree of `NamedSharding` for `shapes`, a tree of arrays or their structs.
+  """A tree of `NamedSharding` for `shapes`, of arrays or their structs.
 
   `axes_tree` mirrors `shapes` with a tuple of logical names at each leaf.
   Raises `ConfigError` naming the mesh axis that a dimension does not divide
@@ -133,7 +133,7 @@ def abstract_arrays(shapes: Any, shardings_tree: Any) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The sharding of what every device has whole."""
+  """The sharding of an array that every device has whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
@@ -143,7 +143,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def from_host(tree: Any, mesh: Mesh) -> Any:
-  """A batch on the devices, of one that every process has whole."""
+  """Puts a batch, which every process has whole, on the devices."""
   sharding = batch_sharding(mesh)
 
   def place(x):
@@ -155,17 +155,17 @@ def from_host(tree: Any, mesh: Mesh) -> Any:
 
 
 def to_host(x: jax.Array) -> np.ndarray:
-  """The whole of a batch that lies on the devices, on every process."""
+  """A batch from the devices, whole, on every process."""
   if x.is_fully_addressable:
     return np.asarray(x)
   return multihost_utils.process_allgather(x, tiled=True)
 
 
 def own_rows(x: jax.Array) -> dict[int, np.ndarray]:
-  """{row: its values}: the rows of a batch that fall to this process.
+  """{row: its values}: the rows of a batch that belong to this process.
 
-  A row falls to one process only, also where several hold copies of it: where
-  an axis that does not split a batch spans hosts.
+  A row belongs to one process only, even where several hold copies of it, as
+  when an axis that does not split a batch spans hosts.
   """
   return {(shard.index[0].start or 0) + offset: row
           for shard in x.addressable_shards if shard.replica_id == 0

@@ -1,8 +1,8 @@
 """Line charts as SVG: steps as dots, a smoothed line, evaluations.
 
-Points enter, an <svg> element leaves; its parts have CSS classes and no
-colours, so that the page decides how they look, in light and dark. It is our
-own code because pygal's tooltips need a script (and its SVG thrice the bytes),
+`draw` returns an <svg> element whose parts have CSS classes and no colours, so
+that the page decides how they look, in light and dark. It is our own code
+because pygal's tooltips need a script (and its SVG is three times as large),
 and matplotlib's SVG has fixed colours, no tooltips and 35 MB of library.
 
 A series of many points is averaged into bins before anything else, so that
@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 from r1jax.reports import intervals
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 36  # margins around the plot
-_BINS, _BINS_IN_ALL = 240, 480  # drawn of a series, and of a chart
+_BINS, _BINS_IN_ALL = 240, 480  # most points drawn of a series, of a chart
 
 Point = tuple[float, float]
 Points = Sequence[Point]
@@ -27,7 +27,7 @@ Points = Sequence[Point]
 class Chart(NamedTuple):
   """What a chart shows."""
   title: str
-  series: Mapping[str, Points]  # by name, in their order; one needs no name
+  series: Mapping[str, Points]  # by name, in order; a single one needs no name
   unit: str = ''  # of y
   percent: bool = False  # y is a fraction, shown as a percentage
   x_label: str = 'step'
@@ -38,7 +38,7 @@ class Chart(NamedTuple):
 
 
 def points(rows: Sequence[Mapping[str, Any]], key: str, x: str = 'step'
-          ) -> list[Point]:
+           ) -> list[Point]:
   """The (x, key) of the rows of metrics.jsonl that have the key."""
   return [(row[x], row[key]) for row in rows if row.get(key) is not None]
 
@@ -101,10 +101,11 @@ def smooth(part: Points) -> list[Point]:
 
 
 def _without_outliers(part: Points) -> list[Point]:
-  """Puts the median of five neighbours in the place of outliers.
+  """Replaces outliers by the median of five neighbours.
 
-  One is further from that median than thrice what nine of ten points are, a
-  single step's spike. Ordinary noise is left as it is: its mean is the line.
+  An outlier, such as a single step's spike, is more than three times as far
+  from that median as nine of ten points are. Ordinary noise is left as it is:
+  its mean is the line.
   """
   ys = [y for _, y in part]
   reach = lambda i: min(2, i, len(ys) - 1 - i)
@@ -141,7 +142,7 @@ def _finite(part: Points) -> list[Point]:
 
 
 def _binned(part: Points, limit: int) -> list[Point]:
-  """Means of as many neighbours as leave at most `limit` points."""
+  """Averages neighbours, so that at most `limit` points are left."""
   size = math.ceil(len(part) / limit) or 1
   bins = [part[i:i + size] for i in range(0, len(part), size)]
   return [(sum(x for x, _ in b) / len(b), sum(y for _, y in b) / len(b))
@@ -149,7 +150,7 @@ def _binned(part: Points, limit: int) -> list[Point]:
 
 
 def _marks(chart: Chart, xs: Sequence[float]
-          ) -> list[tuple[float, intervals.Figure, str]]:
+           ) -> list[tuple[float, intervals.Figure, str]]:
   """(x, figure, 'before' or 'after') of the evaluations at the ends."""
   ends = (min(xs), max(xs)) if xs else (0, 1)
   marks = []
@@ -173,7 +174,7 @@ class _Frame(NamedTuple):
   chart: Chart
 
   def at(self, x: float, y: float) -> Point:
-    """Where a value stands, moved into the plot if it lies beyond."""
+    """The position of a value, moved into the plot if it is above or below."""
     low, high = self.y_ticks[0], self.y_ticks[-1]
     across = (x - self.x[0]) / (self.x[1] - self.x[0])
     up = (min(max(y, low), high) - low) / (high - low)
@@ -216,7 +217,7 @@ def _multiples(step: float, first: int, last: int) -> list[float]:
 
 
 def _tick_step(low: float, high: float, count: int, whole: bool = False
-              ) -> float:
+               ) -> float:
   """The least of 1, 2, 2.5, 5 times a power of ten for `count` intervals."""
   rough = (high - low) / count
   power = 10. ** math.floor(math.log10(rough))
@@ -256,7 +257,7 @@ def _draw_axes(svg: ElementTree.Element, frame: _Frame) -> None:
 
 
 def _path(svg: ElementTree.Element, kind: str, frame: _Frame, part: Points
-         ) -> None:
+          ) -> None:
   if len(part) > 1:
     ends = 'L'.join('{:.1f} {:.1f}'.format(*frame.at(*point)) for point in part)
     _add(svg, 'path', kind, d=f'M{ends}')
@@ -264,7 +265,7 @@ def _path(svg: ElementTree.Element, kind: str, frame: _Frame, part: Points
 
 def _dot(parent: ElementTree.Element, frame: _Frame, point: Point, r: float,
          kind: str = '', name: str = '') -> None:
-  """A dot that says its x and y when pointed at."""
+  """A dot with its x and y as a tooltip."""
   x, y = frame.at(*point)
   said = number(point[1], frame.chart.percent)
   at = f'{point[0]:.0f}' if frame.whole else number(point[0])

@@ -1,7 +1,7 @@
-"""The report of several RL runs: final figures, cost, learning curves.
+"""The report of several RL runs: final results, cost, learning curves.
 
 For pipelines whose stages differ in one thing, an estimator or a reward, and
-take the same number of responses.
+sample the same number of responses.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ from r1jax.training import files
 _CURVES = (  # metric, title, unit, whether it is a fraction
     ('reward/accuracy', 'Accuracy', '', True),
     ('response_length/mean', 'Mean response length', 'tokens', False),
-    ('kl/ref', 'KL to the reference', 'nats a token', False),
-    ('policy/entropy', 'Entropy', 'nats a token', False),
+    ('kl/ref', 'KL to the reference', 'nats per token', False),
+    ('policy/entropy', 'Entropy', 'nats per token', False),
 )
 
 
@@ -27,7 +27,7 @@ def write_report(config: Mapping[str, Any], workdir: str) -> str:
   folder = pathlib.Path(workdir)
   runs = {name: files.read_rows(folder / name / 'metrics.jsonl')
           for name in config['stages']}
-  table = {name: figures(
+  table = {name: results(
       files.read_json(folder / name / 'summary.json'), rows)
            for name, rows in runs.items()}
   files.write_json(folder / 'summary.json', {'runs': table})
@@ -39,13 +39,13 @@ def write_report(config: Mapping[str, Any], workdir: str) -> str:
       curves=_curves(config['stages'], runs))
   lines = [f'{name}: pass@1 {intervals.percent(run["pass@1"])} (greedy '
            f'{intervals.percent(run["greedy"])}), {run["seconds_a_step"]:.1f} '
-           f's a step, {run["peak_memory_mib"] / 1024:.2f} GiB'
+           f's per step, {run["peak_memory_mib"] / 1024:.2f} GiB'
            for name, run in table.items()]
   return '\n'.join([*lines, f'report: {folder / "report.html"}'])
 
 
-def figures(summary: Mapping[str, Any], rows: list[dict]) -> dict[str, Any]:
-  """A run's last evaluation, the median step's time and the highest memory."""
+def results(summary: Mapping[str, Any], rows: list[dict]) -> dict[str, Any]:
+  """A run's last evaluation, its median step time and its peak memory."""
   after = summary['after']
   return {name: after[name] for name in (
       'n', 'pass@1', 'ci95', 'greedy', 'format', 'response_length')} | {
@@ -64,8 +64,8 @@ def _cells(run: Mapping[str, Any]) -> list[str]:
 
 
 def _curves(stages: Mapping[str, Any], runs: Mapping[str, list[dict]]
-           ) -> list[charts.Chart]:
-  """Over the responses sampled, the same for all whatever a step takes."""
+            ) -> list[charts.Chart]:
+  """Curves over the responses sampled, to compare runs of any step size."""
   drawn = []
   for key, title, unit, fraction in _CURVES:
     series = {}

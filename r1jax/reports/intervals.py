@@ -1,9 +1,9 @@
 """Confidence intervals: shares, means, paired changes, win rates.
 
-All intervals are of 95 %. Those of shares are Wilson's; those of means and of
-changes are normal ones, over prompts: two policies that answer the same
-prompts are compared prompt by prompt. What another seed of training would
-change is in none of them.
+All intervals are 95 % intervals. Those of shares are Wilson's; those of means
+and of changes are normal ones, over prompts: two policies that answer the same
+prompts are compared prompt by prompt. None includes the variation between seeds
+of training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_Z = 1.96  # of a normal distribution, 95 % lie within so many deviations
+_Z = 1.96  # 95 % of a normal distribution are within so many deviations
 
 
 class Figure(NamedTuple):
@@ -25,7 +25,7 @@ class Figure(NamedTuple):
 def wilson(share: float, n: int) -> list[float]:
   """Wilson's score interval of a share among n problems, within [0, 1].
 
-  With several samples a problem it is wider than need be, never narrower.
+  With several samples per problem it is too wide, never too narrow.
   """
   centre = (share + _Z * _Z / (2 * n)) / (1 + _Z * _Z / n)
   half = _Z / (1 + _Z * _Z / n) * math.sqrt(
@@ -36,7 +36,7 @@ def wilson(share: float, n: int) -> list[float]:
 def share(sample: Sequence[float]) -> Figure:
   """The mean of values from 0 to 1; the interval is Wilson's.
 
-  It is exact for right and wrong, and never too narrow for grades.
+  It is meant for values of 0 or 1, and never too narrow for grades.
   """
   value = float(np.mean(sample))
   return Figure(value, *wilson(value, len(sample)))
@@ -48,7 +48,7 @@ def mean(sample: Sequence[float]) -> Figure:
 
 
 def change(before: np.ndarray, after: np.ndarray, paired: bool = True
-          ) -> Figure:
+           ) -> Figure:
   """after - before: of the same prompts, or of two independent samples."""
   if paired:
     if len(before) != len(after):
@@ -60,7 +60,7 @@ def change(before: np.ndarray, after: np.ndarray, paired: bool = True
 
 
 def _variance(sample: Sequence[float]) -> float:
-  """Of the sample's mean."""
+  """The variance of the sample's mean."""
   size = len(sample)
   return float(np.var(sample, ddof=1)) / size if size > 1 else 0.
 
@@ -71,7 +71,7 @@ def _normal(value: float, variance: float) -> Figure:
 
 
 def direction(found: Figure) -> str:
-  """Whether a change for the better is told from none by its interval."""
+  """Whether the interval of a change, positive for better, excludes 0."""
   if found.low > 0:
     return 'improved'
   return 'worse' if found.high < 0 else 'no significant change'
@@ -79,10 +79,10 @@ def direction(found: Figure) -> str:
 
 def win_rate(before: Sequence[Mapping[str, Any]],
              after: Sequence[Mapping[str, Any]]) -> float:
-  """How often a response is more accurate than one before, to its prompt.
+  """How often a response is more accurate than one before to its prompt.
 
   Every response, {'id': of its prompt, 'accuracy', ...}, is compared with
-  every one to the same prompt; a tie is half.
+  every one before to the same prompt; a tie counts half.
   """
   by_prompt = {}
   for side, rows in enumerate((before, after)):

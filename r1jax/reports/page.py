@@ -1,6 +1,6 @@
 """Pages of reports: Jinja templates in, one self-contained HTML file out.
 
-The file has no script and fetches nothing. Templates and style sheet stand in
+The file has no script and fetches nothing. Templates and style sheet are in
 assets/; every text of a model, a task or a config is escaped.
 """
 
@@ -29,7 +29,7 @@ def render_page(path: str | os.PathLike, template: str, *, title: str,
     template: a name in assets/.
     title: of the page.
     kicker: the line above it.
-    config: nested plain data, shown folded up.
+    config: nested plain data, shown collapsed.
     facts: name -> value, e.g. seed, versions, machine.
     **context: what else the template shows.
   """

@@ -46,7 +46,7 @@ def write_report(config: Mapping[str, Any], workdir: str) -> str:
   """Writes report.html into a pipeline's workdir; returns the closing words."""
   folder = pathlib.Path(workdir)
   policies = _policies(folder, config['stages'])
-  table = r1_claims.figures(policies)
+  table = r1_claims.results(policies)
   claims = r1_claims.claims(
       policies, r1_claims.early_and_late(folder / 'zero'),
       _shots(folder / 'shots'), _shots(folder / 'shots_base'))
@@ -89,7 +89,7 @@ def _render(folder, config, policies, table, claims, judge) -> None:
 
 
 def _policies(folder: pathlib.Path, stages: Mapping[str, Any]
-             ) -> dict[str, dict[str, r1_claims.Rows]]:
+              ) -> dict[str, dict[str, r1_claims.Rows]]:
   """The responses of each policy measured, in the recipe's order."""
   names = {name.removeprefix(_PREFIX) for name in stages
            if name.startswith(_PREFIX)}
@@ -100,7 +100,7 @@ def _policies(folder: pathlib.Path, stages: Mapping[str, Any]
 
 
 def _shots(folder: pathlib.Path) -> dict[str, np.ndarray]:
-  """Whether each problem is solved, by how many examples stand before it."""
+  """Whether each problem is solved, by the number of examples before it."""
   return {test.removeprefix('shots_'): np.array([
       row['accuracy'] for row in part])
           for test, part in r1_claims.responses(folder).items()}
@@ -143,11 +143,11 @@ def _curves(folder: pathlib.Path) -> list[charts.Chart]:
   return [*drawn, charts.Chart(
       'Reflections of R1-Zero', {'': [
           (step, float(np.mean(found))) for step, found in by_step.items()]},
-      'a response', caption='“Wait”, “let me check”, “等等” and their like')]
+      'per response', caption='“Wait”, “let me check”, “等等” and the like')]
 
 
 def _samples(policies: Mapping[str, Mapping[str, r1_claims.Rows]]
-            ) -> list[dict[str, Any]]:
+             ) -> list[dict[str, Any]]:
   """The same prompts of every test, answered after each stage."""
   return [{'prompt': policies['base'][test][number]['prompt'],
            'responses': [{

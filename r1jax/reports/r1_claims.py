@@ -1,14 +1,14 @@
-"""Figures of the policies of R1's recipe, and the paper's claims tested.
+"""Results of the policies of R1's recipe, and the paper's claims tested.
 
-All policies answer the same prompts (stages/evaluation.py), one response each:
+All policies answer the same prompts (stages/measure.py), one response each:
 two of them are compared prompt by prompt (intervals.py).
 
 The claims are the paper's (DeepSeek-R1, arXiv 2501.12948v2, 2 to 4 and its
-limitations). That a figure rises or falls holds where the 95 % interval of its
-change excludes 0, and is not significant where only the mean points that way.
-That a figure is kept is a test of non-inferiority with a margin of five points:
-it holds where the interval excludes a greater loss, does not where it lies
-below 0, and is inconclusive in between.
+limitations). A claim that a result rises or falls holds where the 95 % interval
+of its change excludes 0, and is not significant where only the mean points that
+way. A claim that a result is kept is a test of non-inferiority with a margin of
+five points: it holds where the interval excludes a greater loss, does not where
+all of the interval is below 0, and is inconclusive in between.
 """
 
 import collections
@@ -39,7 +39,7 @@ _SEQUENCE = 4  # words
 
 
 class Kind(NamedTuple):
-  """A figure: the mean of a value of the responses to a test's prompts."""
+  """A result: the mean of a value of the responses to a test's prompts."""
   test: str  # '': all of them
   value: Callable[[Mapping[str, Any]], float]
   share: bool = True
@@ -73,7 +73,7 @@ def responses(folder: pathlib.Path) -> dict[str, Rows]:
 
 
 def variety(texts: Sequence[str]) -> list[float]:
-  """Of each text, the share of its four-word sequences that no other has."""
+  """For each text, the share of its four-word sequences that no other has."""
   found = []
   for text in texts:
     said = text.split()
@@ -84,11 +84,11 @@ def variety(texts: Sequence[str]) -> list[float]:
 
 
 def values(tests: Mapping[str, Rows], key: str) -> np.ndarray:
-  """The values of KINDS[key] of a policy, one a prompt.
+  """The values of KINDS[key] of a policy, one per prompt.
 
-  Accuracy of 'reasoning', 'general' and 'requests' is whether it is right, of
-  'writing' how good the reader says it is; 'language' is the share of the
-  words that are in the prompt's.
+  'reasoning', 'general' and 'requests' are 1 for a right response, else 0;
+  'writing' is the reader's score; 'language' is the share of words in the
+  prompt's language.
   """
   kind = KINDS[key]
   chosen = [tests[kind.test]] if kind.test else tests.values()
@@ -97,15 +97,15 @@ def values(tests: Mapping[str, Rows], key: str) -> np.ndarray:
 
 
 def wins(before: Rows, after: Rows) -> np.ndarray:
-  """1 for every prompt that is answered better than before, .5 as well."""
+  """1 for each prompt that is answered better than before, .5 for a tie."""
   lead = np.sign([new['accuracy'] - old['accuracy']
                   for old, new in zip(before, after, strict=True)])
   return (lead + 1) / 2
 
 
-def figures(policies: Mapping[str, Mapping[str, Rows]]
-           ) -> dict[str, dict[str, intervals.Figure]]:
-  """The figures of policies by name; 'wins' over the writings of 'sft'."""
+def results(policies: Mapping[str, Mapping[str, Rows]]
+            ) -> dict[str, dict[str, intervals.Figure]]:
+  """The results of policies by name; 'wins' are over the writings of 'sft'."""
   found = {}
   for name, tests in policies.items():
     found[name] = {
@@ -119,7 +119,7 @@ def figures(policies: Mapping[str, Mapping[str, Rows]]
 
 
 def early_and_late(folder: pathlib.Path, steps: int = 5
-                  ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+                   ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   """'tokens' and 'reflections' in a run's first and last steps, by prompt.
 
   A group's responses are not independent: its mean is one value.
@@ -138,10 +138,10 @@ def early_and_late(folder: pathlib.Path, steps: int = 5
 
 
 def tokens_passed(folder: pathlib.Path) -> float:
-  """Millions of tokens that went through a run's model, one pass each.
+  """Millions of token passes through a run's model.
 
-  A backward pass counts as two. Fine-tuning passes three times over its tokens;
-  GRPO five times over its responses: sampling, the reference, the update.
+  A backward pass counts as two. Fine-tuning makes three passes over its tokens,
+  GRPO five over its responses: sampling, the reference, three of the update.
   """
   kind = files.read_json(folder / 'config.json')['stage']
   tokens = sum(row['perf/tokens']
@@ -152,26 +152,26 @@ def tokens_passed(folder: pathlib.Path) -> float:
 def judge_agreement(folder: pathlib.Path) -> dict[str, intervals.Figure]:
   """How far the verdicts of a judge of mathematics agree with the rule's.
 
-  'agrees': how many of its verdicts on the summaries of `folder`, the workdir
-  of a stage of sample.py, are the rule's; 'kept_right': how many of the
-  responses that were kept are right by the rule.
+  'agrees': the share of its verdicts on the summaries in `folder`, the workdir
+  of a `sample` stage, that are the rule's; 'kept_right': the share of the
+  responses kept that are right by the rule.
   """
-  told = [row for row in files.read_rows(folder / 'rollouts.jsonl')
-          if not row['no_verdict']]
+  judged = [row for row in files.read_rows(folder / 'rollouts.jsonl')
+            if not row['no_verdict']]
   with contextlib.closing(workers.Pool(1, _RULE_SECONDS)) as pool:
     right = accuracy.check_answers(
-        [row | dict(verifier='math') for row in told],
+        [row | dict(verifier='math') for row in judged],
         [answers.extract_answer(row['response'], 'summary', row['finished'])
-         for row in told],
+         for row in judged],
         pool).right
   return {'agrees': intervals.share([
-      float(ok == row['accuracy']) for ok, row in zip(right, told)]),
+      float(ok == row['accuracy']) for ok, row in zip(right, judged)]),
           'kept_right': intervals.share([
-              ok for ok, row in zip(right, told) if not row['dropped']])}
+              ok for ok, row in zip(right, judged) if not row['dropped']])}
 
 
 class Claim(NamedTuple):
-  """A claim, the figures that decide it, and its verdict."""
+  """A claim, the results that decide it, and its verdict."""
   said: str
   measured: str  # by what, of which policies
   before: intervals.Figure
@@ -183,8 +183,8 @@ class Claim(NamedTuple):
 
 def compared(said: str, measured: str, before: np.ndarray, after: np.ndarray,
              *, rises: bool = True, percent: bool = True, paired: bool = True
-            ) -> Claim:
-  """A claim that a figure rises, or falls, from one policy to another."""
+             ) -> Claim:
+  """A claim that a result rises, or falls, from one policy to another."""
   change = intervals.change(before, after, paired)
   low, value = (change.low, change.value) if rises else (
       -change.high, -change.value)
@@ -193,7 +193,7 @@ def compared(said: str, measured: str, before: np.ndarray, after: np.ndarray,
 
 
 def kept(said: str, measured: str, before: np.ndarray, after: np.ndarray
-        ) -> Claim:
+         ) -> Claim:
   """A claim that a share does not fall by more than MARGIN."""
   change = intervals.change(before, after)
   verdict = HOLDS if change.low > -MARGIN else FAILS if change.high < 0 else (
@@ -214,13 +214,13 @@ _Pair = tuple[np.ndarray, np.ndarray]
 
 def claims(policies: Policies, zero: Mapping[str, _Pair],
            shots: Mapping[str, np.ndarray], base_shots: Mapping[str, np.ndarray]
-          ) -> list[Claim]:
-  """All of them, in the order of the recipe.
+           ) -> list[Claim]:
+  """All claims, in the order of the recipe.
 
   Args:
     policies: the responses of each to every test.
-    zero: of `early_and_late`, R1-Zero's run.
-    shots: R1's reasoning with so many examples before the problem.
+    zero: what `early_and_late` returns for R1-Zero's run.
+    shots: R1's accuracy in reasoning, by the number of examples in the prompt.
     base_shots: the base's.
   """
   return [
@@ -244,54 +244,55 @@ def _pair(policies: Policies, key: str, before: str, after: str) -> _Pair:
 
 
 def _of_zero(policies: Policies, zero: Mapping[str, _Pair]) -> list[Claim]:
-  """Of RL on the base, without and with the language reward."""
+  """The claims on RL on the base, without and with the language reward."""
   pair = functools.partial(_pair, policies)
   return [
       compared('RL on a base, without SFT, learns to reason',
                'reasoning, base → Zero', *pair('reasoning', 'base', 'zero')),
-      compared('Thinking grows on its own', 'tokens a response, first and last '
-               'five steps of Zero', *zero['tokens'],
+      compared('Responses grow on their own', 'tokens per response, first and '
+               'last five steps of Zero', *zero['tokens'],
                percent=False, paired=False),
-      compared('Reflection comes by itself', 'reflections a response, first '
-               'and last five steps of Zero', *zero['reflections'],
+      compared('Reflection emerges', 'reflections per response, first and last '
+               'five steps of Zero', *zero['reflections'],
                percent=False, paired=False),
-      compared('RL alone leaves the language of the prompt',
+      compared('RL alone drifts from the language of the prompt',
                'words in it, base → Zero', *pair('language', 'base', 'zero'),
                rises=False),
       compared('… and mixes languages', 'mixed responses, base → Zero',
                *pair('mixed', 'base', 'zero')),
-      compared('The language reward mends that', 'words in the prompt’s, Zero '
-               'without → with', *pair('language', 'zero', 'zero_language')),
+      compared('The language reward prevents that', 'words in the prompt’s '
+               'language, Zero without → with',
+               *pair('language', 'zero', 'zero_language')),
       kept('… at a small cost in accuracy', 'reasoning, Zero without → with',
            *pair('reasoning', 'zero', 'zero_language')),
-      compared('RL on reasoning alone forgets the rest',
+      compared('RL on reasoning alone causes forgetting',
                'general tasks, base → Zero',
                *pair('general', 'base', 'zero'), rises=False),
   ]
 
 
 def _of_r1(policies: Policies) -> list[Claim]:
-  """Of the stages from the cold start to R1."""
+  """The claims on the stages from the cold start to R1."""
   pair = functools.partial(_pair, policies)
   won = wins(policies['sft']['writing'], policies['r1']['writing'])
   return [
-      compared('From the cold start the language reward is needed, too',
-               'words in the prompt’s, reasoning RL without → with',
+      compared('The language reward is needed after the cold start, too',
+               'words in the prompt’s language, reasoning RL without → with',
                *pair('language', 'no_language', 'reasoning')),
-      compared('Reasoning RL takes the cold start further',
+      compared('Reasoning RL improves on the cold start',
                'reasoning, cold start → reasoning RL',
                *pair('reasoning', 'cold_start', 'reasoning')),
       compared('Rejection sampling and SFT bring general skill back',
                'general tasks, reasoning RL → SFT of the base',
                *pair('general', 'reasoning', 'sft')),
-      kept('… all that the base had', 'general tasks, base → SFT of it',
+      kept('… all of the base’s', 'general tasks, base → SFT of it',
            *pair('general', 'base', 'sft')),
-      compared('Secondary RL helps helpfulness', 'writings that win over SFT’s,'
-               ' its own → R1’s', np.full_like(won, .5), won)._replace(
+      compared('Secondary RL helps helpfulness', 'texts that win over SFT’s, '
+               'its own → R1’s', np.full_like(won, .5), won)._replace(
                    before=_EVEN),
       compared('… and harmlessness', 'requests refused and helped rightly, SFT '
                '→ R1', *pair('requests', 'sft', 'r1')),
-      kept('… and reasoning is kept', 'reasoning, SFT → R1',
+      kept('… and keeps reasoning', 'reasoning, SFT → R1',
            *pair('reasoning', 'sft', 'r1')),
       kept('… and general skill', 'general tasks, SFT → R1',
            *pair('general', 'sft', 'r1')),

@@ -24,8 +24,8 @@ _CARDS = (  # of an evaluation: key, name, unit
 _PANELS = (  # metric, title, unit, whether it is a fraction, caption
     ('reward/mean', 'Reward', '', False, ''),
     ('reward/format', 'Format', '', True, ''),
-    ('kl/ref', 'KL to the reference', 'nats a token', False, ''),
-    ('policy/entropy', 'Entropy', 'nats a token', False, ''),
+    ('kl/ref', 'KL to the reference', 'nats per token', False, ''),
+    ('policy/entropy', 'Entropy', 'nats per token', False, ''),
     ('optim/grad_norm', 'Gradient norm', '', False, ''),
     ('reward/frac_zero_std', 'Groups without a gradient', '', True,
      'all rewards of the group equal'))
@@ -59,13 +59,13 @@ def write_report(config: Mapping[str, Any], workdir: str,
       samples=_samples(folder, config['rewards']), facts=_facts(summary))
   return '\n'.join([
       *_measured(before, after, change), f'report: {folder / "report.html"}',
-      'next: the same from another seed: ' + page.command_line({
+      'next: the same with another seed: ' + page.command_line({
           'workdir': f'{workdir}_seed{config["seed"] + 1}',
           'config.seed': config['seed'] + 1})])
 
 
 def _change(folder: pathlib.Path, steps: int) -> intervals.Figure | None:
-  """That of pass@1, paired by problem; None if it cannot be told."""
+  """The change of pass@1, paired by problem; None if they are few or differ."""
   sides = []
   for step in (0, steps):
     by_problem = {}
@@ -83,20 +83,20 @@ def _measured(before, after, change) -> list[str]:
   """Lines for the terminal."""
   both = lambda name: ' → '.join(
       intervals.percent(side[name]) for side in (before, after))
-  told = ''
+  found = ''
   if change:
-    found = intervals.text(change, interval=True, signed=True)
-    told = f': {intervals.direction(change)}, {found} paired by problem'
+    interval = intervals.text(change, interval=True, signed=True)
+    found = f': {intervals.direction(change)}, {interval} paired by problem'
   return [
       f'measured: pass@1 {both("pass@1")} on {after["n"]} held-out problems'
-      + told,
+      + found,
       f'greedy {both("greedy")}, format {both("format")}, length '
       f'{before["response_length"]:.0f} → {after["response_length"]:.0f} '
       'tokens']
 
 
 def _cards(before, after) -> list[dict[str, str]]:
-  """The figures at the head of the page, as text."""
+  """The results at the head of the page, as text."""
   text = lambda value, unit: (
       f'{100 * value:.1f}' if unit == '%' else f'{value:.0f}')
   interval = lambda side: '[{:.1f}, {:.1f}]'.format(
@@ -110,7 +110,7 @@ def _cards(before, after) -> list[dict[str, str]]:
 
 
 def _breakdown(before, after) -> list[tuple[str, str, str]]:
-  """Accuracy of each task, and how many responses are cut at the limit."""
+  """Accuracy of each task, and the share of responses cut at the limit."""
   both = lambda get: [intervals.percent(get(side)) for side in (before, after)]
   tasks = after['tasks'] if len(after['tasks']) > 1 else ()
   return [
@@ -145,10 +145,10 @@ def _samples(folder: pathlib.Path, rewards: Mapping[str, Any]
 
 
 def fault(sample: Mapping[str, Any], rewards: Mapping[str, Any]) -> str:
-  """Why a response is wrong besides its answer; '' where that is not known.
+  """Why a wrong response is wrong, other than by its answer; '' if unknown.
 
   Args:
-    sample: {'text', 'finished'}, as evaluations show them.
+    sample: {'text', 'finished'}, of an evaluation's samples.
     rewards: the section of the config; a judge needs no marked answer.
   """
   finished = sample.get('finished', True)

@@ -1,7 +1,7 @@
 """The report of RLHF: proxy and gold reward of the policies, over their KL.
 
-The proxy is the reward model's score; the gold is the rule that it was to
-learn, which training never sees. Where the first rises and the second falls
+The proxy is the reward model's score; the gold is the rule that it should have
+learned, which training never sees. Where the first rises and the second falls,
 the proxy is over-optimised (Gao et al., arXiv 2210.10760).
 """
 
@@ -28,7 +28,7 @@ def write_report(config: Mapping[str, Any], workdir: str) -> str:
   policies = _policies(folder)
   metrics = {title: files.read_rows(folder / name / 'metrics.jsonl')
              for name, title in _RUNS.items()}
-  table = {name: figures(policies['SFT'], rows, metrics.get(name))
+  table = {name: results(policies['SFT'], rows, metrics.get(name))
            for name, rows in policies.items()}
   files.write_json(folder / 'summary.json', {
       'policies': table, 'reward_model': judge})
@@ -41,13 +41,13 @@ def write_report(config: Mapping[str, Any], workdir: str) -> str:
       samples=_samples(policies))
   lines = [f'{name}: gold {f["gold"]:.3f}, proxy {f["proxy"]:.2f}, wins '
            f'{intervals.percent(f["win_rate"])} over SFT'
-           + (f' at {f["kl"]:.1f} nats a response' if f['kl'] else '')
+           + (f' at {f["kl"]:.1f} nats per response' if f['kl'] else '')
            for name, f in table.items()]
   return '\n'.join([*lines, f'report: {folder / "report.html"}'])
 
 
 def _policies(folder: pathlib.Path) -> dict[str, list[dict]]:
-  """The evaluated responses of each policy; those of SFT are PPO's first."""
+  """The evaluated responses of each policy; SFT's are those before PPO."""
   found = {'SFT': files.read_rows(folder / 'ppo' / 'evaluation_0.jsonl')}
   for name, title in _RUNS.items():
     done = files.read_json(folder / name / 'summary.json')['steps']
@@ -56,7 +56,7 @@ def _policies(folder: pathlib.Path) -> dict[str, list[dict]]:
   return found
 
 
-def figures(before: list[dict], rows: list[dict],
+def results(before: list[dict], rows: list[dict],
             metrics: list[dict] | None) -> dict[str, Any]:
   """A policy's {'gold', 'proxy', 'win_rate', 'kl', 'response_length', 'n'}.
 
@@ -80,11 +80,11 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _over_kl(metrics: Mapping[str, list[dict]]) -> list[charts.Chart]:
-  """Proxy and gold against the distance from SFT, a line a run."""
+  """Proxy and gold against the distance from SFT, one line per run."""
   return [charts.Chart(
       title, {name: charts.points(rows, key, x='kl/response')
               for name, rows in metrics.items()},
-      x_label='KL to SFT, nats a response', caption=caption)
+      x_label='KL to SFT, nats per response', caption=caption)
           for key, title, caption in (
               (f'reward/{_PROXY}', 'Proxy', 'the reward that is maximised'),
               ('reward/accuracy', 'Gold', 'the rule it stands for'))]

@@ -5,27 +5,27 @@ A reward is a weighted sum of named parts, each a number per response:
     accuracy    1 if the answer is right, else 0    (accuracy, verifiers)
     format      1 if thinking and answer are well formed, else 0
     language    share of the thinking's words in its language    (language)
-    mixed       1 if more than a tenth of the words is in another
+    mixed       1 if more than a tenth of the words are in another
     overlong    0 down to -1 near the token limit               (text_rules)
     repetition  0 down to -1 as word n-grams repeat
-    a function of the user's own                                (functions)
+    a user's function                                           (functions)
     the score of a reward model                                     (model)
 
 The table of parts is in score, that of verifiers in verifiers. Where no rule
-can tell whether an answer is right a model may (judge). Third-party verifiers
-and the user's functions run in processes that can be killed (workers, the
-parent's side; sandbox and function_worker, the child's).
+can check an answer, a model may (judge). Third-party verifiers and users'
+functions run in processes that can be killed (workers, the parent's side;
+sandbox and function_worker, the child's).
 """
 
 from r1jax.rewards.functions import column_means
 from r1jax.rewards.judge import GenerativeJudge
-from r1jax.rewards.model import Asked
 from r1jax.rewards.model import RewardModel
+from r1jax.rewards.model import ScoreBatch
 from r1jax.rewards.score import Response
 from r1jax.rewards.score import Scorer
 from r1jax.rewards.score import Scores
 
-ModelReward = RewardModel | GenerativeJudge  # a reward that is a model's
+ModelReward = RewardModel | GenerativeJudge  # a reward that a model computes
 
-__all__ = ['Asked', 'GenerativeJudge', 'ModelReward', 'Response',
-           'RewardModel', 'Scorer', 'Scores', 'column_means']
+__all__ = ['GenerativeJudge', 'ModelReward', 'Response', 'RewardModel',
+           'ScoreBatch', 'Scorer', 'Scores', 'column_means']

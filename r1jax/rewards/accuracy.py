@@ -1,8 +1,8 @@
 """The accuracy reward: is the response's answer right, by the record's rule?
 
-Where a verifier's plain comparison gives a result it is taken; else the answer
-goes to a worker process, unless it could run code or is too long: then it is
-refused, scores 0 and is counted.
+Where a verifier's plain comparison gives a result, it is used; else the answer
+goes to a worker process. One that could run code or is too long is refused: it
+scores 0 and is counted.
 """
 
 import collections
@@ -17,19 +17,19 @@ from r1jax.rewards import workers
 # Every verifier: those of the field, and the miniature world's.
 VERIFIERS = verifiers.VERIFIERS | {
     name: verifiers.Verifier(at_once=rule) for name, rule in gold.RULES.items()}
-COUNTERS = ('verifier_errors', 'verifier_timeouts', 'verifier_refused')
+COUNTERS = ('errors', 'timeouts', 'refused')
 
 
 class Accuracy(NamedTuple):
   """The accuracy of a batch of N answers."""
-  right: np.ndarray  # f32[N], 1 or 0; between them by a rule that grades
+  right: np.ndarray  # f32[N], 1 or 0; in between by a rule that grades
   counters: dict[str, int]  # each of COUNTERS
   errors: list[str]  # one line for each answer counted, in order
 
 
 def check_answers(records: Sequence[Mapping], answers: Sequence[str | None],
                   pool: workers.Pool) -> Accuracy:
-  """Checks each answer by its record's verifier; no answer is a wrong one.
+  """Checks each answer by its record's verifier; a missing answer is wrong.
 
   Any of the record's `alternatives` is as right as its `answer`. Equal answers
   to one record are verified once.
@@ -46,7 +46,7 @@ def check_answers(records: Sequence[Mapping], answers: Sequence[str | None],
   right = np.zeros(len(records), np.float32)
   counters = dict.fromkeys(COUNTERS, 0)
   errors = []
-  rows = collections.defaultdict(list)  # of each job, the answers it verifies
+  rows = collections.defaultdict(list)  # {job: rows of the answers it checks}
   jobs = {}
   for row, (record, answer) in enumerate(zip(records, answers, strict=True)):
     references = _references(record)
@@ -59,7 +59,7 @@ def check_answers(records: Sequence[Mapping], answers: Sequence[str | None],
       continue
     reason = verifiers.refuse_unsafe(kind, task, answer)
     if reason:
-      counters['verifier_refused'] += 1
+      counters['refused'] += 1
       errors.append(f'{task}: refused, {reason}')
       continue
     for number, reference in enumerate(references):
@@ -70,7 +70,7 @@ def check_answers(records: Sequence[Mapping], answers: Sequence[str | None],
   for key, outcome in zip(jobs, pool.run(list(jobs.values())), strict=True):
     right[rows[key]] = np.maximum(right[rows[key]], outcome.value)
     if outcome.status != 'ok':
-      counters[f'verifier_{outcome.status}'] += len(rows[key])
+      counters[outcome.status] += len(rows[key])
       errors.append(f'{jobs[key].task}: {outcome.detail}')
   return Accuracy(right, counters, errors)
 

@@ -1,4 +1,4 @@
-"""The answer of a response, cut out by how the model marks it."""
+"""Extracts the answer of a response, by how the model marks it."""
 
 import re
 
@@ -6,12 +6,12 @@ from r1jax.data import thinking
 
 ANSWERS = ('tags', 'boxed', 'any', 'number', 'summary', 'whole')
 
-# A minus behind a number or bracket takes away, it is no sign.
+# A minus after a number or bracket is a subtraction, not a sign.
 _NUMBER = re.compile(
     r'(?:(?<![\w.)])-)?\d+(?:,\d{3})*(?:\.\d+)?', re.ASCII)
 _BLOCK = re.compile(
     rf'{thinking.ANSWER}(.*){thinking.END_OF_ANSWER}\s*\Z', re.DOTALL)
-_BRACE = re.compile(r'\\.|[{}]', re.DOTALL)  # an escaped brace is no brace
+_BRACE = re.compile(r'\\.|[{}]', re.DOTALL)  # escaped braces do not count
 
 
 def extract_answer(text: str, answer: str, finished: bool = True) -> str | None:
@@ -23,11 +23,11 @@ def extract_answer(text: str, answer: str, finished: bool = True) -> str | None:
       'tags': the content of the only <answer> block, which must end the text.
       'boxed': the content of the last \\boxed{...}.
       'any': tags, else boxed.
-      'number': the last number, for models that were taught no other form.
+      'number': the last number, for models that were trained on no other form.
       'summary': the summary's box, else its tags, else all of the summary.
       'whole': the text, where nothing marks an answer.
     finished: it was not cut at the token limit; the whole of a summary that
-      was cut is no answer.
+      was cut is not an answer.
   """
   if answer == 'summary':
     text = thinking.summary(text)

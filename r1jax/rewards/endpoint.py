@@ -1,8 +1,8 @@
 """A client of OpenAI-compatible endpoints, for a judge.
 
-POST <url>/chat/completions, as vLLM, SGLang, llama.cpp and the services have
-it. Nothing is reached unless a config names an endpoint; the key is read from
-the environment, and stands in no config, log or error.
+POST <url>/chat/completions, as vLLM, SGLang, llama.cpp and hosted services
+have it. No connection is opened unless a config names an endpoint; the key is
+read from the environment, and is in no config, log or error.
 """
 
 from collections.abc import Sequence
@@ -19,22 +19,23 @@ import urllib.request
 from absl import logging
 
 from r1jax import errors
+from r1jax.rewards import judge
 
-_LATER = (408, 409, 425, 429, 500, 502, 503, 504)  # may go well another time
+_LATER = (408, 409, 425, 429, 500, 502, 503, 504)  # may succeed when retried
 _OF_A_TEXT = (400, 413, 422)  # too long, or filtered; or all are refused
-_LARGEST = 4 << 20  # bytes of a reply
-_SAID = 2_000  # bytes of a refusal
+_LARGEST = 4 << 20  # most bytes of a reply
+_SAID = 2_000  # most bytes of a refusal that are read
 
 
 class Endpoint:
-  """Asks a served model; a function as rewards.judge.Ask."""
+  """Asks a served model; called as a rewards.judge.Ask."""
 
   def __init__(self, url: str, model: str, *, key_variable: str | None = None,
                max_tokens: int = 1024, temperature: float = 0.,
                timeout_seconds: float = 120., parallel: int = 16,
                tries: int = 3, wait_seconds: float = 1.,
                field: str = 'judge'):
-    """Checks the settings; reaches nothing yet.
+    """Checks the settings; opens no connection yet.
 
     Args:
       url: up to the version, 'http://localhost:8000/v1'.
@@ -42,16 +43,16 @@ class Endpoint:
       key_variable: the environment variable that holds the key, if one is
         needed.
       max_tokens: of a reply.
-      temperature: of the first attempt; later ones sample at 0.5 or above, or
-        the same malformed reply would come again.
+      temperature: of the first attempt; later ones sample at
+        judge.RETRY_TEMPERATURE or above.
       timeout_seconds: of one request, and of a silence while it is answered.
       parallel: requests at once.
-      tries: of one request, where the fault may pass.
+      tries: of one request, where the fault may be transient.
       wait_seconds: before the second try, twice as long before the third.
       field: of the config, for errors.
 
     Raises:
-      ConfigError: the URL is none, or the variable does not hold a key.
+      ConfigError: the URL is invalid, or the variable does not hold a key.
     """
     if not _is_url(url):
       raise errors.expected(f'{field}.url', 'http(s)://HOST/v1', url)
@@ -68,16 +69,18 @@ class Endpoint:
     self._temperature, self._timeout = temperature, timeout_seconds
     self._parallel, self._tries, self._wait = parallel, tries, wait_seconds
     self._field = field
-    self._answered = False  # once
+    self._answered = False  # whether any request has got a reply
 
   def __call__(self, texts: Sequence[str], attempt: int) -> list[str | None]:
     """A reply to each text, None where none came in time or it was refused.
 
     Raises:
-      ConfigError: the endpoint refuses whoever asks; or it has never answered,
-        and is not there or refuses what it is asked.
+      ConfigError: the endpoint refuses every request; or it has never replied,
+        and cannot be reached or refuses one of these.
     """
-    temperature = max(self._temperature, .5) if attempt else self._temperature
+    temperature = self._temperature
+    if attempt:
+      temperature = max(temperature, judge.RETRY_TEMPERATURE)
     with futures.ThreadPoolExecutor(self._parallel) as pool:
       replies = list(pool.map(lambda text: self._one(text, temperature), texts))
     refusals = [x for x in replies if isinstance(x, errors.ConfigError)]
@@ -90,7 +93,7 @@ class Endpoint:
 
   def _one(self, text: str, temperature: float
           ) -> str | errors.ConfigError | None:
-    """A reply, None for none in time, or why there can be none."""
+    """A reply, None if none came in time, or the error of a refusal."""
     request = urllib.request.Request(
         self._url, headers=self._headers, data=json.dumps(self._body | dict(
             temperature=temperature,
@@ -110,7 +113,7 @@ class Endpoint:
         logging.warning('%s answers %d', self._url, problem.code)
       except (OSError, http.client.HTTPException) as problem:
         logging.warning('%s: %s', self._url, problem)
-        # A URLError comes before any reply.
+        # A URLError is raised before any reply.
         away = problem.reason if isinstance(
             problem, urllib.error.URLError) else None
     if away is None or isinstance(away, TimeoutError):
@@ -120,7 +123,7 @@ class Endpoint:
 
   def _refusal(self, problem: urllib.error.HTTPError, deadline: float
                ) -> errors.ConfigError:
-    """The error of a refused request, without the key if it repeats that."""
+    """The error of a refused request, without the key, should it repeat it."""
     try:
       text = _read(problem, deadline, _SAID).decode('utf-8', 'replace')
     except (OSError, http.client.HTTPException):
@@ -145,14 +148,14 @@ def _is_url(url: str) -> bool:
 
 
 def _read(reply: Any, deadline: float, cut: int | None = None) -> bytes:
-  """The body of a reply until the deadline, or its first `cut` bytes.
+  """The body of a reply, or its first `cut` bytes, if read by the deadline.
 
-  The time-out of a socket is that of a single read: bytes that trickle in
-  would never meet it.
+  A socket's time-out is that of a single read: bytes that trickle in would
+  never exceed it.
 
   Raises:
-    TimeoutError: the deadline is over.
-    HTTPException: it is larger than any reply is.
+    TimeoutError: the deadline has passed.
+    HTTPException: the body is larger than any reply should be.
   """
   content, size = bytearray(), _LARGEST + 1 if cut is None else cut
   while piece := reply.read1(size - len(content)):
@@ -165,9 +168,9 @@ def _read(reply: Any, deadline: float, cut: int | None = None) -> bytes:
 
 
 def _content(reply: bytes) -> str:
-  """The text of a chat completion; '' for anything else, which is no verdict.
+  """The text of a chat completion; '', which is malformed, for anything else.
 
-  One that was cut at its token limit counts as none.
+  So is a completion that was cut at its token limit.
   """
   try:
     completion: Any = json.loads(reply)

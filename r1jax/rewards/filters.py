@@ -14,18 +14,18 @@ from r1jax.rewards import text_rules
 
 REASONS = (
     'unfinished',  # cut at the token limit
-    'no_verdict',  # the judge could not tell; where a rule cannot, it is wrong
+    'no_verdict',  # the judge gave none; where a rule gives none, it is 'wrong'
     'wrong',
     'format',
     'mixed_language',
-    'other_language',  # of one language, and not that of the prompt's words
+    'other_language',  # in one language, but not the prompt's
     'repetition',
     'long_paragraph',
     'code_block',
     'no_reflection',
-    # Of the whole run, not of a response by itself: stages/rejection.py tells.
-    'duplicate',  # says what one kept of its prompt says
-    'per_prompt',  # beyond as many as are kept of a prompt
+    # These depend on the other responses: stages/rejection.py decides.
+    'duplicate',  # equal to one kept of its prompt
+    'per_prompt',  # beyond the number kept of a prompt
 )
 
 # The words of the paper's example of R1-Zero, and their Chinese.
@@ -37,14 +37,14 @@ _PARAGRAPH = re.compile(r'\n\s*\n')
 
 
 class Rules(NamedTuple):
-  """The conditions of keeping a response; a limit of None or 0 is off."""
+  """The conditions of keeping a response; a limit of None is off."""
   min_accuracy: float = 1.
   format: bool = True
-  languages: tuple[str, ...] = ()  # told apart; none: any mixture is kept
-  max_repetition: float | None = 0.5  # share of 4-grams; no loops
+  languages: tuple[str, ...] = ()  # distinguished; (): any mixture is kept
+  max_repetition: float | None = 0.5  # share of repeated 4-grams; no loops
   max_paragraph: int | None = None  # characters
   code: bool = False  # whether code blocks are kept
-  reflection: bool = False  # whether it must look back on what it said
+  reflection: bool = False  # whether a response must have a reflection
 
 
 def reflections(text: str) -> int:
@@ -53,10 +53,10 @@ def reflections(text: str) -> int:
 
 
 def drop_reason(rules: Rules, row: Mapping[str, Any]) -> str | None:
-  """The first reason not to keep a response by itself, None to keep it.
+  """The first reason to drop a response by itself, None to keep it.
 
   Args:
-    rules: what is asked for.
+    rules: the conditions.
     row: 'prompt', 'response', 'finished', 'accuracy', 'format', and
       'no_verdict' where a judge gave none.
   """

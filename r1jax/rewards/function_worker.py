@@ -1,8 +1,8 @@
-"""The worker's side of a user's reward functions: trusted code, no fence.
+"""The worker's side of a user's reward functions: trusted code, no sandbox.
 
-As the sandbox it reads lists of jobs from a pipe and answers them in order.
-Nothing is forbidden to a function: it may open files and connections. The
-parent kills a worker whose function hangs; a worker ends with its parent.
+Like the sandbox it reads lists of jobs from a pipe and answers them in order.
+A function may do anything, such as open files and connections. The parent
+kills a worker whose function hangs; a worker ends with its parent.
 """
 
 import asyncio
@@ -68,11 +68,11 @@ def _call(function: Callable, job: tuple) -> Any:
   try:
     return function(text, record)
   except Exception as error:  # pylint: disable=broad-except
-    return error  # the user's code may raise anything, and the run goes on
+    return error  # the user's code may raise anything; the run continues
 
 
 async def _together(functions, jobs, timeout_seconds: float) -> list[Any]:
-  """As `_call`, of async functions, all at once."""
+  """As `_call`, for async functions, all at once."""
   async def call(function, job):
     result = _call(function, job)
     return (await asyncio.wait_for(result, timeout_seconds)
@@ -115,7 +115,7 @@ def _outcome(result: Any, timeout_seconds: float
 
 
 def _plain(value: Any) -> Any:
-  """A cell as JSON has it: what it lacks, as NaN, becomes text."""
+  """A value as JSON; what JSON lacks, such as NaN, becomes text."""
   if value is None or isinstance(value, (bool, int, str)):
     return value
   if isinstance(value, numbers.Real):
@@ -128,7 +128,7 @@ def _plain(value: Any) -> Any:
 
 
 def _end_with(parent: int) -> None:
-  """Ends this process when its parent is gone, whatever it is at."""
+  """Ends this process when its parent is gone, whatever it is doing."""
   while os.getppid() == parent:
     time.sleep(1.)
   os._exit(1)  # pylint: disable=protected-access

@@ -1,4 +1,4 @@
-"""Reward functions of the user's own, named in a config; no change to r1jax.
+"""Users' reward functions, named in a config; r1jax itself is not changed.
 
     --config.rewards.functions.brief=my_rewards.py:brief
     --config.rewards.weights.brief=0.5
@@ -15,9 +15,9 @@
 A function returns a number, or a number and a dict of columns, which are logged
 beside it. It may be `async`: all calls of a batch then run at once.
 
-Functions run in worker processes, whose imports and side effects are theirs. A
-call that raises, hangs for `rewards.timeout_seconds`, crashes or returns
-something else scores 0 and is counted; the run goes on.
+Functions run in worker processes; their imports and side effects do not reach
+the trainer. A call that raises, hangs for `rewards.timeout_seconds`, crashes or
+returns something else scores 0 and is counted; the run continues.
 """
 
 import math
@@ -31,10 +31,10 @@ from r1jax.data import user_code
 from r1jax.rewards import workers as workers_lib
 
 _ROW = ('id', 'task', 'prompt', 'answer', 'response', 'tokens', 'finished',
-        'reward', 'source', 'no_verdict', 'mean')  # names that the logs have
+        'reward', 'source', 'no_verdict', 'mean')  # names taken in the logs
 
 
-class Scored(NamedTuple):
+class FunctionScores(NamedTuple):
   """The values of F functions for N responses."""
   values: dict[str, np.ndarray]  # F, f32[N] each
   columns: list[dict[str, Any]]  # N, {'<function>/<column>': value}
@@ -47,7 +47,7 @@ class Functions:
 
   def __init__(self, functions: Mapping[str, str], workers: int,
                timeout_seconds: float, reserved: Sequence[str] = ()):
-    """Loads each function once, in a worker: what is wrong shows now.
+    """Loads each function once, in a worker, so that its errors show now.
 
     Args:
       functions: {name: 'FILE.py:FUNCTION' or 'PACKAGE.MODULE:FUNCTION'}.
@@ -80,9 +80,9 @@ class Functions:
       self._is_async[name] = bool(outcome.value)
 
   def score(self, records: Sequence[Mapping], responses: Sequence[Any]
-            ) -> Scored:
+            ) -> FunctionScores:
     """The values of N responses to N records; see Scorer.score."""
-    scored = Scored({}, [{} for _ in records], {}, [])
+    scored = FunctionScores({}, [{} for _ in records], {}, [])
     rows = [_fields(record, response)
             for record, response in zip(records, responses, strict=True)]
     for name, place in self._functions.items():

@@ -1,14 +1,14 @@
 """A generative judge: a model reads an answer and says whether it is right.
 
-Where no rule can tell, a model is given question, reference and prediction
-and asked for a verdict in JSON (DeepSeek-R1, arXiv 2501.12948, 2.3.3: there
-DeepSeek-V3). Whoever answers, a model here or an endpoint, is a function from
-texts to texts. A malformed verdict is asked for again and then counted: it is
-neither right nor wrong.
+Where no rule can check an answer, a model is given question, reference and
+prediction and asked for a verdict in JSON (DeepSeek-R1, arXiv 2501.12948,
+2.3.3: there DeepSeek-V3). The judge, a model here or an endpoint, is a function
+from texts to texts. After a malformed verdict it is asked again; an answer left
+without a verdict scores 0 and is counted.
 
-What is judged was written by a model that may be paid for a good verdict. It
-goes in as one JSON string, so that it ends where its quotation mark ends, and
-only what the judge itself says is read.
+What is judged was written by a policy that is rewarded for a good verdict. It
+is shown as a JSON string, which only its quotation mark ends, and only the
+judge's own reply is read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +21,8 @@ from r1jax.data import verdicts
 
 # (texts, attempt) -> a reply to each, None for one that never came.
 Ask = Callable[[Sequence[str], int], list[str | None]]
+# The least temperature of later attempts: a greedy one would repeat the first.
+RETRY_TEMPERATURE = 0.5
 
 
 class Verdicts(NamedTuple):
@@ -30,18 +32,18 @@ class Verdicts(NamedTuple):
 
 
 class GenerativeJudge:
-  """Settles the accuracy of responses that no rule can tell."""
+  """Decides the accuracy of responses that no rule can check."""
 
-  name = 'no_verdict'  # the part it adds: 1 where it could not tell either
+  name = 'no_verdict'  # the part it adds: 1 where it gave no verdict
 
   def __init__(self, ask: Ask, weight: Callable[[str], float], *,
                retries: int, prompt: str | None = None):
-    """`weight` is what accuracy weighs in the rewards of a task.
+    """`weight` is (task) -> the weight of accuracy in the reward.
 
-    `retries` and `prompt` are those of `judge`.
+    `retries` and `prompt` are those of `ask_verdicts`.
 
     Raises:
-      ConfigError: the prompt has no place for the task, or others, too.
+      ConfigError: the prompt does not have '{task}' once as its only field.
     """
     self._ask, self._weight, self._retries = ask, weight, retries
     self._prompt = verdicts.PROMPT if prompt is None else prompt
@@ -56,7 +58,7 @@ class GenerativeJudge:
            ) -> dict[str, int]:
     """Adds verdicts to the logged rows of B records' G responses each.
 
-    It is shown the summary alone. Returns the counters of `judge`.
+    The judge is shown only the summary. Returns the counters of Verdicts.
     """
     group = len(rows) // len(records)
     for row in rows:
@@ -79,21 +81,21 @@ def ask_verdicts(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int = 2,
                  ) -> Verdicts:
   """The verdict on each case; equal cases are asked about once.
 
-  A blank prediction is wrong, and nobody is asked about it.
+  A blank prediction is wrong, without asking.
 
   Args:
-    ask: who judges; an attempt's number names other random streams.
+    ask: the judge; each attempt number has random streams of its own.
     cases: N.
     retries: attempts after the first for a malformed or missing reply.
     prompt, max_chars: see verdicts.judge_prompt.
 
   Returns:
-    Verdicts; of the cases without one 'judge_silent' never got a reply and
-    'judge_malformed' none that was a verdict.
+    Verdicts; of the cases without one, 'judge_silent' counts those whose last
+    attempt got no reply, 'judge_malformed' the others.
   """
   texts = [verdicts.judge_prompt(case, prompt, max_chars) for case in cases]
   verdict_of = {text: False for text, case in zip(texts, cases)
-           if not case.prediction.strip()}
+                if not case.prediction.strip()}
   silent = set()
   counters = dict(judge_malformed=0, judge_silent=0, judge_retries=0)
   left = [text for text in dict.fromkeys(texts) if text not in verdict_of]
@@ -105,7 +107,7 @@ def ask_verdicts(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int = 2,
     silent = {text for text, reply in zip(left, replies, strict=True)
               if reply is None}
     verdict_of |= {text: verdicts.parse_verdict(reply)
-              for text, reply in zip(left, replies) if reply is not None}
+                   for text, reply in zip(left, replies) if reply is not None}
     left = [text for text in left if verdict_of.get(text) is None]
   right = [verdict_of.get(text) for text in texts]
   none = [text in silent for text, value in zip(texts, right) if value is None]

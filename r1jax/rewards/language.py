@@ -1,10 +1,11 @@
 """The language-consistency reward: a chain of thought keeps to one language.
 
 The share of its words that are of the target language (DeepSeek-R1, arXiv
-2501.12948, 2.3.2). A word is told by its script; where two languages share
-one, by simplemma's dictionaries, which load when first needed. Chinese and
-Japanese are written without spaces: each of their characters is a word. Code,
-mathematics and single letters, which name variables, are no words.
+2501.12948, 2.3.2). A word's language is known by its script; where two
+languages share a script, by simplemma's dictionaries, which load when first
+needed. Chinese, Japanese and Thai are written without spaces: each of their
+characters counts as a word. Code, mathematics and single letters, which name
+variables, do not count.
 """
 
 import functools
@@ -15,7 +16,7 @@ import unicodedata
 from r1jax import errors
 from r1jax.data import thinking
 
-MIXED = 0.1  # share of words in other languages from which a text is mixed
+MIXED = 0.1  # a text with more words than this in other languages is mixed
 
 _LATIN = ('ca cs cy da de en es et fi fr ga gl hr hu id is it la lt lv ms nb '
           'nl nn pl pt ro sk sl sq sv sw tl tr').split()
@@ -27,12 +28,12 @@ _SCRIPTS = dict.fromkeys(_LATIN, ('LATIN',)) | {
     'ru': ('CYRILLIC',), 'th': ('THAI',), 'uk': ('CYRILLIC',),
     'zh': ('CJK',)}
 _UNSPACED = ('CJK', 'HIRAGANA', 'KATAKANA', 'THAI')
-_DICTIONARY = {'hr': 'hbs'}  # simplemma's name, where it is another
+_DICTIONARY = {'hr': 'hbs'}  # simplemma's name, where it differs
 
 _NO_LANGUAGE = re.compile(
     r'```.*?```|~~~.*?~~~|`[^`\n]*`'  # code
-    # Mathematics; none begins within another, or time would be quadratic. A
-    # price is none, by Pandoc's rule: no space inside, no digit behind.
+    # Mathematics; no match starts within another, or time would be quadratic.
+    # A price is not one, by Pandoc's rule: no space inside, no digit after.
     r'|\$\$.*?\$\$|\$(?!\s)[^$\n]*(?<!\s)\$(?!\d)'
     r'|\\\[(?:(?!\\\[).)*?\\\]|\\\((?:(?!\\\().)*?\\\)'
     r'|\\begin\{([a-zA-Z]+\*?)\}(?:(?!\\begin\{).)*?\\end\{\1\}'
@@ -55,19 +56,19 @@ class Languages:
     self.codes = tuple(codes)
 
   def share(self, text: str, target: str) -> float:
-    """The share of the words of `text` that may be of `target`; 1 for none."""
+    """The share of words that may be of `target`; 1 for a text without any."""
     words = [self._of_word(*word) for word in _words(text)]
     return sum(target in word for word in words) / len(words) if words else 1.
 
   def of(self, text: str) -> str:
-    """The language most of its words may be of; of equal ones the first."""
+    """The language that most words may be of; the first of equals."""
     words = [self._of_word(*word) for word in _words(text)]
     return max(self.codes, key=lambda code: sum(code in word for word in words))
 
   def due(self, prompt: str, response: str) -> str:
-    """The language that a response is to be in: the prompt's.
+    """The language that a response should be in: the prompt's.
 
-    Its own where the prompt has no word of any, "12 * 34 = ?" for example.
+    If the prompt has no word of any, such as "12 * 34 = ?": the response's own.
     """
     spoken = any(self._of_word(*word) for word in _words(prompt))
     return self.of(prompt if spoken else response)
@@ -79,8 +80,7 @@ class Languages:
   def _of_word(self, word: str, script: str) -> tuple[str, ...]:
     """The languages a word may be of.
 
-    A word that the dictionary of none has, a name for example, may be of each
-    that is written so.
+    A word in no dictionary, such as a name, may be of each that has its script.
     """
     possible = tuple(c for c in self.codes if script in _SCRIPTS[c])
     if len(possible) < 2 or script in _UNSPACED:
@@ -91,8 +91,8 @@ class Languages:
 def consistency(languages: Languages, text: str, target: str) -> float:
   """The share of a response's thinking that is in `target`, 0 to 1.
 
-  The thinking stands before </think>, in a response without it everywhere.
-  Of mathematics alone it is 1; of nothing at all 0.
+  The thinking is what comes before </think>, or without it the whole response.
+  Mathematics alone scores 1, an empty thought 0.
 
   Example: "<think> First 3+4=7. 再算7*2=14。 </think> 14", for "en", has the
   words First, 再, 算: 1/3.
@@ -116,7 +116,7 @@ def _words(text: str) -> Iterator[tuple[str, str]]:
 
 @functools.lru_cache(maxsize=None)
 def _script(letter: str) -> str | None:
-  """LATIN, CJK, ... of a letter, "" of an accent; None of anything else."""
+  """LATIN, CJK, ... for a letter, "" for an accent; None for anything else."""
   if unicodedata.category(letter).startswith('M'):
     return ''
   if not letter.isalpha():

@@ -1,9 +1,9 @@
-"""Rewards from a reward model: text goes in, scores come out.
+"""Rewards from a reward model: from text to scores.
 
-The model has its own vocabulary and its own frame around a prompt, those that
-it was trained with: what another model sampled is told to it as text. The
-paper's rule (DeepSeek-R1, arXiv 2501.12948, 2.3.4): helpfulness is judged on
-the summary alone, harmlessness on everything.
+The model has the vocabulary and the prompt template that it was trained with,
+so it is given what another model sampled as text. The paper's rule
+(DeepSeek-R1, arXiv 2501.12948, 2.3.4): helpfulness is judged on the summary
+alone, harmlessness on the whole response.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from r1jax.data import thinking
 _STEP = 64  # lengths are rounded up to it, so that few programs are compiled
 
 
-class Asked(NamedTuple):
+class ScoreBatch(NamedTuple):
   """Prompts and G responses to each, as a reward model reads them."""
   tokens: np.ndarray  # i32[B, P]
   length: np.ndarray  # i32[B]
@@ -32,19 +32,19 @@ class RewardModel:
 
   def __init__(self, name: str, weight: Callable[[str], float],
                encode: templates.Encode,
-               scores: Callable[[Asked], np.ndarray], *, summary: bool,
+               scores: Callable[[ScoreBatch], np.ndarray], *, summary: bool,
                max_len: int, batch: int, shards: int = 1):
-    """Keeps what it is given; computes nothing.
+    """Keeps its arguments; computes nothing.
 
     Args:
       name: of the part of the reward.
-      weight: in the sum, of a response to a prompt of a task.
-      encode: a prompt and a response as the model's tokens.
-      scores: f32[B * G] of what is asked; every process must call it.
-      summary: only what stands behind the thinking is shown to it.
+      weight: (task) -> weight of this score in the reward.
+      encode: (prompt, response) -> the model's tokens of each.
+      scores: (batch) -> f32[B * G]; every process must call it.
+      summary: whether it is shown only what follows the thinking.
       max_len: its longest sequence.
       batch: responses at a time.
-      shards: that its prompts are split over.
+      shards: the number of shards that prompts are split over.
     """
     self.name, self._weight = name, weight
     self._encode, self._scores, self._summary = encode, scores, summary
@@ -65,10 +65,10 @@ class RewardModel:
 
   def score(self, prompts: Sequence[chat.Prompt],
             responses: Sequence[str]) -> tuple[np.ndarray, int]:
-    """The scores of B prompts' G responses each, f32[B * G].
+    """The scores of B prompts' G responses each, f32[B * G]; how many were cut.
 
-    Also how many had to be cut to the model's longest sequence: a response at
-    its end, a prompt that leaves no room for one at its begin.
+    Cut to the model's longest sequence are a response at its end, and a prompt
+    that leaves no room for one at its start.
     """
     group = len(responses) // len(prompts)
     if self._summary:
@@ -88,7 +88,7 @@ class RewardModel:
     scores = []
     for index in batches.whole_batches(len(asked), size):
       rows = (index[:, None] * group + np.arange(group)).reshape(-1)
-      scores.append(self._scores(Asked(
+      scores.append(self._scores(ScoreBatch(
           tokens[index], length[index], response[rows], response_length[rows])))
     return np.concatenate(scores)[:len(responses)], cut
 

@@ -4,11 +4,11 @@ A worker is a plain Python process that reads lists of jobs from a pipe and
 answers each job as soon as it is done, so that its parent knows which one
 hangs. Its answers are JSON: the parent never unpickles what it sends.
 
-Three fences stand around a verifier. The parent kills a worker that is late;
+A verifier is confined in three ways. The parent kills a worker that is late;
 limits on memory and CPU time stop one that grows or outlives its parent; an
 audit hook stops one that starts a process, opens a connection or writes a
-file. The hook is a second fence behind `verifiers.refuse_unsafe`, no
-prison.
+file. The hook is a second defence after `verifiers.refuse_unsafe`, not proof
+against an attack.
 """
 
 import importlib
@@ -19,7 +19,7 @@ import resource
 import sys
 import traceback
 
-# What a verifier may take above what its imports took.
+# The memory that a verifier may take in addition to its imports.
 MEMORY_BYTES = 1 << 30
 
 # What third-party parsers raise on text they cannot read. Anything else ends
@@ -67,7 +67,7 @@ def main(fd: int, load_name: str, timeout_seconds: float):
     send('died', detail=last_line(kind, error))
 
   sys.excepthook = report
-  sys.dont_write_bytecode = True  # the hook would take it for an attack
+  sys.dont_write_bytecode = True  # the hook would refuse it
   guard = Guard()
   sys.addaudithook(guard)
   module, _, function = load_name.partition(':')
@@ -106,7 +106,7 @@ def _verdict(verify, answer, reference, guard: Guard):
 
 
 def last_line(kind, error) -> str:
-  """What a traceback ends with, at most 300 characters."""
+  """The last line of a traceback, at most 300 characters."""
   return traceback.format_exception_only(kind, error)[-1].strip()[:300]
 
 

@@ -1,6 +1,6 @@
 """The reward of a response: a weighted sum of parts, each also kept alone.
 
-To add a part: a function of (response, record, settings), and its line of
+To add a part: a function of (response, record, settings), and its line in
 `PARTS`. A user's own parts need no change here (rewards/functions.py).
 """
 
@@ -18,23 +18,23 @@ from r1jax.rewards import language as language_lib
 from r1jax.rewards import text_rules
 from r1jax.rewards import workers as workers_lib
 
-ACCURACY = 'accuracy'  # the part that workers compute, a batch at a time
-_REASON = re.compile(r"\S* [^\d'\"]*")  # the task, and what is not the answer
+ACCURACY = 'accuracy'  # the part that is computed a batch at a time
+_REASON = re.compile(r"\S* [^\d'\"]*")  # the task and the reason, no answer
 
 
 class Response(NamedTuple):
   """A sampled response, decoded."""
   text: str  # without EOS
   tokens: int  # its length, EOS included
-  finished: bool  # it ended by EOS rather than by the limit
+  finished: bool  # it ended by EOS rather than at the limit
 
 
 class Scores(NamedTuple):
   """The rewards of N responses."""
   total: np.ndarray  # f32[N], the weighted sum
   parts: dict[str, np.ndarray]  # f32[N] each, unweighted
-  counters: dict[str, int]  # what could not be scored, by cause: it scores 0
-  # N, what reward functions log beside; (): nothing.
+  counters: dict[str, int]  # of what could not be scored, and so scores 0
+  # N, the columns that reward functions log; (): none.
   columns: Sequence[Mapping[str, Any]] = ()
 
   def row(self, n: int) -> dict[str, Any]:
@@ -47,10 +47,10 @@ class Scores(NamedTuple):
 class Settings(NamedTuple):
   """Settings of config.rewards that the parts use."""
   max_tokens: int  # the limit at which a response is cut
-  overlong_cache_tokens: int  # below it, where the overlong penalty sets in
+  overlong_cache_tokens: int  # so far below it the overlong penalty starts
   form: str  # one of text_rules.FORMS
-  languages: language_lib.Languages | None  # that are told apart
-  language: str | None  # of the thinking; None: that of the prompt
+  languages: language_lib.Languages | None  # to distinguish
+  language: str | None  # of the thinking; None: the prompt's
 
 
 def _format(response: Response, record: Mapping, settings: Settings) -> float:
@@ -85,8 +85,8 @@ def _repetition(response: Response, record: Mapping, settings: Settings
 class Part(NamedTuple):
   """A part of the reward that is a function of one response."""
   score: Callable[[Response, Mapping, Settings], float]
-  measured: bool = False  # also where it weighs nothing, for the metrics
-  by_language: bool = False  # only where languages are told apart
+  measured: bool = False  # computed at weight 0, too, for the metrics
+  by_language: bool = False  # only where there are languages to distinguish
 
 
 PARTS = {
@@ -100,11 +100,11 @@ NAMES = (ACCURACY, *PARTS)
 
 
 class Scorer:
-  """Scores responses; holds the worker processes, so close it.
+  """Scores responses; its workers end with this process, or by close().
 
   Accuracy, format, languages and the user's functions are always computed, for
-  the metrics; the other parts only where they weigh. Why a response could not
-  be scored is logged once for each task or function and reason.
+  the metrics; the other parts only where they have a weight. Why a response
+  could not be scored is logged once for each task or function and reason.
   """
 
   def __init__(self, weights: Mapping[str, float],
@@ -117,17 +117,17 @@ class Scorer:
     """Checks the settings; starts processes for the user's functions alone.
 
     Args:
-      weights: of the parts; a part not named weighs 0, a function 1.
-      tasks: {task: {part: weight}} where a task's are others.
+      weights: of the parts; the default is 0, for a function 1.
+      tasks: {task: {part: weight}}, for tasks with weights of their own.
       max_tokens: the limit at which a response is cut.
-      overlong_cache_tokens: tokens below it where the overlong penalty sets
-        in; None is a fifth of it, DAPO's 4,096 of 20,480.
+      overlong_cache_tokens: so far below it the overlong penalty starts; None:
+        a fifth of it, as DAPO's 4,096 of 20,480.
       workers: processes that verify answers, and as many that run functions.
       timeout_seconds: the wall-clock limit of one answer or function call.
-      answer: one of answers.ANSWERS, where the answer stands.
-      form: one of text_rules.FORMS, what the format reward pays for.
-      languages: that are told apart; none: no language is looked at.
-      language: which the thinking is to be in; None: that of the prompt.
+      answer: one of answers.ANSWERS, how the answer is marked.
+      form: one of text_rules.FORMS, the format that is rewarded.
+      languages: to distinguish; (): no language rewards.
+      language: that the thinking should be in; None: the prompt's.
       functions: {name: 'my_rewards.py:function'}, the user's own parts.
 
     Raises:
@@ -150,7 +150,7 @@ class Scorer:
       if part.by_language and self._weighs(name) and not languages:
         raise errors.expected(
             'rewards.languages',
-            f'those that the reward {name!r} tells apart', languages)
+            f'those that the reward {name!r} distinguishes', languages)
     self._settings = Settings(
         max_tokens, overlong_cache_tokens, form,
         language_lib.Languages(languages) if languages else None, language)
@@ -198,7 +198,7 @@ class Scorer:
                for weights in (self._weights, *self._tasks.values()))
 
   def _check_names(self, names: Sequence[str]) -> None:
-    """Refuses the weight of a part that there is not."""
+    """Refuses the weight of a part that does not exist."""
     for section, weights in [('weights', self._weights), *(
         (f'tasks.{task}', other) for task, other in self._tasks.items())]:
       for name in weights:

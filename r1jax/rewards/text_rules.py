@@ -20,8 +20,8 @@ _EACH = {'answer': thinking.TAGS, 'summary': thinking.TAGS[:2]}
 def format_reward(text: str, form: str = 'answer') -> float:
   """1.0 if `text` is exactly the two parts, neither of them blank, else 0.0.
 
-  Only white space may stand around and between blocks, and a tag of the form
-  occurs once, another never: a second block, a nested tag, or text behind an
+  Only white space is allowed around and between blocks, and a tag of the form
+  occurs once, another never: a second block, a nested tag, or text after an
   answer scores 0.
   """
   if any(text.count(tag) != (tag in _EACH[form]) for tag in thinking.TAGS):
@@ -36,8 +36,8 @@ def overlong_penalty(tokens: int, finished: bool, limit: int, cache: int
                      ) -> float:
   """The penalty, 0 to -1, of a response of `tokens` tokens, its EOS included.
 
-  A response that did not finish was cut at the limit, so it pays in full.
-  With limit 100 and cache 20: 80 tokens pay 0, 90 pay -0.5, 100 pay -1.
+  A response that did not finish was cut at the limit: it scores -1. With limit
+  100 and cache 20, 80 tokens score 0, 90 score -0.5, 100 score -1.
   """
   length = tokens if finished else max(tokens, limit)
   return -min(max((length - (limit - cache)) / cache, 0.0), 1.0)
@@ -64,10 +64,10 @@ def repetition_penalty(text: str, n: int = 4) -> float:
 def is_loop(text: str) -> bool:
   """Whether a text repeats the same few words or characters.
 
-  One of 500 bytes or more is a loop if zlib makes it ten times smaller. Sound
-  reasoning is far from it: of GSM8K's 8,792 solutions none is made more than
-  3.2 times smaller, and a hundred worked ones of the mini world in a row 4.9
-  times; "!" or "ha" a thousand times over is above 50.
+  One of 500 bytes or more is a loop if zlib compresses it more than ten times.
+  Sound reasoning is far from it: none of GSM8K's 8,792 solutions compresses
+  more than 3.2 times, a hundred worked ones of the mini world in a row 4.9
+  times; "!" or "ha" a thousand times over more than 50 times.
   """
   content = text.encode('utf-8', 'replace')
   return len(content) >= _LOOP_BYTES and (

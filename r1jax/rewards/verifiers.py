@@ -1,11 +1,11 @@
 """The rules that check an answer, and the answers they must never see.
 
-To add one: a function, and its line of `VERIFIERS`. `refuse_unsafe` looks at
+To add one: a function, and its line in `VERIFIERS`. `refuse_unsafe` looks at
 text only and runs in the trainer's process. `load_verifier` gives a function
 that runs third-party code on a response's text: it is called in worker
 processes only (sandbox).
 
-What evaluates text, in the packages of today:
+What evaluates text in the current packages:
   * Nine reasoning_gym scorers call `eval` or sympy's `parse_expr`, which is
     `eval`, on the answer. They are listed below, and are given only text in
     which nothing can be called but mathematical functions. A test watches
@@ -54,12 +54,12 @@ def _undecided(answer: str, reference: Any) -> None:
 
 
 class Verifier(NamedTuple):
-  """A rule that tells whether an answer is right, and what it takes to run.
+  """A rule that checks an answer, and what it takes to run.
 
-  One of plain comparison has `at_once`. One of third-party code has `load`, and
-  `is_safe` and `max_chars` keep from it what it must never see.
+  A plain comparison has `at_once`. Third-party code has `load`, and `is_safe`
+  and `max_chars` keep from it what it must never see.
   """
-  # In the trainer's process; None: a worker process must tell.
+  # In the trainer's process; returns None if a worker process must decide.
   at_once: Callable[[str, Any], float | None] = _undecided
   load: Callable[[str], Verify] | None = None  # of a task, in a worker process
   is_safe: Callable[[str, str], bool] | None = None  # (task, answer): no code
@@ -79,7 +79,7 @@ def refuse_unsafe(kind: str, task: str, answer: str) -> str | None:
 
 @functools.lru_cache(maxsize=None)
 def load_verifier(kind: str, task: str) -> Verify:
-  """The function (answer, reference) -> is it right, its packages imported."""
+  """The function (answer, reference) -> how right, its packages imported."""
   known = [name for name, verifier in VERIFIERS.items() if verifier.load]
   if kind not in known:
     raise ValueError(f'no verifier {kind!r}; expected one of {known}')
@@ -96,7 +96,7 @@ def _same_summary(answer: str, reference: str) -> bool:
 
 
 def _wrong(answer: str, reference: str) -> float:
-  """No rule can tell: it is wrong until a model settles it (judge)."""
+  """No rule can check it: it is wrong until a model decides (judge)."""
   del answer, reference
   return 0.
 
@@ -140,8 +140,8 @@ def _load_reasoning_gym(task: str) -> Verify:
 def _reasoning_gym(score_answer, answer: str, entry: dict) -> bool:
   """Whether the dataset's own scorer gives full marks.
 
-  Less is not right: most scorers pay part of a mark for any text that holds
-  the reference, so that 129 would earn 0.67 where 12 is asked for.
+  Partial credit does not count: most scorers give some to any text that
+  contains the reference, so that 129 would score 0.67 where 12 is right.
   """
   return float(score_answer(answer, entry)) >= 1.0
 

@@ -3,10 +3,10 @@
 They verify answers (sandbox) and run reward functions (function_worker). They
 are started when first needed, from a fresh interpreter: nothing of the trainer
 (its threads, JAX, its main module) is copied or imported. Each is sent a few
-jobs at a time and answers them one by one; the parent holds a clock for the job
-each worker is at. A worker that is late, or dies, costs that job only: it is
-killed, the jobs behind it go to others, and a new worker starts when there is
-work for it. Jobs that a worker does together it also loses together.
+jobs at a time and answers them one by one; the parent times the current job of
+each worker. A worker that is late or dies costs that job only: it is killed,
+its remaining jobs go to others, and a new worker starts when there is work for
+it. Jobs that a worker does together are also lost together.
 """
 
 import collections
@@ -20,7 +20,7 @@ import sys
 import time
 from typing import Any, NamedTuple, Sequence
 
-# Loading verifiers imports large packages, once a worker.
+# Loading verifiers imports large packages, once per worker.
 START_SECONDS = 120.0
 _MAX_JOBS = 64  # sent at once
 _MAX_MESSAGE_BYTES = 1 << 16
@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
   status: str  # 'ok' | 'errors' | 'timeouts' | 'refused'
   value: float
   detail: str  # one line, empty if ok
-  columns: dict[str, Any] = {}  # logged beside; of reward functions alone
+  columns: dict[str, Any] = {}  # to log; of reward functions alone
 
 
 class LoadError(RuntimeError):
@@ -53,7 +53,7 @@ class LoadError(RuntimeError):
 
 
 class _Worker:
-  """One process, and the jobs it was sent and has not answered."""
+  """One process, and the jobs that it was sent and has not answered."""
 
   def __init__(self, serve: str, load: str, timeout_seconds: float):
     self.pipe, theirs = multiprocessing.Pipe()
@@ -158,19 +158,19 @@ class Pool:
           if worker.pipe in ready:
             message = worker.read()
           elif worker.deadline <= time.monotonic():
-            message = Outcome('hung', 0.0, 'no verdict in time')
+            message = Outcome('hung', 0.0, 'no result in time')
           else:
             continue
           self._take(worker, message, waiting, outcomes)
     finally:
-      # After an interrupt, answers still to come would meet the wrong jobs.
+      # After an interrupt, later answers would be taken for those of new jobs.
       for worker in [w for w in self._workers if w.jobs]:
         self._drop(worker)
     return [outcomes[index] for index in range(len(jobs))]
 
   def _hand_out(self, waiting, share: int, together: bool):
     for worker in [w for w in self._workers if w.process.poll() is not None]:
-      if not worker.jobs:  # else its last words are still to be read
+      if not worker.jobs:  # else its last message is still to be read
         self._drop(worker)
     while waiting:
       idle = [worker for worker in self._workers if not worker.jobs]
@@ -183,7 +183,7 @@ class Pool:
       idle[0].send([waiting.popleft() for _ in range(count)], together)
 
   def _take(self, worker, message: Outcome, waiting, outcomes):
-    """Files one message; a late or dead worker goes, its other jobs wait."""
+    """Handles a message; drops a late or dead worker, whose other jobs wait."""
     if message.status == 'ready':
       return
     if not worker.loaded:

@@ -2,8 +2,8 @@
 
 One small interface (base.Vocab) over SentencePiece models, Hugging Face
 tokenizers and the tokenizer inside a GGUF file. The padding id may equal the
-end-of-sequence id, as it does in many released models, so nothing may tell
-padding by its id: lengths do.
+end-of-sequence id, as it does in many published models, so padding is known by
+lengths, never by its id.
 """
 
 import importlib.resources
@@ -29,7 +29,8 @@ def load_vocab(kind: str, path: str, eos: str | None = None) -> Vocab:
     kind: a key of KINDS.
     path: the file or folder, or 'mini' for the SentencePiece model shipped
       with the package.
-    eos: the token that ends a sequence, where the files name none or another.
+    eos: the token that ends a sequence, where the files name none or a wrong
+      one.
 
   Raises:
     ConfigError: names the field of config.vocab that is wrong.
@@ -37,7 +38,7 @@ def load_vocab(kind: str, path: str, eos: str | None = None) -> Vocab:
   errors.check_choice('vocab.kind', kind, KINDS)
   if not path:
     raise errors.expected(
-        'vocab.path', "a file or folder, or 'mini' for the vocabulary shipped",
+        'vocab.path', "a file or folder, or 'mini' for the packaged vocabulary",
         path)
   if path == 'mini':
     if kind != 'sentencepiece':

@@ -15,7 +15,7 @@ _NAMES = ('tokenizer_config.json', 'generation_config.json', 'config.json')
 
 
 class Files(NamedTuple):
-  """The settings beside a tokenizer, of its files or in their form."""
+  """The settings files beside a tokenizer, or settings in their form."""
   tokenizer: dict[str, Any]  # tokenizer_config.json, without its template
   generation: dict[str, Any]  # generation_config.json
   model: dict[str, Any]  # config.json
@@ -24,7 +24,7 @@ class Files(NamedTuple):
   def tokens(self) -> dict[str, str]:
     """Special tokens by the names templates use: {'eos_token': '</s>'}."""
     by_role = {f'{role}_token': _content(self.tokenizer.get(f'{role}_token'))
-             for role in ROLES}
+               for role in ROLES}
     return {name: token for name, token in by_role.items() if token is not None}
 
   def ids(self, role: str,
@@ -36,7 +36,7 @@ class Files(NamedTuple):
 
 
 def read_files(folder: pathlib.Path) -> Files:
-  """Reads what there is; ConfigError for a file that is no JSON object."""
+  """Reads those that exist; ConfigError for one that is not a JSON object."""
   tokenizer, generation, model = (_settings(folder / name) for name in _NAMES)
   template = tokenizer.pop('chat_template', None)
   if isinstance(template, list):  # several, by name
@@ -47,7 +47,7 @@ def read_files(folder: pathlib.Path) -> Files:
 
 
 def write_files(folder: pathlib.Path, files: Files) -> None:
-  """Writes what `read_files` reads, but config.json, which is the model's."""
+  """Writes what `read_files` reads, except config.json, the model's file."""
   for name, values in zip(_NAMES[:2], files[:2]):
     text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / name).write_text(text + '\n', 'utf-8')
@@ -104,15 +104,15 @@ class Vocab(abc.ABC):
   Attributes:
     path: of the file it was read from.
     size: one more than the largest id.
-    bos_id: begins every prompt and document that no chat template wrote, None
-      where nothing does.
+    bos_id: starts every prompt and document that no chat template wrote; None
+      if there is none.
     eos_ids: each of them ends a response.
     eos_id: the first of them; ends a document.
-    pad_id: may equal eos_id, so lengths tell padding, ids do not.
+    pad_id: may equal eos_id, so padding is known by lengths, never by ids.
     tokens: special tokens as text, by the names that chat templates use for
       them: {'eos_token': '</s>', ...}.
     chat_template: Jinja source, see chat.py; None if the model has none.
-    model_file: of a SentencePiece model that by itself has the same ids, for
+    model_file: a SentencePiece model file that alone gives the same ids, for
       libraries that read such files; None if there is none.
   """
 
@@ -154,7 +154,7 @@ class Vocab(abc.ABC):
     """Returns one token as its file writes it, None if there is none."""
 
   def save(self, folder: str | pathlib.Path) -> None:
-    """Writes the files by which we and transformers read it again."""
+    """Writes the files from which r1jax and transformers load it again."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in self._model_files().items():
@@ -163,7 +163,7 @@ class Vocab(abc.ABC):
                  **self._files.tokenizer, **self.tokens}
     generation = {**self._files.generation,
                   'eos_token_id': list(self.eos_ids)}
-    if 'pad_token' in self.tokens:  # else it is the end token, unsaid
+    if 'pad_token' in self.tokens:  # else it is the end token by default
       generation['pad_token_id'] = self.pad_id
     write_files(folder, Files(
         tokenizer, generation, {}, self.chat_template))
@@ -173,7 +173,7 @@ class Vocab(abc.ABC):
     """The inverse of `token`."""
 
   def _beginning(self) -> int | None:
-    """The id that is to be put before a text."""
+    """The id to put before a text, None for none."""
     if not self._files.tokenizer.get('add_bos_token'):
       return None
     return next(iter(self._files.ids('bos', self._id)), None)

@@ -1,9 +1,9 @@
-"""Other tokenizers in the words of Hugging Face's tokenizer.json.
+"""Converts other tokenizers to Hugging Face's tokenizer.json.
 
 A tokenizer.json is data: how to normalise a text, how to cut it into words,
-which pieces a word is merged from and how pieces become text again. What
-enters here are the tables of a byte-level BPE or of a SentencePiece model;
-what leaves is that file's content.
+which pieces a word is merged from and how pieces become text again. These
+functions take the tables of a byte-level BPE or a SentencePiece model and
+return the content of that file.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +16,10 @@ _SPACE = '▁'  # how SentencePiece writes one
 
 class Cut(NamedTuple):
   """The pre-tokenizer of a byte-level BPE."""
-  splits: tuple[str, ...] = ()  # each cuts out its matches, after each other
+  splits: tuple[str, ...] = ()  # each cuts out its matches, in this order
   single_digits: bool = False
-  gpt2: bool = False  # cut by GPT-2's rule, the library's own, at last
-  nfc: bool = False  # Unicode's composed form first
+  gpt2: bool = False  # last, cut by GPT-2's rule, the library's default
+  nfc: bool = False  # first, Unicode's composed form
   whole_words: bool = False  # a word in the vocabulary needs no merges
 
 
@@ -30,7 +30,7 @@ def byte_level(vocab: Mapping[str, int], merges: Iterable[Sequence[str]],
 
   Args:
     vocab: every piece and its id; bytes as GPT-2 spells them.
-    merges: pairs of pieces, the first to be merged first.
+    merges: pairs of pieces, in the order in which they are merged.
     added: pieces found in a text before all else, and whether they are
       special, that is, left out of decoded text.
     cut: what comes before the merges.
@@ -52,9 +52,9 @@ def sentencepiece(model: bytes, bos: str | None) -> bytes:
   """Returns a SentencePiece model of the BPE kind.
 
   Its merges are all pairs of pieces that make a piece, in the order of scores.
-  It differs from the model where two pairs of one score overlap, and where a
-  model that puts a space before a text has user-defined pieces: one more
-  follows each of them.
+  It differs from the model where two pairs of equal score overlap, and, if the
+  model puts a space before a text, after a user-defined piece, where it puts
+  one more.
 
   Args:
     model: the content of a model file.
@@ -70,15 +70,15 @@ def sentencepiece(model: bytes, bos: str | None) -> bytes:
   rules = proto.normalizer_spec
   if (proto.trainer_spec.model_type != pb.TrainerSpec.BPE
       or rules.precompiled_charsmap or rules.remove_extra_whitespaces):
-    raise ValueError('only a SentencePiece model of type BPE that leaves the '
-                     'text as it is has an equal tokenizer.json')
+    raise ValueError('only a SentencePiece model of type BPE that does not '
+                     'normalise text has an equivalent tokenizer.json')
   vocab, added, scores = {}, {}, {}
   for i, piece in enumerate(proto.pieces):
     text = piece.piece
     if piece.type == kinds.NORMAL:
       scores[text] = piece.score
     elif piece.type == kinds.USER_DEFINED:
-      text = text.replace(_SPACE, ' ')  # found before spaces are respelt
+      text = text.replace(_SPACE, ' ')  # matched before spaces are replaced
       added[text] = False
     elif piece.type in (kinds.CONTROL, kinds.UNKNOWN):
       added[text] = True

@@ -1,8 +1,8 @@
 """The tokenizer inside a GGUF file (llama.cpp's).
 
-Its tables are put into the words of the formats they once came from: a
-byte-level BPE becomes a tokenizer.json, a SentencePiece model a model file
-again, the rest of its metadata a tokenizer_config.json and its neighbours.
+Its tables are converted back to the formats that they came from: a byte-level
+BPE to a tokenizer.json, a SentencePiece model to a model file, the other
+metadata to tokenizer_config.json and generation_config.json.
 """
 
 import pathlib
@@ -53,7 +53,7 @@ def load(path: str, eos: str | None = None) -> base.Vocab:
   try:
     metadata = gguf_header.read_header(file).metadata
   except ValueError as e:
-    raise _error(path, f'is no GGUF file: {e}') from e
+    raise _error(path, f'is not a GGUF file: {e}') from e
   kind = metadata.get('tokenizer.ggml.model')
   if kind not in _KINDS:
     raise _error(path, 'expected tokenizer.ggml.model to be '
@@ -62,14 +62,14 @@ def load(path: str, eos: str | None = None) -> base.Vocab:
 
 
 class _Tables:
-  """The tokenizer's metadata of a file, by names without a prefix."""
+  """A file's metadata of the tokenizer, by names without their prefix."""
 
   def __init__(self, path: str, metadata: dict[str, Any]):
     self.path, self._metadata = path, metadata
     self.tokens, self.types = self['tokens'], self.column('token_type')
     if len(set(self.tokens)) != len(self.tokens):
       raise _error(path, 'has a token twice in tokenizer.ggml.tokens')
-    while self.types and self.types[-1] == _UNUSED:  # pad the model's table
+    while self.types and self.types[-1] == _UNUSED:  # they pad the embeddings
       self.tokens, self.types = self.tokens[:-1], self.types[:-1]
 
   def get(self, name: str, default: Any = None) -> Any:
@@ -90,7 +90,7 @@ class _Tables:
     return found
 
   def token(self, role: str) -> str | None:
-    """The token that plays a role, None if the file names none."""
+    """The token of a role, None if the file names none."""
     field = f'{_NAMES[role]}_token_id'
     i = self.get(field)
     if i is not None and not 0 <= i < len(self.tokens):
@@ -120,7 +120,7 @@ def _byte_level(tables: _Tables, eos: str | None):
   merges = [merge.split(' ') for merge in tables['merges']]
   for pair in merges:
     if len(pair) != 2 or not {*pair, ''.join(pair)} <= vocab.keys():
-      raise _error(tables.path, f'expected pairs of its tokens that make one '
+      raise _error(tables.path, f'expected pairs of tokens that make a token '
                    f'in tokenizer.ggml.merges, received {" ".join(pair)!r}')
   added = {token: kind == _CONTROL
            for token, kind in zip(tables.tokens, tables.types)
@@ -137,7 +137,7 @@ def _sentencepiece(tables: _Tables, eos: str | None):
   proto = pb.ModelProto()
   for token, score, kind in zip(
       tables.tokens, tables.column('scores'), tables.types):
-    if token == unknown:  # in some files it is one of control
+    if token == unknown:  # some files list it as a control token
       kind = _UNKNOWN
     proto.pieces.add(piece=token.replace(' ', '▁'), score=score, type=kind)
   proto.trainer_spec.model_type = pb.TrainerSpec.BPE

@@ -1,9 +1,10 @@
-"""The header of a GGUF file (llama.cpp's): metadata, and where tensors stand.
+"""The header of a GGUF file (llama.cpp's): metadata, and tensors' offsets.
 
-A file is magic, version and two counts, then (key, type, value) one after the
-other, then (name, shape, type, offset) of each tensor, little-endian; their
-data is not read. The package `gguf` keeps a NumPy view of every value, which
-takes it 19 s for the tokens of Gemma 3; plain Python values take half a second.
+A file has a magic number, a version and two counts, then (key, type, value) of
+each metadata entry, then (name, shape, type, offset) of each tensor,
+little-endian. Tensor data is not read. The package `gguf` keeps a NumPy view of
+every value, which takes 19 s for the tokens of Gemma 3; plain Python values
+take half a second.
 """
 
 import mmap
@@ -19,7 +20,7 @@ _STRING, _ARRAY = 8, 9
 
 
 class _Bytes:
-  """The rest of a file."""
+  """Reads the bytes of a file in order."""
 
   def __init__(self, data: mmap.mmap):
     self._data, self.at = data, 0
@@ -44,18 +45,18 @@ class _Bytes:
         return list(self.take(f'{size}{_SCALARS[kind]}'))
       return [self.value(kind) for _ in range(size)]
     if kind not in _SCALARS:
-      raise ValueError(f'type {kind} of a value is unknown')
+      raise ValueError(f'a value has the unknown type {kind}')
     return self.take(_SCALARS[kind])[0]
 
   def stored(self) -> 'Stored':
-    """Returns a tensor's place, counted from the first tensor's."""
+    """Returns a tensor's entry; `begin` is counted from the first tensor."""
     axes, = self.take('I')
     *sizes, kind, begin = self.take(f'{axes}QIQ')
     return Stored(tuple(reversed(sizes)), kind, begin)
 
 
 class Stored(NamedTuple):
-  """The place of a tensor in the file."""
+  """A tensor's entry in the header."""
   shape: tuple[int, ...]  # as NumPy has it, the last axis contiguous
   kind: int  # of gguf.GGMLQuantizationType
   begin: int  # byte of the file
@@ -67,15 +68,15 @@ class Header(NamedTuple):
 
 
 def read_header(path: str | pathlib.Path) -> Header:
-  """Returns all that stands before the tensors' data.
+  """Reads all that comes before the tensors' data.
 
   Raises:
     OSError: there is no such file.
-    ValueError: says why the file is no GGUF file.
+    ValueError: says why the file is not a GGUF file.
   """
   with open(path, 'rb') as file:
     if file.read(len(_MAGIC)) != _MAGIC:
-      raise ValueError(f'it does not begin with {_MAGIC.decode()}')
+      raise ValueError(f'it does not start with {_MAGIC.decode()}')
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
       rest = _Bytes(data)
       try:

@@ -18,9 +18,9 @@ def load(path: str, eos: str | None = None) -> 'HuggingFaceVocab':
 class HuggingFaceVocab(base.Vocab):
   """A tokenizer of the library `tokenizers`. See Vocab.
 
-  Special tokens written out in a text become their ids. A beginning token is
-  what the tokenizer itself puts before a text, or `add_bos_token` asks for.
-  Truncation and padding set in the file are switched off.
+  Special tokens written out in a text become their ids. The BOS token is the
+  one that the tokenizer itself puts before a text, or that `add_bos_token` asks
+  for. Truncation and padding set in the file are switched off.
   """
 
   def __init__(self, path: str, model: bytes, files: base.Files,
@@ -28,11 +28,11 @@ class HuggingFaceVocab(base.Vocab):
     """Builds it.
 
     Args:
-      path: where it comes from, for messages.
+      path: where it comes from, for errors.
       model: the content of a tokenizer.json.
-      files: what stands beside it.
-      eos: the token that ends a sequence, where the files name none or
-        another.
+      files: the settings files beside it.
+      eos: the token that ends a sequence, where the files name none or a wrong
+        one.
     """
     import tokenizers  # pylint: disable=g-import-not-at-top
     try:

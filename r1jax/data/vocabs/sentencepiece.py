@@ -1,4 +1,4 @@
-"""SentencePiece vocabularies: a model file and what may stand beside it."""
+"""SentencePiece vocabularies: a model file and the settings files beside it."""
 
 from collections.abc import Iterable
 import re
@@ -20,10 +20,10 @@ def load(path: str, eos: str | None = None) -> 'SentencePieceVocab':
 class SentencePieceVocab(base.Vocab):
   """A SentencePiece model. See Vocab.
 
-  Control pieces written out in a text are text to a model file alone, as
-  SentencePiece has it. Where a tokenizer_config.json stands beside it they
-  become their ids, as in transformers, and as chat templates need it, unless it
-  sets `split_special_tokens`.
+  Control pieces written out in a text stay text if there is only a model file,
+  as in SentencePiece. With a tokenizer_config.json beside it they become their
+  ids, as in transformers and as chat templates need, unless it sets
+  `split_special_tokens`.
   """
 
   def __init__(self, path: str, model: bytes, files: base.Files,
@@ -31,11 +31,11 @@ class SentencePieceVocab(base.Vocab):
     """Builds it.
 
     Args:
-      path: where it comes from, for messages.
+      path: where it comes from, for errors.
       model: the content of a model file.
-      files: what stands beside it.
-      eos: the token that ends a sequence, where the files name none or
-        another.
+      files: the settings files beside it.
+      eos: the token that ends a sequence, where the files name none or a wrong
+        one.
     """
     import sentencepiece  # pylint: disable=g-import-not-at-top
     self._bytes = model
@@ -50,7 +50,7 @@ class SentencePieceVocab(base.Vocab):
     size = self._model.get_piece_size()
     special = [self._model.id_to_piece(i) for i in range(size)
                if self._model.is_control(i) or self._model.is_unknown(i)]
-    # The group makes re.split keep what it splits at, at the odd places.
+    # The group makes re.split keep what it splits at, at odd indices.
     self._special = re.compile(
         f'({"|".join(map(re.escape, sorted(special, key=len, reverse=True)))})')
     self._bare = files.tokenizer.get(
