@@ -4,8 +4,8 @@
     python -m r1jax.main --config=experiments/bench.py:smollm2
 
 Random weights and prompts, responses that never end early, KL to a frozen
-reference, AdamW, one update a rollout. Both are sized for a CPU of two cores
-and a few minutes; measure on a machine that does nothing else.
+reference, AdamW, one update per rollout. Both are sized for a CPU of two cores
+and a few minutes; run nothing else on the machine meanwhile.
 `--config.bench.profile=DIR` traces one more step for a profile viewer.
 """
 
@@ -18,7 +18,7 @@ def get_config(arg: str = 'tiny') -> common.ConfigDict:
 
 
 def tiny() -> common.ConfigDict:
-  """A Llama of 3.1 million parameters, 32,768 new tokens a step."""
+  """A Llama of 3.1 million parameters, 32,768 new tokens per step."""
   return common.base(
       'bench', bench=sections.bench(), optim=dict(lr=1e-6),
       model=common.model(
@@ -31,7 +31,7 @@ def tiny() -> common.ConfigDict:
 
 
 def smollm2() -> common.ConfigDict:
-  """The shape of SmolLM2-135M, 2,048 new tokens a step."""
+  """The shape of SmolLM2-135M, 2,048 new tokens per step."""
   return common.base(
       'bench', bench=sections.bench(), optim=dict(lr=1e-6),
       model=common.model(

@@ -3,13 +3,12 @@
     python -m r1jax.main --config=experiments/cold_start.py:mini \
         --workdir=/tmp/cold_start
 
-Long chains of thought are gathered in three ways ([v2] arXiv 2501.12948v2,
-B.3.2): a helper is shown worked examples (few_shot), or asked for detailed
-answers with reflection and verification (instructed); or what R1-Zero says,
-filtered (zero_samples), is rewritten into reasoning and a summary (refined).
-All of it comes together (collected), each line with where it is from, and the
-base is briefly fine-tuned on it (cold_start). Between the two a person may go
-through it:
+Long chains of thought are collected in three ways ([v2] arXiv 2501.12948v2,
+B.3.2): a helper model is shown worked examples (few_shot), or prompted for
+detailed answers with reflection and verification (instructed); or it rewrites
+R1-Zero's responses, filtered (zero_samples), into reasoning and a summary
+(refined). They are merged, each line with its source (collected), and the base
+is briefly fine-tuned on them (cold_start). In between a person may review them:
 
     python -m r1jax.main --config=experiments/cold_start.py:mini \
         --workdir=/tmp/cold_start --config.until=collected
@@ -17,8 +16,8 @@ through it:
         --candidates=/tmp/cold_start/collected/collected.jsonl
     ... --config.stages.cold_start.data.task=jsonl:/tmp/reviewed.jsonl
 
-What stands behind the thinking is a summary now, no <answer> block. R1-Zero
-comes first; --config.stages.zero_samples.init_from=DIR takes another.
+The thinking is now followed by a summary instead of an <answer> block. R1-Zero
+is trained first; --config.stages.zero_samples.init_from=DIR samples another.
 """
 
 from experiments import common
@@ -36,7 +35,7 @@ def mini() -> common.ConfigDict:
 
 
 def stages() -> dict[str, common.ConfigDict]:
-  """The cold start's stages, behind an R1-Zero of the name 'zero'."""
+  """The cold start's stages, which follow an R1-Zero named 'zero'."""
   return dict(
       few_shot=few_shot(), instructed=instructed(),
       zero_samples=zero_samples(), refined=refined(), collected=collected(),
@@ -47,7 +46,7 @@ def helper_samples(task: str, *, group: int, prompt_tokens: int,
                    reflection: bool = False,
                    rewards: common.ConfigDict | None = None,
                    **prompts) -> common.ConfigDict:
-  """The helper's responses, at most two a prompt of those that are right."""
+  """Correct responses of the helper, at most two per prompt."""
   return common.base(
       'sample', init_from='mini_helper', model=common.mini_model(max_len=512),
       vocab=common.mini_vocab(), data=sections.prompts(task, **prompts),
@@ -72,7 +71,7 @@ def instructed() -> common.ConfigDict:
 
 
 def zero_samples() -> common.ConfigDict:
-  """What R1-Zero says, where it is right; its languages are left to mix."""
+  """Correct responses of R1-Zero, in whatever mixture of languages."""
   return common.base(
       'sample', init_from='{zero}', model=common.mini_model(max_len=512),
       vocab=common.mini_vocab(),
@@ -99,7 +98,8 @@ def collected() -> common.ConfigDict:
 def sft() -> common.ConfigDict:
   """[v2] B.4.2: 2 to 3 epochs, cosine to a tenth.
 
-  The rate is near the base's own: some of the pieces are new to it, \\boxed{.
+  The learning rate is near pretraining's: the base has never seen some tokens,
+  such as \\boxed{.
   """
   return common.base(
       'lm', epochs=3., init_from='mini', model=common.mini_model(),

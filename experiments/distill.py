@@ -1,4 +1,4 @@
-"""Distillation: a small model learns from what R1 says, or from its logits.
+"""Distillation: a small model learns from R1's responses, or from its logits.
 
     python -m r1jax.main --config=experiments/distill.py:mini \
         --config.data.task=jsonl:/tmp/r1/sft_data/collected.jsonl \
@@ -7,9 +7,9 @@
 `:mini` fine-tunes a student of another architecture on a teacher's samples, the
 paper's way ([v2] arXiv 2501.12948v2, B.4.3); `:forward` and `:reverse` add the
 divergence from a teacher's next-token logits (--config.distill.init_from=DIR,
-the same vocabulary); `:rl` is what it is compared with, RL on the student
-itself. The other variants are the paper's six students: the released model in
---config.init_from, the samples in --config.data.task.
+of the same vocabulary); `:rl` is the comparison, RL on the student itself. The
+other variants are the paper's six students: name the published model in
+--config.init_from and the samples in --config.data.task.
 """
 
 from experiments import common
@@ -31,11 +31,12 @@ def get_config(arg: str = 'mini') -> common.ConfigDict:
 
 def mini(task: str | None = None, teaching: str | None = None,
          teacher: str | None = None) -> common.ConfigDict:
-  """On a teacher's samples; of a kind of `teaching`, on its logits too.
+  """On a teacher's samples; with `teaching`, a kind of KL, on its logits too.
 
-  Half of the loss is the samples': a reverse KL's gradient is weighted by the
-  student's own probabilities, and this one begins with next to none for what
-  the teacher says. Alone (weight 1) it was right 0 % of the time.
+  Half of the loss is the cross-entropy of the samples: the gradient of a
+  reverse KL is weighted by the student's probabilities, which are near 0 at
+  first for the teacher's tokens. With the reverse KL alone (weight 1) accuracy
+  was 0 %.
   """
   logits = {} if teaching is None else dict(distill=sections.distill(
       init_from=teacher, kind=teaching, weight=0.5, top_k=64))

@@ -1,10 +1,10 @@
-"""DPO: a policy learns from pairs at once, the cheap baseline of PPO.
+"""DPO: a policy learns from pairs without a reward model; a baseline of PPO.
 
     python -m r1jax.main --config=experiments/dpo.py:mini \
         --config.init_from=/tmp/sft --workdir=/tmp/dpo \
         --config.data.task=jsonl:/tmp/preferences/preferences.jsonl
 
-The pairs are those of the reward model (Rafailov et al., arXiv 2305.18290).
+Rafailov et al., arXiv 2305.18290. The pairs are those of reward_model.py.
 """
 
 from experiments import common

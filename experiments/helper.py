@@ -1,11 +1,11 @@
-"""The helper of the mini world, who plays DeepSeek-V3's part in R1's recipe.
+"""The helper of the mini world, which plays DeepSeek-V3's part in R1's recipe.
 
     python -m r1jax.main --config=experiments/helper.py:mini \\
         --workdir=/tmp/helper
 
-The mini world's base learns from lessons (r1jax/mini/lessons.py) to reason
-in detail when asked to, to rewrite what a model said in one language, to think
-of a way to an answer, and to judge answers in JSON.
+The mini world's base learns from lessons (r1jax/mini/lessons.py) to reason in
+detail on request, to rewrite a response in one language, to write the thoughts
+that lead to a given answer, and to judge answers in JSON.
 """
 
 from experiments import common

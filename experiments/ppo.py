@@ -1,15 +1,15 @@
-"""PPO with GAE: the pipeline that R1's GRPO is measured against.
+"""PPO with GAE, which the paper compares with GRPO.
 
     python -m r1jax.main --config=experiments/ppo.py:mini \
         --config.init_from=/tmp/sft --workdir=/tmp/ppo \
         --config.rewards.models.preference.init_from=/tmp/reward_model
 
-`:mini` improves the mini world's writer against a reward model that has learned
-its reader's taste, with a penalty on leaving the fine-tuned model. `accuracy`
-in its metrics is the reader's own verdict, which it never sees.
-`:reasoning` is r1_zero.py:mini with a critic in the place of groups, at the
-same prompts, responses and steps: the comparison of [v2] arXiv 2501.12948v2,
-A.3, in miniature; --config.critic.lam=0.95 is its other PPO.
+`:mini` trains the mini world's writer on a reward model that has learned the
+reader's taste, with a KL penalty to the fine-tuned model. The metric `accuracy`
+is the reader's own verdict, on which nothing is trained.
+`:reasoning` is r1_zero.py:mini with a critic in place of groups, and the same
+prompts, responses and steps: the comparison of [v2] arXiv 2501.12948v2, A.3, in
+miniature; --config.critic.lam=0.95 is the paper's other PPO.
 """
 
 from experiments import common
@@ -24,7 +24,7 @@ def get_config(arg: str = 'mini') -> common.ConfigDict:
 def mini(init_from: str | None = None, reward_model: str | None = None,
          critic: str | None = None, beta: float = 0.05, steps: int = 60
         ) -> common.ConfigDict:
-  """Against a reward model, from which the critic may begin, too."""
+  """On a reward model; `critic` is the model that the critic starts from."""
   return common.base(
       'rl', steps=steps, init_from=init_from, model=common.mini_model(),
       vocab=common.mini_vocab(),
@@ -45,7 +45,7 @@ def mini(init_from: str | None = None, reward_model: str | None = None,
 
 
 def reasoning(lam: float = 1.0) -> common.ConfigDict:
-  """r1_zero.py:mini, but for the estimator; `lam` is lambda of GAE."""
+  """r1_zero.py:mini with another estimator; `lam` is lambda of GAE."""
   config = r1_zero.mini()
   config.rl.advantage, config.rl.aggregate = 'gae', 'token_mean'
   config.critic = sections.critic(lam=lam)

@@ -3,8 +3,8 @@
     python -m r1jax.main --config=experiments/preferences.py:mini \
         --config.init_from=/tmp/sft --workdir=/tmp/preferences
 
-Leaves preferences.jsonl: to each prompt its different responses, graded. Of
-the mini world's writings the reader's taste is the rule (r1jax/mini/gold.py).
+Writes preferences.jsonl: each prompt with its distinct responses, graded. In
+the mini world the rule is the reader's taste (r1jax/mini/gold.py).
 """
 
 from experiments import common

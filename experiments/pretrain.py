@@ -1,11 +1,11 @@
-"""The base model of the mini world, trained from nothing.
+"""The base model of the mini world, trained from scratch.
 
     python -m r1jax.main --config=experiments/pretrain.py:mini \
         --workdir=/tmp/pretrain
 
-2000 steps of 8,192 tokens, 41 minutes on two cores; the loss ends at 0.61 nats
-a token, the random numbers of the pages of sums included. The shipped
-file, r1jax/mini/assets/mini.npz, is that run's last parameters with seed 0,
+2000 steps of 8,192 tokens, 41 minutes on two cores. The loss ends at 0.61 nats
+per token, the random numbers in the pages of sums included. The shipped file,
+r1jax/mini/assets/mini.npz, holds the last parameters of that run with seed 0,
 written by `models/packaged.py`.
 """
 

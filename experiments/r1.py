@@ -1,21 +1,21 @@
-"""DeepSeek-R1: the whole recipe as one graph of stages, and what it is for.
+"""DeepSeek-R1: the whole recipe as one graph of stages, and its ablations.
 
     python -m r1jax.main --config=experiments/r1.py:mini --workdir=/tmp/r1
 
-R1-Zero from the base; the cold start; reasoning RL with language consistency;
-rejection sampling; fine-tuning of the base on what was kept and on general
-data; two reward models and the secondary RL, by rules and then by them, too:
-that is R1 ([v2] arXiv 2501.12948v2, 3 and B.4). Beside it what its claims are
-measured by: the same RL without the language reward and from the base; a
-student distilled into, by samples and by logits, and one that RL alone
-improves; few examples in the place of all; examples in the prompt. Every policy
-takes the same tests (measured_*).
+R1-Zero from the base; the cold start; reasoning RL with the language reward;
+rejection sampling; fine-tuning of the base on the responses kept and on general
+data; two reward models; and the secondary RL, with rules first, then with the
+reward models as well ([v2] arXiv 2501.12948v2, 3 and B.4). The other stages
+test the paper's claims: the same RL without the language reward, and with it
+from the base; a student that is distilled, on samples and on logits, and one
+trained by RL alone; fine-tuning on few examples; examples in the prompt. Every
+policy takes the same tests (measured_*).
 
-Started again it goes on; --config.dry_run=True says with what. `:mini` is the
-miniature world, on two cores. `:paper` is the recipe itself on DeepSeek-V3,
-without what only measures it, with the values that are published, each with its
-source; what it needs besides a pod its dry run lists: the base, a model that
-helps, prompts, general data, pairs and labels for the reward models.
+Started again, it resumes; --config.dry_run=True prints what would run. `:mini`
+is the miniature world, on two cores. `:paper` is the recipe on DeepSeek-V3,
+without those other stages, with the published values and their sources; its dry
+run lists what it needs besides a pod: the base, a helper model, prompts,
+general data, pairs and labels for the reward models.
 """
 
 from experiments import cold_start
@@ -26,7 +26,7 @@ from experiments import r1_zero
 from experiments import sections
 from r1jax.mini import lessons
 
-# Who takes the tests: {name: where it is from}.
+# The policies that take the tests: {name: init_from}.
 POLICIES = dict(
     base='mini', zero='{zero}', cold_start='{cold_start}',
     reasoning='{reasoning}', sft='{sft}', r1='{r1}',
@@ -51,7 +51,7 @@ def mini() -> common.ConfigDict:
       thoughts=thoughts(), sft_data=sft_data(), sft=sft(data),
       preferences=pairs(), labels=labels(), helpful=helpful(),
       harmless=harmless(), rules=rules(), r1=secondary(),
-      # What its claims are measured by.
+      # Stages that test the paper's claims.
       no_language=reasoning(language=0.0), zero_language=zero(language=1.0),
       less_data=less_data(),
       less=sft('jsonl:{less_data}/collected.jsonl', steps=120),
@@ -59,7 +59,7 @@ def mini() -> common.ConfigDict:
       student_sft=distill.mini(data),
       student_forward=distill.mini(data, 'forward', '{r1}'),
       student_reverse=distill.mini(data, 'reverse', '{r1}'),
-      # As much computing as a student's fine-tuning is, or a little more.
+      # The compute of a student's fine-tuning, or a little more.
       student_rl=distill.rl(steps=52))
   stages |= {f'measured_{name}': measured(where, common.mini_model())
              for name, where in POLICIES.items()}
@@ -70,7 +70,7 @@ def mini() -> common.ConfigDict:
 
 
 def zero(language: float = 0.0) -> common.ConfigDict:
-  """R1-Zero; with what the language reward weighs."""
+  """R1-Zero; `language` is the weight of the language reward."""
   config = r1_zero.mini()
   config.steps, config.eval.problems = 40, 64
   config.rewards.weights.language = language
@@ -78,7 +78,7 @@ def zero(language: float = 0.0) -> common.ConfigDict:
 
 
 def reasoning(language: float = 1.0) -> common.ConfigDict:
-  """Reasoning RL on the cold start, for as long as Zero's: [v2] 3.2.1."""
+  """Reasoning RL from the cold start, as many steps as Zero's: [v2] 3.2.1."""
   config = zero(language)
   config.init_from, config.data.seed = '{cold_start}', 6
   config.rewards.answer = config.rewards.form = 'summary'
@@ -98,9 +98,9 @@ def rejection() -> common.ConfigDict:
 
 
 def judged() -> common.ConfigDict:
-  """Problems for which a model stands in for the rule ([v1] 2.3.3).
+  """Problems that a model judges in place of a rule ([v1] 2.3.3).
 
-  Here the rule is known all the same: it says what the judge's word is worth.
+  Here the rule is known, too, and shows how good the judge is.
   """
   return common.base(
       'sample', init_from='{reasoning}', model=common.mini_model(),
@@ -119,7 +119,7 @@ def judged() -> common.ConfigDict:
 
 
 def thoughts() -> common.ConfigDict:
-  """Translations and texts, before which the helper thinks."""
+  """Translations and texts, for which the helper writes the thoughts."""
   return cold_start.helper_samples(
       'drafts:mini_general', num_prompts=768, seed=9,
       instruction=lessons.THINK, options=dict(tasks=('translation',)),
@@ -129,7 +129,7 @@ def thoughts() -> common.ConfigDict:
 
 
 def sft_data() -> common.ConfigDict:
-  """Two fifths are reasoning; of the paper's three quarters ([v2] B.3.3)."""
+  """Two fifths are reasoning; in the paper three quarters ([v2] B.3.3)."""
   return common.base('collect', collect=dict(
       rejection=sections.part('jsonl:{rejection}/kept-*.jsonl', 1800),
       judged=sections.part('jsonl:{judged}/kept-*.jsonl', 150),
@@ -141,13 +141,13 @@ def sft_data() -> common.ConfigDict:
 
 
 def less_data() -> common.ConfigDict:
-  """LIMA (arXiv 2305.11206): few examples, well chosen."""
+  """LIMA (arXiv 2305.11206): few, well-chosen examples."""
   return common.base('collect', collect=dict(curated=sections.part(
       'jsonl:{sft_data}/collected.jsonl', 256, order='curated')))
 
 
 def sft(task: str, steps: int | None = None) -> common.ConfigDict:
-  """Two epochs over what was collected, or so many steps, from the base."""
+  """Two epochs over the collected data, or `steps` steps, from the base."""
   return common.base(
       'lm', steps=steps, epochs=2., init_from='mini',
       model=common.mini_model(), vocab=common.mini_vocab(),
@@ -158,7 +158,7 @@ def sft(task: str, steps: int | None = None) -> common.ConfigDict:
 
 
 def pairs() -> common.ConfigDict:
-  """What the fine-tuned model writes and answers, ranked by rules."""
+  """Responses of the fine-tuned model, ranked by rules."""
   return common.base(
       'sample', init_from='{sft}', model=common.mini_model(),
       vocab=common.mini_vocab(),
@@ -172,7 +172,7 @@ def pairs() -> common.ConfigDict:
 
 
 def labels() -> common.ConfigDict:
-  """What it says to requests, each safe or not."""
+  """Its responses to requests, each labelled safe or unsafe."""
   return common.base(
       'sample', init_from='{sft}', model=common.mini_model(),
       vocab=common.mini_vocab(),
@@ -190,7 +190,7 @@ def helpful() -> common.ConfigDict:
       model=common.mini_model(scalar=True), vocab=common.mini_vocab(),
       data=sections.preferences(
           'jsonl:{preferences}/preferences.jsonl', split='train[:-48]'),
-      # The reader wishes for several lines: the length is a part of the taste.
+      # The reader prefers several lines: length is part of the taste.
       preference=sections.preference(
           scores='summary', batch=4, length=1024, balance_length=False),
       optim=dict(lr=1e-3, schedule='cosine', warmup_steps=5),
@@ -198,7 +198,7 @@ def helpful() -> common.ConfigDict:
 
 
 def harmless() -> common.ConfigDict:
-  """What is said to requests is short: rows are, and many epochs."""
+  """Responses to requests are short: short rows, and more epochs."""
   return common.base(
       'preference', epochs=6., init_from='{sft}',
       model=common.mini_model(scalar=True), vocab=common.mini_vocab(),
@@ -211,7 +211,7 @@ def harmless() -> common.ConfigDict:
 
 
 def rules() -> common.ConfigDict:
-  """Secondary RL, its first part: reasoning alone, by rules ([v2] 3.2.2)."""
+  """Secondary RL, first part: reasoning alone, with rules ([v2] 3.2.2)."""
   config = reasoning()
   config.steps, config.init_from = 16, '{sft}'
   config.data.seed, config.rl.temperature = 10, 0.7
@@ -221,10 +221,9 @@ def rules() -> common.ConfigDict:
 def secondary() -> common.ConfigDict:
   """Its last part: general prompts and reward models, too ([v2] 3.2.2).
 
-  Kept to the end, or the policy learns to please them. Other than the paper's:
-  24 of 40 steps, not 400 of 1,700; a request is scored by both models; general
-  responses are not asked for a thought, as those that were learned from have
-  none.
+  Only at the end, or the policy exploits them. Unlike the paper: 24 of 40
+  steps, not 400 of 1,700; a request is scored by both models; general responses
+  need no thoughts, since the examples of the fine-tuning have none.
   """
   general = dict(accuracy=0.0, format=0.0, language=1.0, helpful=1.0)
   config = rules()
@@ -234,7 +233,7 @@ def secondary() -> common.ConfigDict:
        ('mini_requests', 0.25)), num_prompts=640, seed=11)
   config.rewards = sections.rewards(
       answer='summary', form='summary', weights=dict(language=1.0),
-      # Of writings the harmless one has seen none: what it says of them is
+      # The harmless model was trained on no writings: its scores of them are
       # noise.
       tasks=dict(writing=general | dict(harmless=0.0),
                  requests=general | dict(harmless=1.0)),
@@ -244,9 +243,9 @@ def secondary() -> common.ConfigDict:
 
 
 def measured(init_from: str, model: common.ConfigDict) -> common.ConfigDict:
-  """The tests that every policy takes, on prompts that no stage looks at.
+  """The tests that every policy takes, on prompts that no stage uses.
 
-  Sampled as the paper's evaluations are ([v1] arXiv 2501.12948v1, 3).
+  They sample as the paper's evaluations do ([v1] arXiv 2501.12948v1, 3).
   """
   return common.base(
       'measure', init_from=init_from, model=model, vocab=common.mini_vocab(),
@@ -263,7 +262,7 @@ def measured(init_from: str, model: common.ConfigDict) -> common.ConfigDict:
 def shots(init_from: str) -> common.ConfigDict:
   """With 0, 1 and 4 examples before the problem.
 
-  Four are 385 tokens, more than any model here was trained on (256).
+  Four take 385 tokens, more than any model here was trained on (256).
   """
   return common.base(
       'measure', init_from=init_from, model=common.mini_model(max_len=640),

@@ -1,21 +1,21 @@
 """R1's recipe at the paper's scale, on DeepSeek-V3: r1.py:paper.
 
-The values are those of [v2] arXiv 2501.12948v2, each with its source; where one
-is not published, that is said (those of R1-Zero and the reward models in
+The values are those of [v2] arXiv 2501.12948v2, each with its source; those
+that are not published are marked (those of R1-Zero and the reward models in
 r1_zero.py and reward_model.py). A step of the paper's RL is one of the 16
-updates of a rollout, of ours the rollout.
+updates of a rollout; a step here is a rollout.
 
-Two models are yours to name: --config.models.base, DeepSeek-V3-Base, and
---config.models.helper, which DeepSeek-V3 is to the paper; and a judge, a model
-in --config.stages.judged.rewards.judge.init_from or an endpoint in its .url and
-.model. What is read of yours lies below the directory it is started in, as
-train.jsonl and test.jsonl: reasoning/ (a problem and its answer a line),
-judged/ (the same, of problems that no rule can check), examples/ (long worked
+You must name two models: --config.models.base, DeepSeek-V3-Base, and
+--config.models.helper, in the paper DeepSeek-V3; and a judge, a model in
+--config.stages.judged.rewards.judge.init_from or an endpoint in its .url and
+.model. Your data are train.jsonl and test.jsonl in folders of the working
+directory. With lines {"prompt": ..., "answer": ...}: reasoning/ (problems with
+answers), judged/ (problems that no rule can check), examples/ (long worked
 answers), general/ (general tasks with answers: what DeepSeek-V3 was fine-tuned
 on), helpful/ and harmless/ (general prompts for the last RL; the answer may be
-empty): {"prompt": ..., "answer": ...} a line. For the reward models pairs/,
-{"prompt": ..., "chosen": ..., "rejected": ...} a line, and labels/, {"prompt":
-..., "responses": [...], "grades": [...]}, 1 for one that is safe, else 0.
+empty). For the reward models pairs/, with lines {"prompt": ..., "chosen": ...,
+"rejected": ...}, and labels/, with {"prompt": ..., "responses": [...],
+"grades": [...]}, where a grade is 1 for a safe response, else 0.
 """
 
 from experiments import common
@@ -26,10 +26,10 @@ from experiments import sections
 _PROMPT, _CONTEXT = 1024, 32_768  # tokens; of a prompt, not published
 _REASONING = 'jsonl:reasoning/{split}.jsonl'
 
-# What the helper is told. [v2] B.3.2 has the sentence on the language; that the
-# cold start asks for reflection and verification ([v1] 2.3.1), and the second
-# part of what its drafts become, a summary, are the paper's in our words, as is
-# the thought before a general answer (B.3.3).
+# The helper's instructions. The sentence on the language is from [v2] B.3.2. In
+# our own words, after the paper: reflection and verification ([v1] 2.3.1), the
+# summary that ends a rewritten draft, and the thoughts before a general answer
+# ([v2] B.3.3).
 _REASON = (
     'Solve this in detail: reason step by step within <think> and </think>, '
     'reflect on what you have found, verify it, and correct yourself. Then '
@@ -45,7 +45,7 @@ _THINK = (
 
 
 def pipeline() -> common.ConfigDict:
-  """Every stage that makes R1, those that only measure it left out."""
+  """Every stage that makes R1, without those that only measure."""
   return common.pipeline(None, dict(
       zero=zero(), zero_long=zero_long(),
       few_shot=few_shot(), instructed=instructed(),
@@ -63,7 +63,7 @@ def _model(scalar: bool = False) -> common.ConfigDict:
 
 def _on(config: common.ConfigDict, init_from: str, task: str
        ) -> common.ConfigDict:
-  """A stage that is published for itself, on DeepSeek-V3 and its data."""
+  """A stage of another experiment, on DeepSeek-V3 and its data."""
   config.init_from, config.data.task = init_from, task
   config.model = _model(scalar=config.stage == 'preference')
   config.vocab = common.vocab()
@@ -99,7 +99,7 @@ def reasoning() -> common.ConfigDict:
 
 
 def rules() -> common.ConfigDict:
-  """[v2] 3.2.2, all but the last 400 of 1,700 steps: reasoning, by rules."""
+  """[v2] 3.2.2, all but the last 400 of 1,700 steps: reasoning, with rules."""
   config = reasoning()
   config.steps, config.init_from = (1_700 - 400) // r1_zero.UPDATES, '{sft}'
   config.rl.temperature = 0.7
@@ -109,8 +109,8 @@ def rules() -> common.ConfigDict:
 def secondary() -> common.ConfigDict:
   """[v2] 3.2.2: general prompts and reward models in the last 400 steps alone.
 
-  A general prompt is scored by the model of its own kind; format and language
-  count for all. The shares of the three kinds are not published.
+  A general prompt is scored by the reward model of its own kind; format and
+  language count for all. The rates of the three kinds are not published.
   """
   kinds = ('helpful', 'harmless')
   config = rules()
@@ -130,7 +130,7 @@ def secondary() -> common.ConfigDict:
 
 
 ###############################################################################
-# Samples, and the fine-tunings on them
+# Samples, and fine-tuning on them
 ###############################################################################
 
 
@@ -138,7 +138,7 @@ _JUDGE = dict(prompt_tokens=8192, response_tokens=4096)
 
 
 def _summaries(**values) -> common.ConfigDict:
-  """The rewards of responses in the form that R1 speaks."""
+  """The rewards of responses in R1's form: thinking, then a summary."""
   return sections.rewards(**dict(
       answer='summary', form='summary', judge=_JUDGE) | values)
 
@@ -146,7 +146,7 @@ def _summaries(**values) -> common.ConfigDict:
 def _samples(init_from: str, task: str, *, prompt_tokens: int = _PROMPT,
              rewards: common.ConfigDict | None = None,
              reflection: bool = False, **prompts) -> common.ConfigDict:
-  """Responses of full length, filtered; how many a prompt is not published."""
+  """Responses of full length, filtered; the group size is not published."""
   return common.base(
       'sample', init_from=init_from, model=_model(), vocab=common.vocab(),
       data=sections.prompts(
@@ -160,7 +160,7 @@ def _samples(init_from: str, task: str, *, prompt_tokens: int = _PROMPT,
 
 
 def few_shot() -> common.ConfigDict:
-  """[v2] B.3.2: shown a long worked example."""
+  """[v2] B.3.2: the helper is shown a long worked example."""
   return _samples(
       '{helper}', _REASONING, seed=3, shots=1,
       examples='jsonl:examples/{split}.jsonl',
@@ -169,13 +169,13 @@ def few_shot() -> common.ConfigDict:
 
 
 def instructed() -> common.ConfigDict:
-  """[v2] B.3.2: asked for detail, reflection and verification."""
+  """[v2] B.3.2: it is prompted for detail, reflection and verification."""
   return _samples(
       '{helper}', _REASONING, seed=4, instruction=_REASON, reflection=True)
 
 
 def zero_samples() -> common.ConfigDict:
-  """[v2] B.3.2: what R1-Zero says, asked as it was trained."""
+  """[v2] B.3.2: R1-Zero's responses, in the template of its training."""
   return _samples(
       '{zero_long}', _REASONING, template='r1_zero', seed=5,
       rewards=sections.rewards(
@@ -183,7 +183,7 @@ def zero_samples() -> common.ConfigDict:
 
 
 def refined() -> common.ConfigDict:
-  """[v2] B.3.2: rewritten by the helper; the draft stands in the prompt."""
+  """[v2] B.3.2: rewritten by the helper; the draft is in the prompt."""
   return _samples(
       '{helper}', 'drafts:jsonl:{zero_samples}/kept-*.jsonl', seed=2,
       instruction=_REFINE, prompt_tokens=_PROMPT + _CONTEXT)
@@ -201,12 +201,12 @@ def cold_start() -> common.ConfigDict:
 
 
 def rejection() -> common.ConfigDict:
-  """[v2] B.3.3: what reasoning RL has led to, where it is right."""
+  """[v2] B.3.3: correct responses of the policy after reasoning RL."""
   return _samples('{reasoning}', _REASONING, seed=1)
 
 
 def judged() -> common.ConfigDict:
-  """[v2] B.3.3: problems for which a model stands in for the rule."""
+  """[v2] B.3.3: problems that a model judges in place of a rule."""
   return _samples(
       '{reasoning}', 'jsonl:judged/{split}.jsonl', seed=1,
       options=dict(verifier='judge'))
@@ -221,7 +221,7 @@ def thoughts() -> common.ConfigDict:
 
 
 def sft_data() -> common.ConfigDict:
-  """Of the 804,745 some 177,812 are general, thoughts among them.
+  """Of the 804,745 examples 177,812 are general, some of them with thoughts.
 
   Trivial queries have none.
   """
@@ -233,7 +233,7 @@ def sft_data() -> common.ConfigDict:
 
 
 def sft() -> common.ConfigDict:
-  """[v2] B.4.2, the second fine-tuning: from the base, too."""
+  """[v2] B.4.2, the second fine-tuning: from the base again."""
   return _fine_tuning('jsonl:{sft_data}/collected.jsonl')
 
 

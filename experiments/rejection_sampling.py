@@ -1,13 +1,14 @@
-"""Rejection sampling: a policy's own responses, those that are right and read.
+"""Rejection sampling: a policy's own correct and readable responses.
 
     python -m r1jax.main --config=experiments/rejection_sampling.py:mini \\
         --config.init_from=/tmp/r1_zero --workdir=/tmp/rejection
 
-Several responses to each prompt, of which the right ones are kept that are in
-one language, the prompt's, and have no code block, no long paragraph and no
-loop ([v1] arXiv 2501.12948v1, 2.3.3): kept-*.jsonl, each line with where it
-comes from, and a table of why the rest was dropped. Verifiers of kind 'judge'
-(--config.data.options.verifier=judge) ask a model for the verdict:
+Of several responses to each prompt it keeps the correct ones that are in the
+prompt's language alone and have no code block and no loop; with
+--config.keep.max_paragraph no long paragraph either ([v1] arXiv 2501.12948v1,
+2.3.3). It writes kept-*.jsonl, each line with its source, and kept.json, which
+counts the responses dropped for each reason. The verifier 'judge'
+(--config.data.options.verifier=judge) asks a model for the verdict:
 --config.rewards.judge.init_from, or .url and .model of an endpoint.
 """
 

@@ -1,16 +1,16 @@
-"""Reward models: a fine-tuned model learns to say how good a response is.
+"""Reward models: a fine-tuned model learns to score responses.
 
     python -m r1jax.main --config=experiments/reward_model.py:mini \
         --config.init_from=/tmp/sft --workdir=/tmp/reward_model \
         --config.data.task=jsonl:/tmp/preferences/preferences.jsonl
 
-A file has a prompt, responses and grades a line, or a prompt, chosen and
-rejected, or HH's pairs of conversations (r1jax/data/preferences.py). `:mini`
-learns the taste of the mini world's reader. `:helpful` and `:harmless` hold the
-published values of [v2] arXiv 2501.12948v2, 3.1, and need a pod: pairs of which
-the summary is judged, and single responses, safe or unsafe, judged whole.
-`:hh` is SmolLM2-135M on HH's harmless pairs: 67.2 % [63.0, 71.2] of 500 others
-in the right order, 70 to 90 minutes on two cores.
+A line of the file has a prompt, responses and grades; or a prompt, chosen and
+rejected; or one of HH's pairs of conversations (r1jax/data/preferences.py).
+`:mini` learns the taste of the mini world's reader. `:helpful` and `:harmless`
+have the published values of [v2] arXiv 2501.12948v2, 3.1, and need a pod: pairs
+whose summaries are scored, and single responses, safe or unsafe, scored whole.
+`:hh` is SmolLM2-135M on the harmless pairs of Anthropic's HH: accuracy 67.2 %
+[63.0, 71.2] on 500 held-out pairs, 70 to 90 minutes on two cores.
 """
 
 from experiments import common
@@ -28,7 +28,7 @@ def mini(init_from: str | None = None, task: str | None = None
       'preference', epochs=2., init_from=init_from,
       model=common.mini_model(scalar=True), vocab=common.mini_vocab(),
       data=sections.preferences(task, template='mini', split='train[:560]'),
-      # The reader wishes for several lines: the length is a part of the taste.
+      # The reader prefers several lines: length is part of the taste.
       preference=sections.preference(
           batch=4, length=1024, balance_length=False),
       optim=dict(lr=1e-3, schedule='cosine', warmup_steps=5),
@@ -43,7 +43,7 @@ def helpful() -> common.ConfigDict:
       vocab=common.vocab(), data=sections.preferences(template='chat'),
       preference=sections.preference(
           scores='summary',  # [v2] 3.1: the final summary alone
-          length=2 * 8192,  # [v2] 3.1: 8,192 tokens a response
+          length=2 * 8192,  # [v2] 3.1: 8,192 tokens per response
           batch=256),  # [v2] 3.1: pairs; a row of full length holds one
       optim=dict(lr=6e-6),  # [v2] 3.1
       eval=dict(split='test'))
@@ -64,7 +64,7 @@ def harmless() -> common.ConfigDict:
 def hh() -> common.ConfigDict:
   """SmolLM2-135M-Instruct on 1,800 of HH's harmless pairs, tested on 500.
 
-  Of the first 1,804 two part before the last answer and two do not fit.
+  Of the first 1,804 two differ before the last answer and two do not fit.
   """
   return common.base(
       'preference', epochs=1., init_from='smollm2',

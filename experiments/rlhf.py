@@ -1,15 +1,15 @@
-"""Classical RLHF in miniature, what R1's recipe is the alternative to.
+"""Classical RLHF in miniature, to which R1's recipe is the alternative.
 
     python -m r1jax.main --config=experiments/rlhf.py:mini --workdir=/tmp/rlhf
 
-Fine-tuning on writings of every quality, a reward model of pairs that the
-reader's taste has ranked, PPO against it with and without the penalty on the
-KL, DPO on the same pairs. What the reward model says (the proxy) and what the
-reader says (the gold) are both measured, over the KL: report.html. Half an hour
-on two cores, wins over SFT: PPO 86.3 % at 4.4 nats a response, without the
-penalty 85.1 % at 12.0 (proxy 6.06 and 6.38), DPO 71.3 %.
---config.stages.ppo.rl.beta=0.1 changes one stage; --config.dry_run=True says
-what would be run.
+Fine-tuning on writings of every quality, a reward model trained on pairs that
+the reader's taste ranks, PPO on its scores with and without the KL penalty, and
+DPO on the same pairs. report.html shows the score of the reward model (the
+proxy) and the reader's own (the gold) over the KL. Half an hour on two cores.
+Win rates over SFT: PPO 86.3 % at 4.4 nats per response, without the penalty
+85.1 % at 12.0 (proxy 6.06 and 6.38), DPO 71.3 %.
+--config.stages.ppo.rl.beta=0.1 changes one stage; --config.dry_run=True prints
+what would run.
 """
 
 from experiments import common
@@ -31,9 +31,9 @@ def mini() -> common.ConfigDict:
       preferences=preferences.mini('{sft}'),
       reward_model=reward_model.mini('{sft}', pairs),
       ppo=ppo.mini('{sft}', '{reward_model}', critic='{reward_model}'),
-      # It goes on where the penalty would hold it, until the proxy misleads.
+      # Past the KL where the penalty would hold it: the proxy misleads it.
       ppo_no_kl=ppo.mini('{sft}', '{reward_model}', critic='{reward_model}',
                          beta=0.0, steps=120),
       dpo=dpo.mini('{sft}', pairs),
-      # What the reader says of it: PPO's evaluation, without a step.
+      # The reader's score of the DPO policy: PPO's evaluation, without a step.
       dpo_measured=ppo.mini('{dpo}', '{reward_model}', steps=0)))

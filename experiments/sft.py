@@ -4,10 +4,10 @@
     python -m r1jax.main --config=experiments/sft.py:smollm2 \
         --config.data.task=jsonl:gsm8k/{split}.jsonl --workdir=/tmp/sft
 
-`:mini` teaches the mini world's base to write, well and badly: what RLHF
-begins from, in a minute. `:smollm2` takes a file with a question and an answer
-a line, as GSM8K's, or messages. The loss is on the answers alone;
---config.lora.rank=16 trains factors.
+`:mini` teaches the mini world's base to write, well and badly, in a minute; it
+is the model that RLHF starts from. `:smollm2` takes a file of questions and
+answers, such as GSM8K's, or of messages. The loss is on the answers alone;
+--config.lora.rank=16 trains LoRA's factors.
 """
 
 from experiments import common
@@ -19,7 +19,7 @@ def get_config(arg: str = 'mini') -> common.ConfigDict:
 
 
 def mini() -> common.ConfigDict:
-  """The mini base on texts of a reader's world, of every quality."""
+  """The mini world's base on writings of every quality."""
   return common.base(
       'lm', epochs=3., init_from='mini', model=common.mini_model(),
       vocab=common.mini_vocab(),

@@ -1,10 +1,10 @@
 """What a valid configuration is: every rule that needs no model and no data.
 
-Enters an experiment's ConfigDict and the number of devices; leaves nothing, or
-a `ConfigError` whose one line names the field, what it expects and what it
-got. What a single field may be it says itself (fields.py, and the sections in
-experiments/); here are the rules between fields. Sections an experiment does
-not have are not checked.
+`check` takes an experiment's ConfigDict and the number of devices, and raises a
+`ConfigError` whose one line names the field, what is expected and what was
+received. Bounds of single fields are declared with them (fields.py, and the
+sections in experiments/); here are the rules between fields. Sections that an
+experiment does not have are not checked.
 """
 
 import fnmatch
@@ -64,7 +64,10 @@ def flatten(config: Mapping[str, Any], prefix: str = '', *,
 
 
 def axis_names(entry: str | Iterable[str] | None) -> tuple[str, ...]:
-  """The mesh axes that a rule or an entry of a PartitionSpec names."""
+  """The mesh axes that a rule or an entry of a PartitionSpec names.
+
+  Here, since the checks below and the shardings need it.
+  """
   return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 
@@ -72,8 +75,9 @@ def mesh_sizes(mesh: Mapping[str, int], device_count: int) -> dict[str, int]:
   """The size of every mesh axis, the one given as -1 worked out."""
   for name in mesh:
     if name not in MESH_AXES:
-      raise errors.ConfigError(f'mesh.{name}', 'no such axis'
-                        + errors.nearest(name, MESH_AXES, 'config.mesh.'))
+      raise errors.ConfigError(
+          f'mesh.{name}', 'no such axis'
+          + errors.nearest(name, MESH_AXES, 'config.mesh.'))
   sizes = {name: mesh.get(name, 1) for name in MESH_AXES}
   free = [name for name, size in sizes.items() if size == -1]
   for name, size in sizes.items():
@@ -87,9 +91,9 @@ def mesh_sizes(mesh: Mapping[str, int], device_count: int) -> dict[str, int]:
   shape = ', '.join(f'{name}={size}' for name, size in sizes.items())
   if device_count % fixed or (not free and fixed != device_count):
     largest = max(sizes, key=sizes.get)
-    raise errors.expected(f'mesh.{largest}',
-                f'axes whose product {"divides" if free else "is"} the '
-                f'{device_count} devices present', shape)
+    raise errors.expected(
+        f'mesh.{largest}', f'axes whose product {"divides" if free else "is"} '
+        f'the {device_count} devices present', shape)
   if free:
     sizes[free[0]] = device_count // fixed
   return sizes
@@ -178,7 +182,7 @@ def _check_objective(leaves: dict[str, Any]) -> None:
   critic = any(field.startswith('critic.') for field in leaves)
   if critic != (leaves['rl.advantage'] == 'gae'):
     raise errors.expected(
-        'rl.advantage', "'gae', for there is a section config.critic"
+        'rl.advantage', "'gae', since there is a section config.critic"
         if critic else "'grpo' or 'rloo', or a section config.critic",
         leaves['rl.advantage'])
   if leaves['rl.group'] < 2 and (
@@ -199,11 +203,6 @@ def _check_objective(leaves: dict[str, Any]) -> None:
     raise errors.expected(
         'rl.kl', "k2 or k3 in the loss, or rl.kl_in='reward': the gradient of "
         'k1 has expectation zero on-policy', 'k1')
-  for field, unset in (('rl.top_k', 0), ('rl.top_p', 1.0)):
-    if leaves.get(field) not in (None, unset):
-      raise errors.expected(
-          field, f'{unset} while training: a truncated sampler is not the '
-          'policy whose ratio the loss takes', leaves[field])
   lengths = leaves.get('rl.prompt_tokens', 0), leaves['rl.response_tokens']
   _check_length('rl.response_tokens (+ rl.prompt_tokens)', sum(lengths), leaves)
   cache = leaves.get('rewards.overlong_cache_tokens')

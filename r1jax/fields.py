@@ -43,7 +43,7 @@ class Field(ml_collections.FieldReference):
 
   def set(self, value: Any, type_safe: bool = True) -> None:
     if value is None and not self.may_be_unset:
-      raise TypeError('None is no value of it: it may not be unset')
+      raise TypeError('this field cannot be None')
     super().set(value, type_safe)
 
   def __setstate__(self, state: Mapping[str, Any]) -> None:

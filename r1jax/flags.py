@@ -275,8 +275,8 @@ def _kind(config: ml_collections.ConfigDict, field: str) -> type:
 
 def _check_type(field: str, kind: type, text: str) -> None:
   if kind is type(None):
-    raise ConfigError(field, 'has no type (None) and cannot be set '
-                      'here; set it in the config file')
+    raise ConfigError(field, 'has no declared type and cannot be set '
+                      'here; set it in the experiment file')
   parser = _PARSERS.get(kind)
   try:
     if parser is not None:

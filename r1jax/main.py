@@ -4,10 +4,9 @@ r"""Runs a config: python -m r1jax.main --config=FILE:ARG --workdir=DIR.
         --workdir=/tmp/r1_zero --config.optim.lr=1e-4
 
 Every field of the config can be overridden; with --help the command prints them
-all and runs nothing. The same command, started again, goes on where the run was
-stopped or killed. The status is 0 when all has ended, 2 for what is refused, 75
-(EX_TEMPFAIL of sysexits.h: try again) when SIGTERM or SIGINT stopped it, 1 when
-it diverged.
+all and runs nothing. The same command, started again, resumes the run. The exit
+status is 0 when everything has ended, 1 when training diverged, 2 for a refused
+configuration, 75 (EX_TEMPFAIL of sysexits.h) when SIGTERM or SIGINT stopped it.
 """
 
 import importlib
@@ -78,18 +77,19 @@ def run() -> bool:
     raise errors.ConfigError(
         '--workdir', 'expected a path of a file system that every host mounts, '
         f'received {_WORKDIR.value!r}')
-  if os.path.exists(config.get('init_from') or ''):  # also from elsewhere later
+  # Absolute, so that the saved config still names it from elsewhere.
+  if os.path.exists(config.get('init_from') or ''):
     config.init_from = os.path.abspath(config.init_from)
-  record = config.to_dict()
+  fields = config.to_dict()
   if _GIN_FILE.value or _GIN_BINDINGS.value:
-    record['gin'] = bind_gin(_GIN_FILE.value, _GIN_BINDINGS.value)
+    fields['gin'] = bind_gin(_GIN_FILE.value, _GIN_BINDINGS.value)
 
   #########################################################################
   # Mesh → stage → loop
   #########################################################################
   workdir = os.path.abspath(_WORKDIR.value or '.')
   if config.stage == 'pipeline':
-    ended = pipeline.run_pipeline(config, workdir, record.get('gin'))
+    ended = pipeline.run_pipeline(config, workdir, fields.get('gin'))
     return ended or config.dry_run
   mesh = sharding.make_mesh(config.mesh)
   if config.stage == 'bench':
@@ -97,7 +97,7 @@ def run() -> bool:
     bench.run_bench(config, mesh)
     return True
   stage = stages.build(config, mesh, workdir)
-  summary = loop.train(stage, stages.loop_settings(config), workdir, record)
+  summary = loop.train(stage, stages.loop_settings(config), workdir, fields)
   return summary is not None
 
 

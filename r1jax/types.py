@@ -1,11 +1,15 @@
 """Data types that all parts of r1jax share, and the shape letters.
 
-Shape letters are the suffixes of array names everywhere (`x_BTD`):
+Shape letters are the suffixes of array names (`x_BTD`):
 
     B prompts    G group (responses to a prompt)    N = B * G, group contiguous
     P prompt     R response      T sequence      S keys of an attention
     L layers     D width         F feed-forward  V vocabulary
     H heads      K key/value heads               h head size
+
+Further letters belong to single modules. K also counts the responses to a
+prompt in preferences, where S counts the prompts in a row, and the experts of a
+token in models/moe.py.
 
 Entry i of a response-shaped value [N, R] belongs to response token i, the
 first of which follows the prompt's last token. Entry t of a sequence-shaped
@@ -25,7 +29,7 @@ class Prompts(NamedTuple):
   """Prompts, right-padded; `length` alone says which tokens are real."""
   tokens: Array  # i32[B, P]
   length: Array  # i32[B], 1 <= length <= P
-  id: Array  # i32[B], of the prompt's random stream
+  id: Array  # i32[B], names the prompt's random stream
 
 
 class Rollout(NamedTuple):
@@ -37,25 +41,25 @@ class Rollout(NamedTuple):
 
 
 class Experience(NamedTuple):
-  """A rollout with its rewards and advantages: the input of an update."""
+  """A rollout with its rewards and advantages: the input of the updates."""
   rollout: Rollout
-  reward: Array  # f32[N], less the KL penalty where that is in the reward
+  reward: Array  # f32[N], minus the KL penalty where that is in the reward
   advantage: Array  # f32[N, R]
   old_logp: Array  # f32[N, R], of the policy before this rollout's updates
   ref_logp: Array  # f32[N, R], of the reference; 0 where none is used
   weight: Array  # f32[N], 0 drops a response (DAPO's dynamic sampling)
   value: Array | None = None  # f32[N, R], the critic's before these updates
-  target: Array | None = None  # f32[N, R], the returns it is to predict
+  target: Array | None = None  # f32[N, R], returns, which the critic predicts
 
 
 class Cache(NamedTuple):
   """Keys and values of prompts, and of the response tokens sampled so far.
 
-  The prompt's are shared by its group. The responses' (the past) have room for
-  S tokens, of which `filled` are there. The layouts are those of
-  kernels/attention.py. A model that does not scan its layers has a tuple of L
-  arrays for each field. With latent attention, k holds the latent and the
-  rotary key of each token, and v is None.
+  A prompt's keys and values are shared by its group. Those of the responses,
+  the past, have room for S tokens, of which the first `filled` are written. The
+  layouts are those of kernels/attention.py. In a model that does not scan its
+  layers each of these fields is a tuple of L arrays. With latent attention, k
+  holds the latent and the rotary key of each token, and v is None.
   """
   prompt_k: Array | tuple[Array, ...]  # [L, B, K, h, P]
   prompt_v: Array | tuple[Array, ...] | None  # [L, B, K, P, h]
@@ -76,14 +80,14 @@ class LMBatch(NamedTuple):
 class Preferences(NamedTuple):
   """Packed prompts with graded responses, for a reward model or for DPO.
 
-  A row holds up to S prompts, each followed by up to K responses. Prompts and
-  responses are segments of their own, padding is segment 0; a response attends
-  to its prompt, which is its parent.
+  A row holds up to S prompts, each followed by up to K responses. Every prompt
+  and every response is a segment, padding is segment 0; a response attends to
+  its prompt, which is its parent.
   """
   tokens: Array  # i32[B, T]
   segment: Array  # i32[B, T], parent + 1 + k in response k
   parent: Array  # i32[B, T], (1 + s) (1 + K) in prompt s and its responses
-  position: Array  # i32[B, T], goes on from the prompt in each response
+  position: Array  # i32[B, T], continues from the prompt in each response
   end: Array  # i32[B, S, K], the index in T of a response's last token
   answer: Array  # bool[B, T], true on responses, false on prompts
   grade: Array  # f32[B, S, K], greater for the better response
@@ -96,6 +100,6 @@ class TrainState(NamedTuple):
   params: Params
   opt_state: Any
   ref: Params | None  # an RL stage's reference; the frozen base under LoRA
-  skipped: Array  # i32[], consecutive updates skipped as non-finite
+  skipped: Array  # i32[], consecutive non-finite updates, which are skipped
   critic: Any = None  # PPO's critic, a TrainState of its own
   beta: Array | None = None  # f32[], of an adaptive KL penalty

@@ -10,7 +10,9 @@ import os
 
 _FLAGS = ('--xla_force_host_platform_device_count=8',
           '--xla_backend_optimization_level=0',
-          '--xla_llvm_disable_expensive_passes=true')
+          '--xla_llvm_disable_expensive_passes=true',
+          '--xla_cpu_use_fusion_emitters=false',
+          '--xla_cpu_parallel_codegen_split_count=1')
 
 _given = os.environ.get('XLA_FLAGS', '')
 os.environ['XLA_FLAGS'] = ' '.join(

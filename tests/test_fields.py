@@ -43,7 +43,7 @@ def test_a_field_stays_one_through_overrides_locks_and_copies():
 def test_only_what_may_be_unset_is():
   config = _config()
   config.top = None
-  with pytest.raises(TypeError, match='may not be unset'):
+  with pytest.raises(TypeError, match='this field cannot be None'):
     config.a.lr = None
   with pytest.raises(TypeError):
     config.a.lr = 'fast'

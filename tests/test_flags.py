@@ -48,7 +48,7 @@ def _spec(tmp_path):
     ('--config.top=x', "config.top: expected int, received 'x'"),
     ('--config.lr=fast', "config.lr: expected float, received 'fast'"),
     ('--config.live=maybe', "config.live: expected bool, received 'maybe'"),
-    ('--config.untyped=1', 'config.untyped: has no type'),
+    ('--config.untyped=1', 'config.untyped: has no declared type'),
     ('--config.data.options.size=many',
      "config.data.options.size: expected int, received 'many'"),
     ('--config.data.options.more', '--config.data.options.more: expected --c'),
@@ -165,7 +165,7 @@ def test_every_reward_can_be_weighed_from_the_command_line(parse):
   config_lib.check(config, 1)
   assert set(config.rewards.weights) == set(score.NAMES)
   assert config.rewards.weights.overlong == 1.
-  scorer = scoring.make_rules(
+  scorer = scoring.make_rule_scorer(
       config.rewards.to_dict(), config.rl.response_tokens)
   tokens = config.rl.response_tokens - 10
   record = dict(prompt='?', task='t', answer='1', verifier='exact')

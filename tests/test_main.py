@@ -57,7 +57,7 @@ def test_help_with_an_experiment_prints_its_fields():
   assert max(map(len, done.stdout.splitlines())) <= 100
   sections = dict(text.split('\n', 1) for text in re.findall(
       r'^(config[\w.]*\n(?:  .*\n)+)', done.stdout, re.MULTILINE))
-  assert re.search(r'^  group +4 +>= 1 +responses a prompt, G$',
+  assert re.search(r'^  group +4 +>= 1 +responses per prompt, G$',
                    sections['config.rl'], re.MULTILINE)
   assert re.search(r'^  dual_clip +unset +> 1 ', sections['config.rl'],
                    re.MULTILINE)

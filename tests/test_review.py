@@ -103,7 +103,7 @@ def test_an_editor_that_fails_changes_nothing(tmp_path, monkeypatch):
     assert files.read_rows(out) == [RECORDS[0] | dict(review='accepted')]
   said = [text for text in shown if 'not edited: ' in text]
   reasons = ('No such file', 'non-zero exit', 'quotation', 'denied', 'utf-8',
-             'nothing is left')
+             'the text is empty')
   assert all(map(str.count, said, reasons)) and len(said) == len(reasons)
   assert 'a book' in shown[-1]
 
@@ -113,7 +113,7 @@ def test_nothing_to_take_back_is_said(tmp_path):
   review.review([RECORDS[0] | dict(source=dict(draft=dict(step=3)))],
                 tmp_path / 'out', ask=lambda line: next(keys),
                 say=shown.append)
-  assert shown[1] == 'there is no decision to take back'
+  assert shown[1] == 'there is no decision to undo'
   assert 'draft.step 3' in shown[0]
 
 

@@ -1,8 +1,8 @@
 """Advantages of responses over their group, or over a critic's prediction.
 
-GRPO and RLOO compare a response with its group. Rewards enter as f32[B, G],
-the G >= 2 responses to a prompt in one row (the config is checked for that);
-advantages leave in the same shape. PPO compares every token with a critic's
+GRPO and RLOO compare a response with its group: they take rewards f32[B, G],
+the G >= 2 responses to a prompt in one row (config.py checks G), and return
+advantages of the same shape. PPO compares every token with a critic's
 prediction: `gae`.
 """
 
@@ -52,7 +52,7 @@ def grpo(reward_BG: Array, std: str = 'population', eps: float = 1e-6
 
 
 def rloo(reward_BG: Array) -> Array:
-  """RLOO's advantages, f32[B, G]: r_i less the mean of the other rewards.
+  """RLOO's advantages, f32[B, G]: r_i minus the mean of the other rewards.
 
   Ahmadian et al., arXiv 2402.14740.
 
@@ -65,8 +65,9 @@ def rloo(reward_BG: Array) -> Array:
 def informative(reward_BG: Array) -> Array:
   """Whether a group's rewards differ, bool[B]: DAPO's dynamic sampling.
 
-  False where every response solved the prompt, or none did: all advantages of
-  such a group are 0 (arXiv 2503.14476, section 3.2).
+  False where all rewards are equal, as where every response solves the prompt,
+  or none does: the advantages of such a group are 0 (arXiv 2503.14476, section
+  3.2).
   """
   reward_BG = jnp.asarray(reward_BG)
   return jnp.any(reward_BG != reward_BG[..., :1], axis=-1)
@@ -77,7 +78,7 @@ def gae(reward_NR: Array, value_NR: Array, mask_NR: Array, gamma: float,
   """Generalized advantage estimation (Schulman et al., arXiv 1506.02438).
 
   A_t = sum over l >= 0 of (gamma lam)^l delta_{t + l}, where
-  delta_t = r_t + gamma V_{t+1} - V_t (eq. 16). lam = 1 gives the return less
+  delta_t = r_t + gamma V_{t+1} - V_t (eq. 16). lam = 1 gives the return minus
   the value, lam = 0 the one-step error. With gamma = lam = 1, values 1, 2, 3
   and a reward of 4 at the last token: advantages 3, 2, 1 and returns 4.
 
@@ -85,13 +86,13 @@ def gae(reward_NR: Array, value_NR: Array, mask_NR: Array, gamma: float,
     reward_NR: r_t, of each token.
     value_NR: V_t, of the prompt and the tokens before token t, which is the
       state that token t is chosen in. The value after the last token is 0,
-      also where a response was cut at the length limit.
+      even where a response was cut at the length limit.
     mask_NR: bool, true on a response's tokens, which come first.
     gamma, lam: discount and decay.
 
   Returns:
     advantage_NR, and return_NR = advantage + value, the critic's target; both
-    are 0 where the mask is false.
+    0 where the mask is false.
   """
   reward_NR, value_NR = (
       masked.select(jnp.asarray(x, jnp.result_type(x, jnp.float32)), mask_NR)

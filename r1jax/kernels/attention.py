@@ -4,7 +4,7 @@ A response attends to its prompt, which its whole group shares, and to its own
 tokens. Each set of keys (a `Part`) is attended to separately, the shared one
 by the whole group in one matrix product (bifurcated attention, Athiwaratkun et
 al., arXiv 2403.08845); the softmax statistics then join the parts exactly.
-Sampling, scoring and the update all use this one form.
+Sampling, log-probabilities and the update all use this one form.
 
 The backward pass recomputes the attention weights from those statistics (as
 FlashAttention does, Dao et al., arXiv 2205.14135), so of the arrays of size

@@ -1,8 +1,8 @@
 """Divergence of a student's next-token distribution from its teacher's.
 
-Logits of both over one vocabulary enter, one divergence per token leaves. The
-paper distils on samples alone (DeepSeek-R1, arXiv 2501.12948, 2.4); this is an
-alternative for a teacher and a student of the same vocabulary.
+The paper distils on samples alone (DeepSeek-R1, arXiv 2501.12948, 2.4). This is
+an alternative for a teacher and a student of the same vocabulary: it takes the
+logits of both and returns one divergence per token.
 """
 
 import jax
@@ -21,11 +21,11 @@ def divergence(student_XV: Array, teacher_XV: Array, kind: str, *,
     teacher_XV: the teacher's logits.
     kind: 'forward', KL(p || q) (Hinton et al., arXiv 1503.02531), makes the
       student cover all that the teacher might say; 'reverse', KL(q || p)
-      (MiniLLM, arXiv 2306.08543), keeps it to what the teacher is likely to
+      (MiniLLM, arXiv 2306.08543), confines it to what the teacher is likely to
       say.
     temperature: divides both logits. The KL is multiplied by its square, so
       that the gradient keeps its size.
-    top_k: tokens other than the teacher's k likeliest count as one outcome: a
+    top_k: all tokens but the teacher's k most likely count as one outcome: a
       lower bound of the KL that needs k + 1 numbers per token. 0: every token
       is an outcome of its own.
 

@@ -1,8 +1,8 @@
 """Sampling of a group of responses to each prompt, as one program.
 
-A prompt is computed once, and its group shares its keys and values. The cache
+A prompt is prefilled once, and its group shares its keys and values. The cache
 of the responses' own tokens doubles when it is full, and the loop ends when
-every response has ended. Every random number is a function of (seed, step,
+every response has ended. Every random number is a function of (seed, stream,
 prompt id, sample, token), so samples do not depend on how a batch is split.
 """
 
@@ -33,20 +33,20 @@ class SamplingState(NamedTuple):
   v: Array | tuple[Array, ...] | None  # [L, N, K, S, h], their values
 
 
-def sample_keys(seed: Array, step: Array, id_B: Array, group: int) -> Array:
+def sample_keys(seed: Array, stream: Array, id_B: Array, group: int) -> Array:
   """A random key for each response, key[N], group contiguous."""
-  key = jax.random.fold_in(jax.random.key(seed), step)
+  key = jax.random.fold_in(jax.random.key(seed), stream)
   of_prompt = jax.vmap(jax.random.fold_in, (None, 0))(key, id_B)
   of_sample = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
   return of_sample(of_prompt, jnp.arange(group)).reshape(-1)
 
 
 def truncate(logits_NV: Array, top_k: int, top_p: float) -> Array:
-  """Logits, with -inf outside the k likeliest tokens and the nucleus of p.
+  """Logits, with -inf outside the k most likely tokens and the nucleus of p.
 
-  The nucleus is the smallest set of likeliest tokens whose probabilities reach
-  `top_p` (Holtzman et al., arXiv 1904.09751), after `top_k` has been applied.
-  0 and 1 keep all tokens.
+  The nucleus is the smallest set of most likely tokens whose probabilities sum
+  to `top_p` or more (Holtzman et al., arXiv 1904.09751), after `top_k` has been
+  applied. 0 and 1 keep all tokens.
   """
   if not top_k and top_p >= 1:
     return logits_NV
@@ -91,7 +91,7 @@ def draw(logits_NV: Array, key_N: Array, index: Array, *, temperature: float,
          top_k: int, top_p: float) -> tuple[Array, Array]:
   """Draws token `index` of each response: the token and its log p, float32.
 
-  A temperature of 0 takes the likeliest token.
+  A temperature of 0 takes the most likely token.
   """
   if temperature == 0:
     token_N = jnp.argmax(logits_NV, -1)
@@ -134,14 +134,14 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
     key_N: from `sample_keys`.
     response_tokens: R; a response that has not ended by then is cut.
     eos_ids: end tokens; each ends a response, as part of it and of its mask.
-    temperature: 0 takes the likeliest token.
+    temperature: 0 takes the most likely token.
     chunk: the number of response tokens that the first cache holds.
     top_k, top_p: for evaluation only; log p is that of the truncated
       distribution.
   """
   rows, (batch, length) = key_N.shape[0], prompts.tokens.shape
   group = rows // batch
-  hidden_BPD, prompt = model.forward(
+  hidden_BPD, prompt_kv = model.forward(
       params, prompts.tokens, None,
       jnp.broadcast_to(jnp.arange(length), (batch, length)))
   params = model.prepare(params)
@@ -159,7 +159,7 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
     done_N = done_N | jnp.isin(token_N, jnp.array(eos_ids, jnp.int32))
     hidden_N1D, (k, v) = model.forward(
         params, token_N[:, None], None, (start_N + index)[:, None],
-        Cache(*prompt, prompts.length, k, v, filled=index))
+        Cache(*prompt_kv, prompts.length, k, v, filled=index))
     return SamplingState(
         index + 1, hidden_N1D[:, 0], done_N, tokens, mask, logp, k, v)
 
@@ -168,11 +168,11 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
   state = SamplingState(
       jnp.zeros((), jnp.int32), first_ND, jnp.zeros(rows, bool),
       jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool),
-      jnp.zeros(shape, jnp.float32), *empty_past(*prompt, rows, 0))
+      jnp.zeros(shape, jnp.float32), *empty_past(*prompt_kv, rows, 0))
   for end in cache_sizes(response_tokens, chunk):
     k, v = jax.tree.map(
         lambda room, x: lax.dynamic_update_slice(room, x, (0,) * x.ndim),
-        empty_past(*prompt, rows, end), (state.k, state.v))
+        empty_past(*prompt_kv, rows, end), (state.k, state.v))
     state = lax.while_loop(
         lambda s, end=end: (s.index < end) & ~jnp.all(s.done), step,
         state._replace(k=k, v=v))

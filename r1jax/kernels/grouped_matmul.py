@@ -81,13 +81,13 @@ def _take(x: Array, index: Array) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def spread(x: Array, tiles: Tiles, copies: int) -> Array:
-  """[A / copies, ...] -> [M, C, ...]: puts x[i // copies] at row i's place."""
+  """[A / copies, ...] -> [M, C, ...]: x[i // copies] at the place of row i."""
   return _take(x, tiles.source // copies)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def combine(y: Array, tiles: Tiles, copies: int) -> Array:
-  """[M, C, ...] -> [A / copies, ...]: gets rows, and sums over their copies."""
+  """[M, C, ...] -> [A / copies, ...]: the rows, summed over their copies."""
   rows = _take(y.reshape(-1, *y.shape[2:]), tiles.slot)
   return jnp.sum(rows.reshape(-1, copies, *rows.shape[1:]), 1)
 

@@ -5,16 +5,18 @@ and the reference give to a token drawn from the policy; the estimate has that
 shape, float32. With d = ref_logp - logp (J. Schulman, "Approximating KL
 divergence", 2020, http://joschu.net/blog/kl-approx.html):
 
-         estimate          mean over tokens     gradient as a loss, on-policy
+                                                expected gradient in the loss,
+         estimate          mean over tokens     on-policy
     k1   -d                KL, noisy            0
     k2   d^2 / 2           biased, low noise    that of KL(policy || reference)
     k3   exp(d) - d - 1    KL, never negative   that of KL(reference || policy)
 
-In the reward an estimate acts through its value. In the loss it acts through
-its gradient, which is not the gradient of the KL that its value estimates: it
-leaves out that the samples themselves depend on the policy. GRPO maximises its
-objective less beta * k3 (DeepSeekMath, arXiv 2402.03300, eq. 3 and 4), so the
-penalty is added to the loss.
+In the reward an estimate acts through its value, in the loss through its
+gradient. The two may belong to different KLs, because the gradient leaves out
+that the samples themselves depend on the policy: k3 estimates
+KL(policy || reference) but has the gradient of KL(reference || policy). GRPO
+maximises its objective minus beta * k3 (DeepSeekMath, arXiv 2402.03300, eq. 3
+and 4), so the penalty is added to the loss.
 """
 
 import jax.numpy as jnp
@@ -33,7 +35,7 @@ def log_ratio(logp: Array, other_logp: Array) -> Array:
 
 
 def k1(logp: Array, ref_logp: Array) -> Array:
-  """-d: unbiased, of either sign; without effect in a loss, see above."""
+  """-d: unbiased, of either sign; in a loss its expected gradient is 0."""
   return log_ratio(logp, ref_logp)
 
 
@@ -47,8 +49,8 @@ def k3(logp: Array, ref_logp: Array) -> Array:
 
   0.71828 at d = 1 and 0.36788 at d = -1. d is bounded by 20, so that nothing
   overflows: above, the value is constant and the gradient 0. No bound is
-  needed for d < 0, where the policy gives the token more than the reference
-  does; that side is the one that the penalty is for.
+  needed for d < 0, where the policy gives the token a higher probability than
+  the reference does: the side that the penalty is for.
   """
   d = jnp.minimum(log_ratio(ref_logp, logp), MAX_LOG_RATIO)
   return jnp.expm1(d) - d

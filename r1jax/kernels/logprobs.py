@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from r1jax.types import Array, Params, Prompts
 
-# (logits [X, V], tokens [X]) -> two figures of each token, [X]
+# (logits [X, V], tokens [X]) -> two values for each token, [X] each
 Measure = Callable[[Array, Any], tuple[Array, Array]]
 
 
@@ -44,7 +44,7 @@ def of_hidden(unembed: Callable[[Array], Array], hidden_BTD: Array,
     measure: what is computed from the logits and tokens of a chunk.
 
   Returns:
-    logp_BT and entropy_BT, float32; or the figures of `measure`.
+    logp_BT and entropy_BT, float32; or the two values of `measure`.
   """
   length = hidden_BTD.shape[1]
   chunk = min(chunk, length)
@@ -79,9 +79,9 @@ def of_sequences(model, params: Params, tokens_BT: Array, segment_BT: Array,
     chunk, temperature, measure: as of `of_hidden`.
 
   Returns:
-    logp_BT and entropy_BT, or the figures of `measure`. Index 0, which nothing
-    precedes, holds 0. The first token of a later segment that is its own
-    parent holds a meaningless value, which its weight must hide.
+    logp_BT and entropy_BT, or the two values of `measure`. Index 0, which
+    nothing precedes, holds 0. The first token of a later segment that is its
+    own parent holds a meaningless value, which its weight must hide.
   """
   hidden_BTD, _ = model.forward(
       params, tokens_BT, segment_BT, position_BT, parent_BT=parent_BT)
@@ -121,8 +121,8 @@ def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
                  temperature: float, chunk: int) -> tuple[Array, Array]:
   """log p of each response token given its prompt and the tokens before it.
 
-  A prompt is computed once for its whole group, forward and backward; values
-  and gradients are those of scoring prompt + response N times.
+  A prompt passes through the model once for its whole group, forward and
+  backward; values and gradients are those of N sequences, prompt + response.
 
   Args:
     model: `models.Model`.

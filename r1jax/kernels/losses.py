@@ -1,6 +1,7 @@
 """Losses per token, and their sums with the denominators they belong to.
 
-A loss leaves as a pair (sum, denominator) of float32 scalars. Both add up over
+`surrogate` and `value_loss` return a loss per token, for `aggregate`. All other
+functions return pairs (sum, denominator) of float32 scalars. Pairs add up over
 micro-batches and shards, and `masked.divide(sum, denominator)` at the very end
 is the loss of the whole batch, however it was split.
 """
@@ -99,7 +100,7 @@ def bradley_terry(score_BK: Array, grade_BK: Array, real_BK: Array,
     score_BK: of the reward model.
     grade_BK: greater for the better response.
     real_BK: bool, false where a prompt has fewer than K responses.
-    margin: the lead that the better response is to have (Llama 2, arXiv
+    margin: by how much the better response should lead (Llama 2, arXiv
       2307.09288, eq. 2).
 
   Returns:

@@ -1,8 +1,8 @@
 """Scores of responses, and values of tokens: outputs of a scalar model.
 
 A scalar model (`models.Model` with `config.scalar`) has a head of one number in
-place of logits: a reward model's score, or a critic's value. A prompt is
-computed once for its whole group.
+place of logits: a reward model's score, or a critic's value. A prompt passes
+through the model once for its whole group.
 """
 
 import jax

@@ -1,7 +1,7 @@
 """Models as pure functions of their parameters: `build(config)`.
 
-Nothing outside this package sees a Flax module. Policy, old policy, reference,
-reward model and critic are a `Model` under different parameters.
+Nothing outside this package sees a Flax module. Policy, reference, reward model
+and critic are a `Model` with different parameters.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Model(NamedTuple):
   """Pure functions of a model's parameters; hashable, so static under jit."""
   config: architecture.Config
   init: Callable[[Array], Params]
-  axes: Callable[[], Any]  # the parameters' logical axes, a tree like theirs
+  axes: Callable[[], Any]
   forward: Callable[..., tuple[Array, tuple[Array, Array]]]
   forward_groups: Callable[..., tuple[Array, Array]]
   unembed: Callable[[Params, Array], Array]
@@ -45,6 +45,7 @@ def build(config: architecture.Config,
     A `Model`, where
       init(key) -> params, a tree of `config.param_dtype` arrays, layers stacked
         along the first axis; below, 'lora' may be one more entry (lora.py)
+      axes() -> the logical axes of each parameter, a tree like params
       forward(params, tokens_BT, segment_BT, position_BT, cache=None,
         parent_BT=None) -> hidden_BTD, (k [L,B,K,h,T], v [L,B,K,T,h]). A token
         attends to itself and to earlier tokens of its segment (None: a row is

@@ -63,7 +63,7 @@ class Experts:
   experts: int  # routed experts of a layer
   active: int  # routed experts of a token
   mlp: int  # feed-forward width of an expert
-  shared: int = 0  # experts of every token, besides
+  shared: int = 0  # shared experts, which every token uses in addition
   groups: int = 1  # of neighbouring experts
   active_groups: int = 1  # groups that a token's experts are chosen from
   scale: float = 1.  # of the routed experts' sum
@@ -85,7 +85,7 @@ class Config:
   rope_theta: float = 10_000.
   rope_scaling: RopeScaling | None = None  # of global layers
   rms_eps: float = 1e-6
-  tied: bool = True  # the embedding is the output matrix, too
+  tied: bool = True  # the embedding is also the output matrix
   scalar: bool = False  # a score in place of logits, see layers.Score
   qkv_bias: bool = False  # Qwen2
   qk_norm: bool = False  # Qwen3, Gemma 3
@@ -97,7 +97,7 @@ class Config:
   softcap_attention: float | None = None  # Gemma 2
   softcap_final: float | None = None  # Gemma 2
   window: int | None = None  # keys that a query of a local layer sees
-  global_every: int = 6  # with a window: of so many layers, the last is global
+  global_every: int = 6  # with a window: every n-th layer attends globally
   rope_theta_local: float | None = None  # of the local layers (Gemma 3)
   latent: Latent | None = None  # DeepSeek-V3's attention
   moe: Experts | None = None  # DeepSeek-V3's MLP
@@ -110,7 +110,7 @@ class Config:
   # CPUs, and its time to compile grows with the number of layers
 
   def check(self) -> None:
-    """Raises `ConfigError` for values out of bounds or at odds."""
+    """Raises `ConfigError` for values out of bounds or in conflict."""
     for name, least in _AT_LEAST.items():
       value = getattr(self, name)
       if value is not None and value < least:
@@ -174,7 +174,7 @@ def sections(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_fields(fields: Mapping[str, Any]) -> Config:
-  """The Config of `config.model`, or of what a file says.
+  """The Config with the `fields` of `config.model` or of a file.
 
   Its values are not yet checked: `Config.check` does that.
 
@@ -196,14 +196,14 @@ def check_same(known: Config, wanted: Config, where: str) -> None:
   Args:
     known: the model in `where`. Its floats may be rounded: a GGUF file has
       1e-5 as 9.99999975e-6.
-    wanted: the model to be initialised from it. A scalar model may take the
-      layers of a language model, but not the other way round, since a scalar
-      model has no output matrix.
+    wanted: the model to be initialised from it. A scalar model may take all
+      but its head from a language model, but not the other way round, since a
+      scalar model has no output matrix.
     where: the path of the model, for the message.
   """
   if known.scalar and not wanted.scalar:
     raise errors.expected(
-        'init_from', 'a model of tokens: this one gives scores', where)
+        'init_from', 'a language model; this one has a scalar head', where)
   for field in dataclasses.fields(Config):
     a, b = getattr(known, field.name), getattr(wanted, field.name)
     same = math.isclose(a, b, rel_tol=1e-6) if isinstance(

@@ -27,19 +27,19 @@ class Layout(NamedTuple):
   """The tokens in the rows of a forward pass; the same for all layers."""
   position: Array  # i32[B, T], of the queries
   segment: Array | None = None  # i32[B, T]; None: a row is one document
-  parent: Array | None = None  # i32[B, T], a segment seen besides one's own
-  prompt_length: Array | None = None  # i32[prompts], with prompts
+  parent: Array | None = None  # i32[B, T], a segment that a token sees as well
+  prompt_length: Array | None = None  # i32[prompts], of separate prompts
   filled: Array | None = None  # i32[], tokens in the past, with a cache
   table: Array | None = None  # rotary.table of whole rows
   local_table: Array | None = None  # that of local layers
   responses: 'Layout | None' = None  # of the responses after a row's prompt
 
 
-class Layer(NamedTuple):
+class LayerInputs(NamedTuple):
   """The inputs of one layer that differ between layers."""
   index: Array | None  # i32[], into the past of all layers; None: its own past
   local: Array  # bool[], attends within the window only
-  prompt: KeysValues | None  # of the prompts, with prompts
+  prompt: KeysValues | None  # of separate prompts that the queries attend to
 
 
 def split_responses(layout: Layout, x_BT: Array) -> tuple[Array, Array]:
@@ -57,14 +57,15 @@ def _in_window(config: architecture.Config, position: Array,
   return ~local | (position[:, :, None] - key_position < config.window)
 
 
-def visible_parts(config: architecture.Config, layout: Layout, layer: Layer,
-                  query: Array, k: Array, v: Array) -> list[attention.Part]:
+def visible_parts(config: architecture.Config, layout: Layout,
+                  layer: LayerInputs, query: Array, k: Array, v: Array
+                  ) -> list[attention.Part]:
   """The sets of keys of some queries, with masks: prompt, then own tokens.
 
   Args:
     config: of the model.
     layout: of the forward pass.
-    layer: of this layer.
+    layer: the inputs of the layer.
     query: i32[Q], the queries' columns in `layout`.
     k, v: of the past and of all T new tokens after it.
   """
@@ -126,14 +127,14 @@ def append_to_past(past: KeysValues, new: KeysValues, filled: Array,
   return past, of_layer
 
 
-def attend(config: architecture.Config, layout: Layout, layer: Layer,
+def attend(config: architecture.Config, layout: Layout, layer: LayerInputs,
            q_BTHh: Array, k: Array, v: Array) -> Array:
   """Attention of all new tokens, `attention_chunk` queries at a time.
 
   Only the scores of one chunk are in memory, in the backward pass too, which
   recomputes them: memory grows with T * chunk, not with T squared. Chunks are
-  taken in four spans, and keys after a span are left out of its products,
-  which saves 3/8 of them.
+  grouped into four spans. Without a past, the products of a span leave out the
+  keys after it, which saves 3/8 of the work.
 
   Args:
     config, layout, layer: as of `visible_parts`.
@@ -153,8 +154,9 @@ def attend(config: architecture.Config, layout: Layout, layer: Layer,
   return jnp.concatenate(outs, 1)
 
 
-def _attend_span(config: architecture.Config, layout: Layout, layer: Layer,
-                 q_BTHh: Array, begin: int, k: Array, v: Array) -> Array:
+def _attend_span(config: architecture.Config, layout: Layout,
+                 layer: LayerInputs, q_BTHh: Array, begin: int, k: Array,
+                 v: Array) -> Array:
   """Attention of the queries from column `begin` on, in chunks."""
   def attend_chunk(query, q):
     parts = visible_parts(config, layout, layer, begin + query, k, v)
@@ -178,7 +180,8 @@ def to_parts(k_BTKh: Array, v_BTKh: Array) -> tuple[Array, Array]:
 
 
 def _attend_in_groups(config: architecture.Config, layout: Layout,
-                      layer: Layer, q: Array, k: Array, v: Array) -> Array:
+                      layer: LayerInputs, q: Array, k: Array, v: Array
+                      ) -> Array:
   """Attention in rows of a prompt followed by its responses."""
   (q, q_NTHh), (k, k_NTKh), (v, v_NTKh) = (
       split_responses(layout, x) for x in (q, k, v))
@@ -190,8 +193,8 @@ def _attend_in_groups(config: architecture.Config, layout: Layout,
       [out, out_NTHh.reshape(out.shape[0], -1, *out.shape[2:])], 1)
 
 
-def attend_in_rows(config: architecture.Config, layout: Layout, layer: Layer,
-                   q: Array, k: Array, v: Array) -> Array:
+def attend_in_rows(config: architecture.Config, layout: Layout,
+                   layer: LayerInputs, q: Array, k: Array, v: Array) -> Array:
   """Attention without a past: [B, T, H, h] queries, [B, T, K, h] keys."""
   if layout.responses is not None:
     return _attend_in_groups(config, layout, layer, q, k, v)
@@ -208,7 +211,8 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x_BTD: Array, past: KeysValues | None, layout: Layout,
-               layer: Layer) -> tuple[Array, KeysValues | None, KeysValues]:
+               layer: LayerInputs
+               ) -> tuple[Array, KeysValues | None, KeysValues]:
     c = self.config
     width, heads, kv_heads, size = c.width, c.heads, c.kv_heads, c.head_size
     weight = functools.partial(layers.param, self)

@@ -2,7 +2,7 @@
 
 The changes of llama.cpp's conversion are undone: tensor names, the order of
 Llama's rotary entries, the 1 that is added to Gemma's norms. Quantised weights
-become float32 (package `gguf`).
+are read as float32 (package `gguf`).
 """
 
 import functools
@@ -60,14 +60,14 @@ def _read_header(path: str) -> gguf_header.Header:
     return gguf_header.read_header(path)
   except ValueError as problem:
     raise tensor_files.file_error(
-        path, f'is no GGUF file: {problem}') from problem
+        path, f'not a GGUF file: {problem}') from problem
 
 
 def read_fields(path: str) -> dict[str, Any]:
   """The config.json that describes the file's model.
 
   Raises:
-    ConfigError: the file is no GGUF file, or has an unsupported architecture.
+    ConfigError: not a GGUF file, or an unsupported architecture.
   """
   metadata, stored = _read_header(str(path))
   kind = metadata.get('general.architecture')
@@ -75,7 +75,7 @@ def read_fields(path: str) -> dict[str, Any]:
     raise tensor_files.file_error(
         path, f'expected general.architecture to be '
         f'{" or ".join(_ARCHITECTURES)}, received {kind!r}')
-  fields = {theirs: metadata[f'{kind}.{key}'] for key, theirs in _KEYS.items()
+  fields = {hf_key: metadata[f'{kind}.{key}'] for key, hf_key in _KEYS.items()
             if f'{kind}.{key}' in metadata}
   if 'token_embd.weight' not in stored:
     raise tensor_files.file_error(
@@ -149,7 +149,7 @@ def open_tensors(path: str) -> tensor_files.Tensors:
           data[begin:begin + math.prod(rows)].reshape(rows), quantized)
     except (ValueError, NotImplementedError) as problem:
       raise tensor_files.file_error(
-          path, f'{name} is cut short or quantised in a way that the package '
+          path, f'{name} is truncated, or quantised in a way that the package '
           f'gguf does not know: {problem}') from problem
     weight = weight.reshape(size)
     if kind == 'gemma3' and name.endswith('norm.weight'):

@@ -1,7 +1,7 @@
-"""Import of released models: Hugging Face folders and GGUF files.
+"""Import of published models: Hugging Face folders and GGUF files.
 
 A parameter is read shard by shard: the part that a device holds is read from
-the files, cast and sent there before the next one, so that the host never
+the files, cast and sent to it before the next is read, so that the host never
 holds more than one shard. Nothing in a file is executed.
 """
 
@@ -114,9 +114,9 @@ def _check(path: str, config: architecture.Config,
            tensors: tensor_files.Tensors, leaves: Mapping[str, hf_layout.Leaf],
            shapes: Mapping[str, tuple[int, ...]]) -> None:
   """Raises `ConfigError` unless the tensors are those of the model."""
-  wanted = {name: leaf.their_shape(shapes[key])
+  wanted = {name: leaf.hf_shape(shapes[key])
             for key, leaf in leaves.items() if key in shapes
-            for name in leaf.tensor_names(shapes[key])}
+            for name in leaf.hf_names(shapes[key])}
   for name, size in wanted.items():
     if name not in tensors.shapes:
       raise tensor_files.file_error(path, f'the tensor {name} is missing')
@@ -127,7 +127,7 @@ def _check(path: str, config: architecture.Config,
   for name in tensors.shapes:
     if name not in wanted and not _is_ignored(name, config):
       raise tensor_files.file_error(
-          path, f'the tensor {name} is no part of such a model')
+          path, f'the tensor {name} does not belong to this model')
 
 
 def _is_ignored(name: str, config: architecture.Config) -> bool:
@@ -167,7 +167,7 @@ def _read_shard(leaf: hf_layout.Leaf, like: jax.ShapeDtypeStruct,
   shard = np.empty([len(r) for r in ranges], like.dtype)
   for at in np.ndindex(shard.shape[:leaf.stacked]):
     tensor = tensors.read(
-        leaf.tensor_name(tuple(r[i] for r, i in zip(ranges, at))))
-    shard[at] = leaf.ours(tensor, like.shape[leaf.stacked:])[
+        leaf.hf_name(tuple(r[i] for r, i in zip(ranges, at))))
+    shard[at] = leaf.from_hf(tensor, like.shape[leaf.stacked:])[
         index[leaf.stacked:]]
   return shard

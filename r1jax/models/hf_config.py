@@ -44,7 +44,7 @@ _SCALING = {  # of each rope_type
 }
 _ACTIVATIONS = {'silu': 'silu', 'gelu_pytorch_tanh': 'gelu'}
 _DEEPSEEK = 'DeepseekV3ForCausalLM'
-# Of a model with one label, a score in place of logits: a reward model.
+# Of a reward model: one label, whose logit is the score.
 _SCORING = 'ForSequenceClassification'
 OFFSET = 'score_offset'  # a key of our own: the offset of layers.Score
 
@@ -102,8 +102,8 @@ def from_json(fields: Fields, where: str) -> architecture.Config:
         **_config_fields(fields, where, known[0]),
         scalar=known[0] not in names, **family.switches)
   except KeyError as problem:
-    raise errors.ConfigError(
-        'init_from', f'{where} has no {problem}') from problem
+    raise tensor_files.file_error(
+        where, f'the configuration lacks the key {problem}') from problem
   except (AttributeError, TypeError) as problem:  # text where a number belongs
     raise tensor_files.file_error(where, str(problem)) from problem
 
@@ -166,7 +166,7 @@ def _config_fields(fields: dict[str, Any], where: str, name: str
 
 
 def _gemma(fields: dict[str, Any], where: str) -> dict[str, Any]:
-  """Fields that Gemma 3 alone has: its local and global layers."""
+  """Fields of Gemma 3 alone: its local and global layers."""
   period = fields.get('sliding_window_pattern') or 6
   kinds = fields.get('layer_types')
   if kinds:
@@ -213,7 +213,7 @@ def _json_fields(config: architecture.Config, kind: str) -> dict[str, Any]:
         key: value for key, value in _to_keys(
             config.rope_scaling, _SCALING[config.rope_scaling.kind]).items()
         if value is not None}
-  # rope_parameters is for transformers 5, the others for older releases.
+  # rope_parameters is for transformers 5, the others are for older releases.
   fields |= dict(rope_parameters=rope, rope_theta=config.rope_theta,
                  rope_scaling=rope if config.rope_scaling else None)
   if kind == 'deepseek_v3' and config.moe:

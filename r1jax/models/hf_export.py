@@ -1,4 +1,4 @@
-"""Export to Hugging Face folders, which transformers and its servers load.
+"""Export to Hugging Face folders, which transformers loads.
 
 `python -m r1jax.export` is the command.
 """
@@ -37,7 +37,7 @@ def save_folder(out: str, config: architecture.Config, params: Params,
     source: the folder or GGUF file that the model came from; its config.json
       is kept if it describes the same architecture.
     vocab: the model's vocabulary, saved beside it if given.
-    file_bytes: the most bytes of tensors in a file, and in memory at a time.
+    file_bytes: most bytes of tensors in a file, and in memory at a time.
 
   Raises:
     ConfigError: `out` exists, or transformers has no such architecture.
@@ -87,7 +87,7 @@ def _write_tensors(folder: pathlib.Path, config: architecture.Config,
     tensors = {}
     for name, key, at in members:
       entry = sharding.to_host(_get(params, key)[at])
-      tensors[name] = leaves[key].theirs(entry)
+      tensors[name] = leaves[key].to_hf(entry)
     file_of |= dict.fromkeys(tensors, title)
     total += sum(x.nbytes for x in tensors.values())
     if distributed.is_main():
@@ -121,7 +121,7 @@ def _shards(config: architecture.Config, params: Params, file_bytes: int
 def _in_order(config: architecture.Config, params: Params) -> list[_Member]:
   """Every tensor, layer after layer."""
   members = [
-      (leaf.tensor_name(at), key, at)
+      (leaf.hf_name(at), key, at)
       for key, leaf in hf_layout.leaves(config).items()
       for at in np.ndindex(_get(params, key).shape[:leaf.stacked])]
   layer = lambda name: int(name.split('.')[2]) if '.layers.' in name else -1

@@ -28,16 +28,16 @@ class Leaf(NamedTuple):
     """The number of first axes along which each entry is a tensor."""
     return self.name.count('{')
 
-  def tensor_name(self, at: tuple[int, ...]) -> str:
-    """The name of the tensor at the indices `at` of the stacked axes."""
-    layer, expert = (*at, 0, 0)[:2]
+  def hf_name(self, index: tuple[int, ...]) -> str:
+    """The name of the tensor at `index` of the stacked axes."""
+    layer, expert = (*index, 0, 0)[:2]
     return self.name.format(layer=self.first + layer, expert=expert)
 
-  def tensor_names(self, size: tuple[int, ...]) -> Iterator[str]:
+  def hf_names(self, size: tuple[int, ...]) -> Iterator[str]:
     """The names of all tensors of a parameter of shape `size`."""
-    return map(self.tensor_name, np.ndindex(*size[:self.stacked]))
+    return map(self.hf_name, np.ndindex(*size[:self.stacked]))
 
-  def their_shape(self, size: tuple[int, ...]) -> tuple[int, ...]:
+  def hf_shape(self, size: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of each tensor of a parameter of shape `size`."""
     size = size[self.stacked:]
     if self.inputs is None:
@@ -45,16 +45,16 @@ class Leaf(NamedTuple):
     outputs, inputs = size[self.inputs:], size[:self.inputs]
     return math.prod(outputs), *([math.prod(inputs)] if inputs else [])
 
-  def ours(self, tensor: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+  def from_hf(self, tensor: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """A tensor as an entry, of shape `size`, of the parameter."""
     if not self.inputs:
       return tensor.reshape(size)
     entry = tensor.T.reshape(size)
     return entry[..., self._order(size[-1])] if self.interleaved else entry
 
-  def theirs(self, entry: np.ndarray) -> np.ndarray:
-    """An entry of the parameter as a tensor, contiguous; inverts `ours`."""
-    size = self.their_shape((1,) * self.stacked + entry.shape)
+  def to_hf(self, entry: np.ndarray) -> np.ndarray:
+    """An entry of the parameter as a tensor, contiguous; inverts `from_hf`."""
+    size = self.hf_shape((1,) * self.stacked + entry.shape)
     if not self.inputs:
       return np.ascontiguousarray(entry.reshape(size))
     if self.interleaved:
@@ -102,7 +102,7 @@ def _norms(config: architecture.Config) -> dict[str, Leaf]:
                  attention_post_norm='post_attention_layernorm',
                  mlp_norm='pre_feedforward_layernorm',
                  mlp_post_norm='post_feedforward_layernorm')
-  return {f'{ours}/scale': Leaf(name) for ours, name in names.items()}
+  return {f'{path}/scale': Leaf(name) for path, name in names.items()}
 
 
 def _attention(config: architecture.Config) -> dict[str, Leaf]:
@@ -134,8 +134,8 @@ def _latent(config: architecture.Config) -> dict[str, Leaf]:
   }
 
 
-def _mlp(ours: str, theirs: str) -> dict[str, Leaf]:
-  return {f'{ours}/{x}': Leaf(f'{theirs}.{x}_proj', 1)
+def _mlp(path: str, name: str) -> dict[str, Leaf]:
+  return {f'{path}/{x}': Leaf(f'{name}.{x}_proj', 1)
           for x in ('gate', 'up', 'down')}
 
 

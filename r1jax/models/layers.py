@@ -16,7 +16,7 @@ FLOAT32 = ('scale', 'router', 'router_bias')
 
 
 class Adapted(NamedTuple):
-  """A frozen weight under LoRA, which stands for weight + a b."""
+  """A frozen weight with LoRA's factors: in effect weight + a b."""
   weight: Array
   a: Array  # [inputs, rank], the weight's input axes
   b: Array  # [rank, outputs], the weight's output axes
@@ -84,8 +84,9 @@ class RMSNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     c = self.config
-    scale = self.param('scale', nn.with_logical_partitioning(
-        nn.initializers.constant(1. - c.norm_offset), ('norm',)),
+    scale = self.param(
+        'scale', nn.with_logical_partitioning(
+            nn.initializers.constant(1. - c.norm_offset), ('norm',)),
         x.shape[-1:], jnp.dtype(c.param_dtype))
     y = x.astype(jnp.float32)
     y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True)
@@ -116,8 +117,8 @@ class MLP(nn.Module):
 class Score(nn.Module):
   """The scalar head of a reward model or critic: hidden . kernel - offset.
 
-  float32. The offset is not trained but measured when a reward model has been:
-  the mean score of reference responses, which thereby becomes 0.
+  float32. The offset is not trained: it is measured after a reward model's
+  training as the mean score of reference responses, which so becomes 0.
   """
   config: architecture.Config
 

@@ -4,7 +4,7 @@ A weight W becomes W + alpha / rank * A B with A [inputs, rank] and B [rank,
 outputs]. The trained parameters are a tree {'lora': factors}, together with the
 scalar head of a reward model or critic. Joined with the frozen base they are
 parameters for every function of `models.Model`. B is initialised with zeros, so
-that training begins at the base, which remains the reference.
+that training starts from the base, which remains the reference.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -42,7 +42,7 @@ def settings(fields: Mapping[str, Any] | None) -> Settings | None:
 
 def axes(config: architecture.Config, settings: Settings, params: Params,
          axes_tree: Any) -> Any:
-  """The logical axes of what is trained; `axes_tree` is that of `params`."""
+  """The logical axes of what is trained; `axes_tree` has those of `params`."""
   def of_target(inputs, leaf, names):
     del leaf
     stack, *names = names
@@ -69,16 +69,16 @@ def init(config: architecture.Config, settings: Settings, params: Params,
 
 
 def _head(tree: Any) -> dict[str, Any]:
-  return {name: tree[name] for name in ('head',) if name in tree}
+  return {'head': tree['head']} if 'head' in tree else {}
 
 
 def join(base: Params | None, trained: Params) -> Params:
-  """All parameters: `trained`, with the base if it holds factors."""
+  """All parameters: `trained`, with the base if these are LoRA's factors."""
   return base | trained if 'lora' in trained else trained
 
 
 def merge(params: Params, scale: float) -> Params:
-  """Parameters without factors, which are added to their weights."""
+  """Parameters with LoRA's factors added to the weights."""
   base = {name: tree for name, tree in params.items() if name != 'lora'}
 
   def add(tree, factors):

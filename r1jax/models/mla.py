@@ -2,9 +2,9 @@
 
 The keys and values of all heads are projections of one short latent vector per
 token; rotary positions are in a further part of the key, which all heads
-share. A cache holds only these two. With a past, keys and values are not
-projected for every token of it: the projections are absorbed into the query and
-the output, which leaves attention with a single key head.
+share. A cache holds only these two. The keys and values of a past are not
+projected again: the projections are absorbed into the query and the output,
+so that attention has a single key head.
 """
 
 import functools
@@ -28,7 +28,7 @@ class LatentAttention(nn.Module):
 
   @nn.compact
   def __call__(self, x_BTD: Array, past: attention.KeysValues | None,
-               layout: attention.Layout, layer: attention.Layer
+               layout: attention.Layout, layer: attention.LayerInputs
                ) -> tuple[Array, attention.KeysValues | None,
                           attention.KeysValues]:
     c, sizes = self.config, self.config.latent
@@ -83,7 +83,7 @@ class LatentAttention(nn.Module):
 
   def _absorbed(self, q_nope: Array, q_rope: Array, kv_b: Array,
                 latents: Array, layout: attention.Layout,
-                layer: attention.Layer) -> Array:
+                layer: attention.LayerInputs) -> Array:
     """Attention over the latents, without keys and values of each head."""
     c, rank = self.config, self.config.latent.kv_rank
     to_key, to_value = jnp.split(kv_b, [c.latent.nope_size], -1)

@@ -1,15 +1,15 @@
 """Mixture of experts: DeepSeek-V3's MLP (arXiv 2412.19437, sec. 2.1.2).
 
 Each token is routed to the few experts with the best scores, and gets the sum
-of their outputs, weighted by the scores; the shared experts, one MLP, see every
-token. No token is dropped and no expert has a capacity.
+of their outputs, weighted by the scores; the shared experts, one MLP, process
+every token. No token is dropped and no expert has a capacity.
 
 The load is balanced without a loss (arXiv 2408.15664): the `router_bias` of an
-expert that gets more tokens than others goes down, so that it is chosen less
-often; the bias affects the choice alone. The load, which is the number of
-tokens of each expert, is returned as the gradient of `router_bias`:
-micro-batches, devices and layers then add it up like any gradient, and
-training/optim.py makes the step.
+expert that gets more tokens than others is lowered, so that it is chosen less
+often; the bias affects the choice alone. The load, the number of tokens of each
+expert, is returned as the gradient of `router_bias`: it is then summed over
+micro-batches and devices like any gradient, and training/optim.py takes the
+step.
 
 On a mesh each device holds some experts, or a slice of every expert, and the
 tokens of its part of the batch. It computes the contribution of its experts to
@@ -35,7 +35,7 @@ from r1jax.parallel import sharding
 from r1jax.types import Array
 
 
-class Experts(NamedTuple):
+class ExpertWeights(NamedTuple):
   """The weights of experts, in the dtype of computation."""
   gate: Array  # [E, D, F]
   up: Array  # [E, D, F]
@@ -83,8 +83,8 @@ def attach_load(y_ND: Array, bias_E: Array, chosen_NK: Array) -> Array:
   """y, with each expert's load as the gradient of `bias_E`.
 
   The load is the number of tokens that chose the expert. Only tokens with a
-  nonzero gradient of y are counted: those that no loss depends on, such as the
-  padding after a response, are no load.
+  nonzero gradient of y are counted; tokens that no loss depends on, such as
+  padding after a response, are not.
   """
   del bias_E, chosen_NK
   return y_ND
@@ -102,7 +102,7 @@ attach_load.defvjp(
     lambda y, bias, chosen: (y, (chosen, bias)), _attach_load_bwd)
 
 
-def mix(config: architecture.Config, experts: Experts, first: Array,
+def mix(config: architecture.Config, experts: ExpertWeights, first: Array,
         x_ND: Array, chosen_NK: Array, weight_NK: Array) -> Array:
   """The weighted sum of the outputs of each token's experts, [N, D].
 
@@ -129,7 +129,8 @@ def mix(config: architecture.Config, experts: Experts, first: Array,
 
 
 def apply_experts(config: architecture.Config, split: Split, x_BTD: Array,
-                  router_DE: Array, bias_E: Array, experts: Experts) -> Array:
+                  router_DE: Array, bias_E: Array, experts: ExpertWeights
+                  ) -> Array:
   """The output of the routed experts, [B, T, D].
 
   On a mesh, `x_BTD` and `experts` are one device's parts of them. There `pcast`
@@ -154,12 +155,12 @@ def apply_experts(config: architecture.Config, split: Split, x_BTD: Array,
 
 def apply_experts_on_mesh(
     config: architecture.Config, place: sharding.Placement, x_BTD: Array,
-    router_DE: Array, bias_E: Array, experts: Experts) -> Array:
+    router_DE: Array, bias_E: Array, experts: ExpertWeights) -> Array:
   """`apply_experts` on every device; other splits of weights are gathered."""
   batch, length, expert, mlp = place.partition_spec(
       ('batch', 'length', 'expert', 'mlp'))
   names = config_lib.axis_names
-  # The prompts of a small rollout need not divide: all are on every device.
+  # The prompts of a small rollout may not divide: each device then has all.
   shards = math.prod(place.mesh.shape[axis] for axis in names(batch))
   batch = None if x_BTD.shape[0] % shards else batch
   tokens, whole = PartitionSpec(batch, length), PartitionSpec()
@@ -168,7 +169,7 @@ def apply_experts_on_mesh(
   return jax.shard_map(
       functools.partial(apply_experts, config, split), mesh=place.mesh,
       in_specs=(tokens, whole, whole,
-                Experts(wide, wide, PartitionSpec(expert, mlp, None))),
+                ExpertWeights(wide, wide, PartitionSpec(expert, mlp, None))),
       out_specs=tokens)(x_BTD, router_DE, bias_E, experts)
 
 
@@ -194,7 +195,7 @@ class MoE(nn.Module):
     down = layers.param(
         self, 'down', ('expert', 'mlp', 'embed'), (wide[0], wide[2], wide[1]),
         layers.linear(moe.mlp, (2 * c.layers) ** -0.5))
-    weights = router, bias, Experts(gate, up, down)
+    weights = router, bias, ExpertWeights(gate, up, down)
     if self.place is None or self.place.mesh.size == 1:
       y_BTD = apply_experts(c, Split(), x_BTD, *weights)
     else:

@@ -1,4 +1,4 @@
-"""Models in one .npz file, such as the shipped ones of the mini world.
+"""Models in one .npz file each, such as those shipped for the mini world.
 
 A file holds the model's configuration as JSON and every parameter by its path,
 e.g. 'blocks/mlp/down', in its own dtype. The shipped files were made by
@@ -56,8 +56,8 @@ def load_params(path: str, config: architecture.Config, like: Params) -> Params:
     like: the model's parameters or their jax.ShapeDtypeStruct.
 
   Raises:
-    ConfigError: the file does not exist, is no such file, or holds another
-      architecture; names the first field that differs.
+    ConfigError: the file does not exist, is not a parameter file of r1jax, or
+      holds another architecture; names the first field that differs.
   """
   saved, arrays = _read(path)
   architecture.check_same(architecture.from_fields(saved), config, path)

@@ -39,7 +39,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   """The object in a JSON file.
 
   Raises:
-    ConfigError: there is no such file, or it holds no JSON object.
+    ConfigError: the file does not exist, or does not hold a JSON object.
   """
   if not path.is_file():
     raise file_error(
@@ -98,7 +98,7 @@ def _views(path: pathlib.Path) -> dict[str, np.ndarray]:
             for name, entry in header.items()}
   except (AttributeError, KeyError, TypeError, ValueError) as problem:
     raise file_error(
-        path, f'is no safetensors file, or cut short: {problem}') from problem
+        path, f'not a safetensors file, or truncated: {problem}') from problem
 
 
 def _header(path: pathlib.Path) -> tuple[dict[str, Any], int]:

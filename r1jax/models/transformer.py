@@ -1,10 +1,10 @@
 """A decoder-only transformer: Llama, Qwen2, Qwen3, Gemma 3, DeepSeek-V3.
 
 RMSNorm, rotary positions, grouped-query or latent attention, and a gated MLP or
-a mixture of experts. Tokens go in; hidden states, keys and values come out.
-`unembed`, which turns hidden states into logits, is separate, so that a caller
-can apply it to a chunk at a time. A row of tokens is one sequence, or a prompt
-followed by all its responses: weights are then read once for all of them.
+a mixture of experts. The decoder turns tokens into hidden states, keys and
+values. `unembed`, which turns hidden states into logits, is separate, so that a
+caller can apply it to a chunk at a time. A row of tokens is one sequence, or a
+prompt followed by all its responses: weights are then read once for all.
 """
 
 import functools
@@ -28,8 +28,8 @@ STACKS = ('dense_blocks', 'blocks')  # of equal layers, in order
 def unstack(blocks: Params) -> list[Params]:
   """The parameters of each layer, from stacked ones.
 
-  The gradient of a split is one concatenation, where that of L slices would be
-  the sum of L arrays of full size.
+  The gradient of a split is one concatenation; that of L slices would be the
+  sum of L arrays of full size.
   """
   leaves, tree = jax.tree.flatten(blocks)
   parts = zip(*(jax.lax.split(x, [1] * x.shape[0]) for x in leaves))
@@ -39,8 +39,8 @@ def unstack(blocks: Params) -> list[Params]:
 class Block(nn.Module):
   """One layer: attention and MLP on a residual stream.
 
-  In the form of a scan's body: the carry is (x [B, T, D], past), the output the
-  new tokens' keys and values, if there is neither a past nor responses.
+  The body of a scan over layers. The carry is (x [B, T, D], past); the output
+  the keys and values of the new tokens, or None with a past or responses.
   """
   config: architecture.Config
   place: sharding.Placement | None
@@ -48,7 +48,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, carry: tuple[Array, attention.KeysValues | None],
-               layout: attention.Layout, layer: attention.Layer):
+               layout: attention.Layout, layer: attention.LayerInputs):
     c = self.config
     x_BTD, past = carry
     norm = lambda name: layers.RMSNorm(c, name=name)
@@ -138,7 +138,7 @@ class Decoder(nn.Module):
 
   def _layers(self, tokens_BT: Array, position_BT: Array,
               layout: attention.Layout, past=None, prompt=None):
-    """Hidden states, and the past with new keys and values; or only these."""
+    """Hidden states, and keys and values: past and new, or without it new."""
     c = self.config
     x = self.embedding[tokens_BT].astype(c.dtype)
     if c.embed_scale:
@@ -151,7 +151,8 @@ class Decoder(nn.Module):
     local = jnp.asarray(c.is_local())
     scan = c.scan_layers or self.is_initializing()
     x, past, new = (self._scanned if scan else self._unrolled)(
-        x, past, layout, attention.Layer(jnp.arange(c.layers), local, prompt))
+        x, past, layout,
+        attention.LayerInputs(jnp.arange(c.layers), local, prompt))
     return self.final_norm(x), new if past is None else past
 
   def _block(self):
@@ -161,7 +162,7 @@ class Decoder(nn.Module):
                     prevent_cse=not self.config.scan_layers)
 
   def _scanned(self, x: Array, past, layout: attention.Layout,
-               per_layer: attention.Layer):
+               per_layer: attention.LayerInputs):
     """All layers, each stack as one scan."""
     news = []
     for name, begin, end in self._stacks():
@@ -171,7 +172,7 @@ class Decoder(nn.Module):
     return x, past, jax.tree.map(lambda *y: jnp.concatenate(y), *news)
 
   def _unrolled(self, x: Array, past, layout: attention.Layout,
-                per_layer: attention.Layer):
+                per_layer: attention.LayerInputs):
     """All layers, one after the other.
 
     XLA then neither stacks the values that layers store for the backward pass
@@ -186,7 +187,7 @@ class Decoder(nn.Module):
       variables = {kind: tree.get('layers') or unstack(tree) for kind, tree
                    in getattr(self, name).variables.items()}
       for i in range(begin, end):
-        layer = attention.Layer(
+        layer = attention.LayerInputs(
             None, per_layer.local[i], of_layer(per_layer.prompt, i))
         (x, layer_past), new = block.apply(
             {kind: trees[i - begin] for kind, trees in variables.items()},

@@ -5,10 +5,10 @@ the workdir of the stage of that name, which then runs first (graph.py). Every
 stage has a directory in the pipeline's workdir, and in it, when it has ended, a
 manifest (manifest.py).
 
-Started again, a pipeline passes over the stages that have ended and goes on
-with one that was interrupted or has lost an output. A stage whose config or
-inputs have changed runs anew; its earlier outputs are kept as NAME.old1. A
-change of the code alone is told, and nothing runs anew.
+Started again, a pipeline skips the stages that have ended and resumes one that
+was interrupted or has lost an output. A stage whose config or inputs have
+changed runs again from its start; its earlier outputs are kept as NAME.old1. A
+change of the code alone is reported, and nothing runs again.
 """
 
 import gc
@@ -29,7 +29,7 @@ Kind = manifest.Kind
 
 
 def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
-  """Runs the stages that are to be run; True if all of them have ended.
+  """Runs the stages that have to run; True if all of them have ended.
 
   Args:
     config: of kind 'pipeline'.
@@ -37,8 +37,8 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
     gin: what was bound of seqio's configurables: a part of every config.
 
   Raises:
-    ConfigError: names the stage and the field; nothing has been run if it can
-      be told beforehand.
+    ConfigError: names the stage and the field, wherever possible before
+      anything runs.
   """
   if config.report:
     errors.check_choice('report', config.report, reports.REPORTS)
@@ -83,7 +83,7 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
 def _show_plan(nodes: list[graph.Node], chosen: list[graph.Node],
                statuses: dict[str, manifest.Status],
                missing: dict[str, list[errors.ConfigError]]) -> None:
-  """Prints the status of every stage, and the fields that are to be set."""
+  """Prints the status of every stage, and the fields that must be set."""
   width = max(len(node.name) for node in nodes)
   names = {node.name for node in chosen}
   shown = set()
@@ -96,8 +96,8 @@ def _show_plan(nodes: list[graph.Node], chosen: list[graph.Node],
         distributed.say(f'{"":>{width}}  {problem}')
   if shown:
     distributed.say(
-        f'{len(shown)} to be set or put there first; the file of the config '
-        'says what they are')
+        f'{len(shown)} fields or files are missing; the experiment file says '
+        'what each is')
 
 
 def _inputs(node: graph.Node, nodes: list[graph.Node]) -> manifest.Inputs:

@@ -27,11 +27,11 @@ Inputs = dict[str, dict[str, str]]  # digests of what is read, by where from
 
 class Kind(enum.Enum):
   """What a pipeline does with a stage."""
-  NEW = 'run it'
-  RESUME = 'go on with it'
-  CHANGED = 'set it aside and run it anew'
-  WAITS = 'run the stages before it first'
-  DONE = 'pass it over'
+  NEW = enum.auto()  # run it
+  RESUME = enum.auto()
+  CHANGED = enum.auto()  # set its outputs aside and run it again
+  WAITS = enum.auto()  # for stages before it
+  DONE = enum.auto()  # skip it
 
 
 class Status(NamedTuple):
@@ -43,7 +43,7 @@ class Status(NamedTuple):
 def status(node: graph.Node, inputs: Inputs) -> Status:
   """The status of a stage whose inputs are there, by what its workdir holds.
 
-  Other code is told, and changes nothing else.
+  Another version of the code is reported, and changes nothing else.
   """
   begun = files.read_json(node.workdir / _BEGUN)
   if begun is None:
@@ -58,7 +58,7 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
   manifest = files.read_json(node.workdir / _MANIFEST)
   longer = begun['config'].get('steps') != node.config.get('steps')
   same_code = _codes(begun)[-1:] == [code_digest()]
-  by_other_code = '' if same_code else ', by other code'
+  by_other_code = '' if same_code else ', by another version of the code'
   if longer or manifest is None:
     return Status(Kind.RESUME, f'to be resumed{by_other_code}')
   if lost := _lost(node, manifest):
@@ -68,7 +68,7 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
 
 
 def _lost(node: graph.Node, manifest: dict[str, Any]) -> list[str]:
-  """What a stage left and is gone; an earlier checkpoint is not its last."""
+  """The outputs of a stage that are gone, such as its last checkpoint."""
   there, left = files.output_digests(node.workdir), manifest['outputs']
   return [name for name, digest in left.items() if name not in there
           or name == 'checkpoint' and there[name] != digest]

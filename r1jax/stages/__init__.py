@@ -2,8 +2,9 @@
 
 A stage is a module whose `build(config, mesh, workdir)` reads the config once
 and returns a `loop.Stage`, functions of the TrainState; training/loop.py runs
-it. Packages with TensorFlow behind them are imported inside functions, where a
-data set is read: the core works without them.
+it. The other modules are parts of stages (rollouts, scoring, grpo, ...); bench
+runs without the loop. TensorFlow is imported inside functions that read a data
+set: the core works without it.
 """
 
 import importlib
@@ -15,9 +16,9 @@ from r1jax import errors
 from r1jax.training import loop
 
 KINDS = {  # config.stage: its module
-    'collect': 'r1jax.stages.mixture',
+    'collect': 'r1jax.stages.collect',
     'lm': 'r1jax.stages.lm',
-    'measure': 'r1jax.stages.evaluation',
+    'measure': 'r1jax.stages.measure',
     'preference': 'r1jax.stages.preference',
     'rl': 'r1jax.stages.rl',
     'sample': 'r1jax.stages.sample',

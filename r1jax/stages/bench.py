@@ -1,13 +1,13 @@
 """Times complete GRPO steps of a workload and prints one JSON line.
 
-A step is a rollout in which no response ends early, rewards (a remainder of
-the sum of the token ids, on the host), the reference's log-probabilities with
-the advantages, and the updates; the sampler's own log-probabilities are the
-old ones. Each part is waited for before the next begins.
+A step is a rollout in which no response ends early; rewards, the sum of the
+token ids modulo 17, on the host; the reference's log-probabilities and the
+advantages; and the updates. The sampler's log-probabilities are the old ones.
+Each part is waited for before the next begins.
 
-Model FLOPs are 2 a parameter and token, 6 with the backward pass (Kaplan et
+Model FLOPs are 2 per parameter and token, 6 with the backward pass (Kaplan et
 al., arXiv 2001.08361, sec. 2.1), a prompt counted once for its whole group.
-Attention's own products and all that is computed twice are left out.
+Attention's own products and what is computed twice are not counted.
 """
 
 import functools
@@ -37,7 +37,7 @@ _IMPORTED = time.perf_counter()
 
 
 class Program:
-  """A jitted function that compiles at its first call and times that apart."""
+  """A jitted function that compiles at its first call, and times that."""
 
   def __init__(self, function, **options):
     self.seconds = 0.  # of compilation
@@ -56,9 +56,9 @@ def run_bench(config, mesh) -> None:
   steps, warmup = config.bench.steps, config.bench.warmup
   if not 1 <= warmup < steps:
     raise errors.expected('bench.warmup', 'at least 1, which compiles, and '
-                           f'less than bench.steps = {steps}', warmup)
+                          f'less than bench.steps = {steps}', warmup)
   model = train_state.configured_model(
-      config, mesh, rollouts.longest(config.rl))
+      config, mesh, rollouts.longest_sequence(config.rl))
   placed = model.placed
   programs, state = make_programs(config, model)
   prompts = random_prompts(config, placed)
@@ -92,24 +92,26 @@ def run_bench(config, mesh) -> None:
 
 def make_programs(config, model: train_state.StageModel
                   ) -> tuple[dict[str, Program], TrainState]:
-  """The programs of a step, not yet compiled, and the state to begin with."""
-  rl, objective = config.rl, rl_lib.make_objective(config)
+  """The programs of a step, not yet compiled, and the state at step 0."""
+  rl, objective = config.rl, rl_lib.make_objective(config.rl)
   placed = model.placed
   settings = rollouts.Settings(
       group=rl.group, response_tokens=rl.response_tokens, eos_ids=(),
       temperature=rl.temperature, chunk=rl.sample_chunk)
-  tx = train_state.optimizer(
+  optimizer = train_state.optimizer(
       config.optim, config.bench.steps * rl.epochs * rl.mini_batches)
-  abstract = train_state.abstract_state(placed, tx, ref=objective.uses_ref)
+  abstract = train_state.abstract_state(
+      placed, optimizer, ref=objective.uses_ref)
   bind = functools.partial
   programs = {
       'rollout': Program(bind(rollouts.sample_groups, placed.model, settings)),
       'reference': Program(bind(grpo.experience, placed.model, objective)),
       'update': Program(
-          bind(grpo.update, placed.model, tx, objective), donate_argnums=0,
+          bind(grpo.update, placed.model, optimizer, objective),
+          donate_argnums=0,
           out_shardings=(train_state.shardings_of(abstract), None))}
   state = train_state.initial_state(
-      placed, model.source, tx, abstract, config.seed)
+      placed, model.source, optimizer, abstract, config.seed)
   return programs, jax.block_until_ready(state)
 
 
@@ -128,10 +130,10 @@ def step(config, programs, state: TrainState, prompts: Prompts, index: int):
       state.ref, rollout,
       wait(sharding.from_host(reward, prompts.id.sharding.mesh))))
   for mini_batch in [*range(config.rl.mini_batches)] * config.rl.epochs:
-    state, figures = programs['update'](state, experience, np.int32(mini_batch))
+    state, updated = programs['update'](state, experience, np.int32(mini_batch))
   wait(state)
   lengths = sharding.to_host(rollout.mask).sum(1)
-  metrics |= figures | rl_lib.rollout_metrics(
+  metrics |= updated | rl_lib.rollout_metrics(
       reward, lengths, config.rl.group)
   return state, dict(zip(PARTS, np.diff(clock).tolist())), metrics
 
@@ -147,12 +149,11 @@ def random_prompts(config, placed) -> Prompts:
 
 
 def model_flops(rl, parameters: int) -> dict[str, int]:
-  """Of each part of a step, and of the step."""
+  """FLOPs of each part of a step, and of the step; see the module."""
   tokens = rl.prompts * (rl.prompt_tokens + rl.group * rl.response_tokens)
-  uses_ref = rl.kl != 'none' and (rl.beta > 0 or rl.measure_kl)
-  scored = tokens if uses_ref else 0
+  uses_ref = rl_lib.make_objective(rl).uses_ref
   flops = {'rollout': 2 * parameters * tokens,
-           'reference': 2 * parameters * scored,
+           'reference': 2 * parameters * tokens * uses_ref,
            'update': 6 * parameters * tokens * rl.epochs}
   return flops | {'step': sum(flops.values())}
 
@@ -161,8 +162,8 @@ def summary(rl, parameters: int, rows: list[dict[str, float]], bound: float
             ) -> dict[str, dict]:
   """Medians of `rows`, the seconds of each part and of the step.
 
-  Tokens a second are response tokens, in the update once an epoch. `bound` is
-  in GFLOP/s; `of_matmul` is the fraction of it that was reached.
+  Tokens per second are response tokens, in the update once per epoch. `bound`
+  is in GFLOP/s; `of_matmul` is the fraction of it that was reached.
   """
   out = {name: {'seconds': statistics.median(row[name] for row in rows)}
          for name in rows[0]}

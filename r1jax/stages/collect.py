@@ -3,8 +3,8 @@
 R1's cold-start data and its 800 thousand SFT samples are such mixtures
 (DeepSeek-R1, arXiv 2501.12948, 2.3.1 and 2.3.3). Every line of collected.jsonl
 names its part and the source of the example; collected.json counts examples
-kept and left out. An example that two parts have counts for the part whose name
-comes first in the alphabet. Both files depend only on the config and the data
+kept and left out. An example found in two parts counts for the part that comes
+first in alphabetical order. Both files depend only on the config and the data
 it reads, so an interrupted run is simply run again.
 """
 
@@ -21,44 +21,44 @@ from r1jax.stages import train_state
 from r1jax.training import files
 from r1jax.training import loop
 
-NAME = 'collected.jsonl'
+COLLECTED = 'collected.jsonl'
 
 Record = dict[str, Any]
 
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads the parts; trains nothing."""
-  from r1jax.data import sources  # reasoning_gym behind it
-  parts, rules = {}, {}
+  from r1jax.data import sources  # imported here: it brings reasoning_gym
+  parts, limits = {}, {}
   for name, part in config.collect.items():
     where = f'collect.{name}'
     with errors.section('data', at=where):
       parts[name] = sources.answered(
           part.task, 'train', config.seed, part.rows, part.options.to_dict())
-    rules[name] = part.order, part.rows
+    limits[name] = part.order, part.rows
     if not parts[name]:
       raise errors.expected(f'{where}.task', 'at least one answer', part.task)
   return loop.Stage(0, *train_state.empty_state(mesh), step=None,
                     finish=functools.partial(
-                        write_mixture, workdir, config.seed, parts, rules))
+                        write_collected, workdir, config.seed, parts, limits))
 
 
-def write_mixture(workdir: str, seed: int, parts: dict[str, list[Record]],
-          rules: dict[str, tuple[str, int | None]], summary) -> str:
+def write_collected(workdir: str, seed: int, parts: dict[str, list[Record]],
+                    limits: dict[str, tuple[str, int | None]], summary) -> str:
   """Writes the union, whole or not at all; returns the closing words.
 
-  `rules` are each part's order, and how many rows it has at most.
+  `limits` are each part's order, and the most rows taken from it.
   """
   del summary
   seen, lines, table = set(), [], {}
   for name, records in parts.items():
-    order, most = rules[name]
+    order, most = limits[name]
     distinct = fresh(records, seen)
     random.Random(f'{seed}/{name}').shuffle(distinct)
     if order == 'curated':
       distinct = curated(distinct)
     taken = distinct[:most]
-    seen.update(map(_said, taken))  # what is cut off, a later part may have
+    seen.update(map(_said, taken))  # a later part may take what was cut off
     lines += [{key: row[key] for key in ('prompt', 'response', 'task')}
               | {'source': _source(name, row)} for row in taken]
     table[name] = {
@@ -68,11 +68,11 @@ def write_mixture(workdir: str, seed: int, parts: dict[str, list[Record]],
         'beyond_rows': len(distinct) - len(taken)}
   folder = pathlib.Path(workdir)
   random.Random(seed).shuffle(lines)
-  files.write_rows(folder / NAME, lines)
+  files.write_rows(folder / COLLECTED, lines)
   files.write_json(folder / 'collected.json', table)
   return (f'{describe(table)}\n'
-          f'collected: {len(lines)} answers in {folder / NAME}\n'
-          f'next: SFT, --config.data.task=jsonl:{folder / NAME}')
+          f'collected: {len(lines)} answers in {folder / COLLECTED}\n'
+          f'next: SFT, --config.data.task=jsonl:{folder / COLLECTED}')
 
 
 def describe(table: dict[str, dict[str, Any]]) -> str:
@@ -86,7 +86,7 @@ def describe(table: dict[str, dict[str, Any]]) -> str:
 
 
 def fresh(records: Sequence[Record], seen: Collection[tuple[str, str]]
-         ) -> list[Record]:
+          ) -> list[Record]:
   """The records not yet `seen`; of duplicates, the first."""
   own = {}
   for row in records:
@@ -99,7 +99,7 @@ def _said(row: Record) -> tuple[str, str]:
 
 
 def _source(name: str, row: Record) -> dict[str, Any]:
-  """The part, and where its line says that it is from, in whatever form."""
+  """The source of a record, with the name of its part added."""
   source = row.get('source', {})
   if not isinstance(source, dict) or 'part' in source:  # collected before
     source = {'source': source}
@@ -107,9 +107,9 @@ def _source(name: str, row: Record) -> dict[str, Any]:
 
 
 def curated(records: Sequence[Record]) -> list[Record]:
-  """The best first: the tasks taking turns, those that reflect on themselves.
+  """The best first: tasks take turns, responses that reflect come first.
 
-  One response a prompt comes before a second to any. After LIMA (arXiv
+  Every prompt has one response before any has a second. After LIMA (arXiv
   2305.11206), where a thousand examples are chosen for variety and quality.
   """
   turns, rank = collections.Counter(), {}

@@ -1,8 +1,8 @@
 """Distillation from a teacher's next-token logits, beside its samples.
 
-A section `distill` of an lm stage. It needs a student of the teacher's
+Set by a section `distill` of an lm stage. Teacher and student must share a
 vocabulary; fine-tuning on the teacher's samples alone, the paper's way
-(DeepSeek-R1, arXiv 2501.12948, 2.4), does not.
+(DeepSeek-R1, arXiv 2501.12948, 2.4), needs none in common.
 """
 
 from typing import NamedTuple
@@ -29,7 +29,7 @@ class Teacher(NamedTuple):
   kind: str  # forward | reverse
   weight: float  # of the divergence; the cross-entropy has the rest
   temperature: float
-  top_k: int  # 0: all tokens are told apart
+  top_k: int  # KL over the k most likely tokens and the rest as one; 0: all
 
 
 def load_teacher(section, mesh: jax.sharding.Mesh, rules: sharding.Rules,
@@ -58,8 +58,8 @@ def load_teacher(section, mesh: jax.sharding.Mesh, rules: sharding.Rules,
   pieces = lambda vocab: [vocab.token(n) for n in range(vocab.size)]
   if shape.vocab != student.vocab or pieces(vocab) != pieces(student_vocab):
     raise errors.expected(
-        field, "a teacher of the student's vocabulary (one of another teaches "
-        'by its samples: rejection_sampling.py, then sft.py)',
+        field, "a teacher of the student's vocabulary (to learn from another's "
+        'samples: rejection_sampling.py, then sft.py)',
         section.init_from)
   return Teacher(placed.model, section.kind, section.weight,
                  section.temperature, section.top_k), params
@@ -67,24 +67,25 @@ def load_teacher(section, mesh: jax.sharding.Mesh, rules: sharding.Rules,
 
 def loss(model, chunk: int, teacher: Teacher, params, teacher_params,
          batch: LMBatch):
-  """Sum and denominator of the loss and figures of one micro-batch."""
-  where = batch.tokens, batch.segment, batch.position
-  hidden_BTD, _ = model.forward(params, *where)
-  teaching_BTD, _ = teacher.model.forward(teacher_params, *where)
+  """Sums and denominators of the loss and metrics of one micro-batch."""
+  inputs = batch.tokens, batch.segment, batch.position
+  hidden_BTD, _ = model.forward(params, *inputs)
+  teacher_BTD, _ = teacher.model.forward(teacher_params, *inputs)
 
-  def each(logits_XV, given):
-    token_X, teaching_XD = given
+  def measure(logits_XV, targets):
+    token_X, teacher_XD = targets
     return logprobs.of_logits(logits_XV, token_X)[0], distillation.divergence(
-        logits_XV, teacher.model.unembed(teacher_params, teaching_XD),
+        logits_XV, teacher.model.unembed(teacher_params, teacher_XD),
         teacher.kind, temperature=teacher.temperature, top_k=teacher.top_k)
 
-  logp, apart = logprobs.of_hidden(
+  logp, divergence = logprobs.of_hidden(
       lambda h: model.unembed(params, h), hidden_BTD[:, :-1],
-      (batch.tokens[:, 1:], teaching_BTD[:, :-1]), temperature=1., chunk=chunk,
-      measure=each)
+      (batch.tokens[:, 1:], teacher_BTD[:, :-1]), temperature=1., chunk=chunk,
+      measure=measure)
   weight = batch.weight[:, 1:]
   value, count = losses.cross_entropy(logp, weight)
-  apart = masked.total(apart * weight, weight > 0)
-  mixed = teacher.weight * apart + (1 - teacher.weight) * value
+  divergence = masked.total(divergence * weight, weight > 0)
+  mixed = teacher.weight * divergence + (1 - teacher.weight) * value
   return (mixed, count), {
-      'lm/cross_entropy': (value, count), 'distill/divergence': (apart, count)}
+      'lm/cross_entropy': (value, count),
+      'distill/divergence': (divergence, count)}

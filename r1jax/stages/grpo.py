@@ -1,6 +1,6 @@
 """Group-relative objectives: GRPO, Dr. GRPO, RLOO, DAPO; pure functions.
 
-Scored rollouts enter, an updated state leaves. The objective
+From scored rollouts to an updated state. The objective
 
     J = E[min(rho A, clip(rho, 1 - low, 1 + high) A) - beta KL(pi || ref)]
 
@@ -8,7 +8,7 @@ is maximised, with rho = pi / pi_old (DeepSeekMath, arXiv 2402.03300, eq. 3).
 pi_old is the sampler's own log-probability: no scoring pass is spent on it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,8 @@ from r1jax.types import Array, Experience, TrainState
 
 class Objective(NamedTuple):
   """The objective, fields of config.rl. Hashable, static under jit."""
-  group: int  # G, responses a prompt
-  mini_batches: int  # updates a rollout
+  group: int  # G, responses per prompt
+  mini_batches: int  # updates per rollout
   micro_batch: int | None  # responses computed at once; None: all
   temperature: float  # of pi, pi_old and ref
   advantage: str  # A: grpo | rloo | gae
@@ -41,7 +41,7 @@ class Objective(NamedTuple):
   beta: float  # weight of the KL
   drop_equal_groups: bool  # weight 0 for groups of equal rewards (DAPO)
   logp_chunk: int  # tokens whose logits are held at once
-  measure_kl: bool = False  # also where beta is 0
+  measure_kl: bool = False  # kl/ref where beta is 0, too; keeps a reference
 
   @property
   def uses_ref(self) -> bool:
@@ -50,53 +50,56 @@ class Objective(NamedTuple):
 
 class Estimate(NamedTuple):
   """The result of an advantage estimator."""
-  reward: Array  # f32[N], less the KL penalty of its tokens
+  reward: Array  # f32[N], minus the KL penalty of its tokens
   advantage: Array  # f32[N, R]
   value: Array | None = None  # f32[N, R], of a critic
   target: Array | None = None  # f32[N, R], what the critic is regressed on
 
 
-def micro_batches(experience: Experience, group: int,
-                  size: int | None) -> Experience:
-  """Leaves [micro-batches, ...] of `size` responses each.
+def cut(prompts: Any, responses: Any, group: int, size: int | None
+        ) -> tuple[Any, Any]:
+  """Cuts arrays of B prompts and N responses into parts of `size` responses.
 
-  A micro-batch smaller than a group takes that much of one group, with its
-  prompt; a larger one takes several groups. None is one micro-batch of all.
+  A part smaller than a group is of one prompt; a larger one has several whole
+  groups. None is one part of all. The parts are a new first axis.
   """
-  rows = experience.reward.shape[0]
+  rows = jax.tree.leaves(responses)[0].shape[0]
   size = rows if size is None else size
-  prompts = experience.rollout.prompts
   if size < group:
-    prompts = jax.tree.map(
-        lambda x: jnp.repeat(x, group // size, 0)[:, None], prompts)
-    rest = jax.tree.map(
-        lambda x: x.reshape(-1, size, *x.shape[1:]),
-        experience._replace(rollout=experience.rollout._replace(prompts=())))
-  else:
-    count = rows // size
-    prompts = accumulate.split(prompts, count)
-    grouped = jax.tree.map(
-        lambda x: x.reshape(-1, group, *x.shape[1:]),
-        experience._replace(rollout=experience.rollout._replace(prompts=())))
-    rest = jax.tree.map(lambda x: x.reshape(count, size, *x.shape[3:]),
-                        accumulate.split(grouped, count))
+    return jax.tree.map(
+        lambda x: jnp.repeat(x, group // size, 0)[:, None], prompts
+    ), jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), responses)
+  count = rows // size
+  groups = jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[1:]), responses)
+  return accumulate.split(prompts, count), jax.tree.map(
+      lambda x: x.reshape(count, size, *x.shape[3:]),
+      accumulate.split(groups, count))
+
+
+def micro_batches(experience: Experience, group: int, size: int | None
+                  ) -> Experience:
+  """An experience in parts of `size` responses, see `cut`."""
+  rollout = experience.rollout
+  prompts, rest = cut(
+      rollout.prompts, experience._replace(rollout=rollout._replace(
+          prompts=())), group, size)
   return rest._replace(rollout=rest.rollout._replace(prompts=prompts))
 
 
 def by_micro_batch(objective: Objective, rollout, function) -> Array:
-  """function(prompts, tokens) -> [rows, R] over a rollout, part by part."""
-  rows = rollout.tokens.shape[0]
-  nothing = jnp.zeros(rows)
-  parts = micro_batches(
-      Experience(rollout, nothing, nothing, nothing, nothing, nothing),
-      objective.group, objective.micro_batch)
-  found = jax.lax.map(
-      lambda part: function(part.rollout.prompts, part.rollout.tokens), parts)
-  if found.shape[1] < objective.group:
-    return found.reshape(rows, -1)
+  """Applies function(prompts, tokens) -> [n, R] to one micro-batch at a time.
+
+  Returns:
+    [N, R], in the order of the rollout.
+  """
+  group = objective.group
+  found = jax.lax.map(lambda part: function(*part), cut(
+      rollout.prompts, rollout.tokens, group, objective.micro_batch))
   count, size, length = found.shape
-  return found.reshape(count, size // objective.group, objective.group,
-                       length).swapaxes(0, 1).reshape(rows, length)
+  if size < group:
+    return found.reshape(-1, length)
+  return accumulate.join(
+      found.reshape(count, size // group, group, length)).reshape(-1, length)
 
 
 def reference_logp(model, objective: Objective, ref, rollout) -> Array:
@@ -110,7 +113,7 @@ def reference_logp(model, objective: Objective, ref, rollout) -> Array:
 
 def group_relative(objective: Objective, critic, rollout, reward: Array,
                    penalty_NR: Array) -> tuple[Estimate, dict[str, Array]]:
-  """Advantages over the group: no critic, one for all tokens of a response."""
+  """Group-relative advantages, one per response; there is no critic."""
   del critic
   reward = reward - masked.total(penalty_NR, rollout.mask, axis=1)
   reward_BG = reward.reshape(-1, objective.group)
@@ -125,7 +128,7 @@ def group_relative(objective: Objective, critic, rollout, reward: Array,
 def experience(model, objective: Objective, ref, rollout, reward: Array,
                critic=None, beta: Array | None = None, estimate=group_relative
                ) -> tuple[Experience, dict[str, Array]]:
-  """Rewards to advantages, with the reference's log-probabilities; pure.
+  """From rewards to advantages; adds the reference's log-probabilities. Pure.
 
   Args:
     model, objective: static.
@@ -160,7 +163,7 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
 
 
 def loss(model, objective: Objective, params, part: Experience):
-  """Sum and denominator of the loss and of its figures, for a micro-batch."""
+  """Sums and denominators of the loss and its metrics, for a micro-batch."""
   rollout, mask = part.rollout, part.rollout.mask
   logp, entropy = logprobs.of_responses(
       model, params, rollout.prompts, rollout.tokens,
@@ -169,28 +172,30 @@ def loss(model, objective: Objective, params, part: Experience):
   surrogate = losses.surrogate(
       logp, part.old_logp, part.advantage, objective.clip_low,
       objective.clip_high, objective.dual_clip)
-  token_loss, figures = surrogate.loss, {}
+  token_loss, metrics = surrogate.loss, {}
   count = masked.count(logp, mask).astype(jnp.float32)
   mean = lambda x: (masked.total(x, mask), count)
   if objective.uses_ref:
     distance = kl.estimate(objective.kl, logp, part.ref_logp)
-    figures['kl/ref'] = mean(distance)
+    metrics['kl/ref'] = mean(distance)
     if objective.kl_in == 'loss':
       token_loss = token_loss + objective.beta * distance
-  figures |= {
+  metrics |= {
       'policy/entropy': mean(entropy),
       'policy/clipped_low': mean(surrogate.clipped_low),
       'policy/clipped_high': mean(surrogate.clipped_high),
       'policy/logp_drift': mean(jnp.abs(logp - part.old_logp)),
   }
+  if objective.dual_clip is not None:
+    metrics['policy/clipped_dual'] = mean(surrogate.clipped_dual)
   pair = losses.aggregate(token_loss, mask, part.weight, objective.aggregate,
                           mask.shape[1])
-  return pair, jax.lax.stop_gradient(figures)
+  return pair, jax.lax.stop_gradient(metrics)
 
 
 def mini_batch(objective: Objective, experience: Experience,
                index) -> Experience:
-  """Mini-batch number `index` of a rollout, cut into micro-batches."""
+  """Mini-batch number `index` of a rollout, in micro-batches."""
   prompts = experience.reward.shape[0] // (
       objective.group * objective.mini_batches)
   mini = micro_batches(experience, objective.group, prompts * objective.group)
@@ -198,13 +203,13 @@ def mini_batch(objective: Objective, experience: Experience,
                        objective.group, objective.micro_batch)
 
 
-def update(model, tx, objective: Objective, state: TrainState,
+def update(model, optimizer, objective: Objective, state: TrainState,
            experience: Experience, index) -> tuple[TrainState, dict]:
   """One update on mini-batch number `index` of a rollout; pure."""
-  grads, figures = accumulate.gradients(
+  grads, metrics = accumulate.gradients(
       lambda params, part: loss(
           model, objective, lora.join(state.ref, params), part), state.params,
       mini_batch(objective, experience, index))
-  state, metrics = optim.update(tx, grads, state)
-  figures['policy/loss'] = figures.pop('loss')
-  return state, figures | metrics
+  state, more = optim.update(optimizer, grads, state)
+  metrics['policy/loss'] = metrics.pop('loss')
+  return state, metrics | more

@@ -31,26 +31,26 @@ from r1jax.types import LMBatch, Params, TrainState
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its documents, compiles nothing yet."""
-  lm, seed, student = config.lm, config.seed, train_state.configured_model(
-      config, mesh, ('lm.length', config.lm.length))
-  placed, vocab = student.placed, student.vocabulary(config.vocab)
+  lm, seed = config.lm, config.seed
+  base = train_state.configured_model(config, mesh, ('lm.length', lm.length))
+  placed, vocab = base.placed, base.vocabulary(config.vocab)
   rows = read_rows(config.data, lm, vocab, config.data.split)
   batch_rows = lm.batch
   steps = train_state.total_steps(config, rows.size, batch_rows)
-  tx = train_state.optimizer(config.optim, steps)
+  optimizer = train_state.optimizer(config.optim, steps)
   teacher = teacher_params = None
   if 'distill' in config:
     teacher, teacher_params = distill.load_teacher(
         config.distill, mesh, config.rules, lm.length, placed.model.config,
         vocab)
-  abstract = train_state.abstract_state(placed, tx, ref=False)
+  abstract = train_state.abstract_state(placed, optimizer, ref=False)
   update = jax.jit(
-      functools.partial(train_step, placed.model, tx, lm.micro_batches,
+      functools.partial(train_step, placed.model, optimizer, lm.micro_batches,
                         lm.logp_chunk, teacher),
       donate_argnums=0,
       out_shardings=(train_state.shardings_of(abstract), None))
   init = functools.partial(
-      train_state.initial_state, placed, student.source, tx, abstract, seed)
+      train_state.initial_state, placed, base.source, optimizer, abstract, seed)
 
   def step(state, index):
     batch = LMBatch(*rows.batch(index, batch_rows, seed))
@@ -67,22 +67,22 @@ def build(config, mesh, workdir: str) -> loop.Stage:
         placed, held_out, lm.batch // lm.micro_batches, lm.logp_chunk)
   return loop.Stage(steps, init, abstract, step, evaluate=evaluate,
                     finish=functools.partial(closing_words, workdir),
-                    shown={'loss': 'loss', 'lm/entropy': 'entropy'})
+                    progress={'loss': 'loss', 'lm/entropy': 'entropy'})
 
 
 def closing_words(workdir: str, summary) -> str:
   """The loss reached, and the command for the next stage."""
   after = summary['after']
   held_out = after and (
-      f'held out: {after["loss"]:.3f} nats a token, '
+      f'held out: {after["loss"]:.3f} nats per token, '
       f'{100 * after["token_accuracy"]:.1f} % next-token accuracy\n')
   if not summary['steps']:
     return held_out or 'nothing was trained: config.steps is 0'
   rows = files.read_rows(pathlib.Path(workdir) / 'metrics.jsonl')[-50:]
   loss = sum(row['loss'] for row in rows) / len(rows)
-  return (f'trained: {loss:.3f} nats a token over the last {len(rows)} of '
+  return (f'trained: {loss:.3f} nats per token over the last {len(rows)} of '
           f'{summary["steps"]} steps\n{held_out or ""}'
-          'next: begin another stage from it with '
+          'next: start another stage from it with '
           f'--config.init_from={workdir}')
 
 
@@ -97,8 +97,8 @@ def read_rows(data, lm, vocab: vocabs.Vocab, split: str,
     split: of the data.
     count: the most documents to read; None: all.
   """
-  from r1jax.data import batches  # with TensorFlow behind tasks: only here
-  from r1jax.data import tasks
+  from r1jax.data import batches
+  from r1jax.data import tasks  # imported here: it brings TensorFlow
   options = data.options.to_dict()
   if data.template is None:
     return batches.packed(
@@ -124,7 +124,7 @@ def read_rows(data, lm, vocab: vocabs.Vocab, split: str,
 
 
 def loss(model, chunk: int, params, batch: LMBatch):
-  """Sum and denominator of the loss and figures of one micro-batch."""
+  """Sums and denominators of the loss and metrics of one micro-batch."""
   logp, entropy = logprobs.of_sequences(
       model, params, batch.tokens, batch.segment, batch.position, chunk=chunk)
   value, count = losses.cross_entropy(logp, batch.weight)
@@ -135,7 +135,7 @@ def loss(model, chunk: int, params, batch: LMBatch):
 
 def make_evaluator(placed: train_state.PlacedModel, rows, batch: int,
                    chunk: int):
-  """Makes state -> (figures, samples) over all of `rows`, `batch` at a time.
+  """Makes state -> (results, samples) over all of `rows`, `batch` at a time.
 
   'loss' is in nats per token; 'token_accuracy' is the share of tokens that the
   model finds most likely. Both are over the tokens that the loss counts.
@@ -160,8 +160,8 @@ def make_evaluator(placed: train_state.PlacedModel, rows, batch: int,
 def measured(model, chunk: int, params, batch: LMBatch):
   """A batch's summed loss, correctly predicted tokens, and weights; pure."""
   def each(logits_XV, token_X):
-    likeliest = jnp.argmax(logits_XV, -1) == token_X
-    return logprobs.of_logits(logits_XV, token_X)[0], likeliest
+    right = jnp.argmax(logits_XV, -1) == token_X
+    return logprobs.of_logits(logits_XV, token_X)[0], right
 
   logp, right = logprobs.of_sequences(
       model, params, batch.tokens, batch.segment, batch.position, chunk=chunk,
@@ -170,7 +170,7 @@ def measured(model, chunk: int, params, batch: LMBatch):
   return value, jnp.sum(right * batch.weight), count
 
 
-def train_step(model, tx, micro_batches: int, chunk: int,
+def train_step(model, optimizer, micro_batches: int, chunk: int,
                teacher: distill.Teacher | None, state: TrainState,
                batch: LMBatch, teacher_params: Params | None = None):
   """One update on one batch of packed rows; pure.
@@ -181,10 +181,9 @@ def train_step(model, tx, micro_batches: int, chunk: int,
     params = lora.join(state.ref, params)
     if teacher is None:
       return loss(model, chunk, params, part)
-    return distill.loss(model, chunk, teacher, params, teacher_params,
-                        part)
+    return distill.loss(model, chunk, teacher, params, teacher_params, part)
 
-  grads, figures = accumulate.gradients(
+  grads, metrics = accumulate.gradients(
       of_part, state.params, accumulate.split(batch, micro_batches))
-  state, metrics = optim.update(tx, grads, state)
-  return state._replace(step=state.step + 1), figures | metrics
+  state, more = optim.update(optimizer, grads, state)
+  return state._replace(step=state.step + 1), metrics | more

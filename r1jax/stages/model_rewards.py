@@ -26,8 +26,6 @@ from r1jax.stages import rollouts
 from r1jax.stages import train_state
 from r1jax.types import Prompts
 
-_RETRY_TEMPERATURE = 0.5  # at least, or a second attempt would be the first
-
 
 def load(rewards, mesh: jax.sharding.Mesh, rules: sharding.Rules, seed: int
          ) -> list[rewards_lib.ModelReward]:
@@ -71,29 +69,29 @@ def weight_of(rewards, part: str) -> Callable[[str], float]:
 def load_reward_model(section, name: str, weight: Callable[[str], float],
                       mesh: jax.sharding.Mesh, rules: sharding.Rules
                       ) -> rewards_lib.RewardModel:
-  """A reward model: the workdir of a preference stage, or a released folder.
+  """A reward model: the workdir of a preference stage, or a published model.
 
-  A workdir records how the model was trained. A released model scores whole
+  A workdir records how the model was trained. A published model scores whole
   responses in its own chat template. `scores` and `template` override both.
 
   Args:
     section: `config.rewards.models.<name>`.
     name: of the part of the reward.
-    weight: in the sum, of a response to a prompt of a task.
+    weight: task -> the weight of this score in the reward.
     mesh, rules: where the parameters go.
   """
   field = f'rewards.models.{name}'
   if not section.init_from:
     raise errors.expected(
         f'{field}.init_from', 'the workdir of a preference stage, or the '
-        'folder of a released reward model', section.init_from)
+        'folder of a published reward model', section.init_from)
   if section.batch < 1:
     raise errors.expected(f'{field}.batch', 'at least 1', section.batch)
   source = model_source.find(section.init_from, f'{field}.init_from')
   shape = source.model_config()
   if not shape.scalar:
-    raise errors.expected(f'{field}.init_from', 'a model of scores',
-                          section.init_from)
+    raise errors.expected(f'{field}.init_from', 'a reward model (with a scalar '
+                          'head)', section.init_from)
   placed = train_state.place_model(shape, mesh, rules)
   stage = source.stage_config()
   template, system = (
@@ -115,8 +113,8 @@ def load_reward_model(section, name: str, weight: Callable[[str], float],
       shards=sharding.batch_shards(mesh))
 
 
-def _score(model, params, batch: rewards_lib.Asked):
-  prompts = Prompts(batch.tokens, batch.length, batch.length)
+def _score(model, params, batch: rewards_lib.ScoreBatch):
+  prompts = Prompts(batch.tokens, batch.length, id=None)  # nothing is sampled
   return values.of_responses(
       model, params, prompts, batch.response, batch.response_length)
 
@@ -125,13 +123,13 @@ def make_ask(section, field: str, mesh: jax.sharding.Mesh,
              rules: sharding.Rules, seed: int) -> judge_lib.Ask:
   """The judge that a section names.
 
-  `init_from` is a model here, or `url` and `model` one behind an
-  OpenAI-compatible endpoint, which the main process alone asks.
+  It is a model on this mesh (`init_from`), or one behind an OpenAI-compatible
+  endpoint (`url`, `model`), which only the main process asks.
 
   Args:
     section: `config.<field>`.
     field: its path, for errors.
-    mesh, rules: where the parameters of a model here go.
+    mesh, rules: where its parameters go.
     seed: of its random streams.
 
   Raises:
@@ -195,13 +193,13 @@ class _Model:
   def __call__(self, texts: Sequence[str], attempt: int) -> list[str | None]:
     """A reply to each text; None to one of more than `prompt_tokens`.
 
-    One that is cut at `response_tokens` is '', malformed: of a thought without
-    its end nobody knows what it would have come to.
+    A reply cut at `response_tokens` is '', malformed: its verdict may have been
+    still to come.
     """
     settings = self._settings
     if attempt:
       settings = settings._replace(
-          temperature=max(settings.temperature, _RETRY_TEMPERATURE))
+          temperature=max(settings.temperature, judge_lib.RETRY_TEMPERATURE))
     prompts = [self._begin + self._vocab.encode(self._fill(text))
                for text in texts]
     fit = [n for n, ids in enumerate(prompts) if len(ids) <= self._size]

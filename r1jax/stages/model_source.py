@@ -1,6 +1,6 @@
 """Model sources: where a stage's model comes from, `config.init_from`.
 
-A file of r1jax, a released model (a Hugging Face folder, a GGUF file, or a
+A file of r1jax, a published model (a Hugging Face folder, a GGUF file, or a
 package by its name) or the workdir of another stage. Each gives parameters
 and, where the config leaves them out, the architecture and the vocabulary.
 """
@@ -59,7 +59,7 @@ class ModelSource(NamedTuple):
     return configured_architecture(stage.model, self.parent())
 
   def parent(self) -> 'ModelSource | None':
-    """What the stage of a workdir began from; None for other models."""
+    """What the stage of a workdir started from; None for other models."""
     stage = self.stage_config()
     init_from = stage and stage.get('init_from')
     return None if init_from is None else find(init_from, self.field)
@@ -78,18 +78,18 @@ class ModelSource(NamedTuple):
     except errors.ConfigError as error:  # this model has no section vocab
       raise errors.ConfigError(self.field, error.message) from error
 
-  def vocabulary_files(self) -> tuple[str, str, str | None]:
-    """Kind, path and end token, where a stage was told one."""
+  def vocabulary_fields(self) -> tuple[str, str, str | None]:
+    """(kind, path, eos) of the vocabulary; eos only if a stage sets it."""
     if self.path in packaged.SHIPPED:
       return 'sentencepiece', 'mini', None
     if self.kind == 'file':
-      raise errors.expected('vocab.kind', 'sentencepiece, huggingface or gguf, '
-                            'for an .npz file has no vocabulary', 'model')
+      raise errors.expected('vocab.kind', 'sentencepiece, huggingface or gguf: '
+                            'an .npz file holds no vocabulary', 'model')
     if self.kind == 'stage':
       section = self.stage_config().vocab
       kind, path, eos = (section.get(x) for x in ('kind', 'path', 'eos'))
       if kind == 'model':
-        kind, path, own = self.parent().vocabulary_files()
+        kind, path, own = self.parent().vocabulary_fields()
         eos = eos or own
       return kind, path, eos
     if self.path.endswith('.gguf'):
@@ -101,7 +101,7 @@ class ModelSource(NamedTuple):
     return 'huggingface', self.path, None
 
   def released_ancestor(self) -> str | None:
-    """The folder or file of the released model behind all stages, if any."""
+    """The path of the published model that all stages started from."""
     if self.kind == 'stage':
       parent = self.parent()
       return parent and parent.released_ancestor()
@@ -112,8 +112,8 @@ class ModelSource(NamedTuple):
     """Parameters, with the shapes and shardings of `like`.
 
     Args:
-      config: the model they are for. Of a model of tokens a scalar one gets
-        all but its head.
+      config: the model they are for. A scalar model takes all but its head
+        from a language model.
       like: shapes with shardings.
       small: a sharding for arrays that need not be split: LoRA's factors,
         which are merged into the weights.
@@ -137,7 +137,7 @@ class ModelSource(NamedTuple):
     adapter = lora.settings(self.stage_config().get('lora'))
     try:
       if adapter is None:
-        return checkpoint.restore_params(self.path, like, part=trunk)
+        return checkpoint.restore_params(self.path, like, partial=trunk)
       return _merged(self.path, config, adapter, like, small, trunk)
     except (FileNotFoundError, RuntimeError) as problem:
       raise errors.ConfigError(self.field, str(problem)) from problem
@@ -226,7 +226,7 @@ def configured_vocabulary(section: Mapping[str, Any],
     if path:
       raise errors.expected('vocab.path', "none with vocab.kind='model', "
                             "which is the model's own", path)
-    kind, path, own = source.vocabulary_files()
+    kind, path, own = source.vocabulary_fields()
     eos = eos or own
   vocab = vocabs.load_vocab(kind, path, eos)
   if vocab.size > pieces:
@@ -236,14 +236,15 @@ def configured_vocabulary(section: Mapping[str, Any],
 
 
 def _merged(path: str, config: architecture.Config, adapter: lora.Settings,
-            like: Params, small: jax.sharding.Sharding, part: bool) -> Params:
+            like: Params, small: jax.sharding.Sharding, partial: bool
+            ) -> Params:
   """The base and the factors of a stage with LoRA as plain weights."""
   factors = jax.eval_shape(functools.partial(lora.init, config, adapter),
                            like, jax.random.key(0))
   factors = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=small), factors)
   state = checkpoint.restore(
-      path, TrainState(None, factors, None, like, None), part=part)
+      path, TrainState(None, factors, None, like, None), partial=partial)
   merge = jax.jit(
       lambda base, factors: lora.merge(base | factors, adapter.scale),
       donate_argnums=0, out_shardings=jax.tree.map(lambda x: x.sharding, like))

@@ -1,9 +1,9 @@
-"""PPO: a critic, and advantages by token from its values.
+"""PPO: a critic, and per-token advantages from its values.
 
 Sampler, rewards, loop and the policy's update are those of GRPO (Schulman et
 al., arXiv 1707.06347; for language models Ziegler et al., arXiv 1909.08593,
 and InstructGPT, arXiv 2203.02155). The reward is the score of a response at its
-last token, less beta log(pi / pi_SFT) at every token.
+last token, minus beta log(pi / pi_ref) at every token.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Critic(NamedTuple):
 class PlacedCritic(NamedTuple):
   """A critic on the mesh, its optimizer, and its initial state."""
   critic: Critic
-  tx: optim.Optimizer
+  optimizer: optim.Optimizer
   abstract: TrainState
   init: Callable[[], TrainState]
 
@@ -52,7 +52,7 @@ def make_critic(config, mesh, longest: tuple[str, int], vocab: int
     config: of the stage.
     mesh: of all devices.
     longest: as train_state.place_model.
-    vocab: pieces of the policy's vocabulary, which must be the critic's.
+    vocab: the size of the policy's vocabulary, which the critic must share.
   """
   section, seed, field = config.critic, config.seed, 'critic.init_from'
   source = model_source.find(section.init_from or config.init_from, field)
@@ -64,15 +64,15 @@ def make_critic(config, mesh, longest: tuple[str, int], vocab: int
     raise errors.expected(
         field, f"a model of the policy's vocabulary, {vocab} pieces",
         shape.vocab)
-  tx = train_state.optimizer(
+  optimizer = train_state.optimizer(
       section.optim, config.steps * config.rl.epochs * config.rl.mini_batches,
       field='critic.optim')
-  abstract = train_state.abstract_state(placed, tx, ref=False)
+  abstract = train_state.abstract_state(placed, optimizer, ref=False)
   critic = Critic(placed.model, section.gamma, section.lam, section.whiten,
                   section.value_clip)
   init = functools.partial(
-      train_state.initial_state, placed, source, tx, abstract, seed)
-  return PlacedCritic(critic, tx, abstract, init)
+      train_state.initial_state, placed, source, optimizer, abstract, seed)
+  return PlacedCritic(critic, optimizer, abstract, init)
 
 
 def token_rewards(reward: Array, penalty_NR: Array, mask_NR: Array) -> Array:
@@ -84,7 +84,7 @@ def token_rewards(reward: Array, penalty_NR: Array, mask_NR: Array) -> Array:
 def gae(critic: Critic, objective: grpo.Objective, params, rollout,
         reward: Array, penalty_NR: Array
         ) -> tuple[grpo.Estimate, dict[str, Array]]:
-  """GAE from a critic's values; an estimator as grpo.group_relative is one."""
+  """GAE from a critic's values; an estimator like grpo.group_relative."""
   mask_NR = rollout.mask
   value_NR = masked.select(grpo.by_micro_batch(
       objective, rollout, lambda prompts, tokens: values.of_states(
@@ -93,7 +93,7 @@ def gae(critic: Critic, objective: grpo.Objective, params, rollout,
   advantage_NR, target_NR = advantages.gae(
       reward_NR, value_NR, mask_NR, critic.gamma, critic.lam)
   unexplained = masked.variance(target_NR - value_NR, mask_NR)
-  figures = {
+  metrics = {
       'critic/value': masked.mean(value_NR, mask_NR),
       'critic/explained_variance': 1 - masked.divide(
           unexplained, masked.variance(target_NR, mask_NR)),
@@ -101,11 +101,11 @@ def gae(critic: Critic, objective: grpo.Objective, params, rollout,
   if critic.whiten:
     advantage_NR = advantages.whiten(advantage_NR, mask_NR)
   return grpo.Estimate(masked.total(reward_NR, mask_NR, axis=1), advantage_NR,
-                       value_NR, target_NR), figures
+                       value_NR, target_NR), metrics
 
 
 def loss(critic: Critic, params, part: Experience):
-  """Sum and denominator of the critic's loss and figures, a micro-batch's."""
+  """Sums and denominators of the critic's loss and metrics, one micro-batch."""
   rollout, mask_NR = part.rollout, part.rollout.mask
   value_NR = masked.select(values.of_states(
       critic.model, params, rollout.prompts, rollout.tokens), mask_NR)
@@ -118,17 +118,18 @@ def loss(critic: Critic, params, part: Experience):
       'critic/clipped': (masked.total(error.clipped, mask_NR), count)}
 
 
-def update(critic: Critic, tx, objective: grpo.Objective, state: TrainState,
-           experience: Experience, index) -> tuple[TrainState, dict]:
+def update(critic: Critic, optimizer, objective: grpo.Objective,
+           state: TrainState, experience: Experience, index
+           ) -> tuple[TrainState, dict]:
   """One update of the critic on mini-batch number `index`; pure.
 
   `state` is the critic's own, TrainState.critic of the policy's.
   """
-  grads, figures = accumulate.gradients(
+  grads, metrics = accumulate.gradients(
       lambda params, part: loss(critic, lora.join(state.ref, params), part),
       state.params, grpo.mini_batch(objective, experience, index))
-  state, metrics = optim.update(tx, grads, state)
-  figures['critic/loss'] = figures.pop('loss')
-  figures |= {f'critic/{name.partition("/")[2]}': value
-              for name, value in metrics.items()}
-  return state._replace(step=state.step + 1), figures
+  state, more = optim.update(optimizer, grads, state)
+  metrics['critic/loss'] = metrics.pop('loss')
+  metrics |= {f'critic/{name.partition("/")[2]}': value
+              for name, value in more.items()}
+  return state._replace(step=state.step + 1), metrics

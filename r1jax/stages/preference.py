@@ -57,7 +57,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     raise errors.expected(
         'model.scalar', 'True for a reward model, False for loss dpo', direct)
   base = train_state.configured_model(
-      config, mesh, needs='a model to begin with, most often of a fine-tuning')
+      config, mesh, needs='a model to start from, usually the SFT model')
   placed, vocab = base.placed, base.vocabulary(config.vocab)
   max_len = placed.model.config.max_len
   rows = read_rows(config, vocab, max_len, config.data.split)
@@ -66,19 +66,19 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   if objective.loss != 'pointwise' and not any(
       len(set(record['grades'])) > 1 for record in held_out.records):
     raise errors.expected('eval.split', 'prompts with responses of unequal '
-                           'grades', config.eval.split)
+                          'grades', config.eval.split)
   batch_rows, reference = config.preference.batch, config.preference.reference
   seed, shown = config.seed, config.eval.shown
   steps = train_state.total_steps(config, rows.size, batch_rows)
-  tx = train_state.optimizer(config.optim, steps)
-  abstract = train_state.abstract_state(placed, tx, ref=direct)
+  optimizer = train_state.optimizer(config.optim, steps)
+  abstract = train_state.abstract_state(placed, optimizer, ref=direct)
   update = jax.jit(
-      functools.partial(train_step, placed.model, tx, objective),
+      functools.partial(train_step, placed.model, optimizer, objective),
       donate_argnums=0,
       out_shardings=(train_state.shardings_of(abstract), None))
-  score = Scorer(placed, objective, batch_rows)
+  score = RawScorer(placed, objective, batch_rows)
   init = functools.partial(
-      train_state.initial_state, placed, base.source, tx, abstract, seed)
+      train_state.initial_state, placed, base.source, optimizer, abstract, seed)
 
   def step(state, index):
     batch = Preferences(*rows.batch(index, batch_rows, seed))
@@ -98,12 +98,13 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 
   return loop.Stage(
       steps, init, abstract, step, evaluate=evaluate,
-      finish=preference_figures.closing_words,
-      shown={'loss': 'loss', 'preference/accuracy': 'accuracy'})
+      finish=functools.partial(
+          preference_figures.closing_words, objective.loss),
+      progress={'loss': 'loss', 'preference/accuracy': 'accuracy'})
 
 
 def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
-         ) -> preferences.Rows:
+              ) -> preferences.Rows:
   """The preferences of a split of `config.data`, laid out in rows."""
   records, unlike = preferences.read_preferences(
       config.data.task, split, config.data.options.to_dict())
@@ -130,14 +131,14 @@ def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
   if rows.counts['too_long']:
     distributed.say(
         f'{rows.counts["too_long"]} of {len(records)} prompts are left out: '
-        f'with their responses they are longer than config.preference.length '
-        f"= {settings.length}, or one is than the model's {max_len} tokens")
+        'with all responses they exceed config.preference.length = '
+        f"{settings.length} tokens, or with one the model's {max_len}")
   return rows
 
 
 def raw_scores(model, objective: Objective, trained, ref, batch: Preferences
               ) -> Array:
-  """Scores before normalisation, f32[B, S, K]: those a loss is about."""
+  """Scores before normalisation, f32[B, S, K]: what the loss is of."""
   params = lora.join(ref, trained)
   if objective.loss != 'dpo':
     return values.of_rows(model, params, batch) + jax.lax.stop_gradient(
@@ -151,7 +152,7 @@ def raw_scores(model, objective: Objective, trained, ref, batch: Preferences
 
 
 def loss(model, objective: Objective, trained, ref, batch: Preferences):
-  """Sum and denominator of the loss and figures of one micro-batch."""
+  """Sums and denominators of the loss and metrics of one micro-batch."""
   score, grade, real = (
       x.reshape(-1, x.shape[-1]) for x in (
           raw_scores(model, objective, trained, ref, batch), batch.grade,
@@ -166,26 +167,26 @@ def loss(model, objective: Objective, trained, ref, batch: Preferences):
   return pair, {'preference/accuracy': right}
 
 
-def train_step(model, tx, objective: Objective, state: TrainState,
+def train_step(model, optimizer, objective: Objective, state: TrainState,
                batch: Preferences):
   """One update on one batch of packed preferences; pure."""
-  grads, figures = accumulate.gradients(
+  grads, metrics = accumulate.gradients(
       lambda params, part: loss(model, objective, params, state.ref, part),
       state.params, accumulate.split(batch, objective.micro_batches))
-  state, metrics = optim.update(tx, grads, state)
-  return state._replace(step=state.step + 1), figures | metrics
+  state, more = optim.update(optimizer, grads, state)
+  return state._replace(step=state.step + 1), metrics | more
 
 
 def normalized(state: TrainState, mean: float) -> TrainState:
   """The state with `mean`, that of raw scores, subtracted from all scores."""
   head = state.params['head']
-  place = head['offset'].sharding
-  offset = jax.device_put(np.asarray(mean, head['offset'].dtype), place)
+  offset = jax.device_put(
+      np.asarray(mean, head['offset'].dtype), head['offset'].sharding)
   return state._replace(
       params=state.params | {'head': head | {'offset': offset}})
 
 
-class Scorer:
+class RawScorer:
   """Raw scores of all responses of packed rows, on the host."""
 
   def __init__(self, placed: train_state.PlacedModel, objective: Objective,
@@ -199,8 +200,8 @@ class Scorer:
                count: int | None = None) -> list[np.ndarray]:
     """f32[responses] of each record, in order.
 
-    With a `count`, only of as many rows as have so many records; the others'
-    are empty.
+    With a `count`, scoring stops after the batch that completes so many
+    records; the arrays of the others are empty.
     """
     found = [np.zeros(0, np.float32)] * len(rows.records)
     done = 0
@@ -218,6 +219,7 @@ class Scorer:
     return found
 
   def mean(self, state: TrainState, rows: preferences.Rows, count: int
-          ) -> float:
-    """The mean score of `count` records' responses or a few more."""
+           ) -> float:
+    """The mean score of the responses to `count` records, up to a whole batch.
+    """
     return float(np.concatenate(self(state, rows, count)).mean())

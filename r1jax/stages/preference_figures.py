@@ -1,4 +1,4 @@
-"""What a reward model is worth, from its scores of held-out responses."""
+"""Evaluation of a reward model, or of a DPO policy's implicit reward."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,38 +14,39 @@ _BINS = 10  # of confidence, for the calibration
 def evaluate(records: Sequence[preferences.Record],
              raw: Sequence[np.ndarray], offset: float, loss: str, shown: int
              ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-  """Figures, and the first records with their scores for a reader.
+  """Results, and the first records with their scores for a reader.
 
   Args:
-    records: M, of which one or more has a comparison to be judged by.
+    records: M held-out ones; at least one has responses of different grades,
+      unless the loss is pointwise.
     raw: scores before normalisation, f32[responses] each.
-    offset: what they are lessened by.
-    loss: 'pairwise', 'pointwise' or 'dpo', what they were trained for.
+    offset: subtracted from them.
+    loss: 'pairwise', 'pointwise' or 'dpo', what they were trained with.
     shown: records to show.
 
   Returns:
     {'n', 'accuracy', 'ci95', 'loss', 'margin', 'calibration_error',
     'length_correlation', 'score_mean', 'score_std', 'tasks'}: accuracy is the
-    share of pairs in the right order (ties a half), or of responses told
-    apart; the margin that of the better over the worse; the calibration error
-    the mean difference between the confidence and the share that is right,
-    over ten bins of confidence; lengths are in characters.
+    share of pairs in the right order (ties a half), or of responses classified
+    correctly; margin the mean lead of the better response over the worse;
+    calibration_error the mean gap between confidence and accuracy over ten
+    bins of confidence; lengths are in characters.
   """
-  judged = [_judged(np.asarray(record['grades'], float), score, loss)
-            for record, score in zip(records, raw)]
-  lead = np.concatenate(judged)
+  leads = [_leads(np.asarray(record['grades'], float), score, loss)
+           for record, score in zip(records, raw)]
+  lead = np.concatenate(leads)
   right = _right(lead)
   # Pairs of one prompt are not independent: it counts once.
   n = len(lead) if loss == 'pointwise' else sum(
-      len(part) > 0 for part in judged)
+      len(part) > 0 for part in leads)
   confidence = 1 / (1 + np.exp(-np.abs(lead)))
   score = np.concatenate(raw)
   length = np.array([len(text) for record in records
                      for text in record['responses']])
   tasks = sorted({record['task'] for record in records})
   share = lambda task: np.concatenate([
-      part for part, record in zip(judged, records) if record['task'] == task])
-  figures = {
+      part for part, record in zip(leads, records) if record['task'] == task])
+  results = {
       'n': int(n),
       'accuracy': float(right.mean()),
       'ci95': intervals.wilson(float(right.mean()), int(n)),
@@ -60,14 +61,14 @@ def evaluate(records: Sequence[preferences.Record],
   samples = [
       record | {'scores': [float(x) - offset for x in score]}
       for record, score in zip(records[:shown], raw)]
-  return figures, samples
+  return results, samples
 
 
 def _right(lead: np.ndarray) -> np.ndarray:
   return (lead > 0) + .5 * (lead == 0)
 
 
-def _judged(grade: np.ndarray, score: np.ndarray, loss: str) -> np.ndarray:
+def _leads(grade: np.ndarray, score: np.ndarray, loss: str) -> np.ndarray:
   """By how much each comparison of a record is right; negative is wrong."""
   if loss == 'pointwise':
     return np.where(grade > 0, score, -score)
@@ -94,13 +95,14 @@ def correlation(score: np.ndarray, length: np.ndarray) -> float:
   return float(np.corrcoef(score, length)[0, 1])
 
 
-def closing_words(summary: Mapping[str, Any]) -> str:
-  """What was reached."""
+def closing_words(loss: str, summary: Mapping[str, Any]) -> str:
+  """The accuracy reached, for the terminal; `loss` as in `evaluate`."""
   after = summary['after']
   accuracy = intervals.Figure(after['accuracy'], *after['ci95'])
   return (
-      f'reward model: accuracy {intervals.text(accuracy, interval=True)} '
-      f'on {after["n"]} held-out prompts, '
+      f'{"policy by DPO" if loss == "dpo" else "reward model"}: accuracy '
+      f'{intervals.text(accuracy, interval=True)} on {after["n"]} held-out '
+      f'{"responses" if loss == "pointwise" else "prompts"}, '
       f'margin {after["margin"]:.2f}, calibration error '
       f'{after["calibration_error"]:.3f}, correlation with length '
       f'{after["length_correlation"]:+.2f}, mean score '

@@ -29,14 +29,14 @@ _OWN = re.compile(r'kept-\d{5,}\.jsonl')  # not a person's kept-reviewed.jsonl
 
 
 def write_kept(folder: pathlib.Path, shard_rows: int, source: Mapping[str, Any],
-          per_prompt: int | None = None) -> dict[str, dict[str, int]]:
-  """Writes shards of `shard_rows` lines each, and the table, which returns.
+               per_prompt: int | None = None) -> dict[str, dict[str, int]]:
+  """Writes shards of `shard_rows` lines each, and kept.json; returns its table.
 
   Args:
     folder: the workdir of the run.
     shard_rows: lines of a shard; the last has fewer.
-    source: of every record, besides the place it was sampled at.
-    per_prompt: as many are kept of a prompt; None: all.
+    source: of every record, beside where in the run it was sampled.
+    per_prompt: the most responses kept of a prompt; None: all.
   """
   table = collections.defaultdict(collections.Counter)
   lines = _lines(folder, source, per_prompt, table)
@@ -54,15 +54,15 @@ def write_kept(folder: pathlib.Path, shard_rows: int, source: Mapping[str, Any],
 
 def _lines(folder: pathlib.Path, source: Mapping[str, Any],
            per_prompt: int | None, table: dict[str, collections.Counter]
-          ) -> Iterator[dict[str, Any]]:
+           ) -> Iterator[dict[str, Any]]:
   """Yields the kept responses, and counts all by task and reason."""
   answers = collections.defaultdict(set)  # by prompt, of those that are kept
   sample = collections.Counter()
   for row in files.stream_rows(folder / 'rollouts.jsonl'):
-    place = {name: row[name] for name in ('step', 'id')}
+    sampled = {name: row[name] for name in ('step', 'id')}
     if 'source' in row:
-      place['draft'] = row['source']
-    place['sample'] = sample[row['step'], row['id']]
+      sampled['draft'] = row['source']
+    sampled['sample'] = sample[row['step'], row['id']]
     sample[row['step'], row['id']] += 1
     seen = answers[_digest(row['prompt'])]
     said = _digest(row['response'].split())
@@ -75,11 +75,12 @@ def _lines(folder: pathlib.Path, source: Mapping[str, Any],
     seen.add(said)
     yield {name: row[name] for name in (
         'prompt', 'response', 'answer', 'task')} | {
-            'source': {**source, **place}}
+            'source': {**source, **sampled}}
 
 
 def _digest(value: Any) -> bytes:
-  """SHA-256 of a text or its words: those of a run need not fit in memory."""
+  """SHA-256 of a text or its words: the texts themselves may not fit in memory.
+  """
   return hashlib.sha256(json.dumps(value).encode()).digest()
 
 
@@ -90,7 +91,7 @@ def total_counts(table: Mapping[str, Mapping[str, int]]
 
 
 def counts_table(table: Mapping[str, Mapping[str, int]]) -> str:
-  """The table for a terminal: a line a task, a column a reason that occurs."""
+  """The table as text: a row per task, a column per reason that occurs."""
   every = total_counts(table)
   columns = [KEPT, *(name for name in filters.REASONS if every[name])]
   rows = [('task', *columns)] + [

@@ -1,11 +1,11 @@
 """Reinforcement learning: R1-Zero, reasoning RL, secondary RL, PPO.
 
-A step is the line of the README (`Learner.__call__`):
+A step (`Learner.__call__`) is
 
     sample      a group of G responses to each prompt     rollouts.py
     score       rules, reward models, a judge             scoring.py
     experience  advantages, with the reference's log p    grpo.py, ppo.py
-    update      mini-batches times epochs updates         grpo.py, ppo.py
+    update      mini_batches * epochs updates             grpo.py, ppo.py
     metrics     everything that is logged of the step
 """
 
@@ -49,36 +49,40 @@ class Settings(NamedTuple):
 class Learner:
   """The compiled parts of a step, in their order."""
 
-  def __init__(self, placed: train_state.PlacedModel, tx: optim.Optimizer,
-               abstract: TrainState, objective: grpo.Objective,
-               settings: Settings, sampler: rollouts.Sampler,
+  def __init__(self, placed: train_state.PlacedModel,
+               optimizer: optim.Optimizer, abstract: TrainState,
+               objective: grpo.Objective, settings: Settings,
+               sampler: rollouts.Sampler,
                scorer: scoring.RolloutScorer,
                draw: Callable[[int], batches.PromptBatch],
                critic: ppo.PlacedCritic | None = None):
     """Compiles nothing yet.
 
     Args:
-      placed, tx, abstract: of the policy; `abstract` is the whole state's.
+      placed, optimizer: of the policy.
+      abstract: shapes and shardings of the whole state.
       objective, settings: what a step does.
       sampler, scorer: make its rollouts and their rewards.
-      draw: the batch of prompts with a number, one a step and round.
+      draw: number -> a batch of prompts; a step takes one, or one per round of
+        dynamic sampling.
       critic: of PPO.
     """
     self._placed, self._objective, self._settings = placed, objective, settings
     self._sampler, self._scorer, self._draw = sampler, scorer, draw
-    policy, _, _ = split(train_state.shardings_of(abstract))
+    policy, _, _ = split_state(train_state.shardings_of(abstract))
     estimate = grpo.group_relative
     self._update_critic = None
     if critic:
       estimate = functools.partial(ppo.gae, critic.critic)
       self._update_critic = jax.jit(
-          functools.partial(ppo.update, critic.critic, critic.tx, objective),
+          functools.partial(
+              ppo.update, critic.critic, critic.optimizer, objective),
           donate_argnums=0, out_shardings=(
               train_state.shardings_of(critic.abstract), None))
     self._experience = jax.jit(functools.partial(
         grpo.experience, placed.model, objective, estimate=estimate))
     self._update = jax.jit(
-        functools.partial(grpo.update, placed.model, tx, objective),
+        functools.partial(grpo.update, placed.model, optimizer, objective),
         donate_argnums=0, out_shardings=(policy, None))
     self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
@@ -96,13 +100,13 @@ class Learner:
     metrics = step_metrics(scored, self._objective.group, measured, updated)
     return state, metrics | times, scored.rows
 
-  def sample(self, state: TrainState, step: int, number: int = 0
+  def sample(self, state: TrainState, step: int, round_index: int = 0
              ) -> tuple[Rollout, batches.PromptBatch]:
     """The policy's responses to the prompts of a step, and these prompts.
 
-    `number` counts the rounds of DAPO's dynamic sampling.
+    `round_index` counts the rounds of DAPO's dynamic sampling.
     """
-    number += step * max(self._settings.sampling_rounds, 1)
+    number = step * max(self._settings.sampling_rounds, 1) + round_index
     batch = batches.with_step(self._draw(number), step)
     params = lora.join(state.ref, state.params)
     return self._sampler(params, batch, self._settings.seed, number), batch
@@ -125,7 +129,7 @@ class Learner:
     while True:
       reward_BG = np.concatenate(
           [one.reward for one in rounds]).reshape(-1, group)
-      keep_B = np.any(reward_BG != reward_BG[:, :1], axis=1)
+      keep_B = ~equal_groups(reward_BG)
       if (keep_B.sum() >= prompts
           or len(rounds) == self._settings.sampling_rounds):
         break
@@ -140,7 +144,7 @@ class Learner:
   def experience(self, state: TrainState, scored: scoring.Scored
                  ) -> tuple[Experience, Metrics]:
     """Advantages of a scored rollout; metrics of reference and critic."""
-    _, critic, beta = split(state)
+    _, critic, beta = split_state(state)
     experience, measured = self._experience(
         state.ref, scored.rollout,
         sharding.from_host(scored.reward, self._placed.mesh),
@@ -150,13 +154,13 @@ class Learner:
   def update(self, state: TrainState, step: int, experience: Experience,
              measured: Metrics) -> tuple[TrainState, list[Metrics]]:
     """The updates of policy and critic, of beta and the reference."""
-    policy, critic, beta = split(state)
+    policy, critic, beta = split_state(state)
     updated, objective = [], self._objective
     for index in range(self._settings.epochs * objective.mini_batches):
-      number = index % objective.mini_batches
-      policy, metrics = self._update(policy, experience, number)
+      mini_batch = index % objective.mini_batches
+      policy, metrics = self._update(policy, experience, mini_batch)
       if critic:
-        critic, more = self._update_critic(critic, experience, number)
+        critic, more = self._update_critic(critic, experience, mini_batch)
         metrics |= more
       updated.append(metrics)
     if beta is not None:
@@ -164,26 +168,28 @@ class Learner:
     every = objective.uses_ref and self._settings.ref_every_steps
     if every and not (step + 1) % every:
       policy = policy._replace(ref=self._copy(policy.params))
-    return join(policy._replace(step=policy.step + 1), critic, beta), updated
+    policy = policy._replace(step=policy.step + 1)
+    return join_state(policy, critic, beta), updated
 
 
-def split(state: TrainState) -> tuple[TrainState, Any, Any]:
+def split_state(state: TrainState) -> tuple[TrainState, Any, Any]:
   """The policy's own state, its critic's, and beta where that adapts."""
   return (state._replace(critic=None, beta=None), state.critic, state.beta)
 
 
-def join(policy: TrainState, critic: Any, beta: Any) -> TrainState:
-  """The inverse of `split`."""
+def join_state(policy: TrainState, critic: Any, beta: Any) -> TrainState:
+  """The inverse of `split_state`."""
   return policy._replace(critic=critic, beta=beta)
 
 
 def step_metrics(scored: scoring.Scored, group: int, measured: Metrics,
                  updated: list[Metrics]) -> Metrics:
-  """All metrics of a step; README explains each.
+  """All metrics of a step; r1jax/README.md explains each.
 
   Args:
-    scored: its rollout.
-    group: G, responses a prompt.
+    scored: its rollout. With dynamic sampling its rows and counters are of all
+      rounds, its rewards and lengths of the groups that are trained on.
+    group: G, responses per prompt.
     measured: of reference and critic, before the updates.
     updated: of each update; their means are logged.
   """
@@ -196,7 +202,7 @@ def step_metrics(scored: scoring.Scored, group: int, measured: Metrics,
   }
   metrics |= {f'reward/{name}': part.mean()
               for name, part in scored.parts.items()}
-  metrics |= scoring.counter_metrics(scored)
+  metrics |= scoring.scorer_metrics(scored)
   if scored.drawn is not None:
     metrics |= {'sampling/groups_drawn': scored.drawn,
                 'sampling/groups_dropped': scored.dropped}
@@ -205,72 +211,77 @@ def step_metrics(scored: scoring.Scored, group: int, measured: Metrics,
       for name in updated[0]}
 
 
+def equal_groups(reward_BG: np.ndarray) -> np.ndarray:
+  """bool[B]: all rewards of a group are equal, and its advantages 0."""
+  return np.all(reward_BG == reward_BG[:, :1], axis=1)
+
+
 def rollout_metrics(reward: np.ndarray, length: np.ndarray, group: int
                     ) -> Metrics:
-  """Of N responses, groups of `group`: rewards f32[N], lengths i32[N]."""
+  """Metrics of N responses in groups: `reward` f32[N], `length` i32[N]."""
   reward_BG = reward.reshape(-1, group)
   return {
       'reward/mean': reward_BG.mean(),
       'reward/std': reward_BG.std(1).mean(),
-      'reward/frac_zero_std': np.mean(
-          np.all(reward_BG == reward_BG[:, :1], axis=1)),
+      'reward/frac_zero_std': equal_groups(reward_BG).mean(),
       'response_length/mean': length.mean(),
       'response_length/min': length.min(),
       'response_length/max': length.max(),
   }
 
 
-def abstract_state(placed: train_state.PlacedModel, tx: optim.Optimizer,
+def abstract_state(placed: train_state.PlacedModel, optimizer: optim.Optimizer,
                    objective: grpo.Objective,
                    critic: ppo.PlacedCritic | None = None,
                    adaptive: bool = False) -> TrainState:
   """The shapes and shardings of the whole state.
 
   Args:
-    placed, tx: of the policy.
+    placed, optimizer: of the policy.
     objective: whether it needs a reference.
     critic: of PPO.
-    adaptive: whether beta is part of the state.
+    adaptive: whether beta adapts, and so is part of the state.
   """
-  policy = train_state.abstract_state(placed, tx, ref=objective.uses_ref)
+  policy = train_state.abstract_state(placed, optimizer, ref=objective.uses_ref)
   beta = jax.ShapeDtypeStruct(
       (), jnp.float32, sharding=placed.replicated) if adaptive else None
-  return join(policy, critic and critic.abstract, beta)
+  return join_state(policy, critic and critic.abstract, beta)
 
 
-def init_state(placed: train_state.PlacedModel, tx: optim.Optimizer,
-               abstract: TrainState, params, objective: grpo.Objective,
-               critic: ppo.PlacedCritic | None = None, seed: int = 0
-               ) -> TrainState:
+def state_from_params(placed: train_state.PlacedModel,
+                      optimizer: optim.Optimizer, abstract: TrainState, params,
+                      objective: grpo.Objective,
+                      critic: ppo.PlacedCritic | None = None, seed: int = 0
+                      ) -> TrainState:
   """The whole state at step 0, from the policy's parameters."""
-  policy = train_state.init_state(
-      placed, tx, split(abstract)[0], params, seed)
+  policy = train_state.state_from_params(
+      placed, optimizer, split_state(abstract)[0], params, seed)
   beta = None if abstract.beta is None else jax.device_put(
       np.float32(objective.beta), placed.replicated)
-  return join(policy, critic and critic.init(), beta)
+  return join_state(policy, critic and critic.init(), beta)
 
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its prompts, compiles nothing yet."""
   rl, eval_config, seed = config.rl, config.eval, config.seed
-  longest = rollouts.longest(rl)
+  longest = rollouts.longest_sequence(rl)
   policy = train_state.configured_model(
-      config, mesh, longest, needs="a policy to begin with: 'mini', a released "
-      'model or the workdir of a stage')
+      config, mesh, longest, needs="a policy to start from: 'mini', 'smollm2', "
+      'a Hugging Face folder, a .gguf or .npz file, or the workdir of a stage')
   placed, vocab = policy.placed, policy.vocabulary(config.vocab)
   if placed.lora and rl.ref_every_steps:
     raise errors.expected(
         'rl.ref_every_steps', '0 with config.lora: the reference is the frozen '
         'base', rl.ref_every_steps)
   scorer = scoring.build(config, vocab, mesh)
-  objective = make_objective(config)
-  tx = train_state.optimizer(
+  objective = make_objective(rl)
+  optimizer = train_state.optimizer(
       config.optim, config.steps * rl.epochs * rl.mini_batches)
   critic = None
   if 'critic' in config:
     critic = ppo.make_critic(config, mesh, longest, placed.model.config.vocab)
   abstract = abstract_state(
-      placed, tx, objective, critic, adaptive=rl.kl_target is not None)
+      placed, optimizer, objective, critic, adaptive=rl.kl_target is not None)
   prompts, held_out = (
       rollouts.read_prompts(
           config.data, vocab, rl.prompt_tokens, split=split, count=count)
@@ -281,7 +292,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     scoring.check_judge(config.rewards, each)
   settings, batch_prompts = rollouts.policy_settings(rl, vocab), rl.prompts
   learner = Learner(
-      placed, tx, abstract, objective, Settings(
+      placed, optimizer, abstract, objective, Settings(
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
           sampling_rounds=rl.sampling_rounds, kl_target=rl.kl_target,
           seed=seed),
@@ -295,7 +306,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 
   def init():
     params = train_state.init_params(placed, policy.source, seed)
-    return init_state(placed, tx, abstract, params, objective, critic, seed)
+    return state_from_params(
+        placed, optimizer, abstract, params, objective, critic, seed)
 
   return loop.Stage(
       config.steps, init, abstract, learner,
@@ -303,14 +315,14 @@ def build(config, mesh, workdir: str) -> loop.Stage:
           lora.join(state.ref, state.params), int(state.step)),
       finish=functools.partial(
           rl_report.write_report, config.to_dict(), workdir),
-      shown={'reward/mean': 'reward', 'reward/accuracy': 'accuracy',
+      progress={'reward/mean': 'reward', 'reward/accuracy': 'accuracy',
              'response_length/mean': 'length',
              'perf/tokens_per_second': 'tok/s'})
 
 
-def make_objective(config) -> grpo.Objective:
-  """The objective of `config.rl`."""
-  fields = {name: config.rl[name] for name in grpo.Objective._fields
+def make_objective(section) -> grpo.Objective:
+  """The objective of a section `config.rl`."""
+  fields = {name: section[name] for name in grpo.Objective._fields
             if name != 'drop_equal_groups'}
   return grpo.Objective(
-      drop_equal_groups=config.rl.sampling_rounds > 0, **fields)
+      drop_equal_groups=section.sampling_rounds > 0, **fields)

@@ -27,18 +27,19 @@ class Settings(NamedTuple):
 
 
 def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
-                  step) -> Rollout:
-  """Samples `settings.group` responses a prompt; pure, to be jitted.
+                  stream) -> Rollout:
+  """Samples `settings.group` responses per prompt; pure, to be jitted.
 
   Args:
     model, settings: static.
     params: of the behaviour policy.
     prompts: B prompts.
-    seed, step: name the random streams, with the prompts' ids.
+    seed, stream: name the random streams, with the prompts' ids; an RL step
+      uses the number of its batch.
   """
   fields = settings._asdict()
   keys = group_sampling.sample_keys(
-      seed, step, prompts.id, fields.pop('group'))
+      seed, stream, prompts.id, fields.pop('group'))
   return group_sampling.sample(model, params, prompts, keys, **fields)
 
 
@@ -57,12 +58,12 @@ class Sampler:
     self._sample = jitted_sampling(placed.batch)
 
   def __call__(self, params, batch: batches.PromptBatch, seed: int,
-               step: int) -> Rollout:
+               stream: int) -> Rollout:
     """Responses to a global batch of B prompts, the same on every process."""
     prompts = sharding.from_host(
         Prompts(batch.tokens, batch.length, batch.id), self._placed.mesh)
     return self._sample(self._placed.model, self._settings, params, prompts,
-                        np.uint32(seed), np.uint32(step))
+                        np.uint32(seed), np.uint32(stream))
 
 
 def read_prompts(data, vocab: vocabs.Vocab, prompt_tokens: int, *, split: str,
@@ -76,8 +77,9 @@ def read_prompts(data, vocab: vocabs.Vocab, prompt_tokens: int, *, split: str,
     split: of the data.
     count: the most prompts to read; None: all.
   """
-  from r1jax.data import sources  # reasoning_gym, and TensorFlow:
-  from r1jax.data import tasks  # only where a dataset is built
+  # Imported here, where a data set is read: they bring TensorFlow.
+  from r1jax.data import sources
+  from r1jax.data import tasks
   examples = sources.examples(
       data.examples, data.shots, data.seed) if data.shots else ()
   prompts, counts = tasks.prompt_set(
@@ -91,15 +93,17 @@ def read_prompts(data, vocab: vocabs.Vocab, prompt_tokens: int, *, split: str,
   return prompts
 
 
-def longest(section) -> tuple[str, int]:
-  """What sets the longest sequence of a section `config.rl`, and its tokens."""
+def longest_sequence(section) -> tuple[str, int]:
+  """(fields, tokens): the longest sequence of a section `config.rl`, and what
+  sets it, for errors.
+  """
   return ('rl.response_tokens (+ rl.prompt_tokens)',
           section.prompt_tokens + section.response_tokens)
 
 
 def policy_settings(section, vocab: vocabs.Vocab, top_k: int = 0,
                     top_p: float = 1.) -> Settings:
-  """How a section `config.rl` samples; truncated only where nothing trains."""
+  """How a section `config.rl` samples; top_k and top_p where nothing trains."""
   return Settings(
       group=section.group, response_tokens=section.response_tokens,
       eos_ids=vocab.eos_ids, temperature=section.temperature,

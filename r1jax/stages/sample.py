@@ -6,8 +6,8 @@ response to rollouts.jsonl. At the end the stage writes a data set:
 - with a section `keep`, rejection sampling: the correct and readable responses
   (rewards/filters.py), written to kept-*.jsonl by rejection.py;
 - otherwise preferences.jsonl: the responses to each prompt, with their rewards
-  as grades, to train a reward model on. With `labels` each response is graded
-  by itself, and none is compared.
+  as grades, to train a reward model on. With `labels` each grade is a label by
+  itself (for a point-wise model).
 """
 
 import collections
@@ -29,14 +29,15 @@ from r1jax.stages import train_state
 from r1jax.training import files
 from r1jax.training import loop
 
-NAME = 'preferences.jsonl'
+PREFERENCES = 'preferences.jsonl'
 
 
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its prompts, compiles nothing yet."""
   rl, seed = config.rl, config.seed
   policy = train_state.configured_model(
-      config, mesh, rollouts.longest(rl), needs='a model to sample from')
+      config, mesh, rollouts.longest_sequence(rl),
+      needs='a model to sample from')
   vocab = policy.vocabulary(config.vocab)
   sampler = rollouts.Sampler(policy.placed, rollouts.policy_settings(
       rl, vocab, top_k=rl.top_k, top_p=rl.top_p))
@@ -45,8 +46,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       config.data, vocab, rl.prompt_tokens, split=config.data.split,
       count=config.data.num_prompts)
   scoring.check_judge(config.rewards, prompts)
-  rules = filter_rules(config)
-  # The model is no part of the state: it does not change.
+  keep_rules = filter_rules(config)
+  # Not part of the state: they do not change.
   params = functools.cache(lambda: train_state.init_params(
       policy.placed, policy.source, seed))
 
@@ -55,23 +56,25 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   def step(state, index):
     batch = batches.slice_of(prompts, index * size, size)
     scored = scorer(sampler(params(), batch, seed, index), batch)
-    rows = scored.rows if rules is None else marked(rules, scored.rows)
+    rows = scored.rows if keep_rules is None else marked(
+        keep_rules, scored.rows)
     mean = lambda name: float(np.mean([row[name] for row in rows]))
     return state._replace(step=state.step + 1), {
         'reward/mean': mean('reward'), 'response_length/mean': mean('tokens'),
         'perf/tokens': sum(row['tokens'] for row in rows)
-        } | scoring.counter_metrics(scored), rows
+        } | scoring.scorer_metrics(scored), rows
 
-  if rules is None:
+  if keep_rules is None:
     finish = functools.partial(write_preferences, workdir, config.labels)
   else:
     finish = functools.partial(
-        write_kept, workdir, config.keep.shard_rows, config.keep.per_prompt,
-        {'stage': config.name, 'init_from': config.init_from, 'seed': seed})
+        finish_rejection, workdir, config.keep.shard_rows,
+        config.keep.per_prompt, {
+            'stage': config.name, 'init_from': config.init_from, 'seed': seed})
   return loop.Stage(
       -(-len(prompts.records) // size), *train_state.empty_state(mesh),
       step, finish=finish,
-      shown={'reward/mean': 'reward', 'response_length/mean': 'length',
+      progress={'reward/mean': 'reward', 'response_length/mean': 'length',
              'perf/tokens_per_second': 'tok/s'})
 
 
@@ -91,7 +94,7 @@ def marked(rules: filters.Rules, rows: list[dict[str, Any]]
           for row in rows]
 
 
-def write_kept(workdir: str, shard_rows: int, per_prompt: int | None,
+def finish_rejection(workdir: str, shard_rows: int, per_prompt: int | None,
                source: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
   """Writes the kept responses; returns the table of why others are dropped."""
   del summary
@@ -123,29 +126,29 @@ def write_preferences(workdir: str, labels: bool,
       continue
     lines.append(dict(prompt=group[0]['prompt'], responses=list(distinct),
                       grades=grades, task=group[0]['task']))
-  path = folder / NAME
+  path = folder / PREFERENCES
   files.write_rows(path, lines)
   responses = sum(len(line['responses']) for line in lines)
   return (
-      f'sampled: {len(rows)} responses, kept {responses} to {len(lines)} '
-      f'prompts; {dropped} said what another did, {equal} prompts have '
-      f'responses that are all as good\n{counted(folder)}\n'
+      f'sampled: {len(rows)} responses; kept {responses} to {len(lines)} '
+      f'prompts. Left out: {dropped} duplicate responses, {equal} prompts '
+      f'whose responses all have the same reward\n{counted(folder)}\n'
       f'preferences: {path}\n'
       f'next: a reward model, --config.data.task=jsonl:{path}')
 
 
 def _sampled(workdir: str) -> pathlib.Path:
-  """The workdir; ConfigError where what was sampled is no longer there."""
+  """The workdir; ConfigError if its rollouts are gone."""
   folder = pathlib.Path(workdir)
   if not (folder / 'rollouts.jsonl').exists():
     raise errors.ConfigError(
-        '--workdir', f'{folder} has no rollouts.jsonl, of which all that this '
-        'stage leaves is made; put it back, or give another directory')
+        '--workdir', f'{folder} has no rollouts.jsonl, from which this stage '
+        'writes its outputs; restore the file, or give another directory')
   return folder
 
 
 def counted(folder: pathlib.Path) -> str:
-  """What verifiers and judges have counted in all steps, in words."""
+  """The counts of verifiers and judges over all steps, in words."""
   total = collections.Counter()
   for row in files.stream_rows(folder / 'metrics.jsonl'):
     total.update({name.removeprefix('verifier/'): count

@@ -5,6 +5,7 @@ the host. Reward models and a judge then score on the devices, all processes
 together. Every process ends up with the rewards of all responses.
 """
 
+import collections
 from collections.abc import Iterable, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
@@ -26,28 +27,28 @@ from r1jax.types import Rollout
 class Scored(NamedTuple):
   """A rollout of N responses with its rewards."""
   rollout: Rollout  # on the devices
-  reward: np.ndarray  # f32[N], the weighted sum; 0 where there is no record
+  reward: np.ndarray  # f32[N], the weighted sum; 0 for padding prompts
   parts: dict[str, np.ndarray]  # f32[N] each, unweighted
   length: np.ndarray  # i32[N], tokens, EOS included
   counters: dict[str, int]  # of verifiers and judges, all hosts together
-  rows: list[dict[str, Any]]  # all hosts' responses to records, as logged
-  drawn: int | None = None  # groups of dynamic sampling, and those of them
-  dropped: int = 0  # that were replaced
+  rows: list[dict[str, Any]]  # of rollouts.jsonl, of all hosts, no padding
+  drawn: int | None = None  # groups sampled, with dynamic sampling
+  dropped: int = 0  # groups of them that are not trained on
 
 
 class RolloutScorer:
-  """Scores what a policy sampled, by rules and by models."""
+  """Scores the responses of a policy, by rules and by models."""
 
-  def __init__(self, vocab: vocabs.Vocab, rules: rewards_lib.Scorer,
+  def __init__(self, vocab: vocabs.Vocab, rule_scorer: rewards_lib.Scorer,
                models: Sequence[rewards_lib.ModelReward] = ()):
-    """`models` are asked after the rules, and may change what these said."""
-    self._vocab, self._rules, self.models = vocab, rules, models
+    """`models` score after the rules; a judge overwrites `accuracy`."""
+    self._vocab, self._rule_scorer, self.models = vocab, rule_scorer, models
 
   def __call__(self, rollout: Rollout, batch: batches.PromptBatch) -> Scored:
     """The rewards of a rollout of `batch`, B prompts and N = B G responses.
 
-    Rows of prompts without a record, which only fill a batch up, are not
-    scored.
+    Responses to padding prompts, which fill up a batch and have no record, are
+    not scored.
     """
     tokens, masks = map(sharding.own_rows, (rollout.tokens, rollout.mask))
     count = rollout.tokens.shape[0]
@@ -56,7 +57,7 @@ class RolloutScorer:
     prompts = [n // group for n in mine]
     records = [batch.records[b] for b in prompts]
     responses = [self._decode(tokens[n], int(masks[n].sum())) for n in mine]
-    scores = self._rules.score(records, responses)
+    scores = self._rule_scorer.score(records, responses)
     rows = _log_rows(records, batch.id[prompts], responses, scores)
     # A verifier's limit is in seconds: scored on two hosts, a response could
     # get two rewards. So each is scored once, and the others are told.
@@ -91,13 +92,13 @@ def _log_rows(records, ids, responses, scores) -> list[dict[str, Any]]:
        'answer': record['answer'], 'response': response.text,
        'tokens': response.tokens, 'finished': response.finished}
       | scores.row(n)
-      | {name: record[name] for name in ('source',) if name in record}
+      | ({'source': record['source']} if 'source' in record else {})
       for n, (i, record, response) in enumerate(zip(ids, records, responses))]
 
 
 def select_groups(rounds: Sequence[Scored], chosen: np.ndarray,
                   group: int) -> Scored:
-  """One rollout of the groups numbered `chosen` among several rollouts'.
+  """One rollout of the `chosen` groups among those of several rollouts.
 
   The rows and counters of all are kept, for the log.
   """
@@ -132,13 +133,13 @@ def build(config, vocab: vocabs.Vocab, mesh) -> RolloutScorer:
     mesh: where reward models and a judge live.
   """
   return RolloutScorer(
-      vocab, make_rules(config.rewards, config.rl.response_tokens),
+      vocab, make_rule_scorer(config.rewards, config.rl.response_tokens),
       model_rewards.load(config.rewards, mesh, config.rules, config.seed))
 
 
-def make_rules(rewards: Mapping[str, Any], max_tokens: int
+def make_rule_scorer(rewards: Mapping[str, Any], max_tokens: int
                ) -> rewards_lib.Scorer:
-  """The rules of a section `config.rewards`.
+  """The rule-based rewards of a section `config.rewards`.
 
   Args:
     rewards: its fields.
@@ -179,21 +180,22 @@ def check_judge(rewards, prompts: batches.PromptSet) -> None:
   for record in prompts.records:
     if record['verifier'] == 'judge':
       raise errors.expected(
-          'rewards.judge.init_from', 'a judge (or its url), for the verifier '
-          f'of task {record["task"]!r} is one', None)
+          'rewards.judge.init_from', 'a judge here or at rewards.judge.url: it '
+          f'is the verifier of task {record["task"]!r}', None)
 
 
 def sum_counters(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
-  """The sums of several rollouts' counters, 'errors' for 'verifier_errors'."""
-  counters = list(counters)
-  return {name.removeprefix('verifier_'): sum(c[name] for c in counters)
-          for name in counters[0]}
+  """The sums of several rollouts' counters, zeros included."""
+  total = collections.Counter()
+  for counts in counters:
+    total.update(counts)
+  return dict(total)
 
 
-def counter_metrics(scored: Scored) -> dict[str, float]:
+def scorer_metrics(scored: Scored) -> dict[str, float]:
   """Counts of verifiers and judges; means of the reward functions' columns."""
   counts = {f'verifier/{name}': count
-            for name, count in sum_counters([scored.counters]).items()}
+            for name, count in scored.counters.items()}
   return counts | {f'reward/{name}': mean for name, mean in (
       rewards_lib.column_means(scored.rows).items())}
 

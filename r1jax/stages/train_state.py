@@ -46,7 +46,7 @@ def place_model(shape: architecture.Config, mesh: jax.sharding.Mesh,
     mesh: of all devices.
     rules: (logical axis, mesh axes) pairs.
     adapter: LoRA's settings, if its factors are what is trained.
-    longest: the longest sequence in tokens, after the field that sets it.
+    longest: (field, tokens), the longest sequence and what sets it, for errors.
 
   Raises:
     ConfigError: the model does not fit the mesh, or the sequence the model.
@@ -77,7 +77,7 @@ def place_model(shape: architecture.Config, mesh: jax.sharding.Mesh,
 
 
 class StageModel(NamedTuple):
-  """The model that a config describes, placed, and what it begins from."""
+  """The model that a config describes, placed, and what it starts from."""
   placed: PlacedModel
   source: model_source.ModelSource | None  # None: random parameters
 
@@ -134,7 +134,7 @@ def init_params(placed: PlacedModel, source: model_source.ModelSource | None,
 
 
 def total_steps(config, rows: int, batch: int) -> int:
-  """The steps of a stage that goes through its data.
+  """The steps of a stage that iterates over its data.
 
   Args:
     config: of the stage: its `steps`, or `epochs` where those are unset.
@@ -167,30 +167,32 @@ def optimizer(section: Mapping[str, Any], updates: int,
         kind=fields.pop('schedule'), steps=updates, **fields)
 
 
-def abstract_state(placed: PlacedModel, tx: optim.Optimizer,
+def abstract_state(placed: PlacedModel, optimizer: optim.Optimizer,
                    ref: bool) -> TrainState:
   """The shapes and shardings of a TrainState, with a reference or without."""
   scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=placed.replicated)
   opt_state = sharding.abstract_arrays(
-      jax.eval_shape(tx.tx.init, placed.trained),
-      optim.state_shardings(tx.tx, placed.trained, shardings_of(placed.trained),
-                            placed.replicated))
+      jax.eval_shape(optimizer.tx.init, placed.trained),
+      optim.state_shardings(
+          optimizer.tx, placed.trained, shardings_of(placed.trained),
+          placed.replicated))
   return TrainState(scalar, placed.trained, opt_state,
                     placed.params if ref or placed.lora else None, scalar)
 
 
-def init_state(placed: PlacedModel, tx: optim.Optimizer, abstract: TrainState,
-               params: Params, seed: int = 0) -> TrainState:
-  """The state at step 0; the reference policy begins as a copy of the policy.
+def state_from_params(placed: PlacedModel, optimizer: optim.Optimizer,
+                      abstract: TrainState, params: Params, seed: int = 0
+                      ) -> TrainState:
+  """The state at step 0; the reference policy starts as a copy of the policy.
 
-  `params` become part of it and may not be used any more. With LoRA they are
-  the reference, and `seed` is that of the factors.
+  `params` are donated. With LoRA they become the reference, and `seed` draws
+  the factors.
   """
   def make_state(trained):
     zero = jnp.zeros((), jnp.int32)
     ref = None if placed.lora or abstract.ref is None else jax.tree.map(
         jnp.copy, trained)
-    return TrainState(zero, trained, tx.tx.init(trained), ref, zero)
+    return TrainState(zero, trained, optimizer.tx.init(trained), ref, zero)
 
   fill = lambda trained, ref: jax.jit(
       make_state, donate_argnums=0,
@@ -204,16 +206,16 @@ def init_state(placed: PlacedModel, tx: optim.Optimizer, abstract: TrainState,
 
 
 def initial_state(placed: PlacedModel, source: model_source.ModelSource | None,
-                  tx: optim.Optimizer, abstract: TrainState, seed: int
+                  optimizer: optim.Optimizer, abstract: TrainState, seed: int
                   ) -> TrainState:
-  """The state at step 0, of a source's parameters or of random ones."""
-  return init_state(
-      placed, tx, abstract, init_params(placed, source, seed), seed)
+  """The state at step 0, with a source's parameters or random ones."""
+  return state_from_params(
+      placed, optimizer, abstract, init_params(placed, source, seed), seed)
 
 
 def empty_state(mesh: jax.sharding.Mesh
                 ) -> tuple[Callable[[], TrainState], TrainState]:
-  """The state of a stage that trains nothing: how it begins, its shapes."""
+  """`init` and `abstract` of loop.Stage, for a stage that trains nothing."""
   scalar = jax.ShapeDtypeStruct((), jnp.int32,
                                 sharding=sharding.replicated(mesh))
   zero = lambda: jax.device_put(np.int32(0), scalar.sharding)

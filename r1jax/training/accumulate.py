@@ -30,6 +30,12 @@ def split(tree: Any, micro_batches: int) -> Any:
       tree)
 
 
+def join(tree: Any) -> Any:
+  """The inverse of `split`."""
+  return jax.tree.map(
+      lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), tree)
+
+
 def gradients(
     loss: Callable[[Params, Any], tuple[Pair, dict[str, Pair]]],
     params: Params,
@@ -39,7 +45,7 @@ def gradients(
 
   Args:
     loss: (params, micro-batch) -> (sum, denominator) of the loss, and of
-      further figures by name.
+      further metrics by name.
     params: where the gradient is taken.
     micro_batches: a tree whose leaves have the micro-batch as first axis.
 
@@ -49,21 +55,21 @@ def gradients(
   """
   def of_micro_batch(batch):
     def loss_sum(params):
-      (value, count), figures = loss(params, batch)
-      return value, {'loss': (value, count)} | figures
-    grads, figures = jax.grad(loss_sum, has_aux=True)(params)
-    return jax.tree.map(lambda g: g.astype(jnp.float32), grads), figures
+      (value, count), metrics = loss(params, batch)
+      return value, {'loss': (value, count)} | metrics
+    grads, metrics = jax.grad(loss_sum, has_aux=True)(params)
+    return jax.tree.map(lambda g: g.astype(jnp.float32), grads), metrics
 
   def add(total, batch):
     return jax.tree.map(jnp.add, total, of_micro_batch(batch)), None
 
   first = jax.tree.map(lambda x: x[0], micro_batches)
   if jax.tree.leaves(micro_batches)[0].shape[0] == 1:
-    grads, figures = of_micro_batch(first)  # a sum would hold gradients twice
+    grads, metrics = of_micro_batch(first)  # a sum would hold gradients twice
   else:
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
                         jax.eval_shape(of_micro_batch, first))
-    (grads, figures), _ = lax.scan(add, zero, micro_batches)
-  count = figures['loss'][1]
+    (grads, metrics), _ = lax.scan(add, zero, micro_batches)
+  count = metrics['loss'][1]
   grads = jax.tree.map(lambda g: masked.divide(g, count), grads)
-  return grads, {k: masked.divide(*pair) for k, pair in figures.items()}
+  return grads, {k: masked.divide(*pair) for k, pair in metrics.items()}

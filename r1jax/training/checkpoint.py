@@ -37,29 +37,27 @@ class Damaged(Exception):
 class Checkpointer:
   """The checkpoints in a directory, of which the `keep` latest stay."""
 
-  def __init__(self, directory, *, keep: int, every_steps: int):
+  def __init__(self, directory, *, keep: int):
     self._directory = pathlib.Path(directory)
     if not self._directory.is_absolute():
       raise ValueError(
           f'checkpoint directory: expected an absolute path, received '
           f'{directory}; give an absolute --workdir')
-    self._every_steps = every_steps
     self._last = None  # the step saved or restored last
     self._manager = ocp.CheckpointManager(
         self._directory, options=ocp.CheckpointManagerOptions(
             create=True, cleanup_tmp_directories=True,
             preservation_policy=ocp.checkpoint_managers.LatestN(keep)))
 
-  def save(self, step: int, state: types.TrainState, *, force=False) -> bool:
-    """Starts to save `state` if it is due; says whether it was.
+  def save(self, step: int, state: types.TrainState):
+    """Starts to save `state`, unless this step was saved or restored last.
 
-    Due are the multiples of `every_steps`, and with `force` every step; a step
-    that is already saved is not saved again. The arrays are copied before this
-    returns, so that the next step may donate them; they are written while
-    training goes on. An error of the previous save is raised here.
+    The arrays are copied before this returns, so that the next step may donate
+    them; they are written while training continues. An error of the previous
+    save is raised here.
     """
-    if step == self._last or not (force or step % self._every_steps == 0):
-      return False
+    if step == self._last:
+      return
     memory.give_back()  # what the save before this one took
     leaves = digest.leaves_by_path(state)
     items = {item: ocp.args.StandardSave(part)
@@ -67,7 +65,6 @@ class Checkpointer:
     self._manager.save(step, force=True, args=ocp.args.Composite(
         manifest=ocp.args.JsonSave(digest.describe(leaves)), **items))
     self._last = step
-    return True
 
   def restore_latest(
       self, abstract: types.TrainState
@@ -77,7 +74,7 @@ class Checkpointer:
     `abstract` is a TrainState of jax.ShapeDtypeStruct with shardings, which
     the arrays are restored onto. Damaged checkpoints are passed over with a
     warning and set aside as `damaged-<step>`, so that the run can save that
-    step anew.
+    step again.
 
     Raises:
       RuntimeError: checkpoints are there and all are damaged.
@@ -113,22 +110,23 @@ class Checkpointer:
 
 
 def restore_params(path, abstract_params: types.Params, *,
-                   part: bool = False) -> types.Params:
+                   partial: bool = False) -> types.Params:
   """Only the parameters of the latest good checkpoint under `path`.
 
   As `restore`.
   """
   abstract = types.TrainState(None, abstract_params, None, None, None)
-  return restore(path, abstract, part=part).params
+  return restore(path, abstract, partial=partial).params
 
 
 def restore(path, abstract: types.TrainState, *,
-            part: bool = False) -> types.TrainState:
+            partial: bool = False) -> types.TrainState:
   """The `params` and `ref` of the latest good checkpoint under `path`.
 
   `path` is a stage's workdir (which keeps its checkpoints in `checkpoints`), a
   directory of checkpoints, or one checkpoint. Nothing there is changed. What is
-  None in `abstract` is left out; with `part`, arrays that it lacks are, too.
+  None in `abstract` is skipped; with `partial`, saved arrays that it lacks are
+  ignored instead of refused.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
@@ -147,7 +145,7 @@ def restore(path, abstract: types.TrainState, *,
       ocp.CheckpointManager(directory, options=options)) as manager:
     steps = [int(path.name)] if one else manager.all_steps()
     latest = _latest_good(manager, directory, steps,
-                          _split(digest.leaves_by_path(abstract)), part)
+                          _split(digest.leaves_by_path(abstract)), partial)
   if latest is None:
     raise FileNotFoundError(
         f'no checkpoint in {directory}; expected the workdir of a stage that '
@@ -157,12 +155,12 @@ def restore(path, abstract: types.TrainState, *,
 
 
 def _latest_good(manager, directory, steps, abstract: Mapping[str, Leaves],
-                 part: bool = False):
+                 partial: bool = False):
   """(leaves, step, damaged later steps) of the latest; None without a step."""
   damaged = []
   for step in sorted(steps, reverse=True):
     try:
-      leaves = _read(manager, directory / str(step), step, abstract, part)
+      leaves = _read(manager, directory / str(step), step, abstract, partial)
       return leaves, step, damaged
     except Damaged as error:
       logging.warning('Checkpoint %s is damaged and is passed over: %s',
@@ -177,7 +175,7 @@ def _latest_good(manager, directory, steps, abstract: Mapping[str, Leaves],
 
 
 def _read(manager, path, step, abstract: Mapping[str, Leaves],
-          part: bool) -> Leaves:
+          partial: bool) -> Leaves:
   """The items named in `abstract`; Damaged if they are not as saved."""
   with _Reading('its manifest: '):
     items = manager.restore(
@@ -186,11 +184,11 @@ def _read(manager, path, step, abstract: Mapping[str, Leaves],
   wanted = {name: leaf for leaves in abstract.values()
             for name, leaf in leaves.items()}
   saved = {name: entry for name, entry in entries.items()
-           if _item(name) in abstract and (name in wanted or not part)}
+           if _item(name) in abstract and (name in wanted or not partial)}
   digest.check_same_leaves(path, saved, wanted)
   with _Reading():
     items = manager.restore(step, args=ocp.args.Composite(
-        **{item: _restore_args(leaves, part)
+        **{item: _restore_args(leaves, partial)
            for item, leaves in abstract.items() if leaves}))
     leaves = {name: items[_item(name)][name] for name in wanted}
   for name, leaf_digest in digest.leaf_digests(leaves).items():
@@ -199,8 +197,8 @@ def _read(manager, path, step, abstract: Mapping[str, Leaves],
   return leaves
 
 
-def _restore_args(leaves: Leaves, part: bool):
-  if not part:
+def _restore_args(leaves: Leaves, partial: bool):
+  if not partial:
     return ocp.args.StandardRestore(leaves)
   return ocp.args.PyTreeRestore(
       leaves, ocp.checkpoint_utils.construct_restore_args(leaves),

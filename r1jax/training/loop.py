@@ -1,15 +1,7 @@
 """The training loop that every stage runs in: resume, step, evaluate, save.
 
-A stage is a `Stage`: a few functions of the `TrainState`. What the loop leaves
-in the workdir:
-
-    config.json                 the configuration; a resumed run must match it
-    checkpoints/<step>          the states
-    metrics.jsonl, tensorboard  a row a step
-    rollouts.jsonl              what was sampled, a row a response
-    evaluation_{before,after}.json   figures and samples
-    seconds.json                what it has taken up to the last checkpoint
-    summary.json                when the stage has ended
+A stage is a `Stage`: a few functions of the `TrainState`. The files that a run
+leaves in its workdir are listed in r1jax/README.md.
 
 A run killed at any moment and started again ends in bitwise the same state:
 the step index alone decides what a step sees, so there is nothing else to lose.
@@ -32,8 +24,8 @@ from r1jax.training import logger
 from r1jax.training import timing
 
 TrainState = types.TrainState
-Figures = dict[str, Any]  # name -> number
-Records = list[dict[str, Any]]  # JSON-able
+Metrics = dict[str, Any]  # name -> number
+Rows = list[dict[str, Any]]  # JSON-able
 
 _ROLLOUTS, _SECONDS = 'rollouts.jsonl', 'seconds.json'
 
@@ -46,19 +38,19 @@ class Stage(NamedTuple):
   init: Callable[[], TrainState]
   # ShapeDtypeStructs with shardings, what a checkpoint is restored into.
   abstract: TrainState
-  # (state, step) -> new state, metrics {name: scalar, on device or host}, and
-  # what was sampled. `step` equals state.step; the state may be donated. It
-  # need not wait for what it dispatches (training/timing.py); None if there
-  # are no steps.
+  # (state, step) -> new state, metrics (on the device or the host), rows for
+  # rollouts.jsonl. `step` equals state.step; the state may be donated. The
+  # function need not wait for the work that it dispatches (training/timing.py).
+  # None in a stage of no steps.
   step: Callable[[TrainState, int],
-                 tuple[TrainState, Figures, Records]] | None
-  # state -> figures, samples. Called before the first and after the last step
-  # and every `eval_every_steps`; it leaves the state alone.
-  evaluate: Callable[[TrainState], tuple[Figures, Records]] | None = None
+                 tuple[TrainState, Metrics, Rows]] | None
+  # state -> results, samples for the report. Called before the first and after
+  # the last step and every `eval_every_steps`; it does not change the state.
+  evaluate: Callable[[TrainState], tuple[Metrics, Rows]] | None = None
   # summary -> closing words for the terminal; writes the report.
-  finish: Callable[[Figures], str] | None = None
-  # {metric: its word on the progress line}
-  shown: Mapping[str, str] = {}
+  finish: Callable[[Metrics], str] | None = None
+  # {metric: its label on the progress line}
+  progress: Mapping[str, str] = {}
 
 
 class Settings(NamedTuple):
@@ -75,19 +67,19 @@ def train(
     stage: Stage,
     settings: Settings,
     workdir: str,
-    record: Mapping[str, Any],
-) -> Figures | None:
-  """Takes `stage` from where `workdir` stands to its end.
+    config: Mapping[str, Any],
+) -> Metrics | None:
+  """Runs `stage` to its end, from the latest checkpoint if there is one.
 
   Args:
     stage: what to run.
     settings: when to save, evaluate and log.
     workdir: the run's own directory.
-    record: the whole configuration as nested plain data, to be kept there.
+    config: the whole configuration as nested plain data, kept there.
 
   Returns:
     The summary; None if SIGTERM or SIGINT stopped the run, which has then
-    saved its state and goes on when started again.
+    saved its state and resumes when started again.
 
   Raises:
     ConfigError: `workdir` cannot be written, or holds a run with another
@@ -95,11 +87,11 @@ def train(
     Diverged: `max_skipped_steps` updates in a row were skipped.
   """
   workdir = pathlib.Path(workdir).absolute()
-  _claim(workdir, record)
+  _claim(workdir, config)
   clock = timing.Clock(_seconds_before(workdir))
-  with StopSignal() as stop, _checkpoints(stage, settings, workdir) as saves:
-    run = _Run(stage, settings, workdir, clock, saves, stop)
-    state, start = (saves and saves.restore_latest(stage.abstract)
+  with StopSignal() as stop, _checkpoints(stage, settings, workdir) as saved:
+    run = _Run(stage, settings, workdir, clock, saved, stop)
+    state, start = (saved and saved.restore_latest(stage.abstract)
                     or (stage.init(), 0))
     before = None
     if stage.steps:
@@ -108,14 +100,14 @@ def train(
     if done < stage.steps:
       distributed.say(
           f'stopped after step {done} of {stage.steps}, state saved in '
-          f'{workdir}; start the same command again to go on')
+          f'{workdir}; start the same command again to resume')
       return None
     after = _evaluate(run, state, done, done, 'evaluation_after.json')
   _save_seconds(run)
   summary = {
-      'stage': record.get('stage'),
-      'config_digest': files.config_digest(record),
-      'seed': record.get('seed'),
+      'stage': config.get('stage'),
+      'config_digest': files.config_digest(config),
+      'seed': config.get('seed'),
       'seconds': round(clock.seconds(), 1),
       'steps': done,
       'before': before,
@@ -126,12 +118,12 @@ def train(
 
 
 class _Run(NamedTuple):
-  """A stage in its workdir, from beginning to end."""
+  """A run of a stage in its workdir."""
   stage: Stage
   settings: Settings
   workdir: pathlib.Path
   clock: timing.Clock
-  saves: checkpoint.Checkpointer | None  # None for a stage of no steps
+  checkpointer: checkpoint.Checkpointer | None  # None for a stage of no steps
   stop: 'StopSignal'
 
 
@@ -143,83 +135,84 @@ def _take_steps(run: _Run, state: TrainState, start: int
     return state, start
   _begin_files(run, start)
   log = logger.Log(
-      run.workdir, stage.shown, clock=run.clock, start_step=start,
+      run.workdir, stage.progress, clock=run.clock, start_step=start,
       total_steps=stage.steps, max_skipped_steps=settings.max_skipped_steps,
       tensorboard=settings.tensorboard)
   with contextlib.closing(log):
     for step in range(start, stage.steps):
-      state, metrics, records = stage.step(state, step)
-      _keep_rollouts(run, step, records)
+      state, metrics, rows = stage.step(state, step)
+      _log_rollouts(run, step, rows)
       done = step + 1
       log.take(step, metrics, state, _due_evaluation(run, state, done))
       last = distributed.any_process(run.stop.asked) or done == stage.steps
       if last or done % settings.checkpoint_every_steps == 0:
         with log.aside(state):
-          run.saves.save(done, state, force=last)
+          run.checkpointer.save(done, state)
           _save_seconds(run)
       if last:
         break
-  run.saves.wait()
+  run.checkpointer.wait()
   return state, done
 
 
 def _begin_files(run: _Run, start: int):
-  """Drops the rollouts of steps to be done again, and says where it stands."""
+  """Drops rollouts of steps that will be taken again; says where it starts."""
   if distributed.is_main():
     files.truncate_rows(run.workdir / _ROLLOUTS, start)
   if not start and (run.workdir / 'metrics.jsonl').exists():
     distributed.say(
-        'no state had been saved yet, it begins again; one is every '
-        f'{run.settings.checkpoint_every_steps} steps '
+        'no checkpoint was saved yet: starting again from step 0; one is saved '
+        f'every {run.settings.checkpoint_every_steps} steps '
         '(checkpoint.every_steps)')
-  distributed.say(f'steps {start} to {run.stage.steps}, kept in {run.workdir}; '
-                  'the first one compiles')
+  distributed.say(f'steps {start} to {run.stage.steps} in {run.workdir}; the '
+                  'first one compiles')
 
 
-def _keep_rollouts(run: _Run, step: int, records: Records):
+def _log_rollouts(run: _Run, step: int, rows: Rows):
   every = run.settings.rollouts_every_steps
-  if records and every and not step % every and distributed.is_main():
+  if rows and every and not step % every and distributed.is_main():
     files.append_rows(run.workdir / _ROLLOUTS,
-                      [{'step': step, **row} for row in records])
+                      [{'step': step, **row} for row in rows])
 
 
 def _due_evaluation(run: _Run, state: TrainState, done: int
-                    ) -> Callable[[], Figures] | None:
-  """What gives the evaluation's metrics, if there is one after `done` steps."""
+                    ) -> Callable[[], Metrics] | None:
+  """A function that evaluates, if that is due after `done` steps; else None."""
   stage, every = run.stage, run.settings.eval_every_steps
   if stage.evaluate is None or not every or done % every or (
       done == stage.steps):
     return None
 
   def evaluate():
-    figures, _ = stage.evaluate(state)
-    return {f'eval/{name}': value for name, value in figures.items()
+    results, _ = stage.evaluate(state)
+    return {f'eval/{name}': value for name, value in results.items()
             if isinstance(value, (int, float))}
   return evaluate
 
 
-def _evaluate(run: _Run, state: TrainState, done: int, wanted: int, name: str
-              ) -> Figures | None:
-  """Figures after `wanted` steps, from file `name` if they are known already.
+def _evaluate(run: _Run, state: TrainState, done: int, at_step: int, name: str
+              ) -> Metrics | None:
+  """The results after `at_step` steps, read from file `name` if they are there.
 
-  None if they are neither known nor to be had, for `done` steps are done.
+  None without an evaluation, or if they are not there and `done` is another
+  step.
   """
   if run.stage.evaluate is None:
     return None
   path = run.workdir / name
   evaluation = files.read_json(path)
-  known = evaluation is not None and evaluation['step'] == wanted
+  known = evaluation is not None and evaluation['step'] == at_step
   if not distributed.any_process(known):
-    if done != wanted:
+    if done != at_step:
       return None
-    figures, samples = run.stage.evaluate(state)
-    evaluation = {'step': wanted, 'figures': figures, 'samples': samples}
+    results, samples = run.stage.evaluate(state)
+    evaluation = {'step': at_step, 'figures': results, 'samples': samples}
     if distributed.is_main():
       files.write_json(path, evaluation)
   return evaluation['figures']
 
 
-def _conclude(run: _Run, summary: Figures):
+def _conclude(run: _Run, summary: Metrics):
   """Writes the summary and the stage's report, and says what comes next."""
   if not distributed.is_main():
     return
@@ -230,15 +223,15 @@ def _conclude(run: _Run, summary: Figures):
     distributed.say(run.stage.finish(summary))
 
 
-def _claim(workdir: pathlib.Path, record: Mapping[str, Any]):
-  """Keeps the config in a new workdir; refuses one begun under another."""
+def _claim(workdir: pathlib.Path, config: Mapping[str, Any]):
+  """Writes the config into a new workdir; refuses one of another config."""
   path, problem = workdir / 'config.json', None
   try:
     known = files.read_json(path)
-    fields = config_lib.changed(known, record) if known else []
+    fields = config_lib.changed(known, config) if known else []
     if distributed.is_main() and not fields:
       workdir.mkdir(parents=True, exist_ok=True)
-      files.write_json(path, record)
+      files.write_json(path, config)
   except OSError as error:
     problem = str(error)
   # Where one process must stop, none may wait for it.
@@ -259,12 +252,11 @@ def _checkpoints(stage: Stage, settings: Settings, workdir: pathlib.Path
   if not stage.steps:
     return contextlib.nullcontext()
   return contextlib.closing(checkpoint.Checkpointer(
-      workdir / 'checkpoints', keep=settings.keep,
-      every_steps=settings.checkpoint_every_steps))
+      workdir / 'checkpoints', keep=settings.keep))
 
 
 def _seconds_before(workdir: pathlib.Path) -> float:
-  """What the run has taken before this resume, up to what a kill cost."""
+  """Seconds that this run took before, up to its last checkpoint."""
   saved = files.read_json(workdir / _SECONDS)
   return saved['seconds'] if saved else 0.
 
@@ -276,7 +268,7 @@ def _save_seconds(run: _Run):
 
 
 class StopSignal:
-  """Whether SIGTERM or SIGINT came; a second one ends the program at once."""
+  """Notes SIGTERM or SIGINT in `asked`; a second one ends the program."""
 
   _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

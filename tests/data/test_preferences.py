@@ -56,7 +56,7 @@ def test_other_forms_and_parts_of_a_split(tmp_path):
     (dict(prompt='a', responses=['b', 3], grades=[1, 2]), 'as many grades'),
     (dict(prompt='a', responses=['b', 'c']), "no field 'grades'"),
     (dict(prompt='a', chosen='b'), "no field 'rejected'"),
-    (dict(chosen='no talk', rejected='no talk'), 'begins with'),
+    (dict(chosen='no talk', rejected='no talk'), 'starts with'),
 ])
 def test_what_is_no_preference_is_refused_by_its_place(tmp_path, row, match):
   path = _file(tmp_path, row)

@@ -105,7 +105,7 @@ def test_what_is_no_such_file_is_refused(tmp_path):
   with pytest.raises(errors.ConfigError, match='there is no such file'):
     hf.read_config(str(path))
   path.write_bytes(b'GGML')
-  with pytest.raises(errors.ConfigError, match='no GGUF file'):
+  with pytest.raises(errors.ConfigError, match='not a GGUF file'):
     hf.read_config(str(path))
   gguf_of_another = tmp_path / 'y.gguf'
   model, _, _ = released.fixture('llama')

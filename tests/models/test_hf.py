@@ -188,7 +188,7 @@ def test_a_tensor_that_is_not_there(tmp_path, name, tensor):
 def test_a_tensor_that_has_no_place(tmp_path, name, tensor):
   folder = released.copy(name, tmp_path)
   released.edit(folder, {tensor: np.ones((2, 2), np.float32)})
-  _refused(folder, tensor, 'no part')
+  _refused(folder, tensor, 'does not belong')
 
 
 @pytest.mark.parametrize('tensor, shape', [

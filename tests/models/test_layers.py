@@ -33,6 +33,9 @@ def _score(model, params, tokens=TOKENS, length=LENGTH, prompts=None):
       model, params, prompts, tokens, length))
 
 
+_values = jax.jit(values.of_states, static_argnums=0)
+
+
 def test_a_score_is_read_at_the_last_token():
   model, params = tiny.model(scalar=True), tiny.params(scalar=True)
   got, head = _score(model, params), params['head']
@@ -57,15 +60,14 @@ def test_what_stands_behind_a_response_does_not_matter():
 
 def test_values_are_those_of_the_states_before_each_token():
   model, params = tiny.model(scalar=True), tiny.params(scalar=True)
-  value_NR = np.asarray(
-      values.of_states(model, params, tiny.prompts(), TOKENS))
+  value_NR = np.asarray(_values(model, params, tiny.prompts(), TOKENS))
   for length in range(1, 6):
     np.testing.assert_allclose(
         value_NR[:, length],
         _score(model, params, length=np.full(8, length)), atol=2e-5)
   other = TOKENS.copy()
   other[:, 0] = 9
-  np.testing.assert_array_equal(value_NR[:, 0], values.of_states(
+  np.testing.assert_array_equal(value_NR[:, 0], _values(
       model, params, tiny.prompts(), other)[:, 0])
 
 
@@ -75,8 +77,8 @@ def test_the_offset_lessens_every_score_and_takes_no_gradient():
       'offset': params['head']['offset'] + 2.}}
   np.testing.assert_allclose(
       _score(model, params) - _score(model, moved), 2., atol=1e-5)
-  grads = jax.grad(lambda p: values.of_responses(
-      model, p, tiny.prompts(), TOKENS, LENGTH).sum())(params)
+  grads = jax.jit(jax.grad(lambda p: values.of_responses(
+      model, p, tiny.prompts(), TOKENS, LENGTH).sum()))(params)
   assert grads['head']['offset'] == 0.
   assert jnp.abs(grads['head']['kernel']).max() > 0
 
@@ -85,7 +87,8 @@ def test_it_has_no_output_matrix():
   untied = dict(scalar=True, tied=False)
   assert 'output' not in tiny.params(**untied)
   assert 'head' not in tiny.params(tied=False)
-  kernel = tiny.model(scalar=True).init(jax.random.key(0))['head']['kernel']
+  init = jax.jit(tiny.model(scalar=True).init)
+  kernel = init(jax.random.key(0))['head']['kernel']
   assert 0.1 < kernel.std() * (tiny.SHAPE['width'] + 1) ** .5 < 2
 
 
@@ -130,8 +133,8 @@ def test_it_begins_from_the_layers_of_a_model_of_tokens(kind, tied, tmp_path):
 def _save(workdir, state, config):
   folder = pathlib.Path(workdir)
   saver = checkpoint.Checkpointer(
-      folder / 'checkpoints', keep=1, every_steps=1)
-  saver.save(1, state, force=True)
+      folder / 'checkpoints', keep=1)
+  saver.save(1, state)
   saver.close()
   (folder / 'config.json').write_text(json.dumps(config))
 
@@ -151,7 +154,7 @@ def test_a_model_of_scores_cannot_speak(tmp_path):
   path = str(tmp_path / 'rm.npz')
   packaged.save_params(path, tiny.config(scalar=True), tiny.params(scalar=True))
   setup = tiny.setup()
-  with pytest.raises(errors.ConfigError, match='gives scores'):
+  with pytest.raises(errors.ConfigError, match='a scalar head'):
     model_source.find(path).load_params(
         setup.model.config, setup.params, setup.replicated)
 

@@ -20,17 +20,33 @@ SWITCHES = dict(
                                    mscale_all_dim=.5))
 
 
-def _sample(model, params, prompts, group=3):
-  keys = group_sampling.sample_keys(0, 0, prompts.id, group)
-  sample = functools.partial(group_sampling.sample, model, response_tokens=9,
-                             eos_ids=(tiny.EOS,), temperature=1., chunk=4)
-  return jax.jit(sample)(params, prompts, keys)
+@functools.partial(jax.jit, static_argnums=0)
+def _sample(model, params, prompts):
+  keys = group_sampling.sample_keys(0, 0, prompts.id, 3)
+  return group_sampling.sample(
+      model, params, prompts, keys, response_tokens=9, eos_ids=(tiny.EOS,),
+      temperature=1., chunk=4)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _score(model, params, rollout):
-  score = functools.partial(logprobs.of_responses, model, temperature=1.,
-                            chunk=4)
-  return jax.jit(score)(params, rollout.prompts, rollout.tokens)[0]
+  return logprobs.of_responses(model, params, rollout.prompts, rollout.tokens,
+                               temperature=1., chunk=4)[0]
+
+
+def _gradient(sizes):
+  """The sum of a rollout's log-probs, and its slopes."""
+  rollout = jax.device_get(_sample(
+      tiny.model(**SWITCHES), tiny.params(**SWITCHES), tiny.prompts()))
+  setup = tiny.setup(sizes, **SWITCHES)
+  loss = lambda params: jax.numpy.sum(
+      rollout.mask * _score(setup.model, params, rollout))
+  return jax.jit(jax.value_and_grad(loss))(tiny.placed(setup, **SWITCHES))
+
+
+@pytest.fixture(name='on_one', scope='module')
+def _on_one():
+  return _gradient(None)
 
 
 @pytest.mark.parametrize('changes', [
@@ -52,7 +68,7 @@ def test_a_past_is_one_latent_and_one_position_key_a_token(scan_layers):
   switches = SWITCHES | dict(scan_layers=scan_layers)
   prompts = tiny.prompts()
   batch, length = prompts.tokens.shape
-  _, (k, v) = tiny.model(**switches).forward(
+  _, (k, v) = jax.jit(tiny.model(**switches).forward)(
       tiny.params(**switches), prompts.tokens, None,
       np.broadcast_to(np.arange(length), (batch, length)))
   assert v is None
@@ -69,14 +85,6 @@ def test_what_stands_in_the_padding_never_matters():
 
 @pytest.mark.parametrize('sizes', [
     dict(data=2, tensor=4), dict(fsdp=4, tensor=2)])
-def test_one_device_is_eight(sizes):
+def test_one_device_is_eight(on_one, sizes):
   """Log-probs and gradients, heads split over `tensor` (law 4)."""
-  def run(setup):
-    rollout = _sample(tiny.model(**SWITCHES), tiny.params(**SWITCHES),
-                      tiny.prompts())
-    loss = lambda params: jax.numpy.sum(
-        rollout.mask * _score(setup.model, params, rollout))
-    return jax.value_and_grad(loss)(tiny.placed(setup, **SWITCHES))
-
-  tiny.assert_near(run(tiny.setup(sizes, **SWITCHES)),
-                   run(tiny.setup(**SWITCHES)))
+  tiny.assert_near(_gradient(sizes), on_one)

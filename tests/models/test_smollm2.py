@@ -127,12 +127,12 @@ def test_likeliest_continuations_of_chats(path, theirs):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _step(model, tx, state, tokens, length):
+def _step(model, optimizer, state, tokens, length):
   def loss(params):
     return -jnp.sum(_score(model, params, tokens, length)) / jnp.sum(length)
 
   value, grads = jax.value_and_grad(loss)(state.params)
-  return value, optim.update(tx, grads, state)[0]
+  return value, optim.update(optimizer, grads, state)[0]
 
 
 def test_two_steps_later_transformers_loads_it(path, theirs, tmp_path):
@@ -141,11 +141,11 @@ def test_two_steps_later_transformers_loads_it(path, theirs, tmp_path):
   asked, _, _ = theirs
   tokens, length = asked['tokens'][:2, :64], np.array([64, 50], np.int32)
   model, params = released.load(path)
-  tx = optim.make_optimizer(lr=1e-4, steps=2)
+  optimizer = optim.make_optimizer(lr=1e-4, steps=2)
   losses, state = [], TrainState(
-      jnp.int32(0), params, tx.tx.init(params), None, jnp.int32(0))
+      jnp.int32(0), params, optimizer.tx.init(params), None, jnp.int32(0))
   for _ in range(2):
-    loss, state = _step(model, tx, state, tokens, length)
+    loss, state = _step(model, optimizer, state, tokens, length)
     losses.append(loss)
   assert losses[1] < losses[0] - 0.1
   hf_export.save_folder(str(tmp_path / 'out'), model.config, state.params,

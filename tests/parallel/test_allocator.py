@@ -23,7 +23,7 @@ make = jax.jit(lambda x: {'w': jnp.full((10, 1024, 1024), x), 'v':
 zero = lambda: jax.device_put(np.int32(0), jax.devices()[0])
 state = TrainState(zero(), make(0.), {'m': make(1.)}, None, zero())
 step = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
-saves = checkpoint.Checkpointer(sys.argv[1], keep=2, every_steps=1)
+saves = checkpoint.Checkpointer(sys.argv[1], keep=2)
 for number in range(1, 10):
   state = step(state)
   saves.save(number, state)

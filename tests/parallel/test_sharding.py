@@ -56,7 +56,7 @@ def test_axes_of_size_one_drop_out():
 
 @pytest.mark.parametrize('axes, message', [
     (('embd',), "no rule for the axis 'embd'; did you mean embed?"),
-    (('lost',), "'lost' → 'tensr' is no mesh axis; did you mean tensor?"),
+    (('lost',), "'lost' → 'tensr' is not a mesh axis; did you mean tensor?"),
     (('mlp', 'heads'), r"split over \['tensor'\] twice"),
 ])
 def test_spec_refuses(mesh, axes, message):

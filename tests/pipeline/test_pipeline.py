@@ -463,7 +463,7 @@ def test_other_code_is_said_and_makes_nothing_begin_anew(
   monkeypatch.setattr(manifest, 'code_digest', lambda: 'other')
   capsys.readouterr()
   pipeline.run_pipeline(_config(), str(tmp_path))
-  assert 'a  done, by other code' in capsys.readouterr().out
+  assert 'a  done, by another version of the code' in capsys.readouterr().out
   assert _manifests(tmp_path) == before
 
 
@@ -485,7 +485,7 @@ def test_every_code_that_worked_on_a_stage_is_known(
     with pytest.raises(Crash):
       pipeline.run_pipeline(config, str(tmp_path))
   out = capsys.readouterr().out
-  assert out.count('b (to be resumed, by other code)') == 1
+  assert out.count('b (to be resumed, by another version of the code)') == 1
   assert out.count('b (to be resumed)') == 1
   fails_at = -1
   monkeypatch.setattr(manifest, 'code_digest', lambda: 'third')

@@ -31,7 +31,7 @@ def test_the_page_has_a_row_and_lines_for_every_run(tmp_path):
   assert list(runs) == ['grpo', 'ppo', 'ppo_095']
   assert runs['ppo']['pass@1'] == pytest.approx(.6)
   assert [run['seconds_a_step'] for run in runs.values()] == [1., 2., 3.]
-  assert 'ppo_095: pass@1 70.0 % (greedy 90.0 %), 3.0 s a step, 3.00' in words
+  assert 'ppo_095: pass@1 70.0 % (greedy 90.0 %), 3.0 s per step, 3.00' in words
 
 
 def test_the_runs_differ_in_their_estimator_alone(tmp_path):

@@ -106,8 +106,8 @@ def _policies(folder):
           for name in NAMES}
 
 
-def test_figures_of_the_policies(folder):
-  table = r1_claims.figures(_policies(folder))
+def test_results_of_the_policies(folder):
+  table = r1_claims.results(_policies(folder))
   assert table['zero']['reasoning'].value == .8
   assert table['zero']['mixed'].value == 1. and table['r1']['mixed'].value == 0.
   assert table['zero']['reflections'].value == 1.
@@ -157,7 +157,7 @@ def test_the_page_says_what_holds_and_what_does_not(folder):
   claims = {claim['said']: claim['verdict'] for claim in files.read_json(
       folder / 'summary.json')['claims']}
   assert claims['RL on a base, without SFT, learns to reason'] == 'holds'
-  assert claims['Thinking grows on its own'] == 'holds'
+  assert claims['Responses grow on their own'] == 'holds'
   assert claims['Less is more'] == 'does not hold'
   assert claims['Secondary RL helps helpfulness'] == 'not significant'
   assert claims['Examples in the prompt hurt'] == 'not significant'

@@ -52,7 +52,7 @@ def test_the_page_claims_no_more_than_was_measured(tmp_path):
   assert 'greedy 50.0 % → 50.0 %' in words and '41 → 41 tokens' in words
   assert '<th>pass@1, legs</th><td>50.0 %</td><td>50.0 %</td>' in page
   assert '75.0 % of the responses were cut' in page
-  assert 'next: the same from another seed: python -m r1jax.main' in words
+  assert 'next: the same with another seed: python -m r1jax.main' in words
   # Accuracy, its marks; five of the small charts have no values here.
   assert page.count('<svg') == 2 and page.count('no values were') == 6
 

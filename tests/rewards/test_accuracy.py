@@ -181,7 +181,7 @@ def test_equal_answers_are_verified_once_and_counted_each():
   record = {'task': 't', 'verifier': 'math', 'answer': '1/2'}
   judged = accuracy.check_answers(
       [record] * 5, ['0.5', '1/3', '0.5', None, '0.5'], Pool())
-  assert judged.counters == {'verifier_errors': 0, 'verifier_timeouts': 4,
-                             'verifier_refused': 0}
+  assert judged.counters == {'errors': 0, 'timeouts': 4,
+                             'refused': 0}
   assert judged.right.tolist() == [0.0] * 5
   assert judged.errors == ['t: late'] * 2

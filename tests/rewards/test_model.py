@@ -85,7 +85,7 @@ def test_a_real_model_gives_what_it_gives_alone():
   score = jax.jit(lambda batch: values.of_responses(
       model, params, Prompts(batch.tokens, batch.length, batch.length),
       batch.response, batch.response_length))
-  judge = _model(lambda batch: np.asarray(score(rewards_lib.Asked(*batch))))
+  judge = _model(lambda batch: np.asarray(score(rewards_lib.ScoreBatch(*batch))))
   found, _ = judge.score(PROMPTS, RESPONSES)
   for n, response in enumerate(RESPONSES):
     alone, _ = judge.score([PROMPTS[n // 2]], [response])

@@ -42,8 +42,8 @@ def test_the_total_is_the_weighted_sum_of_the_parts():
   np.testing.assert_allclose(scores.total, [.9, -.05, .4, 0, -.5], rtol=1e-6)
   assert {a.dtype for a in [scores.total, *scores.parts.values()]} == {
       np.dtype(np.float32)}
-  assert scores.counters == {'verifier_errors': 0, 'verifier_timeouts': 0,
-                             'verifier_refused': 0}
+  assert scores.counters == {'errors': 0, 'timeouts': 0,
+                             'refused': 0}
 
 
 def test_no_response_has_all_parts_and_counters():
@@ -126,8 +126,8 @@ def test_why_a_verifier_gave_no_verdict_is_logged_once_a_reason(caplog):
     for i in range(2):
       scores = scorer.score(records, [_response(answer) for answer in (
           f'__import__({i})', f'f.g({i})', f'__import__({i})', f'x + {i}')])
-      assert scores.counters['verifier_refused'] == 3
-      assert scores.counters['verifier_errors'] == 1
+      assert scores.counters['refused'] == 3
+      assert scores.counters['errors'] == 1
   assert caplog.messages == [
       "no verdict on an answer: gsm8k: refused, '__import__(0)' could run code",
       "no verdict on an answer: aime: refused, '__import__(0)' could run code",
@@ -169,8 +169,8 @@ def test_hostile_answers_cost_themselves_only(tmp_path):
     again = scorer.score([half], [_response('1/2')])
   assert not sentinel.exists()
   assert scores.parts['accuracy'].tolist() == [right for _, _, right in cases]
-  assert scores.counters['verifier_refused'] == 5
-  assert scores.counters['verifier_timeouts'] == 2
+  assert scores.counters['refused'] == 5
+  assert scores.counters['timeouts'] == 2
   assert again.parts['accuracy'][0] == 1.0
   assert not any(again.counters.values())
 

@@ -37,8 +37,8 @@ def test_outcomes_come_in_the_order_of_the_jobs(pool):
 
 
 @pytest.mark.parametrize('answer, status, detail', [
-    ('sleep 60', 'timeouts', 'no verdict in time'),
-    ('spin', 'timeouts', 'no verdict in time'),
+    ('sleep 60', 'timeouts', 'no result in time'),
+    ('spin', 'timeouts', 'no result in time'),
     ('segfault', 'errors', 'worker died with status -11'),
     ('exit', 'errors', 'worker died with status 3'),
     ('swell', 'errors', 'MemoryError'),

@@ -10,7 +10,7 @@ from experiments import sections
 from r1jax import errors
 from r1jax import stages
 from r1jax.parallel import sharding
-from r1jax.stages import mixture
+from r1jax.stages import collect
 from r1jax.training import loop
 from r1jax.training import files
 
@@ -28,7 +28,7 @@ def _counts(repeats=0, beyond_rows=0, **tasks):
 
 
 def _run(config, workdir):
-  stage = mixture.build(
+  stage = collect.build(
       config, sharding.make_mesh({}, jax.devices()[:1]), str(workdir))
   return loop.train(stage, loop.Settings(), str(workdir), config.to_dict())
 
@@ -44,7 +44,7 @@ def test_parts_come_together_with_where_they_are_from(tmp_path, capsys):
                    general=sections.part('mini_general', 6, tasks='factual'))
   summary = _run(config, tmp_path / 'out')
   assert summary['steps'] == 0
-  lines = files.read_rows(tmp_path / 'out' / mixture.NAME)
+  lines = files.read_rows(tmp_path / 'out' / collect.COLLECTED)
   assert len(lines) == 5 + 1 + 6  # the second's first says what was said
   by_part = {}
   for line in lines:
@@ -62,15 +62,15 @@ def test_parts_come_together_with_where_they_are_from(tmp_path, capsys):
   assert 'collected: 12 answers' in out
   assert 'other: 1 (u 1); left out: 1 that repeat others, 0 beyond' in out
   _run(config, tmp_path / 'again')
-  assert (tmp_path / 'again' / mixture.NAME).read_bytes() == (
-      tmp_path / 'out' / mixture.NAME).read_bytes()
+  assert (tmp_path / 'again' / collect.COLLECTED).read_bytes() == (
+      tmp_path / 'out' / collect.COLLECTED).read_bytes()
 
 
 def test_a_part_has_no_more_rows_than_are_asked_for(tmp_path):
   files.write_rows(tmp_path / 'a.jsonl', [_row(n) for n in range(50)])
   config = _config(a=sections.part(f'jsonl:{tmp_path}/a.jsonl', 8))
   _run(config, tmp_path / 'out')
-  lines = files.read_rows(tmp_path / 'out' / mixture.NAME)
+  lines = files.read_rows(tmp_path / 'out' / collect.COLLECTED)
   prompts = {line['prompt'] for line in lines}
   assert len(prompts) == 8 and prompts != {f'p{n}' for n in range(8)}
 
@@ -82,7 +82,7 @@ def test_what_one_part_cuts_off_another_may_have(tmp_path):
   config = _config(a=sections.part(f'jsonl:{tmp_path}/a.jsonl', 1),
                    b=sections.part(f'jsonl:{tmp_path}/b.jsonl'))
   _run(config, tmp_path / 'out')
-  lines = files.read_rows(tmp_path / 'out' / mixture.NAME)
+  lines = files.read_rows(tmp_path / 'out' / collect.COLLECTED)
   assert sorted(line['prompt'] for line in lines) == ['p0', 'p1', 'p2', 'p3']
   assert sorted(line['source']['part'] for line in lines) == list('abbb')
   assert json.loads((tmp_path / 'out/collected.json').read_text()) == dict(
@@ -94,14 +94,14 @@ def test_where_a_line_is_from_may_have_any_form(tmp_path, source):
   """The last is one that was collected before: this part is another."""
   files.write_rows(tmp_path / 'a.jsonl', [_row(0) | dict(source=source)])
   _run(_config(a=sections.part(f'jsonl:{tmp_path}/a.jsonl')), tmp_path / 'out')
-  line, = files.read_rows(tmp_path / 'out' / mixture.NAME)
+  line, = files.read_rows(tmp_path / 'out' / collect.COLLECTED)
   assert line['source'] == dict(part='a', source=source)
 
 
 def test_the_curated_are_various_and_thoughtful():
   rows = [_row(0), _row(1, response='Easy.'), _row(2),
           _row(3, 'u', 'Easy.'), _row(4, 'u'), _row(5, prompt='p0')]
-  assert [row['response'] for row in mixture.curated(rows)] == [
+  assert [row['response'] for row in collect.curated(rows)] == [
       '0 Wait, no.', '4 Wait, no.', '2 Wait, no.', '3 Easy.', '1 Easy.',
       '5 Wait, no.']
 
@@ -119,5 +119,5 @@ def test_what_cannot_be_collected_is_refused(tmp_path, part, message):
   config = _config(a=part)
   with pytest.raises(errors.ConfigError, match=message):
     stages.check(config)
-    mixture.build(config, sharding.make_mesh({}, jax.devices()[:1]),
+    collect.build(config, sharding.make_mesh({}, jax.devices()[:1]),
                   str(tmp_path))

@@ -38,7 +38,8 @@ def _teacher(**fields):
 def _train(steps, sizes=None, micro_batches=1, **fields):
   setup, teaching = tiny.setup(sizes), tiny.setup(sizes, **WIDE)
   abstract = train_state.abstract_state(setup, OPTIMIZER, ref=False)
-  state = train_state.init_state(setup, OPTIMIZER, abstract, tiny.placed(setup))
+  state = train_state.state_from_params(
+      setup, OPTIMIZER, abstract, tiny.placed(setup))
   teacher = _teacher(**fields)._replace(model=teaching.model)
   update = jax.jit(functools.partial(
       lm.train_step, setup.model, OPTIMIZER, micro_batches, 6, teacher),
@@ -73,18 +74,22 @@ def test_it_nears_its_teacher(kind):
 
 def test_the_loss_is_what_the_weight_mixes():
   batch, params = _batch(0), tiny.params()
-  plain, figures = lm.loss(tiny.model(), 6, params, batch)
-  alone = distill.loss(tiny.model(), 6, _teacher(weight=0.), params,
-                       tiny.params(**WIDE), batch)[0]
+  loss = lambda **fields: jax.jit(functools.partial(
+      distill.loss, tiny.model(), 6, _teacher(**fields)))(
+          params, tiny.params(**WIDE), batch)
+  plain, figures = jax.jit(functools.partial(lm.loss, tiny.model(), 6))(
+      params, batch)
+  alone = loss(weight=0.)[0]
   np.testing.assert_allclose(alone, plain, rtol=1e-6)
-  logits = [np.asarray(model.unembed(weights, model.forward(
-      weights, *batch[:3])[0]))[:, :-1] for model, weights in (
-          (tiny.model(), params), (tiny.model(**WIDE), tiny.params(**WIDE)))]
+  logits = [np.asarray(jax.jit(lambda weights, model=model: model.unembed(
+      weights, model.forward(weights, *batch[:3])[0]))(weights))[:, :-1]
+            for model, weights in (
+                (tiny.model(), params),
+                (tiny.model(**WIDE), tiny.params(**WIDE)))]
   apart = np.sum(batch.weight[:, 1:] * distillation.divergence(
       *logits, 'reverse', temperature=2., top_k=3))
-  (mixed, count), figures = distill.loss(
-      tiny.model(), 6, _teacher(kind='reverse', weight=.25, temperature=2.,
-                                top_k=3), params, tiny.params(**WIDE), batch)
+  (mixed, count), figures = loss(
+      kind='reverse', weight=.25, temperature=2., top_k=3)
   np.testing.assert_allclose(mixed, .25 * apart + .75 * plain[0], rtol=1e-5)
   assert count == plain[1]
   np.testing.assert_allclose(

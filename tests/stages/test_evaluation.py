@@ -19,15 +19,15 @@ def _row(accuracy, tokens=4, task='a', **fields):
           'finished': True, 'task': task, **fields}
 
 
-def test_figures_by_hand():
+def test_results_by_hand():
   """Four problems, two samples each: shares 1, 1/2, 1/2, 0."""
   rows = [_row(1), _row(1, tokens=10), _row(1, task='b'),
           _row(0, task='b', format=0.), _row(0), _row(1, finished=False),
           _row(0, task='b'), _row(0, task='b', tokens=6)]
   greedy = [_row(1), _row(0), _row(1), _row(1)]
-  figures = evaluation.figures(rows, greedy, group=2)
-  interval = figures.pop('ci95')
-  assert figures == {
+  results = evaluation.results(rows, greedy, group=2)
+  interval = results.pop('ci95')
+  assert results == {
       'n': 4, 'pass@1': .5, 'greedy': .75, 'format': 7 / 8,
       'response_length': 5., 'truncated': 1 / 8,
       'tasks': {'a': .75, 'b': .25}}
@@ -42,14 +42,14 @@ class _Sampler:
     self.settings = tiny_rl.SETTINGS._replace(group=group)
     self.asked = []
 
-  def __call__(self, params, batch, seed, step):
-    self.asked.append((len(batch.id), seed, step))
+  def __call__(self, params, batch, seed, stream):
+    self.asked.append((len(batch.id), seed, stream))
     return range(self.settings.group)
 
 
 def _score(samples, batch):
   """A scorer: a row a sample that names its prompt, and a verifier error."""
-  return types.SimpleNamespace(counters={'verifier_errors': 1}, rows=[
+  return types.SimpleNamespace(counters={'errors': 1}, rows=[
       {'id': int(i), 'sample': sample}
       for i, _ in zip(batch.id, batch.records) for sample in samples])
 
@@ -62,7 +62,7 @@ def test_every_problem_is_measured_once_and_in_order(count, batch):
   sampler = _Sampler(group=2)
   rows, counters = evaluation.sample_all(
       sampler, _score, None, prompts, batch, seed=7)
-  assert counters == [{'verifier_errors': 1}] * len(sampler.asked)
+  assert counters == [{'errors': 1}] * len(sampler.asked)
   assert [(row['id'], row['sample']) for row in rows] == [
       (i, sample) for i in range(count) for sample in range(2)]
   # Full batches, whose streams no training step has.
@@ -96,7 +96,7 @@ class _Counting(tiny_rl.Scorer):
 
   def score(self, records, responses):
     scores = super().score(records, responses)
-    return scores._replace(counters={'verifier_errors': len(responses)})
+    return scores._replace(counters={'errors': len(responses)})
 
 
 def measured(sizes=None):
@@ -110,9 +110,9 @@ def measured(sizes=None):
   rows, counters = evaluation.sample_all(
       sampler, scorer, params, prompts, batch=4, seed=0)
   batch = batches.take(prompts, np.arange(4))
-  scored = scorer(sampler(params, batch, seed=0, step=1), batch)
+  scored = scorer(sampler(params, batch, seed=0, stream=1), batch)
   return dict(
-      figures=evaluation.figures(rows, rows[::tiny_rl.GROUP], tiny_rl.GROUP),
+      results=evaluation.results(rows, rows[::tiny_rl.GROUP], tiny_rl.GROUP),
       evaluated=rows, rows=scored.rows, counters=scored.counters,
       counted=scoring.sum_counters(counters),
       reward=scored.reward.tolist(),
@@ -121,10 +121,10 @@ def measured(sizes=None):
 
 def test_two_hosts_measure_what_one_does():
   alone = measured()
-  figures = alone['figures']
-  assert figures['n'] == 6
-  assert 0 < figures['pass@1'] < 1 and 0 < figures['truncated'] < 1
-  assert len(alone['rows']) == alone['counters']['verifier_errors'] == 16
+  results = alone['results']
+  assert results['n'] == 6
+  assert 0 < results['pass@1'] < 1 and 0 < results['truncated'] < 1
+  assert len(alone['rows']) == alone['counters']['errors'] == 16
   assert alone['counted'] == {'errors': 6 * tiny_rl.GROUP}
   for said in hosts.run("""
 import test_evaluation as test

@@ -31,7 +31,8 @@ def _rows():
 def _train(steps, sizes=None, micro_batches=1):
   setup = tiny.setup(sizes)
   abstract = train_state.abstract_state(setup, OPTIMIZER, ref=False)
-  state = train_state.init_state(setup, OPTIMIZER, abstract, tiny.placed(setup))
+  state = train_state.state_from_params(
+      setup, OPTIMIZER, abstract, tiny.placed(setup))
   update = jax.jit(
       functools.partial(lm.train_step, setup.model, OPTIMIZER, micro_batches,
                         6, None),

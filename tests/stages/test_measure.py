@@ -8,7 +8,7 @@ from experiments import sections
 from r1jax import errors
 from r1jax import stages
 from r1jax.parallel import sharding
-from r1jax.stages import evaluation
+from r1jax.stages import measure
 from r1jax.training import files
 from r1jax.training import loop
 
@@ -24,7 +24,8 @@ def _config():
   config.rl.update(response_tokens=24, sample_chunk=24)
   config.eval.batch = 8
   config.tests = dict(
-      reasoning=sections.test(sections.questions('mini_reasoning'), 6, form='answer'),
+      reasoning=sections.test(
+          sections.questions('mini_reasoning'), 6, form='answer'),
       general=sections.test(sections.questions('mini_general'), 5))
   return config
 
@@ -52,7 +53,7 @@ def test_a_tests_rewards_go_before_the_stages():
   config.rewards.weights.language = .5
   test = sections.test(sections.questions('mini_general'), 3, answer='tags',
                        weights=dict(format=0.))
-  rewards = evaluation.test_rewards(config.rewards, test.rewards)
+  rewards = measure.rewards_of_test(config.rewards, test.rewards)
   assert (rewards['answer'], rewards['form']) == ('tags', 'summary')
   weights = config.rewards.weights.to_dict()
   assert weights['format'] == 1. and rewards['weights'] == weights | dict(

@@ -45,6 +45,12 @@ def _rollout(size=8):
   return Rollout(tiny.prompts((3, 5)), tokens, mask, logp)
 
 
+@jax.jit
+def _values(params, rollout):
+  return values.of_states(
+      tiny.model(scalar=True), params, rollout.prompts, rollout.tokens)
+
+
 def test_the_reward_stands_at_the_last_token_and_the_penalty_at_each():
   mask = np.array([[1, 1, 1], [1, 0, 0]], bool)
   got = ppo.token_rewards(
@@ -62,8 +68,7 @@ def test_an_estimate_is_gae_of_the_critics_values(micro_batch):
   got, figures = jax.jit(
       functools.partial(ppo.gae, critic, objective))(
           params, rollout, reward, penalty)
-  value = np.where(rollout.mask, values.of_states(
-      critic.model, params, rollout.prompts, rollout.tokens), 0)
+  value = np.where(rollout.mask, _values(params, rollout), 0)
   advantage, target = advantages.gae(
       ppo.token_rewards(reward, penalty, rollout.mask), value, rollout.mask,
       1., .95)
@@ -78,8 +83,8 @@ def test_an_estimate_is_gae_of_the_critics_values(micro_batch):
 
 def test_whitened_advantages_have_mean_0_and_variance_1():
   critic = ppo.Critic(tiny.model(scalar=True), **CRITIC)
-  got, _ = ppo.gae(
-      critic, OBJECTIVE, tiny.params(scalar=True), _rollout(),
+  got, _ = jax.jit(functools.partial(ppo.gae, critic, OBJECTIVE))(
+      tiny.params(scalar=True), _rollout(),
       np.arange(8, dtype=np.float32), np.zeros((8, R), np.float32))
   inside = np.asarray(got.advantage)[_rollout().mask]
   np.testing.assert_allclose([inside.mean(), inside.std()], [0, 1], atol=1e-5)
@@ -93,9 +98,9 @@ def test_the_critics_loss_is_that_of_the_kernel():
   zero = np.zeros((8, R), np.float32)
   part = Experience(rollout, zero[:, 0], zero, zero, zero, np.ones(8, 'f'),
                     old, target)
-  value = values.of_states(
-      critic.model, params, rollout.prompts, rollout.tokens)
-  (total, count), figures = ppo.loss(critic, params, part)
+  value = _values(params, rollout)
+  loss = jax.jit(functools.partial(ppo.loss, critic))
+  (total, count), figures = loss(params, part)
   expected = losses.value_loss(value, old, target, .2)
   assert count == rollout.mask.sum()
   np.testing.assert_allclose(
@@ -104,8 +109,7 @@ def test_the_critics_loss_is_that_of_the_kernel():
   spoilt = part._replace(**{
       name: np.where(rollout.mask, getattr(part, name), np.nan)
       for name in ('value', 'target')})
-  np.testing.assert_allclose(ppo.loss(critic, params, spoilt)[0][0], total,
-                             rtol=1e-6)
+  np.testing.assert_allclose(loss(params, spoilt)[0][0], total, rtol=1e-6)
 
 
 def test_policy_and_critic_both_move_and_their_figures_are_told(taken):
@@ -150,7 +154,7 @@ def test_stopped_and_restored_it_ends_bitwise_the_same(run, tmp_path):
   states = []
   for name in ('whole', 'parts'):
     saves = checkpoint.Checkpointer(
-        pathlib.Path(tmp_path / name) / 'checkpoints', keep=2, every_steps=1)
+        pathlib.Path(tmp_path / name) / 'checkpoints', keep=2)
     states.append(jax.device_get(saves.restore_latest(run.abstract)[0]))
     saves.close()
   jax.tree.map(np.testing.assert_array_equal, *states)

@@ -50,15 +50,21 @@ def _batch(rows, step=0, size=8):
   return Preferences(*rows.batch(step, size, 0))
 
 
-def _train(steps, sizes=None, objective=PAIRWISE, lora=None):
-  setup = tiny.setup(sizes, lora, scalar=True)
+@functools.cache
+def _update(objective, sizes):
+  """A model on a mesh of `sizes`, its abstract state, and the jitted step."""
+  setup = tiny.setup(dict(sizes), scalar=True)
   abstract = train_state.abstract_state(setup, OPTIMIZER, ref=False)
-  state = train_state.init_state(
-      setup, OPTIMIZER, abstract, tiny.placed(setup, scalar=True))
-  update = jax.jit(
+  return setup, abstract, jax.jit(
       functools.partial(preference.train_step, setup.model, OPTIMIZER,
                         objective),
       donate_argnums=0, out_shardings=(train_state.shardings_of(abstract), None))
+
+
+def _train(steps, sizes=None, objective=PAIRWISE):
+  setup, abstract, update = _update(objective, tuple((sizes or {}).items()))
+  state = train_state.state_from_params(
+      setup, OPTIMIZER, abstract, tiny.placed(setup, scalar=True))
   history = []
   for step in range(steps):
     state, metrics = update(
@@ -69,16 +75,19 @@ def _train(steps, sizes=None, objective=PAIRWISE, lora=None):
 
 def test_packed_scores_are_those_of_each_response_alone():
   model, params = tiny.model(scalar=True), tiny.params(scalar=True)
+  of_rows, of_responses = (
+      jax.jit(f, static_argnums=0)
+      for f in (values.of_rows, values.of_responses))
   rows = _rows()
   index = np.arange(4)
-  got = values.of_rows(model, params, Preferences(*rows.take(index)))
+  got = of_rows(model, params, Preferences(*rows.take(index)))
   for b, s in np.argwhere(rows.record(index) >= 0):
     record = rows.records[rows.record(index)[b, s]]
     for k, text in enumerate(record['responses']):
       asked, said = _encode(record['prompt'], text)
-      prompts = tiny.prompts((len(asked),), len(asked))._replace(
-          tokens=np.array([asked]))
-      alone = values.of_responses(
+      prompts = tiny.prompts((len(asked),), 4)._replace(
+          tokens=np.pad([asked], ((0, 0), (0, 4 - len(asked)))))
+      alone = of_responses(
           model, params, prompts, np.array([said]), np.array([len(said)]))
       np.testing.assert_allclose(got[b, s, k], alone[0], atol=1e-5)
 
@@ -104,7 +113,7 @@ def test_it_learns(objective):
   assert mean('preference/accuracy') > 0.9
   if objective == PAIRWISE:
     held_out = _rows(seed=1)
-    raw = preference.Scorer(setup, objective, 8)(state, held_out)
+    raw = preference.RawScorer(setup, objective, 8)(state, held_out)
     figures, _ = preference_figures.evaluate(
         held_out.records, raw, 0., 'pairwise', 2)
     assert figures['accuracy'] > 0.75 and figures['n'] > 85
@@ -127,17 +136,17 @@ def test_micro_batches_and_meshes_change_nothing(trained, sizes, micro_batches):
 
 def test_normalised_the_mean_is_0_and_the_loss_does_not_see_it():
   state, _, setup = _train(1)
-  score, rows = preference.Scorer(setup, PAIRWISE, 8), _rows()
+  score, rows = preference.RawScorer(setup, PAIRWISE, 8), _rows()
   mean = score.mean(state, rows, 10**6)
   shifted = preference.normalized(state, mean)
   batch = Preferences(*rows.take(np.arange(rows.size)))
-  reward = values.of_rows(setup.model, shifted.params, batch)
+  reward = jax.jit(functools.partial(values.of_rows, setup.model))(
+      shifted.params, batch)
   np.testing.assert_allclose(reward[batch.real].mean(), 0, atol=1e-5)
   for kind in ('pairwise', 'pointwise'):
-    losses = [preference.loss(
-        setup.model, PAIRWISE._replace(loss=kind), s.params, None,
-        batch)[0][0]
-              for s in (state, shifted)]
+    loss = jax.jit(functools.partial(
+        preference.loss, setup.model, PAIRWISE._replace(loss=kind)))
+    losses = [loss(s.params, None, batch)[0][0] for s in (state, shifted)]
     np.testing.assert_allclose(*losses, rtol=1e-5)
   few = score(state, rows, 10)
   assert 10 <= sum(len(x) > 0 for x in few) < len(rows.records)
@@ -183,15 +192,14 @@ def _config(tmp_path, **changes):
 def test_the_stage_ends_normalised_and_resumes_bitwise(tmp_path):
   config = _config(tmp_path)
   mesh = sharding.make_mesh({}, jax.devices()[:1])
-  states = []
+  stage, states = preference.build(config, mesh, str(tmp_path)), []
   for name, stops in (('whole', (2,)), ('parts', (1, 2))):
-    stage = preference.build(config, mesh, str(tmp_path / name))
     for steps in stops:
       summary = loop.train(
           stage._replace(steps=steps), loop.Settings(1, 2),
           str(tmp_path / name), config.to_dict() | dict(steps=steps))
     saves = checkpoint.Checkpointer(
-        pathlib.Path(tmp_path / name) / 'checkpoints', keep=2, every_steps=1)
+        pathlib.Path(tmp_path / name) / 'checkpoints', keep=2)
     states.append(jax.device_get(saves.restore_latest(stage.abstract)[0]))
     saves.close()
   jax.tree.map(np.testing.assert_array_equal, *states)

@@ -47,7 +47,7 @@ def _whole(run, tmp_path_factory):
 
 def _final(run, workdir, steps):
   saves = checkpoint.Checkpointer(
-      pathlib.Path(workdir) / 'checkpoints', keep=2, every_steps=1)
+      pathlib.Path(workdir) / 'checkpoints', keep=2)
   state, step = saves.restore_latest(run.abstract)
   saves.close()
   assert step == steps

@@ -28,21 +28,21 @@ def test_responses_become_graded_preferences(tmp_path):
       _row(1, 'x', 1.), _row(1, 'y', 1.), _row(2, '学', 0.), _row(2, 'z', 1.)])
   words = sample.write_preferences(str(tmp_path), False, {})
   lines = [json.loads(line) for line in (
-      tmp_path / sample.NAME).read_text('utf-8').splitlines()]
+      tmp_path / sample.PREFERENCES).read_text('utf-8').splitlines()]
   assert lines == [
       dict(prompt='p0', responses=['a', 'b', 'c'], grades=[1., .5, 0.],
            task='t'),
       dict(prompt='p2', responses=['学', 'z'], grades=[0., 1.], task='t')]
-  assert '8 responses, kept 5 to 2 prompts; 1 said' in words
-  assert '1 prompts have' in words
+  assert '8 responses; kept 5 to 2 prompts. Left out: 1 duplicate' in words
+  assert '1 prompts whose responses all have' in words
 
 
 def test_labels_stay_where_all_are_equal(tmp_path):
   files.append_rows(tmp_path / 'rollouts.jsonl', [
       _row(0, 'a', 1.), _row(0, 'a', 1.), _row(1, 'b', 0.)])
   sample.write_preferences(str(tmp_path), True, {})
-  assert [line['grades'] for line in files.read_rows(tmp_path / sample.NAME)] == [
-      [1.], [0.]]
+  lines = files.read_rows(tmp_path / sample.PREFERENCES)
+  assert [line['grades'] for line in lines] == [[1.], [0.]]
 
 
 def _stage(workdir, module=preferences, **changes):
@@ -105,7 +105,7 @@ def _broken(self, records, responses):
   """As the scorer, with a verifier that fails on each third response."""
   scores = _score(self, records, responses)
   return scores._replace(counters=scores.counters | dict(
-      verifier_errors=len(responses[::3])))
+      errors=len(responses[::3])))
 
 
 _score = score.Scorer.score
@@ -145,11 +145,11 @@ def test_what_no_one_could_tell_is_counted_and_said(
 @pytest.mark.parametrize('module', [preferences, rejection_sampling])
 def test_what_was_made_is_left_alone_when_its_source_is_gone(tmp_path, module):
   stage, _ = _stage(tmp_path, module)
-  for name in (sample.NAME, 'kept-00000.jsonl'):
+  for name in (sample.PREFERENCES, 'kept-00000.jsonl'):
     (tmp_path / name).write_text('{}\n')
   with pytest.raises(errors.ConfigError, match='no rollouts.jsonl'):
     stage.finish({})
-  for name in (sample.NAME, 'kept-00000.jsonl'):
+  for name in (sample.PREFERENCES, 'kept-00000.jsonl'):
     assert (tmp_path / name).read_text() == '{}\n'
 
 

@@ -27,7 +27,7 @@ def _scored(placed, scorer, batch, step, models=()):
   """The rewards of a rollout of `batch` under the tiny model."""
   sampler = rollouts.Sampler(placed, tiny_rl.SETTINGS)
   return scoring.RolloutScorer(tiny_rl.Vocab(), scorer, models)(
-      sampler(tiny.placed(placed), batch, seed=0, step=step), batch)
+      sampler(tiny.placed(placed), batch, seed=0, stream=step), batch)
 
 
 def test_responses_are_decoded_by_their_length():
@@ -49,8 +49,8 @@ def test_responses_are_decoded_by_their_length():
   assert scorer.records == [first, first, second, second]
   np.testing.assert_allclose(scored.reward, [1., .15, 0., 1.], rtol=1e-6)
   np.testing.assert_allclose(scored.parts['accuracy'], [1., .25, 0., 1.])
-  assert scored.counters == {'verifier_errors': 1}
-  assert scoring.counter_metrics(scored) == {'verifier/errors': 1}
+  assert scored.counters == {'errors': 1}
+  assert scoring.scorer_metrics(scored) == {'verifier/errors': 1}
   assert scored.rows[1] == {
       'id': 3, 'task': first['task'], 'prompt': first['prompt'],
       'answer': first['answer'], 'response': '4 3 5 7', 'tokens': 4,
@@ -117,13 +117,13 @@ def test_select_takes_whole_groups_of_several_rollouts():
         lambda a, c, i=place, b=b: np.testing.assert_array_equal(a[i], c[b]),
         scored.rollout.prompts, one.rollout.prompts)
   assert scored.rows == every[0].rows + every[1].rows
-  assert scored.counters == {'verifier_errors': 2}
+  assert scored.counters == {'errors': 2}
 
 
 def test_counters_are_summed_and_said():
   counts = scoring.sum_counters([
-      {'verifier_errors': 2, 'verifier_timeouts': 0, 'judge_malformed': 1},
-      {'verifier_errors': 3, 'verifier_timeouts': 0, 'judge_malformed': 0}])
+      {'errors': 2, 'timeouts': 0, 'judge_malformed': 1},
+      {'errors': 3, 'timeouts': 0, 'judge_malformed': 0}])
   assert counts == {'errors': 5, 'timeouts': 0, 'judge_malformed': 1}
   assert scoring.describe_counters(counts) == 'verifier: errors 5, judge_malformed 1'
   assert scoring.describe_counters({'errors': 0}) == 'verifier: nothing failed'

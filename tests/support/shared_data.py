@@ -1,4 +1,4 @@
-"""Real data sets in shared/data, beside the clone; without them a test skips."""
+"""Real data in shared/data, beside the clone; without it a test skips."""
 
 import pathlib
 
@@ -8,7 +8,7 @@ _FOLDER = pathlib.Path(__file__).resolve().parents[3] / 'shared' / 'data'
 
 
 def path(name: str) -> pathlib.Path:
-  """The file `name`, such as gsm8k/test.jsonl; skips the test if it is absent."""
+  """The file `name`, such as gsm8k/test.jsonl; without it the test skips."""
   if not (_FOLDER / name).exists():
     pytest.skip(f'shared/data/{name} is not on this machine')
   return _FOLDER / name

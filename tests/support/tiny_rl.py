@@ -45,7 +45,7 @@ class Scorer:
     ended = np.array([r.finished for r in responses], np.float32)
     return rewards_lib.Scores(
         even - np.float32(.1) * (1 - ended),
-        {'accuracy': even, 'format': ended}, {'verifier_errors': 1})
+        {'accuracy': even, 'format': ended}, {'errors': 1})
 
 
 def prompt_set(count=16) -> batches.PromptSet:
@@ -87,11 +87,11 @@ class Run:
     abstract = train_state.abstract_state(placed, OPTIMIZER, ref=False)
     return ppo.PlacedCritic(
         ppo.Critic(placed.model, **fields), OPTIMIZER, abstract,
-        lambda: train_state.init_state(
+        lambda: train_state.state_from_params(
             placed, OPTIMIZER, abstract, tiny.placed(placed, scalar=True)))
 
   def init(self):
-    return rl.init_state(
+    return rl.state_from_params(
         self.placed, OPTIMIZER, self.abstract,
         tiny.placed(self.placed, **self._switches), self._objective,
         self.critic)

@@ -75,7 +75,7 @@ def _run(workdir, stage=None, settings=SETTINGS, config=None):
 
 def _final(workdir, step=STEPS):
   saves = checkpoint.Checkpointer(
-      pathlib.Path(workdir) / 'checkpoints', keep=2, every_steps=3)
+      pathlib.Path(workdir) / 'checkpoints', keep=2)
   state, found = saves.restore_latest(_stage().abstract)
   saves.close()
   assert found == step
@@ -176,7 +176,7 @@ def test_a_signal_finishes_the_step_saves_and_resumes(
   _assert_same_as(whole[0], tmp_path)
 
 
-def test_a_run_without_a_checkpoint_says_that_it_begins_again(
+def test_a_run_without_a_checkpoint_says_that_it_starts_again(
     tmp_path, capsys):
   class Killed(Exception):
     pass
@@ -186,9 +186,9 @@ def test_a_run_without_a_checkpoint_says_that_it_begins_again(
       raise Killed
   with pytest.raises(Killed):
     _run(tmp_path, _stage(on_step=die))
-  assert 'begins again' not in capsys.readouterr().out
+  assert 'starting again' not in capsys.readouterr().out
   _run(tmp_path)
-  assert 'begins again; one is every 3 steps' in capsys.readouterr().out
+  assert 'starting again from step 0; one is saved every 3 steps' in capsys.readouterr().out
 
 
 def test_a_finished_run_started_again_repeats_nothing(whole):
@@ -293,6 +293,6 @@ def test_a_stage_s_readings_become_the_seconds_of_its_parts(tmp_path):
 
 
 def test_the_progress_line_shows_the_chosen_metrics(tmp_path, capfd):
-  _run(tmp_path, _stage(shown={'optim/lr': 'rate', 'not/there': 'x'}))
+  _run(tmp_path, _stage(progress={'optim/lr': 'rate', 'not/there': 'x'}))
   last = capfd.readouterr().err.splitlines()[-1]
   assert last.startswith('step 12/12  rate ')

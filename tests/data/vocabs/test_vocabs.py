@@ -87,7 +87,7 @@ def test_an_end_asked_for_is_saved(tmp_path, huggingface_path):
     ('sentencepiece', '.', None, 'vocab.path: no such.*tokenizer.model'),
     ('gguf', 'absent.gguf', None, 'vocab.path: .*no such file'),
     ('gguf', '.', None, 'vocab.path: .*no such file'),
-    ('gguf', 'text', None, 'vocab.path: .*no GGUF file'),
+    ('gguf', 'text', None, 'vocab.path: .*not a GGUF file'),
     ('gguf', 'mini', None, 'vocab.kind: '),
     ('gguf', 'small.gguf', '<|absent|>', 'vocab.eos: '),
     ('huggingface', 'small.gguf', None, 'vocab.path: .*Hugging Face'),
