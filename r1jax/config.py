@@ -29,7 +29,7 @@ _SPLIT = {  # logical axis: the field that a mesh axis must divide
 _CHANGEABLE = ('name', 'distributed', 'log.*', 'checkpoint.*')
 
 # What stages of a kind once had and never read, as patterns. A run that was
-# begun with such fields goes on without them; any other field that is gone is
+# started with such fields resumes without them; any other field that is gone is
 # a difference.
 _SAMPLED = ('eval.batch', 'eval.samples', 'eval.temperature', 'eval.top_k',
             'eval.top_p')

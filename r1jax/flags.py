@@ -1,14 +1,14 @@
 """The command line: `--config=FILE:ARG --config.a.b=VALUE`, checked by name.
 
-ml-collections answers a mistyped field with a traceback and a wrong type
-without saying which was right, so the overrides are looked at here first;
-then `config_flags` parses them as ever. Three sections may be given names that
-the config does not hold: `data.options`, those of a data source;
-`rewards.functions`, the user's own; and `rewards.weights`, of these functions.
+ml-collections answers a mistyped field with a traceback, and a wrong type
+without naming the right one, so the overrides are checked here before
+`config_flags` parses them. Three sections accept new names: `data.options`,
+those of a data source; `rewards.functions`, the user's own; and
+`rewards.weights`, of these functions.
 
-FILE is looked for from the current directory, and `experiments/NAME.py` then
+FILE is searched for from the current directory; `experiments/NAME.py` then
 among the installed experiments. `from experiments import ...` works in a file
-that lies anywhere.
+anywhere.
 """
 
 import ast
@@ -44,8 +44,8 @@ _PARSERS = {
 def parse(argv: list[str]) -> list[str]:
   """Parses all flags; a wrong one ends the program with one line, status 2.
 
-  --help ends it with what is asked for, status 0 (explain.py). Unless told by
-  --verbosity, absl would log everything orbax does.
+  --help prints (explain.py) and ends it, status 0. Without --verbosity, absl
+  would log everything that orbax does.
   """
   flags = argv[:argv.index('--')] if '--' in argv else argv
   asked = [arg for arg in flags if arg in ('--help', '-help', '-h')]
@@ -221,8 +221,8 @@ def _find_file(path: str, spec: str) -> str:
 def _experiments_folder() -> pathlib.Path | None:
   """The folder of the installed experiments; makes them importable.
 
-  They stand beside the package, in a clone that is not installed, too. A folder
-  of this name in the current directory is none, unless it is a package.
+  They are beside the package, also in a clone that is not installed. A folder
+  of this name in the current directory counts only if it is a package.
   """
   root = pathlib.Path(__file__).resolve().parents[1]
   if not (root / _EXPERIMENTS).is_dir():

@@ -107,7 +107,7 @@ def bind_gin(files: list[str], bindings: list[str]) -> str:
   seqio must be imported first, which only `data/tasks.py` does: gin refuses
   names that it does not know.
   """
-  import gin  # with TensorFlow behind seqio, seconds: only where asked for
+  import gin  # imported here, with seqio: they bring TensorFlow
   importlib.import_module('r1jax.data.tasks')
   try:
     gin.parse_config_files_and_bindings(files, bindings)

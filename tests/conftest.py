@@ -2,8 +2,9 @@
 
 8 fake CPU devices, with threads enough that none waits for another for ever
 (see launch/local.sh); and programs compiled fast rather than to run fast, since
-a test makes many small ones and runs each a few times. Processes that tests
-start inherit them.
+a test makes many small ones and runs each a few times: with XLA's older fusion
+emitters, in one piece, they compile in a half of the time or less. Processes
+that tests start inherit them.
 """
 
 import os

@@ -4,7 +4,7 @@ A string in a stage's config may say '{sft}', the workdir of the stage of that
 name, which then comes first; or '{base}', what config.models.base says, one
 place for a model that several stages begin from. What it names outside the
 graph, files of records and workdirs of other runs, is an input like any other;
-'{split}' in the path of a file stands for the splits that the stage reads.
+'{split}' in the path of a file is replaced by the splits that the stage reads.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -150,7 +150,7 @@ def find_missing(node: Node, every: Collection[str]
 
 def _no_model(field: str, model: str, every: Collection[str]
               ) -> list[errors.ConfigError]:
-  """The error of a model that is no stage's, if there is one."""
+  """The error of a model that no stage makes, if there is one."""
   reference = _REFERENCE.fullmatch(model)
   if reference is not None:
     return [] if reference[1] in every else [
@@ -171,12 +171,12 @@ def _needed(stage: str, field: str, leaves: Mapping[str, Any]) -> bool:
     judged = any(value == 'judge' for other, value in leaves.items()
                  if other.split('.')[-1] == 'verifier')
     return judged and leaves.get('rewards.judge.url') is None
-  if field == 'init_from':  # only pretraining begins from nothing
+  if field == 'init_from':  # only pretraining starts from random weights
     return stage != 'lm' or leaves.get('data.template') is not None
   if section[-1:] == ['data']:
     shots = leaves.get('.'.join([*section, 'shots']), 0)
     return name == 'task' or name == 'examples' and shots > 0
-  # A critic begins from the policy where nothing is said.
+  # By default a critic starts from the policy.
   return name == 'init_from' and field != 'critic.init_from'
 
 

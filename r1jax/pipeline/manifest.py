@@ -1,9 +1,9 @@
 """Manifests of a pipeline's stages: begun.json and manifest.json.
 
-begun.json is written when a stage begins: its config, the versions of the code
-that worked on it, in their order, and the digests of its inputs, files from
-elsewhere among them. manifest.json is written when it has ended: the same, the
-digests of its outputs, its figures and its time.
+begun.json is written when a stage starts: its config, the versions of the code
+that worked on it, in order, and the digests of its inputs, files that no stage
+makes included. manifest.json is written when it has ended: the same, the
+digests of its outputs, its metrics and its time.
 """
 
 import enum
@@ -22,7 +22,7 @@ _BEGUN, _MANIFEST = 'begun.json', 'manifest.json'
 _COUNTED = ('kept', 'collected')  # the JSON files of sample and collect
 _OF_THE_MACHINE = ('perf/', 'time/', 'timing/')  # metrics of how it was run
 
-Inputs = dict[str, dict[str, str]]  # digests of what is read, by where from
+Inputs = dict[str, dict[str, str]]  # source -> digests of the files read
 
 
 class Kind(enum.Enum):
@@ -35,7 +35,7 @@ class Kind(enum.Enum):
 
 
 class Status(NamedTuple):
-  """Where a stage of a pipeline stands."""
+  """The status of a stage of a pipeline."""
   kind: Kind
   text: str  # for the terminal
 
@@ -95,13 +95,13 @@ def set_aside(node: graph.Node) -> pathlib.Path:
 
 
 def begin(node: graph.Node, inputs: Inputs) -> dict[str, Any]:
-  """Makes a stage's directory ready; returns what stands in begun.json."""
+  """Prepares a stage's directory; returns the content of begun.json."""
   node.workdir.mkdir(parents=True, exist_ok=True)
   before = files.read_json(node.workdir / _BEGUN)
   codes = _codes(before) if before else []
   if codes[-1:] != [code_digest()]:
     codes = [*codes, code_digest()]
-  # Of fewer steps: what it says of the outputs is soon no longer so.
+  # Its manifest is of another number of steps, and will be written again.
   if before and before['config'].get('steps') != node.config.get('steps'):
     (node.workdir / _MANIFEST).unlink(missing_ok=True)
   found = {'config': node.config, 'code': codes, 'inputs': inputs}
@@ -110,9 +110,9 @@ def begin(node: graph.Node, inputs: Inputs) -> dict[str, Any]:
 
 
 def undo(node: graph.Node, aside: pathlib.Path | None) -> bool:
-  """Takes back the begin of a stage that was refused before its first step.
+  """Undoes the start of a stage that was refused before its first step.
 
-  True if it was taken back, and what was set `aside` is again where it was.
+  True if it was undone, and the outputs set `aside` are back in their place.
   """
   if (node.workdir / 'metrics.jsonl').exists():
     return False
@@ -126,8 +126,8 @@ def undo(node: graph.Node, aside: pathlib.Path | None) -> bool:
 
 
 def end(node: graph.Node, begun: dict[str, Any], summary: dict[str, Any]
-       ) -> None:
-  """Writes the manifest; refuses where what was lost is not there again."""
+        ) -> None:
+  """Writes the manifest; refuses if outputs that were lost are still absent."""
   path = node.workdir / _MANIFEST
   manifest, outputs = (
       files.read_json(path), files.output_digests(node.workdir))
@@ -135,8 +135,8 @@ def end(node: graph.Node, begun: dict[str, Any], summary: dict[str, Any]
   if lost:
     raise errors.ConfigError(
         f'stages.{node.name}', f'{", ".join(lost)} in {node.workdir} '
-        'cannot be made again from what else is there; put it back, or remove '
-        'that directory and the stage begins anew')
+        'cannot be made again from the other files; restore it, or remove that '
+        'directory to run the stage from its start')
   files.write_json(path, begun | {
       'outputs': outputs,
       'figures': _figures(node.workdir, summary),

@@ -42,7 +42,7 @@ class Settings(NamedTuple):
   epochs: int = 1  # over the mini-batches of a rollout
   ref_every_steps: int = 0  # the reference becomes the policy; 0: never
   sampling_rounds: int = 0  # DAPO's dynamic sampling; 0: none
-  kl_target: float | None = None  # nats a response, for an adaptive beta
+  kl_target: float | None = None  # nats per response, for an adaptive beta
   seed: int = 0
 
 

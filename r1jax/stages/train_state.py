@@ -1,4 +1,4 @@
-"""Train states: a model on a mesh, its optimizer, and what a step changes.
+"""Train states: a model on a mesh, its optimizer, the arrays a step changes.
 
 The one place where the sections model, mesh, rules, lora and optim of a config
 turn into functions, shardings and arrays.
@@ -139,7 +139,7 @@ def total_steps(config, rows: int, batch: int) -> int:
   Args:
     config: of the stage: its `steps`, or `epochs` where those are unset.
     rows: in the data.
-    batch: rows a step.
+    batch: rows per step.
 
   Raises:
     ConfigError: neither is set.

@@ -3,7 +3,7 @@
 A checkpoint is a directory `<step>` of Orbax items: `params`, `ref` if there is
 one, and `rest` (every other leaf), each a flat dictionary from a leaf's path to
 its array, and `manifest`, which says what must be found in them. Orbax commits
-them together, so what a kill leaves behind of a save is never taken for one.
+them together, so that what a kill leaves of a save is never taken for one.
 
 Damage is a missing, truncated or unreadable file, and any array whose bits are
 not those that were saved, one flipped bit included.

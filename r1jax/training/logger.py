@@ -1,8 +1,7 @@
-"""What a run says of its steps: metrics.jsonl, TensorBoard, the progress line.
+"""The log of a run: metrics.jsonl, TensorBoard, the progress line.
 
-`Log` takes the metrics of each step as they are, on their way on the device,
-and reports them when they are there; `MetricWriter` and `Progress` are the two
-to whom it reports.
+`Log` takes the metrics of each step while the device may still compute them,
+and passes them to `MetricWriter` and `Progress` when they are there.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +32,7 @@ class Diverged(RuntimeError):
 
 
 class _Step(NamedTuple):
-  """A step that was taken and is not reported yet."""
+  """A step that has been taken and not yet reported."""
   number: int
   metrics: Metrics
   rolled_out: float | None  # when its rollout was, in the clock's step_time
@@ -42,16 +41,16 @@ class _Step(NamedTuple):
 class Log:
   """Metrics and the progress line, without making a step wait for them.
 
-  The metrics of a step are fetched when the next one is taken, which has been
-  dispatched by then; at once, if they are there already; and before what is
-  done `aside`, so that none is missing behind a checkpoint. With them come the
-  seconds that the step and its parts took (training/timing.py).
+  The metrics of a step are fetched when the next step has been dispatched;
+  sooner if they are there already, and before anything done `aside`, so that
+  none is missing once a checkpoint is saved. With them come the seconds that
+  the step and its parts took (training/timing.py).
   """
 
   def __init__(self, workdir: pathlib.Path, shown: Mapping[str, str], *,
                clock: timing.Clock, start_step: int, total_steps: int,
                max_skipped_steps: int, tensorboard: bool):
-    """`shown` maps a metric to its word on the progress line."""
+    """`shown` maps a metric to its label on the progress line."""
     self._shown = shown
     self._max_skipped = max_skipped_steps
     self._writer = MetricWriter(
@@ -72,8 +71,8 @@ class Log:
     Args:
       step: counts from 0.
       metrics: none may be an array of `state`, which the next step may donate.
-      state: what the step led to.
-      evaluate: gives further metrics of this step, aside from its time.
+      state: after the step.
+      evaluate: gives further metrics of this step, not counted in its time.
 
     Raises:
       Diverged: too many updates in a row had been skipped by the step before.
@@ -86,7 +85,7 @@ class Log:
     if evaluate is not None:
       with self.aside(state):
         metrics |= evaluate()
-    # A copy, for the next step may donate the state.
+    # A copy, since the next step may donate the state.
     skipped = jnp.max(jnp.stack(
         [part.skipped for part in (state, state.critic) if part]))
     self._unreported = _Step(step, metrics, rolled_out)
@@ -96,10 +95,10 @@ class Log:
 
   @contextlib.contextmanager
   def aside(self, state: types.TrainState) -> Iterator[None]:
-    """Leaves what is done with a finished `state` out of the steps' time.
+    """Keeps what is done with a finished `state` out of the steps' time.
 
-    Nothing that was taken is unreported when it begins: what a checkpoint is
-    saved behind must be on disk before it.
+    Everything taken so far is reported first: it must be on disk before a
+    checkpoint of a later state is.
     """
     self._conclude()
     self._writer.flush()
@@ -128,10 +127,10 @@ class Log:
           'optim/grad_norm in metrics.jsonl')
 
   def _report(self, ended: float | None = None):
-    """Writes the metrics that were taken, waiting for the device if it must.
+    """Writes the metrics that were taken; waits for the device if need be.
 
-    `ended` is when their step had, in the clock's step_time; without it, it
-    ends when its metrics are fetched.
+    `ended` is when their step ended, in the clock's step_time; by default when
+    its metrics are fetched.
     """
     if self._unreported is None:
       return
@@ -147,12 +146,12 @@ class Log:
     self._writer.write(step.number, metrics)
     if self._progress is not None:
       self._progress.update(step.number + 1, {
-          word: float(metrics[name]) for name, word in self._shown.items()
+          label: float(metrics[name]) for name, label in self._shown.items()
           if name in metrics})
 
 
 def _is_ready(tree: Any) -> bool:
-  """Whether no leaf is still on its way; what the host made is there."""
+  """Whether all arrays are computed; what is on the host is."""
   return all(leaf.is_ready() for leaf in jax.tree.leaves(tree)
              if hasattr(leaf, 'is_ready'))
 
@@ -160,10 +159,9 @@ def _is_ready(tree: Any) -> bool:
 class MetricWriter:
   """Rows of {name: scalar} by step, written by the first process alone.
 
-  On a resume at `start_step` the lines of that step and later are dropped
-  first, since the run is about to write them again. TensorBoard's files are
-  appended to, never rewritten: after a kill the steps done again are in them
-  twice, with the same values.
+  On a resume at `start_step` the rows of that step and later are dropped, since
+  the run will write them again. TensorBoard's files are only appended to: after
+  a kill they hold the repeated steps twice, with the same values.
   """
 
   def __init__(self, workdir: str | os.PathLike, *, start_step: int,

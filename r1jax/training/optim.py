@@ -1,12 +1,11 @@
-"""The optimizer: AdamW under a schedule, and updates that refuse infinities.
+"""The optimizer: AdamW with a schedule; a non-finite gradient changes nothing.
 
-optax supplies the parts. `update` is the one way parameters change: it clips
-by the global norm, steps, and leaves parameters and optimizer state bitwise
-alone where a gradient is not finite.
+optax supplies the parts. `update` is the only way in which parameters change.
+It clips by the global norm, and where a gradient is not finite it leaves
+parameters and optimizer state bitwise as they were.
 
-A mixture of experts' `router_bias` is no weight: its gradient is the load of
-each expert (models/moe.py), and its step balances them. AdamW, norm and state
-know nothing of it.
+A mixture of experts' `router_bias` is not trained by AdamW: its gradient is the
+load of each expert (models/moe.py), and its update balances the loads.
 """
 
 from collections.abc import Callable
@@ -27,7 +26,7 @@ class Optimizer(NamedTuple):
   """What `update` needs beside gradients and state."""
   tx: optax.GradientTransformation
   schedule: Callable[[Array], Array]  # updates made so far -> learning rate
-  router_bias_rate: float = 0.  # of a step of `router_bias`
+  router_bias_rate: float = 0.  # by which `router_bias` changes
 
 
 def schedule(
@@ -38,8 +37,8 @@ def schedule(
   Args:
     kind: 'constant', or 'cosine' down to lr * final_fraction at `steps`.
     lr: the peak, reached after `warmup_steps` of linear rise from 0.
-    steps: updates in all, the warm-up among them.
-    warmup_steps: 0 begins at the peak.
+    steps: all updates, warm-up included.
+    warmup_steps: 0 starts at the peak.
     final_fraction: of `lr`, left at the end of a cosine.
 
   Raises:
@@ -66,7 +65,7 @@ def schedule(
 def decays(params: types.Params) -> Any:
   """Which parameters weight decay touches: matrices, no norms or biases.
 
-  Told by name, since a stack of layers makes matrices of its norm scales.
+  By name, since stacked layers make matrices of their norm scales.
   """
   def decays_leaf(path, leaf):
     name = jax.tree_util.keystr(path[-1:], simple=True)
@@ -89,7 +88,7 @@ def make_optimizer(
     clip_norm: float = 1.0,
     router_bias_rate: float = 0.001,
 ) -> Optimizer:
-  """AdamW (Loshchilov & Hutter, arXiv 1711.05101); `clip_norm` 0 is no clip.
+  """AdamW (Loshchilov & Hutter, arXiv 1711.05101); `clip_norm` 0: none.
 
   `router_bias_rate` is gamma of DeepSeek-V3 (arXiv 2412.19437, sec. 4.2: 0.001,
   and 0 for the last 500 of 14.8 T tokens).
@@ -107,7 +106,7 @@ def make_optimizer(
 
 
 def weights(tree: Any) -> Any:
-  """The part of a tree like the parameters that is no `router_bias`."""
+  """A tree like the parameters, with None for every `router_bias`."""
   return jax.tree_util.tree_map_with_path(
       lambda path, leaf: None if _is_router_bias(path) else leaf, tree)
 
@@ -120,7 +119,7 @@ def balanced(bias: Array, load: Array, rate: float) -> Array:
   """One step of auxiliary-loss-free balancing (arXiv 2408.15664, alg. 1).
 
   bias - rate * sign(load - mean load), where the last axis is the experts. The
-  loads may be in any unit; a load within 1e-6 of the mean counts as even, for
+  loads may be in any unit; a load within 1e-6 of the mean counts as even, since
   a division may have rounded it.
   """
   mean = jnp.mean(load, -1, keepdims=True)

@@ -1,17 +1,17 @@
 """The time of a run: its steps, their parts, and the whole over all resumes.
 
-A step lasts from the end of the one before to its own, and nothing waits to
-see either: the figures of a step are asked for when the next one has been
+A step lasts from the end of the step before to its own end. Nothing waits in
+order to time it: its metrics are fetched when the next step has been
 dispatched. Where a step waits for the device anyway, as for a rollout that the
-host rewards, its stage reads the clock and adds the readings to its metrics:
+host scores, its stage reads the clock and adds the readings to its metrics:
 
-    rollout = sample(...)                  # queued behind the last update
-    metrics[timing.BEGAN] = timing.wait_for(state)  # which ends meanwhile
-    scored = score(rollout)                # waits for it, on the host
+    rollout = sample(...)                  # queued after the last update
+    metrics[timing.BEGAN] = timing.wait_for(state)  # the end of that update
+    scored = score(rollout)                # waits for the rollout, on the host
     metrics[timing.ROLLED_OUT] = timing.now()
     state = update(...)                    # dispatched, not waited for
 
-`Clock` makes of them `timing/rollout_seconds` and `timing/update_seconds`,
+`Clock` turns them into `timing/rollout_seconds` and `timing/update_seconds`,
 which add up to `time/step_seconds`.
 """
 
@@ -36,23 +36,23 @@ def wait_for(tree: Any) -> float:
 
 
 class Clock:
-  """Times a run; for its steps it stands still while work is left aside."""
+  """Times a run and its steps; what is done `aside` counts for no step."""
 
   def __init__(self, seconds_before: float = 0., *,
                read: Callable[[], float] = now):
-    """`seconds_before` were taken by the run before this resume of it."""
+    """`seconds_before`: the run's time before this resume."""
     self._read = read
     self._started = read() - seconds_before
     self._aside = 0.
     self._step_began = self.step_time()
 
   def seconds(self) -> float:
-    """What the run has taken up to now, over all its resumes."""
+    """The run's time so far, over all resumes."""
     return self._read() - self._started
 
   @contextlib.contextmanager
   def aside(self) -> Iterator[None]:
-    """Leaves what is done inside out of the steps' time."""
+    """Keeps what is done inside out of the steps' time."""
     began = self._read()
     try:
       yield
@@ -60,23 +60,23 @@ class Clock:
       self._aside += self._read() - began
 
   def step_time(self, reading: float | None = None) -> float:
-    """A reading, or that of now, on the clock that stands still aside.
+    """A reading of `now` (by default the present one) without time aside.
 
-    A reading is to be handed in before anything more is left aside.
+    Readings must be converted before more is done `aside`.
     """
     return (self._read() if reading is None else reading) - self._aside
 
   def begin_steps(self):
-    """The first step of this resume begins now."""
+    """Starts the first step of this resume."""
     self._step_began = self.step_time()
 
   def end_step(self, ended: float, rolled_out: float | None = None
                ) -> dict[str, float]:
-    """Ends a step, and begins the next.
+    """Ends a step and starts the next.
 
     Args:
-      ended: when all of it was done, in `step_time`.
-      rolled_out: when its rollout was, if it has one.
+      ended: when the step ended, in `step_time`.
+      rolled_out: when its rollout was scored, if it has one.
 
     Returns:
       The seconds that the step and its parts took, as metrics.

@@ -55,10 +55,10 @@ def _update(objective, sizes):
   """A model on a mesh of `sizes`, its abstract state, and the jitted step."""
   setup = tiny.setup(dict(sizes), scalar=True)
   abstract = train_state.abstract_state(setup, OPTIMIZER, ref=False)
-  return setup, abstract, jax.jit(
-      functools.partial(preference.train_step, setup.model, OPTIMIZER,
-                        objective),
-      donate_argnums=0, out_shardings=(train_state.shardings_of(abstract), None))
+  step = functools.partial(
+      preference.train_step, setup.model, OPTIMIZER, objective)
+  return setup, abstract, jax.jit(step, donate_argnums=0, out_shardings=(
+      train_state.shardings_of(abstract), None))
 
 
 def _train(steps, sizes=None, objective=PAIRWISE):
