@@ -46,6 +46,13 @@ def test_every_config_passes_the_checks_that_need_no_data(configs):
     assert config.is_locked, name
 
 
+def test_a_value_is_set_at_most_three_files_deep():
+  with pytest.MonkeyPatch.context() as patch:
+    found = every_config.chains(lambda: every_config.every(patch))
+  assert ('r1.py', 'cold_start.py') in found
+  assert max(map(len, found)) == 3
+
+
 def test_a_pipelines_stages_refer_to_what_others_leave(configs):
   for name, config in configs.items():
     if config.stage != 'pipeline':

@@ -26,6 +26,7 @@ OPTIONAL = TENSORFLOW | {
     'safetensors', 'sentencepiece', 'simplemma', 'tokenizers'}
 TASKS = {'r1jax.data.tasks', 'r1jax.data.tfds_source'}
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_COLUMNS = 400, 60, 80
+MAX_README_LINES = 170
 
 
 def _name(path):
@@ -155,6 +156,11 @@ def test_files_are_short_and_say_what_they_are():
     if lines and not ast.get_docstring(_tree(path)):
       wrong.append(f'{path}: no docstring')
   assert not wrong, '\n'.join(wrong)
+
+
+def test_the_readme_is_a_front_page():
+  lines = (ROOT / 'README.md').read_text(encoding='utf-8').splitlines()
+  assert len(lines) <= MAX_README_LINES
 
 
 def test_functions_are_short():

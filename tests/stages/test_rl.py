@@ -1,5 +1,7 @@
 """Whole steps: the same on every mesh, and what a step changes."""
 
+import pathlib
+import re
 from typing import NamedTuple
 
 import jax
@@ -82,6 +84,48 @@ def test_the_metrics_are_those_of_the_rows(three):
   for name, value in expected.items():
     np.testing.assert_allclose(metrics[1][name], value, rtol=1e-5)
   assert 0 < expected['response_length/clip_ratio'] < 1
+
+
+class _Unfinished:
+  """A scalar that the device has not computed yet: to look at it is to wait."""
+
+  def __add__(self, other):
+    return self
+
+  __radd__ = __truediv__ = __add__
+
+  def _wait(self, *args, **kwargs):
+    raise AssertionError('the step waited for its update')
+
+  __array__ = __float__ = __int__ = __bool__ = block_until_ready = _wait
+
+
+def test_no_step_waits_for_its_update(monkeypatch):
+  run = tiny_rl.Run()
+  state = run.init()
+  monkeypatch.setattr(run.learner, '_update', lambda policy, experience, index: (
+      policy._replace(params=_Unfinished()), {'policy/logp_drift': _Unfinished()}))
+  after, metrics, _ = run.learner(state, 0)
+  assert isinstance(after.params, _Unfinished)
+  assert isinstance(metrics['policy/logp_drift'], _Unfinished)
+
+
+def _documented():
+  """The names in the table of metrics of r1jax/README.md."""
+  text = (pathlib.Path(rl.__file__).parents[1] / 'README.md').read_text('utf-8')
+  names = set()
+  for row in text.partition('| metric |')[2].partition('\n## ')[0].split('\n'):
+    folder = ''
+    for name in re.findall('`([^`]+)`', row.split('|')[1] if '|' in row else ''):
+      folder, _, leaf = name.rpartition('/') if '/' in name else (folder, '', name)
+      names |= {f'{folder}/{part}' if folder else part for part in leaf.split(',')}
+  return names
+
+
+def test_every_metric_of_a_step_is_documented(three, dynamic):
+  found = set().union(*three.metrics, *dynamic[0].metrics)
+  assert len(found) > 20
+  assert found - _documented() <= {timing.BEGAN, timing.ROLLED_OUT}
 
 
 def test_metrics_of_a_step_by_hand():
