@@ -54,12 +54,12 @@ def test_the_closing_words_say_what_was_reached(tmp_path):
   files.append_rows(tmp_path / 'metrics.jsonl',
                [{'step': i, 'loss': float(i)} for i in range(60)])
   words = lm.closing_words(str(tmp_path), {'steps': 60, 'after': None})
-  assert 'trained: 34.500 nats a token over the last 50 of 60 steps' in words
+  assert 'trained: 34.500 nats per token over the last 50 of 60 steps' in words
   assert f'--config.init_from={tmp_path}' in words
   assert 'nothing' in lm.closing_words(
       str(tmp_path), {'steps': 0, 'after': None})
   after = {'loss': 1.25, 'token_accuracy': .5}
-  assert 'held out: 1.250 nats a token, 50.0 %' in lm.closing_words(
+  assert 'held out: 1.250 nats per token, 50.0 %' in lm.closing_words(
       str(tmp_path), {'steps': 60, 'after': after})
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import operator
 import os
 import pathlib
 import random
