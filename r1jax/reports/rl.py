@@ -42,11 +42,11 @@ def write_report(config: Mapping[str, Any], workdir: str,
             f'{intervals.percent(after["greedy"])}) on {after["n"]} problems')
   change = _change(folder, summary['steps'])
   rows = files.read_rows(folder / 'metrics.jsonl')
-  task = config['data']['task']
+  task = config['data']['task']  # of a mixture the (name, rate) pairs
+  names = [task] if isinstance(task, str) else [name for name, _ in task]
   page.render_page(
       folder / 'report.html', 'rl.html.jinja',
-      title=f'{config["name"]} · '
-      f'{task if isinstance(task, str) else ", ".join(task)}',
+      title=f'{config["name"]} · {", ".join(names)}',
       kicker=summary['stage'], config=config, rl=config['rl'], summary=summary,
       devices=_devices(), cards=_cards(before, after), n=after['n'],
       change=change and intervals.text(change, interval=True, signed=True),

@@ -25,7 +25,7 @@ def _samples(*texts, correct=False):
           for text in texts]
 
 
-def _write(folder, before=10, after=38, rows=True):
+def _write(folder, before=10, after=38, rows=True, config=_CONFIG):
   for side, correct in (('before', False), ('after', True)):
     files.write_json(folder / f'evaluation_{side}.json', {
         'samples': _samples(*_TEXTS, correct=correct)})
@@ -34,7 +34,7 @@ def _write(folder, before=10, after=38, rows=True):
         dict(id=n, accuracy=float(n < right)) for n in range(40)])
   files.write_rows(folder / 'metrics.jsonl', [
       {'step': step, 'reward/accuracy': step / 7} for step in range(7)])
-  return rl_report.write_report(_CONFIG, str(folder), dict(
+  return rl_report.write_report(config, str(folder), dict(
       stage='rl', steps=7, seconds=90., seed=1, config_digest='abc',
       before=_figures(before), after=_figures(after)))
 
@@ -55,6 +55,13 @@ def test_the_page_claims_no_more_than_was_measured(tmp_path):
   assert 'next: the same with another seed: python -m r1jax.main' in words
   # Accuracy, its marks; five of the small charts have no values here.
   assert page.count('<svg') == 2 and page.count('no values were') == 6
+
+
+def test_a_mixture_is_named_by_its_tasks(tmp_path):
+  _write(tmp_path, config=_CONFIG | dict(
+      data=dict(task=(('mini_reasoning', .5), ('mini_general', .5)))))
+  page = (tmp_path / 'report.html').read_text('utf-8')
+  assert '<h1>r1_zero.py:mini · mini_reasoning, mini_general</h1>' in page
 
 
 @pytest.mark.parametrize('before, after, said', [
