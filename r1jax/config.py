@@ -203,6 +203,11 @@ def _check_objective(leaves: dict[str, Any]) -> None:
     raise errors.expected(
         'rl.kl', "k2 or k3 in the loss, or rl.kl_in='reward': the gradient of "
         'k1 has expectation zero on-policy', 'k1')
+  for field, unset in (('rl.top_k', 0), ('rl.top_p', 1.0)):
+    if leaves.get(field) not in (None, unset):
+      raise errors.expected(
+          field, f'{unset} while training: a truncated sampler is not the '
+          'policy whose ratio the loss takes', leaves[field])
   lengths = leaves.get('rl.prompt_tokens', 0), leaves['rl.response_tokens']
   _check_length('rl.response_tokens (+ rl.prompt_tokens)', sum(lengths), leaves)
   cache = leaves.get('rewards.overlong_cache_tokens')

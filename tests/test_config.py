@@ -92,6 +92,14 @@ def test_an_unknown_choice_names_the_nearest(changes, field, choice):
   assert message.endswith(f'did you mean {choice}?')
 
 
+def test_a_truncated_sampler_is_refused_while_training():
+  for field, value in (('top_k', 50), ('top_p', 0.9)):
+    config = _config()
+    config.rl[field] = value
+    with pytest.raises(errors.ConfigError, match=f'config.rl.{field}'):
+      config_lib.check(config, 1)
+
+
 def test_k1_is_fine_in_the_reward():
   config_lib.check(_config(rl__kl='k1', rl__kl_in='reward'), 1)
 

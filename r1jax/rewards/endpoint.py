@@ -43,8 +43,7 @@ class Endpoint:
       key_variable: the environment variable that holds the key, if one is
         needed.
       max_tokens: of a reply.
-      temperature: of the first attempt; later ones sample at
-        judge.RETRY_TEMPERATURE or above.
+      temperature: of the first attempt; see judge.attempt_temperature.
       timeout_seconds: of one request, and of a silence while it is answered.
       parallel: requests at once.
       tries: of one request, where the fault may be transient.
@@ -78,9 +77,7 @@ class Endpoint:
       ConfigError: the endpoint refuses every request; or it has never replied,
         and cannot be reached or refuses one of these.
     """
-    temperature = self._temperature
-    if attempt:
-      temperature = max(temperature, judge.RETRY_TEMPERATURE)
+    temperature = judge.attempt_temperature(self._temperature, attempt)
     with futures.ThreadPoolExecutor(self._parallel) as pool:
       replies = list(pool.map(lambda text: self._one(text, temperature), texts))
     refusals = [x for x in replies if isinstance(x, errors.ConfigError)]

@@ -21,8 +21,17 @@ from r1jax.data import verdicts
 
 # (texts, attempt) -> a reply to each, None for one that never came.
 Ask = Callable[[Sequence[str], int], list[str | None]]
-# The least temperature of later attempts: a greedy one would repeat the first.
-RETRY_TEMPERATURE = 0.5
+_RETRY_TEMPERATURE = 0.5
+
+
+def attempt_temperature(temperature: float, attempt: int) -> float:
+  """The temperature of an attempt: a greedy second one would repeat the first.
+
+  Args:
+    temperature: of the first attempt, number 0.
+    attempt: its number; later ones sample at 0.5 or above.
+  """
+  return max(temperature, _RETRY_TEMPERATURE) if attempt else temperature
 
 
 class Verdicts(NamedTuple):

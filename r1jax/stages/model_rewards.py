@@ -196,10 +196,9 @@ class _Model:
     A reply cut at `response_tokens` is '', malformed: its verdict may have been
     still to come.
     """
-    settings = self._settings
-    if attempt:
-      settings = settings._replace(
-          temperature=max(settings.temperature, judge_lib.RETRY_TEMPERATURE))
+    settings = self._settings._replace(
+        temperature=judge_lib.attempt_temperature(
+            self._settings.temperature, attempt))
     prompts = [self._begin + self._vocab.encode(self._fill(text))
                for text in texts]
     fit = [n for n, ids in enumerate(prompts) if len(ids) <= self._size]

@@ -65,7 +65,7 @@ class RolloutScorer:
         [list(zip(mine, rows)), scores.counters]))
     by_row = {n: row for share in shares for n, row in share}
     rows = [by_row[n] for n in sorted(by_row)]
-    counts = {name: sum(c[name] for c in counters) for name in scores.counters}
+    counts = sum_counters(counters)
     for model in self.models:
       counts |= model.apply(batch.records, rows)
 
@@ -111,10 +111,9 @@ def select_groups(rounds: Sequence[Scored], chosen: np.ndarray,
   reward, parts, length = jax.tree.map(
       lambda *arrays: np.concatenate(arrays)[responses],
       *((s.reward, s.parts, s.length) for s in rounds))
-  counters = {name: sum(s.counters[name] for s in rounds)
-              for name in rounds[0].counters}
   return Scored(rollout._replace(prompts=prompts), reward, parts, length,
-                counters, [row for s in rounds for row in s.rows])
+                sum_counters(s.counters for s in rounds),
+                [row for s in rounds for row in s.rows])
 
 
 @functools.cache

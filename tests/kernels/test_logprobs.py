@@ -92,9 +92,9 @@ def test_behind_a_shared_prompt_a_response_follows_the_prompt():
   score = jax.jit(functools.partial(logprobs.of_sequences, model, chunk=4))
   got, _ = score(params, tokens, segment, position, parent_BT=parent)
   for place in ([0, 1, 2, 3, 4], [0, 1, 2, 5, 6], [7, 8, 9]):
-    behind = [0] * (5 - len(place))  # seen by none: one shape for all
+    padding = [0] * (5 - len(place))  # seen by none: one shape for all
     alone, _ = score(
-        params, tokens[:, place + behind], None, np.arange(5)[None])
+        params, tokens[:, place + padding], None, np.arange(5)[None])
     np.testing.assert_allclose(
         got[0, place[1:]], alone[0, 1:len(place)], atol=1e-5)
 

@@ -13,6 +13,7 @@ from experiments import reward_model
 from experiments import sections
 from r1jax import errors
 from r1jax.data import preferences
+from r1jax.data import vocabs
 from r1jax.kernels import values
 from r1jax.parallel import sharding
 from r1jax.stages import preference
@@ -227,3 +228,15 @@ def test_mistakes_are_named(tmp_path, changes, match):
   mesh = sharding.make_mesh({}, jax.devices()[:1])
   with pytest.raises(errors.ConfigError, match=match):
     preference.build(config, mesh, str(tmp_path)).step(None, 0)
+
+
+def test_a_pair_of_two_conversations_is_said_to_be_left_out(tmp_path, capsys):
+  config = _config(tmp_path)
+  row = dict(chosen='\n\nHuman: Hi\n\nAssistant: 1',
+             rejected='\n\nHuman: Ho\n\nAssistant: 2')
+  with (tmp_path / 'pairs.jsonl').open('a', encoding='utf-8') as file:
+    file.write(json.dumps(row))
+  rows = preference.read_rows(
+      config, vocabs.load_vocab('sentencepiece', 'mini'), 128, 'train')
+  assert rows.counts['prompts'] == 8
+  assert '1 of 9 pairs of jsonl:' in capsys.readouterr().out

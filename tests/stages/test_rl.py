@@ -102,10 +102,11 @@ class _Unfinished:
 
 def test_no_step_waits_for_its_update(monkeypatch):
   run = tiny_rl.Run()
-  state = run.init()
-  monkeypatch.setattr(run.learner, '_update', lambda policy, experience, index: (
-      policy._replace(params=_Unfinished()), {'policy/logp_drift': _Unfinished()}))
-  after, metrics, _ = run.learner(state, 0)
+  metrics = {'policy/logp_drift': _Unfinished()}
+  monkeypatch.setattr(
+      run.learner, '_update', lambda policy, experience, index: (
+          policy._replace(params=_Unfinished()), metrics))
+  after, metrics, _ = run.learner(run.init(), 0)
   assert isinstance(after.params, _Unfinished)
   assert isinstance(metrics['policy/logp_drift'], _Unfinished)
 
@@ -114,11 +115,13 @@ def _documented():
   """The names in the table of metrics of r1jax/README.md."""
   text = (pathlib.Path(rl.__file__).parents[1] / 'README.md').read_text('utf-8')
   names = set()
-  for row in text.partition('| metric |')[2].partition('\n## ')[0].split('\n'):
-    folder = ''
-    for name in re.findall('`([^`]+)`', row.split('|')[1] if '|' in row else ''):
-      folder, _, leaf = name.rpartition('/') if '/' in name else (folder, '', name)
-      names |= {f'{folder}/{part}' if folder else part for part in leaf.split(',')}
+  table = text.partition('| metric |')[2].partition('\n## ')[0]
+  for cell in re.findall(r'^\| (.*?) \|', table, re.MULTILINE):
+    first, *others = re.findall('`([^`]+)`', cell) or ['']
+    prefix, slash, _ = first.rpartition('/')
+    for name in (first, *others):  # of `a/b`, `c` or `a/b,c` both are in a/
+      leaves = name.removeprefix(prefix + slash).split(',')
+      names |= {prefix + slash + leaf for leaf in leaves}
   return names
 
 
