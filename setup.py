@@ -1,4 +1,5 @@
-"""pip install -e . ; extras: tpu, cuda (CUDA 13, driver >= 580), test."""
+"""pip install -e . ; extras: tpu, cuda (CUDA 13, driver >= 580), parquet, test.
+"""
 
 import pathlib
 
@@ -21,7 +22,7 @@ DATA = [
     'gin-config',
     'importlib_resources',  # tensorflow-datasets imports it undeclared
     'jinja2>=3.1.6',  # older sandboxes let a template out
-    'math-verify',
+    'mpmath',
     'reasoning-gym',
     'safetensors',
     'sentencepiece',
@@ -53,6 +54,7 @@ setuptools.setup(
     extras_require={
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],  # jax[cuda12] for older drivers, by hand
+        'parquet': ['pyarrow'],  # data files .parquet and .zst
         'test': ['pytest', 'pytest-xdist', 'nbclient', 'nbformat', 'ipykernel'],
     },
 )

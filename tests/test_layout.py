@@ -22,9 +22,10 @@ JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'chex'}
 # Not needed to import and train; jax, flax, optax, orbax, ml-collections,
 # numpy and absl are.
 OPTIONAL = TENSORFLOW | {
-    'clu', 'gguf', 'gin', 'jinja2', 'math_verify', 'reasoning_gym',
-    'safetensors', 'sentencepiece', 'simplemma', 'tokenizers'}
+    'clu', 'gguf', 'gin', 'jinja2', 'mpmath', 'reasoning_gym',
+    'pyarrow', 'safetensors', 'sentencepiece', 'simplemma', 'tokenizers'}
 TASKS = {'r1jax.data.tasks', 'r1jax.data.tfds_source'}
+MATHEMATICS = 'r1jax.rewards.mathematics'  # which verifying workers import
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_COLUMNS = 400, 60, 80
 MAX_README_LINES = 170
 
@@ -137,6 +138,7 @@ def test_the_core_imports_without_the_optional_packages():
       'import importlib, sys',
       f'sys.modules.update(dict.fromkeys({sorted(OPTIONAL)}))',
       f'for name in {sorted(set(MODULES) - TASKS)}:',
+      f'  if name.startswith({MATHEMATICS!r}): continue',
       '  importlib.import_module(name)'])
   done = subprocess.run(
       [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True,

@@ -31,8 +31,10 @@ def check_answers(records: Sequence[Mapping], answers: Sequence[str | None],
                   pool: workers.Pool) -> Accuracy:
   """Checks each answer by its record's verifier; a missing answer is wrong.
 
-  Any of the record's `alternatives` is as right as its `answer`. Equal answers
-  to one record are verified once.
+  Any of the record's `alternatives` is as right as its `answer`; decimals may
+  differ from it by its `tolerance`, relative (default 0), and the words of its
+  `prompt` may be units (42 clips). Equal answers to one record are verified
+  once.
 
   Args:
     records: N, each with 'verifier', 'task' and what its verifier compares
@@ -88,4 +90,5 @@ def _references(record: Mapping) -> list:
         f'verifier {kind!r} needs record[{field!r}], which task '
         f"{record.get('task')!r} does not give")
   others = record.get('alternatives', ()) if field == 'answer' else ()
-  return [record[field], *others]
+  return [VERIFIERS[kind].terms(record, reference)
+          for reference in (record[field], *others)]

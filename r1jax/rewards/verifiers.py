@@ -10,14 +10,12 @@ What evaluates text in the current packages:
     `eval`, on the answer. They are listed below, and are given only text in
     which nothing can be called but mathematical functions. A test watches
     every scorer of the installed package and fails if the list is incomplete.
-  * math-verify gives `parse_expr` digits and operators alone, and the number
-    tokens of its LaTeX grammar: never a name. Text that looks like Python is
-    refused all the same.
+  * `mathematics` evaluates nothing; it goes to a worker for its time alone.
 """
 
 import functools
 import re
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple
 
 from r1jax.rewards import answers
 
@@ -35,12 +33,6 @@ _FORMULA_TOKEN = re.compile(
     r'\d+\.?\d*|\.\d+|[-+*/^(),\s]|(?<![A-Za-z])(?:[A-Za-z]|'
     r'a?(?:sin|cos|tan|sec|csc|cot)h?|exp|log|ln|sqrt|Abs|pi)(?![A-Za-z])',
     re.ASCII)
-# A dunder, a string, a method: LaTeX needs none of them.
-_PYTHON = re.compile(r"__|[\"`]|\(\s*'|[A-Za-z]\.[A-Za-z_]\w*\s*\(")
-
-_DELIMITED = re.compile(r'\$.*\$|\\\(|\\\[|\\boxed', re.DOTALL)
-_WORD = re.compile(r'\b[A-Za-z]{2,}(?=[\s.,:%]|$)')
-_NUMBER = re.compile(r'[\s:$€£]*-?[\d,]*\.?\d+[\s.,:%]*', re.ASCII)
 
 # 15 digits: beyond any answer, and far from where a float would matter.
 _INTEGER = re.compile(
@@ -56,15 +48,17 @@ def _undecided(answer: str, reference: Any) -> None:
 class Verifier(NamedTuple):
   """A rule that checks an answer, and what it takes to run.
 
-  A plain comparison has `at_once`. Third-party code has `load`, and `is_safe`
-  and `max_chars` keep from it what it must never see.
+  A plain comparison has `at_once`. What may take long, or is third-party code,
+  has `load`; `is_safe` and `max_chars` keep from it what it must never see.
   """
   # In the trainer's process; returns None if a worker process must decide.
   at_once: Callable[[str, Any], float | None] = _undecided
   load: Callable[[str], Verify] | None = None  # of a task, in a worker process
-  is_safe: Callable[[str, str], bool] | None = None  # (task, answer): no code
+  is_safe: Callable[[str, str], bool] = lambda task, answer: True  # no code
   max_chars: int = 0  # of an answer that goes to a worker
   reference: str = 'answer'  # the field of a record that it compares with
+  # (record, reference) -> what the two functions above get as the reference.
+  terms: Callable[[Mapping, Any], Any] = lambda record, reference: reference
 
 
 def refuse_unsafe(kind: str, task: str, answer: str) -> str | None:
@@ -101,20 +95,26 @@ def _wrong(answer: str, reference: str) -> float:
   return 0.
 
 
-def _equal_integers(answer: str, reference: str) -> bool | None:
-  """math-verify's result for two plain integers, None for anything else."""
-  given, wanted = _integer(answer), _integer(reference)
-  return None if given is None or wanted is None else given == wanted
+def _math_terms(record: Mapping, reference: str) -> tuple[str, float, str]:
+  """The arguments of `mathematics.equal` behind the answer."""
+  return reference, record.get('tolerance', 0.), record.get('prompt', '')
+
+
+def _plainly_equal(answer: str, terms: tuple[str, float, str]) -> bool | None:
+  """What `mathematics` says of two plain integers, or of the same text twice.
+
+  None for anything else.
+  """
+  wanted = terms[0]
+  if answer.strip() == wanted.strip() != '':
+    return True
+  numbers = _integer(answer), _integer(wanted)
+  return None if None in numbers else numbers[0] == numbers[1]
 
 
 def _integer(text: str) -> int | None:
   text = text.strip()
   return int(text.replace(',', '')) if _INTEGER.fullmatch(text) else None
-
-
-def _is_safe_math(task: str, answer: str) -> bool:
-  del task
-  return not _PYTHON.search(answer)
 
 
 def _is_safe_entry(task: str, answer: str) -> bool:
@@ -125,10 +125,8 @@ def _is_safe_entry(task: str, answer: str) -> bool:
 
 def _load_math(task: str) -> Verify:
   del task
-  import math_verify  # pylint: disable=g-import-not-at-top
-  verify = functools.partial(_math, math_verify)
-  verify(r'\frac{1}{2}', '0.5')  # the first parse builds the grammar
-  return verify
+  from r1jax.rewards import mathematics  # pylint: disable=g-import-not-at-top
+  return lambda answer, terms: mathematics.equal(answer, *terms)
 
 
 def _load_reasoning_gym(task: str) -> Verify:
@@ -146,32 +144,9 @@ def _reasoning_gym(score_answer, answer: str, entry: dict) -> bool:
   return float(score_answer(answer, entry)) >= 1.0
 
 
-def _math(math_verify, answer: str, reference: str) -> bool:
-  """Whether math-verify finds the answer equal to the reference."""
-  # The worker is killed when its time is up; no second clock is needed.
-  gold = math_verify.parse(
-      delimit_math(reference), parsing_timeout=None, raise_on_error=True)
-  if not gold:
-    raise ValueError(f'the reference {reference!r} is not mathematics')
-  target = math_verify.parse(
-      delimit_math(answer), parsing_timeout=None, raise_on_error=True)
-  return math_verify.verify(
-      gold, target, timeout_seconds=None, raise_on_error=True)
-
-
-def delimit_math(text: str) -> str:
-  """`text` with its mathematics between dollars, as math-verify expects it.
-
-  Without them it takes the first number it meets: 2x+3 and 2x+7 would both be
-  2. A number among words ("72 dollars") needs none.
-  """
-  if _DELIMITED.search(text) or _NUMBER.fullmatch(_WORD.sub('', text)):
-    return text
-  return '$' + text.replace('\\$', '').replace('$', '') + '$'
-
-
 VERIFIERS = {
-    'math': Verifier(_equal_integers, _load_math, _is_safe_math, 1_000),
+    'math': Verifier(
+        _plainly_equal, _load_math, max_chars=1_000, terms=_math_terms),
     'reasoning_gym': Verifier(
         load=_load_reasoning_gym, is_safe=_is_safe_entry, max_chars=10_000,
         reference='entry'),

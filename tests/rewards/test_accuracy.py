@@ -29,6 +29,12 @@ from r1jax.rewards import workers
     (r'\boxed{\{1}', None, r'\{1'),
     (r'\boxed{\frac{1}{2}', None, None),
     (r'\boxed{}', None, None),
+    (r'\boxed {5}', None, '5'),
+    (r'\boxed 5', None, '5'),
+    (r'so \boxed 42.', None, '42'),
+    (r'\fbox{42}', None, '42'),
+    (r'\boxed{41}, no, \fbox{42}', None, '42'),
+    (r'\boxedness{42}', None, None),
     (r'\boxed{41}<answer>42</answer>', '42', '41'),
 ])
 def test_extract(text, tags, boxed):
@@ -42,6 +48,9 @@ def test_extract(text, tags, boxed):
     ('', None), ('none', None), ('4 - 1 = 3.', '3'), ('12 or -37', '-37'),
     ('so 1,234.50, or 7,5', '5'), ('costs $1,234.50.', '1,234.50'),
     ('x2 = 5\n', '5'), ('<answer>4</answer> 9', '9'), ('8-3', '3'),
+    ('is 1.5e3.', '1.5e3'), ('is .5', '.5'), ('is \u22125', '-5'),
+    ('1.5 \\times 10^{-3} m', '1.5 \\times 10^{-3}'), ('3/4 of it', '3/4'),
+    ('1 1/2 cups', '1 1/2'), ('on 10/12/2024', '2024'), ('50%', '50'),
 ])
 def test_the_last_number(text, number):
   assert answers.extract_answer(text, 'number') == number
@@ -125,28 +134,54 @@ def test_exact_needs_no_worker():
   assert _judge('exact', 'Monday', 'Mon') == 0.0
 
 
-def test_plain_integers_are_judged_as_the_verifier_judges_them():
-  pytest.importorskip('math_verify')
+def _at_once(answer, reference):
+  return accuracy.VERIFIERS['math'].at_once(answer, (reference, 0., ''))
+
+
+def test_what_is_judged_at_once_is_judged_as_the_verifier_judges_it():
   verify = verifiers.load_verifier('math', '')
   rng = random.Random(0)
   texts = ['0', '-0', '7', '-7', '1,234', '1234', '12,345,678', '-1,234',
-           '999999999999999', '999999999999998']
+           '999999999999999', '999999999999998', r'\frac{1}{2}', '1,3,5']
   texts += [str(rng.randint(-10**rng.randint(1, 15), 10**14))
             for _ in range(12)]
   for reference in texts:
     for answer in texts:
-      at_once = accuracy.VERIFIERS['math'].at_once(answer, reference)
-      assert at_once == verify(answer, reference), (reference, answer)
+      at_once = _at_once(answer, reference)
+      if at_once is not None:
+        assert at_once == verify(answer, (reference, 0., '')), (reference, answer)
+  assert _at_once(r' \frac{1}{2}', r'\frac{1}{2}') is True
 
 
 @pytest.mark.parametrize('answer', [
     '007', '-007', '1,23', '0,123', '7.0', '+7', '7 7', '\u0667', '1' * 16])
 def test_what_is_no_plain_integer_is_left_to_the_verifier(answer):
-  assert accuracy.VERIFIERS['math'].at_once(answer, '7') is None
+  assert _at_once(answer, '7') is None
+
+
+def test_a_blank_reference_is_never_right_at_once():
+  assert _at_once(' ', '') is None
+
+
+def test_a_noun_of_the_question_may_be_the_unit():
+  record = {'task': 't', 'verifier': 'math', 'answer': '72',
+            'prompt': 'How many widgets did Natalia sell?'}
+  with contextlib.closing(workers.Pool(1, 20.)) as pool:
+    judged = accuracy.check_answers(
+        [record] * 3, ['72 widgets', '72 gadgets', '72 how many'], pool)
+  assert judged.right.tolist() == [1, 0, 0]
+
+
+def test_decimals_may_differ_by_the_records_tolerance():
+  record = {'task': 't', 'verifier': 'math', 'answer': '0.33'}
+  with contextlib.closing(workers.Pool(1, 20.)) as pool:
+    judged = accuracy.check_answers(
+        [record, record | {'tolerance': 0.05}, record | {'tolerance': 0.01}],
+        ['0.34'] * 3, pool)
+  assert judged.right.tolist() == [0, 1, 0]
 
 
 def test_an_alternative_is_as_right_as_the_answer():
-  pytest.importorskip('math_verify')
   record = {'task': 't', 'verifier': 'math', 'answer': '2',
             'alternatives': ['5']}
   judged = accuracy.check_answers([record] * 3, ['2', '5', '7'], _NoPool())

@@ -119,24 +119,21 @@ def test_records_and_responses_must_pair():
 
 
 def test_why_a_verifier_gave_no_verdict_is_logged_once_a_reason(caplog):
-  pytest.importorskip('math_verify')
   records = [_record('1'), _record('1'), _record('1', task='aime'),
              _record('')]  # a reference that cannot be read
   with _scorer() as scorer:
     for i in range(2):
       scores = scorer.score(records, [_response(answer) for answer in (
-          f'__import__({i})', f'f.g({i})', f'__import__({i})', f'x + {i}')])
+          'x' * 1001, 'y' * 1001, 'x' * 1001, f'x + {i}')])
       assert scores.counters['refused'] == 3
       assert scores.counters['errors'] == 1
   assert caplog.messages == [
-      "no verdict on an answer: gsm8k: refused, '__import__(0)' could run code",
-      "no verdict on an answer: aime: refused, '__import__(0)' could run code",
-      "no verdict on an answer: gsm8k: ValueError: the reference '' is not "
-      'mathematics']
+      'no verdict on an answer: gsm8k: refused, 1001 characters, more than 1000',
+      'no verdict on an answer: aime: refused, 1001 characters, more than 1000',
+      "no verdict on an answer: gsm8k: ValueError: the reference '' is blank"]
 
 
 def test_hostile_answers_cost_themselves_only(tmp_path):
-  pytest.importorskip('math_verify')
   pytest.importorskip('reasoning_gym')
   sentinel = tmp_path / 'sentinel'
   attack = f"__import__('os').system('touch {sentinel}')"
@@ -169,15 +166,14 @@ def test_hostile_answers_cost_themselves_only(tmp_path):
     again = scorer.score([half], [_response('1/2')])
   assert not sentinel.exists()
   assert scores.parts['accuracy'].tolist() == [right for _, _, right in cases]
-  assert scores.counters['refused'] == 5
-  assert scores.counters['timeouts'] == 2
+  assert scores.counters['refused'] == 3  # too long, or could run code
+  assert scores.counters['timeouts'] == 1
   assert again.parts['accuracy'][0] == 1.0
   assert not any(again.counters.values())
 
 
 def test_gsm8k_references_verify_against_themselves():
   path = shared_data.path('gsm8k/test.jsonl')
-  pytest.importorskip('math_verify')
   with path.open(encoding='utf-8') as lines:
     references = [json.loads(line)['answer'].split('####')[1].strip()
                   for line, _ in zip(lines, range(200))]

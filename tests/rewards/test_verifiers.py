@@ -7,30 +7,15 @@ import pytest
 from r1jax.rewards import verifiers
 
 
-@pytest.mark.parametrize('reference, right, wrong', [
-    ('72', ['72', '72.0', '$72', '72 dollars', r'\$72', r'72\text{ cm}', '$72$',
-            r'\boxed{72}', 'x = 72', '144/2'],
-     ['73', '720', '7', '0.72', '2x+3', '72x', '\ufffd', '()', 'seventy']),
-    ('0.7', ['0.7', '.7', '7/10', r'\frac{7}{10}', '0.70'],
-     ['0', '1', '0.75', '7', '0.7001']),
-    (r'\frac{1}{2}', ['0.5', '1/2', r'$\frac{2}{4}$'], ['1', '2', '0.05']),
-    ('2x+3', ['3 + 2x', '$2x + 3$'], ['2x+7', '2', '3']),
-    (r'\sqrt{2}', ['sqrt(2)', '2^{1/2}'], ['2', r'\sqrt{3}']),
-    ('(1, 2)', ['(1,2)'], ['(2,1)', '1', '[1, 2]']),
-])
-def test_math(reference, right, wrong):
-  pytest.importorskip('math_verify')
+def test_math_compares_with_a_reference_and_a_tolerance():
   verify = verifiers.load_verifier('math', '')
-  for answer in right:
-    assert verify(answer, reference), answer
-  for answer in wrong:
-    assert not verify(answer, reference), answer
+  assert verify('0.5', (r'\frac{1}{2}', 0.))
+  assert not verify('0.51', ('0.5', 0.)) and verify('0.51', ('0.5', 0.05))
 
 
-def test_a_reference_that_is_not_mathematics_is_an_error():
-  pytest.importorskip('math_verify')
-  with pytest.raises(ValueError, match='not mathematics'):
-    verifiers.load_verifier('math', '')('1', '')
+def test_a_blank_reference_is_an_error():
+  with pytest.raises(ValueError, match='blank'):
+    verifiers.load_verifier('math', '')('1', ('', 0.))
 
 
 def test_reasoning_gym_pays_for_the_whole_answer_only():
@@ -58,18 +43,11 @@ def test_code_is_kept_from_what_evaluates(answer):
     assert verifiers.refuse_unsafe('reasoning_gym', task, answer), task
 
 
-@pytest.mark.parametrize('answer', _CODE[:4])
-def test_code_is_kept_from_math(answer):
-  assert verifiers.refuse_unsafe('math', 'gsm8k', answer)
-  assert verifiers.refuse_unsafe('math', 'gsm8k', f'$\\text{{{answer}}}$')
-
-
-@pytest.mark.parametrize('answer', [
-    '72', '72 dollars.', r'\frac{1}{2}', 'f(x) = 2ab(c + d)', 'x_{1}, x_{2}',
-    r'\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}', "f'(x)", '72. So',
-    r'50\%'])
-def test_mathematics_is_not_refused(answer):
+@pytest.mark.parametrize('answer', _CODE)
+def test_math_evaluates_nothing(answer):
+  """Every text reaches the grammar, which knows no name but its own."""
   assert verifiers.refuse_unsafe('math', 'gsm8k', answer) is None
+  assert not verifiers.load_verifier('math', '')(answer, ('1', 0.))
 
 
 def test_long_answers_are_refused():

@@ -1,0 +1,224 @@
+"""Whether two expressions have the same value.
+
+Numbers that are not rational are computed to so many digits that two different
+ones would show it: an algebraic number that is not 0 is at least about 10^-S,
+S the digits of all numbers on the way times the degree of its roots (Burnikel,
+Funke, Mehlhorn, Schirra, Schmitt, "A separation bound for real algebraic
+expressions", 2001). Expressions with variables are equal if they are so at
+random rational points. What would need more than `_MAX_DIGITS` is equal only if
+it is written the same.
+"""
+
+from fractions import Fraction
+import math
+from typing import Mapping
+
+import mpmath
+
+from r1jax.rewards.mathematics import evaluation
+from r1jax.rewards.mathematics import syntax
+
+Node = syntax.Node
+_MAX_DIGITS, _MAX_DIGITS_AT_POINT = 6_000, 1_500
+_POINTS, _ENOUGH = 24, 4
+_INTEGERS = frozenset('ijklmnpqNMK')  # in floors and powers of -1
+_REAL = frozenset('xyztuvw')  # also in factorials
+
+
+def equal(x: Node, y: Node, tolerance: float = 0.) -> bool:
+  """Whether two expressions have the same value wherever they have one.
+
+  Args:
+    x: of the reference.
+    y: of the answer.
+    tolerance: relative, where one of them has decimals.
+  """
+  if normal(x) == normal(y):
+    return True
+  if not (_has(x, 'decimal') or _has(y, 'decimal')):
+    tolerance = 0.
+  known = sorted(names(x) | names(y))
+  if not known:
+    return bool(_equal_at(x, y, {}, tolerance))
+  if x == Node('number', (0,)):  # x - x is 0, and so is 'a 0'
+    return False
+  integers = _rounded(x) | _rounded(y)
+  scale = max(1000, _largest(x), _largest(y))
+  agreed = 0
+  for n in range(_POINTS):
+    verdict = _equal_at(x, y, _point(known, integers, n, scale), tolerance)
+    if verdict is False:
+      return False
+    agreed += bool(verdict)
+  return agreed >= _ENOUGH
+
+
+def proportional(x: Node, y: Node) -> bool:
+  """Whether y is a multiple of x: x = 0 and y = 0 are the same equation."""
+  point = {name: Node('number', (value,)) for name, value in _point(
+      sorted(names(x) | names(y)), set(), 0, 1).items()}
+  at_x, at_y = _at(x, point), _at(y, point)
+  zero = Node('number', (Fraction(0),))
+  return not equal(at_x, zero) and not equal(at_y, zero) and equal(
+      Node('mul', (x, at_y)), Node('mul', (y, at_x)))
+
+
+def _at(node: Node, point: Mapping[str, Node]) -> Node:
+  """The tree with its variables replaced."""
+  if node.op == 'symbol':
+    return point[node.args[0]]
+  return Node(node.op, tuple(
+      _at(x, point) if isinstance(x, Node) else x for x in node.args))
+
+
+def order(x: Node, y: Node) -> int | None:
+  """-1 or 1 as x is less or more than y, which differ; None: no real order."""
+  try:
+    a, b = (_estimate(node, {}, True)[0] for node in (x, y))
+  except (evaluation.Undefined, evaluation.Undecided, KeyError):
+    return None
+  a, b = _mp(a), _mp(b)
+  if mpmath.mpc in (type(a), type(b)):
+    return None
+  return 1 if a > b else -1
+
+
+def _point(known: list[str], integers: set[str], n: int, scale: int
+           ) -> dict[str, Fraction]:
+  """The values of the variables at the n-th point.
+
+  Up to 3, 60 or `scale`. All are positive, or all but one: sqrt(a) sqrt(b) is
+  taken for sqrt(a b). A name with an index is of a physical quantity, and
+  positive.
+  """
+  point = {name: evaluation.random_value(f'{name} {n}') * (
+      (1, 20, scale)[n // 2 % 3]) for name in known}
+  for name in integers:
+    point[name] = Fraction(int(point[name] * 3) + 1)
+  if n % 2:
+    name = known[n // 6 % len(known)]
+    if name not in integers and '_' not in name:
+      point[name] *= -1
+  return point
+
+
+def _largest(node: Node) -> int:
+  """The largest number in a tree, at most 10^9."""
+  if node.op in ('number', 'decimal'):
+    return min(abs(int(node.args[0])), 10**9)
+  return max((_largest(x) for x in node.args if isinstance(x, Node)), default=0)
+
+
+def _equal_at(x: Node, y: Node, point: Mapping[str, Fraction],
+              tolerance: float) -> bool | None:
+  """Whether they are equal at a point; None where that cannot be told."""
+  real = not (_has(x, 'i') or _has(y, 'i'))
+  found = []
+  for node in (x, y):
+    try:
+      found.append(_estimate(node, point, real and bool(point)))
+    except evaluation.Undefined:
+      found.append(None)
+    except evaluation.Undecided:
+      return None if point else folded(x) == folded(y)
+  if None in found:  # equal is what agrees where both have a value
+    return None if point or found == [None, None] else False
+  (a, at_a), (b, at_b) = found
+  if isinstance(a, Fraction) and isinstance(b, Fraction):
+    return a == b or bool(tolerance) and (
+        abs(a - b) <= Fraction(tolerance) * abs(a))
+  if any(not isinstance(v, Fraction) and mpmath.isinf(v) for v in (a, b)):
+    return a == b
+  size = _digits(at_a, at_b) + sum(
+      0.302 * evaluation.bits(v) for v in (a, b) if isinstance(v, Fraction))
+  a, b = _mp(a), _mp(b)
+  if tolerance and abs(a - b) <= tolerance * abs(a):
+    return True
+  if abs(a - b) > mpmath.ldexp(1, max(at_a.largest, at_b.largest, 0) - 20):
+    return False
+  if 2 * size > (_MAX_DIGITS_AT_POINT if point else _MAX_DIGITS):
+    return None if point else folded(x) == folded(y)
+  with mpmath.workdps(int(2 * size) + 30):
+    at = evaluation.Evaluation(point)
+    try:
+      a, b = _mp(at(x)), _mp(at(y))
+    except evaluation.Undecided:
+      return None if point else folded(x) == folded(y)
+    scale = max(abs(a), abs(b), 1 if at_a.has_sums or at_b.has_sums else 0)
+    return abs(a - b) <= mpmath.mpf(10) ** -int(size) * scale
+
+
+def _digits(*found: evaluation.Evaluation) -> float:
+  """How many digits it takes to tell two values apart."""
+  size = sum(at.size for at in found)
+  if any(at.has_sums for at in found):
+    size += sum(at.spread for at in found)
+  if not any(at.point for at in found):
+    # At random points nothing is nearly equal, and no bound is needed.
+    size *= min(math.prod(at.degree for at in found), evaluation.MAX_DEGREE)
+  return size + 30
+
+
+def _estimate(node: Node, point: Mapping[str, Fraction], real: bool
+              ) -> tuple[evaluation.Number, evaluation.Evaluation]:
+  """The value to 15 digits, and what was noted on the way."""
+  with mpmath.workdps(15):
+    at = evaluation.Evaluation(point)
+    value = at(node)
+  if real and isinstance(value, mpmath.mpc):
+    raise evaluation.Undefined('not real')
+  return value, at
+
+
+def _mp(value: evaluation.Number) -> evaluation.Number:
+  return (mpmath.mpf(value.numerator) / value.denominator
+          if isinstance(value, Fraction) else value)
+
+
+def normal(node: Node) -> Node:
+  """The tree with the terms and factors of each sum and product in order."""
+  args = tuple(normal(x) if isinstance(x, Node) else x for x in node.args)
+  if node.op in ('add', 'mul'):
+    flat = []
+    for x in args:
+      flat += x.args if x.op == node.op else [x]
+    args = tuple(sorted(flat, key=hash))
+  return Node(node.op, args)
+
+
+def folded(node: Node) -> Node:
+  """The normal tree, exact parts of which are computed: 10^{10^2}, 10^{100}."""
+  try:
+    value = evaluation.Evaluation({})(node)
+    if isinstance(value, Fraction):
+      return Node('number', (value,))
+  except (evaluation.Undefined, evaluation.Undecided, KeyError):
+    pass  # a part may have a value
+  return normal(Node(node.op, tuple(
+      folded(x) if isinstance(x, Node) else x for x in node.args)))
+
+
+def names(node: Node) -> set[str]:
+  """The variables of a tree."""
+  found = {node.args[0]} if node.op == 'symbol' else set()
+  return found.union(*(names(x) for x in node.args if isinstance(x, Node)))
+
+
+def _has(node: Node, what: str) -> bool:
+  """Whether a tree has a node of this kind, or this constant."""
+  return node.op == what or node == Node('constant', (what,)) or any(
+      _has(x, what) for x in node.args if isinstance(x, Node))
+
+
+def _rounded(node: Node) -> set[str]:
+  """The variables that stand for integers: in floors, factorials, (-1)^n."""
+  whole = set()
+  if node.op == 'call' and node.args[0] in ('factorial', 'binomial', 'gcd',
+                                            'lcm'):
+    whole = {name for name in set().union(*map(names, node.args[1:]))
+             if name[0] not in _REAL}
+  elif node.op == 'call' and node.args[0] in ('floor', 'ceil'):
+    whole = {name for name in names(node.args[1]) if name[0] in _INTEGERS}
+  elif node.op == 'pow' and node.args[0].op == 'neg':
+    whole = {name for name in names(node.args[1]) if name[0] in _INTEGERS}
+  return whole.union(*(_rounded(x) for x in node.args if isinstance(x, Node)))
