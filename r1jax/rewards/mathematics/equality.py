@@ -105,6 +105,8 @@ def _same(x: Node, y: Node, tolerance: float) -> bool:
     items_y = trees.entries_of(items_y)
   elif trees.has_names(items_y) and len(items_x) == 1:
     items_x, ordered = trees.entries_of(items_x), True
+    if y.op in trees.LISTS:  # y = 2, x = 1 is (1, 2)
+      items_y = sorted(items_y, key=lambda item: repr(item[0]))
   if len(items_x) != len(items_y) or len(items_x) > trees.MAX_ITEMS:
     return False
   same = functools.partial(_same_named, tolerance=tolerance)

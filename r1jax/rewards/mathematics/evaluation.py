@@ -49,7 +49,8 @@ class Evaluation:
   def __init__(self, point: Mapping[str, Fraction]):
     """`point` gives the values of the variables."""
     self.point = point
-    self.size = 0  # digits of the numbers that inexact values are made of
+    self.bits = 0  # of the exact numbers that inexact values are made of
+    self.size = 0  # digits that functions take
     self.spread = 0  # digits of those values' magnitudes
     self.largest = 0  # bits of the largest of them
     self.degree = 1  # of its roots together
@@ -107,7 +108,7 @@ class Evaluation:
     if not isinstance(value, Fraction) and mpmath.isinf(value):
       raise Undefined('arithmetic with infinity')
     if isinstance(value, Fraction):
-      self.size += bits(value) * 0.302
+      self.bits += bits(value)
       value = mpmath.mpf(value.numerator) / value.denominator
     if argument and value and mpmath.mag(value) > 40:
       raise Undecided('an argument beyond 2^40')

@@ -110,12 +110,12 @@ class Reader:
   def _product(self) -> Node:
     result = self._operand()
     while True:
-      if self.at('*'):
-        self.take()
-        result = syntax.times(result, self._operand())
+      if self.at('*', '×'):
+        sign = self.take()
+        result = syntax.times(result, self._operand(), sign)
       elif self.at('/'):
         self.take()
-        result = self._nest('div', result, self.factor())
+        result = self._nest('div', result, self._divisor())
       elif self.follows(result):
         factor = commands.plain_derivative(self) or self.power()
         if _is_zero(result) or _is_zero(factor):
@@ -126,15 +126,25 @@ class Reader:
 
   def _operand(self) -> Node:
     """A factor; or a mixed number, 1\\frac{4}{5} or 1 4/5."""
+    is_digits = self.peek().kind == 'number'
     whole = commands.plain_derivative(self) or self.factor()
     if self._is_plain_mixed(whole):
       part = Node('div', (self.atom(), self.take('/') and self.atom()))
       return Node('add', (whole, part))
-    if whole.op == 'number' and self.at(r'\frac'):
+    if is_digits and whole.op == 'number' and self.at(r'\frac'):
       part = self.power()
       return _mixed(whole, part) if _is_mixed(whole, part) else (
           syntax.times(whole, part))
     return whole
+
+  def _divisor(self) -> Node:
+    """A factor; of letters that stand close, all: t/RC is t/(RC)."""
+    token = self.peek()
+    count = len(token.text) if token.kind == 'letters' else 1
+    result = self.factor()
+    for _ in range(count - 1):
+      result = syntax.times(result, self.power())
+    return result
 
   def follows(self, before: Node) -> bool:
     """Whether a factor follows without a sign."""
@@ -148,8 +158,9 @@ class Reader:
           units.is_symbol(token.text) or len(token.text) > 2) and (
               not values.names(before))
       return self.reading.is_product(token.text) and not is_unit
-    if token.kind in syntax.LITERALS:  # (n-2) 2^n and i2, but not 7 7 and x2
-      return self.last() in (')', ']', 'i')
+    if token.kind in syntax.LITERALS:  # (n-2) 2^n, n2^n, i2; not 7 7 and x2
+      return self.last() in (')', ']', 'i') or (
+          self.peek(1).text == '^' and not self.last().isdigit())
     if token.text == '|':
       return not self._bars
     return token.text in ('(', '[', '{', r'\langle') or (
@@ -320,7 +331,7 @@ class Reader:
       return ''
     self.take()
     if self.at('{'):
-      return '_' + self.raw()
+      return '_' + self.raw().replace('\\', '')
     if self.peek().kind in ('number', 'letters'):
       self._split()
     return '_' + self.take()

@@ -22,9 +22,7 @@ _UNIT_SIGNS = ('/', '*', '%', '.', '¢', r'\$', "'")
 _LETTERS = re.compile(r'\\[A-Za-z]+|[A-Za-z]+')
 _NAME = re.compile(r"[A-Za-z][A-Za-z' ]*")
 _PLAIN_UNIT = re.compile(
-    r'(-?[\d.,]*\d(?:\s*/\s*\d+)?|-?\d+ \d+/\d+)\s+'
-    r'([A-Za-z][A-Za-z /^*{}\d-]*)',
-    re.ASCII)
+    r'(.*?(?:[\d})]|\\pi))\s+([A-Za-z][A-Za-z /^*{}\d-]*)', re.ASCII)
 _UNIT_STYLE = re.compile(r'\s*\\(?:mathrm|text)\s*\{\s*([^{}]*)\}')
 _UNIT_FRACTION = re.compile(
     r'\\frac\{([A-Za-z ]+(?:\^\d)?)\}\{([A-Za-z ]+(?:\^\d)?)\}')
@@ -64,10 +62,13 @@ def with_unit(text: str) -> Node | None:
   match = _PLAIN_UNIT.fullmatch(_UNIT_FRACTION.sub(r'\1/\2', text))
   if not match:
     return None
-  number, unit = match[1], units.parse(match[2])
+  unit = units.parse(match[2])
   if unit is None:
     return None
-  return Node('unit', (parse(number, ()), unit))
+  try:
+    return Node('unit', (parse(match[1], ()), unit))
+  except NotMathematics:
+    return None
 
 
 def variables(node: Node) -> set[str]:

@@ -18,6 +18,7 @@ class Node(NamedTuple):
       based    (digits, base)   constant ('pi' | 'e' | 'i' | 'oo')
       symbol   (name)           apply    (name, *arguments), unknown function
       add, mul (*terms)         div, pow (x, y)        neg, pm, mp (x)
+      ordered (x, sign, y), a product of vectors or matrices
       root     (n, x)           call     (name, *arguments)
       degree   (x)              named    ('R'), a set of numbers
       list     (*items)         set      (*items)      tuple (brackets, *items)
@@ -73,7 +74,7 @@ _COMMANDS = {name: '\\' + name for name in (
         'factorial': r'\factorial'}
 _UNITS_TOO = ('min', 'max', 'sec')  # functions only before a parenthesis
 _SIGNS = {
-    r'\cdot': '*', r'\times': '*', r'\ast': '*', r'\div': '/', '**': '^',
+    r'\cdot': '*', r'\times': '×', r'\ast': '*', r'\div': '/', '**': '^',
     r'\leq': r'\le', r'\leqslant': r'\le', r'\geq': r'\ge',
     r'\geqslant': r'\ge', '<=': r'\le', '>=': r'\ge', '!=': r'\ne',
     r'\neq': r'\ne', r'\lt': '<', r'\gt': '>', r'\lvert': '|', r'\rvert': '|',
@@ -86,10 +87,10 @@ _SIGNS = {
     r'\rparen': ')', r'\land': r'\wedge', r'\lor': r'\vee', r'\ni': r'\in'}
 
 
-def times(x: Node, y: Node) -> Node:
-  """Their product. That of vectors or matrices is refused: it has an order."""
+def times(x: Node, y: Node, sign: str = '*') -> Node:
+  """Their product; that of vectors or matrices has an order and a sign."""
   if _has_order(y) and _has_order(x):
-    raise NotMathematics('a product of vectors')
+    return Node('ordered', (x, sign, y))
   return Node('mul', (*(x.args if x.op == 'mul' else (x,)), y))
 
 
@@ -156,7 +157,8 @@ def _text_tokens(command: str, content: str, before: list[Token],
   if plain in _COMMANDS and plain not in _UNITS_TOO:
     return [Token('command', _COMMANDS[plain], spaced)]
   if re.fullmatch('[A-Za-z]', plain):
-    is_unit = before and before[-1].text[-1:] in '0123456789})' and (
+    is_unit = before and (before[-1].text[-1:] in '0123456789})'
+                          or before[-1].text == r'\pi') and (
         command != r'\mathrm' or plain not in 'dei')
     return [Token('words' if is_unit else 'letters', plain, spaced)]
   is_formula = command in (r'\mathrm', r'\mathit') and (

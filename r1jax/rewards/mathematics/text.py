@@ -71,6 +71,8 @@ _FRAMED_TEXT = re.compile(r'\\(?:text|mbox|textrm|mathrm|textbf)\s*'
 _AFTER = re.compile(r'\s+is the (?:final |correct )?answer$', re.IGNORECASE)
 _JOINED = re.compile(  # 1{,}234, but not x^2\,345
     r'(?<![\d^_])\d{1,3}(?:(?:\{,\}|,?\\!|\\,)\s*\d{3})+(?!\d)')
+_LETTERS = re.compile(r'[^\W\d_]+')
+_TEXT_WITH_DIGITS = re.compile(r'\\(?:text|mbox)\s*\{([^{}]*\d[^{}]*)\}')
 _BASED = re.compile(r'\((\d+)\)(?=\s*_)', re.ASCII)
 _ROMAN = re.compile(r'\{\s*\\rm\s+([^{}]*)\}')
 _STYLE = re.compile(r'\\(?:text|mbox|textrm|textbf|textit|mathrm|mathbf|'
@@ -118,11 +120,12 @@ def words(text: str) -> str | None:
   text = ' '.join(text.split()).strip(' .,;')
   inner = re.fullmatch(r'\(([^()]*)\)|([A-Za-z])\)', text)
   text = (inner[1] or inner[2] or '' if inner else text).strip()
-  text = ' '.join(
-      word if len(text) == 1 or word not in (
-          word.lower(), word.upper(), word.capitalize()) else word.casefold()
-      for word in text.split())
-  if re.search(r"[^\w\s.,;:'()&/-]|[\d_]", text):
+  if len(text) > 1:
+    text = _LETTERS.sub(
+        lambda run: run[0].casefold() if run[0] in (
+            run[0].lower(), run[0].upper(), run[0].capitalize()) else run[0],
+        text)
+  if re.search(r"[^\w\s.,;:'()&/-]|_", text):
     return None
   return re.sub(r'^(?:an?|the) (?=\w)', '', text)
 
@@ -174,6 +177,8 @@ def _unwrapped(text: str) -> str:
   text = _ROMAN.sub(r'\\text{\1}', _BASED.sub(r'\1', text))
   text = _FRACTIONS.sub(r'\\frac', text)
   text = _ROW.sub(r'\\\\', _SPACES.sub(' ', text.replace('\\!', ' ')))
+  if whole := _TEXT_WITH_DIGITS.fullmatch(text):
+    text = whole[1]
   text = _UNIT_QUOTIENT.sub(r' \\text{\1/\2}', text)
   text = text.replace('\\$', '\ue000').replace('\\%', '%')
   if re.fullmatch(r'-?\s*\$\s*-?[\d.,]*\d[^$]*', text):  # a sum of money

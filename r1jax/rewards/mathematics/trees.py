@@ -1,5 +1,6 @@
 """What a tree says: the values of a list, their names, a vector's entries."""
 
+from collections.abc import Iterator
 import fractions
 
 from r1jax.rewards.mathematics import syntax
@@ -153,11 +154,20 @@ def column(node: Node) -> Node:
 
 def is_quantity(node: Node) -> bool:
   """Whether it is letters alone, such as m + n, |S| or sin A: a name of 42."""
-  logarithms = [Node('call', (name, x)) for name in ('ln', 'log', 'exp')
-                for x in node.args[1:]]
-  return bool(values.names(node)) and node not in logarithms and not any(
-      has(node, op) for op in (
+  letters = list(_symbols_in(node))
+  is_logarithm = node.op == 'call' and node.args[0] in ('ln', 'log', 'exp')
+  return bool(letters) and len(set(letters)) == len(letters) and not (
+      is_logarithm) and not any(has(node, op) for op in (
           'number', 'decimal', 'constant', 'pow', 'neg', 'dots'))
+
+
+def _symbols_in(node: Node) -> Iterator[str]:
+  """The name of each symbol in a tree, as often as it occurs."""
+  if node.op == 'symbol':
+    yield node.args[0]
+  for arg in node.args:
+    if isinstance(arg, Node):
+      yield from _symbols_in(arg)
 
 
 def degrees_of(node: Node) -> Node:

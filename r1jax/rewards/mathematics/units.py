@@ -96,17 +96,18 @@ _NOUNS = frozenset(
     'rectangle red ribbon room rose row ruler seat set shape share sheep '
     'sheet shell shirt shoe side slice song space step stick sticker stone '
     'story strawberry student subset table tablespoon teacher team teaspoon '
-    'tennis ticket tile tire toy train tree triangle trip truck unit vertex '
-    'vertices vote wall way week wheel white woman women worker yellow'.split())
+    'tennis ticket tile tire total toy train tree triangle trip truck unit '
+    'vertex vertices vote wall way week wheel white woman women worker '
+    'yellow'.split())
 # What a value may be called: Area = 42.
 _QUANTITIES = frozenset(
     'age amount angle answer area average chance combination cost count '
     'diagonal diameter difference digit distance divisor factor final '
-    'fraction height integer length mass max maximum mean median min minimum '
-    'mode number overall path percentage perimeter permutation price prime '
-    'probability product profit radius range rate ratio remainder result '
-    'slope speed subset sum surface time total value vertex volume weight '
-    'width'.split())
+    'fraction height integer length mass match max maximum mean median min '
+    'minimum mode number overall pair path percentage perimeter permutation '
+    'price prime probability product profit quarter radius range rate ratio '
+    'remainder result slope speed subset sum surface term time total value '
+    'vertex volume weight width word'.split())
 # Even where a question says them.
 _REFUSED = frozenset(
     'not no nor never neither either wrong incorrect false true right correct '
@@ -123,8 +124,8 @@ _REFUSED = frozenset(
     'eighty ninety fourth fifth sixth seventh eighth ninth tenth twelfth '
     'hundredth thousandth millionth halve odd even negative positive inverse '
     'reciprocal opposite undefined infinite modulo mod in of by off for with '
-    'each per at on left remaining increased decreased how many much when where '
-    'who why did there have has had been if find let given such'.split())
+    'each per at on left remaining increased decreased how many much when '
+    'where who why did there have has had been if find let given such'.split())
 _MAX_WORDS = 3
 _PART = re.compile(
     r"([A-Za-z]+|\\\$|[$€£¥¢%]|''?|\\circ)(?:\^?(-?\d)(?!\d))?")
@@ -207,6 +208,8 @@ def _unit(word: str, nouns: Collection[str]) -> Unit | None:
     return _TABLE[name]
   if singular in _TABLE and len(word) > 2:
     return _TABLE[singular]
+  if lower != singular and singular in _QUANTITIES:  # 5 factors
+    return of(**{singular: 1})
   if {lower, singular} & (_REFUSED | _NUMBERS.keys()) or not (
       singular in _NOUNS or singular in nouns):
     return None

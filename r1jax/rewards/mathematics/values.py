@@ -20,7 +20,8 @@ from r1jax.rewards.mathematics import syntax
 
 Node = syntax.Node
 _MAX_DIGITS, _MAX_DIGITS_AT_POINT = 6_000, 1_500
-_POINTS, _ENOUGH = 24, 4
+_ENOUGH = 4  # points at which both have a value
+_MAX_VARIABLES = 12  # that are tried as negative
 _INTEGERS = frozenset('ijklmnpqNMK')  # in floors and powers of -1
 _REAL = frozenset('xyztuvw')  # also in factorials
 
@@ -45,7 +46,7 @@ def equal(x: Node, y: Node, tolerance: float = 0.) -> bool:
   integers = _rounded(x) | _rounded(y)
   scale = max(1000, _largest(x), _largest(y))
   agreed = 0
-  for n in range(_POINTS):
+  for n in range(8 * min(max(len(known), 3), _MAX_VARIABLES)):
     verdict = _equal_at(x, y, _point(known, integers, n, scale), tolerance)
     if verdict is False:
       return False
@@ -87,17 +88,18 @@ def _point(known: list[str], integers: set[str], n: int, scale: int
            ) -> dict[str, Fraction]:
   """The values of the variables at the n-th point.
 
-  Up to 3, 60 or `scale`. All are positive, or all but one: sqrt(a) sqrt(b) is
-  taken for sqrt(a b). A name with an index is of a physical quantity, and
-  positive.
+  Up to 0.1, 3, 60 or 3 `scale`. All are positive, or all but one, so that
+  sqrt(a) sqrt(b) is taken for sqrt(a b). A name with an index is of a physical
+  quantity, and positive.
   """
-  point = {name: evaluation.random_value(f'{name} {n}') * (
-      (1, 20, scale)[n // 2 % 3]) for name in known}
+  scales = Fraction(1, 30), 1, 20, scale
+  point = {name: evaluation.random_value(f'{name} {n}') * scales[n // 2 % 4]
+           for name in known}
   for name in integers:
     point[name] = Fraction(int(point[name] * 3) + 1)
   if n % 2:
-    name = known[n // 6 % len(known)]
-    if name not in integers and '_' not in name:
+    name = known[n // 8 % len(known)]
+    if name not in integers and '_' not in name and name != r'\hbar':
       point[name] *= -1
   return point
 
@@ -129,8 +131,9 @@ def _equal_at(x: Node, y: Node, point: Mapping[str, Fraction],
         abs(a - b) <= Fraction(tolerance) * abs(a))
   if any(not isinstance(v, Fraction) and mpmath.isinf(v) for v in (a, b)):
     return a == b
-  size = _digits(at_a, at_b) + sum(
-      0.302 * evaluation.bits(v) for v in (a, b) if isinstance(v, Fraction))
+  for value, at in found:
+    at.bits += evaluation.bits(value) if isinstance(value, Fraction) else 0
+  size = _digits(at_a, at_b)
   a, b = _mp(a), _mp(b)
   if tolerance and abs(a - b) <= tolerance * abs(a):
     return True
@@ -142,7 +145,7 @@ def _equal_at(x: Node, y: Node, point: Mapping[str, Fraction],
     at = evaluation.Evaluation(point)
     try:
       a, b = _mp(at(x)), _mp(at(y))
-    except evaluation.Undecided:
+    except (evaluation.Undecided, evaluation.Undefined):
       return None if point else folded(x) == folded(y)
     scale = max(abs(a), abs(b), 1 if at_a.has_sums or at_b.has_sums else 0)
     return abs(a - b) <= mpmath.mpf(10) ** -int(size) * scale
@@ -155,6 +158,7 @@ def _digits(*found: evaluation.Evaluation) -> float:
     size += sum(at.spread for at in found)
   if not any(at.point for at in found):
     # At random points nothing is nearly equal, and no bound is needed.
+    size += sum(at.bits for at in found) * 0.302
     size *= min(math.prod(at.degree for at in found), evaluation.MAX_DEGREE)
   return size + 30
 
