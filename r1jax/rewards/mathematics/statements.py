@@ -66,9 +66,10 @@ def with_unit(text: str) -> Node | None:
   if unit is None:
     return None
   try:
-    return Node('unit', (parse(match[1], ()), unit))
+    value = parse(match[1], ())
   except NotMathematics:
     return None
+  return None if variables(value) else Node('unit', (value, unit))
 
 
 def variables(node: Node) -> set[str]:

@@ -72,7 +72,8 @@ _AFTER = re.compile(r'\s+is the (?:final |correct )?answer$', re.IGNORECASE)
 _JOINED = re.compile(  # 1{,}234, but not x^2\,345
     r'(?<![\d^_])\d{1,3}(?:(?:\{,\}|,?\\!|\\,)\s*\d{3})+(?!\d)')
 _LETTERS = re.compile(r'[^\W\d_]+')
-_TEXT_WITH_DIGITS = re.compile(r'\\(?:text|mbox)\s*\{([^{}]*\d[^{}]*)\}')
+_TEXT_WITH_DIGITS = re.compile(  # \text{12 cm}, but not \text{5-6}
+    r'\\(?:text|mbox)\s*\{((?:[a-z]\s*=)?\s*[\d.,]*\d\s*[A-Za-z ]*)\}')
 _BASED = re.compile(r'\((\d+)\)(?=\s*_)', re.ASCII)
 _ROMAN = re.compile(r'\{\s*\\rm\s+([^{}]*)\}')
 _STYLE = re.compile(r'\\(?:text|mbox|textrm|textbf|textit|mathrm|mathbf|'
