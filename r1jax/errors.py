@@ -73,3 +73,25 @@ def section(name: str, at: str) -> Iterator[None]:
     if outer != name or not error.field or error.field.startswith('-'):
       raise
     raise ConfigError(f'{at}{dot}{rest}', error.message) from error
+
+
+@contextlib.contextmanager
+def at(place: str) -> Iterator[None]:
+  """Inside, the message of an error begins with `place`, if there is one."""
+  try:
+    yield
+  except ConfigError as error:
+    if not place:
+      raise
+    raise type(error)(error.field, f'{place}: {error.message}') from error
+
+
+@contextlib.contextmanager
+def renamed(field: str, to: str) -> Iterator[None]:
+  """Inside, any error is about `config.<to>`, and 'field (x)' is 'to (x)'."""
+  try:
+    yield
+  except ConfigError as error:
+    detail = error.field.removeprefix(field)
+    raise ConfigError(
+        to if detail == error.field else to + detail, error.message) from error

@@ -197,7 +197,7 @@ def _candidates(pattern: str, out: pathlib.Path) -> list[Record]:
     rows = json_lines.read_rows(pattern, 'train')
   except errors.ConfigError as problem:
     raise errors.ConfigError('--candidates', problem.message) from problem
-  paths = {pathlib.Path(line.rpartition(':')[0]).resolve() for line, _ in rows}
+  paths = {path.resolve() for path in json_lines.paths(pattern, 'train')}
   wanted = pathlib.Path(pattern.replace('{split}', 'train'))
   for path in (out, _decisions_path(out)):
     if path.resolve() in paths or (

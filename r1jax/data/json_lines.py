@@ -1,60 +1,139 @@
-"""JSONL files: their rows, each with its file and line for errors."""
+"""Rows of data files, each with its place for errors.
 
-import gzip
+A file is JSON Lines or one JSON array of objects, gzipped, with Zstandard or
+neither; or parquet. Lines may be blank, and a byte order mark may come first. A
+place is FILE:3, a line counted from 1; FILE:3[7] in an array, whose elements
+are counted from 0 and of which this one begins in line 3; FILE[7] in parquet.
+"""
+
+import collections
 import json
 import pathlib
 import re
 from typing import Any
-import zlib
 
 from r1jax import errors
+from r1jax.data import columns
+from r1jax.data import file_formats
 from r1jax.data import splits
 
+SUFFIXES = ('.json', '.jsonl', '.gz', '.zst', '.parquet')
 
-def read_rows(argument: str, split: str) -> list[tuple[str, dict[str, Any]]]:
-  """Lists (place, object) of a JSONL file, gzipped or not.
+Rows = file_formats.Rows
+
+_MARK = '\ufeff'  # a byte order mark; files put together have some within
+_SPACE = re.compile(r'[ \t\r\n\ufeff]*')
+
+
+def read_rows(argument: str, split: str) -> Rows:
+  """Lists (place, object) of the files that `paths` finds.
+
+  A split may be a part of one, 'train[:1800]' or 'train[1800:]', as in TFDS.
+  """
+  _, part = _part(split)
+  rows = []
+  for path in paths(argument, split):
+    if path.suffix == '.parquet':
+      rows += file_formats.parquet_rows(path)
+      continue
+    text = file_formats.read_text(path)
+    array = text.startswith('[', _SPACE.match(text).end())
+    rows += _array(text, path) if array else _lines(text, path)
+  return rows[part]
+
+
+def paths(argument: str, split: str) -> list[pathlib.Path]:
+  """The files that a path names.
 
   A '*' in its name selects several files, in the order of their names;
-  '{split}' in its path is replaced by the split's name. A split may be a part
-  of one, 'train[:1800]' or 'train[1800:]', as in TFDS.
+  '{split}' in it is replaced by the split's name.
   """
-  name, part = _part(split)
+  name, _ = _part(split)
   path = pathlib.Path(argument.replace('{split}', name))
   if '{split}' not in argument and name != 'train':
     raise errors.ConfigError(
         splits.FIELD, f'jsonl:{argument} is one file, of split '
         f"'train'; received {split!r}; write '{{split}}' in the path to name "
         "a file of each split, or 'train[1800:]' for a part of it")
-  paths = sorted(path.parent.glob(path.name)) if '*' in path.name else [path]
-  if not paths or not paths[0].is_file():
+  found = sorted(path.parent.glob(path.name)) if '*' in path.name else [path]
+  if not found or not found[0].is_file():
     raise errors.ConfigError('data.task', f'no such file: {path}')
-  return [row for path in paths for row in _rows(path)][part]
+  return found
 
 
-def _rows(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
-  content = path.read_bytes()
-  try:
-    text = gzip.decompress(content) if path.suffix == '.gz' else content
-    lines = text.decode().split('\n')
-  except (EOFError, OSError, UnicodeDecodeError, zlib.error) as e:
-    raise errors.ConfigError(
-        'data.task', f'{path} is not a JSONL file: {e}') from e
+def _lines(text: str, path: pathlib.Path) -> Rows:
+  """The rows of JSON Lines."""
   rows = []
-  for number, line in enumerate(lines, 1):
-    if line.strip() or number < len(lines):  # a line break may end the file
-      rows.append((f'{path}:{number}', _object(line, f'{path}:{number}')))
+  for number, line in enumerate(text.split('\n'), 1):
+    line = line.removeprefix(_MARK).strip()
+    if line:
+      place = f'{path}:{number}'
+      row, end = _object(line, 0, place)
+      if end < len(line):
+        raise _no_object(place, f'followed by {line[end:end + 40]!r}')
+      rows.append((place, row))
   return rows
 
 
-def _object(line: str, place: str) -> dict[str, Any]:
-  try:
-    row = dict(json.loads(line))
-    if '\\u' in line:  # half a surrogate pair cannot be written or tokenised
-      json.dumps(row, ensure_ascii=False).encode()
-    return row
-  except (TypeError, ValueError, RecursionError) as e:
+def _array(text: str, path: pathlib.Path) -> Rows:
+  """The rows of a JSON array."""
+  rows, number = [], 1  # of the line
+  begin = _SPACE.match(text).end()
+  at = _SPACE.match(text, begin + 1).end()
+  number += text.count('\n', 0, at)
+  ended = text.startswith(']', at)
+  while not ended:
+    place = f'{path}:{number}[{len(rows)}]'
+    row, end = _object(text, at, place)
+    rows.append((place, row))
+    mark = _SPACE.match(text, end).end()
+    ended = text.startswith(']', mark)
+    if not ended and not text.startswith(',', mark):
+      raise errors.ConfigError(
+          'data.task', f"{place}: expected ',' or ']' after it, received "
+          f'{text[mark:mark + 40]!r}')
+    begin, at = at, mark if ended else _SPACE.match(text, mark + 1).end()
+    number += text.count('\n', begin, at)
+  rest = _SPACE.match(text, at + 1).end()
+  if rest < len(text):
+    number += text.count('\n', at, rest)
     raise errors.ConfigError(
-        'data.task', f'{place}: not a JSON object: {e}') from e
+        'data.task', f'{path}:{number}: expected nothing after the array, '
+        f'received {text[rest:rest + 40]!r}')
+  return rows
+
+
+def _object(text: str, start: int, place: str) -> tuple[dict[str, Any], int]:
+  """The object that begins at `start`, and where it ends."""
+  try:
+    row, end = _DECODER.raw_decode(text, start)
+    if not isinstance(row, dict):
+      raise ValueError(columns.shown(row))
+    if '\\u' in text[start:end]:  # half a pair cannot be written or tokenised
+      json.dumps(row, ensure_ascii=False).encode()
+    return row, end
+  except json.JSONDecodeError as e:
+    raise _no_object(
+        place, f'{e.msg}, at character {e.pos - start + 1} of it') from e
+  except (ValueError, RecursionError) as e:
+    raise _no_object(place, str(e)) from e
+
+
+def _no_object(place: str, why: str) -> errors.ConfigError:
+  return errors.ConfigError('data.task', f'{place}: not a JSON object: {why}')
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """The object of these fields; a field twice has no one value."""
+  row = dict(pairs)
+  if len(row) < len(pairs):
+    (name, _), = collections.Counter(name for name, _ in pairs).most_common(1)
+    raise ValueError(f'field {name!r} is there twice')
+  return row
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_float=columns.float_of)
 
 
 def _part(split: str) -> tuple[str, slice]:
@@ -68,17 +147,15 @@ def _part(split: str) -> tuple[str, slice]:
   return name, slice(*(int(end) if end else None for end in ends))
 
 
-def title(argument: str, split: str) -> str:
-  """The task's name: the file's, or its folder's if a split names the file."""
+def title(argument: str, split: str, given: Any = None) -> str:
+  """The task's name: as an option gives it, else the file's.
+
+  If a split names the file, it is that of its folder.
+  """
+  if given is not None:
+    if not isinstance(given, str):
+      raise errors.expected('data.options.task', 'a name', given)
+    return given
   name, _ = _part(split)
   path = pathlib.Path(argument.replace('{split}', name))
   return path.parent.name if path.stem == name else path.name.split('.')[0]
-
-
-def field(row: dict[str, Any], option: str, name: str, place: str) -> Any:
-  """The field `name` of a row; `option` sets that name in config.data."""
-  if name not in row:
-    raise errors.ConfigError(
-        f'data.options.{option}', f'{place} has no field {name!r}, only '
-        f'{sorted(row)}')
-  return row[name]

@@ -6,9 +6,11 @@ A source gives records
     grades     a number per response, higher is better; equal grades are not
                compared. For a point-wise model, safe is 1 and unsafe 0
     task       the name of the source
+    place      where the row is, for errors
 The order of the responses has no meaning: each is scored alone.
 """
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,76 +18,71 @@ import numpy as np
 
 from r1jax import errors
 from r1jax.data import batches
+from r1jax.data import columns
 from r1jax.data import json_lines
 from r1jax.data import sources
 from r1jax.data import templates
+from r1jax.data import user_code
 
 Record = dict[str, Any]
 
+Counts = Mapping[str, int]  # by reason
+
+_RESPONSES = columns.Column(columns.texts, ('responses',))
+_GRADES = columns.Column(columns.grades, ('grades',))
+_PAIR = tuple(columns.Column(columns.text, (name,))
+              for name in ('chosen', 'rejected'))
 _HUMAN, _ASSISTANT = '\n\nHuman:', '\n\nAssistant:'
 
 
-def jsonl(argument: str, split: str, *, prompt: str = 'prompt',
-          task: str | None = None) -> tuple[list[Record], int]:
-  """The preferences of a JSONL file, in one of three forms.
+# Prompts that are left out, by reason.
+LEFT_OUT = {
+    'unlike': 'whose two answers end different conversations',
+    'human_last': 'with an answer that ends in words of the human',
+    'identical': 'with equal responses of unequal grades',
+    'equal_grades': 'whose responses all have the same grade',
+    'too_long': 'that exceed config.preference.length with all responses, or '
+                "the model's longest sequence with one",
+}
+
+
+def why_left_out(counts: Counts) -> str:
+  """The reasons of LEFT_OUT with their counts, as text; '' if all are 0."""
+  return '; '.join(f'{counts[reason]} {why}' for reason, why in LEFT_OUT.items()
+                   if counts.get(reason))
+
+
+def jsonl(argument: str, split: str, *, prompt: str | None = None,
+          task: str | None = None) -> tuple[list[Record], Counts]:
+  """The preferences of a file, in one of three forms.
 
   {"prompt": ..., "responses": [...], "grades": [...]}; {"prompt": ...,
   "chosen": ..., "rejected": ...}; or that of Anthropic HH, where chosen and
   rejected are whole conversations, "\\n\\nHuman: ...\\n\\nAssistant: ...", that
-  differ in the last answer; pairs that differ before it are left out and
-  counted. A prompt may be messages.
+  differ in the last answer. A prompt may be messages.
   """
-  task = json_lines.title(argument, split) if task is None else task
-  return _records(json_lines.read_rows(argument, split), prompt, task, argument)
+  task = json_lines.title(argument, split, task)
+  asked = columns.Column(columns.prompt, ('prompt',), 'prompt', prompt)
+  return _records(json_lines.read_rows(argument, split), asked, task, argument)
 
 
 def user_preferences(place: str, split: str, **options: Any
-                     ) -> tuple[list[Record], int]:
+                     ) -> tuple[list[Record], Counts]:
   """The preferences that a user's function yields, in the same forms."""
-  rows = sources.user_rows(place, split, None, None, options)
-  return _records(rows, 'prompt', place.rpartition(':')[2], place)
-
-
-def _records(rows: Sequence[tuple[str, dict[str, Any]]], prompt: str, task: str,
-             origin: str) -> tuple[list[Record], int]:
-  """The records of (place, row), and how many pairs end two conversations.
-
-  `origin` names the source in errors.
-  """
-  records, unlike = [], 0
-  for place, row in rows:
-    if 'responses' in row:
-      record = dict(prompt=json_lines.field(row, 'prompt', prompt, place),
-                    responses=row['responses'],
-                    grades=json_lines.field(row, 'grades', 'grades', place))
-    else:
-      pair = [json_lines.field(row, name, name, place)
-              for name in ('chosen', 'rejected')]
-      if prompt in row:
-        before = row[prompt]
-      else:
-        (before, *other), pair = zip(*(_dialogue(x, place) for x in pair))
-        if before != other[0]:
-          unlike += 1
-          continue
-      record = dict(prompt=before, responses=list(pair), grades=[1., 0.])
-    _check(record, place)
-    records.append(record | dict(task=task))
-  if not records:
-    raise errors.ConfigError('data.task', f'{origin} has no pairs')
-  return records, unlike
+  return _records(user_code.rows(place, split, None, None, options),
+                  columns.Column(columns.prompt, ('prompt',)),
+                  place.rpartition(':')[2], place)
 
 
 SOURCES = {'jsonl': jsonl, sources.USER: user_preferences}
 
 
 def read_preferences(task: str, split: str, options: dict[str, Any]
-                     ) -> tuple[list[Record], int]:
+                     ) -> tuple[list[Record], Counts]:
   """The records of a task, 'jsonl:PATH' or 'FILE.py:FUNCTION'.
 
   Returns:
-    The records, and how many pairs were left out because their answers end two
-    different conversations.
+    The records, and how many prompts were left out, by reason (LEFT_OUT).
 
   Raises:
     ConfigError: names the field of config.data that is wrong.
@@ -95,34 +92,73 @@ def read_preferences(task: str, split: str, options: dict[str, Any]
   return SOURCES[kind](argument, split, **options)
 
 
-def _check(record: Record, place: str) -> None:
-  """Refuses a record that is not a preference; the error names `place`."""
-  responses, grades = record['responses'], record['grades']
-  if not (isinstance(responses, list) and isinstance(grades, list)
-          and responses and len(responses) == len(grades)
-          and all(isinstance(x, str) for x in responses)
-          and all(isinstance(x, (int, float)) for x in grades)):
+def _records(rows: Sequence[tuple[str, dict[str, Any]]], asked: columns.Column,
+             task: str, origin: str) -> tuple[list[Record], Counts]:
+  """The records of (place, row); `origin` names the source in errors."""
+  records, left_out = [], collections.Counter()
+  for place, row in rows:
+    record = _record(row, asked, place)
+    if isinstance(record, str):
+      left_out[record] += 1
+    else:
+      records.append(record | dict(task=task, place=place))
+  if not records:
     raise errors.ConfigError(
-        'data.task', f'{place}: expected texts and as many grades, '
-        f'received {responses!s:.60} and {grades!s:.60}')
+        'data.task', f'{origin} has no pairs'
+        + (f'; left out: {why_left_out(left_out)}' if left_out else ''))
+  return records, left_out
 
 
-def _dialogue(text: str, place: str) -> tuple[list[dict[str, str]], str]:
-  """HH's conversation as messages, and the last answer."""
-  before, mark, answer = text.rpartition(_ASSISTANT) if isinstance(
-      text, str) else ('', '', '')
+def _record(row: Mapping[str, Any], asked: columns.Column, place: str
+            ) -> Record | str:
+  """The record of a row, or the reason to leave it out, of LEFT_OUT."""
+  if 'responses' in row:
+    prompt = asked.read(row, place)
+    responses = _RESPONSES.read(row, place)
+    grades = _GRADES.read(row, place)
+    if len(grades) != len(responses):
+      raise _GRADES.refused(
+          place, f'as many grades as the {len(responses)} responses', grades)
+  else:
+    responses = [column.read(row, place) for column in _PAIR]
+    grades = [1., 0.]
+    if asked.given is not None or asked.name(row) is not None:
+      prompt = asked.read(row, place)
+    else:
+      (prompt, other), responses = zip(*(
+          _dialogue(text, place, column)
+          for text, column in zip(responses, _PAIR)))
+      if prompt != other:
+        return 'unlike'
+      if any(_HUMAN in answer for answer in responses):
+        return 'human_last'
+      responses = [answer.strip() for answer in responses]
+  if contradicts([text.strip() for text in responses], grades):
+    return 'identical'
+  return dict(prompt=prompt, responses=responses, grades=grades)
+
+
+def contradicts(responses: Sequence[Any], grades: Sequence[float]) -> bool:
+  """Whether one response has two grades: no model can rank it above itself."""
+  return len(set(zip(responses, grades))) > len(set(responses))
+
+
+def _dialogue(text: str, place: str, column: columns.Column
+              ) -> tuple[list[dict[str, str]], str]:
+  """HH's conversation as messages, and what follows the last mark of an answer.
+  """
+  before, mark, answer = text.rpartition(_ASSISTANT)
   if not mark or not before.startswith(_HUMAN):
-    raise errors.ConfigError(
-        'data.task', f'{place}: expected a conversation that starts with '
-        f'{_HUMAN!r} and whose last turn starts with {_ASSISTANT!r}, received '
-        f'{text!r:.60}; a pair of answers needs its prompt in a field of '
-        'config.data.options.prompt')
+    raise column.refused(
+        place, f'a conversation that starts with {_HUMAN!r} and whose last '
+        f'turn starts with {_ASSISTANT!r} (a pair of answers needs its prompt '
+        'in a field of config.data.options.prompt)', text)
   messages = []
   for turn in before[len(_HUMAN):].split(_HUMAN):
     question, *answers = turn.split(_ASSISTANT)
     messages.append({'role': 'user', 'content': question.strip()})
     messages += [{'role': 'assistant', 'content': x.strip()} for x in answers]
-  return messages, answer.strip()
+  return messages, answer
 
 
 def balance_lengths(records: Sequence[Record]) -> list[Record]:
@@ -175,7 +211,7 @@ class Rows(NamedTuple):
   grade: np.ndarray  # f32[M, K]
   real: np.ndarray  # bool[M, K]
   records: Sequence[Record]  # M
-  counts: Mapping[str, int]  # prompts, too_long
+  counts: Counts  # prompts, and those left out: too_long, identical
 
   @property
   def size(self) -> int:
@@ -217,35 +253,43 @@ def pack(records: Sequence[Record], encode: templates.Encode,
   """Lays records out in rows of `length` tokens.
 
   A prompt is left out and counted if with all its responses it exceeds
-  `length`, or with one of them `max_len`, the model's longest sequence. With
-  `count`, packing stops once so many records fit.
+  `length`, or with one of them `max_len`, the model's longest sequence; or if
+  two responses of unlike grades are the same tokens. With `count`, packing
+  stops once so many records fit.
 
   Raises:
-    ConfigError: no record fits.
+    ConfigError: no record is left.
   """
   documents, parts, positions, ends, kept = [], [], [], [], []
-  shortest, too_long = None, 0
+  left_out = collections.Counter(too_long=0, identical=0)
+  shortest = np.inf
   for record in records:
     if len(kept) == count:
       break
-    prompts, answers = zip(*(
-        encode(record['prompt'], text) for text in record['responses']))
+    with errors.at(record.get('place', '')):
+      prompts, answers = zip(*(
+          encode(record['prompt'], text) for text in record['responses']))
     prompt, sizes = prompts[0], np.array([len(tokens) for tokens in answers])
     size = len(prompt) + sizes.sum()
-    shortest = min(size, shortest or size)
-    if size <= length and len(prompt) + sizes.max() <= (max_len or length):
+    if contradicts([*map(tuple, answers)], record['grades']):
+      left_out['identical'] += 1
+    elif size <= length and len(prompt) + sizes.max() <= (max_len or length):
       documents.append(sum(answers, list(prompt)))
       parts.append(np.repeat(np.arange(1 + len(sizes)), [len(prompt), *sizes]))
       positions += [np.arange(len(prompt)), *(
           len(prompt) + np.arange(n) for n in sizes)]
       ends.append(len(prompt) + np.cumsum(sizes) - 1)
-      kept.append(record)
+      kept.append({name: record[name] for name in record if name != 'place'})
     else:
-      too_long += 1
-  if not kept:
+      left_out['too_long'] += 1
+      shortest = min(size, shortest)
+  if not kept and left_out['too_long']:
     raise errors.expected(
         'preference.length', f'at least {shortest}, the tokens of the '
         'shortest prompt with its responses', length)
+  if not kept:
+    raise errors.ConfigError(
+        'data.task', f'no prompts; left out: {why_left_out(left_out)}')
   packed = batches.packed(documents, length)
   count = np.diff(packed.first)
   nth = np.arange(count.max())
@@ -257,4 +301,5 @@ def pack(records: Sequence[Record], encode: templates.Encode,
   return Rows(packed, flat(parts), flat(positions), piece, pad(ends, np.int64),
               pad([record['grades'] for record in kept], np.float32),
               pad([[True] * len(end) for end in ends], bool), kept,
-              {'prompts': len(kept), 'too_long': too_long})
+              {'prompts': len(kept), **left_out})
+

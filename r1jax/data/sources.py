@@ -17,6 +17,7 @@ record is a dict of
     source    where it comes from, as rejection sampling notes it
     entry     the whole reasoning_gym entry, where the verifier needs it
     alternatives  further right answers, where the reference lists several
+    tolerance  relative, by which decimals may differ from the answer
 
 A user's function yields dicts with the fields of a JSONL line, 'prompt' and
 'answer' (optionally 'task' and 'verifier'), or 'messages', or 'text'. It is
@@ -28,20 +29,21 @@ with config.data.options:
 Without a parameter `split`, a hash of the prompt holds out one record in eight.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 import inspect
-import itertools
 import os
+import re
 from typing import Any
 
 from r1jax import errors
-from r1jax.data import chat
+from r1jax.data import columns
 from r1jax.data import gym
 from r1jax.data import json_lines
-from r1jax.data import splits
+from r1jax.data import spoken
 from r1jax.data import user_code
 from r1jax.mini import sources
 from r1jax.rewards import accuracy
+from r1jax.rewards import answers
 
 Record = dict[str, Any]
 
@@ -49,10 +51,9 @@ VERIFIERS = tuple(name for name, verifier in accuracy.VERIFIERS.items()
                   if verifier.reference == 'answer')  # of any question
 
 USER = 'FILE.py'  # the key of users' functions in the tables of sources
-_Rows = list[tuple[str, dict[str, Any]]]  # with the place of each, for errors
 
-_QUESTIONS = ('prompt', 'question', 'problem')  # fields tried in this order
-_ANSWERS = ('response', 'answer')
+# 1,072 alone, or with a sign, a currency and a unit; not (2, 3) or 1,3,5.
+_THOUSANDS = re.compile(r'([^\d,(\[{]*\d{1,3})((?:,\d{3})+)(?!\d)([^,]*)')
 
 
 def reasoning_gym(argument: str, split: str, seed: int, count: int | None, *,
@@ -66,131 +67,129 @@ def reasoning_gym(argument: str, split: str, seed: int, count: int | None, *,
 
 
 def jsonl(argument: str, split: str, seed: int, count: int | None, *,
-          prompt: str | None = None, answer: str = 'answer',
-          task: str | None = None, verifier: str = 'math') -> list[Record]:
-  """The records of a JSONL file; the options name its fields."""
+          prompt: str | None = None, input: str | None = None,
+          answer: str | None = None, extract: str | None = None,
+          task: str | None = None, verifier: str = 'math',
+          tolerance: float = 0.) -> list[Record]:
+  """The records of a file.
+
+  The options name its columns (`input`: a text put after the prompt), their
+  task and verifier; with `extract` 'boxed' an answer is the last \\boxed{...}
+  of a solution. Decimals may differ from the answer by `tolerance`, relative,
+  which a row's column of that name overrides.
+  """
   del seed, count
+  try:
+    columns.tolerance(tolerance)
+  except columns.Wrong as wrong:
+    raise errors.expected(
+        'data.options.tolerance', wrong.expected, tolerance) from wrong
   errors.check_choice('data.options.verifier', verifier, VERIFIERS)
-  records = []
-  if task is None:
-    task = json_lines.title(argument, split)
-  for place, row in json_lines.read_rows(argument, split):
-    question, reference = _pair(row, prompt, answer, place)
-    records.append(record(question, reference, task, verifier) | {'row': row})
-  return records
-
-
-def jsonl_texts(argument: str, split: str, seed: int, count: int | None, *,
-                text: str = 'text') -> list[str]:
-  """The documents of a JSONL file."""
-  del seed, count
-  return [json_lines.field(row, 'text', text, place)
+  task = json_lines.title(argument, split, task)
+  pair = columns.named_pair(columns.question, answer_type(extract), prompt,
+                            input, answer, ('answer',))
+  return [checked_record(pair, row, place, task, verifier, tolerance)
           for place, row in json_lines.read_rows(argument, split)]
 
 
-def jsonl_conversations(argument: str, split: str, seed: int,
-                        count: int | None, *, messages: str = 'messages',
-                        prompt: str | None = None, answer: str | None = None
-                        ) -> list[list[dict[str, Any]]]:
-  """The conversations of a JSONL file.
+def answer_type(extract: str | None) -> columns.Type:
+  """The type of reference answers; `extract` 'boxed': within solutions."""
+  if extract is None:
+    return columns.reference
+  errors.check_choice('data.options.extract', extract, ('boxed',))
+  return _boxed
 
-  A line has messages ([{'role': 'user', 'content': ...}, ...]), or a question
-  (prompt, question or problem) and its answer (response or answer).
+
+def _boxed(value: Any) -> str:
+  """The content of the last \\boxed{...} of a solution."""
+  found = answers.extract_answer(columns.text(value), 'boxed')
+  if found is None:
+    raise columns.Wrong(r'a solution with \boxed{...}', value[-60:])
+  return found
+
+
+def jsonl_texts(argument: str, split: str, seed: int, count: int | None, *,
+                text: str | None = None) -> list[str]:
+  """The documents of a file."""
+  del seed, count
+  column = columns.Column(columns.text, ('text',), 'text', text)
+  return [column.read(row, place)
+          for place, row in json_lines.read_rows(argument, split)]
+
+
+class Conversation(list):
+  """Messages; `place` is where they come from, for errors."""
+  place = ''
+
+
+def jsonl_conversations(
+    argument: str, split: str, seed: int, count: int | None, *,
+    messages: str | None = None, prompt: str | None = None,
+    input: str | None = None, answer: str | None = None
+) -> list[Conversation]:
+  """The conversations of a file.
+
+  A row has messages ([{'role': 'user', 'content': ...}, ...], or ShareGPT's),
+  or a question (prompt, question or problem) and its answer (response or
+  answer).
   """
   del seed, count
+  # What is put after a prompt needs one that is text.
+  asked = columns.prompt if input is None else columns.question
   return _conversations(
-      json_lines.read_rows(argument, split), messages, prompt, answer)
+      json_lines.read_rows(argument, split),
+      columns.Column(columns.conversation, ('messages',), 'messages', messages),
+      columns.named_pair(asked, columns.text, prompt, input, answer))
 
 
-def _conversations(rows: _Rows, messages: str, prompt: str | None,
-                   answer: str | None) -> list[list[dict[str, Any]]]:
-  return [row[messages] if messages in row else
-          sources.conversation(_pair(row, prompt, answer, place))
-          for place, row in rows]
+def _conversations(rows: json_lines.Rows, talk: columns.Column,
+                   pair: columns.Pair) -> list[Conversation]:
+  made = []
+  for place, row in rows:
+    if talk.given is not None or talk.name(row) is not None:
+      said = talk.read(row, place)
+    else:
+      question, reply = pair.read(row, place)
+      said = sources.conversation((question, reply))
+      if not isinstance(question, str):
+        said = [*question, said[-1]]
+    made.append(Conversation(said))
+    made[-1].place = place
+  return made
 
 
 def user_records(place: str, split: str, seed: int, count: int | None,
                  **options: Any) -> list[Record]:
   """The records that a user's function yields."""
+  pair = columns.usual_pair(columns.question, columns.reference)
   records = []
-  for at, row in user_rows(place, split, seed, count, options):
-    question, reference = _pair(row, None, None, at)
-    if not isinstance(question, str):
-      raise errors.ConfigError('data.task', f'{at}: expected a text as its '
-                               f'prompt, received {question!r:.80}')
-    verifier = row.get('verifier', 'math')
-    errors.check_choice(f'data.task ({at} verifier)', verifier, VERIFIERS)
-    task = str(row.get('task', place.rpartition(':')[2]))
-    records.append(record(question, reference, task, verifier) | {'row': row})
+  for at, row in user_code.rows(place, split, seed, count, options):
+    task, verifier = (
+        known if row.get(name) is None else columns.Column(
+            columns.filled, (name,)).read(row, at)
+        for name, known in (('task', place.rpartition(':')[2]),
+                            ('verifier', 'math')))
+    with errors.at(at):
+      errors.check_choice('data.task', verifier, VERIFIERS)
+    records.append(checked_record(pair, row, at, task, verifier))
   return records
 
 
 def user_texts(place: str, split: str, seed: int, count: int | None,
                **options: Any) -> list[str]:
   """The documents that a user's function yields, as text or {'text': ...}."""
-  return [json_lines.field(row, 'text', 'text', at)
-          for at, row in user_rows(place, split, seed, count, options)]
+  column = columns.Column(columns.text, ('text',))
+  return [column.read(row, at)
+          for at, row in user_code.rows(place, split, seed, count, options)]
 
 
 def user_conversations(place: str, split: str, seed: int, count: int | None,
-                       **options: Any) -> list[list[dict[str, Any]]]:
+                       **options: Any) -> list[Conversation]:
   """The conversations that a user's function yields."""
-  return _conversations(user_rows(place, split, seed, count, options),
-                        'messages', None, None)
-
-
-def user_rows(place: str, split: str, seed: int | None, count: int | None,
-              options: Mapping[str, Any]) -> _Rows:
-  """(place, dict) of what a user's function yields, at most `count`.
-
-  Raises:
-    ConfigError: there is no such function, it does not take an option, or it
-      yields something else.
-  """
-  function = user_code.load(place, 'data.task')
-  parameters = inspect.signature(function).parameters.values()
-  names = [parameter.name for parameter in parameters]
-  known = dict(split=split, seed=seed, count=count)
-  if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-    for name in options:
-      errors.check_choice(
-          'data.options', name, [n for n in names if n not in known])
-  known = {name: value for name, value in known.items() if name in names}
-  try:
-    inspect.signature(function).bind(**known, **options)
-  except TypeError as problem:
-    raise errors.ConfigError(
-        'data.options', f'{place}: {problem}') from problem
-  rows = _dicts(function(**known, **options), place)
-  if 'split' not in known:
-    rows = ((at, row) for at, row in rows if splits.in_split(
-        str(next((row[name] for name in (*_QUESTIONS, 'messages', 'text')
-                  if name in row), row)), split))
-  return list(itertools.islice(rows, count))
-
-
-def _dicts(rows: Iterable, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-  if not isinstance(rows, Iterable):
-    raise errors.ConfigError(
-        'data.task', f'{place}: expected dicts, received {rows!r:.80}')
-  for number, row in enumerate(rows):
-    if isinstance(row, str):
-      row = {'text': row}
-    if not isinstance(row, Mapping):
-      raise errors.ConfigError('data.task', f'{place}: expected dicts, '
-                               f'received {row!r:.80}')
-    yield f'{place}, number {number},', dict(row)
-
-
-def _pair(row: dict[str, Any], prompt: str | None, answer: str | None,
-          place: str) -> tuple[Any, Any]:
-  """The question and the answer of a row, in the fields named or usual ones."""
-  names_of = (('prompt', prompt, _QUESTIONS), ('answer', answer, _ANSWERS))
-  question, reply = (
-      json_lines.field(
-          row, option, name or next((k for k in known if k in row), option),
-          place) for option, name, known in names_of)
-  return question, reply
+  return _conversations(
+      user_code.rows(place, split, seed, count, options),
+      columns.Column(columns.conversation, ('messages',)),
+      columns.usual_pair(columns.prompt, columns.text))
 
 
 def drafts(argument: str, split: str, seed: int, count: int | None,
@@ -217,27 +216,39 @@ def answered(task: str, split: str, seed: int, count: int | None,
     check_options(_answered_lines, options)
     return _answered_lines(argument, split, **options)
   check_options(CONVERSATIONS[kind], options)
-  pairs = map(chat.question_and_answer, CONVERSATIONS[kind](
+  pairs = map(_question_and_answer, CONVERSATIONS[kind](
       argument, split, seed, count, **options))
   return [dict(prompt=prompt, response=response, task=task)
           for prompt, response in pairs]
 
 
 def _answered_lines(argument: str, split: str, *, prompt: str | None = None,
-                    answer: str | None = None) -> list[Record]:
-  """`answered` of a JSONL file; the options name its fields."""
+                    input: str | None = None, answer: str | None = None
+                    ) -> list[Record]:
+  """`answered` of a file; the options name its columns."""
   records, title = [], json_lines.title(argument, split)
+  pair = columns.named_pair(
+      columns.question, columns.filled, prompt, input, answer)
+  names = columns.Column(columns.filled, ('task',))
+  origin = columns.Column(columns.json_value, ('source',))
   for place, row in json_lines.read_rows(argument, split):
-    question, reply = _pair(row, prompt, answer, place)
-    made = dict(prompt=question, response=reply, task=row.get('task', title))
-    for name, value in made.items():
-      if not isinstance(value, str):
-        raise errors.ConfigError(
-            'data.task', f'{place}: expected a text as its {name}, '
-            f'received {value!r:.80}')
-    records.append(
-        made | ({'source': row['source']} if 'source' in row else {}))
+    question, reply = pair.read(row, place)
+    task = title if row.get('task') is None else names.read(row, place)
+    source = {'source': origin.read(row, place)} if 'source' in row else {}
+    records.append(dict(prompt=question, response=reply, task=task) | source)
   return records
+
+
+def _question_and_answer(messages: Sequence[Mapping[str, Any]]
+                         ) -> tuple[str, str]:
+  """(question, answer) of a conversation of just these two, which are text."""
+  roles = [message['role'] for message in messages]
+  if roles == ['user', 'assistant'] and all(map(spoken.is_text, messages)):
+    return messages[0]['content'], messages[1]['content']
+  with errors.at(getattr(messages, 'place', '')):
+    raise errors.ConfigError(
+        'data.task', 'expected a question and its answer, two texts; received '
+        f'messages of {", ".join(roles)}')
 
 
 PROMPTS = {**sources.PROMPTS, 'jsonl': jsonl, 'drafts': drafts,
@@ -258,7 +269,7 @@ def split_task(task: str, known: Collection[str], field: str = 'data.task'
   if kind not in known and user_code.is_place(task):
     kind, argument = USER, task
   is_path = kind == task and (
-      task.endswith(('.json', '.jsonl', '.gz')) or os.path.isfile(task))
+      task.endswith(json_lines.SUFFIXES) or os.path.isfile(task))
   if is_path and 'jsonl' in known:
     raise errors.ConfigError(
         field, f"expected the source of a file, 'jsonl:{task}'; received "
@@ -277,24 +288,43 @@ def record(prompt: str, answer: Any, task: str, verifier: str) -> Record:
       prompt=prompt, answer=reduced(answer), task=task, verifier=verifier)
 
 
-def reduced(answer: str | int | float) -> str:
+def reduced(answer: Any) -> str:
   """GSM8K's 'so 48+24=72\\n#### 1,072' -> '1072'; 142.0 -> '142'."""
-  if isinstance(answer, float) and answer.is_integer():
-    answer = int(answer)
-  _, mark, last = str(answer).rpartition('####')
-  return last.strip().replace(',', '') if mark else last.strip()
+  if not isinstance(answer, str):
+    return columns.written(answer)
+  _, mark, last = answer.rpartition('####')
+  last = last.strip()
+  grouped = _THOUSANDS.fullmatch(last) if mark else None
+  return last.replace(',', '') if grouped else last
+
+
+def checked_record(pair: columns.Pair, row: dict[str, Any], place: str,
+                   task: str, verifier: str, tolerance: float = 0.) -> Record:
+  """The record of a row; an answer may be empty only before a judge."""
+  question, reference = pair.read(row, place)
+  made = record(question, reference, task, verifier)
+  if verifier != 'judge' and not all(
+      [made['answer'], *made.get('alternatives', ())]):
+    raise pair.answer.refused(
+        place, 'an answer that is not empty', reference,
+        pair.answer.name(row))
+  if row.get('tolerance') is not None:
+    tolerance = columns.Column(
+        columns.tolerance, ('tolerance',)).read(row, place)
+  return made | {'row': row} | ({'tolerance': tolerance} if tolerance else {})
 
 
 def examples(task: str, count: int, seed: int) -> list[tuple[str, str]]:
   """The first `count` of a source of conversations as (question, answer)."""
-  kind, argument = split_task(task, CONVERSATIONS, 'data.examples')
-  conversations = CONVERSATIONS[kind](argument, 'train', seed, count)
-  if len(conversations) < count:
+  with errors.renamed('data.task', to='data.examples'):
+    kind, argument = split_task(task, CONVERSATIONS)
+    pairs = list(map(_question_and_answer, CONVERSATIONS[kind](
+        argument, 'train', seed, count)[:count]))
+  if len(pairs) < count:
     raise errors.expected(
-        'data.shots', f'at most the {len(conversations)} examples of '
+        'data.shots', f'at most the {len(pairs)} examples of '
         'config.data.examples', count)
-  return [chat.question_and_answer(messages)
-          for messages in conversations[:count]]
+  return pairs
 
 
 def parts(task: str | Iterable[tuple[str, float]], options: dict[str, Any]

@@ -76,11 +76,15 @@ def prompt_set(
   for example in dataset.as_numpy_iterator():
     if len(records) == num_prompts:
       break
+    if example['problem']:
+      raise pickle.loads(example['problem'])
     if example['long']:
       too_long += 1
     else:
       tokens.append(example['inputs'])
       records.append(pickle.loads(example['record']))
+  if not (records or too_long):
+    raise _empty(task, split)
   if not records:
     raise errors.ConfigError(
         'rl.prompt_tokens', f'all {too_long} prompts of {task!r} have '
@@ -126,11 +130,12 @@ def conversations(
   for example in dataset.take(-1 if count is None else count
                              ).as_numpy_iterator():
     messages = pickle.loads(example['messages'])
-    if template == templates.CHAT:
-      ids, weights = chat.conversation_tokens(vocab, messages)
-    else:
-      asked, answer = encode(*chat.question_and_answer(messages))
-      ids, weights = asked + answer, [False] * len(asked) + [True] * len(answer)
+    with errors.at(getattr(messages, 'place', '')):
+      if template == templates.CHAT:
+        ids, weights = chat.conversation_tokens(vocab, messages)
+      else:
+        asked, said = encode(*chat.question_and_answer(messages))
+        ids, weights = asked + said, [False] * len(asked) + [True] * len(said)
     pairs.append((np.array(ids, np.int32), np.array(weights, np.int32)))
   return pairs
 
@@ -204,7 +209,7 @@ def _dataset(
   mixture = re.sub(r'\W', '_', f'r1jax_{column}_{split}')
   rates = []
   for i, (name, rate, settings) in enumerate(sources.parts(task, options)):
-    source, first = _source(name, column, split, count, settings)
+    source, first = _source(name, column, split, seed, count, settings)
     # The position comes first: seqio mixes tasks in the order of their names.
     title = re.sub(r'[^\w.:]', '_', f'{mixture}:{i:03}:{name}')
     seqio.TaskRegistry.remove(title)
@@ -216,10 +221,10 @@ def _dataset(
   return seqio.MixtureRegistry.add(mixture, rates).get_dataset(
       dict.fromkeys(features, limit), split=split, shuffle=False, seed=seed,
       num_epochs=1, trim_output_features=False,
-      passthrough_features=('record', 'long'))
+      passthrough_features=('record', 'long', 'problem'))
 
 
-def _source(name: str, column: str, split: str, count: int | None,
+def _source(name: str, column: str, split: str, seed: int, count: int | None,
             options: dict[str, Any]) -> _Source:
   """Returns seqio's source of a task, and the steps that give it `column`."""
   known = {'inputs': {**sources.PROMPTS, 'tfds': tfds_source.prompt_source},
@@ -231,11 +236,15 @@ def _source(name: str, column: str, split: str, count: int | None,
   if kind == 'tfds':
     return read(argument, split, **options)
 
+  # What is read here is refused in one line; within seqio, after its log.
+  ready = [read(argument, split, seed, count, **options)]
+  if not ready[0]:
+    raise _empty(name, split)
+
   def dataset(split, shuffle_files, seed=None):
     del shuffle_files
-    items = read(argument, split, seed, count, **options)
-    if not items:
-      raise errors.ConfigError('data.task', f'{name!r} is empty')
+    items = ready.pop() if ready else read(
+        argument, split, seed, count, **options)
     columns = {column: items}
     if column == 'inputs':
       columns = {column: [r.get('shown', r['prompt']) for r in items],
@@ -245,3 +254,8 @@ def _source(name: str, column: str, split: str, count: int | None,
     return tf.data.Dataset.from_tensor_slices(columns)
 
   return seqio.FunctionDataSource(dataset, splits=[split]), ()
+
+
+def _empty(task: _Tasks, split: str) -> errors.ConfigError:
+  return errors.ConfigError(
+      'data.task', f'{task!r} is empty, in split {split!r}')

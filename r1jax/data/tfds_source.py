@@ -1,7 +1,8 @@
 """TFDS data sets that are on disk, as records of prompts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import pickle
+from typing import Any
 
 import gin
 import numpy as np
@@ -10,6 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from r1jax import errors
+from r1jax.data import columns
 from r1jax.data import sources
 from r1jax.data import splits
 
@@ -18,11 +20,39 @@ _Tfds = gin.external_configurable(seqio.TfdsDataSource, module='seqio')
 
 
 def prompt_source(name: str, split: str, *, data_dir: str | None = None,
-                  prompt: str = 'question', answer: str = 'answer',
-                  task: str | None = None, verifier: str = 'math'
+                  prompt: str | None = None, answer: str | None = None,
+                  extract: str | None = None, task: str | None = None,
+                  verifier: str = 'math'
                   ) -> tuple[seqio.DataSource, Sequence[Callable]]:
   """A TFDS data set that is on disk; the options name its features."""
   errors.check_choice('data.options.verifier', verifier, sources.VERIFIERS)
+  if not isinstance(task, str | None):
+    raise errors.expected('data.options.task', 'a name', task)
+  pair = columns.Pair(
+      columns.Column(columns.question, ('question',), 'prompt', prompt),
+      columns.Column(sources.answer_type(extract), ('answer',), 'answer',
+                     answer))
+  builder = _builder(name, split, data_dir)
+  asked, said = (
+      _feature(builder.info.features, column) for column in pair[:2])
+
+  def pickled(number, *values):
+    return pickle.dumps(record(
+        pair, dict(zip((asked, said), values)),
+        f'tfds:{name}/{split}[{number}]', task or builder.name, verifier))
+
+  def records(dataset):
+    dataset = dataset.enumerate().map(lambda number, x: {
+        'inputs': x[asked], 'answer': x[said], 'number': number})
+    return add_text(dataset, 'record', pickled, ['number', 'inputs', 'answer'])
+
+  return _Tfds(builder.get_reference().tfds_name(), data_dir,
+               splits={split: split}, read_only=True), [records]
+
+
+def _builder(name: str, split: str, data_dir: str | None
+             ) -> tfds.core.DatasetBuilder:
+  """The builder of a data set that is on disk and has rows in `split`."""
   absent = errors.ConfigError(
       'data.options.data_dir', f'no prepared TFDS data set {name!r} under '
       f'{data_dir!r}; with a network, run: tfds build {name} --data_dir=DIR')
@@ -31,40 +61,73 @@ def prompt_source(name: str, split: str, *, data_dir: str | None = None,
   except tfds.core.DatasetNotFoundError as e:
     raise absent from e
   except (AssertionError, ValueError) as e:  # a wrong version or config
-    raise errors.ConfigError('data.task', str(e)) from e
+    raise errors.ConfigError('data.task', ' '.join(str(e).split())) from e
   if not builder.is_prepared():
     raise absent
-  info = builder.info
-  errors.check_choice(splits.FIELD, split.split('[')[0], [*info.splits, 'all'])
+  known = builder.info.splits
+  errors.check_choice(splits.FIELD, split.split('[')[0], [*known, 'all'])
   try:
-    info.splits[split]
+    size = known[split].num_examples
   except (KeyError, ValueError) as e:
     raise errors.ConfigError(splits.FIELD, str(e)) from e
-  errors.check_choice('data.options.prompt', prompt, info.features)
-  errors.check_choice('data.options.answer', answer, info.features)
+  if not size:
+    raise errors.ConfigError(
+        'data.task', f'tfds:{name} is empty, in split {split!r}')
+  return builder
 
-  def pickled(question, reference):
-    return pickle.dumps(sources.record(
-        question.decode(), reference.decode(), task or builder.name, verifier))
 
-  def records(dataset):
-    dataset = dataset.map(lambda x: {'inputs': x[prompt], 'answer': x[answer]})
-    return add_text(dataset, 'record', pickled, ['inputs', 'answer'])
+def record(pair: columns.Pair, example: Mapping[str, Any], place: str,
+           task: str, verifier: str) -> sources.Record:
+  """The record of an example, whose texts are bytes."""
+  row = {name: value.decode(errors='surrogateescape')  # which is then refused
+         if isinstance(value, bytes) else value
+         for name, value in example.items()}
+  made = sources.checked_record(pair, row, place, task, verifier)
+  return {name: made[name] for name in made if name != 'row'}
 
-  return _Tfds(builder.get_reference().tfds_name(), data_dir,
-               splits={split: split}, read_only=True), [records]
+
+def _feature(features: tfds.features.FeaturesDict, column: columns.Column
+             ) -> str:
+  """The name of a feature: of a text, or of an answer that is one number."""
+  name = column.given or column.usual[0]
+  field = f'data.options.{column.option}'
+  errors.check_choice(field, name, features)
+  shape, kind = features[name].shape, features[name].tf_dtype
+  number = column.option == 'answer' and isinstance(kind, tf.DType) and (
+      kind.is_integer or kind.is_floating)
+  if shape != () or not (kind == tf.string or number):
+    raise errors.expected(field, 'a feature that is a text',
+                          f'{name}, {type(features[name]).__name__}')
+  return name
 
 
 def add_text(dataset: tf.data.Dataset, feature: str,
              function: Callable[..., str | bytes], inputs: Sequence[str]
              ) -> tf.data.Dataset:
-  """Sets `feature` to a Python function of the byte strings in `inputs`."""
-  def call(*columns):
-    return np.array([function(*row) for row in zip(*columns)], object)
+  """Sets `feature` to a Python function of the values in `inputs`.
+
+  Texts are byte strings. A ConfigError of the function becomes the feature
+  'problem', pickled and else b'', for the reader to raise: TensorFlow would
+  make it an error of its own, and log a traceback.
+  """
+  def one(problem, *values):
+    if problem:
+      return b'', problem
+    try:
+      return function(*values), b''
+    except errors.ConfigError as e:
+      return b'', pickle.dumps(e)
+
+  def call(*values):
+    return [np.array(column, object)
+            for column in zip(*(one(*row) for row in zip(*values)))]
 
   def step(x):
-    text = tf.numpy_function(
-        call, [x[name] for name in inputs], tf.string, stateful=False)
-    return {**x, feature: tf.ensure_shape(text, [None])}
+    problem = x.get('problem', tf.fill(tf.shape(x[inputs[0]]), b''))
+    found = tf.numpy_function(
+        call, [problem, *(x[name] for name in inputs)],
+        (tf.string, tf.string), stateful=False)
+    text, problem = (tf.ensure_shape(column, [None]) for column in found)
+    return {**x, feature: text, 'problem': problem}
 
   return dataset.batch(_CALL).map(step).unbatch()

@@ -4,16 +4,20 @@ A place is 'my_rewards.py:function', in a file (from the current directory; it
 may import the files beside it), or 'package.module:function'.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import functools
 import importlib
 import importlib.util
+import inspect
+import itertools
 import pathlib
 import sys
 import types
 from typing import Any
 
 from r1jax import errors
+from r1jax.data import columns
+from r1jax.data import splits
 
 
 def is_place(text: str) -> bool:
@@ -86,3 +90,46 @@ def _import(name: str, field: str) -> types.ModuleType:
     raise errors.ConfigError(
         field, f'no module named {name!r}; a file is given as '
         "'FILE.py:FUNCTION'") from problem
+
+
+def rows(place: str, split: str, seed: int | None, count: int | None,
+         options: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+  """(place, dict) of what a user's function yields, at most `count`.
+
+  Raises:
+    ConfigError: there is no such function, it does not take an option, or it
+      yields something else.
+  """
+  function = load(place, 'data.task')
+  parameters = inspect.signature(function).parameters.values()
+  names = [parameter.name for parameter in parameters]
+  known = dict(split=split, seed=seed, count=count)
+  if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+    for name in options:
+      errors.check_choice(
+          'data.options', name, [n for n in names if n not in known])
+  known = {name: value for name, value in known.items() if name in names}
+  try:
+    inspect.signature(function).bind(**known, **options)
+  except TypeError as problem:
+    raise errors.ConfigError(
+        'data.options', f'{place}: {problem}') from problem
+  found = _dicts(function(**known, **options), place)
+  if 'split' not in known:
+    found = ((at, row) for at, row in found if splits.in_split(
+        str(next((row[name] for name in (*columns.QUESTIONS, 'messages', 'text')
+                  if name in row), row)), split))
+  return list(itertools.islice(found, count))
+
+
+def _dicts(rows: Iterable, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+  if not isinstance(rows, Iterable):
+    raise errors.ConfigError('data.task', f'{place}: expected dicts, received '
+                             f'{columns.shown(rows)}')
+  for number, row in enumerate(rows):
+    if isinstance(row, str):
+      row = {'text': row}
+    if not isinstance(row, Mapping):
+      raise errors.ConfigError('data.task', f'{place}[{number}]: expected '
+                               f'dicts, received {columns.shown(row)}')
+    yield f'{place}[{number}]', dict(row)

@@ -38,7 +38,8 @@ def test_hh_pairs_become_messages_and_two_answers(tmp_path, name):
       prompt=[dict(role='user', content='Hi'),
               dict(role='assistant', content='Hello!'),
               dict(role='user', content='How?')],
-      responses=['Well.', 'Bad.'], grades=[1., 0.], task='pairs')], 1)
+      responses=['Well.', 'Bad.'], grades=[1., 0.], task='pairs',
+      place=f'{path}:1')], dict(unlike=1))
 
 
 def test_other_forms_and_parts_of_a_split(tmp_path):
@@ -52,8 +53,17 @@ def test_other_forms_and_parts_of_a_split(tmp_path):
 
 @pytest.mark.parametrize('row, match', [
     (dict(prompt='a', responses=['b'], grades=[1, 2]), 'as many grades'),
-    (dict(prompt='a', responses=[], grades=[]), 'as many grades'),
-    (dict(prompt='a', responses=['b', 3], grades=[1, 2]), 'as many grades'),
+    (dict(prompt='a', responses=[], grades=[]), "texts in 'responses'"),
+    (dict(prompt='a', responses=['b', 3], grades=[1, 2]),
+     "a text in 'responses', received 3"),
+    (dict(prompt='a', responses=['b', 'c'], grades=[1, True]),
+     "a finite number in 'grades', received True"),
+    (dict(prompt='a', responses=['b', 'c'], grades=[1, float('nan')]),
+     "a finite number in 'grades', received nan"),
+    (dict(prompt=None, chosen='b', rejected='c'), "in 'prompt', received None"),
+    (dict(prompt=[], chosen='b', rejected='c'), "messages, .* in 'prompt'"),
+    (dict(prompt='a', chosen='b', rejected=None), "a text in 'rejected'"),
+    (dict(prompt='a', chosen='b', rejected=[TALK]), "a text in 'rejected'"),
     (dict(prompt='a', responses=['b', 'c']), "no field 'grades'"),
     (dict(prompt='a', chosen='b'), "no field 'rejected'"),
     (dict(chosen='no talk', rejected='no talk'), 'starts with'),
@@ -62,7 +72,48 @@ def test_what_is_no_preference_is_refused_by_its_place(tmp_path, row, match):
   path = _file(tmp_path, row)
   with pytest.raises(errors.ConfigError, match=match) as caught:
     _read(path)
-  assert f'{path}:1' in str(caught.value)
+  assert str(caught.value).startswith(f'config.data.task: {path}:1')
+
+
+def test_words_of_the_human_are_no_answer(tmp_path):
+  good = dict(chosen=f'{TALK} Well.', rejected=f'{TALK} Bad.')
+  path = _file(
+      tmp_path, good, dict(good, chosen=f'{TALK} Well.\n\nHuman: Thanks!'),
+      dict(good, rejected=f'{TALK}\n\nHuman: Hello?'),
+      dict(good, rejected=f'{TALK} Bad.\n\nHuman:'))
+  records, left_out = preferences.read_preferences(f'jsonl:{path}', 'train', {})
+  assert [r['responses'] for r in records] == [['Well.', 'Bad.']]
+  assert left_out == dict(human_last=3)
+
+
+@pytest.mark.parametrize('responses, grades, kept', [
+    (['a', 'a'], [1, 0], False), (['a', ' a\n'], [1, 0], False),
+    (['a', 'b', 'a'], [1, 0, 2], False), (['', ' '], [1, 0], False),
+    (['a', 'A'], [1, 0], True), (['a', 'a'], [1, 1.0], True),
+    (['a', 'a', 'b'], [1, 1, 0], True)])
+def test_one_response_with_two_grades_is_left_out_and_counted(
+    tmp_path, responses, grades, kept):
+  rows = [dict(prompt='?', responses=responses, grades=grades)]
+  if len(responses) == 2 and grades == [1, 0]:
+    rows.append(dict(zip(('chosen', 'rejected'), responses), prompt='?'))
+    rows.append({
+        name: f'\n\nHuman: ?\n\nAssistant: {text}'
+        for name, text in zip(('chosen', 'rejected'), responses)})
+  path = _file(tmp_path, dict(prompt='?', chosen='x', rejected='y'), *rows)
+  records, left_out = preferences.read_preferences(f'jsonl:{path}', 'train', {})
+  assert len(records) == 1 + kept * len(rows)
+  assert left_out == ({} if kept else dict(identical=len(rows)))
+
+
+def test_where_all_are_left_out_the_reasons_are_one_line(tmp_path):
+  same = dict(prompt='?', chosen='a', rejected='a ')
+  last = f'{TALK} Well.\n\nHuman: Thanks!'
+  path = _file(tmp_path, same, same, dict(chosen=last, rejected=last))
+  with pytest.raises(errors.ConfigError, match=(
+      '^config.data.task: .*pairs.jsonl has no pairs; left out: 1 with an '
+      'answer .*; 2 with equal responses')) as caught:
+    _read(path)
+  assert '\n' not in str(caught.value)
 
 
 def test_refusals_name_the_field(tmp_path):
@@ -84,7 +135,7 @@ def test_refusals_name_the_field(tmp_path):
 def test_every_pair_of_hh_is_read():
   path = shared_data.path('hh_rlhf/harmless_base_test.jsonl.gz')
   found, unlike = preferences.read_preferences(f'jsonl:{path}', 'train', {})
-  assert len(found) == 2307 and unlike == 5
+  assert len(found) == 2307 and unlike == dict(unlike=5)
   for record in found:
     assert record['prompt'][-1]['role'] == 'user'
     assert not any('\n\nHuman:' in text for text in record['responses'])
@@ -173,8 +224,36 @@ def test_rows_hold_a_prompt_once_and_its_responses_behind_it(encode):
 def test_what_fills_more_than_a_row_is_left_out_and_counted(encode):
   long = dict(RECORDS[0], responses=['1 ' * 99, '2'])
   rows = preferences.pack([*RECORDS, long], encode, 128)
-  assert rows.counts == {'prompts': len(RECORDS), 'too_long': 1}
+  assert rows.counts == {
+      'prompts': len(RECORDS), 'too_long': 1, 'identical': 0}
   with pytest.raises(errors.ConfigError, match='preference.length'):
     preferences.pack([long], encode, 128)
   with pytest.raises(errors.ConfigError, match='preference.batch'):
     rows.batch(0, 50, 0)
+
+
+def test_what_a_model_cannot_tell_apart_is_left_out_and_counted(encode):
+  plain = encode
+  encode = lambda prompt, text: plain(prompt, ' '.join(text.split()))
+  same = dict(RECORDS[0], responses=['1  2', '1 2'])
+  equal = dict(same, grades=[1, 1])  # but nothing is compared
+  rows = preferences.pack([*RECORDS, same, equal], encode, 128)
+  assert rows.counts == {
+      'prompts': len(RECORDS) + 1, 'too_long': 0, 'identical': 1}
+  assert rows.records == [*RECORDS, equal]
+  with pytest.raises(errors.ConfigError,
+                     match='^config.data.task: no prompts; left out: 2 with'):
+    preferences.pack([same] * 2, encode, 128)
+  long = dict(RECORDS[0], responses=['1 ' * 99, '2'])
+  with pytest.raises(errors.ConfigError, match='^config.preference.length: '):
+    preferences.pack([same, long], encode, 128)
+
+
+def test_a_row_that_cannot_be_encoded_is_named(encode):
+  record = dict(RECORDS[0], prompt=[dict(role='user', content='Hi')],
+                place='a.jsonl:7')
+  with pytest.raises(errors.ConfigError,
+                     match="^config.data.template: a.jsonl:7: .*'chat'"):
+    preferences.pack([record], encode, 128)
+  rows = preferences.pack([dict(RECORDS[0], place='a.jsonl:7')], encode, 128)
+  assert rows.records == [RECORDS[0]]  # no path comes among a run's outputs

@@ -34,7 +34,13 @@ def _write(path, *rows):
     ('She sold 48/2 = <<48/2=24>>24.\n#### 72', '72'),
     ('so it is\n#### 10,000', '10000'),
     ('#### -5 ', '-5'),
-    (142.0, '142'), (2.5, '2.5'), (7, '7'),
+    ('#### 1,072', '1072'), ('#### -1,072,000', '-1072000'),
+    ('#### $1,072.50 a day', '$1072.50 a day'),
+    ('#### (2, 3)', '(2, 3)'), ('#### 1,3,5', '1,3,5'),
+    ('#### 1,3,500', '1,3,500'), ('#### (1,072, 2)', '(1,072, 2)'),
+    ('#### [1,072]', '[1,072]'), ('#### 0,25', '0,25'), ('####', ''),
+    ('1,072', '1,072'),
+    (142.0, '142'), (2.5, '2.5'), (7, '7'), (1e22, '1' + '0' * 22),
     ('9.6\n', '9.6'),
     ('\\frac{\\pi}{2}', '\\frac{\\pi}{2}'),
 ])
@@ -247,11 +253,11 @@ def test_answers_of_a_file(tmp_path):
 
 
 @pytest.mark.parametrize('row, message', [
-    (dict(prompt='?', response=None), 'a text as its response, received None'),
-    (dict(prompt=['?'], response='!'),
-     r"a text as its prompt, received \['\?'"),
-    (dict(prompt='?', answer=3), 'a text as its response, received 3'),
-    (dict(prompt='?', response='!', task=1), 'a text as its task'),
+    (dict(prompt='?', response=None), "a text in 'response', received None"),
+    (dict(prompt='?', response=''), "a text that is not empty in 'response'"),
+    (dict(prompt=['?'], response='!'), "messages, .* in 'prompt', received"),
+    (dict(prompt='?', answer=3), "a text in 'answer', received 3"),
+    (dict(prompt='?', response='!', task=1), "a text in 'task', received 1"),
 ])
 def test_answers_that_are_no_texts_are_refused(tmp_path, row, message):
   path = _write(tmp_path / 'c.jsonl', dict(prompt='?', response='!'), row)
@@ -292,3 +298,145 @@ def test_a_judge_may_stand_in_for_the_rule_of_a_problem():
 def test_lessons_of_a_kind_that_there_is_not():
   with pytest.raises(errors.ConfigError, match='KIND.* mean rewrite[?]'):
     sources.answered('mini_lessons:rewrites', 'train', 0, 4, {})
+
+
+def test_an_optional_column_may_be_null(tmp_path):
+  path = _write(tmp_path / 'c.jsonl', dict(
+      prompt='?', response='!', task=None, source=None))
+  assert sources.answered(f'jsonl:{path}', 'train', 0, None, {}) == [
+      dict(prompt='?', response='!', task='c', source=None)]
+
+
+def test_a_source_that_json_cannot_hold_is_refused(tmp_path):
+  pyarrow = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+  table = pyarrow.Table.from_pylist(
+      [dict(prompt='?', response='!', source=b'a')])
+  parquet.write_table(table, tmp_path / 'a.parquet')
+  with pytest.raises(errors.ConfigError, match=(
+      r"data.task: .*a.parquet\[0\]: .* in 'source', received b'a'")):
+    sources.answered(f'jsonl:{tmp_path}/a.parquet', 'train', 0, None, {})
+
+
+def test_decimals_have_the_tolerance_of_the_option_or_the_row(tmp_path):
+  path = _write(tmp_path / 'decimals.jsonl', dict(prompt='Q', answer='0.5'),
+                dict(prompt='Q', answer='0.5', tolerance=0.05))
+  tolerances = lambda **options: [
+      made.get('tolerance') for made in _jsonl(path, **options)]
+  assert tolerances() == [None, 0.05]
+  assert tolerances(tolerance=0.01) == [0.01, 0.05]
+  for wrong in (-1, 1, 'much', True):
+    with pytest.raises(errors.ConfigError, match='options.tolerance: expected'):
+      tolerances(tolerance=wrong)
+  path = _write(path, dict(prompt='Q', answer='0.5', tolerance='5%'))
+  with pytest.raises(errors.ConfigError, match="jsonl:1: expected a finite"):
+    _jsonl(path)
+
+
+def test_the_usual_shapes_by_option(tmp_path):
+  talk = [{'from': 'system', 'value': 'Be brief.'},
+          {'from': 'human', 'value': 'Hi'}, {'from': 'gpt', 'value': 'Yo'}]
+  path = _write(tmp_path / 'sharegpt.json', dict(id=1, conversations=talk))
+  assert sources.jsonl_conversations(
+      str(path), 'train', 0, None, messages='conversations') == [[
+          dict(role='system', content='Be brief.'),
+          dict(role='user', content='Hi'),
+          dict(role='assistant', content='Yo')]]
+
+  path = tmp_path / 'alpaca.json'
+  path.write_text(json.dumps([
+      dict(instruction='Add.', input='1 2', output='3'),
+      dict(instruction='Say Hi.', input='', output='Hi'),
+      dict(instruction='Say Yo.', input=None, output='Yo')]))
+  names = dict(prompt='instruction', input='input', answer='output')
+  pairs = [('Add.\n1 2', '3'), ('Say Hi.', 'Hi'), ('Say Yo.', 'Yo')]
+  assert sources.jsonl_conversations(str(path), 'train', 0, None, **names) == [
+      mini_sources.conversation(pair) for pair in pairs]
+  assert [(r['prompt'], r['answer']) for r in _jsonl(path, **names)] == pairs
+  assert [(r['prompt'], r['response']) for r in sources.answered(
+      f'jsonl:{path}', 'train', 0, None, names)] == pairs
+
+  path = _write(tmp_path / 'verl.jsonl', dict(
+      data_source='math_dapo', prompt=[dict(role='user', content='1+1?')],
+      reward_model=dict(style='rule', ground_truth='2'), extra_info=dict(a=1)))
+  record, = _jsonl(path, answer='reward_model.ground_truth')
+  assert (record['prompt'], record['answer']) == ('1+1?', '2')
+
+  path = _write(tmp_path / 'math.jsonl', dict(
+      problem='1/2?', solution=r'Not \boxed{1}, \boxed{\frac{1}{2}}.', level=1))
+  record, = _jsonl(path, answer='solution', extract='boxed')
+  assert record['answer'] == r'\frac{1}{2}'
+
+
+@pytest.mark.parametrize('row, options, message', [
+    (dict(prompt='?', reward_model='2'), dict(answer='reward_model.truth'),
+     "options.answer: .*:1 has no field 'reward_model.truth'"),
+    (dict(prompt='?', reward_model=dict(truth=None)),
+     dict(answer='reward_model.truth'),
+     "options.answer: .*:1: .* in 'reward_model.truth', received None"),
+    (dict(prompt=[dict(role='system', content='a'),
+                  dict(role='user', content='b')], answer='2'), {},
+     'task: .*:1: .*config.data.system'),
+    (dict(prompt='?', solution='It is 2.'),
+     dict(answer='solution', extract='boxed'),
+     r"options.answer: .*:1: expected a solution with .*boxed.* 'It is 2.'"),
+    (dict(prompt='?', solution=2), dict(answer='solution', extract='boxed'),
+     'options.answer: .*:1: expected a text'),
+    (dict(prompt='?', answer='2'), dict(extract='box'), 'options.extract: '),
+    (dict(prompt='?', answer='2'), dict(input='more'),
+     "options.input: .*:1 has no field 'more'"),
+    (dict(prompt='?', more=3, answer='2'), dict(input='more'),
+     "options.input: .*:1: expected a text in 'more', received 3"),
+    (dict(prompt='?', answer='2'), dict(answer=3),
+     'options.answer: expected the name of a column, received 3'),
+    (dict(prompt='?', answer='2'), dict(task=3), 'options.task: .* a name'),
+    (dict(prompt='?', answer='####'), {}, ':1: expected an answer that is not'),
+    (dict(prompt='?', answer=['2', ' ']), {}, ':1: expected an answer that is'),
+])
+def test_a_wrong_column_is_blamed_on_what_names_it(
+    tmp_path, row, options, message):
+  path = _write(tmp_path / 'a.jsonl', row)
+  with pytest.raises(errors.ConfigError, match=f'^config.data.*{message}'):
+    _jsonl(path, **options)
+
+
+def test_a_judge_needs_no_reference(tmp_path):
+  path = _write(tmp_path / 'a.jsonl', dict(prompt='Write a poem.', answer=''))
+  assert _jsonl(path, verifier='judge')[0]['answer'] == ''
+  path = _write(tmp_path / 'a.jsonl', dict(prompt='Write a poem.', answer=None))
+  with pytest.raises(errors.ConfigError, match='received None'):
+    _jsonl(path, verifier='judge')
+
+
+def test_a_number_keeps_the_digits_of_its_file(tmp_path):
+  path = tmp_path / 'a.jsonl'
+  path.write_text('\n'.join(
+      f'{{"prompt": "?", "answer": {digits}}}' for digits in (
+          '142.0', '0.1', '3.14159265358979323846', '1e23',
+          '9007199254740993')))
+  found = _jsonl(path)
+  assert [record['answer'] for record in found] == [
+      '142', '0.1', '3.14159265358979323846', '1' + '0' * 23,
+      '9007199254740993']
+  assert found[1]['row']['answer'] == 0.1
+
+
+def test_a_prompt_of_messages_is_what_comes_before_the_answer(tmp_path):
+  before = [dict(role='system', content='a'), dict(role='user', content='b')]
+  path = _write(tmp_path / 'a.jsonl', dict(prompt=before, response='c'))
+  assert sources.jsonl_conversations(str(path), 'train', 0, None) == [
+      [*before, dict(role='assistant', content='c')]]
+
+
+def test_examples_are_blamed_on_their_field(tmp_path):
+  talk = [dict(role='user', content='Hi'), dict(role='assistant', content='Yo')]
+  path = _write(tmp_path / 'a.jsonl', dict(prompt='?', answer='!'),
+                dict(messages=talk * 2), dict(prompt='?', answer=None))
+  with pytest.raises(errors.ConfigError, match='^config.data.examples: .*:3: '):
+    sources.examples(f'jsonl:{path}', 1, 0)
+  path = _write(tmp_path / 'b.jsonl', dict(prompt='?', answer='!'),
+                dict(messages=talk * 2))
+  assert sources.examples(f'jsonl:{path}', 1, 0) == [('?', '!')]
+  with pytest.raises(errors.ConfigError,
+                     match='^config.data.examples: .*:2: .* two texts'):
+    sources.examples(f'jsonl:{path}', 2, 0)

@@ -1,6 +1,7 @@
 """Tests of the seqio tasks: what a source becomes as arrays of tokens."""
 
 import json
+import re
 
 import gin
 import numpy as np
@@ -217,12 +218,17 @@ def prepared(tmp_path_factory):
   def split(name, size):
     return tf.data.Dataset.from_tensor_slices({
         'question': [f'{name}: {i} + 1?' for i in range(size)],
-        'answer': [f'so\n#### {i + 1}' for i in range(size)]})
+        'answer': [f'so\n#### {i + 1}' for i in range(size)],
+        'number': [i + 1 for i in range(size)],
+        'rare': [' ' if name == 'test' and i else 'a' for i in range(size)],
+        'all': [['a', 'b']] * size})
 
   tfds.dataset_builders.store_as_tfds_dataset(
       name='sums', version='1.0.0', data_dir=folder,
-      features=tfds.features.FeaturesDict(
-          {'question': tfds.features.Text(), 'answer': tfds.features.Text()}),
+      features=tfds.features.FeaturesDict({
+          'question': tfds.features.Text(), 'answer': tfds.features.Text(),
+          'number': np.int32, 'rare': tfds.features.Text(),
+          'all': tfds.features.Sequence(tfds.features.Text())}),
       split_datasets={'train': split('train', 9), 'test': split('test', 3)})
   return folder
 
@@ -246,6 +252,13 @@ def test_tfds(small, prepared, name):
   assert read('train[:4]').records == train.records[:4]
 
 
+def test_a_number_of_tfds_is_an_answer(small, prepared):
+  prompts, _ = tasks.prompt_set(
+      'tfds:sums', small, 64, split='test', template='plain',
+      options={'data_dir': prepared, 'answer': 'number'})
+  assert sorted(r['answer'] for r in prompts.records) == ['1', '2', '3']
+
+
 @pytest.mark.parametrize('task, options, split, message', [
     ('jsonlines:x', {}, 'train', 'data.task.*did you mean jsonl'),
     ('mini_reasoning', dict(sizes=3), 'train', 'options.*did you mean size'),
@@ -259,6 +272,14 @@ def test_tfds(small, prepared, name):
     ('mini_reasoning', {}, 'trian', 'data.split .*did you mean train'),
     ('tfds:sums', dict(answer='result'), 'train', 'data.options.answer'),
     ('tfds:sums', dict(question='a'), 'train', 'data.options: '),
+    ('tfds:sums', dict(answer='all'), 'train', 'data.options.answer: .*text'),
+    ('tfds:sums', dict(prompt='number'), 'train', 'options.prompt: .*text'),
+    ('tfds:sums', dict(task=3), 'train', 'data.options.task'),
+    ('tfds:sums', {}, 'train[9:]', 'data.task: .*tfds:sums.* is empty'),
+    ('tfds:sums', dict(answer='rare'), 'test',
+     r"data.options.answer: tfds:sums/test\[\d\]: .* in 'rare', received ' '"),
+    ('tfds:sums', dict(prompt='rare'), 'test[1:]',
+     r'data.options.prompt: tfds:sums/test\[1:\]\[\d\]: .* not empty'),
 ])
 def test_refusals_name_the_field(
     small, prepared, task, options, split, message):
@@ -274,6 +295,83 @@ def test_an_unknown_template_and_an_empty_file_are_refused(small, tmp_path):
     tasks.prompt_set(f'jsonl:{path}', small, 64, template='r1')
   with pytest.raises(errors.ConfigError, match='data.task: .* is empty'):
     tasks.prompt_set(f'jsonl:{path}', small, 64)
+
+
+def test_a_template_that_refuses_a_row_is_one_line(small, questions):
+  with pytest.raises(errors.ConfigError, match="template: .*'level' is undef"):
+    tasks.prompt_set(questions, small, 64, template='{{ level }} {{ prompt }}')
+
+
+_USER = {'role': 'user', 'content': 'Hi'}
+
+
+@pytest.mark.parametrize('row, message', [
+    ({'prompt': 'q', 'response': None}, "a text in 'response', received None"),
+    ({'prompt': 'q', 'response': 5}, "a text in 'response', received 5"),
+    ({'prompt': None, 'response': 'a'}, "in 'prompt', received None"),
+    ({'question': 7, 'answer': 'a'}, "in 'question', received 7"),
+    ({'messages': 'hello'}, "messages, .* in 'messages', received 'hello'"),
+    ({'messages': None}, "messages, .* in 'messages', received None"),
+    ({'messages': ['q', 'a']}, "messages, .* in 'messages', received 'q'"),
+    ({'messages': [_USER, {'role': 'assistant'}]},
+     "messages whose content is a text in 'messages'"),
+    ({'messages': [_USER]}, "of which the assistant's is the last"),
+])
+@pytest.mark.parametrize('template', ['mini', 'chat'])
+def test_a_wrong_row_to_learn_from_is_one_line(
+    small, tmp_path, template, row, message):
+  path = tmp_path / 'a.jsonl'
+  path.write_text('{"prompt": "q", "response": "a"}\n' + json.dumps(row))
+  small.chat_template = (
+      '{% for m in messages %}{{ m.content + "</s>" }}{% endfor %}')
+  with pytest.raises(errors.ConfigError) as caught:
+    tasks.conversations(f'jsonl:{path}', small, template=template)
+  assert re.fullmatch(f'config.data.task: {path}:2: expected .*{message}.*',
+                      str(caught.value))
+
+
+@pytest.mark.parametrize('row, message', [
+    ({'prompt': None, 'answer': 1}, "in 'prompt', received None"),
+    ({'prompt': 7, 'answer': 1}, "in 'prompt', received 7"),
+    ({'prompt': '', 'answer': 1}, "a text that is not empty in 'prompt'"),
+    ({'prompt': 'q', 'answer': None}, "in 'answer', received None"),
+    ({'prompt': 'q', 'answer': True}, "in 'answer', received True"),
+    ({'prompt': 'q', 'answer': {'a': 1}}, "in 'answer', received {'a': 1}"),
+    ({'prompt': 'q', 'answer': float('nan')}, "in 'answer', received nan"),
+    ({'prompt': 'q', 'answer': []}, r"in 'answer', received \[\]"),
+])
+def test_a_wrong_row_of_prompts_is_one_line(small, tmp_path, row, message):
+  path = tmp_path / 'a.jsonl'
+  path.write_text('{"prompt": "q", "answer": "a"}\n' + json.dumps(row))
+  with pytest.raises(errors.ConfigError) as caught:
+    tasks.prompt_set(f'jsonl:{path}', small, 64)
+  assert re.fullmatch(f'config.data.task: {path}:2: expected .*{message}.*',
+                      str(caught.value))
+
+
+@pytest.mark.parametrize('text', [None, 5, ['a']])
+def test_a_document_that_is_no_text_is_one_line(small, tmp_path, text):
+  path = tmp_path / 'a.jsonl'
+  path.write_text('{"text": ""}\n' + json.dumps({'text': text}))
+  with pytest.raises(errors.ConfigError, match=(
+      f"^config.data.task: {path}:2: expected a text in 'text', received ")):
+    tasks.documents(f'jsonl:{path}', small)
+
+
+def test_what_a_template_cannot_take_is_named_by_its_row(small, tmp_path):
+  path = tmp_path / 'a.json'
+  parts = {'role': 'assistant', 'content': [{'type': 'text', 'text': 'Yo'}]}
+  path.write_text(json.dumps([{'messages': [_USER, parts]}]))
+  with pytest.raises(errors.ConfigError, match=(
+      f"^config.data.template: {path}:1.0.: expected 'chat'")):
+    tasks.conversations(f'jsonl:{path}', small, template='mini')
+  small.chat_template = (
+      '{% for m in messages %}{% if m.content is not string %}'
+      '{{ raise_exception("no") }}{% endif %}{{ m.content + "</s>" }}'
+      '{% endfor %}')
+  with pytest.raises(errors.ConfigError, match=(
+      f'^config.data.template: {path}:1.0.: the chat template of')):
+    tasks.conversations(f'jsonl:{path}', small)
 
 
 def test_conversations_and_what_the_assistant_says(tmp_path):
@@ -295,3 +393,16 @@ def test_conversations_and_what_the_assistant_says(tmp_path):
   path.write_text('{"messages": [{"role": "user", "content": "Hi"}]}\n')
   with pytest.raises(errors.ConfigError, match='assistant.s is the last'):
     tasks.conversations(f'jsonl:{path}', words)
+
+
+def test_what_is_refused_is_not_logged_besides(
+    small, prepared, tmp_path, capfd, caplog):
+  path = tmp_path / 'a.jsonl'
+  path.write_text('{"prompt": null, "answer": 1}')
+  for task, split, options in (
+      (f'jsonl:{path}', 'train', {}),
+      ('tfds:sums', 'test', {'data_dir': prepared, 'answer': 'rare'})):
+    with pytest.raises(errors.ConfigError):
+      tasks.prompt_set(task, small, 64, split=split, options=options)
+  logged = capfd.readouterr().err + caplog.text
+  assert 'Failed' not in logged and 'Traceback' not in logged

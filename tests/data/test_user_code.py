@@ -74,6 +74,15 @@ def test_without_a_split_prompts_are_held_out_by_their_hash(place):
   assert train[0]['task'] == 'say' and train[0]['verifier'] == 'exact'
 
 
+def test_what_is_no_text_is_refused_where_a_hash_splits(tmp_path):
+  (tmp_path / 'half.py').write_text(
+      'def f():\n  return [dict(prompt=f"{n} \\ud800", answer=n) for n in '
+      'range(100)]')
+  for split in ('train', 'heldout'):
+    with _refused(r'config.data.task: .*half.py:f\[\d+\]: .*surrogate'):
+      sources.user_records(f'{tmp_path}/half.py:f', split, 0, None)
+
+
 def test_documents_conversations_and_preferences(place):
   assert 60 < len(sources.user_texts(place('texts'), 'train', 0, None)) < 100
   pair, = sources.user_conversations(place('numbers'), 'train', 0, 1)
@@ -82,7 +91,7 @@ def test_documents_conversations_and_preferences(place):
       'response'] == pair[1]['content']
   assert preferences.read_preferences(place('pairs'), 'train', {}) == (
       [dict(prompt='Hi', responses=['Hello', 'No'], grades=[1., 0.],
-            task='pairs')], 0)
+            task='pairs', place=f'{place("pairs")}[0]')], {})
 
 
 def test_what_a_function_cannot_be_is_refused(place, tmp_path):
@@ -96,7 +105,7 @@ def test_what_a_function_cannot_be_is_refused(place, tmp_path):
     read('wrong')
   with _refused('config.data.task: .*expected dicts, received None'):
     read('forgotten')
-  with _refused('config.data.options.prompt: .*number 0, has no field'):
+  with _refused(r"config.data.task: .*:texts\[\d\] has no field 'prompt'"):
     read('texts')
   with _refused('config.data.task: no such file: .*did you mean .*data.py'):
     sources.user_records(f'{tmp_path}/dat.py:f', 'train', 0, 1)

@@ -1,0 +1,89 @@
+"""What files hold: text, gzipped or with Zstandard, and parquet's rows.
+
+Parquet and Zstandard need pyarrow, the extra 'parquet'.
+"""
+
+import datetime
+import decimal
+import gzip
+import pathlib
+from typing import Any
+import zlib
+
+from r1jax import errors
+from r1jax.data import columns
+
+Rows = list[tuple[str, dict[str, Any]]]  # with the place of each, for errors
+
+
+def read_text(path: pathlib.Path) -> str:
+  """The text of a file; .gz and .zst are unpacked.
+
+  Raises:
+    ConfigError: it cannot be read or unpacked, or is not UTF-8; in one line.
+  """
+  try:
+    content = path.read_bytes()
+    if path.suffix == '.gz':
+      content = gzip.decompress(content)
+    elif path.suffix == '.zst':
+      arrow = _arrow(path)
+      with arrow.CompressedInputStream(
+          arrow.BufferReader(content), 'zstd') as stream:
+        content = stream.read()
+  except (EOFError, OSError, zlib.error) as problem:
+    raise _unreadable(path, problem) from problem
+  try:
+    return content.decode()
+  except UnicodeDecodeError as problem:
+    line = content.count(b'\n', 0, problem.start) + 1
+    raise errors.ConfigError(
+        'data.task', f'{path}:{line}: not UTF-8: {problem.reason}, '
+        f'{content[problem.start:problem.start + 4]}') from problem
+
+
+def parquet_rows(path: pathlib.Path) -> Rows:
+  """The rows of a parquet file, as JSON has them: dates are text.
+
+  Raises:
+    ConfigError: it cannot be read; in one line.
+  """
+  arrow = _arrow(path)
+  from pyarrow import parquet  # pylint: disable=g-import-not-at-top
+  try:
+    with parquet.ParquetFile(path) as file:
+      names = file.schema_arrow.names
+      if len(set(names)) < len(names):
+        raise ValueError(f'two columns have one name, of {names}')
+      rows = [_plain(row) for batch in file.iter_batches()
+              for row in batch.to_pylist()]
+  except (arrow.ArrowException, OSError, ValueError) as problem:
+    raise _unreadable(path, problem) from problem
+  return [(f'{path}[{number}]', row) for number, row in enumerate(rows)]
+
+
+def _arrow(path: pathlib.Path) -> Any:
+  try:
+    import pyarrow  # pylint: disable=g-import-not-at-top
+  except ImportError as problem:
+    raise errors.ConfigError(
+        'data.task', f'{path} needs pyarrow: pip install "r1jax[parquet]"'
+        ) from problem
+  return pyarrow
+
+
+def _unreadable(path: pathlib.Path, problem: Exception) -> errors.ConfigError:
+  why = ' '.join(str(problem).split()) or type(problem).__name__
+  return errors.ConfigError('data.task', f'{path} cannot be read: {why:.200}')
+
+
+def _plain(value: Any) -> Any:
+  """A value of a parquet file as JSON has it, but for bytes."""
+  if isinstance(value, dict):
+    return {name: _plain(inside) for name, inside in value.items()}
+  if isinstance(value, list | tuple):
+    return list(map(_plain, value))
+  if isinstance(value, decimal.Decimal):
+    return columns.float_of(str(value))
+  dates = datetime.date, datetime.time, datetime.timedelta
+  return str(value) if isinstance(value, dates) else value
