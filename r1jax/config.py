@@ -7,10 +7,11 @@ sections in experiments/); here are the rules between fields. Sections that an
 experiment does not have are not checked.
 """
 
+from collections.abc import Collection, Iterable, Mapping
 import fnmatch
 import json
 import math
-from collections.abc import Iterable, Mapping
+import re
 from typing import Any
 
 import ml_collections
@@ -24,6 +25,8 @@ _SPLIT = {  # logical axis: the field that a mesh axis must divide
     'embed': 'model.width', 'vocab': 'model.vocab', 'heads': 'model.heads',
     'kv_heads': 'model.kv_heads', 'mlp': 'model.mlp',
 }
+
+_NAME = re.compile(r'\w[\w-]*')
 
 # What a resumed run may change: none of it reaches a parameter.
 _CHANGEABLE = ('name', 'distributed', 'log.*', 'checkpoint.*')
@@ -61,6 +64,38 @@ def flatten(config: Mapping[str, Any], prefix: str = '', *,
     else:
       leaves[prefix + name] = value
   return leaves
+
+
+def section(config: ml_collections.ConfigDict, path: str
+           ) -> ml_collections.ConfigDict:
+  """The section at a dotted path; '' is the config itself."""
+  for name in filter(None, path.split('.')):
+    config = config[name]
+  return config
+
+
+def check_names(field: str, names: Iterable[str],
+                taken: Collection[str] = ()) -> None:
+  """Refuses a name that a user gave to a field of the section `config.<field>`.
+
+  Every name that becomes a column, a metric, a file or a directory is checked
+  here.
+
+  Args:
+    field: the section.
+    names: of its fields.
+    taken: what they cannot be, since something else has that name.
+
+  Raises:
+    ConfigError: a name is taken, or not of letters, digits, '_' and '-'.
+  """
+  for name in names:
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
+      raise errors.expected(
+          field, "names of letters, digits, '_' and '-'", name)
+    if name in taken:
+      raise errors.ConfigError(
+          f'{field}.{name}', 'the name is taken; give another')
 
 
 def axis_names(entry: str | Iterable[str] | None) -> tuple[str, ...]:

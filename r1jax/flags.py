@@ -12,6 +12,7 @@ anywhere.
 """
 
 import ast
+from collections.abc import Iterator, Sequence
 import importlib.util
 import os
 import pathlib
@@ -58,6 +59,7 @@ def parse(argv: list[str]) -> list[str]:
     sys.argv = argv
     for arg in added:
       _add(absl_flags.FLAGS.config, arg)
+    _drop_options(absl_flags.FLAGS.config, argv)
     if asked:
       print(_help(argv))
       sys.exit(0)
@@ -115,7 +117,7 @@ def check_overrides(argv: list[str]) -> list[str]:
   config = load_config(spec)
   fields = config_lib.flatten(config)
   functions = {name for text in (*argv, *fields) for name in re.findall(
-      r'rewards\.functions\.(\w+)', text.partition('=')[0])}
+      r'rewards\.functions\.([\w-]+)', text.partition('=')[0])}
   rest = iter(argv[1:])
   for arg in rest:
     if arg == '--':
@@ -184,6 +186,69 @@ def _add(config: ml_collections.ConfigDict, arg: str) -> None:
       config.update(value)
   except TypeError as problem:
     raise ConfigError('', f'{arg}: {problem}') from problem
+
+
+def _drop_options(config: ml_collections.ConfigDict | None, argv: list[str]
+                 ) -> None:
+  """Removes options of the source of an experiment that is not read any more.
+
+  They belong to its task: where the command line names another, as
+  --config.data.task=jsonl:FILE does, they would be refused, though the user
+  never gave them. Options of the command line stay, and so do those of a task
+  that an experiment leaves to its user; another file is the same source.
+  """
+  spec = _value_of('config', argv)
+  if spec is None or config is None:
+    return
+  given = [match[2] for match in map(_OVERRIDE.fullmatch, argv) if match]
+  for path, section in _sources(load_config(spec)):
+    if section.task is None:
+      continue
+    now = config_lib.section(config, path)
+    before, after = _sources_by_place(section.task), _sources_by_place(now.task)
+    dropped = [
+        name for name in config_lib.flatten(section.options)
+        if f'{path}.options.{name}' not in given
+        and not any(after.get(place) == source and f'{name}.'.startswith(place)
+                    for place, source in before.items())]
+    with config.unlocked():
+      for name in dropped:
+        _remove(now.options, *name.split('.'))
+    if dropped:
+      print(f'config.{path}.task is another source than the experiment has: '
+            f'its options are left out ({", ".join(dropped)})', file=sys.stderr)
+
+
+def _remove(options: ml_collections.ConfigDict, name: str, *inside: str
+           ) -> None:
+  """Removes the option `name`, or one inside it, and what is empty then."""
+  if inside:
+    _remove(options[name], *inside)
+  if not (inside and options[name]):
+    del options[name]
+
+
+def _sources(config: ml_collections.ConfigDict, prefix: str = ''
+            ) -> Iterator[tuple[str, ml_collections.ConfigDict]]:
+  """Every section that names a task and its options, by its dotted name."""
+  for name, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      if 'task' in value and 'options' in value:
+        yield prefix + name, value
+      yield from _sources(value, f'{prefix}{name}.')
+
+
+def _sources_by_place(task: str | Sequence[tuple[str, float]]
+                     ) -> dict[str, str]:
+  """The source of a task by '', or those of a mixture by '0.', '1.', ...
+
+  A prefix of the names of its options, in data/sources.parts.
+  """
+  source = lambda name: re.sub('(jsonl:).*', r'\1', str(name))
+  if isinstance(task, str):
+    return {'': source(task)}
+  return {f'{place}.': source(part[0]) for place, part in enumerate(task or ())
+          if isinstance(part, (list, tuple)) and part}
 
 
 def load_config(spec: str) -> ml_collections.ConfigDict:

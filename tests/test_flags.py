@@ -116,6 +116,66 @@ def test_an_option_of_two_types_is_refused_on_one_line(spec, parse, capsys):
       'error: --config.data.options.a.b=4: ')
 
 
+SFT = '--config=experiments/sft.py:mini'  # mini_writing, of size 4096
+SUMS = '--config=experiments/r1_zero.py:smollm2'  # reasoning_gym:chain_sum
+R1 = '--config=experiments/r1.py:mini'
+OPTIONS = {'min_terms': 2, 'max_terms': 2, 'min_digits': 1, 'max_digits': 2}
+
+
+@pytest.mark.parametrize('args, expected', [
+    ([SFT, '--config.data.task=jsonl:FILE'], {}),
+    ([SFT, '--config.steps=1'], {'size': 4096}),
+    # The user's own option stays, and is refused where it is wrong.
+    ([SFT, '--config.data.options.size=5', '--config.data.task=jsonl:FILE'],
+     {'size': 5}),
+    ([SFT, '--config.data.task=jsonl:FILE', '--config.data.options.size=4096'],
+     {'size': 4096}),
+    ([SFT, '--config.data.task', 'jsonl:FILE', '--config.data.options.prompt=q'],
+     {'prompt': 'q'}),
+    ([SUMS, '--config.data.task=reasoning_gym:leg_counting'], {}),
+    ([SUMS, '--config.data.task=mini_reasoning'], {}),
+    ([SUMS, '--config.data.task=reasoning_gym:chain_sum'], OPTIONS)])
+def test_an_experiments_options_are_those_of_its_task(
+    parse, capsys, args, expected):
+  config = parse(*args)
+  assert config.data.options.to_dict() == expected
+  assert config.is_locked and config.data.options.is_locked
+  told = 'config.data.task is another source' in capsys.readouterr().err
+  assert told == (not expected or 'prompt' in expected)
+
+
+@pytest.mark.parametrize('stage, task, expected', [
+    ('judged', 'mini_general', {}),
+    ('judged', 'mini_reasoning', {'verifier': 'judge'}),
+    # Of a mixture by place: mini_writing, and mini_requests with an option.
+    ('preferences', "(('mini_writing', 1.), ('jsonl:x', 1.))", {}),
+    ('preferences', "(('jsonl:x', 1.), ('mini_requests', 1.))",
+     {'1': {'harmful': False}}),
+    ('preferences', "(('mini_requests', 1.),)", {})])
+def test_so_they_are_in_each_stage_and_in_a_mixture(
+    parse, stage, task, expected):
+  config = parse(R1, f'--config.stages.{stage}.data.task={task}')
+  assert config.stages[stage].data.options.to_dict() == expected
+
+
+def test_options_of_a_file_stay_if_it_is_elsewhere(parse):
+  """And those of a task that the experiment leaves to its user."""
+  config = parse('--config=experiments/r1.py:paper',
+                 '--config.stages.judged.data.task=jsonl:mine.jsonl')
+  assert config.stages.judged.data.options.to_dict() == {'verifier': 'judge'}
+
+
+def test_options_without_a_task_are_for_any(tmp_path, parse):
+  (tmp_path / 'own.py').write_text(
+      'from experiments import common\n'
+      'from experiments import sections\n'
+      'def get_config():\n'
+      '  return common.base("lm", data=sections.texts(\n'
+      '      None, options=dict(messages="said")))\n')
+  config = parse(f'--config={tmp_path}/own.py', '--config.data.task=jsonl:FILE')
+  assert config.data.options.to_dict() == {'messages': 'said'}
+
+
 def test_reward_functions_and_their_weights_are_added(parse):
   config = parse(
       R1_ZERO, '--config.rewards.functions.brief=my_rewards.py:brief',

@@ -161,12 +161,16 @@ def packed(documents: Iterable[np.ndarray], seq_len: int,
   Best fit: a document goes to the row with the least space left that holds
   it. Documents are placed in shuffled order, so that a row mixes what a corpus
   keeps together. One of more than T tokens is split into pieces of T and a
-  remainder, each a segment of its own, and counted; an empty one is dropped.
+  remainder, each a segment of its own, and counted; an empty one is dropped. So
+  is a row that no loss depends on, such as one of remainders of one token.
 
   Args:
     documents: i32[n] each, ending in EOS.
     seq_len: T.
     weights: [n] each, of the loss on predicting a token; all 1 if None.
+
+  Raises:
+    ConfigError: there is nothing to learn from.
   """
   documents = [np.asarray(d, np.int32) for d in documents]
   size = np.array([len(d) for d in documents], np.int64)
@@ -176,23 +180,29 @@ def packed(documents: Iterable[np.ndarray], seq_len: int,
   nth = _count_up(pieces)
   start = np.repeat(begin[kept], pieces) + nth * seq_len
   length = np.minimum(np.repeat(size[kept], pieces) - nth * seq_len, seq_len)
-  if not len(length):
+  weight = np.ones(size.sum()) if weights is None else np.concatenate(
+      [[], *weights])
+  # A piece's first token is predicted from nothing.
+  learned = np.concatenate([[0], np.cumsum(weight > 0)])
+  teaches = learned[start + length] > learned[start + 1]
+  if not teaches.any():
     raise errors.ConfigError(
-        'data.task', f'none of its {len(documents)} documents has a token')
+        'data.task', f'none of its {len(documents)} documents has a token to '
+        'learn from')
 
   order = _permutation(0, 0, len(length))
   start, length = start[order], length[order]
   document = np.repeat(np.flatnonzero(kept), pieces)[order]
   row, column = _best_fit(length.tolist(), seq_len)
-  by_row = np.argsort(row, kind='stable')
-  first = np.concatenate([[0], np.cumsum(np.bincount(row))])
+  row_teaches = np.bincount(row, teaches[order]) > 0
+  kept_pieces = np.flatnonzero(row_teaches[row])
+  by_row = kept_pieces[np.argsort(row[kept_pieces], kind='stable')]
+  first = np.concatenate([[0], np.cumsum(np.bincount(row)[row_teaches])])
   rows = len(first) - 1
   counts = {'documents': len(documents), 'rows': rows,
             'split': int((size > seq_len).sum()),
             'dropped': int((~kept).sum()),
-            'padding': int(rows * seq_len - length.sum())}
-  weight = np.ones(size.sum()) if weights is None else np.concatenate(
-      list(weights))
+            'padding': int(rows * seq_len - length[by_row].sum())}
   return Packed(
       np.concatenate(documents), weight.astype(np.float32), seq_len, first,
       start[by_row], length[by_row], column[by_row], document[by_row], counts)

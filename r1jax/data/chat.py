@@ -13,13 +13,19 @@ from collections.abc import Mapping, Sequence
 import datetime
 import functools
 import json
-from typing import Any
+import os
 
 from r1jax import errors
+from r1jax.data import spoken
+from r1jax.data import thinking
 from r1jax.data.vocabs import base
 
-Message = Mapping[str, Any]
+Message = spoken.Message
 Prompt = str | Sequence[Message]  # a question, or the messages so far
+
+
+class Rewritten(errors.ConfigError):
+  """A template does not hold what it is given, whole and in its place."""
 
 
 def messages_of(prompt: Prompt, system: str | None = None) -> list[Message]:
@@ -35,10 +41,18 @@ def prompt(vocab: base.Vocab, asked: Prompt, system: str | None = None
   """Returns the text that an answer to `asked` continues.
 
   Raises:
-    ConfigError: there is no chat template, or it refuses the messages.
+    ConfigError: there is no chat template, or it refuses the messages or drops
+      some of what they say.
   """
-  return render(vocab, messages_of(asked, system),
-                add_generation_prompt=True)
+  messages = messages_of(asked, system)
+  text = render(vocab, messages, add_generation_prompt=True)
+  for message in messages:  # an answer among them is an example
+    dropped = (spoken.not_learned(text, 0, message)[0]
+               if message.get('role') == 'assistant'
+               else spoken.not_read(text, message))
+    if dropped:
+      raise _drops(vocab, messages, message, dropped)
+  return text
 
 
 def render(vocab: base.Vocab, messages: Sequence[Message], *,
@@ -88,8 +102,8 @@ def conversation_tokens(vocab: base.Vocab, messages: Sequence[Message]
 
   Raises:
     ConfigError: these are not messages, or the last is not the assistant's;
-      there is no chat template, or it refuses the messages, rewrites earlier
-      turns, or ends a turn without an end token.
+      there is no chat template, or it refuses the messages, drops some of what
+      they say, rewrites earlier turns, or ends a turn without an end token.
   """
   if not (isinstance(messages, Sequence) and messages
           and all(isinstance(message, Mapping) for message in messages)
@@ -112,15 +126,18 @@ def conversation_tokens(vocab: base.Vocab, messages: Sequence[Message]
 
 
 def question_and_answer(messages: Sequence[Message]) -> tuple[str, str]:
-  """Returns (question, answer) of a conversation of just these two.
+  """Returns (question, answer) of a conversation of just these two, as text.
 
   Raises:
-    ConfigError: it has other messages.
+    ConfigError: it has other messages, or they say more than their content, as
+      thinking in a field of its own.
   """
-  if [message.get('role') for message in messages] != ['user', 'assistant']:
+  if [message.get('role') for message in messages] != ['user', 'assistant'] or (
+      not all(map(spoken.is_text, messages))):
     raise errors.ConfigError(
         'data.template', "expected 'chat' for conversations of more than "
-        f'a question and an answer, such as this one of {_roles(messages)}')
+        'a question and an answer in text, such as this one of '
+        f'{_roles(messages)}')
   return messages[0]['content'], messages[1]['content']
 
 
@@ -138,15 +155,43 @@ def answer_tokens(vocab: base.Vocab, messages: Sequence[Message],
 def _asked_and_said(vocab: base.Vocab, before: Sequence[Message],
                     message: Message, done: str = '') -> tuple[str, str]:
   """The text before the assistant's turn (it starts with `done`); the turn."""
+  messages = [*before, message]
   asked = render(vocab, before, add_generation_prompt=True)
-  whole = render(vocab, [*before, message])
+  whole = render(vocab, messages)
+  for other in before:
+    if dropped := spoken.not_read(asked, other):
+      raise _drops(vocab, messages, other, dropped)
+  same = asked if whole.startswith(asked) else os.path.commonprefix(
+      [asked, whole])
+  # The thinking's tag may be put before the answer.
+  same = same.rstrip().removesuffix(thinking.THINK)
+  dropped, end = spoken.not_learned(whole, len(same), message)
+  if dropped:
+    raise _drops(vocab, messages, message, dropped)
   if not asked.startswith(done) or not whole.startswith(asked):
-    raise errors.ConfigError(
+    raise Rewritten(
         'data.template', f'the chat template of {vocab.path} rewrites earlier '
-        'turns (many drop earlier thinking), so one text cannot train on all '
-        f'turns of a conversation of {_roles([*before, message])}; use '
-        'conversations with one assistant turn, without what it drops')
-  return asked, _turn(vocab, whole[len(asked):])
+        'turns (many drop earlier thinking), or begins this answer with '
+        f'{whole[len(same):]!r:.40} where it asks for {asked[len(same):]!r:.40}'
+        f', in a conversation of {_roles(messages)}; use conversations with '
+        'one assistant turn that begins as it asks, without what it drops')
+  turn = _turn(vocab, whole[len(asked):])
+  if end > len(asked) + len(turn):
+    raise Rewritten(
+        'vocab.eos', f'the chat template of {vocab.path} has no end token '
+        f'after {whole[:end][-20:]!r}, the end of the answer; set '
+        'config.vocab.eos to the token that ends a turn')
+  return asked, turn
+
+
+def _drops(vocab: base.Vocab, messages: Sequence[Message], message: Message,
+           dropped: str) -> Rewritten:
+  """The error of a template that drops some of what a message says."""
+  return Rewritten(
+      'data.template', f'the chat template of {vocab.path} rewrites a '
+      f'conversation of {_roles(messages)}: it drops '
+      f'{" ".join(dropped.split())!r:.60} of what the {message.get("role")} '
+      'says; use another template, or texts without it')
 
 
 def _turn(vocab: base.Vocab, text: str) -> str:

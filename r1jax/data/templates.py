@@ -153,6 +153,9 @@ def pair_encoder(name: str, vocab: base.Vocab, system: str | None = None
       messages and the template is not CHAT.
   """
   fill = prompt_function(name, vocab, system)
+  if name != CHAT and 'QUESTION 1' not in fill('QUESTION 1'):
+    raise errors.expected(
+        'data.template', 'a template that holds the prompt', name)
   begin = [] if vocab.bos_id is None else [vocab.bos_id]
 
   def plain(prompt: chat.Prompt, answer: str):

@@ -17,6 +17,8 @@ from r1jax.types import Array
 
 Pair = tuple[Array, Array]  # a sum and its denominator, f32[] each
 
+TIE = 1e-5  # nats, the lead of a score below which float32 rounds
+
 
 class Surrogate(NamedTuple):
   """The clipped surrogate at each token, and where its bounds took effect."""
@@ -87,6 +89,16 @@ def value_loss(value_NR: Array, old_value_NR: Array, return_NR: Array,
       jnp.maximum(plain_NR, bounded_NR) / 2, bounded_NR > plain_NR)
 
 
+def won(lead: Array) -> Array:
+  """Which comparisons of two scores are right, by the lead of the better.
+
+  1 or 0, and a half for a tie: a lead of less than 1e-5, at which the odds are
+  even to five digits. It is rounding that would decide it. Of NumPy's arrays
+  or JAX's.
+  """
+  return (lead > TIE) + .5 * (abs(lead) <= TIE)
+
+
 def bradley_terry(score_BK: Array, grade_BK: Array, real_BK: Array,
                   margin: float = 0.) -> tuple[Pair, Pair]:
   """-log sigma(s_i - s_j - margin) over pairs where response i is better.
@@ -113,11 +125,10 @@ def bradley_terry(score_BK: Array, grade_BK: Array, real_BK: Array,
       real_BK[:, :, None] & real_BK[:, None, :])
   loss_B = masked.mean(
       jax.nn.softplus(margin - lead_BKK), pair_BKK, axis=(1, 2))
-  right_BKK = (lead_BKK > 0) + 0.5 * (lead_BKK == 0)
   has_pair_B = jnp.any(pair_BKK, axis=(1, 2))
   count = lambda x: jnp.sum(x).astype(jnp.float32)
   return (jnp.sum(loss_B), count(has_pair_B)), (
-      masked.total(right_BKK, pair_BKK), count(pair_BKK))
+      masked.total(won(lead_BKK), pair_BKK), count(pair_BKK))
 
 
 def pointwise(score_N: Array, good_N: Array, weight_N: Array) -> Pair:

@@ -23,6 +23,8 @@ from r1jax.training import files
 
 _REFERENCE = re.compile(r'\{([^{}]+)\}')
 _JSONL, _SPLIT = 'jsonl:', '{split}'
+# What a config says in braces, of files and templates: no stage and no model.
+_PLACES = ('split', 'prompt', 'task')
 
 
 class Node(NamedTuple):
@@ -41,6 +43,8 @@ def nodes(config, workdir: pathlib.Path) -> list[Node]:
       or stages wait for each other.
   """
   models = config.models.to_dict() if 'models' in config else {}
+  config_lib.check_names('stages', config.stages, _PLACES)
+  config_lib.check_names('models', models, (*_PLACES, *config.stages))
   given = {name: value for name, value in models.items() if value is not None}
   plain = _filled(config.stages.to_dict(), given)
   if config.get('seed') is not None:

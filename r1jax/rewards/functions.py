@@ -13,25 +13,25 @@
     tokens      the response's length, its end token included
     finished    whether it ended by itself rather than at the token limit
 A function returns a number, or a number and a dict of columns, which are logged
-beside it. It may be `async`: all calls of a batch then run at once.
+beside it as NAME/COLUMN (names.py says what NAME may be). It may be `async`:
+all calls of a batch then run at once.
 
 Functions run in worker processes; their imports and side effects do not reach
 the trainer. A call that raises, hangs for `rewards.timeout_seconds`, crashes or
 returns something else scores 0 and is counted; the run continues.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 import math
 import numbers
-from typing import Any, Mapping, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from r1jax import errors
 from r1jax.data import user_code
+from r1jax.rewards import names
 from r1jax.rewards import workers as workers_lib
-
-_ROW = ('id', 'task', 'prompt', 'answer', 'response', 'tokens', 'finished',
-        'reward', 'source', 'no_verdict', 'mean')  # names taken in the logs
 
 
 class FunctionScores(NamedTuple):
@@ -46,27 +46,25 @@ class Functions:
   """The user's functions, in worker processes of their own."""
 
   def __init__(self, functions: Mapping[str, str], workers: int,
-               timeout_seconds: float, reserved: Sequence[str] = ()):
+               timeout_seconds: float, reserved: Iterable[str] = ()):
     """Loads each function once, in a worker, so that its errors show now.
 
     Args:
       functions: {name: 'FILE.py:FUNCTION' or 'PACKAGE.MODULE:FUNCTION'}.
       workers: processes.
       timeout_seconds: of a call.
-      reserved: names that a function cannot have.
+      reserved: names that a function cannot have, besides those of names.py.
 
     Raises:
       ConfigError: names the field of config.rewards.functions.
     """
     self._functions = dict(functions)
+    names.check('rewards.functions', self._functions, reserved)
     self._pool = workers_lib.Pool(
         workers, timeout_seconds, serve='r1jax.rewards.function_worker')
     self._is_async = {}
     for name, place in self._functions.items():
       field = f'rewards.functions.{name}'
-      if name in reserved or name in _ROW:
-        raise errors.ConfigError(
-            field, 'the name is taken; give the function another')
       user_code.check(place, field)
       try:
         outcome, = self._pool.run([workers_lib.Job(place, field, None, None)])

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from r1jax import errors
 from r1jax.data import batches
 from r1jax.data import chat
 from r1jax.data import templates
@@ -54,7 +55,7 @@ class RewardModel:
            ) -> dict[str, int]:
     """Adds the scores to the logged rows of B records' G responses each.
 
-    Returns {'<name>_cut': how many were too long}.
+    Returns {'<name>_cut': how many were not read whole}.
     """
     scores, cut = self.score([record['prompt'] for record in records],
                              [row['response'] for row in rows])
@@ -68,19 +69,20 @@ class RewardModel:
     """The scores of B prompts' G responses each, f32[B * G]; how many were cut.
 
     Cut to the model's longest sequence are a response at its end, and a prompt
-    that leaves no room for one at its start.
+    that leaves no room for one at its start. Of a response that the template
+    would not hold whole nothing is read: it cannot hide behind the rest.
     """
     group = len(responses) // len(prompts)
     if self._summary:
       responses = [thinking.summary(text) for text in responses]
-    pairs = [self._encode(prompts[n // group], text)
-             for n, text in enumerate(responses)]
+    pairs, whole = zip(*(self._read(prompts[n // group], text)
+                         for n, text in enumerate(responses)))
     # A prompt's ids do not depend on the answer: they are kept once.
     asked = [prompt[-self._max_len + 1:] for prompt, _ in pairs[::group]]
     answers = [answer[:self._max_len - len(asked[n // group])]
                for n, (_, answer) in enumerate(pairs)]
     cut = sum(len(asked[n // group]) < len(prompt) or len(kept) < len(answer)
-              for n, ((prompt, answer), kept) in enumerate(
+              or not whole[n] for n, ((prompt, answer), kept) in enumerate(
                   zip(pairs, answers)))
     size = -(-self._batch // group // self._shards) * self._shards
     tokens, length = _padded(asked)
@@ -91,6 +93,16 @@ class RewardModel:
       scores.append(self._scores(ScoreBatch(
           tokens[index], length[index], response[rows], response_length[rows])))
     return np.concatenate(scores)[:len(responses)], cut
+
+
+  def _read(self, prompt: chat.Prompt, text: str
+           ) -> tuple[tuple[list[int], list[int]], bool]:
+    """The tokens of prompt and response, and whether those are all of it."""
+    try:
+      return self._encode(prompt, text), True
+    except chat.Rewritten:
+      with errors.section('data', at=f'rewards.models.{self.name}'):
+        return self._encode(prompt, ''), False
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,9 @@ To add a part: a function of (response, record, settings), and its line in
 `PARTS`. A user's own parts need no change here (rewards/functions.py).
 """
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import re
-from typing import Any, Callable, Mapping, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 from absl import logging
 import numpy as np
@@ -113,7 +114,8 @@ class Scorer:
                overlong_cache_tokens: int | None = None, workers: int,
                timeout_seconds: float, answer: str, form: str = 'answer',
                languages: Sequence[str] = (), language: str | None = None,
-               functions: Mapping[str, str] | None = None):
+               functions: Mapping[str, str] | None = None,
+               reserved: Iterable[str] = ()):
     """Checks the settings; starts processes for the user's functions alone.
 
     Args:
@@ -129,6 +131,7 @@ class Scorer:
       languages: to distinguish; (): no language rewards.
       language: that the thinking should be in; None: the prompt's.
       functions: {name: 'my_rewards.py:function'}, the user's own parts.
+      reserved: names that these cannot have, such as those of reward models.
 
     Raises:
       ConfigError: names the field of config.rewards that is wrong.
@@ -158,7 +161,7 @@ class Scorer:
     self._logged = set()  # reasons already logged
     self._pool = workers_lib.Pool(workers, timeout_seconds)
     self._functions = functions_lib.Functions(
-        functions, workers, timeout_seconds, reserved=NAMES)
+        functions, workers, timeout_seconds, reserved=(*NAMES, *reserved))
 
   def score(self, records: Sequence[Mapping], responses: Sequence[Response]
             ) -> Scores:

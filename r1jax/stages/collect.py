@@ -15,6 +15,7 @@ import pathlib
 import random
 from typing import Any
 
+from r1jax import config as config_lib
 from r1jax import errors
 from r1jax.rewards import filters
 from r1jax.stages import train_state
@@ -29,6 +30,7 @@ Record = dict[str, Any]
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads the parts; trains nothing."""
   from r1jax.data import sources  # imported here: it brings reasoning_gym
+  config_lib.check_names('collect', config.collect)
   parts, limits = {}, {}
   for name, part in config.collect.items():
     where = f'collect.{name}'

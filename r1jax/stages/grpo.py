@@ -130,6 +130,9 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
                ) -> tuple[Experience, dict[str, Array]]:
   """From rewards to advantages; adds the reference's log-probabilities. Pure.
 
+  A response that is dropped (weight 0) has no tokens in the experience: every
+  later mean and loss, on the tokens of its mask, is over what is learned from.
+
   Args:
     model, objective: static.
     ref, critic: parameters; None where there are none.
@@ -142,21 +145,22 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
   Returns:
     The experience, and the metrics of reference and critic.
   """
+  weight_N = jnp.ones_like(reward)
+  if objective.drop_equal_groups:
+    keep_B = advantages.informative(reward.reshape(-1, objective.group))
+    weight_N = jnp.repeat(keep_B.astype(jnp.float32), objective.group)
+    rollout = rollout._replace(mask=rollout.mask & (weight_N > 0)[:, None])
   mask, logp, metrics = rollout.mask, rollout.logp, {}
   ref_logp = penalty = jnp.zeros_like(logp)
   if objective.uses_ref:
     ref_logp = reference_logp(model, objective, ref, rollout)
-    metrics['kl/response'] = jnp.mean(
-        masked.total(kl.k1(logp, ref_logp), mask, axis=1))
+    metrics['kl/response'] = masked.mean(
+        masked.total(kl.k1(logp, ref_logp), mask, axis=1), weight_N > 0)
     if objective.kl_in == 'reward':
       beta = objective.beta if beta is None else beta
       penalty = beta * kl.estimate(objective.kl, logp, ref_logp)
   estimated, critic_metrics = estimate(
       objective, critic, rollout, reward, penalty)
-  weight_N = jnp.ones_like(reward)
-  if objective.drop_equal_groups:
-    keep_B = advantages.informative(reward.reshape(-1, objective.group))
-    weight_N = jnp.repeat(keep_B.astype(jnp.float32), objective.group)
   return Experience(
       rollout, estimated.reward, estimated.advantage, logp, ref_logp, weight_N,
       estimated.value, estimated.target), metrics | critic_metrics

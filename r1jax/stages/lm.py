@@ -6,6 +6,7 @@ others have the weight `lm.prompt_weight`). A section `distill` adds the
 divergence from a teacher's logits (distill.py).
 """
 
+from collections.abc import Sequence
 import functools
 import pathlib
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax import errors
+from r1jax.data import batches
 from r1jax.data import vocabs
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
@@ -97,13 +99,13 @@ def read_rows(data, lm, vocab: vocabs.Vocab, split: str,
     split: of the data.
     count: the most documents to read; None: all.
   """
-  from r1jax.data import batches
   from r1jax.data import tasks  # imported here: it brings TensorFlow
   options = data.options.to_dict()
   if data.template is None:
-    return batches.packed(
+    return _packed(
         tasks.documents(data.task, vocab, split=split, seed=data.seed,
-                        num_documents=count, options=options), lm.length)
+                        num_documents=count, options=options),
+        None, vocab, lm.length, split)
   conversations = tasks.conversations(
       data.task, vocab, split=split, seed=data.seed, template=data.template,
       count=count, options=options)
@@ -118,9 +120,54 @@ def read_rows(data, lm, vocab: vocabs.Vocab, split: str,
         f'{len(conversations) - len(fitting)} of {len(conversations)} '
         f'conversations are longer than config.lm.length = {lm.length} and '
         'left out')
+  return _packed(
+      [tokens for tokens, _ in fitting],
+      [weight + lm.prompt_weight * (1 - weight) for _, weight in fitting],
+      vocab, lm.length, split)
+
+
+def _packed(documents: Sequence[np.ndarray],
+            weights: Sequence[np.ndarray] | None, vocab: vocabs.Vocab,
+            length: int, split: str) -> batches.Packed:
+  """The documents that say something, in rows; tells how many say nothing."""
+  says = says_something(documents, weights, vocab)
+  if not says.any():
+    raise errors.ConfigError(
+        'data.task', f'nothing to learn from: the {len(documents)} texts of '
+        f'split {split!r} are empty')
+  if not says.all():
+    distributed.say(
+        f'{(~says).sum()} of {len(says)} texts of split {split!r} are empty '
+        'and left out')
+  chosen = lambda each: [x for x, kept in zip(each, says) if kept]
   return batches.packed(
-      [tokens for tokens, _ in fitting], lm.length,
-      [weight + lm.prompt_weight * (1 - weight) for _, weight in fitting])
+      chosen(documents), length, weights and chosen(weights))
+
+
+def says_something(documents: Sequence[np.ndarray],
+                   weights: Sequence[np.ndarray] | None, vocab: vocabs.Vocab
+                  ) -> np.ndarray:
+  """Which documents are learned from, bool[M].
+
+  What is learned of such a one is more than white space and special tokens, as
+  an answer's end, and it has a token that follows another.
+
+  Args:
+    documents, weights: as of batches.packed.
+    vocab: of the documents.
+  """
+  size = np.array([len(tokens) for tokens in documents], np.int64)
+  end = np.cumsum(size)
+  tokens = np.concatenate([np.zeros(0, np.int32), *documents])
+  ids, index = np.unique(tokens, return_inverse=True)
+  word = np.array([bool(vocab.decode([int(n)]).strip()) for n in ids], bool)
+  learned = np.ones(len(tokens), bool) if weights is None else (
+      np.concatenate([[], *weights]) > 0)
+  target = learned.copy()
+  target[(end - size)[size > 0]] = False
+  total = lambda flags: np.concatenate([[0], np.cumsum(flags)])
+  of_each = lambda flags: total(flags)[end] - total(flags)[end - size]
+  return (of_each(learned & word[index]) > 0) & (of_each(target) > 0)
 
 
 def loss(model, chunk: int, params, batch: LMBatch):

@@ -6,6 +6,7 @@ that policies can be compared. Responses are written to <test>_0.jsonl.
 
 import collections
 
+from r1jax import config as config_lib
 from r1jax import errors
 from r1jax.reports import intervals
 from r1jax.stages import evaluation
@@ -21,6 +22,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   policy = train_state.configured_model(
       config, mesh, rollouts.longest_sequence(config.rl),
       needs='a model to evaluate')
+  config_lib.check_names('tests', config.tests)  # of files and results
   vocab, seed = policy.vocabulary(config.vocab), config.seed
   models = model_rewards.load(config.rewards, mesh, config.rules, seed)
   tests = {}

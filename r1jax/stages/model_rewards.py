@@ -15,12 +15,16 @@ import numpy as np
 from r1jax import errors
 from r1jax import rewards as rewards_lib
 from r1jax.data import batches
+from r1jax.data import chat
 from r1jax.data import templates
+from r1jax.data import thinking
 from r1jax.kernels import values
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.rewards import endpoint
 from r1jax.rewards import judge as judge_lib
+from r1jax.rewards import names
+from r1jax.rewards import score as score_lib
 from r1jax.stages import model_source
 from r1jax.stages import rollouts
 from r1jax.stages import train_state
@@ -39,6 +43,7 @@ def load(rewards, mesh: jax.sharding.Mesh, rules: sharding.Rules, seed: int
   Raises:
     ConfigError: names the model whose field is wrong.
   """
+  names.check('rewards.models', rewards.models, score_lib.NAMES)
   loaded = []
   if has_judge(rewards):
     section = rewards.judge
@@ -105,12 +110,24 @@ def load_reward_model(section, name: str, weight: Callable[[str], float],
                   out_shardings=placed.batch)
   with errors.section('data', at=field):
     encode = templates.pair_encoder(section.template or template, vocab, system)
+  if scores == 'response':
+    _check_thinking(encode, f'{field}.scores')
   return rewards_lib.RewardModel(
       name, weight, encode,
       lambda batch: sharding.to_host(
           score(params, sharding.from_host(batch, mesh))),
       summary=scores == 'summary', max_len=shape.max_len, batch=section.batch,
       shards=sharding.batch_shards(mesh))
+
+
+def _check_thinking(encode: templates.Encode, field: str) -> None:
+  """Refuses to score whole responses where the template drops thinking."""
+  try:
+    encode('1?', f'{thinking.THOUGHT.format("2")} 3')
+  except chat.Rewritten as problem:
+    raise errors.ConfigError(
+        field, f"expected 'summary', or another template: {problem.message}"
+        ) from problem
 
 
 def _score(model, params, batch: rewards_lib.ScoreBatch):
@@ -191,7 +208,8 @@ class _Model:
         eos_ids=self._vocab.eos_ids, temperature=section.temperature)
 
   def __call__(self, texts: Sequence[str], attempt: int) -> list[str | None]:
-    """A reply to each text; None to one of more than `prompt_tokens`.
+    """A reply to each text; None to one of more than `prompt_tokens`, and to
+    one that the template does not hold.
 
     A reply cut at `response_tokens` is '', malformed: its verdict may have been
     still to come.
@@ -199,9 +217,8 @@ class _Model:
     settings = self._settings._replace(
         temperature=judge_lib.attempt_temperature(
             self._settings.temperature, attempt))
-    prompts = [self._begin + self._vocab.encode(self._fill(text))
-               for text in texts]
-    fit = [n for n, ids in enumerate(prompts) if len(ids) <= self._size]
+    prompts = list(map(self._tokens, texts))
+    fit = [n for n, ids in enumerate(prompts) if 0 < len(ids) <= self._size]
     replies = [None] * len(texts)
     for index in batches.whole_batches(len(fit), self._batch):
       chosen = [fit[n] for n in index]
@@ -210,6 +227,13 @@ class _Model:
       for n, reply in zip(chosen, batch):
         replies[n] = reply
     return replies
+
+  def _tokens(self, text: str) -> list[int]:
+    """The judge's prompt; [] where its template drops some of the text."""
+    try:
+      return self._begin + self._vocab.encode(self._fill(text))
+    except chat.Rewritten:
+      return []
 
   def _reply(self, settings: rollouts.Settings, prompts: list[list[int]],
              texts: list[str], attempt: int) -> list[str]:

@@ -11,6 +11,8 @@ beta log(pi / pi_ref): the same pairs and loss, no reward model and no sampling
 (Rafailov et al., arXiv 2305.18290, eq. 7).
 """
 
+import collections
+from collections.abc import Sequence
 import functools
 from typing import NamedTuple
 
@@ -63,10 +65,6 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   rows = read_rows(config, vocab, max_len, config.data.split)
   held_out = read_rows(
       config, vocab, max_len, config.eval.split, config.eval.problems)
-  if objective.loss != 'pointwise' and not any(
-      len(set(record['grades'])) > 1 for record in held_out.records):
-    raise errors.expected('eval.split', 'prompts with responses of unequal '
-                          'grades', config.eval.split)
   batch_rows, reference = config.preference.batch, config.preference.reference
   seed, shown = config.seed, config.eval.shown
   steps = train_state.total_steps(config, rows.size, batch_rows)
@@ -105,35 +103,82 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 
 def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
               ) -> preferences.Rows:
-  """The preferences of a split of `config.data`, laid out in rows."""
-  records, unlike = preferences.read_preferences(
+  """The preferences of a split of `config.data`, laid out in rows.
+
+  What is left out is counted and said.
+
+  Raises:
+    ConfigError: names the field of the data or of the layout that is wrong; or
+      there is nothing to learn from, or to evaluate on.
+  """
+  records, left_out = preferences.read_preferences(
       config.data.task, split, config.data.options.to_dict())
-  if unlike:
-    distributed.say(
-        f'{unlike} of {unlike + len(records)} pairs of {config.data.task} are '
-        'left out: their two answers end different conversations')
-  settings = config.preference
+  settings, learned = config.preference, split == config.data.split
   if settings.scores == 'summary':
     records = [record | {'responses': [
         thinking.summary(text) for text in record['responses']]}
                for record in records]
-  if settings.balance_length and split == config.data.split:
-    kept = preferences.balance_lengths(records)
-    if len(kept) < len(records):
-      distributed.say(
-          f'{len(records) - len(kept)} of {len(records)} prompts are left '
-          'out, so that the better response is the longer as often as not')
-    records = kept
+  _check_grades(records, settings.loss, learned)
+  if learned and settings.loss != 'pointwise':
+    ranked = [record for record in records if _ranks(record)]
+    left_out = {**left_out, 'equal_grades': len(records) - len(ranked)}
+    records = ranked
+  if learned and settings.balance_length:
+    records = _balanced(records)
   encode = templates.pair_encoder(
       config.data.template, vocab, config.data.system)
   rows = preferences.pack(
       records, encode, settings.length, max_len, count)
-  if rows.counts['too_long']:
+  _check_grades(rows.records, settings.loss, learned)
+  counts = collections.Counter(left_out) + collections.Counter(rows.counts)
+  kept = counts.pop('prompts')
+  if counts:
     distributed.say(
-        f'{rows.counts["too_long"]} of {len(records)} prompts are left out: '
-        'with all responses they exceed config.preference.length = '
-        f"{settings.length} tokens, or with one the model's {max_len}")
+        f'{counts.total()} of {kept + counts.total()} prompts of '
+        f'{config.data.task} are left out: {preferences.why_left_out(counts)}')
   return rows
+
+
+def _balanced(records: Sequence[preferences.Record]
+             ) -> Sequence[preferences.Record]:
+  """The records that preferences.balance_lengths keeps; says how many."""
+  kept = preferences.balance_lengths(records)
+  if not kept:
+    raise errors.expected(
+        'preference.balance_length', f'False: in each of the {len(records)} '
+        'prompts the better response is the longer, or in each the shorter, '
+        'and none can be kept', True)
+  if len(kept) < len(records):
+    distributed.say(
+        f'{len(records) - len(kept)} of {len(records)} prompts are left '
+        'out, so that the better response is the longer as often as not')
+  return kept
+
+
+def _ranks(record: preferences.Record) -> bool:
+  return len(set(record['grades'])) > 1
+
+
+def _check_grades(records: Sequence[preferences.Record], loss: str,
+                  learned: bool) -> None:
+  """Refuses records without one comparison that `loss` is of.
+
+  That is two responses to a prompt of unequal grades; or, to learn from them by
+  a point-wise loss, responses of both classes.
+  """
+  field = 'data.task' if learned else 'eval.split'
+  if loss != 'pointwise' and not any(map(_ranks, records)):
+    raise errors.ConfigError(
+        field, 'expected prompts with responses of unequal grades; those to '
+        f'each of these {len(records)} prompts have the same')
+  grades = [grade for record in records for grade in record['grades']]
+  good = {grade > 0 for grade in grades}
+  if loss == 'pointwise' and learned and len(good) < 2:
+    raise errors.ConfigError(
+        field, "expected grades above 0 (good) and others (bad), since config."
+        f"preference.loss is 'pointwise'; all {len(grades)} are "
+        f'{"good" if True in good else "bad"}, {min(grades):g} to '
+        f'{max(grades):g}')
 
 
 def raw_scores(model, objective: Objective, trained, ref, batch: Preferences
@@ -162,7 +207,8 @@ def loss(model, objective: Objective, trained, ref, batch: Preferences):
   else:
     good = grade > 0
     pair = losses.pointwise(score, good, real.astype(jnp.float32))
-    right = (masked.total((score > 0) == good, real),
+    lead = jnp.where(good, score, -score)
+    right = (masked.total(losses.won(lead), real),
              masked.count(score, real).astype(jnp.float32))
   return pair, {'preference/accuracy': right}
 

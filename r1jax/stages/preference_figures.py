@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from r1jax.data import preferences
+from r1jax.kernels import losses
 from r1jax.reports import intervals
 
 _BINS = 10  # of confidence, for the calibration
@@ -27,15 +28,15 @@ def evaluate(records: Sequence[preferences.Record],
   Returns:
     {'n', 'accuracy', 'ci95', 'loss', 'margin', 'calibration_error',
     'length_correlation', 'score_mean', 'score_std', 'tasks'}: accuracy is the
-    share of pairs in the right order (ties a half), or of responses classified
-    correctly; margin the mean lead of the better response over the worse;
+    share of pairs in the right order, or of responses classified correctly
+    (ties a half); margin the mean lead of the better response over the worse;
     calibration_error the mean gap between confidence and accuracy over ten
     bins of confidence; lengths are in characters.
   """
   leads = [_leads(np.asarray(record['grades'], float), score, loss)
            for record, score in zip(records, raw)]
   lead = np.concatenate(leads)
-  right = _right(lead)
+  right = losses.won(lead)
   # Pairs of one prompt are not independent: it counts once.
   n = len(lead) if loss == 'pointwise' else sum(
       len(part) > 0 for part in leads)
@@ -56,16 +57,12 @@ def evaluate(records: Sequence[preferences.Record],
       'length_correlation': correlation(score, length),
       'score_mean': float(score.mean()) - offset,
       'score_std': float(score.std()),
-      'tasks': {task: float(_right(share(task)).mean()) for task in tasks},
+      'tasks': {task: float(losses.won(share(task)).mean()) for task in tasks},
   }
   samples = [
       record | {'scores': [float(x) - offset for x in score]}
       for record, score in zip(records[:shown], raw)]
   return results, samples
-
-
-def _right(lead: np.ndarray) -> np.ndarray:
-  return (lead > 0) + .5 * (lead == 0)
 
 
 def _leads(grade: np.ndarray, score: np.ndarray, loss: str) -> np.ndarray:
@@ -90,7 +87,7 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
 
 def correlation(score: np.ndarray, length: np.ndarray) -> float:
   """Pearson's; 0 where either does not vary."""
-  if score.std() == 0 or length.std() == 0:
+  if np.ptp(score) == 0 or np.ptp(length) == 0:
     return 0.
   return float(np.corrcoef(score, length)[0, 1])
 

@@ -29,6 +29,7 @@ from r1jax.stages import ppo
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
 from r1jax.stages import train_state
+from r1jax.training import accumulate
 from r1jax.training import loop
 from r1jax.training import optim
 from r1jax.training import timing
@@ -96,7 +97,8 @@ class Learner:
       scored = self.replace_equal_groups(state, step, scored)
     times[timing.ROLLED_OUT] = timing.now()
     experience, measured = self.experience(state, scored)
-    state, updated = self.update(state, step, experience, measured)
+    state, updated = self.update(
+        state, step, experience, measured, scored.kept)
     metrics = step_metrics(scored, self._objective.group, measured, updated)
     return state, metrics | times, scored.rows
 
@@ -134,12 +136,15 @@ class Learner:
           or len(rounds) == self._settings.sampling_rounds):
         break
       rounds.append(self.score(*self.sample(state, step, len(rounds))))
+    chosen_B = np.sort(np.argsort(~keep_B, kind='stable')[:prompts])
     if len(rounds) > 1:
-      chosen_B = np.sort(np.argsort(~keep_B, kind='stable')[:prompts])
       scored = scoring.select_groups(rounds, chosen_B, group)
+    rows_B = np.arange(len(scored.rows)).reshape(-1, group)[chosen_B]
+    kept_B = keep_B[chosen_B]
     return scored._replace(
-        drawn=len(keep_B),
-        dropped=len(keep_B) - min(prompts, int(keep_B.sum())))
+        drawn=len(keep_B), dropped=len(keep_B) - int(kept_B.sum()),
+        kept=np.repeat(kept_B, group),
+        kept_rows=[scored.rows[n] for n in rows_B[kept_B].flat])
 
   def experience(self, state: TrainState, scored: scoring.Scored
                  ) -> tuple[Experience, Metrics]:
@@ -152,20 +157,27 @@ class Learner:
     return experience, measured | ({} if beta is None else {'kl/beta': beta})
 
   def update(self, state: TrainState, step: int, experience: Experience,
-             measured: Metrics) -> tuple[TrainState, list[Metrics]]:
-    """The updates of policy and critic, of beta and the reference."""
+             measured: Metrics, kept: np.ndarray | None = None
+             ) -> tuple[TrainState, list[Metrics]]:
+    """The updates of policy and critic, of beta and the reference.
+
+    `kept` is that of Scored: a mini-batch with nothing to learn from changes
+    nothing, and has no metrics.
+    """
     policy, critic, beta = split_state(state)
-    updated, objective = [], self._objective
-    for index in range(self._settings.epochs * objective.mini_batches):
-      mini_batch = index % objective.mini_batches
+    updated, parts = [], range(self._objective.mini_batches)
+    if kept is not None:
+      kept_of = accumulate.split(kept[::self._objective.group], len(parts))
+      parts = [part for part in parts if kept_of[part].any()]
+    for mini_batch in (*parts,) * self._settings.epochs:
       policy, metrics = self._update(policy, experience, mini_batch)
       if critic:
         critic, more = self._update_critic(critic, experience, mini_batch)
         metrics |= more
       updated.append(metrics)
-    if beta is not None:
+    if beta is not None and updated:
       beta = kl.adapt(beta, measured['kl/response'], self._settings.kl_target)
-    every = objective.uses_ref and self._settings.ref_every_steps
+    every = self._objective.uses_ref and self._settings.ref_every_steps
     if every and not (step + 1) % every:
       policy = policy._replace(ref=self._copy(policy.params))
     policy = policy._replace(step=policy.step + 1)
@@ -188,24 +200,28 @@ def step_metrics(scored: scoring.Scored, group: int, measured: Metrics,
 
   Args:
     scored: its rollout. With dynamic sampling its rows and counters are of all
-      rounds, its rewards and lengths of the groups that are trained on.
+      rounds; statistics are of the groups that are trained on.
     group: G, responses per prompt.
     measured: of reference and critic, before the updates.
-    updated: of each update; their means are logged.
+    updated: of each update; their means are logged. Without any, there is
+      nothing that a statistic could be of.
   """
-  rows = scored.rows
-  metrics = rollout_metrics(scored.reward, scored.length, group) | {
-      'response_length/clip_ratio': 1 - np.mean(
-          [row['finished'] for row in rows]),
-      'perf/tokens': sum(row['tokens'] for row in rows),
-      'sampling/logp_difference': updated[0]['policy/logp_drift'],
-  }
-  metrics |= {f'reward/{name}': part.mean()
-              for name, part in scored.parts.items()}
-  metrics |= scoring.scorer_metrics(scored)
+  metrics = scoring.scorer_metrics(scored) | {
+      'perf/tokens': sum(row['tokens'] for row in scored.rows)}
   if scored.drawn is not None:
     metrics |= {'sampling/groups_drawn': scored.drawn,
                 'sampling/groups_dropped': scored.dropped}
+  if not updated:
+    return metrics
+  rows = scored.rows if scored.kept is None else scored.kept_rows
+  kept = slice(None) if scored.kept is None else scored.kept
+  metrics |= rollout_metrics(
+      scored.reward[kept], scored.length[kept], group) | {
+          'response_length/clip_ratio': 1 - np.mean(
+              [row['finished'] for row in rows]),
+          'sampling/logp_difference': updated[0]['policy/logp_drift']}
+  metrics |= {f'reward/{name}': part[kept].mean()
+              for name, part in scored.parts.items()}
   return metrics | measured | {
       name: sum(one[name] for one in updated) / len(updated)
       for name in updated[0]}
@@ -288,6 +304,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       for split, count in ((config.data.split, config.data.num_prompts),
                            (eval_config.split, eval_config.problems)))
   scoring.check_tasks(config.rewards, prompts)
+  if config.steps:
+    scoring.check_weights(config.rewards, prompts)
   for each in (prompts, held_out):
     scoring.check_judge(config.rewards, each)
   settings, batch_prompts = rollouts.policy_settings(rl, vocab), rl.prompts

@@ -34,6 +34,10 @@ class Scored(NamedTuple):
   rows: list[dict[str, Any]]  # of rollouts.jsonl, of all hosts, no padding
   drawn: int | None = None  # groups sampled, with dynamic sampling
   dropped: int = 0  # groups of them that are not trained on
+  # With dynamic sampling, which of the N are trained on, bool[N], and their
+  # rows; None: all.
+  kept: np.ndarray | None = None
+  kept_rows: Sequence[dict[str, Any]] | None = None
 
 
 class RolloutScorer:
@@ -145,20 +149,27 @@ def make_rule_scorer(rewards: Mapping[str, Any], max_tokens: int
     max_tokens: the limit at which the sampler cuts a response.
   """
   models = rewards['models']
-  for name in rewards['functions']:
-    if name in models:
-      raise errors.ConfigError(
-          f'rewards.functions.{name}', 'a model of config.rewards.models has '
-          'this name')
   of_rules = lambda weights: {name: weight for name, weight in weights.items()
                               if name not in models}
   tasks = {task: of_rules(weights)
            for task, weights in rewards['tasks'].items()}
   return rewards_lib.Scorer(
       of_rules(rewards['weights']), tasks, max_tokens=max_tokens,
-      functions=dict(rewards['functions']), **{name: rewards[name] for name in (
-          'overlong_cache_tokens', 'workers', 'timeout_seconds', 'answer',
-          'form', 'languages', 'language')})
+      functions=dict(rewards['functions']), reserved=models, **{
+          name: rewards[name] for name in (
+              'overlong_cache_tokens', 'workers', 'timeout_seconds', 'answer',
+              'form', 'languages', 'language')})
+
+
+def check_weights(rewards, prompts: batches.PromptSet) -> None:
+  """Refuses rewards that are 0 for every response: nothing is learned."""
+  usual = {**dict.fromkeys(rewards.functions, 1.), **rewards.weights}
+  tasks = {record['task'] for record in prompts.records}
+  if not any(any({**usual, **rewards.tasks.get(task, {})}.values())
+             for task in tasks):
+    raise errors.expected(
+        'rewards.weights', 'a weight other than 0: every reward would be 0, '
+        'with nothing to learn', usual)
 
 
 def check_tasks(rewards, prompts: batches.PromptSet) -> None:
@@ -192,11 +203,15 @@ def sum_counters(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def scorer_metrics(scored: Scored) -> dict[str, float]:
-  """Counts of verifiers and judges; means of the reward functions' columns."""
+  """Counts of verifiers and judges; means of the reward functions' columns.
+
+  The counts are of all responses, the means of those that are trained on.
+  """
   counts = {f'verifier/{name}': count
             for name, count in scored.counters.items()}
+  rows = scored.rows if scored.kept_rows is None else scored.kept_rows
   return counts | {f'reward/{name}': mean for name, mean in (
-      rewards_lib.column_means(scored.rows).items())}
+      rewards_lib.column_means(rows).items())}
 
 
 def describe_counters(counts: Mapping[str, int]) -> str:

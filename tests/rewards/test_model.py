@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 import tiny
+from r1jax import errors
 from r1jax import rewards as rewards_lib
+from r1jax.data import chat
 from r1jax.kernels import values
 from r1jax.types import Prompts
 
@@ -90,3 +92,31 @@ def test_a_real_model_gives_what_it_gives_alone():
   for n, response in enumerate(RESPONSES):
     alone, _ = judge.score([PROMPTS[n // 2]], [response])
     np.testing.assert_allclose(found[n], alone[0], atol=1e-5)
+
+
+def test_nothing_is_read_of_a_response_that_a_template_does_not_hold():
+  """It is counted; what such a template leaves of it earns no score."""
+  def encode(prompt, answer):
+    if '9' in answer:
+      raise chat.Rewritten('data.template', 'it drops 9')
+    return _encode(prompt, answer)
+
+  model = rewards_lib.RewardModel(
+      'helpful', lambda task: 1., encode, _count, summary=False, max_len=64,
+      batch=4)
+  found, cut = model.score(['4'], ['5 5 5', '5 9 5', ''])
+  assert found.tolist() == [7, 4, 4] and cut == 1
+  assert model.apply([dict(prompt='4')], [
+      dict(task='a', response='9', reward=0.)]) == {'helpful_cut': 1}
+
+
+def test_a_prompt_that_a_template_does_not_hold_names_the_model():
+  def encode(prompt, answer):
+    raise chat.Rewritten('data.template', f'it drops {prompt}')
+
+  model = rewards_lib.RewardModel(
+      'helpful', lambda task: 1., encode, _count, summary=False, max_len=64,
+      batch=4)
+  with pytest.raises(errors.ConfigError,
+                     match='rewards.models.helpful.template: it drops 4'):
+    model.score(['4'], ['5'])

@@ -157,7 +157,10 @@ def test_the_loss_is_the_one_by_hand(changes):
     if name in ('aggregate', 'clip_low', 'clip_high', 'dual_clip'):
       without = objective._replace(**{name: getattr(OBJECTIVE, name)})
       assert abs(_by_hand(without, experience) / expected - 1) > 1e-3, value
-  mean = lambda x: np.mean(np.asarray(x)[_rollout().mask])
+  learned = np.asarray(experience.rollout.mask)  # no token of what is dropped
+  np.testing.assert_array_equal(
+      learned, _rollout().mask & (experience.weight > 0)[:, None])
+  mean = lambda x: np.mean(np.asarray(x)[learned])
   logp, (total, count) = _rollout().logp, figures['kl/ref']
   np.testing.assert_allclose(total / count, mean(
       kl.estimate(objective.kl, logp, experience.ref_logp)), rtol=1e-4)

@@ -10,6 +10,7 @@ from experiments import common
 from experiments import r1
 from experiments import sections
 from r1jax import errors
+from r1jax.data import chat
 from r1jax.data import verdicts
 from r1jax.mini import lessons
 from r1jax.parallel import sharding
@@ -76,6 +77,34 @@ def test_an_endpoint_is_asked_as_the_section_says(monkeypatch):
   (args, kwargs), = made
   assert args == ('http://a/v1', 'm') and kwargs['parallel'] == 3
   assert kwargs['max_tokens'] == 32 and kwargs['field'] == 'rewards.judge'
+
+
+def test_a_judge_is_not_asked_what_its_template_drops(monkeypatch):
+  asked = _mini()
+  def fill(text, whole=asked._fill):
+    if 'Name' in text:
+      raise chat.Rewritten('data.template', 'it drops this')
+    return whole(text)
+
+  replies = asked(TEXTS, 0)
+  monkeypatch.setattr(asked, '_fill', fill)
+  assert asked(TEXTS, 0) == [replies[0], None, replies[2]]
+
+
+@pytest.mark.parametrize('dropped', [True, False])
+def test_a_template_that_drops_thinking_scores_summaries_alone(dropped):
+  def encode(prompt, answer):
+    if dropped and '<think>' in answer:
+      raise chat.Rewritten('data.template', "it drops '<think> 2 </think>'")
+    return [1], [2]
+
+  check = lambda: model_rewards._check_thinking(encode, 'rewards.models.a.scores')
+  if dropped:
+    with pytest.raises(errors.ConfigError, match=(
+        "config.rewards.models.a.scores: expected 'summary', .*drops '<think>")):
+      check()
+  else:
+    check()
 
 
 REFUSAL = 'rewards.judge.url', 'it answers 401'

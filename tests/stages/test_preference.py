@@ -239,4 +239,6 @@ def test_a_pair_of_two_conversations_is_said_to_be_left_out(tmp_path, capsys):
   rows = preference.read_rows(
       config, vocabs.load_vocab('sentencepiece', 'mini'), 128, 'train')
   assert rows.counts['prompts'] == 8
-  assert '1 of 9 pairs of jsonl:' in capsys.readouterr().out
+  told = capsys.readouterr().out
+  assert told.startswith('1 of 9 prompts of jsonl:') and (
+      '1 whose two answers end different conversations' in told)
