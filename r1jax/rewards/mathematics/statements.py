@@ -186,6 +186,8 @@ def _unit(reader: grammar.Reader) -> str:
       break
     if token.kind in ('words', 'letters'):
       parts += [' ', reader.take()]
+    elif units.is_chinese(token.text):
+      parts.append(reader.take())
     elif token.text in _UNIT_SIGNS and token.kind != 'end':
       parts.append(reader.take())
     elif token.text == '^' and parts or reader.texts(2) in (

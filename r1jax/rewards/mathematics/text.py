@@ -64,7 +64,7 @@ _FRAME = re.compile(
     r'(?:(?:so|thus|hence|therefore|then|and so|we get|we have|we find)\b'
     r'[\s,:]*)?(?:(?:(?:the|my|our)\s+)?(?:(?:final|correct|right|exact)\s+)?'
     r'(?:answers?|results?|solutions?|values?)(?:\s+(?:is|are)'
-    r'(?:\s*equal\s+to|\s*:)?|\s*[:=])|####|答案(?:是|为|:)|'
+    r'(?:\s*equal\s+to|\s*:)?|\s*[:=])|####|答案?(?:是|为|:)|'
     r"(?:it|that|this)(?:\s+is|'s)|(?:is|are)\b|=)\s*", re.IGNORECASE)
 _FRAMED_TEXT = re.compile(r'\\(?:text|mbox|textrm|mathrm|textbf)\s*'
                           r'\{([^{}]*)\}')

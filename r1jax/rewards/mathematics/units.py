@@ -77,6 +77,11 @@ _SAME = {
     'watt': 'W', 'volt': 'V', 'kelvin': 'K', 'hertz': 'Hz', 'radian': 'rad',
     'electronvolt': 'eV', "''": 'arcsec', 'arcsecond': 'arcsec', "'": 'arcmin',
     'arcminute': 'arcmin', 'celsius': 'C', 'fahrenheit': 'F'}
+_CHINESE = {
+    '元': '¥', '米': 'm', '厘米': 'cm', '毫米': 'mm', '千米': 'km', '公里': 'km',
+    '克': 'g', '千克': 'kg', '公斤': 'kg', '吨': 't', '秒': 's', '分钟': 'min',
+    '小时': 'h', '天': 'day', '年': 'yr', '升': 'L', '度': 'deg'}
+_CHINESE_COUNTS = frozenset('个只本人岁件块张条颗名辆种次页支')  # 42个
 _NUMBERS = {'hundred': 100, 'thousand': 1000, 'million': 10**6,
             'billion': 10**9, 'trillion': 10**12, 'dozen': 12}
 # What is counted: 42 apples.
@@ -128,7 +133,8 @@ _REFUSED = frozenset(
     'where who why did there have has had been if find let given such'.split())
 _MAX_WORDS = 3
 _PART = re.compile(
-    r"([A-Za-z]+|\\\$|[$€£¥¢%]|''?|\\circ)(?:\^?(-?\d)(?!\d))?")
+    r"([A-Za-z]+|[\u4e00-\u9fff]+|\\\$|[$€£¥¢%]|''?|\\circ)"
+    r'(?:\^?(-?\d)(?!\d))?')
 
 
 def number_word(text: str) -> tuple[int, str]:
@@ -192,6 +198,10 @@ def is_name(text: str, nouns: Collection[str] = ()) -> bool:
       for name in names)
 
 
+def is_chinese(text: str) -> bool:
+  return bool(text) and all('\u4e00' <= char <= '\u9fff' for char in text)
+
+
 def is_symbol(word: str) -> bool:
   """Whether it is the abbreviation of a unit, such as 'm' or 'Hz'."""
   return word in _TABLE or word in _SAME
@@ -199,6 +209,10 @@ def is_symbol(word: str) -> bool:
 
 def _unit(word: str, nouns: Collection[str]) -> Unit | None:
   """The unit of one word; None for a word that is none."""
+  if word in _CHINESE_COUNTS:
+    return of(**{word: 1})
+  if is_chinese(word):
+    return _TABLE.get(_CHINESE.get(word))
   if is_symbol(word):
     return _TABLE[_SAME.get(word, word)]
   lower = word.lower()
