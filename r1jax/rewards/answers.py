@@ -6,14 +6,19 @@ from r1jax.data import thinking
 
 ANSWERS = ('tags', 'boxed', 'any', 'number', 'summary', 'whole')
 
-# -1,234.5, .5, 1.5e3, 1.5 \times 10^{3}, 3/4, 1 1/2. A minus after a number or
-# bracket is a subtraction, not a sign; 10/12/2024 is no fraction.
-_DIGITS = r'(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)'
-_NUMBER = re.compile(
-    r'(?:(?<![\w.)])[-\u2212])?(?<![/\d])(?:\d+ )?\d+/\d+(?![/\d])|'
-    rf'(?:(?<![\w.)])[-\u2212])?{_DIGITS}(?:[eE][-+\u2212]?\d+|'
-    r'\s*(?:\u00d7|\\times|\*)\s*10\s*\^\s*(?:[-\u2212]?\d+|'
-    r'\{\s*[-\u2212]?\d+\s*\}))?', re.ASCII)
+# -1,234.5, .5, 1.5e3, 1.5 \times 10^{3}, 2^{10}, 3/4, 1 1/2, \frac{1}{3}. A
+# minus after a number or bracket is a subtraction; 10/12/2024 is no fraction.
+_SIGN = r'(?:(?<![\w.)])[-\u2212\u2013](?:\\?[$\u20ac\u00a3])?)?'
+_DIGITS = (r'(?:\d+(?:(?:,|\{,\}|\\,|,?\\!)\d{3})*(?:\.\d+)?|(?<![\w.])\.\d+)'
+           r'[\u00bc-\u00be\u2150-\u215e]?')
+_POWER = r'\s*\^\s*(?:[-\u2212]?\d+|\{\s*[-\u2212]?\d+\s*\})'
+_NUMBER = re.compile('|'.join([
+    rf'{_SIGN}\\[dt]?frac\s*\{{\d+\}}\s*\{{\d+\}}',
+    rf'{_SIGN}(?<![/\d])(?:\d+ )?\d+/\d+(?![/\d])',
+    rf'{_SIGN}{_DIGITS}(?:[eE][-+\u2212]?\d+|'
+    rf'\s*(?:\u00d7|\\times|\*|x)\s*10{_POWER}|{_POWER})?']), re.ASCII)
+_PLAIN = re.compile(r'[\u2212\u2013](?:\\?[$\u20ac\u00a3])?|'
+                    r'-\\?[$\u20ac\u00a3]')
 _BLOCK = re.compile(
     rf'{thinking.ANSWER}(.*){thinking.END_OF_ANSWER}\s*\Z', re.DOTALL)
 _BOX = re.compile(r'\\(?:boxed|fbox)(?![A-Za-z])\s*')
@@ -44,7 +49,7 @@ def extract_answer(text: str, answer: str, finished: bool = True) -> str | None:
     return content.strip() or None
   if answer == 'number':
     found = _NUMBER.findall(text)
-    return found[-1].replace('\u2212', '-') if found else None
+    return _PLAIN.sub('-', found[-1]) if found else None
   content = text if answer == 'whole' else None
   if answer in ('tags', 'any'):
     content = _tagged(text)

@@ -110,7 +110,8 @@ def _function(reader: Reader, command: str) -> Node:
 def _bare_argument(reader: Reader) -> Node:
   """2t of \\sin 2t; what may be part of it or not is refused."""
   argument = reader.factor()
-  while reader.peek().text not in _FUNCTIONS and reader.follows(argument):
+  ends = _FUNCTIONS.keys() | _ACCENTS
+  while reader.peek().text not in ends and reader.follows(argument):
     if reader.at('(', '[', '{', '|'):
       raise NotMathematics('a bracket behind an argument without brackets')
     argument = syntax.times(argument, reader.power())

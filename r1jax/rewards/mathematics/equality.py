@@ -97,6 +97,8 @@ def _same(x: Node, y: Node, tolerance: float) -> bool:
     return True
   if y.op == 'any' and x.op not in trees.LISTS and len(y.args) < 4:
     return all(_same(x, each, tolerance) for each in y.args)  # 26/5 or 5.2
+  if trees.mixes_relations(x) or trees.mixes_relations(y):
+    return x == y
   if {x.op, y.op} == {'any', 'all'} and 'chain' in {n.op for n in x.args}:
     return False  # x < 2 or x > 3 is not x < 2 and x > 3
   items_x, items_y = trees.items_of(x), trees.items_of(y)
@@ -219,10 +221,9 @@ def _is_rounded(exact: Node, rounded: Node) -> bool:
     return True
   if rounded.op != 'decimal':
     return False
-  digits = next((n for n in range(99)
-                 if (rounded.args[0] * 10**n).denominator == 1), 99)
+  _, places = rounded.args
   error = Node('call', ('abs', Node('add', (exact, Node('neg', (rounded,))))))
-  half = Node('number', (fractions.Fraction(1, 2 * 10**digits),))
+  half = Node('number', (fractions.Fraction(10) ** -places / 2,))
   return values.order(error, half) == -1
 
 
@@ -235,6 +236,8 @@ def _same_quantity(x: Node, y: Node, tolerance: float) -> bool:
       return unit_x == unit_y and same(v, w)
     return values.equal(trees.scaled(v, unit_x.factor),
                         trees.scaled(w, unit_y.factor), tolerance)
+  if unit_y in units.PRIMES:
+    return False  # 5' is not 5
   if units.PERCENT in (unit_x, unit_y):
     percent = fractions.Fraction(1, 100)
     hundredth = [trees.scaled(value, percent) if unit else value

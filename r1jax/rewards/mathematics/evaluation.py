@@ -31,6 +31,22 @@ class Undecided(ArithmeticError):
   """It would take more digits than are worth it."""
 
 
+class Exhausted(ArithmeticError):
+  """A comparison has taken more work than is worth it."""
+
+
+class Budget:
+  """The work of one comparison, in products of 50 digits, some microseconds."""
+
+  def __init__(self, work: int = 60_000):
+    self._left = work
+
+  def spend(self, work: float) -> None:
+    self._left -= work
+    if self._left < 0:
+      raise Exhausted
+
+
 _FUNCTIONS = {
     'sin': mpmath.sin, 'cos': mpmath.cos, 'tan': mpmath.tan,
     'cot': mpmath.cot, 'sec': mpmath.sec, 'csc': mpmath.csc,
@@ -40,15 +56,17 @@ _FUNCTIONS = {
     'arccsc': mpmath.acsc, 'exp': mpmath.exp, 'ln': mpmath.ln}
 
 
+_COSTLY = ('pow', 'root', 'log', 'lg', 'factorial', 'binomial')
 _GROWING = ('exp', 'sinh', 'cosh', 'tanh', 'coth')
 
 
 class Evaluation:
   """Computes values, and notes how many digits it takes to tell them apart."""
 
-  def __init__(self, point: Mapping[str, Fraction]):
+  def __init__(self, point: Mapping[str, Fraction], budget: Budget):
     """`point` gives the values of the variables."""
     self.point = point
+    self._budget = budget
     self.bits = 0  # of the exact numbers that inexact values are made of
     self.size = 0  # digits that functions take
     self.spread = 0  # digits of those values' magnitudes
@@ -72,6 +90,10 @@ class Evaluation:
     values = [self(x) for x in args]
     if node.op == 'apply':
       return _unknown(name, values)
+    inexact = any(not isinstance(value, Fraction) for value in values)
+    costly = name in _FUNCTIONS or name in _COSTLY
+    self._budget.spend((10 if costly else 1) * (
+        1 + mpmath.mp.dps / 50 * (inexact or costly)))
     if name in _FUNCTIONS:
       values = [self._inexact(value, True) for value in values]
       # 1 - tanh x is about e^-2x, and 1 - cos x about x^2.

@@ -140,7 +140,7 @@ def _side(reader: grammar.Reader) -> Node:
     names.append(reader.take())
   name = ' '.join(names)
   if reader.at('=', ':', r'\approx') and len(name) > 1 and (
-      _NAME.fullmatch(name)) and units.is_name(name, reader.reading.nouns):
+      _NAME.fullmatch(name)) and units.is_name(name):
     is_product = reader.reading.is_product
     if reader.at(':'):
       reader.tokens[reader.place] = syntax.Token('sign', '=')

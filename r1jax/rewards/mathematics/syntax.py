@@ -14,7 +14,7 @@ class NotMathematics(ValueError):
 class Node(NamedTuple):
   """An expression: an operation and its arguments.
 
-      number   (Fraction)       decimal  (Fraction), its digits are given
+      number   (Fraction)       decimal  (Fraction, places behind the point)
       based    (digits, base)   constant ('pi' | 'e' | 'i' | 'oo')
       symbol   (name)           apply    (name, *arguments), unknown function
       add, mul (*terms)         div, pow (x, y)        neg, pm, mp (x)
@@ -45,7 +45,7 @@ _MAX_NUMBER = 2000  # signs
 _NUMBER = r'(?:\d+(?:\.\d+)?|\.\d+)'
 _TOKEN = re.compile('|'.join([
     r'(?P<repeating>\d*\.\d*(?:\\(?:overline|bar|dot)\s*\{?\d+\}?|\(\d+\)))',
-    rf'(?P<dotted>\d*\.\d+)\s*(?:\.\.\.|\\l?dots)',
+    r'(?P<dotted>\d*\.\d+)\s*(?:\.\.\.|\\l?dots)',
     r'(?<![\w^}])(?P<based>\d+(?=\s*_)|\d[\dA-F]*(?=\s*_\s*\{\s*1[1-6]\s*\}))'
     r'\s*_\s*'
     r'(?:\{\s*(?P<base>\d+)\s*\}|(?P<base1>\d))',
@@ -187,7 +187,7 @@ def _token(match: re.Match, spaced: bool) -> Token:
 
 
 def number(text: str) -> Node:
-  """'1.5e3' -> Node('decimal', (1500,)); '42' -> Node('number', (42,)).
+  """'1.5e3' -> Node('decimal', (1500, -2)); '42' -> Node('number', (42,)).
 
   Raises:
     NotMathematics: it is longer than every number in use.
@@ -198,8 +198,9 @@ def number(text: str) -> Node:
   if len(exponent) > 5:  # its sign included
     raise NotMathematics(f'an exponent of {len(exponent)} digits')
   value = Fraction(mantissa.rstrip('.')) * Fraction(10) ** int(exponent or 0)
+  places = len(mantissa.rstrip('.').partition('.')[2]) - int(exponent or 0)
   given = '.' in mantissa.rstrip('.') or exponent
-  return Node('decimal' if given else 'number', (value,))
+  return Node('decimal', (value, places)) if given else Node('number', (value,))
 
 
 def repeating(text: str) -> Node:

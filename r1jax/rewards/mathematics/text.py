@@ -171,6 +171,7 @@ def _unwrapped(text: str) -> str:
   """`text` with one layer of marks, or a frame, removed."""
   text = _PYTHON.sub(r'\1', _BOLD.sub(r'\2', text))
   text = re.sub(r'\blog(2|10)(?=\()', r'\\log_{\1}', text)
+  text = re.sub(r'(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))', r'\\times ', text)
   if _BOX.match(text) and _is_group(_BOX.sub('', text, 1)):
     text = _BOX.sub('', text, 1)[1:-1]
   text = _BOX.sub('', text)

@@ -33,6 +33,14 @@ def items_of(node: Node) -> Items:
   return found
 
 
+def mixes_relations(node: Node) -> bool:
+  """Whether it is a list such as x != 1, 2, of which 2 may be either."""
+  if node.op not in LISTS:
+    return False
+  is_equation = lambda part: part.op != 'chain' or set(part.args[0]) == {'='}
+  return len(set(map(is_equation, node.args))) > 1
+
+
 def has_names(items: Items) -> bool:
   """Whether they are values of different things, as in x = 1, y = 2."""
   return len({name for name, _ in items}) > 1 and all(

@@ -62,6 +62,7 @@ def _table() -> dict[str, Unit]:
 
 
 PERCENT, DEGREE = of(**{'%': 1}), of(deg=1)
+PRIMES = (of(arcsec=1), of(arcmin=1))
 _TABLE = _table()
 _SAME = {
     'meter': 'm', 'metre': 'm', 'kilometer': 'km', 'kilometre': 'km',
@@ -132,6 +133,8 @@ _REFUSED = frozenset(
     'each per at on left remaining increased decreased how many much when '
     'where who why did there have has had been if find let given such'.split())
 _MAX_WORDS = 3
+_NO_NOUN = re.compile(
+    '(?:ed|ly|est|[ai]ble|ing|less|ful|ous|ths?|teens?|ty|ties|fold)$')
 _PART = re.compile(
     r"([A-Za-z]+|[\u4e00-\u9fff]+|\\\$|[$€£¥¢%]|''?|\\circ)"
     r'(?:\^?(-?\d)(?!\d))?')
@@ -147,9 +150,14 @@ def number_word(text: str) -> tuple[int, str]:
 
 
 def question_words(question: str) -> frozenset[str]:
-  """The words of a question that may be nouns of what it counts."""
-  return frozenset(_singular(word) for word in re.findall(
-      '[a-z]{3,}', question.lower()))
+  """The nouns that a question counts: plurals, and what 'how many' asks for."""
+  text = question.lower()
+  asked = re.findall(
+      r'\b(?:how (?:many|much)|number of)\s+([a-z]+)(?:\s+([a-z]+))?', text)
+  found = {*re.findall(r'[a-z]{2,}s\b', text), *(
+      word for words in asked for word in words if len(word) > 2)}
+  return frozenset(_singular(word) for word in found
+                   if not _NO_NOUN.search(word))
 
 
 def parse(text: str, nouns: Collection[str] = ()) -> Unit | None:
@@ -189,12 +197,12 @@ def parse(text: str, nouns: Collection[str] = ()) -> Unit | None:
   return None if is_power or not count else unit
 
 
-def is_name(text: str, nouns: Collection[str] = ()) -> bool:
+def is_name(text: str) -> bool:
   """Whether words are what a value is called, such as 'Total area'."""
   names = [_singular(word) for word in text.lower().split()]
   return len(names) <= _MAX_WORDS and all(
       name not in _REFUSED and (
-          name in _NOUNS or name in _QUANTITIES or name in nouns)
+          name in _NOUNS or name in _QUANTITIES)
       for name in names)
 
 

@@ -38,16 +38,26 @@ def equal(x: Node, y: Node, tolerance: float = 0.) -> bool:
     return True
   if not (_has(x, 'decimal') or _has(y, 'decimal')):
     tolerance = 0.
+  try:
+    return _agree(x, y, tolerance, evaluation.Budget())
+  except evaluation.Exhausted:
+    return folded(x) == folded(y)
+
+
+def _agree(x: Node, y: Node, tolerance: float, budget: evaluation.Budget
+           ) -> bool:
+  """Whether they have the same value at every point that is tried."""
   known = sorted(names(x) | names(y))
   if not known:
-    return bool(_equal_at(x, y, {}, tolerance))
+    return bool(_equal_at(x, y, {}, tolerance, budget))
   if x == Node('number', (0,)):  # x - x is 0, and so is 'a 0'
     return False
   integers = _rounded(x) | _rounded(y)
   scale = max(1000, _largest(x), _largest(y))
   agreed = 0
   for n in range(8 * min(max(len(known), 3), _MAX_VARIABLES)):
-    verdict = _equal_at(x, y, _point(known, integers, n, scale), tolerance)
+    point = _point(known, integers, n, scale)
+    verdict = _equal_at(x, y, point, tolerance, budget)
     if verdict is False:
       return False
     agreed += bool(verdict)
@@ -75,8 +85,9 @@ def _at(node: Node, point: Mapping[str, Node]) -> Node:
 def order(x: Node, y: Node) -> int | None:
   """-1 or 1 as x is less or more than y, which differ; None: no real order."""
   try:
-    a, b = (_estimate(node, {}, True)[0] for node in (x, y))
-  except (evaluation.Undefined, evaluation.Undecided, KeyError):
+    budget = evaluation.Budget()
+    a, b = (_estimate(node, {}, True, budget)[0] for node in (x, y))
+  except (ArithmeticError, KeyError):
     return None
   a, b = _mp(a), _mp(b)
   if mpmath.mpc in (type(a), type(b)):
@@ -112,19 +123,24 @@ def _largest(node: Node) -> int:
 
 
 def _equal_at(x: Node, y: Node, point: Mapping[str, Fraction],
-              tolerance: float) -> bool | None:
+              tolerance: float, budget: evaluation.Budget) -> bool | None:
   """Whether they are equal at a point; None where that cannot be told."""
   real = not (_has(x, 'i') or _has(y, 'i'))
   found = []
   for node in (x, y):
     try:
-      found.append(_estimate(node, point, real and bool(point)))
+      found.append(_estimate(node, point, real and bool(point), budget))
     except evaluation.Undefined:
       found.append(None)
     except evaluation.Undecided:
       return None if point else folded(x) == folded(y)
-  if None in found:  # equal is what agrees where both have a value
-    return None if point or found == [None, None] else False
+  if found[0] is None and point or found == [None, None]:
+    return None
+  if found[1] is None:  # the reference has a value here
+    is_factorial = _has_call(x, 'factorial') or _has_call(y, 'factorial')
+    return None if point and is_factorial else False
+  if found[0] is None:
+    return False
   (a, at_a), (b, at_b) = found
   if isinstance(a, Fraction) and isinstance(b, Fraction):
     return a == b or bool(tolerance) and (
@@ -142,7 +158,7 @@ def _equal_at(x: Node, y: Node, point: Mapping[str, Fraction],
   if 2 * size > (_MAX_DIGITS_AT_POINT if point else _MAX_DIGITS):
     return None if point else folded(x) == folded(y)
   with mpmath.workdps(int(2 * size) + 30):
-    at = evaluation.Evaluation(point)
+    at = evaluation.Evaluation(point, budget)
     try:
       a, b = _mp(at(x)), _mp(at(y))
     except (evaluation.Undecided, evaluation.Undefined):
@@ -163,11 +179,12 @@ def _digits(*found: evaluation.Evaluation) -> float:
   return size + 30
 
 
-def _estimate(node: Node, point: Mapping[str, Fraction], real: bool
+def _estimate(node: Node, point: Mapping[str, Fraction], real: bool,
+              budget: evaluation.Budget
               ) -> tuple[evaluation.Number, evaluation.Evaluation]:
   """The value to 15 digits, and what was noted on the way."""
   with mpmath.workdps(15):
-    at = evaluation.Evaluation(point)
+    at = evaluation.Evaluation(point, budget)
     value = at(node)
   if real and isinstance(value, mpmath.mpc):
     raise evaluation.Undefined('not real')
@@ -193,10 +210,10 @@ def normal(node: Node) -> Node:
 def folded(node: Node) -> Node:
   """The normal tree, exact parts of which are computed: 10^{10^2}, 10^{100}."""
   try:
-    value = evaluation.Evaluation({})(node)
+    value = evaluation.Evaluation({}, evaluation.Budget(1000))(node)
     if isinstance(value, Fraction):
       return Node('number', (value,))
-  except (evaluation.Undefined, evaluation.Undecided, KeyError):
+  except (ArithmeticError, KeyError):
     pass  # a part may have a value
   return normal(Node(node.op, tuple(
       folded(x) if isinstance(x, Node) else x for x in node.args)))
@@ -206,6 +223,11 @@ def names(node: Node) -> set[str]:
   """The variables of a tree."""
   found = {node.args[0]} if node.op == 'symbol' else set()
   return found.union(*(names(x) for x in node.args if isinstance(x, Node)))
+
+
+def _has_call(node: Node, name: str) -> bool:
+  return node.op == 'call' and node.args[0] == name or any(
+      _has_call(x, name) for x in node.args if isinstance(x, Node))
 
 
 def _has(node: Node, what: str) -> bool:

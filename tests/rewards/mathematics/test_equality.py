@@ -29,6 +29,7 @@ def test_pairs_labelled_by_hand_and_by_sympy(kind):
     (r'\frac{1}{2004!}', [r'\frac{2005}{2005!}'], [r'\frac{1}{2006!}', '0']),
     (r'\sqrt{2}', ['2^{1/2}', r'\frac{2}{\sqrt 2}', '√2'],
      ['1.41421356237309504880168872420969807856967', r'\sqrt{2}+10^{-500}']),
+    (r'\frac13', ['0.333...'], ['0.3...', '0.33', '0.3334...']),
     (r'\pi', ['π'], ['3.14', r'\frac{22}{7}', r'\frac{355}{113}']),
     # What the grammar does not know is not dropped.
     (r'1+\frac{1}{\mathrm{e}}', ['1+e^{-1}'], [r'1-\frac{1}{\mathrm{e}}', '1']),
@@ -53,7 +54,18 @@ def test_pairs_labelled_by_hand_and_by_sympy(kind):
             '42 apples', r'42\text{ cm}', '40 + 2 = 42', '#### 42'],
      ['not 42', '42 or 43', '41, 42', '42 is wrong', '42?', 'about 42',
       '42 dozen', '42 = 43', '4 2', '42 thousand', 'a 42', '42!', '']),
-    ('0', ['0.0', '1-1'], ['a 0', 'not 0', 'x 0', '0 or 1', 'x - x']),
+    ('0', ['0.0', '1-1'], ['a 0', 'not 0', 'x 0', '0 or 1', 'x - x', 'e 0',
+                           'i 0', r'0\pi']),
+    ('42.0', [r'41.98 \approx 42.0', '42'], [r'41.9 \approx 42.0']),
+    (r'x \ne 1, 2', [r'x\neq1, 2'], [r'x\ne1, x=2']),
+    (r'\ln|x|', [r'\frac12\ln(x^2)'], [r'\ln x']),
+    (r'\sqrt{ab}', [r'\sqrt{a}\sqrt{b}'], [r'ab']),
+    (r'\frac{n!}{(n-k)!}', [r'k!\binom{n}{k}'], [r'\binom{n}{k}']),
+    ('\\frac{t}{RC}', ['t/RC', 't/(RC)'], ['tC/R']),
+    (r'\vec{a}\times\vec{b}', [r'\vec a \times \vec b'],
+     [r'\vec{b}\times\vec{a}', r'\vec{a}\cdot\vec{b}']),
+    ('mg(1-\\cos\\theta)', ['mg - mg\\cos\\theta'], ['mg(1-\\sin\\theta)']),
+    ('g(x+1)', ['g(1+x)'], ['gx+g', 'g(x)+1']),
     ('5', ['5 m/s', '5 cm', '5%'], ['5 dozen', '5 or 6', '5x']),
     ('0.5', ['1/2 cup', '50%', '.5', '1/2'], ['0.5%', '50', '1/3 cup']),
     ('1024', ['2**10', '2^{10}', '2^10'], ['2*10', '210']),
@@ -106,6 +118,15 @@ def test_decimals_may_differ_by_the_tolerance_alone():
   assert not mathematics.equal('9.8e-3', '9.5e-3', tolerance=0.01)
   assert not mathematics.equal('43', '42', tolerance=0.1)  # no decimals
   assert not mathematics.equal(r'\frac{334}{1000}', '1/3', tolerance=0.01)
+
+
+def test_a_word_that_the_question_counts_is_a_unit():
+  equal = lambda answer: mathematics.equal(answer, '42', question=(
+      'Natalia doubled her clips. How many blue widgets has John now?'))
+  assert equal('42 clips') and equal('42 widgets') and equal('42 blue widgets')
+  for answer in ('42 doubled', '42 now', 'doubled: 42', 'john = 42', '42 how'):
+    assert not equal(answer), answer
+  assert not mathematics.equal('42 widgets', '42')
 
 
 def test_a_reference_that_is_blank_is_an_error():

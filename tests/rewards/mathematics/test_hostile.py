@@ -25,6 +25,9 @@ _HOSTILE = [
     r'\lfloor 10^{4000} \pi \rfloor', '(2^{60000})^{60000}', '0^{0^{0}}',
     r'\tan(\frac{\pi}{2})', r'\frac{1}{0}', r'\ln 0', r'\infty-\infty',
     r'\cup' * 200, '7' + r'\cup 8' * 150, 'x<' * 300 + '1', '\x00' * 500,
+    'x' + '+x^x-x^x' * 120, '8' + '+e^\u03c0-e^\u03c0' * 110,
+    '8' + '+sin1-sin1' * 90,
+    '+'.join('abcdefghklmn') + '+a!-a!' * 120, '8' + '+8000!-8000!' * 60,
     '\ud800', '\ufffd' * 900, 'i^i^i^i', r'\begin{pmatrix}' * 60,
 ]
 
