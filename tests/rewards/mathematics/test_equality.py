@@ -57,6 +57,8 @@ def test_pairs_labelled_by_hand_and_by_sympy(kind):
     ('0', ['0.0', '1-1'], ['a 0', 'not 0', 'x 0', '0 or 1', 'x - x', 'e 0',
                            'i 0', r'0\pi']),
     ('42.0', [r'41.98 \approx 42.0', '42'], [r'41.9 \approx 42.0']),
+    ('42 ', [r'x = 42', r'\frac{126}{3} \approx 42.0'],
+     [r'41.98 \approx 42.0', r'x \approx 42.0']),
     (r'x \ne 1, 2', [r'x\neq1, 2'], [r'x\ne1, x=2']),
     (r'\ln|x|', [r'\frac12\ln(x^2)'], [r'\ln x']),
     (r'\sqrt{ab}', [r'\sqrt{a}\sqrt{b}'], [r'ab']),
