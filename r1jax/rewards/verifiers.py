@@ -95,17 +95,25 @@ def _wrong(answer: str, reference: str) -> float:
   return 0.
 
 
-def _math_terms(record: Mapping, reference: str) -> tuple[str, float, str]:
-  """The arguments of `mathematics.equal` behind the answer."""
+# A reference alone, or with its tolerance and question.
+_Terms = str | tuple[str, float, str]
+
+
+def _math_terms(record: Mapping, reference: str) -> _Terms:
   return reference, record.get('tolerance', 0.), record.get('prompt', '')
 
 
-def _plainly_equal(answer: str, terms: tuple[str, float, str]) -> bool | None:
+def _math(equal: Callable[..., bool], answer: str, terms: _Terms) -> bool:
+  """What `mathematics.equal` says of an answer."""
+  return equal(answer, *([terms] if isinstance(terms, str) else terms))
+
+
+def _plainly_equal(answer: str, terms: _Terms) -> bool | None:
   """What `mathematics` says of two plain integers, or of the same text twice.
 
   None for anything else.
   """
-  wanted = terms[0]
+  wanted = terms if isinstance(terms, str) else terms[0]
   if answer.strip() == wanted.strip() != '':
     return True
   numbers = _integer(answer), _integer(wanted)
@@ -126,7 +134,7 @@ def _is_safe_entry(task: str, answer: str) -> bool:
 def _load_math(task: str) -> Verify:
   del task
   from r1jax.rewards import mathematics  # pylint: disable=g-import-not-at-top
-  return lambda answer, terms: mathematics.equal(answer, *terms)
+  return functools.partial(_math, mathematics.equal)
 
 
 def _load_reasoning_gym(task: str) -> Verify:

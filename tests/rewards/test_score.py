@@ -130,7 +130,8 @@ def test_why_a_verifier_gave_no_verdict_is_logged_once_a_reason(caplog):
   assert caplog.messages == [
       'no verdict on an answer: gsm8k: refused, 1001 characters, more than 1000',
       'no verdict on an answer: aime: refused, 1001 characters, more than 1000',
-      "no verdict on an answer: gsm8k: ValueError: the reference '' is blank"]
+      "no verdict on an answer: gsm8k: ValueError: the reference '' is not "
+      'mathematics']
 
 
 def test_hostile_answers_cost_themselves_only(tmp_path):

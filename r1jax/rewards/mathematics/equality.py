@@ -38,7 +38,7 @@ def equal(answer: str, reference: str, tolerance: float = 0.,
   """
   given, wanted = text.clean(answer), text.clean(reference)
   if not wanted:
-    raise ValueError(f'the reference {reference!r} is blank')
+    raise ValueError(f'the reference {reference!r} is not mathematics')
   if text.compact(given) == text.compact(wanted):
     return True
   nouns = units.question_words(question)
