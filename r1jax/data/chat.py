@@ -14,6 +14,7 @@ import datetime
 import functools
 import json
 import os
+import re
 
 from r1jax import errors
 from r1jax.data import spoken
@@ -47,11 +48,11 @@ def prompt(vocab: base.Vocab, asked: Prompt, system: str | None = None
   messages = messages_of(asked, system)
   text = render(vocab, messages, add_generation_prompt=True)
   for message in messages:  # an answer among them is an example
-    dropped = (spoken.not_learned(text, 0, message)[0]
-               if message.get('role') == 'assistant'
-               else spoken.not_read(text, message))
-    if dropped:
+    if message.get('role') == 'assistant' and (
+        dropped := spoken.not_learned(text, 0, message)[0]):
       raise _drops(vocab, messages, message, dropped)
+  if lost := spoken.first_not_read(text, messages):
+    raise _drops(vocab, messages, *lost)
   return text
 
 
@@ -81,7 +82,8 @@ def render(vocab: base.Vocab, messages: Sequence[Message], *,
         messages=messages, tools=None, documents=None,
         add_generation_prompt=add_generation_prompt, **vocab.tokens)
   # What a template's own code can raise: its refusal, or None + 'text'.
-  except (jinja2.TemplateError, TypeError, ValueError) as e:
+  except (jinja2.TemplateError, ArithmeticError, LookupError, RecursionError,
+          TypeError, ValueError) as e:
     raise errors.ConfigError(
         'data.template', f'the chat template of {vocab.path} refuses a '
         f'conversation of {_roles(messages)}: {e}') from e
@@ -158,9 +160,8 @@ def _asked_and_said(vocab: base.Vocab, before: Sequence[Message],
   messages = [*before, message]
   asked = render(vocab, before, add_generation_prompt=True)
   whole = render(vocab, messages)
-  for other in before:
-    if dropped := spoken.not_read(asked, other):
-      raise _drops(vocab, messages, other, dropped)
+  if lost := spoken.first_not_read(asked, before):
+    raise _drops(vocab, messages, *lost)
   same = asked if whole.startswith(asked) else os.path.commonprefix(
       [asked, whole])
   # The thinking's tag may be put before the answer.
@@ -175,13 +176,9 @@ def _asked_and_said(vocab: base.Vocab, before: Sequence[Message],
         f'{whole[len(same):]!r:.40} where it asks for {asked[len(same):]!r:.40}'
         f', in a conversation of {_roles(messages)}; use conversations with '
         'one assistant turn that begins as it asks, without what it drops')
-  turn = _turn(vocab, whole[len(asked):])
-  if end > len(asked) + len(turn):
-    raise Rewritten(
-        'vocab.eos', f'the chat template of {vocab.path} has no end token '
-        f'after {whole[:end][-20:]!r}, the end of the answer; set '
-        'config.vocab.eos to the token that ends a turn')
-  return asked, turn
+  calls = any(message.get(name) for name in spoken.CALLS)
+  return asked, whole[len(asked):_end_of_turn(
+      vocab, whole, len(asked), end, calls)]
 
 
 def _drops(vocab: base.Vocab, messages: Sequence[Message], message: Message,
@@ -194,16 +191,36 @@ def _drops(vocab: base.Vocab, messages: Sequence[Message], message: Message,
       'says; use another template, or texts without it')
 
 
-def _turn(vocab: base.Vocab, text: str) -> str:
-  """`text` up to its last end token; what follows is the template's."""
+def _end_of_turn(vocab: base.Vocab, whole: str, start: int, end: int,
+                 calls: bool) -> int:
+  """Where the turn from `start` on, whose answer ends at `end`, ends itself.
+
+  That is behind the first end token after the answer, or behind the last where
+  calls of tools follow it; what comes later is the template's.
+  """
   tokens = [t for t in map(vocab.token, vocab.eos_ids) if t is not None]
-  ends = [text.rindex(t) + len(t) for t in tokens if t in text]
-  if not ends:
+  if not any(t in whole[start:] for t in tokens):
     raise errors.ConfigError(
         'vocab.eos', f'the chat template of {vocab.path} ends a turn with '
-        f'{text[-20:]!r}, which has no end token ({", ".join(tokens)}); '
+        f'{whole[start:][-20:]!r}, which has no end token '
+        f'({", ".join(tokens)}); '
         'set config.vocab.eos to the token that ends a turn')
-  return text[:max(ends)]
+  after = [t for t in tokens if t in whole[end:]]
+  if not after:
+    raise Rewritten(
+        'vocab.eos', f'the chat template of {vocab.path} has no end token '
+        f'after {whole[:end][-20:]!r}, the end of the answer; set '
+        'config.vocab.eos to the token that ends a turn')
+  if calls:
+    return max(whole.rindex(t) + len(t) for t in after)
+  first, token = min((whole.index(t, end), t) for t in after)
+  added = whole[end:first].strip()
+  if re.search(r'\w', added):  # a quotation mark may stand there
+    raise Rewritten(
+        'data.template', f'the chat template of {vocab.path} adds '
+        f'{added!r:.40} to the end of an answer, which would be learned; use '
+        'another template')
+  return first + len(token)
 
 
 def following(vocab: base.Vocab, text: str) -> list[int]:

@@ -1,6 +1,6 @@
 """The types of columns: what a row may hold, for every source and stage.
 
-    question    text that is not empty, or a message of the user's alone
+    question    text that is not empty, or a list with one message, the user's
     prompt      the same, or any messages, where prompts are conversations
     reference   text, a finite number, or a list of these that is not empty
     text        a document, or an answer to learn from
@@ -67,7 +67,7 @@ class Column(NamedTuple):
     if name is None:
       field = f'data.options.{self.option}' if self.option else 'data.task'
       raise errors.ConfigError(
-          field, f'{place} has no field {self.given or self.usual[0]!r}, only '
+          field, f'{place} has no field {self._names()}, only '
           f'{sorted(map(str, row))}')
     value, = _path(row, name)
     try:
@@ -75,6 +75,11 @@ class Column(NamedTuple):
     except Wrong as problem:
       raise self.refused(
           place, problem.expected, problem.received, name) from problem
+
+  def _names(self) -> str:
+    """'prompt', 'question' or 'problem'."""
+    *names, last = map(repr, self.usual if self.given is None else [self.given])
+    return f'{", ".join(names)} or {last}' if names else last
 
   def refused(self, place: str, expected: str, received: Any,
               name: str | None = None) -> errors.ConfigError:
@@ -166,13 +171,18 @@ def question(value: Any) -> str:
     if [message['role'] for message in said] != ['user']:
       raise Wrong("a text, or a message of the user's alone (a system message "
                   'is config.data.system)', value)
-    value = said[0]['content']
+    value = said[0].get('content')
   return filled(value)
 
 
 def prompt(value: Any) -> str | list[spoken.Message]:
   """A prompt: a text, or the messages before the answer."""
-  return messages(value) if isinstance(value, list) else filled(value)
+  if not isinstance(value, list):
+    return filled(value)
+  said = messages(value)
+  if not spoken.texts(said[-1]):
+    raise Wrong('messages whose last is not empty', value)
+  return said
 
 
 def messages(value: Any) -> list[spoken.Message]:
@@ -198,7 +208,11 @@ def _message(value: Any) -> spoken.Message:
   role, content = value.get('role'), value.get('content')
   if not isinstance(role, str) or not role:
     raise Wrong('messages that have a role', value)
-  if content is None and any(value.get(name) for name in spoken.CALLS):
+  for name in spoken.THOUGHTS:
+    if value.get(name) is not None and not isinstance(value[name], str):
+      raise Wrong(f'messages whose {name} is a text', value)
+  if content is None and role == 'assistant' and any(
+      value.get(name) for name in spoken.CALLS):
     return value
   parts = content if isinstance(content, list) and content else [
       {'type': 'text', 'text': content}]

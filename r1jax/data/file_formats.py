@@ -10,6 +10,8 @@ import pathlib
 from typing import Any
 import zlib
 
+import numpy as np
+
 from r1jax import errors
 from r1jax.data import columns
 
@@ -52,11 +54,13 @@ def parquet_rows(path: pathlib.Path) -> Rows:
   from pyarrow import parquet  # pylint: disable=g-import-not-at-top
   try:
     with parquet.ParquetFile(path) as file:
-      names = file.schema_arrow.names
+      schema = file.schema_arrow
+      names = schema.names
       if len(set(names)) < len(names):
         raise ValueError(f'two columns have one name, of {names}')
-      rows = [_plain(row) for batch in file.iter_batches()
-              for row in batch.to_pylist()]
+      rows = [{name: _plain(_shortest(value, schema.field(name).type))
+               for name, value in row.items()}
+              for batch in file.iter_batches() for row in batch.to_pylist()]
   except (arrow.ArrowException, OSError, ValueError) as problem:
     raise _unreadable(path, problem) from problem
   return [(f'{path}[{number}]', row) for number, row in enumerate(rows)]
@@ -75,6 +79,21 @@ def _arrow(path: pathlib.Path) -> Any:
 def _unreadable(path: pathlib.Path, problem: Exception) -> errors.ConfigError:
   why = ' '.join(str(problem).split()) or type(problem).__name__
   return errors.ConfigError('data.task', f'{path} cannot be read: {why:.200}')
+
+
+def _shortest(value: Any, kind: Any) -> Any:
+  """A value whose float32 and float16 are written 0.1, not 0.10000000149."""
+  if value is None:
+    return None
+  if str(kind) in ('float', 'halffloat'):
+    dtype = np.float32 if str(kind) == 'float' else np.float16
+    return float(str(dtype(value)))
+  if isinstance(value, list) and hasattr(kind, 'value_type'):
+    return [_shortest(each, kind.value_type) for each in value]
+  if isinstance(value, dict) and hasattr(kind, 'field'):
+    return {name: _shortest(each, kind.field(name).type)
+            for name, each in value.items()}
+  return value
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ SUFFIXES = ('.json', '.jsonl', '.gz', '.zst', '.parquet')
 
 Rows = file_formats.Rows
 
-_MARK = '\ufeff'  # a byte order mark; files put together have some within
+# With byte order marks: files put together have some within.
 _SPACE = re.compile(r'[ \t\r\n\ufeff]*')
 
 
@@ -65,7 +65,7 @@ def _lines(text: str, path: pathlib.Path) -> Rows:
   """The rows of JSON Lines."""
   rows = []
   for number, line in enumerate(text.split('\n'), 1):
-    line = line.removeprefix(_MARK).strip()
+    line = line.strip(' \t\r\ufeff')
     if line:
       place = f'{path}:{number}'
       row, end = _object(line, 0, place)

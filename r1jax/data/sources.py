@@ -32,6 +32,7 @@ Without a parameter `split`, a hash of the prompt holds out one record in eight.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 import inspect
 import os
+import pickle
 import re
 from typing import Any
 
@@ -53,7 +54,9 @@ VERIFIERS = tuple(name for name, verifier in accuracy.VERIFIERS.items()
 USER = 'FILE.py'  # the key of users' functions in the tables of sources
 
 # 1,072 alone, or with a sign, a currency and a unit; not (2, 3) or 1,3,5.
-_THOUSANDS = re.compile(r'([^\d,(\[{]*\d{1,3})((?:,\d{3})+)(?!\d)([^,]*)')
+_THOUSANDS = re.compile(
+    r'(?:\w+ ?= ?)?[-+\u2212]?\s*\\?[$\u20ac\u00a3]?\s*'
+    r'[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?(?![\d,])[^\d,()\[\]{}<>|\\]*')
 
 
 def reasoning_gym(argument: str, split: str, seed: int, count: int | None, *,
@@ -172,6 +175,12 @@ def user_records(place: str, split: str, seed: int, count: int | None,
     with errors.at(at):
       errors.check_choice('data.task', verifier, VERIFIERS)
     records.append(checked_record(pair, row, at, task, verifier))
+    try:
+      pickle.dumps(row)  # as seqio is given it
+    except (AttributeError, TypeError, pickle.PicklingError) as problem:
+      raise errors.ConfigError(
+          'data.task', f'{at}: a field cannot be pickled: {problem}'
+          ) from problem
   return records
 
 

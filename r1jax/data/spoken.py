@@ -26,6 +26,8 @@ CALLS = ('tool_calls', 'function_call')
 
 _TAG = re.compile(f'({thinking.THINK}|{thinking.END_OF_THINKING})')
 _SPACE = re.compile(r'\s*')
+_MAX_TRIES = 64  # places where an answer may begin; a policy may repeat tags
+_MAX_SHOWN = 8
 _SWITCH = re.compile(r'/\w+')
 
 
@@ -45,19 +47,40 @@ def not_learned(text: str, start: int, message: Message) -> tuple[str, int]:
     pieces = [piece.strip() for piece in _TAG.split(words) if piece.strip()]
     found = _end_of(pieces, text, end)
     if found is None:
-      return _missing(pieces, text, end), end
+      return _missing(pieces[:_MAX_SHOWN], text, end), end
     end = found
   if _is_listed(text, message):
     return str(message['content']), end
   return _not_called(text[start:], message), end
 
 
+def first_not_read(text: str, messages: Iterable[Message]
+                   ) -> tuple[Message, str] | None:
+  """The first message of which a text drops something, and what; or None.
+
+  Where one says what is within another, both must be there: the longest are
+  looked for first, and each is taken out.
+  """
+  length = lambda message: -sum(map(len, texts(message)))
+  for message in sorted(messages, key=length):
+    if dropped := not_read(text, message):
+      return message, dropped
+    for words in texts(message):
+      text = text.replace(words, ' ', 1)
+  return None
+
+
+def texts(message: Message) -> list[str]:
+  """What a message says that is read, without white space around it."""
+  found = _texts(message, ('content',))
+  if message.get('role') == 'assistant':
+    found = (words.rpartition(thinking.END_OF_THINKING)[2] for words in found)
+  return [words.strip() for words in found if words.strip()]
+
+
 def not_read(text: str, message: Message) -> str:
   """What a text drops of a message that is read; '' if nothing."""
-  for words in _texts(message, ('content',)):
-    if message.get('role') == 'assistant':
-      words = words.rpartition(thinking.END_OF_THINKING)[2]
-    words = words.strip()
+  for words in texts(message):
     if not (words in text or _normal(words) in _normal(text)
             or _is_escaped(words, text)):
       return words
@@ -81,7 +104,9 @@ def _end_of(pieces: list[str], text: str, start: int) -> int | None:
   if not pieces:
     return start
   begin = text.find(pieces[0], start)
-  while begin >= 0:
+  for _ in range(_MAX_TRIES):
+    if begin < 0:
+      break
     end = begin + len(pieces[0])
     for piece in pieces[1:]:
       here = _SPACE.match(text, end).end()
@@ -97,7 +122,8 @@ def _end_of(pieces: list[str], text: str, start: int) -> int | None:
 def _missing(pieces: list[str], text: str, start: int) -> str:
   """The pieces that are not there, as far as they follow one another."""
   there = lambda *part: _end_of(pieces[slice(*part)], text, start) is not None
-  first = next(n for n in range(len(pieces)) if not there(n + 1))
+  first = next(
+      (n for n in range(len(pieces)) if not there(n + 1)), len(pieces) - 1)
   last = next((n for n in range(first + 1, len(pieces)) if there(n, None)),
               len(pieces))
   return ' '.join(pieces[first:last])
@@ -139,7 +165,7 @@ def _strings(value: Any) -> Iterator[str]:
   if isinstance(value, str):
     try:
       inside = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
       inside = value
     if isinstance(inside, str | int | float | None):
       yield value

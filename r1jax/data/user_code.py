@@ -123,7 +123,7 @@ def rows(place: str, split: str, seed: int | None, count: int | None,
 
 
 def _dicts(rows: Iterable, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-  if not isinstance(rows, Iterable):
+  if not isinstance(rows, Iterable) or isinstance(rows, str | bytes | Mapping):
     raise errors.ConfigError('data.task', f'{place}: expected dicts, received '
                              f'{columns.shown(rows)}')
   for number, row in enumerate(rows):

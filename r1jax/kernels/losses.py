@@ -17,7 +17,7 @@ from r1jax.types import Array
 
 Pair = tuple[Array, Array]  # a sum and its denominator, f32[] each
 
-TIE = 1e-5  # nats, the lead of a score below which float32 rounds
+TIE = 1e-5  # nats, the largest lead of a score that counts as a tie
 
 
 class Surrogate(NamedTuple):
@@ -92,7 +92,7 @@ def value_loss(value_NR: Array, old_value_NR: Array, return_NR: Array,
 def won(lead: Array) -> Array:
   """Which comparisons of two scores are right, by the lead of the better.
 
-  1 or 0, and a half for a tie: a lead of less than 1e-5, at which the odds are
+  1 or 0, and a half for a tie: a lead of at most 1e-5, at which the odds are
   even to five digits. It is rounding that would decide it. Of NumPy's arrays
   or JAX's.
   """

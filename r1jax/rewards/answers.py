@@ -33,7 +33,7 @@ def extract_answer(text: str, answer: str, finished: bool = True) -> str | None:
     text: the response.
     answer: how the answer is marked:
       'tags': the content of the only <answer> block, which must end the text.
-      'boxed': the content of the last \\boxed{...}, or of the last \\fbox{...}.
+      'boxed': the content of the last \\boxed{...} or \\fbox{...}.
       'any': tags, else boxed.
       'number': the last number, for models that were trained on no other form.
       'summary': the summary's box, else its tags, else all of the summary.

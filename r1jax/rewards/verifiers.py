@@ -57,7 +57,7 @@ class Verifier(NamedTuple):
   is_safe: Callable[[str, str], bool] = lambda task, answer: True  # no code
   max_chars: int = 0  # of an answer that goes to a worker
   reference: str = 'answer'  # the field of a record that it compares with
-  # (record, reference) -> what the two functions above get as the reference.
+  # (record, reference) -> what `at_once` and the loaded verifier compare with.
   terms: Callable[[Mapping, Any], Any] = lambda record, reference: reference
 
 
@@ -85,7 +85,7 @@ def _same_text(answer: str, reference: str) -> bool:
 
 
 def _same_summary(answer: str, reference: str) -> bool:
-  """Whether the answer is that of a draft."""
+  """Whether it is the answer that the reference, a draft, gives at its end."""
   return _same_text(answer, answers.extract_answer(reference, 'summary') or '')
 
 

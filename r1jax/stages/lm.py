@@ -149,8 +149,8 @@ def says_something(documents: Sequence[np.ndarray],
                   ) -> np.ndarray:
   """Which documents are learned from, bool[M].
 
-  What is learned of such a one is more than white space and special tokens, as
-  an answer's end, and it has a token that follows another.
+  A document is if a token with loss is more than white space or a special token
+  (such as the end token), and one is not its first, which nothing predicts.
 
   Args:
     documents, weights: as of batches.packed.

@@ -156,7 +156,7 @@ def _balanced(records: Sequence[preferences.Record]
 
 
 def _ranks(record: preferences.Record) -> bool:
-  return len(set(record['grades'])) > 1
+  return len(set(map(np.float32, record['grades']))) > 1  # as in training
 
 
 def _check_grades(records: Sequence[preferences.Record], loss: str,
@@ -172,7 +172,7 @@ def _check_grades(records: Sequence[preferences.Record], loss: str,
         field, 'expected prompts with responses of unequal grades; those to '
         f'each of these {len(records)} prompts have the same')
   grades = [grade for record in records for grade in record['grades']]
-  good = {grade > 0 for grade in grades}
+  good = {bool(np.float32(grade) > 0) for grade in grades}
   if loss == 'pointwise' and learned and len(good) < 2:
     raise errors.ConfigError(
         field, "expected grades above 0 (good) and others (bad), since config."

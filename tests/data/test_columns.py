@@ -129,3 +129,21 @@ def test_a_column_is_found_by_its_name_and_blamed_on_its_option():
     ('a' * 999, "'a{79}"), ([1] * 999, r'\[1, 1, 1.*'), (Multiline(), 'a b')])
 def test_a_refused_value_is_shown_in_a_short_line(value, line):
   assert re.fullmatch(line, columns.shown(value))
+
+
+@pytest.mark.parametrize('column, value', [
+    ('prompt', [dict(role='user', tool_calls=[1])]),
+    ('prompt', [dict(role='user', content=' ')]),
+    ('messages', [dict(role='user', content='Hi'), dict(
+        role='assistant', content='2', reasoning_content=['why'])]),
+])
+def test_messages_that_hide_what_they_say_are_refused(column, value):
+  with pytest.raises(columns.Wrong):
+    getattr(columns, column)(value)
+
+
+def test_all_usual_names_of_a_missing_column_are_said():
+  column = columns.Column(columns.question, columns.QUESTIONS, 'prompt')
+  with pytest.raises(errors.ConfigError, match=(
+      "a:1 has no field 'prompt', 'question' or 'problem', only")):
+    column.read({'input': 'Hi'}, 'a:1')

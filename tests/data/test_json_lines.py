@@ -78,6 +78,7 @@ def test_escapes_of_whole_characters_are_read(tmp_path):
 
 _LINES = '\n'.join(json.dumps(row) for row in ROWS).encode()
 _INDENTED = json.dumps(ROWS, indent=1, ensure_ascii=False).encode()
+_GZIPPED = gzip.compress(_LINES, mtime=0)  # the same in each process
 
 
 @pytest.mark.parametrize('content, places', [
@@ -85,6 +86,7 @@ _INDENTED = json.dumps(ROWS, indent=1, ensure_ascii=False).encode()
     (b'\n \n' + _LINES.replace(b'\n', b'\n\n\t\r\n') + b'\n\n\n', ':3 :6'),
     (_LINES.replace(b'\n', b'\r\n') + b'\r\n', ':1 :2'),
     (_LINES.replace(b'\n', b'\n' + MARK), ':1 :2'),  # files put together
+    (b' ' + MARK + MARK + b' ' + _LINES, ':1 :2'),
     (json.dumps(ROWS).encode(), ':1[0] :1[1]'),
     (MARK + b'\r\n' + _INDENTED + b'\n\n', ':3[0] :7[1]'),
     (b'[\n' + _LINES.replace(b'\n', b'\n,\n') + b'\n]', ':2[0] :4[1]'),
@@ -135,9 +137,9 @@ def test_two_fields_are_no_pair(tmp_path):
     ('a.jsonl', _LINES + b'\n{"a": "\xff"}', ':3: not UTF-8: invalid start'),
     ('a.jsonl', MARK + b'\n{"a": "\xe5\x8c"}', ':2: not UTF-8: invalid cont'),
     ('a.jsonl', _LINES.decode().encode('utf-16'), ':1: not UTF-8: '),
-    ('a.gz', gzip.compress(_LINES)[:-9], ' cannot be read: Compressed file'),
+    ('a.gz', _GZIPPED[:-9], ' cannot be read: Compressed file'),
     ('a.gz', _LINES, ' cannot be read: Not a gzipped file'),
-    ('a.gz', gzip.compress(_LINES)[:20] + b'\0' * 20, ' cannot be read: '),
+    ('a.gz', _GZIPPED[:20] + b'\0' * 20, ' cannot be read: '),
     ('a.zst', _zstandard(_LINES)[:-4], ' cannot be read: Truncated'),
     ('a.zst', _LINES, ' cannot be read: ZSTD'),
     ('a.parquet', _LINES, ' cannot be read: Parquet'),
@@ -174,6 +176,17 @@ def test_parquet_has_rows_as_json(tmp_path):
   assert found[1][1] == rows[1] | dict(exact=12.0, when='2026-01-02')
   assert columns.written(found[1][1]['exact']) == '12'
   assert _read(path, 'train[1:]') == found[1:]
+
+
+def test_a_float32_of_parquet_is_written_as_it_was(tmp_path):
+  pyarrow = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+  kind = pyarrow.float32()
+  table = pyarrow.table({'a': pyarrow.array([0.1], kind), 'b': pyarrow.array(
+      [[0.1, None]], pyarrow.list_(kind)), 'c': pyarrow.array([0.1])})
+  parquet.write_table(table, tmp_path / 'a.parquet')
+  assert _read(tmp_path / 'a.parquet') == [
+      (f'{tmp_path}/a.parquet[0]', dict(a=0.1, b=[0.1, None], c=0.1))]
 
 
 def test_parquet_of_two_columns_of_one_name_is_refused(tmp_path):

@@ -3,6 +3,8 @@
 The templates are in the manner of released ones; the names say whose.
 """
 
+import time
+
 import pytest
 
 from r1jax import errors
@@ -272,3 +274,39 @@ def test_where_the_answer_ends():
   assert spoken.not_learned('x<think>\n a </think> b.', 2, message) == (
       '<think>', 2)
   assert spoken.not_learned('aab', 0, {'content': 'ab'}) == ('', 3)
+
+
+@pytest.mark.parametrize('added, message', [
+    (' Thanks!', "adds 'Thanks!' to the end"), ('', None),
+    (END + '<system>be nice' + END, None),  # behind the turn
+])
+def test_a_turn_ends_where_its_answer_does(found, added, message):
+  vocab = found(_turns('{{ m.content }}' + added))
+  if message:
+    with pytest.raises(chat.Rewritten, match=message):
+      chat.conversation_tokens(vocab, _row('2'))
+    return
+  ids, weights = chat.conversation_tokens(vocab, _row('2'))
+  said = vocab.decode([i for i, weight in zip(ids, weights) if weight])
+  assert '2' in said and 'nice' not in said
+
+
+def test_words_within_others_are_no_longer_there(found):
+  """A system message 'Be' is not found in the user's 'Be nice'."""
+  vocab = found('{% for m in messages %}{% if m.role != "system" %}'
+                '[{{ m.role }}]{{ m.content }}' + END + '{% endif %}'
+                '{% endfor %}{% if add_generation_prompt %}[assistant]'
+                '{% endif %}')
+  talk = [{'role': 'user', 'content': 'Be nice'},
+          {'role': 'assistant', 'content': '2'}]
+  chat.conversation_tokens(vocab, talk)
+  with pytest.raises(chat.Rewritten, match="drops 'Be' of what the system"):
+    chat.conversation_tokens(vocab, [{'role': 'system', 'content': 'Be'}, *talk])
+
+
+def test_repeated_tags_are_looked_for_within_bounds():
+  answer = '<think>' * 2000 + '</think>' + '<think>' * 2000
+  start = time.monotonic()
+  assert spoken.not_learned(answer.replace('</think>', ''), 0, {
+      'role': 'assistant', 'content': answer})[0]
+  assert time.monotonic() - start < 10

@@ -33,6 +33,12 @@ def wrong(split):
 
 def forgotten(split):
   [split]
+
+def one(kind):
+  return {'str': 'hello', 'dict': dict(text='one')}[kind]
+
+def open_file(split):
+  yield dict(prompt='Hi', answer='2', check=lambda: 0)
 '''
 
 
@@ -156,3 +162,14 @@ def test_a_template_that_cannot_be_is_refused(tmp_path):
   with _refused('config.data.template: '):  # the sandbox
     templates.load_template(
         '{{ prompt.__class__.__mro__[1].__subclasses__() }}')('1+1?')
+
+
+def test_one_row_is_no_list_of_them(place):
+  for kind in ('str', 'dict'):
+    with _refused('one: expected dicts, received'):
+      sources.user_texts(place('one'), 'train', 0, None, kind=kind)
+
+
+def test_what_cannot_be_pickled_is_refused_with_its_place(place):
+  with _refused(r'open_file\[0\]: a field cannot be pickled'):
+    sources.user_records(place('open_file'), 'train', 0, None)

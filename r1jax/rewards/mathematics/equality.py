@@ -47,12 +47,12 @@ def equal(answer: str, reference: str, tolerance: float = 0.,
   texts = [given] if readings else []
   if readings and readings[0].op in trees.LISTS and ',' in given:
     texts.append(given.replace(',', ', '))  # 200,100 may be two numbers
-  for tree in (tree for each in texts for tree in _parsed(
-      each, letters, nouns)):
-    if any(_same(wants, tree, tolerance) for wants in readings
-           if wants is readings[0] or tree.op == 'unit'):
-      return True
-  if not readings or text.is_choice(wanted):
+  for each in texts:
+    for tree in _parsed(each, letters, nouns):
+      if any(_same(wants, tree, tolerance) for wants in readings
+             if wants is readings[0] or tree.op == 'unit'):
+        return True
+  if not readings or text.is_choice(text.compact(wanted)):
     said = text.words(wanted)
     return said is not None and said in (
         text.words(given), re.sub(r'\\cdot|[\s*]', '', given))  # a b c
@@ -95,7 +95,7 @@ def _same(x: Node, y: Node, tolerance: float) -> bool:
     return trees.named(x)[1] == trees.named(y)[1]
   if _same_sets(x, y, tolerance) or _same_equation(x, y):
     return True
-  if y.op == 'any' and x.op not in trees.LISTS and len(y.args) < 4:
+  if y.op == 'any' and len(trees.items_of(x)) == 1 and len(y.args) < 4:
     return all(_same(x, each, tolerance) for each in y.args)  # 26/5 or 5.2
   if trees.mixes_relations(x) or trees.mixes_relations(y):
     return x == y
@@ -104,11 +104,11 @@ def _same(x: Node, y: Node, tolerance: float) -> bool:
   items_x, items_y = trees.items_of(x), trees.items_of(y)
   ordered = trees.has_names(items_x) and not any(name for name, _ in items_y)
   if ordered and len(items_y) == 1:
+    items_x = trees.by_name(x, items_x)
     items_y = trees.entries_of(items_y)
   elif trees.has_names(items_y) and len(items_x) == 1:
     items_x, ordered = trees.entries_of(items_x), True
-    if y.op in trees.LISTS:  # y = 2, x = 1 is (1, 2)
-      items_y = sorted(items_y, key=lambda item: repr(item[0]))
+    items_y = trees.by_name(y, items_y)
   if len(items_x) != len(items_y) or len(items_x) > trees.MAX_ITEMS:
     return False
   same = functools.partial(_same_named, tolerance=tolerance)
@@ -196,8 +196,8 @@ def _same_chain(x: Node, y: Node, tolerance: float) -> bool:
   if x.op == 'chain':
     return y.op == 'chain' and (_same_sets(x, y, tolerance) or (
         x.args[0] == y.args[0] and all(
-            _same_item(*pair, tolerance) for pair in zip(*(
-                node.args[1] for node in (x, y)))))
+            _same_item(*pair, tolerance)
+            for pair in zip(x.args[1], y.args[1])))
         or _same_equation(x, y))
   relations, sides = y.args
   if not set(relations) <= {'=', r'\approx'}:
@@ -244,7 +244,8 @@ def _same_quantity(x: Node, y: Node, tolerance: float) -> bool:
                  for value, unit in ((v, unit_x), (w, unit_y))]
     # 50% may be 50, of a question that asks for per cent; 0.5% is not 0.5.
     below_one = Node('number', (fractions.Fraction(99, 100),))
-    return same(*hundredth) or same(v, w) and values.order(v, below_one) == 1
+    return same(*hundredth) or same(v, w) and values.order(
+        Node('call', ('abs', v)), below_one) == 1
   if same(v, w):
     return True
   return 'degree' in (x.op, y.op) and values.equal(x, y, tolerance)

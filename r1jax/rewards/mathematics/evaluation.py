@@ -31,6 +31,10 @@ class Undecided(ArithmeticError):
   """It would take more digits than are worth it."""
 
 
+class Imprecise(ArithmeticError):
+  """Whether a number is below an integer cannot be told with these digits."""
+
+
 class Exhausted(ArithmeticError):
   """A comparison has taken more work than is worth it."""
 
@@ -81,15 +85,15 @@ class Evaluation:
       return self._constant(node.args[0])
     if node.op == 'symbol':
       return self.point[node.args[0]]
+    if node.op == 'apply':
+      return _unknown(node.args[0], [self(x) for x in node.args[1:]])
     name, args = node.op, node.args
-    if name in ('call', 'apply'):
+    if name == 'call':
       name, *args = args
     rule = getattr(self, f'_{name}', None) or _FUNCTIONS.get(name)
-    if rule is None and node.op != 'apply':
+    if rule is None:
       raise Undefined(f'a {name} is no number')
     values = [self(x) for x in args]
-    if node.op == 'apply':
-      return _unknown(name, values)
     inexact = any(not isinstance(value, Fraction) for value in values)
     costly = name in _FUNCTIONS or name in _COSTLY
     self._budget.spend((10 if costly else 1) * (
@@ -209,7 +213,8 @@ class Evaluation:
     value = mpmath.ln(self._inexact(x))
     return value if base is None else value / mpmath.ln(self._inexact(base))
 
-  _ln = _log
+  def _ln(self, x: Number) -> Number:
+    return self._log(x)
 
   def _lg(self, x: Number) -> Number:
     return self._log(x, Fraction(10))
@@ -223,13 +228,15 @@ class Evaluation:
   def _floor(self, x: Number) -> Number:
     if isinstance(x, Fraction):
       return Fraction(math.floor(x))
-    if isinstance(x, mpmath.mpc) or abs(x) > mpmath.ldexp(
-        1, 4 * mpmath.mp.prec // 5):
+    if isinstance(x, mpmath.mpc):
       raise Undefined('no real number that can be rounded')
     nearest = mpmath.nint(x)
-    if abs(x - nearest) < mpmath.mpf(10) ** (-mpmath.mp.dps // 2):
-      return Fraction(int(nearest))
-    return Fraction(int(mpmath.floor(x)))
+    error = mpmath.ldexp(max(abs(x), 1), 10 - mpmath.mp.prec)
+    if abs(x - nearest) > error:
+      return Fraction(int(mpmath.floor(x)))
+    if error > 1e-40:
+      raise Imprecise
+    return Fraction(int(nearest))
 
   def _ceil(self, x: Number) -> Number:
     return -self._floor(-x)
@@ -251,10 +258,10 @@ class Evaluation:
     return mpmath.binomial(self._inexact(n, True), self._inexact(k, True))
 
   def _max(self, *values: Number) -> Number:
-    return max(values)
+    return max(values, key=self._inexact)
 
   def _min(self, *values: Number) -> Number:
-    return min(values)
+    return min(values, key=self._inexact)
 
   def _gcd(self, *values: Number) -> Number:
     return Fraction(math.gcd(*map(_integer, values)))

@@ -23,16 +23,16 @@ class Node(NamedTuple):
       degree   (x)              named    ('R'), a set of numbers
       list     (*items)         set      (*items)      tuple (brackets, *items)
       matrix   (kind, rows)     dots     ()
-      cup, cap, minus (x, y)    unit     (x, text)     words (text)
+      cup, cap, minus (x, y)    unit     (x, units.Unit)     words (text)
       chain    (relations, sides), such as x = 1 or 1 < x <= 2
-      where    (name, chain), the x of which it holds
   """
   op: str
   args: tuple[Any, ...] = ()
 
 
 class Token(NamedTuple):
-  """A sign: 'number', 'letters', 'command', 'words' (in \\text), or 'sign'."""
+  """A number ('number', 'repeating', 'dotted', 'based'), 'letters', 'words' (in
+  \\text), a 'command', a 'sign', or the 'end'."""
   kind: str
   text: str
   spaced: bool = False  # white space stands before it
@@ -40,7 +40,7 @@ class Token(NamedTuple):
 
 _TEXT = re.compile(
     r'\\(?:text|textrm|textnormal|textit|textbf|textsf|texttt|mbox|hbox|mathrm|'
-    r'mathit|mathsf|operatorname|operatorname\*|bf|rm)(?![A-Za-z])\s*')
+    r'mathit|mathsf|operatorname\*?|bf|rm)(?![A-Za-z])\s*')
 _MAX_NUMBER = 2000  # signs
 _NUMBER = r'(?:\d+(?:\.\d+)?|\.\d+)'
 _TOKEN = re.compile('|'.join([
@@ -52,7 +52,7 @@ _TOKEN = re.compile('|'.join([
     rf'(?P<number>{_NUMBER}(?:[eE][+-]?\d+)?|\d+\.(?!\.))',
     r'(?P<command>\\(?:[A-Za-z]+|.))',
     r'(?P<letters>[A-Za-z]+)',
-    r'(?P<sign>\*\*|\.\.\.|[<>!]=|\S)']), re.ASCII | re.DOTALL)
+    r'(?P<sign>\*\*|\.\.\.|[<>]=|(?<![\d)])!=|\S)']), re.ASCII | re.DOTALL)
 _THOUSANDS = re.compile(
     r'(?<![\d.,^_])\d{1,3}(?:,\d{3})+(?![\d,])|'
     r'(?<![\d.,] )(?<![\d.,^_])\d{1,3}(?: \d{3})+(?![\d,.]|\s\d)', re.ASCII)
@@ -83,7 +83,7 @@ _SIGNS = {
     r'\cdots': r'\dots', '...': r'\dots', r'\dbinom': r'\binom',
     r'\tbinom': r'\binom', r'\bigcup': r'\cup', r'\backslash': r'\setminus',
     r'\colon': ':', r'\prime': "'",
-    r'\bmod': r'\mod', r'\simeq': r'\approx', r'\lparen': '(',
+    r'\simeq': r'\approx', r'\lparen': '(',
     r'\rparen': ')', r'\land': r'\wedge', r'\lor': r'\vee', r'\ni': r'\in'}
 
 

@@ -108,7 +108,7 @@ def compact(text: str) -> str:
 
 
 def is_choice(text: str) -> bool:
-  """Whether it is the letter of a choice, such as B, which may be in \\text."""
+  """Whether it is the letter of a choice: A to J."""
   return bool(re.fullmatch('[A-J]', text))
 
 

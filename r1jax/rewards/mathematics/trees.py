@@ -47,6 +47,13 @@ def has_names(items: Items) -> bool:
       name is not None for name, _ in items)
 
 
+def by_name(node: Node, items: Items) -> Items:
+  """The values of y = 2, x = 1 in the order x, y; of a tuple in its own."""
+  if node.op not in LISTS:
+    return items
+  return sorted(items, key=lambda item: repr(item[0]))
+
+
 def entries_of(items: Items) -> Items:
   """(1, 2) as two items."""
   (_, node), = items

@@ -1,9 +1,9 @@
 """Units: which words are one, and how two of them compare.
 
 A unit is one of physics (cm^2, m/s), a currency, or a noun of what is counted:
-one of the common nouns below, or a word of the question. Any other word beside
-a value makes another statement of it: 42 dozen, not 42, 42 or so. Source of the
-factors: the SI brochure, 9th edition, and NIST SP 811.
+one of the common nouns below, or one that the question counts. A number word
+multiplies (42 dozen is 504); any other word makes another statement: not 42, 42
+or so. Source of the factors: the SI brochure, 9th edition, and NIST SP 811.
 """
 
 from collections.abc import Collection
@@ -89,31 +89,29 @@ _NUMBERS = {'hundred': 100, 'thousand': 1000, 'million': 10**6,
 _NOUNS = frozenset(
     'acre adult animal apple baby bag ball balloon banana basket bead bee '
     'bike bill bird black block blue boat book bottle box boy brown bus cake '
-    'calorie can candy car card case cat chair chicken child children city '
-    'class coin color combination cookie cow crayon cube cup cupcake '
-    'customer daisy digit dime dog doll donut duck edge egg employee face '
-    'family fish flight floor flower friend fruit gallon game gift girl '
-    'glass goal goat green group guest hat hole horse house integer item jar '
-    'kid kitten leaf leg letter line man mango marble meal member men '
-    'message mole move muffin nail necklace nickel night notebook number '
-    'orange pack package page paint painting paper part path peach pen '
-    'pencil penny people permutation person photo pie piece pill pink pint '
-    'pizza plant plate player point potato puppy purple quart question '
-    'rectangle red ribbon room rose row ruler seat set shape share sheep '
-    'sheet shell shirt shoe side slice song space step stick sticker stone '
-    'story strawberry student subset table tablespoon teacher team teaspoon '
-    'tennis ticket tile tire total toy train tree triangle trip truck unit '
-    'vertex vertices vote wall way week wheel white woman women worker '
-    'yellow'.split())
+    'calorie can candy car card case cat chair chicken child city class coin '
+    'color combination cookie cow crayon cube cup cupcake customer daisy '
+    'digit dime dog doll donut duck edge egg employee face family fish '
+    'flight floor flower friend fruit gallon game gift girl glass goal goat '
+    'green group guest hat hole horse house integer item jar kid kitten leaf '
+    'leg letter line man mango marble meal member message mole move muffin '
+    'nail necklace nickel night notebook number orange pack package page '
+    'paint painting paper part path peach pen pencil penny permutation '
+    'person photo pie piece pill pink pint pizza plant plate player point '
+    'potato puppy purple quart question rectangle red ribbon room rose row '
+    'ruler seat set shape share sheep sheet shell shirt shoe side slice song '
+    'space step stick sticker stone story strawberry student subset table '
+    'tablespoon teacher team teaspoon tennis ticket tile tire total toy '
+    'train tree triangle trip truck unit vertex vote wall way week wheel '
+    'white woman worker yellow'.split())
 # What a value may be called: Area = 42.
 _QUANTITIES = frozenset(
-    'age amount angle answer area average chance combination cost count '
-    'diagonal diameter difference digit distance divisor factor final '
-    'fraction height integer length mass match max maximum mean median min '
-    'minimum mode number overall pair path percentage perimeter permutation '
-    'price prime probability product profit quarter radius range rate ratio '
-    'remainder result slope speed subset sum surface term time total value '
-    'vertex volume weight width word'.split())
+    'age amount angle answer area average chance cost count diagonal '
+    'diameter difference distance divisor factor final fraction height '
+    'length mass match max maximum mean median min minimum mode overall pair '
+    'percentage perimeter price prime probability product profit quarter '
+    'radius range rate ratio remainder result slope speed sum surface term '
+    'time value volume weight width word'.split())
 # Even where a question says them.
 _REFUSED = frozenset(
     'not no nor never neither either wrong incorrect false true right correct '
@@ -124,7 +122,7 @@ _REFUSED = frozenset(
     'squared cubed root half third twice double triple if unless instead any '
     'some all every none nothing anything is are was were be as so which what '
     'that this these those the a an answer i we you it he she they must may '
-    'would could should can will do does did only just one two three four five '
+    'would could should will do does did only just one two three four five '
     'six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen '
     'seventeen eighteen nineteen twenty thirty forty fifty sixty seventy '
     'eighty ninety fourth fifth sixth seventh eighth ninth tenth twelfth '
@@ -141,7 +139,7 @@ _PART = re.compile(
 
 
 def number_word(text: str) -> tuple[int, str]:
-  """('million dollars') -> (1_000_000, 'dollars'); else (1, text)."""
+  """'million dollars' -> (1_000_000, 'dollars'); else (1, text)."""
   number = 1
   while (first := text.strip().partition(' '))[0].lower() in _NUMBERS:
     number *= _NUMBERS[first[0].lower()]
@@ -211,7 +209,7 @@ def is_chinese(text: str) -> bool:
 
 
 def is_symbol(word: str) -> bool:
-  """Whether it is the abbreviation of a unit, such as 'm' or 'Hz'."""
+  """Whether it is a unit of the tables, spelled as there: 'm', 'Hz', 'inch'."""
   return word in _TABLE or word in _SAME
 
 
@@ -238,8 +236,18 @@ def _unit(word: str, nouns: Collection[str]) -> Unit | None:
   return of(**{singular: 1})
 
 
+_IRREGULAR = {
+    'vertices': 'vertex', 'leaves': 'leaf', 'buses': 'bus', 'bus': 'bus',
+    'radius': 'radius', 'radii': 'radius', 'tennis': 'tennis', 'men': 'man',
+    'children': 'child', 'women': 'woman', 'people': 'person',
+    'calories': 'calorie', 'cookies': 'cookie', 'movies': 'movie',
+    'pies': 'pie', 'ties': 'tie'}
+
+
 def _singular(word: str) -> str:
   """'boxes' -> 'box', 'pennies' -> 'penny'; a rule of thumb."""
+  if word in _IRREGULAR:
+    return _IRREGULAR[word]
   if word.endswith('ies') and len(word) > 4:
     return word[:-3] + 'y'
   if word.endswith(('ches', 'shes', 'xes', 'sses', 'zes', 'toes')):

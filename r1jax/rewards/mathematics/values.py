@@ -22,8 +22,9 @@ Node = syntax.Node
 _MAX_DIGITS, _MAX_DIGITS_AT_POINT = 6_000, 1_500
 _ENOUGH = 4  # points at which both have a value
 _MAX_VARIABLES = 12  # that are tried as negative
-_INTEGERS = frozenset('ijklmnpqNMK')  # in floors and powers of -1
-_REAL = frozenset('xyztuvw')  # also in factorials
+# First letters of variables that are integers in floors and as exponents of
+# negative numbers, and of those that are real even in factorials.
+_INTEGERS, _REAL = frozenset('ijklmnpqNMK'), frozenset('xyztuvw')
 
 
 def equal(x: Node, y: Node, tolerance: float = 0.) -> bool:
@@ -52,7 +53,7 @@ def _agree(x: Node, y: Node, tolerance: float, budget: evaluation.Budget
     return bool(_equal_at(x, y, {}, tolerance, budget))
   if x == Node('number', (0,)):  # x - x is 0, and so is 'a 0'
     return False
-  integers = _rounded(x) | _rounded(y)
+  integers = _integer_variables(x) | _integer_variables(y)
   scale = max(1000, _largest(x), _largest(y))
   agreed = 0
   for n in range(8 * min(max(len(known), 3), _MAX_VARIABLES)):
@@ -161,7 +162,7 @@ def _equal_at(x: Node, y: Node, point: Mapping[str, Fraction],
     at = evaluation.Evaluation(point, budget)
     try:
       a, b = _mp(at(x)), _mp(at(y))
-    except (evaluation.Undecided, evaluation.Undefined):
+    except (evaluation.Undecided, evaluation.Undefined, evaluation.Imprecise):
       return None if point else folded(x) == folded(y)
     scale = max(abs(a), abs(b), 1 if at_a.has_sums or at_b.has_sums else 0)
     return abs(a - b) <= mpmath.mpf(10) ** -int(size) * scale
@@ -182,10 +183,17 @@ def _digits(*found: evaluation.Evaluation) -> float:
 def _estimate(node: Node, point: Mapping[str, Fraction], real: bool,
               budget: evaluation.Budget
               ) -> tuple[evaluation.Number, evaluation.Evaluation]:
-  """The value to 15 digits, and what was noted on the way."""
-  with mpmath.workdps(15):
-    at = evaluation.Evaluation(point, budget)
-    value = at(node)
+  """The value to 15 digits or more, and what was noted on the way."""
+  for digits in (15, 60, 200, 1000):
+    try:
+      with mpmath.workdps(digits):
+        at = evaluation.Evaluation(point, budget)
+        value = at(node)
+      break
+    except evaluation.Imprecise:  # of a floor
+      continue
+  else:
+    raise evaluation.Undecided
   if real and isinstance(value, mpmath.mpc):
     raise evaluation.Undefined('not real')
   return value, at
@@ -236,8 +244,10 @@ def _has(node: Node, what: str) -> bool:
       _has(x, what) for x in node.args if isinstance(x, Node))
 
 
-def _rounded(node: Node) -> set[str]:
-  """The variables that stand for integers: in floors, factorials, (-1)^n."""
+def _integer_variables(node: Node) -> set[str]:
+  """The variables taken for integers: in floor and ceil, factorial, binomial,
+  gcd and lcm, and in exponents of a negative base.
+  """
   whole = set()
   if node.op == 'call' and node.args[0] in ('factorial', 'binomial', 'gcd',
                                             'lcm'):
@@ -247,4 +257,5 @@ def _rounded(node: Node) -> set[str]:
     whole = {name for name in names(node.args[1]) if name[0] in _INTEGERS}
   elif node.op == 'pow' and node.args[0].op == 'neg':
     whole = {name for name in names(node.args[1]) if name[0] in _INTEGERS}
-  return whole.union(*(_rounded(x) for x in node.args if isinstance(x, Node)))
+  return whole.union(*(
+      _integer_variables(x) for x in node.args if isinstance(x, Node)))
