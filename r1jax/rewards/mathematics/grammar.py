@@ -17,9 +17,7 @@ from r1jax.rewards.mathematics import values
 Node = syntax.Node
 NotMathematics = syntax.NotMathematics
 
-_MAX_DEPTH = 50  # of brackets, commands and exponents within each other
-
-_MAX_NESTED = 50
+_MAX_DEPTH = 50  # of brackets, commands, exponents, quotients within others
 _LOOKAHEAD = 5  # tokens, more than any rule looks at
 _END = syntax.Token('end', '')
 _CALLED = ('f', 'u', r'\delta', r'\Gamma')  # f(a + 1) is no product,
@@ -95,8 +93,8 @@ class Reader:
 
   def _nest(self, op: str, left: Node, right: Node) -> Node:
     self._nested += 1
-    if self._nested > _MAX_NESTED:
-      raise NotMathematics(f'more than {_MAX_NESTED} quotients and unions')
+    if self._nested > _MAX_DEPTH:
+      raise NotMathematics(f'more than {_MAX_DEPTH} quotients and unions')
     return Node(op, (left, right))
 
   def _sum(self) -> Node:
@@ -176,11 +174,12 @@ class Reader:
 
   def factor(self) -> Node:
     """A power with its sign."""
-    if self.at('-', '+'):
-      negative = self.take() == '-'
-      value = self._within((), self.factor)[0]
-      return Node('neg', (value,)) if negative else value
-    return self.power()
+    return self._signed(self.factor) if self.at('-', '+') else self.power()
+
+  def _signed(self, read: Callable[[], Node]) -> Node:
+    negative = self.take() == '-'
+    value = self._within((), read)[0]
+    return Node('neg', (value,)) if negative else value
 
   def power(self) -> Node:
     base = self._postfix()
@@ -197,9 +196,7 @@ class Reader:
   def exponent(self) -> Node:
     """What stands behind ^; a number whole, since x^10 is seldom x^1 0."""
     if self.at('-', '+'):
-      negative = self.take() == '-'
-      value = self._within((), self.exponent)[0]
-      return Node('neg', (value,)) if negative else value
+      return self._signed(self.exponent)
     if self.at('{'):
       return self.group()
     if self.peek().kind == 'letters':

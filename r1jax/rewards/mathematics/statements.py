@@ -18,7 +18,7 @@ NotMathematics = syntax.NotMathematics
 RELATIONS = ('=', '<', '>', r'\le', r'\ge', r'\ne', r'\in', r'\approx')
 _CURRENCIES = (r'\$', '€', '£', '¥')
 _JOINTS = {'and': 'all', 'or': 'any', r'\wedge': 'all', r'\vee': 'any'}
-_UNIT_SIGNS = ('/', '*', '%', '.', '¢', r'\$', "'")
+_UNIT_SIGNS = ('/', '*', '%', '.', r'\$', "'")
 _LETTERS = re.compile(r'\\[A-Za-z]+|[A-Za-z]+')
 _NAME = re.compile(r"[A-Za-z][A-Za-z' ]*")
 _PLAIN_UNIT = re.compile(
@@ -74,21 +74,8 @@ def with_unit(text: str) -> Node | None:
 
 def variables(node: Node) -> set[str]:
   """The letters of the symbols and functions in a tree."""
-  if node.op in ('symbol', 'apply'):
-    found = {node.args[0], *_LETTERS.findall(node.args[0])}
-  else:
-    found = set()
-  for arg in node.args:
-    found |= _letters_in(arg)
-  return found
-
-
-def _letters_in(arg) -> set[str]:
-  if isinstance(arg, Node):
-    return variables(arg)
-  if isinstance(arg, tuple):
-    return set().union(*map(_letters_in, arg))
-  return set()
+  found = {x.args[0] for x in syntax.walk(node) if x.op in ('symbol', 'apply')}
+  return found.union(*map(_LETTERS.findall, found))
 
 
 def _parse(text: str, reading: grammar.Reading) -> Node:
@@ -188,7 +175,7 @@ def _unit(reader: grammar.Reader) -> str:
       parts += [' ', reader.take()]
     elif units.is_chinese(token.text):
       parts.append(reader.take())
-    elif token.text in _UNIT_SIGNS and token.kind != 'end':
+    elif token.text in _UNIT_SIGNS:
       parts.append(reader.take())
     elif token.text == '^' and parts or reader.texts(2) in (
         ['^', "'"], ['^', '{']) and not parts:

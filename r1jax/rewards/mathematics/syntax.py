@@ -1,5 +1,6 @@
 """The tokens of an answer, and the nodes of an expression tree."""
 
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 import re
 from typing import Any, NamedTuple
@@ -96,9 +97,28 @@ def times(x: Node, y: Node, sign: str = '*') -> Node:
 
 def _has_order(node: Node) -> bool:
   """Whether there is a vector or a matrix in it."""
-  return node.op in ('matrix', 'tuple') or (
-      node.op == 'symbol' and bool(_VECTOR.match(node.args[0]))) or any(
-          _has_order(x) for x in node.args if isinstance(x, Node))
+  return any(each.op in ('matrix', 'tuple') or (
+      each.op == 'symbol' and _VECTOR.match(each.args[0]))
+             for each in walk(node))
+
+
+def walk(tree: Any) -> Iterator[Node]:
+  """Every node of a tree, those in the rows of a matrix and in chains, too."""
+  if isinstance(tree, Node):
+    yield tree
+    tree = tree.args
+  if type(tree) is tuple:
+    for arg in tree:
+      yield from walk(arg)
+
+
+def replaced(node: Node, change: Callable[[Node], Node]) -> Node:
+  """The node with `change` of each node directly within it."""
+  def of(arg: Any) -> Any:
+    if isinstance(arg, Node):
+      return change(arg)
+    return tuple(map(of, arg)) if type(arg) is tuple else arg
+  return Node(node.op, of(node.args))
 
 
 def tokenize(text: str) -> list[Token]:

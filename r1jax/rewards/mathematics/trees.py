@@ -1,6 +1,5 @@
 """What a tree says: the values of a list, their names, a vector's entries."""
 
-from collections.abc import Iterator
 import fractions
 
 from r1jax.rewards.mathematics import syntax
@@ -76,8 +75,7 @@ def is_same_function(x: Node, y: Node) -> bool:
 
 def renamed(node: Node, names: dict[Node, Node]) -> Node:
   """The tree with other variables."""
-  return names.get(node) or Node(node.op, tuple(
-      renamed(x, names) if isinstance(x, Node) else x for x in node.args))
+  return names.get(node) or syntax.replaced(node, lambda x: renamed(x, names))
 
 
 def _with_dots(parts: tuple[Node, ...]) -> tuple[Node, ...]:
@@ -130,16 +128,14 @@ def _both_signs(node: Node) -> list[Node]:
 
 
 def has(node: Node, op: str) -> bool:
-  return node.op == op or any(
-      has(x, op) for x in node.args if isinstance(x, Node))
+  return any(x.op == op for x in syntax.walk(node))
 
 
 def _signed(node: Node, upper: bool) -> Node:
-  args = tuple(_signed(x, upper) if isinstance(x, Node) else x
-               for x in node.args)
-  if node.op in ('pm', 'mp'):
-    return args[0] if (node.op == 'pm') == upper else Node('neg', args)
-  return Node(node.op, args)
+  node = syntax.replaced(node, lambda x: _signed(x, upper))
+  if node.op not in ('pm', 'mp'):
+    return node
+  return node.args[0] if (node.op == 'pm') == upper else Node('neg', node.args)
 
 
 def distributed(node: Node) -> Node:
@@ -169,20 +165,11 @@ def column(node: Node) -> Node:
 
 def is_quantity(node: Node) -> bool:
   """Whether it is letters alone, such as m + n, |S| or sin A: a name of 42."""
-  letters = list(_symbols_in(node))
+  letters = [x.args[0] for x in syntax.walk(node) if x.op == 'symbol']
   is_logarithm = node.op == 'call' and node.args[0] in ('ln', 'log', 'exp')
   return bool(letters) and len(set(letters)) == len(letters) and not (
       is_logarithm) and not any(has(node, op) for op in (
           'number', 'decimal', 'constant', 'pow', 'neg', 'dots'))
-
-
-def _symbols_in(node: Node) -> Iterator[str]:
-  """The name of each symbol in a tree, as often as it occurs."""
-  if node.op == 'symbol':
-    yield node.args[0]
-  for arg in node.args:
-    if isinstance(arg, Node):
-      yield from _symbols_in(arg)
 
 
 def degrees_of(node: Node) -> Node:

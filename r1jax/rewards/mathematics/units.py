@@ -73,7 +73,7 @@ _SAME = {
     'pound': 'lb', 'ounce': 'oz', 'second': 's', 'sec': 's', 'minute': 'min',
     'hour': 'h', 'hr': 'h', 'liter': 'L', 'litre': 'L', 'l': 'L', 'ml': 'mL',
     'milliliter': 'mL', 'millilitre': 'mL', 'dollar': '$', 'buck': '$',
-    'usd': '$', r'\$': '$', '¢': 'cent', 'year': 'yr', 'degree': 'deg',
+    'usd': '$', r'\$': '$', 'year': 'yr', 'degree': 'deg',
     r'\circ': 'deg', 'euro': '€', 'percent': '%', 'newton': 'N', 'joule': 'J',
     'watt': 'W', 'volt': 'V', 'kelvin': 'K', 'hertz': 'Hz', 'radian': 'rad',
     'electronvolt': 'eV', "''": 'arcsec', 'arcsecond': 'arcsec', "'": 'arcmin',
@@ -134,7 +134,7 @@ _MAX_WORDS = 3
 _NO_NOUN = re.compile(
     '(?:ed|ly|est|[ai]ble|ing|less|ful|ous|ths?|teens?|ty|ties|fold)$')
 _PART = re.compile(
-    r"([A-Za-z]+|[\u4e00-\u9fff]+|\\\$|[$€£¥¢%]|''?|\\circ)"
+    r"([A-Za-z]+|[\u4e00-\u9fff]+|\\\$|[$€£¥%]|''?|\\circ)"
     r'(?:\^?(-?\d)(?!\d))?')
 
 

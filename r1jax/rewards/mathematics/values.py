@@ -79,8 +79,7 @@ def _at(node: Node, point: Mapping[str, Node]) -> Node:
   """The tree with its variables replaced."""
   if node.op == 'symbol':
     return point[node.args[0]]
-  return Node(node.op, tuple(
-      _at(x, point) if isinstance(x, Node) else x for x in node.args))
+  return syntax.replaced(node, lambda x: _at(x, point))
 
 
 def order(x: Node, y: Node) -> int | None:
@@ -118,19 +117,18 @@ def _point(known: list[str], integers: set[str], n: int, scale: int
 
 def _largest(node: Node) -> int:
   """The largest number in a tree, at most 10^9."""
-  if node.op in ('number', 'decimal'):
-    return min(abs(int(node.args[0])), 10**9)
-  return max((_largest(x) for x in node.args if isinstance(x, Node)), default=0)
+  return max((min(abs(int(x.args[0])), 10**9) for x in syntax.walk(node)
+              if x.op in ('number', 'decimal')), default=0)
 
 
 def _equal_at(x: Node, y: Node, point: Mapping[str, Fraction],
               tolerance: float, budget: evaluation.Budget) -> bool | None:
   """Whether they are equal at a point; None where that cannot be told."""
-  real = not (_has(x, 'i') or _has(y, 'i'))
+  real = point and not (_has(x, 'i') or _has(y, 'i'))
   found = []
   for node in (x, y):
     try:
-      found.append(_estimate(node, point, real and bool(point), budget))
+      found.append(_estimate(node, point, bool(real), budget))
     except evaluation.Undefined:
       found.append(None)
     except evaluation.Undecided:
@@ -138,7 +136,7 @@ def _equal_at(x: Node, y: Node, point: Mapping[str, Fraction],
   if found[0] is None and point or found == [None, None]:
     return None
   if found[1] is None:  # the reference has a value here
-    is_factorial = _has_call(x, 'factorial') or _has_call(y, 'factorial')
+    is_factorial = _has(x, 'factorial') or _has(y, 'factorial')
     return None if point and is_factorial else False
   if found[0] is None:
     return False
@@ -206,13 +204,13 @@ def _mp(value: evaluation.Number) -> evaluation.Number:
 
 def normal(node: Node) -> Node:
   """The tree with the terms and factors of each sum and product in order."""
-  args = tuple(normal(x) if isinstance(x, Node) else x for x in node.args)
-  if node.op in ('add', 'mul'):
-    flat = []
-    for x in args:
-      flat += x.args if x.op == node.op else [x]
-    args = tuple(sorted(flat, key=hash))
-  return Node(node.op, args)
+  node = syntax.replaced(node, normal)
+  if node.op not in ('add', 'mul'):
+    return node
+  flat = []
+  for x in node.args:
+    flat += x.args if x.op == node.op else [x]
+  return Node(node.op, tuple(sorted(flat, key=hash)))
 
 
 def folded(node: Node) -> Node:
@@ -223,25 +221,18 @@ def folded(node: Node) -> Node:
       return Node('number', (value,))
   except (ArithmeticError, KeyError):
     pass  # a part may have a value
-  return normal(Node(node.op, tuple(
-      folded(x) if isinstance(x, Node) else x for x in node.args)))
+  return normal(syntax.replaced(node, folded))
 
 
 def names(node: Node) -> set[str]:
   """The variables of a tree."""
-  found = {node.args[0]} if node.op == 'symbol' else set()
-  return found.union(*(names(x) for x in node.args if isinstance(x, Node)))
-
-
-def _has_call(node: Node, name: str) -> bool:
-  return node.op == 'call' and node.args[0] == name or any(
-      _has_call(x, name) for x in node.args if isinstance(x, Node))
+  return {x.args[0] for x in syntax.walk(node) if x.op == 'symbol'}
 
 
 def _has(node: Node, what: str) -> bool:
-  """Whether a tree has a node of this kind, or this constant."""
-  return node.op == what or node == Node('constant', (what,)) or any(
-      _has(x, what) for x in node.args if isinstance(x, Node))
+  """Whether a tree has a node of this kind, this constant or this function."""
+  return any(x.op == what or x.args[:1] == (what,) and (
+      x.op in ('constant', 'call')) for x in syntax.walk(node))
 
 
 def _integer_variables(node: Node) -> set[str]:
@@ -249,13 +240,11 @@ def _integer_variables(node: Node) -> set[str]:
   gcd and lcm, and in exponents of a negative base.
   """
   whole = set()
-  if node.op == 'call' and node.args[0] in ('factorial', 'binomial', 'gcd',
-                                            'lcm'):
-    whole = {name for name in set().union(*map(names, node.args[1:]))
-             if name[0] not in _REAL}
-  elif node.op == 'call' and node.args[0] in ('floor', 'ceil'):
-    whole = {name for name in names(node.args[1]) if name[0] in _INTEGERS}
-  elif node.op == 'pow' and node.args[0].op == 'neg':
-    whole = {name for name in names(node.args[1]) if name[0] in _INTEGERS}
-  return whole.union(*(
-      _integer_variables(x) for x in node.args if isinstance(x, Node)))
+  for x in syntax.walk(node):
+    name = x.args[0] if x.op == 'call' else ''
+    if name in ('factorial', 'binomial', 'gcd', 'lcm'):
+      whole |= {n for n in names(x) if n[0] not in _REAL}
+    elif name in ('floor', 'ceil') or x.op == 'pow' and x.args[0].op == 'neg':
+      inside = names(x.args[1])
+      whole |= {n for n in inside if n[0] in _INTEGERS}
+  return whole
