@@ -70,7 +70,8 @@ class RewardModel:
 
     Cut to the model's longest sequence are a response at its end, and a prompt
     that leaves no room for one at its start. Of a response that the template
-    would not hold whole nothing is read: it cannot hide behind the rest.
+    would not hold whole nothing is read, and it scores no more than the worst
+    of its group: breaking the template does not pay.
     """
     group = len(responses) // len(prompts)
     if self._summary:
@@ -92,8 +93,9 @@ class RewardModel:
       rows = (index[:, None] * group + np.arange(group)).reshape(-1)
       scores.append(self._scores(ScoreBatch(
           tokens[index], length[index], response[rows], response_length[rows])))
-    return np.concatenate(scores)[:len(responses)], cut
-
+    found = np.concatenate(scores)[:len(responses)].reshape(-1, group)
+    return np.where(np.reshape(whole, (-1, group)), found,
+                    found.min(1, keepdims=True)).reshape(-1), cut
 
   def _read(self, prompt: chat.Prompt, text: str
            ) -> tuple[tuple[list[int], list[int]], bool]:

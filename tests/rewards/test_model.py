@@ -108,6 +108,12 @@ def test_nothing_is_read_of_a_response_that_a_template_does_not_hold():
   assert found.tolist() == [7, 4, 4] and cut == 1
   assert model.apply([dict(prompt='4')], [
       dict(task='a', response='9', reward=0.)]) == {'helpful_cut': 1}
+  # Where nothing scores more than something, it is worth the worst of a group.
+  brief = model.__class__(
+      'brief', lambda task: 1., encode, lambda batch: -_count(batch),
+      summary=False, max_len=64, batch=4)
+  found, _ = brief.score(['4', '4'], ['5 5 5', '5 9 5', '', '5 9 5'])
+  assert found.tolist() == [-7, -7, -4, -4]
 
 
 def test_a_prompt_that_a_template_does_not_hold_names_the_model():
