@@ -79,9 +79,12 @@ def test_no_two_references_are_equal(suite):
 @pytest.mark.slow
 @pytest.mark.parametrize('suite', _SUITES)
 def test_no_two_of_all_references_are_equal(suite):
-  """Every pair; those of Minerva that are equal name one quantity twice."""
-  pairs = itertools.combinations(_distinct(suite), 2)
-  found = _differ(pairs)
+  """Every pair but those of integers, which 36 cm and 36 degrees equal, too.
+
+  Those of Minerva that are equal name one quantity twice.
+  """
+  golds = [gold for gold in _distinct(suite) if not gold.strip('$').isdigit()]
+  found = _differ(itertools.combinations(golds, 2))
   if suite == 'minerva':
     alike = collections.Counter(map(frozenset, found))
     assert len(alike) < 40 and all('\\' in x + y or 'e' in x for x, y in found)
