@@ -134,13 +134,13 @@ def question_and_answer(messages: Sequence[Message]) -> tuple[str, str]:
     ConfigError: it has other messages, or they say more than their content, as
       thinking in a field of its own.
   """
-  if [message.get('role') for message in messages] != ['user', 'assistant'] or (
-      not all(map(spoken.is_text, messages))):
+  found = spoken.pair(messages)
+  if found is None:
     raise errors.ConfigError(
         'data.template', "expected 'chat' for conversations of more than "
         'a question and an answer in text, such as this one of '
         f'{_roles(messages)}')
-  return messages[0]['content'], messages[1]['content']
+  return found
 
 
 def answer_tokens(vocab: base.Vocab, messages: Sequence[Message],

@@ -251,9 +251,9 @@ def _answered_lines(argument: str, split: str, *, prompt: str | None = None,
 def _question_and_answer(messages: Sequence[Mapping[str, Any]]
                          ) -> tuple[str, str]:
   """(question, answer) of a conversation of just these two, which are text."""
+  if (found := spoken.pair(messages)) is not None:
+    return found
   roles = [message['role'] for message in messages]
-  if roles == ['user', 'assistant'] and all(map(spoken.is_text, messages)):
-    return messages[0]['content'], messages[1]['content']
   with errors.at(getattr(messages, 'place', '')):
     raise errors.ConfigError(
         'data.task', 'expected a question and its answer, two texts; received '

@@ -12,7 +12,7 @@ what it was made of:
   earlier answer the thinking may be left out, as where a model is served.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import json
 import re
 from typing import Any
@@ -35,6 +35,17 @@ def is_text(message: Message) -> bool:
   """Whether all that a message says is its content, a text."""
   return isinstance(message.get('content'), str) and not any(
       message.get(name) for name in (*THOUGHTS, *CALLS))
+
+
+def pair(messages: Sequence[Message]) -> tuple[str, str] | None:
+  """(question, answer) of a conversation of just these two, as text, or None.
+
+  None, too, where they say more than their content.
+  """
+  if [message.get('role') for message in messages] != ['user', 'assistant'] or (
+      not all(map(is_text, messages))):
+    return None
+  return messages[0]['content'], messages[1]['content']
 
 
 def not_learned(text: str, start: int, message: Message) -> tuple[str, int]:

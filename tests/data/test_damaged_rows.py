@@ -132,6 +132,14 @@ def _read_drafts(argument, split):
   return sources.drafts(f'jsonl:{argument}', split, 0, None)
 
 
+def _texts(found):
+  return [dict(text=text) for text in found]
+
+
+def _talks(found):
+  return [dict(messages=list(messages)) for messages in found]
+
+
 _NONE = (0, None)
 SOURCES = {
     'prompts': Source(
@@ -141,8 +149,8 @@ SOURCES = {
         _from(sources.user_records, _prompts, *_NONE)),
     'documents': Source(
         dict(text='text'), dict(text='Once.'),
-        _from(sources.jsonl_texts, lambda x: [dict(text=t) for t in x], *_NONE),
-        _from(sources.user_texts, lambda x: [dict(text=t) for t in x], *_NONE)),
+        _from(sources.jsonl_texts, _texts, *_NONE),
+        _from(sources.user_texts, _texts, *_NONE)),
     'pairs': Source(
         dict(prompt='asked', response='text'),
         dict(prompt='Hi', response='Yo'),
@@ -150,10 +158,8 @@ SOURCES = {
         _from(sources.user_conversations, _pairs, *_NONE)),
     'conversations': Source(
         dict(messages='conversation'), dict(messages=[USER, SAID]),
-        _from(sources.jsonl_conversations,
-              lambda x: [dict(messages=list(m)) for m in x], *_NONE),
-        _from(sources.user_conversations,
-              lambda x: [dict(messages=list(m)) for m in x], *_NONE)),
+        _from(sources.jsonl_conversations, _talks, *_NONE),
+        _from(sources.user_conversations, _talks, *_NONE)),
     'answers': Source(
         dict(prompt='question', response='filled'),
         dict(prompt='Hi', response='Yo'), _from(_read_answered, _answered)),

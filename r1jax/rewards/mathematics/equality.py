@@ -172,7 +172,7 @@ def _same_item(x: Node, y: Node, tolerance: float) -> bool:
     return _same_chain(x, y, tolerance)
   if {'unit', 'degree'} & {trees.degrees_of(x).op, trees.degrees_of(y).op}:
     return _same_quantity(trees.degrees_of(x), trees.degrees_of(y), tolerance)
-  if trees.has(x, 'based') or trees.has(y, 'based'):
+  if values.has(x, 'based') or values.has(y, 'based'):
     return x == y  # 21_4 is not 9, where base 4 is asked for
   x, y = trees.distributed(x), trees.distributed(y)
   if 'matrix' in (x.op, y.op):

@@ -369,12 +369,8 @@ class Reader:
     return name in _MAYBE_CALLED and any(x in _ARGUMENTS for x in inner)
 
 
-def _is_literal(node: Node) -> bool:
-  return node.op in ('number', 'decimal')
-
-
 def _is_zero(node: Node) -> bool:
-  return _is_literal(node) and node.args[0] == 0
+  return node.op in ('number', 'decimal') and node.args[0] == 0
 
 
 def _mixed(whole: Node, part: Node) -> Node:

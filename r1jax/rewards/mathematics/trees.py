@@ -122,13 +122,9 @@ def is_name(node: Node) -> bool:
 
 def _both_signs(node: Node) -> list[Node]:
   """1 + x and 1 - x of 1 \\pm x."""
-  if not (has(node, 'pm') or has(node, 'mp')):
+  if not (values.has(node, 'pm') or values.has(node, 'mp')):
     return [node]
   return [_signed(node, True), _signed(node, False)]
-
-
-def has(node: Node, op: str) -> bool:
-  return any(x.op == op for x in syntax.walk(node))
 
 
 def _signed(node: Node, upper: bool) -> Node:
@@ -168,7 +164,7 @@ def is_quantity(node: Node) -> bool:
   letters = [x.args[0] for x in syntax.walk(node) if x.op == 'symbol']
   is_logarithm = node.op == 'call' and node.args[0] in ('ln', 'log', 'exp')
   return bool(letters) and len(set(letters)) == len(letters) and not (
-      is_logarithm) and not any(has(node, op) for op in (
+      is_logarithm) and not any(values.has(node, op) for op in (
           'number', 'decimal', 'constant', 'pow', 'neg', 'dots'))
 
 

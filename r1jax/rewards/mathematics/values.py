@@ -37,7 +37,7 @@ def equal(x: Node, y: Node, tolerance: float = 0.) -> bool:
   """
   if normal(x) == normal(y):
     return True
-  if not (_has(x, 'decimal') or _has(y, 'decimal')):
+  if not (has(x, 'decimal') or has(y, 'decimal')):
     tolerance = 0.
   try:
     return _agree(x, y, tolerance, evaluation.Budget())
@@ -50,15 +50,22 @@ def _agree(x: Node, y: Node, tolerance: float, budget: evaluation.Budget
   """Whether they have the same value at every point that is tried."""
   known = sorted(names(x) | names(y))
   if not known:
-    return bool(_equal_at(x, y, {}, tolerance, budget))
+    try:
+      return bool(_equal_at(x, y, {}, False, tolerance, budget))
+    except evaluation.Undecided:
+      return folded(x) == folded(y)
   if x == Node('number', (0,)):  # x - x is 0, and so is 'a 0'
     return False
   integers = _integer_variables(x) | _integer_variables(y)
   scale = max(1000, _largest(x), _largest(y))
+  real = not (has(x, 'i') or has(y, 'i'))
   agreed = 0
   for n in range(8 * min(max(len(known), 3), _MAX_VARIABLES)):
     point = _point(known, integers, n, scale)
-    verdict = _equal_at(x, y, point, tolerance, budget)
+    try:
+      verdict = _equal_at(x, y, point, real, tolerance, budget)
+    except evaluation.Undecided:
+      verdict = None
     if verdict is False:
       return False
     agreed += bool(verdict)
@@ -121,22 +128,22 @@ def _largest(node: Node) -> int:
               if x.op in ('number', 'decimal')), default=0)
 
 
-def _equal_at(x: Node, y: Node, point: Mapping[str, Fraction],
+def _equal_at(x: Node, y: Node, point: Mapping[str, Fraction], real: bool,
               tolerance: float, budget: evaluation.Budget) -> bool | None:
-  """Whether they are equal at a point; None where that cannot be told."""
-  real = point and not (_has(x, 'i') or _has(y, 'i'))
+  """Whether they are equal at a point; None where one has no value there.
+
+  With `real`, a complex number is none. Raises evaluation.Undecided.
+  """
   found = []
   for node in (x, y):
     try:
-      found.append(_estimate(node, point, bool(real), budget))
+      found.append(_estimate(node, point, real, budget))
     except evaluation.Undefined:
       found.append(None)
-    except evaluation.Undecided:
-      return None if point else folded(x) == folded(y)
   if found[0] is None and point or found == [None, None]:
     return None
   if found[1] is None:  # the reference has a value here
-    is_factorial = _has(x, 'factorial') or _has(y, 'factorial')
+    is_factorial = has(x, 'factorial') or has(y, 'factorial')
     return None if point and is_factorial else False
   if found[0] is None:
     return False
@@ -155,13 +162,13 @@ def _equal_at(x: Node, y: Node, point: Mapping[str, Fraction],
   if abs(a - b) > mpmath.ldexp(1, max(at_a.largest, at_b.largest, 0) - 20):
     return False
   if 2 * size > (_MAX_DIGITS_AT_POINT if point else _MAX_DIGITS):
-    return None if point else folded(x) == folded(y)
+    raise evaluation.Undecided
   with mpmath.workdps(int(2 * size) + 30):
     at = evaluation.Evaluation(point, budget)
     try:
       a, b = _mp(at(x)), _mp(at(y))
-    except (evaluation.Undecided, evaluation.Undefined, evaluation.Imprecise):
-      return None if point else folded(x) == folded(y)
+    except (evaluation.Undefined, evaluation.Imprecise) as problem:
+      raise evaluation.Undecided from problem
     scale = max(abs(a), abs(b), 1 if at_a.has_sums or at_b.has_sums else 0)
     return abs(a - b) <= mpmath.mpf(10) ** -int(size) * scale
 
@@ -229,7 +236,7 @@ def names(node: Node) -> set[str]:
   return {x.args[0] for x in syntax.walk(node) if x.op == 'symbol'}
 
 
-def _has(node: Node, what: str) -> bool:
+def has(node: Node, what: str) -> bool:
   """Whether a tree has a node of this kind, this constant or this function."""
   return any(x.op == what or x.args[:1] == (what,) and (
       x.op in ('constant', 'call')) for x in syntax.walk(node))
