@@ -7,19 +7,31 @@ holds more than one shard. Nothing in a file is executed.
 
 from collections.abc import Mapping
 import pathlib
+import re
 from typing import Any
 
+from absl import logging
 import jax
 import numpy as np
 
 from r1jax import errors
 from r1jax.models import architecture
 from r1jax.models import gguf
+from r1jax.models import gguf_config
 from r1jax.models import hf_config
+from r1jax.models import hf_float8
 from r1jax.models import hf_layout
 from r1jax.models import tensor_files
 from r1jax.parallel import sharding
 from r1jax.types import Params
+
+_EMBEDDING, _HEAD = 'model.embed_tokens.weight', 'lm_head.weight'
+_HEADS = ('lm_head.', 'score.')
+_ADAPTER = 'adapter_config.json'
+# Not read, since config.json has what they hold.
+_BUFFERS = (r'.*\.rotary_emb\.inv_freq', r'.*\.rotary_emb\.original_inv_freq',
+            r'.*\.position_ids', r'.*\.masked_bias',
+            r'blk\.\d+\.attn_rot_embd\.weight')
 
 
 def read_config(path: str) -> architecture.Config:
@@ -50,12 +62,19 @@ def load_params(path: str, config: architecture.Config, like: Params) -> Params:
     ConfigError: names the tensor that is missing, has another shape, or does
       not belong to the model.
   """
-  tensors = _open_tensors(path)
+  fields = read_fields(path)
+  tensors = _open_tensors(path, fields)
   leaves = hf_layout.leaves(config)
   shapes = {sharding.path_name(key): leaf.shape for key, leaf in
             jax.tree_util.tree_leaves_with_path(like)}
-  _check(str(path), config, tensors, leaves, shapes)
-  offset = read_fields(path).get(hf_config.OFFSET, 0.)
+  wanted = {name: leaf.hf_shape(shapes[key])
+            for key, leaf in leaves.items() if key in shapes
+            for name in leaf.hf_names(shapes[key])}
+  _check_wanted(str(path), tensors, wanted)
+  further = _number(path, fields, 'num_nextn_predict_layers', int)
+  _check_unused(str(path), tensors, _unused(config, further, tensors, wanted))
+  _check_head(str(path), config, tensors)
+  offset = _number(path, fields, hf_config.OFFSET, (int, float))
 
   def load(key, leaf):
     if sharding.path_name(key) == 'head/offset':
@@ -67,78 +86,127 @@ def load_params(path: str, config: architecture.Config, like: Params) -> Params:
 def read_fields(path: str) -> dict[str, Any]:
   """The config.json of a folder, or its equivalent for a GGUF file."""
   if str(path).endswith('.gguf'):
-    return gguf.read_fields(path)
-  return tensor_files.read_json(pathlib.Path(path) / 'config.json')
+    return gguf_config.read_fields(path)
+  folder = pathlib.Path(path)
+  if (folder / _ADAPTER).exists():
+    raise tensor_files.file_error(
+        folder / _ADAPTER, 'an adapter is not applied; merge it into its base '
+        "(peft's merge_and_unload), or remove it if that is done")
+  return tensor_files.read_json(folder / 'config.json')
 
 
-def _open_tensors(path: str) -> tensor_files.Tensors:
+def _open_tensors(path: str, fields: dict[str, Any]) -> tensor_files.Tensors:
+  """The tensors by the names that a language model's file has."""
   if str(path).endswith('.gguf'):
     return gguf.open_tensors(path)
-  tensors = tensor_files.open_folder(pathlib.Path(path))
-  blocks = read_fields(path).get('quantization_config')
-  if not blocks:
-    return tensors
-  if blocks.get('quant_method') != 'fp8' or 'weight_block_size' not in blocks:
+  folder = pathlib.Path(path)
+  asked = fields.get('transformers_weights') or tensor_files.FILE
+  if asked not in (tensor_files.FILE, tensor_files.INDEX):
     raise tensor_files.file_error(
-        f'{path}/config.json', 'expected quantization_config to be that of '
-        f"DeepSeek-V3 ('fp8' in blocks), received {blocks}")
-  return _dequantized(path, tensors, *blocks['weight_block_size'])
+        folder / 'config.json', f'expected transformers_weights to be '
+        f'{tensor_files.FILE}, received {asked!r}')
+  tensors = tensor_files.open_folder(folder)
+  if fields.get('quantization_config') is not None:
+    tensors = hf_float8.dequantized(
+        str(path), tensors, fields['quantization_config'])
+  return tensors if _EMBEDDING in tensors.shapes else _prefixed(tensors)
 
 
-def _dequantized(path: str, tensors: tensor_files.Tensors, rows: int,
-                 columns: int) -> tensor_files.Tensors:
-  """Float8 weights times the scales of their blocks (arXiv 2412.19437, 3.3)."""
-  suffix = '_scale_inv'
-
-  def read(name):
-    weight = tensors.read(name)
-    if weight.dtype.itemsize > 1:
-      return weight
-    wanted = -(-weight.shape[0] // rows), -(-weight.shape[1] // columns)
-    if tensors.shapes.get(name + suffix) != wanted:
-      raise tensor_files.file_error(
-          path, f'expected {name}, which is float8, to have a tensor '
-          f'{name + suffix} of shape {wanted}, received '
-          f'{tensors.shapes.get(name + suffix)}')
-    scale = np.repeat(np.repeat(
-        tensors.read(name + suffix), rows, 0), columns, 1)
-    return weight.astype(np.float32) * scale[
-        :weight.shape[0], :weight.shape[1]]
-
-  shapes = {name: size for name, size in tensors.shapes.items()
-            if not name.endswith(suffix)}
-  return tensor_files.Tensors(shapes, read)
+def _prefixed(tensors: tensor_files.Tensors) -> tensor_files.Tensors:
+  """Of a model saved without its head, whose names lack the first part."""
+  part, _, _ = _EMBEDDING.partition('.')
+  own = {name if name.startswith(_HEADS) else f'{part}.{name}': name
+         for name in tensors.shapes}
+  if _EMBEDDING not in own:
+    return tensors
+  return tensor_files.Tensors(
+      {name: tensors.shapes[x] for name, x in own.items()},
+      lambda name: tensors.read(own[name]),
+      {name: tensors.dtypes[x] for name, x in own.items()})
 
 
-def _check(path: str, config: architecture.Config,
-           tensors: tensor_files.Tensors, leaves: Mapping[str, hf_layout.Leaf],
-           shapes: Mapping[str, tuple[int, ...]]) -> None:
-  """Raises `ConfigError` unless the tensors are those of the model."""
-  wanted = {name: leaf.hf_shape(shapes[key])
-            for key, leaf in leaves.items() if key in shapes
-            for name in leaf.hf_names(shapes[key])}
+def _number(path: str, fields: Mapping[str, Any], key: str,
+            kind: type | tuple[type, ...]) -> Any:
+  """The finite number of a key of config.json that models seldom have, or 0."""
+  value = fields.get(key)
+  if value is None:
+    return 0
+  if isinstance(value, bool) or not isinstance(
+      value, kind) or not np.isfinite(value):
+    raise tensor_files.file_error(
+        f'{path}/config.json', f'expected {key} to be a number, received '
+        f'{value!r}')
+  return value
+
+
+def _check_wanted(path: str, tensors: tensor_files.Tensors,
+                  wanted: Mapping[str, tuple[int, ...]]) -> None:
+  """Raises `ConfigError` unless all tensors of the model are there."""
   for name, size in wanted.items():
     if name not in tensors.shapes:
-      raise tensor_files.file_error(path, f'the tensor {name} is missing')
+      raise tensor_files.file_error(
+          path, f'the tensor {name} is missing' + (
+              '; of a model without one, config.json says '
+              'tie_word_embeddings=true' if name == _HEAD else ''))
     if tuple(tensors.shapes[name]) != size:
       raise tensor_files.file_error(
           path, f'expected the tensor {name} to be {size}, received '
           f'{tuple(tensors.shapes[name])}')
-  for name in tensors.shapes:
-    if name not in wanted and not _is_ignored(name, config):
-      raise tensor_files.file_error(
-          path, f'the tensor {name} does not belong to this model')
 
 
-def _is_ignored(name: str, config: architecture.Config) -> bool:
-  """Whether a tensor may be in a model's files without being used."""
-  if name.endswith('rotary_emb.inv_freq'):
-    return True
-  if name == 'lm_head.weight':
-    return config.tied or config.scalar
-  # DeepSeek-V3's multi-token prediction: a layer after the last.
-  return config.moe is not None and name.startswith(
-      f'model.layers.{config.layers}.')
+def _check_unused(path: str, tensors: tensor_files.Tensors,
+                  unused: list[str]) -> None:
+  """Raises `ConfigError` if a weight is unused, as of another architecture.
+
+  What holds no fractions is no weight, and is only named.
+  """
+  counts = [name for name in unused
+            if tensors.dtypes[name] in tensor_files.COUNTS]
+  weights = [name for name in unused if name not in counts]
+  if weights:
+    raise tensor_files.file_error(
+        path, f'{_few(weights)} does not belong to this model, whose '
+        'configuration is of one that computes without it')
+  if counts:
+    logging.warning('%s: %s does not belong to this model and is not read',
+                    path, _few(counts))
+
+
+def _few(names: list[str]) -> str:
+  more = f' (and {len(names) - 3} more)' if len(names) > 3 else ''
+  return f'the tensor {", ".join(names[:3])}{more}'
+
+
+def _unused(config: architecture.Config, further: int,
+            tensors: tensor_files.Tensors, wanted: Mapping[str, Any]
+            ) -> list[str]:
+  """The tensors that are neither wanted nor known to change nothing.
+
+  Args:
+    config: of the model.
+    further: layers behind the last, DeepSeek-V3's multi-token prediction.
+    tensors: of the files.
+    wanted: by their names, those of the model.
+  """
+  known = _BUFFERS
+  if config.tied or config.scalar:
+    known += (re.escape(_HEAD),)
+  known += tuple(rf'model\.layers\.{config.layers + i}\..*'
+                 for i in range(further))
+  return sorted(name for name in tensors.shapes if name not in wanted
+                and not any(re.fullmatch(x, name) for x in known))
+
+
+def _check_head(path: str, config: architecture.Config,
+                tensors: tensor_files.Tensors) -> None:
+  """Raises `ConfigError` if a tied model has a head of its own."""
+  if not config.tied or config.scalar or _HEAD not in tensors.shapes:
+    return
+  if not np.array_equal(tensors.read(_HEAD), tensors.read(_EMBEDDING)):
+    raise tensor_files.file_error(
+        path, f'holds an {_HEAD} that is not {_EMBEDDING}, while config.json '
+        'says tie_word_embeddings=true, or leaves it to the default of its '
+        'architecture; set it to false to use the head, or remove the tensor')
 
 
 def _load_param(leaf: hf_layout.Leaf, like: jax.ShapeDtypeStruct,

@@ -7,6 +7,7 @@ every value, which takes 19 s for the tokens of Gemma 3; plain Python values
 take half a second.
 """
 
+from collections.abc import Iterable
 import mmap
 import pathlib
 import struct
@@ -67,6 +68,15 @@ class Header(NamedTuple):
   tensors: dict[str, Stored]
 
 
+def _by_name(entries: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+  found = {}
+  for name, value in entries:
+    if name in found:
+      raise ValueError(f'it has {name} twice')
+    found[name] = value
+  return found
+
+
 def read_header(path: str | pathlib.Path) -> Header:
   """Reads all that comes before the tensors' data.
 
@@ -83,12 +93,18 @@ def read_header(path: str | pathlib.Path) -> Header:
         _, version, tensors, values = rest.take('4sIQQ')
         if version not in _VERSIONS:
           raise ValueError(f'expected version 2 or 3, received {version}')
-        metadata = {rest.string(): rest.value(*rest.take('I'))
-                    for _ in range(values)}
-        stored = {rest.string(): rest.stored() for _ in range(tensors)}
+        metadata = _by_name((rest.string(), rest.value(*rest.take('I')))
+                            for _ in range(values))
+        stored = _by_name((rest.string(), rest.stored())
+                          for _ in range(tensors))
       except struct.error as e:
         raise ValueError(f'it is cut off ({e})') from e
+      except RecursionError as e:
+        raise ValueError('it has arrays in arrays, too deep') from e
   alignment = metadata.get('general.alignment', 32)
+  if type(alignment) is not int or alignment < 1:
+    raise ValueError('expected general.alignment to be a number of bytes, '
+                     f'received {alignment!r:.80}')
   begin = rest.at + -rest.at % alignment
   return Header(metadata, {name: x._replace(begin=begin + x.begin)
                            for name, x in stored.items()})

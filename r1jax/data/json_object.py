@@ -1,0 +1,29 @@
+"""JSON objects of settings files; a key that is there twice is refused."""
+
+import json
+from typing import Any
+
+
+def parse(text: bytes) -> dict[str, Any]:
+  """The object that a JSON text holds.
+
+  Raises:
+    ValueError: says why it is none, or which key it holds twice, with
+      different values; Python's json would take the last.
+  """
+  try:
+    value = json.loads(text.decode('utf-8-sig'), object_pairs_hook=_once)
+  except RecursionError as problem:
+    raise ValueError('it is nested too deep') from problem
+  if not isinstance(value, dict):
+    raise ValueError(f'expected a JSON object, received {value!r:.60}')
+  return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  found = {}
+  for key, value in pairs:
+    if key in found and found[key] != value:
+      raise ValueError(f'it holds the key {key!r} twice, with different values')
+    found[key] = value
+  return found
