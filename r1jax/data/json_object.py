@@ -13,8 +13,10 @@ def parse(text: bytes) -> dict[str, Any]:
   """
   try:
     value = json.loads(text.decode('utf-8-sig'), object_pairs_hook=_once)
+  except (UnicodeDecodeError, json.JSONDecodeError) as problem:
+    raise ValueError(f'expected JSON ({problem})') from problem
   except RecursionError as problem:
-    raise ValueError('it is nested too deep') from problem
+    raise ValueError('expected JSON that is not nested so deep') from problem
   if not isinstance(value, dict):
     raise ValueError(f'expected a JSON object, received {value!r:.60}')
   return value
@@ -24,6 +26,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   found = {}
   for key, value in pairs:
     if key in found and found[key] != value:
-      raise ValueError(f'it holds the key {key!r} twice, with different values')
+      raise ValueError(f'holds the key {key!r} twice, with different values')
     found[key] = value
   return found

@@ -15,6 +15,7 @@ import json
 import os
 from typing import Any
 import zipfile
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ import numpy as np
 
 from r1jax import errors
 from r1jax.models import architecture
+from r1jax.models import hf_layout
 from r1jax.parallel import sharding
 from r1jax.types import Params
 
@@ -41,9 +43,7 @@ def save_params(path: str, config: architecture.Config, params: Params) -> None:
 
 def read_config(path: str) -> architecture.Config:
   """The architecture of the model in a file. Errors as `load_params`."""
-  config = architecture.from_fields(_read(path)[0])
-  config.check()
-  return config
+  return _checked(path, _read(path)[0])
 
 
 def load_params(path: str, config: architecture.Config, like: Params) -> Params:
@@ -57,17 +57,42 @@ def load_params(path: str, config: architecture.Config, like: Params) -> Params:
 
   Raises:
     ConfigError: the file does not exist, is not a parameter file of r1jax, or
-      holds another architecture; names the first field that differs.
+      holds another architecture; names the first field that differs. Or the
+      arrays are not those of its architecture.
   """
   saved, arrays = _read(path)
-  architecture.check_same(architecture.from_fields(saved), config, path)
+  known = _checked(path, saved)
+  architecture.check_same(known, config, path)
 
   def convert(key, leaf):
-    array = arrays[sharding.path_name(key)]
-    if array.dtype.kind == 'V':  # NumPy files do not name bfloat16
-      array = array.view(jnp.bfloat16)
-    return array.astype(leaf.dtype).reshape(leaf.shape)
-  return jax.tree_util.tree_map_with_path(convert, like)
+    array = arrays.pop(sharding.path_name(key), None)
+    if array is not None and array.dtype == 'V2':
+      array = array.view(jnp.bfloat16)  # NumPy files do not name bfloat16
+    if (array is None or array.shape != leaf.shape
+        or not jnp.issubdtype(array.dtype, jnp.floating)):
+      received = 'none' if array is None else f'{array.dtype} {array.shape}'
+      raise errors.expected(
+          'init_from', f'an array {sharding.path_name(key)} of floats '
+          f'{leaf.shape} in {path}', received)
+    return array.astype(leaf.dtype)
+
+  params = jax.tree_util.tree_map_with_path(convert, like)
+  unused = sorted(arrays.keys() - hf_layout.leaves(known).keys()
+                  - {'head/offset'})
+  if unused:
+    raise errors.expected(
+        'init_from', f'no array that is not of its model in {path}', unused[0])
+  return params
+
+
+def _checked(path: str, fields: dict[str, Any]) -> architecture.Config:
+  """The architecture in a file; an error names the file."""
+  try:
+    config = architecture.from_fields(fields)
+    config.check()
+    return config
+  except errors.ConfigError as problem:
+    raise errors.ConfigError('init_from', f'{path}: {problem}') from problem
 
 
 def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -80,8 +105,11 @@ def _read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   try:
     with np.load(source, allow_pickle=False) as file:
       arrays = dict(file)
-    return json.loads(str(arrays.pop('config'))), arrays
-  except (ValueError, KeyError, TypeError, EOFError,
-          zipfile.BadZipFile) as problem:
+    fields = json.loads(str(arrays.pop('config')))
+    if not isinstance(fields, dict):
+      raise ValueError(f'a config that is {fields!r:.80}')
+    return fields, arrays
+  except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError,
+          MemoryError, zipfile.BadZipFile, zlib.error) as problem:
     raise errors.expected(
         'init_from', 'a parameter file of r1jax', str(path)) from problem

@@ -65,7 +65,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   except OSError as problem:
     raise file_error(path, f'cannot be read: {problem.strerror}') from problem
   except ValueError as problem:
-    raise file_error(path, f'expected JSON ({problem})') from problem
+    raise file_error(path, str(problem)) from problem
 
 
 def open_folder(path: pathlib.Path) -> Tensors:
@@ -170,8 +170,8 @@ def _header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
     try:
       header = json_object.parse(file.read(length))
     except ValueError as problem:
-      raise ValueError(f'is no safetensors file: its header is not JSON, or '
-                       f'damaged ({problem})') from problem
+      raise ValueError('is no safetensors file, or has a damaged header: '
+                       f'{problem}') from problem
   header.pop('__metadata__', None)
   return header, 8 + length
 

@@ -11,6 +11,7 @@ import functools
 import importlib.metadata
 import os
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -153,21 +154,51 @@ def find(init_from: str, field: str = 'init_from') -> ModelSource:
   Raises:
     ConfigError: there is no such model.
   """
-  path = pathlib.Path(init_from)
   if init_from in PACKAGES:
     return ModelSource('released', _packaged_gguf(init_from, field), field)
-  if init_from in packaged.SHIPPED or path.suffix == '.npz':
+  if init_from in packaged.SHIPPED:
     return ModelSource('file', init_from, field)
+  path = pathlib.Path(os.path.expanduser(init_from))
+  if path.suffix == '.npz':
+    return ModelSource('file', str(path), field)
   if path.suffix == '.gguf':
-    return ModelSource('released', init_from, field)
+    return ModelSource('released', str(path), field)
   if (path / 'checkpoints').is_dir() or path.parent.name == 'checkpoints':
-    return ModelSource('stage', os.path.abspath(init_from), field)
+    return ModelSource('stage', os.path.abspath(path), field)
+  if not any((path / name).exists() for name in (
+      'config.json', 'adapter_config.json')):
+    raise errors.ConfigError(field, _no_model(init_from, path))
+  with errors.section('init_from', at=field):
+    fields = hf.read_fields(str(path))
+  if 'model_type' not in fields and {'stage', 'stages'} & fields.keys():
+    raise errors.ConfigError(
+        field, f'{path} is the workdir of a pipeline, or of a run that has '
+        'saved no checkpoint; expected that of a stage with checkpoints')
+  return ModelSource('released', str(path), field)
+
+
+def _no_model(init_from: str, path: pathlib.Path) -> str:
+  """Says what a path is, and what was expected."""
+  if path.name == 'checkpoints':
+    return f'{path} holds checkpoints; expected the workdir above it'
+  if path.is_file():
+    return f'{path} is a file; expected its folder, or an .npz or .gguf file'
   if path.is_dir():
-    return ModelSource('released', init_from, field)
-  raise errors.expected(
-      field, f"{', '.join(map(repr, packaged.SHIPPED))}, 'smollm2', an "
-      '.npz or .gguf file, the folder of a Hugging Face model or the workdir '
-      'of a stage', init_from)
+    return f'{path} is no model: there is no config.json in it' + _inside(path)
+  hub = re.fullmatch(r'[\w.-]+/[\w.-]+', init_from)
+  return (
+      f"expected {', '.join(map(repr, packaged.SHIPPED))}, 'smollm2', an .npz "
+      'or .gguf file, the folder of a Hugging Face model or the workdir of a '
+      f'stage, received {init_from!r}'
+      + (', which is no folder here; nothing is downloaded' if hub else ''))
+
+
+def _inside(folder: pathlib.Path) -> str:
+  """Names the models in a folder that is none, such as the Hub's cache."""
+  found = sorted({*folder.glob('*.gguf'), *(
+      x.parent for depth in ('*', '*/*') for x in folder.glob(
+          f'{depth}/config.json'))})
+  return f'; there is a model in {found[0]}' if found else ''
 
 
 def _packaged_gguf(name: str, field: str) -> str:

@@ -7,6 +7,7 @@ lengths, never by its id.
 """
 
 import importlib.resources
+import os
 
 from r1jax import errors
 from r1jax.data.vocabs import base
@@ -27,7 +28,7 @@ def load_vocab(kind: str, path: str, eos: str | None = None) -> Vocab:
 
   Args:
     kind: a key of KINDS.
-    path: the file or folder, or 'mini' for the SentencePiece model shipped
+    path: the file or folder (`~` is the user's home), or 'mini' for the SentencePiece model shipped
       with the package.
     eos: the token that ends a sequence, where the files name none or a wrong
       one.
@@ -47,4 +48,4 @@ def load_vocab(kind: str, path: str, eos: str | None = None) -> Vocab:
           kind)
     path = str(importlib.resources.files('r1jax.mini').joinpath(
         'assets/mini.model'))
-  return KINDS[kind](path, eos)
+  return KINDS[kind](os.path.expanduser(path), eos)

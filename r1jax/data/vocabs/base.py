@@ -6,12 +6,17 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
+from absl import logging
+
 from r1jax import errors
+from r1jax.data import json_object
+from r1jax.data.vocabs import settings
 
 ROLES = ('bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask')
 
 _TEMPLATE = 'chat_template.jinja'
 _NAMES = ('tokenizer_config.json', 'generation_config.json', 'config.json')
+_SPECIAL, _ADDED = 'special_tokens_map.json', 'added_tokens.json'
 
 
 class Files(NamedTuple):
@@ -27,23 +32,93 @@ class Files(NamedTuple):
                for role in ROLES}
     return {name: token for name, token in by_role.items() if token is not None}
 
+  def by_file(self, role: str, token_id: Callable[[str], int | None]
+              ) -> dict[str, list[int | None]]:
+    """{file: the ids of a role that it names}; None for an unknown token."""
+    found = {name: _named(role, values, token_id)
+             for name, values in zip(_NAMES, self[:3])}
+    return {name: ids for name, ids in found.items() if ids}
+
   def ids(self, role: str,
           token_id: Callable[[str], int | None]) -> list[int | None]:
-    """The ids of a role, the tokenizer's first; None for an unknown token."""
-    ids = [i for values in (self.tokenizer, self.generation)
-             for i in _named(role, values, token_id)]
-    return list(dict.fromkeys(ids or _named(role, self.model, token_id)))
+    """The ids of a role, the tokenizer's first, then the model's.
+
+    Those of the model are in generation_config.json or, if it names none, in
+    config.json, as in transformers; vLLM takes the tokenizer's, too.
+    """
+    own, generation, model = (
+        self.by_file(role, token_id).get(name, []) for name in _NAMES)
+    return list(dict.fromkeys(own + (generation or model)))
+
+  def added(self) -> dict[str, int]:
+    """{token: id} of those that were added to a tokenizer later."""
+    return {_content(token): int(i) for i, token in (
+        self.tokenizer.get('added_tokens_decoder') or {}).items()}
 
 
 def read_files(folder: pathlib.Path) -> Files:
-  """Reads those that exist; ConfigError for one that is not a JSON object."""
+  """Reads those that exist.
+
+  Raises:
+    ConfigError: names the file that is no JSON object, or the key of it that
+      has another type, or that another file contradicts.
+  """
   tokenizer, generation, model = (_settings(folder / name) for name in _NAMES)
+  for name, values in zip(_NAMES, (tokenizer, generation, model)):
+    settings.check(folder / name, values)
+  _add_special(folder, tokenizer)
+  _add_tokens(folder, tokenizer)
   template = tokenizer.pop('chat_template', None)
   if isinstance(template, list):  # several, by name
     template = {t['name']: t['template'] for t in template}.get('default')
   if (folder / _TEMPLATE).exists():
-    template = (folder / _TEMPLATE).read_text('utf-8')
+    template = _template(folder / _TEMPLATE, template)
   return Files(tokenizer, generation, model, template)
+
+
+def _add_special(folder: pathlib.Path, tokenizer: dict[str, Any]) -> None:
+  """Adds the special tokens that tokenizer_config.json leaves out."""
+  special = _settings(folder / _SPECIAL)
+  settings.check(folder / _SPECIAL, special)
+  for role in ROLES:
+    key = f'{role}_token'
+    ours, theirs = _content(tokenizer.get(key)), _content(special.get(key))
+    if None not in (ours, theirs) and ours != theirs:
+      raise errors.ConfigError(
+          'vocab.path', f'{folder}: {key} is {ours!r} in {_NAMES[0]} and '
+          f'{theirs!r} in {_SPECIAL}; change one of them')
+    if ours is None and theirs is not None:
+      tokenizer[key] = special[key]
+
+
+def _add_tokens(folder: pathlib.Path, tokenizer: dict[str, Any]) -> None:
+  """Adds those of added_tokens.json to those of tokenizer_config.json."""
+  added = _settings(folder / _ADDED)
+  for token, i in added.items():
+    if type(i) is not int or i < 0:
+      raise errors.ConfigError(
+          'vocab.path', f'{folder / _ADDED}: expected the id of {token!r}, '
+          f'received {i!r}')
+    known = tokenizer.get('added_tokens_decoder') or {}
+    tokenizer['added_tokens_decoder'] = known
+    entry = known.setdefault(str(i), {'content': token})
+    if entry['content'] != token:
+      raise errors.ConfigError(
+          'vocab.path', f'{folder}: token {i} is {entry["content"]!r} in '
+          f'{_NAMES[0]} and {token!r} in {_ADDED}; change one of them')
+
+
+def _template(file: pathlib.Path, other: str | None) -> str:
+  """The chat template of a file of its own, which goes first."""
+  try:
+    template = file.read_text('utf-8')
+  except (OSError, UnicodeDecodeError) as e:
+    raise errors.ConfigError(
+        'vocab.path', f'expected a chat template in {file} ({e})') from e
+  if other is not None and other.strip() != template.strip():
+    logging.warning('%s: the chat template is this file, not the other one in '
+                    '%s', file, _NAMES[0])
+  return template
 
 
 def write_files(folder: pathlib.Path, files: Files) -> None:
@@ -76,26 +151,28 @@ def _named(role: str, values: dict[str, Any],
   if token is not None:
     return [token_id(token)]
   ids = values.get(f'{role}_token_id')
-  if ids is None:
-    return []
-  return ids if isinstance(ids, list) else [ids]
+  ids = ids if isinstance(ids, list) else [ids]
+  return [i for i in ids if i is not None and i >= 0]  # SentencePiece: -1, none
 
 
 def _settings(file: pathlib.Path) -> dict[str, Any]:
   if not file.exists():
     return {}
   try:
-    values = json.loads(file.read_text('utf-8'))
-  except (json.JSONDecodeError, UnicodeDecodeError) as e:
-    raise _no_object(file, e) from e
-  if not isinstance(values, dict):
-    raise _no_object(file, type(values).__name__)
-  return values
+    return json_object.parse(file.read_bytes())
+  except (OSError, ValueError) as e:
+    raise errors.ConfigError(
+        'vocab.path', f'expected a JSON object in {file} ({e})') from e
 
 
-def _no_object(file: pathlib.Path, reason: object) -> errors.ConfigError:
-  return errors.ConfigError(
-      'vocab.path', f'expected a JSON object in {file} ({reason})')
+def _check_added(path: str, files: Files,
+                 token_id: Callable[[str], int | None]) -> None:
+  """Raises unless a tokenizer holds what its settings say was added to it."""
+  for token, i in files.added().items():
+    if token_id(token) != i:
+      raise errors.ConfigError(
+          'vocab.path', f'{_NAMES[0]} or {_ADDED} beside {path} has {token!r} '
+          f'as token {i}, the tokenizer as {token_id(token)}')
 
 
 class Vocab(abc.ABC):
@@ -121,7 +198,8 @@ class Vocab(abc.ABC):
   def __init__(self, path: str, size: int, files: Files,
                eos: str | None):
     self.path, self.size, self._files = path, size, files
-    ends = [self._id(eos)] if eos is not None else files.ids('eos', self._id)
+    _check_added(path, files, self._id)
+    ends = [self._id(eos)] if eos is not None else self._ends()
     if not ends or None in ends:
       raise errors.ConfigError(
           'vocab.eos', f'{path} holds no such end-of-sequence token, or '
@@ -129,9 +207,8 @@ class Vocab(abc.ABC):
     self.eos_ids = tuple(ends)
     self.eos_id = self.eos_ids[0]
     self.bos_id = self._beginning()
-    pad_id = next(
-        (i for i in files.ids('pad', self._id)
-         if i is not None and i >= 0), None)
+    pad_id = next((i for i in files.ids('pad', self._id)
+                   if i is not None and i < size), None)
     self.pad_id = self.eos_id if pad_id is None else pad_id
     self.tokens = files.tokens()
     for role, i in (('bos', self.bos_id), ('eos', self.eos_id),
@@ -176,7 +253,32 @@ class Vocab(abc.ABC):
     """The id to put before a text, None for none."""
     if not self._files.tokenizer.get('add_bos_token'):
       return None
-    return next(iter(self._files.ids('bos', self._id)), None)
+    ids = self._files.ids('bos', self._id)
+    if ids and (ids[0] is None or ids[0] >= self.size):
+      raise errors.ConfigError(
+          'vocab.path', f'{self.path} asks for a token before each text '
+          '(add_bos_token), and names one that it does not hold')
+    return next(iter(ids), None)
+
+  def _ends(self) -> list[int | None]:
+    """The ids that end a response, the tokenizer's first."""
+    by_file, ends = (x('eos', self._id) for x in (
+        self._files.by_file, self._files.ids))
+    for name, ids in by_file.items():
+      absent = [i for i in ids if i in ends and i is not None
+                and i >= self.size]
+      if absent:
+        raise errors.ConfigError(
+            'vocab.eos', f'{name} beside {self.path} names the end-of-sequence '
+            f'token {absent[0]}, expected one of {self.size} tokens; set '
+            'config.vocab.eos to one of them')
+    first = by_file.get(_NAMES[1]) or by_file.get(_NAMES[2]) or ends
+    if {i for ids in by_file.values() for i in ids} > set(first):
+      logging.warning(
+          '%s: the files beside it name other ends of a response, %s; these '
+          'end one: %s', self.path,
+          ', '.join(f'{name} {ids}' for name, ids in by_file.items()), ends)
+    return ends
 
   @abc.abstractmethod
   def _model_files(self) -> dict[str, bytes]:

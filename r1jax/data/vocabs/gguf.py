@@ -5,6 +5,7 @@ BPE to a tokenizer.json, a SentencePiece model to a model file, the other
 metadata to tokenizer_config.json and generation_config.json.
 """
 
+from collections.abc import Callable
 import pathlib
 from typing import Any
 
@@ -20,6 +21,25 @@ _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6
 _NAMES = dict(bos='bos', eos='eos', unk='unknown', sep='seperator',  # sic
               pad='padding', cls='cls', mask='mask')
 _ENDS = ('eos', 'eot', 'eom')  # of a text, a turn, a message
+
+def _list_of(*kinds: type) -> Callable[[Any], bool]:
+  return lambda value: isinstance(value, list) and {
+      *map(type, value)} <= {*kinds}
+
+
+_BOOL = ('a boolean', lambda value: isinstance(value, bool))
+_TYPES = {
+    'model': ('a name', lambda value: isinstance(value, str)),
+    'pre': ('a name', lambda value: isinstance(value, str)),
+    'tokens': ('a list of texts', _list_of(str)),
+    'merges': ('a list of texts', _list_of(str)),
+    'scores': ('a list of numbers', _list_of(float, int)),
+    'token_type': ('a list of types, 1 to 6', lambda value: _list_of(int)(
+        value) and {*value} <= {*range(1, 7)}),
+    'add_bos_token': _BOOL, 'add_space_prefix': _BOOL,
+    'remove_extra_whitespaces': _BOOL,
+} | {f'{name}_token_id': ('an id', lambda value: type(value) is int)
+     for name in {*_NAMES.values(), *_ENDS}}
 
 # Words as in the tokenizer.json of the models themselves.
 _WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
@@ -66,6 +86,11 @@ class _Tables:
 
   def __init__(self, path: str, metadata: dict[str, Any]):
     self.path, self._metadata = path, metadata
+    for name, (wanted, is_one) in _TYPES.items():
+      value = self.get(name)
+      if value is not None and not is_one(value):
+        raise _error(path, f'expected tokenizer.ggml.{name} to be {wanted}, '
+                     f'received {value!r:.80}')
     self.tokens, self.types = self['tokens'], self.column('token_type')
     if len(set(self.tokens)) != len(self.tokens):
       raise _error(path, 'has a token twice in tokenizer.ggml.tokens')
@@ -91,22 +116,30 @@ class _Tables:
 
   def token(self, role: str) -> str | None:
     """The token of a role, None if the file names none."""
-    field = f'{_NAMES[role]}_token_id'
-    i = self.get(field)
-    if i is not None and not 0 <= i < len(self.tokens):
-      raise _error(self.path, f'expected tokenizer.ggml.{field} to be one of '
-                   f'{len(self.tokens)} tokens, received {i}')
+    i = self.token_id(_NAMES[role])
     return None if i is None else self.tokens[i]
+
+  def token_id(self, name: str) -> int | None:
+    """The id in a field of the file, None if it has none."""
+    i = self.get(f'{name}_token_id')
+    if i is not None and not 0 <= i < len(self.tokens):
+      raise _error(self.path, f'expected tokenizer.ggml.{name}_token_id to be '
+                   f'one of {len(self.tokens)} tokens, received {i}')
+    return i
 
   def files(self, add_bos: bool) -> base.Files:
     """The settings of a folder's files, from a GGUF file's metadata."""
     named = {f'{role}_token': self.token(role) for role in _NAMES}
-    ends = [self.get(f'{end}_token_id') for end in _ENDS]
+    ends = [self.token_id(end) for end in _ENDS]
+    template = self._metadata.get('tokenizer.chat_template')
+    if not isinstance(template, str | None):
+      raise _error(self.path, 'expected tokenizer.chat_template to be a '
+                   f'template, received {template!r:.80}')
     return base.Files(
         tokenizer={'add_bos_token': add_bos} | {
             name: token for name, token in named.items() if token is not None},
         generation={'eos_token_id': [i for i in ends if i is not None]},
-        model={}, chat_template=self._metadata.get('tokenizer.chat_template'))
+        model={}, chat_template=template)
 
 
 def _byte_level(tables: _Tables, eos: str | None):

@@ -44,8 +44,8 @@ class HuggingFaceVocab(base.Vocab):
           "'sentencepiece'") from e
     self._model.no_truncation()
     self._model.no_padding()
-    self._model.encode_special_tokens = files.tokenizer.get(
-        'split_special_tokens', False)
+    self._model.encode_special_tokens = bool(
+        files.tokenizer.get('split_special_tokens'))
     size = max(self._model.get_vocab().values()) + 1
     super().__init__(path, size, files, eos)
 

@@ -53,17 +53,16 @@ class SentencePieceVocab(base.Vocab):
     # The group makes re.split keep what it splits at, at odd indices.
     self._special = re.compile(
         f'({"|".join(map(re.escape, sorted(special, key=len, reverse=True)))})')
-    self._bare = files.tokenizer.get(
-        'split_special_tokens', not files.tokenizer)
+    split = files.tokenizer.get('split_special_tokens')
+    self._bare = not files.tokenizer if split is None else split
     if self._bare:
       self.model_file = path
-    own = {'eos_token_id': self._model.eos_id(),
-           'pad_token_id': self._model.pad_id()}
+    own = {role: self._model.id_to_piece(i) for role, i in (
+        ('eos_token', self._model.eos_id()), ('pad_token', self._model.pad_id())
+    ) if i >= 0 and files.tokenizer.get(role) is None}
     super().__init__(path, size, files._replace(
-        tokenizer={**files.tokenizer, 'split_special_tokens': self._bare,
-                   'tokenizer_class': 'PreTrainedTokenizerFast'},
-        model={name: i for name, i in own.items() if i >= 0} | files.model),
-                     eos)
+        tokenizer={**files.tokenizer, **own, 'split_special_tokens': self._bare,
+                   'tokenizer_class': 'PreTrainedTokenizerFast'}), eos)
 
   def encode(self, text: str) -> list[int]:
     if self._bare:
