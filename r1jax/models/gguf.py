@@ -35,7 +35,7 @@ _GEMMA = {
 def open_tensors(path: str) -> tensor_files.Tensors:
   """The file's tensors by their Hugging Face names, float32 when read."""
   import gguf  # pylint: disable=g-import-not-at-top
-  metadata, stored = gguf_config.header(str(path))
+  metadata, stored = gguf_config.header(str(path))[:2]
   kind = metadata['general.architecture']
   half = gguf_config.read_fields(path)['head_dim'] // 2
   by_name = {_hf_name(kind, name): tensor for name, tensor in stored.items()

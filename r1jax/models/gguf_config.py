@@ -67,23 +67,31 @@ def _header(path: str, changed: int, size: int) -> gguf_header.Header:
             *ARCHITECTURES)
   _check_is(path, 'general.type', values.get('general.type', 'model'), 'model')
   _check_is(path, 'split.count', values.get('split.count', 1), 1, 0)
-  _check_places(path, found.tensors, size)
+  _check_places(path, found, size)
   return found
 
 
-def _check_places(path: str, stored: Mapping[str, gguf_header.Stored],
-                  size: int) -> None:
-  """Raises unless tensors stand one behind the other within the file."""
-  end = 0
-  for name, x in sorted(stored.items(), key=lambda item: item[1].begin):
-    if x.begin < end:
+def _check_places(path: str, found: gguf_header.Header, size: int) -> None:
+  """Raises unless tensors stand one behind the other up to the file's end.
+
+  Each begins at the next multiple of general.alignment, as in llama.cpp.
+  """
+  align = found.alignment
+  begin = end = found.begin
+  for name, x in sorted(found.tensors.items(), key=lambda item: item[1].begin):
+    known = tensor_bytes(x)
+    if x.begin != begin and begin is not None:
       raise tensor_files.file_error(
-          path, f'has a damaged header: {name} begins at byte {x.begin}, '
-          f'within the tensor before it, which ends at {end}')
-    end = x.begin + (tensor_bytes(x) or 0)
+          path, f'has a damaged header: expected the tensor {name} to begin at '
+          f'byte {begin}, behind the one before it, received {x.begin}')
+    end = x.begin + (known or 0)
+    begin = None if known is None else end + -end % align
     if end > size:
       raise tensor_files.file_error(
           path, f'is cut short: {name} ends at byte {end} of {size}')
+  if begin is not None and size > begin + align:
+    raise tensor_files.file_error(
+        path, f'has {size - end} bytes that belong to no tensor')
 
 
 def tensor_bytes(stored: gguf_header.Stored) -> int | None:
@@ -138,11 +146,13 @@ class Section:
       self._left[key] = values[0]
     return self.count(key, default)
 
-  def number(self, key: str, default: float | None = None) -> float:
+  def number(self, key: str, default: float | None = None,
+             above: float = 0.) -> float:
+    """A finite number above another, often 0."""
     value = self.take(key, default)
     if isinstance(value, bool) or not isinstance(
-        value, (int, float)) or not 0 < value < math.inf:
-      raise self.error(key, 'a number above 0', value)
+        value, (int, float)) or not above < value < math.inf:
+      raise self.error(key, f'a number above {above:g}', value)
     return float(value)
 
   def same(self, key: str, wanted: Any, reason: str) -> None:
@@ -169,7 +179,7 @@ def read_fields(path: str) -> dict[str, Any]:
     ConfigError: not a GGUF file, an unsupported architecture, or a key that is
       missing, out of bounds, not supported or in conflict with another.
   """
-  metadata, stored = header(str(path))
+  metadata, stored = header(str(path))[:2]
   kind = metadata['general.architecture']
   section = Section(str(path), kind, metadata)
   layers = section.count('block_count')
@@ -189,7 +199,10 @@ def read_fields(path: str) -> dict[str, Any]:
       'max_position_embeddings': section.count('context_length'),
       'rms_norm_eps': section.number('attention.layer_norm_rms_epsilon'),
       'rope_theta': section.number(
-          'rope.freq_base', 10_000. if kind == 'llama' else None)}
+          'rope.freq_base', 10_000. if kind == 'llama' else None, above=1)}
+  if heads % fields['num_key_value_heads']:
+    raise section.error('attention.head_count_kv', f'a divisor of {heads} heads',
+                        fields['num_key_value_heads'])
   _check_layers(str(path), layers, stored)
   if kind == 'gemma3':
     fields |= _gemma(section, fields)
@@ -205,7 +218,7 @@ def read_fields(path: str) -> dict[str, Any]:
 
 
 def _check_is(path: str, key: str, value: Any, *choices: Any) -> None:
-  if not isinstance(value, (str, int)) or value not in choices:
+  if type(value) not in (str, int) or value not in choices:
     raise tensor_files.file_error(
         path, f'expected {key} to be {" or ".join(map(str, choices))}, '
         f'received {value!r:.80}')
@@ -259,7 +272,7 @@ def _gemma(section: Section, fields: Mapping[str, Any]) -> dict[str, Any]:
   layers = fields['num_hidden_layers']
   found = {'sliding_window': section.count('attention.sliding_window'),
            'rope_local_base_freq': section.number(
-               'rope.freq_base_swa', 10_000.),
+               'rope.freq_base_swa', 10_000., above=1),
            # Not in the file. It is the head size, except in the largest model.
            'query_pre_attn_scalar': fields['head_dim'] if layers != 62 else (
                fields['hidden_size'] // fields['num_attention_heads'])}
@@ -291,8 +304,8 @@ def _scaling(section: Section, kind: str, context: int
     raise section.error('rope.scaling.type', ' or '.join(known), name)
   if name == 'none':
     if factor not in (None, 1.):
-      raise section.error('rope.scaling.factor', '1 without rope.scaling.type',
-                          factor)
+      raise section.error(
+          'rope.scaling.factor', '1 with the rope.scaling.type none', factor)
     return None
   if isinstance(factor, bool) or not isinstance(
       factor, (int, float)) or not 1 <= factor < math.inf:

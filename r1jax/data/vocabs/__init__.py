@@ -28,8 +28,8 @@ def load_vocab(kind: str, path: str, eos: str | None = None) -> Vocab:
 
   Args:
     kind: a key of KINDS.
-    path: the file or folder (`~` is the user's home), or 'mini' for the SentencePiece model shipped
-      with the package.
+    path: the file or folder (`~` is the user's home), or 'mini' for the
+      SentencePiece model shipped with the package.
     eos: the token that ends a sequence, where the files name none or a wrong
       one.
 

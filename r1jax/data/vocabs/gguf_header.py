@@ -66,6 +66,8 @@ class Stored(NamedTuple):
 class Header(NamedTuple):
   metadata: dict[str, Any]  # {'general.architecture': 'llama', ...}
   tensors: dict[str, Stored]
+  begin: int  # byte of the file from which tensors stand
+  alignment: int  # of tensors, from there
 
 
 def _by_name(entries: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -102,9 +104,9 @@ def read_header(path: str | pathlib.Path) -> Header:
       except RecursionError as e:
         raise ValueError('it has arrays in arrays, too deep') from e
   alignment = metadata.get('general.alignment', 32)
-  if type(alignment) is not int or alignment < 1:
-    raise ValueError('expected general.alignment to be a number of bytes, '
+  if type(alignment) is not int or alignment < 1 or alignment.bit_count() > 1:
+    raise ValueError('expected general.alignment to be a power of 2, '
                      f'received {alignment!r:.80}')
   begin = rest.at + -rest.at % alignment
   return Header(metadata, {name: x._replace(begin=begin + x.begin)
-                           for name, x in stored.items()})
+                           for name, x in stored.items()}, begin, alignment)
