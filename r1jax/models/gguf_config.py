@@ -201,7 +201,7 @@ def read_fields(path: str) -> dict[str, Any]:
       'rope_theta': section.number(
           'rope.freq_base', 10_000. if kind == 'llama' else None, above=1)}
   if heads % fields['num_key_value_heads']:
-    raise section.error('attention.head_count_kv', f'a divisor of {heads} heads',
+    raise section.error('attention.head_count_kv', f'a divisor of {heads}',
                         fields['num_key_value_heads'])
   _check_layers(str(path), layers, stored)
   if kind == 'gemma3':

@@ -29,9 +29,10 @@ _EMBEDDING, _HEAD = 'model.embed_tokens.weight', 'lm_head.weight'
 _HEADS = ('lm_head.', 'score.')
 _ADAPTER = 'adapter_config.json'
 # Not read, since config.json has what they hold.
-_BUFFERS = (r'.*\.rotary_emb\.inv_freq', r'.*\.rotary_emb\.original_inv_freq',
-            r'.*\.position_ids', r'.*\.masked_bias',
-            r'blk\.\d+\.attn_rot_embd\.weight')
+_BUFFERS = (
+    r'.*\.rotary_emb\.(original_)?inv_freq', r'.*\.rotary_emb\.(cos|sin)_cached',
+    r'.*\.position_ids', r'.*\.masked_bias',
+    r'blk\.\d+\.attn_rot_embd\.weight')
 
 
 def read_config(path: str) -> architecture.Config:

@@ -242,6 +242,99 @@ def test_a_tied_model_may_hold_its_output_too(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
+def test_a_tied_model_with_a_head_of_its_own(tmp_path):
+  """transformers takes the head, others leave it."""
+  folder = released.copy('llama', tmp_path)
+  released.rewrite(folder, tie_word_embeddings=True)
+  _refused(folder, 'lm_head.weight', 'model.embed_tokens.weight', 'tie_word')
+  released.rewrite(folder, tie_word_embeddings=False)
+  released.edit(folder, {'lm_head.weight': None})
+  _refused(folder, 'lm_head.weight is missing', 'tie_word_embeddings=true')
+
+
+@pytest.mark.parametrize('name', ['llama3_rope', 'gemma3_text', 'deepseek_v3'])
+def test_names_without_the_prefix(tmp_path, name):
+  """As a base model is saved by itself, which has no head."""
+  folder = released.copy(name, tmp_path)
+  tensors = released.tensors(folder)
+  released.edit(folder, dict.fromkeys(tensors) | {
+      key.removeprefix('model.'): x for key, x in tensors.items()})
+  _, found = released.load(folder)
+  jax.tree.map(np.testing.assert_array_equal, found, released.fixture(name)[1])
+  released.edit(folder, {'layers.0.mlp.up_proj.weight': None})
+  _refused(folder, 'model.layers.0.mlp.up_proj.weight', 'missing')
+
+
+@pytest.mark.parametrize('dtype', [np.int64, bool, np.uint8])
+def test_what_is_no_weight_is_named_and_not_read(tmp_path, caplog, dtype):
+  folder = released.copy('llama', tmp_path)
+  released.edit(folder, {f'some.{i}': np.ones(3, dtype) for i in range(5)})
+  with caplog.at_level('WARNING'):
+    _, found = released.load(folder)
+  assert 'some.0, some.1, some.2 (and 2 more)' in caplog.text
+  jax.tree.map(np.testing.assert_array_equal, found,
+               released.fixture('llama')[1])
+
+
+def test_a_weight_of_a_dtype_that_cannot_be_read(tmp_path):
+  folder = released.copy('llama', tmp_path)
+  released.edit(folder, {_GATE: np.ones((40, 32), np.int64)})
+  _refused(folder, 'model.safetensors', _GATE, 'I64')
+
+
+@pytest.mark.parametrize('changes, word', [
+    (dict(weight_block_size=16), 'weight_block_size'),
+    (dict(weight_block_size=[0, 16]), 'weight_block_size'),
+    (dict(weight_block_size=[8]), 'weight_block_size'),
+    (dict(weight_block_size=[8., 8.]), 'weight_block_size'),
+    (dict(weight_block_size=[True, 8]), 'weight_block_size'),
+    (dict(weight_block_size=[16, 8]), '_scale_inv'),
+    (dict(weight_block_size=None), 'quantization_config'),
+    (dict(quant_method='bitsandbytes'), 'bitsandbytes'),
+    (dict(activation_scheme='static'), 'activation_scheme'),
+    (dict(fmt='e5m2'), 'fmt'), (dict(of_tomorrow=1), 'of_tomorrow')])
+def test_how_float8_is_described(tmp_path, changes, word):
+  folder = released.copy('deepseek_v3_fp8', tmp_path)
+  section = hf.read_fields(str(folder))['quantization_config']
+  released.rewrite(folder, quantization_config=section | changes)
+  _refused(folder, word)
+  for other in (7, [], 'fp8', {}):
+    released.rewrite(folder, quantization_config=other)
+    _refused(folder, 'quantization_config')
+
+
+def test_scales_of_a_weight_that_is_not_float8(tmp_path):
+  folder = released.copy('deepseek_v3_fp8', tmp_path)
+  released.edit(folder, {_EXPERT: np.ones((12, 36), np.float32)})
+  _refused(folder, _EXPERT, 'to be float8')
+  released.edit(folder, {'of.nothing_scale_inv': np.ones(2, np.float32)})
+  _refused(folder, 'of.nothing_scale_inv', 'does not belong')
+
+
+@pytest.mark.parametrize('further', [None, 0, 'x', True, 1.5])
+def test_a_last_layer_is_not_taken_for_another(tmp_path, further):
+  """As if it predicted further tokens, if the number of layers is too low."""
+  folder = released.copy('deepseek_v3', tmp_path)
+  released.rewrite(folder, num_hidden_layers=2,
+                   num_nextn_predict_layers=further)
+  _refused(folder, 'num_nextn' if further else 'model.layers.2')
+
+
+def test_files_that_ask_for_more_than_the_folder_says(tmp_path):
+  folder = released.copy('llama', tmp_path)
+  released.rewrite(folder, transformers_weights='other.safetensors')
+  _refused(folder, 'transformers_weights', 'other.safetensors')
+  (folder / 'adapter_config.json').write_text('{}')
+  _refused(folder, 'adapter_config.json', 'merge')
+
+
+@pytest.mark.parametrize('offset', ['x', [1.], True, float('nan')])
+def test_an_offset_that_is_no_number(tmp_path, offset):
+  folder = released.copy('llama', tmp_path)
+  released.rewrite(folder, score_offset=offset)
+  _refused(folder, 'score_offset')
+
+
 def test_a_value_out_of_bounds(tmp_path):
   folder = released.copy('llama', tmp_path)
   released.rewrite(folder, num_hidden_layers=0)

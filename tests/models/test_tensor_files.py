@@ -2,6 +2,7 @@
 """
 
 import json
+import random
 
 import ml_dtypes
 import numpy as np
@@ -11,6 +12,9 @@ import safetensors.numpy
 import released
 from r1jax import errors
 from r1jax.models import tensor_files
+
+
+_ENTRY = dict(dtype='F32', shape=[2], data_offsets=[0, 8])
 
 
 def _refused(folder, *words):
@@ -46,10 +50,68 @@ def test_dtypes_and_empty_and_scalar_shapes(tmp_path, dtype):
     np.testing.assert_array_equal(found.read(name), x)
 
 
-def test_a_dtype_that_no_weight_has(tmp_path):
-  safetensors.numpy.save_file({'ids': np.ones(3, np.int64)},
-                              tmp_path / 'model.safetensors')
-  _refused(tmp_path, 'model.safetensors', 'ids', 'I64')
+@pytest.mark.parametrize('dtype, name', [
+    (np.int64, 'I64'), (np.uint8, 'U8'), (bool, 'BOOL'), (np.int8, 'I8'),
+    (ml_dtypes.float8_e5m2, 'F8_E5M2')])
+def test_a_dtype_that_no_weight_has_is_refused_when_it_is_read(
+    tmp_path, dtype, name):
+  """What stands beside it is read."""
+  released.write(tmp_path / 'model.safetensors', dict(
+      x=_ENTRY, ids=dict(dtype=name, shape=[3], data_offsets=[
+          8, 8 + 3 * np.dtype(dtype).itemsize])),
+                 bytes(8 + 3 * np.dtype(dtype).itemsize))
+  found = tensor_files.open_folder(tmp_path)
+  np.testing.assert_array_equal(found.read('x'), [0, 0])
+  assert found.dtypes['ids'] == name and found.shapes['ids'] == (3,)
+  _refused(tmp_path, 'model.safetensors', 'ids', name)
+
+
+@pytest.mark.parametrize('change, word', [
+    (lambda data: data[:-8], 'cut short'), (lambda data: data[:7], 'cut short'),
+    (lambda data: data + bytes(4), '4 bytes that belong to no tensor'),
+    (lambda data: data.replace(b'"F32"', b'"F16"', 1), 'damaged header'),
+    (lambda data: data.replace(b'{', b'[', 1), 'no safetensors file'),
+    (lambda data: bytes(8) + data, 'no safetensors file')])
+def test_the_cause_is_named(tmp_path, change, word):
+  path = tmp_path / 'model.safetensors'
+  released.write(path, dict(x=_ENTRY), bytes(8))
+  path.write_bytes(change(path.read_bytes()))
+  _refused(tmp_path, str(path), word)
+
+
+def test_a_key_that_is_there_twice(tmp_path):
+  path = tmp_path / 'model.safetensors'
+  entry = json.dumps(_ENTRY)
+  text = f'{{"x": {entry}, "x": {entry.replace("F32", "I32")}}}'.encode()
+  path.write_bytes(len(text).to_bytes(8, 'little') + text + bytes(8))
+  _refused(tmp_path, str(path), "'x' twice")
+  path = tmp_path / 'config.json'
+  path.write_text('{"a": 1, "b": {"c": 1, "c": 2}}')
+  with pytest.raises(errors.ConfigError, match="config.json: .*'c' twice"):
+    tensor_files.read_json(path)
+  path.write_text('{"a": 1, "a": 1}')
+  assert tensor_files.read_json(path) == {'a': 1}
+
+
+def test_any_change_of_bytes_is_read_or_refused_in_one_line(tmp_path):
+  path, rng = tmp_path / 'model.safetensors', random.Random(0)
+  released.write(path, dict(x=_ENTRY, y=dict(
+      dtype='F16', shape=[2, 2], data_offsets=[8, 16])), bytes(16))
+  whole = path.read_bytes()
+  for number in range(300):
+    data = bytearray(whole)
+    if number % 3:
+      for _ in range(rng.choice([1, 1, 3])):
+        data[rng.randrange(len(whole))] = rng.choice([0, 34, 49, 91, 125, 255])
+    else:
+      data = data[:rng.randrange(len(whole))]
+    path.write_bytes(data)
+    try:
+      found = tensor_files.open_folder(tmp_path)
+      for name in found.shapes:
+        found.read(name)
+    except errors.ConfigError as refusal:
+      assert str(path) in str(refusal) and '\n' not in str(refusal)
 
 
 @pytest.mark.parametrize('left', [0, 4, 8, 100, 3000, 40_000, 82_000])
@@ -58,9 +120,6 @@ def test_a_file_that_is_cut_short(tmp_path, left):
   path = folder / 'model.safetensors'
   path.write_bytes(path.read_bytes()[:left])
   _refused(folder, str(path))
-
-
-_ENTRY = dict(dtype='F32', shape=[2], data_offsets=[0, 8])
 
 
 @pytest.mark.parametrize('header', [
@@ -72,7 +131,12 @@ _ENTRY = dict(dtype='F32', shape=[2], data_offsets=[0, 8])
     dict(x=_ENTRY | dict(data_offsets=None)),
     dict(x=_ENTRY | dict(shape=[-2])), dict(x=_ENTRY | dict(shape=2)),
     dict(x=_ENTRY | dict(shape=['2'])), dict(x=_ENTRY | dict(dtype=[1])),
-    dict(x=dict(dtype='F32', shape=[2])), dict(x=3)])
+    dict(x=dict(dtype='F32', shape=[2])), dict(x=3),
+    dict(x=_ENTRY | dict(shape=[True, 2])), dict(x=_ENTRY | dict(more=1)),
+    dict(x=_ENTRY | dict(data_offsets=[0., 8.])),
+    dict(x=_ENTRY, y=_ENTRY),
+    dict(x=_ENTRY, y=_ENTRY | dict(shape=[1], data_offsets=[4, 8])),
+    dict(x=_ENTRY | dict(shape=[1], data_offsets=[4, 8]))])
 def test_a_header_that_makes_no_sense(tmp_path, header):
   path = tmp_path / 'model.safetensors'
   released.write(path, header, bytes(8))
@@ -108,6 +172,42 @@ def test_an_index_and_its_files(tmp_path):
                '{"weight_map": {"x": 3}}', '{"weight_map": {}}'):
     index.write_text(text, 'utf-8')
     _refused(folder, 'model.safetensors.index.json')
+
+
+def _index(folder, places):
+  (folder / 'model.safetensors.index.json').write_text(
+      json.dumps(dict(weight_map=places)), 'utf-8')
+
+
+def test_an_index_and_its_files_say_the_same(tmp_path):
+  for name in 'ab':
+    released.write(tmp_path / f'{name}.safetensors', {name: _ENTRY}, bytes(8))
+  _index(tmp_path, dict(a='a.safetensors', b='b.safetensors'))
+  assert set(tensor_files.open_folder(tmp_path).shapes) == {'a', 'b'}
+  for places, file, word in (
+      (dict(a='a.safetensors', b='a.safetensors'), 'a.', 'does not hold b'),
+      (dict(a='b.safetensors', b='a.safetensors'), 'a.', 'holds a, which'),
+      (dict(a='a.safetensors', c='a.safetensors', b='b.safetensors'), 'a.',
+       'does not hold c'),
+      (dict(b='a.safetensors'), 'a.', 'holds a, which')):
+    _index(tmp_path, places)
+    _refused(tmp_path, f'{file}safetensors', 'index.json', word)
+
+
+def test_a_whole_file_beside_an_index_of_others(tmp_path):
+  """transformers takes the first, others the second."""
+  folder = released.copy('qwen3', tmp_path)
+  released.write(folder / 'model.safetensors', dict(x=_ENTRY), bytes(8))
+  _refused(folder, 'model.safetensors', 'index.json', 'remove the one')
+  _index(folder, dict(x='model.safetensors'))
+  assert set(tensor_files.open_folder(folder).shapes) == {'x'}
+
+
+@pytest.mark.parametrize('name', [
+    'model-00001-of-00002.safetensors', 'consolidated.safetensors', 'a.gguf'])
+def test_files_that_no_index_names(tmp_path, name):
+  (tmp_path / name).touch()
+  _refused(tmp_path, 'model.safetensors', name)
 
 
 def test_an_index_stays_in_its_folder(tmp_path):

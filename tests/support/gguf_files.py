@@ -1,4 +1,4 @@
-"""GGUF files of the tiny released models, as llama.cpp's conversion writes them.
+"""GGUF files of the tiny released models, as llama.cpp's conversion has them.
 """
 
 from typing import Any

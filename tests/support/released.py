@@ -145,7 +145,8 @@ def tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def edit(folder: pathlib.Path, changes: dict[str, np.ndarray | None]) -> None:
-  """Sets float32 tensors of a folder with one file, or drops them."""
+  """Sets tensors of a folder with one file, or drops them."""
+  names = dict(float32='F32', int64='I64', bool='BOOL', uint8='U8')
   path = folder / 'model.safetensors'
   content = path.read_bytes()
   begin = 8 + int.from_bytes(content[:8], 'little')
@@ -153,7 +154,7 @@ def edit(folder: pathlib.Path, changes: dict[str, np.ndarray | None]) -> None:
                                         entry['data_offsets']))])
           for name, entry in json.loads(content[8:begin]).items()
           if name not in changes and name != '__metadata__'}
-  kept |= {name: (dict(dtype='F32', shape=x.shape), x.tobytes())
+  kept |= {name: (dict(dtype=names[x.dtype.name], shape=x.shape), x.tobytes())
            for name, x in changes.items() if x is not None}
   header, size = {}, 0
   for name, (entry, data) in kept.items():
