@@ -192,10 +192,13 @@ def _unused(config: architecture.Config, further: int,
   known = _BUFFERS
   if config.tied or config.scalar:
     known += (re.escape(_HEAD),)
-  known += tuple(rf'model\.layers\.{config.layers + i}\..*'
-                 for i in range(further))
-  return sorted(name for name in tensors.shapes if name not in wanted
-                and not any(re.fullmatch(x, name) for x in known))
+
+  def is_known(name):
+    layer = re.match(r'model\.layers\.(\d{1,9})\.', name)
+    return any(re.fullmatch(x, name) for x in known) or (
+        layer is not None and 0 <= int(layer[1]) - config.layers < further)
+  return sorted(name for name in tensors.shapes
+                if name not in wanted and not is_known(name))
 
 
 def _check_head(path: str, config: architecture.Config,

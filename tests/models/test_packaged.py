@@ -1,6 +1,8 @@
 """Parameter files come back as they were, or say what is wrong with them."""
 
 import dataclasses
+import json
+import random
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +67,65 @@ def test_what_is_no_parameter_file_is_refused(tmp_path):
   _refused(str(path), message)
   np.save(open(path, 'wb'), np.ones(3))
   _refused(str(path), message)
+
+
+def _rewritten(path, **changes):
+  """The file with other arrays, or without those that are None."""
+  with np.load(path) as file:
+    arrays = dict(file)
+  np.savez(path, **{name: x for name, x in (arrays | {
+      key.replace('__', '/'): value for key, value in changes.items()}).items()
+                    if x is not None})
+  return path
+
+
+@pytest.mark.parametrize('changes, words', [
+    (dict(final_norm__scale=None), ['final_norm/scale', 'none']),
+    (dict(final_norm__scale=np.ones(3, np.float32)), ['final_norm', '(3,)']),
+    (dict(final_norm__scale=np.ones((1, 16), np.float32)), ['(1, 16)']),
+    (dict(final_norm__scale=np.ones(16, np.int64)), ['final_norm', 'int64']),
+    (dict(final_norm__scale=np.zeros(16, 'V4')), ['final_norm', 'V4']),
+    (dict(another=np.ones(3)), ['another'])])
+def test_arrays_are_those_of_the_model(path, changes, words):
+  assert tiny.config().width == 16
+  with pytest.raises(errors.ConfigError) as refusal:
+    packaged.load_params(_rewritten(path, **changes), tiny.config(),
+                         tiny.params())
+  assert all(word in str(refusal.value) for word in [path, *words])
+
+
+@pytest.mark.parametrize('fields', [
+    [], 3, 'x', {}, {'vocab': 3, 'unheard_of': 1}, dict(layers=0),
+    dict(heads=0), dict(kv_heads=3), dict(activation='relu')])
+def test_a_config_is_checked_when_it_is_read(path, fields):
+  if isinstance(fields, dict) and fields and 'vocab' not in fields:
+    fields = dataclasses.asdict(tiny.config()) | fields
+  _rewritten(path, config=np.array(json.dumps(fields)))
+  for read in (packaged.read_config, lambda path: packaged.load_params(
+      path, tiny.config(), tiny.params())):
+    with pytest.raises(errors.ConfigError, match='config.init_from: .*model.n'):
+      read(path)
+
+
+def test_any_change_of_bytes_is_read_or_refused_in_one_line(tmp_path):
+  path, rng = str(tmp_path / 'model.npz'), random.Random(0)
+  config, params = tiny.config(), tiny.params()
+  np.savez(path, config=json.dumps(dataclasses.asdict(config)))
+  with open(path, 'rb') as file:
+    whole = file.read()
+  packaged.save_params(path, config, params)
+  for number in range(200):
+    data = bytearray(whole)
+    if number % 3:
+      data[rng.randrange(len(data))] = rng.choice([0, 1, 34, 255])
+    else:
+      data = data[:rng.randrange(len(data))]
+    with open(path, 'wb') as file:
+      file.write(data)
+    try:
+      packaged.read_config(path)
+    except errors.ConfigError as refusal:
+      assert path in str(refusal) and '\n' not in str(refusal)
 
 
 def test_the_shipped_model_is_the_one_of_the_mini_configs():

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+import small_vocabs
 import tiny
 import tiny_rl
 from r1jax import errors
@@ -112,6 +113,47 @@ def test_a_wrong_shape_is_refused(model, message):
 def test_what_is_not_there_is_refused(init_from):
   with pytest.raises(errors.ConfigError, match='config.init_from: expected'):
     model_source.find(init_from)
+
+
+def test_a_path_from_the_home(folder, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  path = str(tmp_path / 'model.npz')
+  packaged.save_params(path, tiny.config(), tiny.params())
+  assert _architecture('~/model.npz') == tiny.config()
+  assert model_source.find('~/folder') == model_source.find(folder)
+  small_vocabs.save(tmp_path / 'words', small_vocabs.tokenizer())
+  vocab = dict(kind='huggingface', path='~/words', eos=small_vocabs.END)
+  assert model_source.configured_vocabulary(vocab, None, 400).size < 400
+
+
+@pytest.mark.parametrize('path, words', [
+    ('empty', ['no config.json']), ('above', ['no config.json', 'model in']),
+    ('cache', ['no config.json', 'snapshots/1']),
+    ('stage/checkpoints', ['the workdir above it']),
+    ('young', ['has saved no checkpoint']), ('recipe', ['of a pipeline']),
+    ('above/a/config.json', ['is a file', 'its folder']),
+    ('above/a/model.safetensors', ['is a file', 'its folder']),
+    ('quantised', ['no config.json', 'x.gguf']),
+    ('adapter', ['adapter_config.json', 'merge']),
+    ('damaged', ['config.json', 'JSON']),
+    ('HuggingFaceTB/SmolLM2-135M', ['nothing is downloaded'])])
+def test_what_looks_like_a_model(tmp_path, monkeypatch, path, words):
+  monkeypatch.chdir(tmp_path)
+  for name, content in {
+      'empty/notes.txt': '', 'above/a/config.json': '{}',
+      'above/a/model.safetensors': '', 'young/config.json': '{"stage": "rl"}',
+      'stage/checkpoints/1/x': '', 'recipe/config.json': '{"stages": {}}',
+      'quantised/x.gguf': '', 'adapter/adapter_config.json': '{}',
+      'cache/snapshots/1/config.json': '{}', 'damaged/config.json': '{',
+  }.items():
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+  with pytest.raises(errors.ConfigError) as refusal:
+    model_source.find(path, 'critic.init_from')
+  assert refusal.value.field == 'critic.init_from'
+  assert all(word in str(refusal.value) for word in words)
+  assert '\n' not in str(refusal.value)
 
 
 def test_a_package_that_is_absent_is_named(monkeypatch):

@@ -29,7 +29,6 @@ def _list_of(*kinds: type) -> Callable[[Any], bool]:
 
 _BOOL = ('a boolean', lambda value: isinstance(value, bool))
 _TYPES = {
-    'model': ('a name', lambda value: isinstance(value, str)),
     'pre': ('a name', lambda value: isinstance(value, str)),
     'tokens': ('a list of texts', _list_of(str)),
     'merges': ('a list of texts', _list_of(str)),
@@ -72,10 +71,10 @@ def load(path: str, eos: str | None = None) -> base.Vocab:
     raise _error(path, 'there is no such file')
   try:
     metadata = gguf_header.read_header(file).metadata
-  except ValueError as e:
+  except (OSError, ValueError) as e:
     raise _error(path, f'is not a GGUF file: {e}') from e
   kind = metadata.get('tokenizer.ggml.model')
-  if kind not in _KINDS:
+  if not isinstance(kind, str) or kind not in _KINDS:
     raise _error(path, 'expected tokenizer.ggml.model to be '
                  f'{" or ".join(map(repr, _KINDS))}, received {kind!r}')
   return _KINDS[kind](_Tables(path, metadata), eos)

@@ -152,6 +152,18 @@ def test_an_unknown_token_given_as_control(tmp_path, sentencepiece_path):
     (dict(merges=['ab']), "ggml.merges, received 'ab'"),
     (dict(bos_token_id=999), 'bos_token_id .*320 tokens, received 999'),
     (dict(eos_token_id=None), 'config.vocab.eos'),
+    (dict(eot_token_id=320), 'eot_token_id .*320 tokens, received 320'),
+    (dict(eos_token_id='a'), "eos_token_id to be an id, received 'a'"),
+    (dict(eos_token_id=True), 'eos_token_id to be an id, received True'),
+    (dict(tokens=[1, 2]), 'tokens to be a list of texts'),
+    (dict(tokens='ab'), 'tokens to be a list of texts'),
+    (dict(token_type=['a'] * 320), 'token_type to be a list of types'),
+    (dict(token_type=[9] * 320), 'token_type to be a list of types'),
+    (dict(merges=[1]), 'merges to be a list of texts'),
+    (dict(pre=3), 'pre to be a name, received 3'),
+    (dict(model=['gpt2']), "ggml.model to be 'gpt2' .*received .'gpt2'"),
+    (dict(add_bos_token='yes'), 'add_bos_token to be a boolean'),
+    ({'tokenizer.chat_template': 3}, 'chat_template to be a template'),
 ])
 def test_refusals_name_the_field(tmp_path, changed, message):
   with pytest.raises(errors.ConfigError, match=message):
@@ -160,6 +172,8 @@ def test_refusals_name_the_field(tmp_path, changed, message):
 
 @pytest.mark.parametrize('changed, message', [
     (dict(scores=None), 'has no tokenizer.ggml.scores'),
+    (dict(scores=['a']), 'scores to be a list of numbers'),
+    (dict(add_space_prefix=1), 'add_space_prefix to be a boolean'),
     (dict(scores=[0.]), 'tokens and 1 tokenizer.ggml.scores'),
     (dict(unknown_token_id=9999), 'unknown_token_id .*received 9999'),
     (dict(token_type=[1]), 'tokens and 1 tokenizer.ggml.token_type'),

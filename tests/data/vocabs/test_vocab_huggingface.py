@@ -35,6 +35,58 @@ def test_special_tokens_of_a_folder(tmp_path, files, ends, pad):
   assert override.tokens['eos_token'] == small_vocabs.BEGIN
 
 
+@pytest.mark.parametrize('files, ends, said', [
+    # The usual: more ends in generation_config.json than elsewhere.
+    (dict(tokenizer_config={'eos_token': small_vocabs.END},
+          generation_config={'eos_token_id': [0, 1]},
+          config={'eos_token_id': 1}), (0, 1), False),
+    (dict(tokenizer_config={'eos_token': small_vocabs.END},
+          config={'eos_token_id': [0, 2]}), (0, 2), False),
+    (dict(tokenizer_config={'eos_token': small_vocabs.END},
+          generation_config={'eos_token_id': 1}), (0, 1), True),
+    (dict(tokenizer_config={'eos_token': small_vocabs.END},
+          config={'eos_token_id': 1}), (0, 1), True),
+    (dict(generation_config={'eos_token_id': 1},
+          config={'eos_token_id': 2}), (1,), True),
+])
+def test_files_that_name_other_ends(tmp_path, caplog, files, ends, said):
+  path = small_vocabs.save(tmp_path, small_vocabs.tokenizer(), **files)
+  with caplog.at_level('WARNING'):
+    assert vocabs.load_vocab('huggingface', path).eos_ids == ends
+  assert (str(tmp_path) in caplog.text) == said
+  caplog.clear()
+  assert vocabs.load_vocab('huggingface', path, '<|pad|>').eos_ids == (2,)
+  assert not caplog.text
+
+
+@pytest.mark.parametrize('files, word', [
+    (dict(generation_config={'eos_token_id': [0, 320]}), 'generation_config'),
+    (dict(config={'eos_token_id': 999}), 'config.json'),
+    (dict(tokenizer_config={'eos_token': '<|absent|>'}), 'config.vocab.eos'),
+    (dict(tokenizer_config={'add_bos_token': True, 'bos_token': 'absent'},
+          config={'eos_token_id': 0}), 'add_bos_token'),
+    (dict(tokenizer_config={'add_bos_token': True},
+          config={'eos_token_id': 0, 'bos_token_id': 320}), 'add_bos_token'),
+    (dict(tokenizer_config={'added_tokens_decoder': {
+        '320': {'content': '<think>'}}}), "'<think>' as token 320"),
+    (dict(tokenizer_config={'added_tokens_decoder': {
+        '7': {'content': small_vocabs.END}}}), 'the tokenizer as 0'),
+    (dict(added_tokens={'<think>': 320}), "'<think>' as token 320")])
+def test_a_token_that_the_tokenizer_does_not_hold(tmp_path, files, word):
+  path = small_vocabs.save(tmp_path, small_vocabs.tokenizer(), **files)
+  with pytest.raises(errors.ConfigError) as refusal:
+    vocabs.load_vocab('huggingface', path)
+  assert word in str(refusal.value) and '\n' not in str(refusal.value)
+
+
+def test_tokens_that_were_added_and_are_there(tmp_path):
+  path = small_vocabs.save(
+      tmp_path, small_vocabs.tokenizer(), added_tokens={small_vocabs.END: 0},
+      tokenizer_config={'eos_token': small_vocabs.END, 'added_tokens_decoder': {
+          '1': {'content': small_vocabs.BEGIN, 'special': True}}})
+  assert vocabs.load_vocab('huggingface', path).eos_ids == (0,)
+
+
 def test_tokens_have_the_names_of_templates(tmp_path):
   path = small_vocabs.save(
       tmp_path, small_vocabs.tokenizer(begin=True), tokenizer_config={

@@ -57,6 +57,15 @@ def test_neighbours_name_the_special_tokens(folder):
   assert folder(bos_token='</s>').bos_id is None
 
 
+def test_the_models_own_end_is_the_tokenizers(folder, tmp_path, caplog):
+  (tmp_path / 'generation_config.json').write_text('{"eos_token_id": [1, 7]}')
+  assert folder().eos_ids == (1, 7) and not caplog.text
+  (tmp_path / 'generation_config.json').write_text('{"eos_token_id": 7}')
+  assert folder(eos_token=None).eos_ids == (1, 7)
+  assert 'generation_config.json [7]' in caplog.text
+  assert folder(eos_token='<|end|>').eos_ids[1:] == (7,)
+
+
 def test_a_first_space_is_each_segments(tmp_path):
   """As in Llama 2, whose prompts are <s> and a text of its own."""
   native = sentencepiece.SentencePieceProcessor(
