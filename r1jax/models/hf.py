@@ -30,7 +30,7 @@ _HEADS = ('lm_head.', 'score.')
 _ADAPTER = 'adapter_config.json'
 # Not read, since config.json has what they hold.
 _BUFFERS = (
-    r'.*\.rotary_emb\.(original_)?inv_freq', r'.*\.rotary_emb\.(cos|sin)_cached',
+    r'.*\.rotary_emb\.((original_)?inv_freq|(cos|sin)_cached)',
     r'.*\.position_ids', r'.*\.masked_bias',
     r'blk\.\d+\.attn_rot_embd\.weight')
 

@@ -237,7 +237,8 @@ def test_a_tied_model_may_hold_its_output_too(tmp_path):
   _, wanted, _ = released.fixture('llama3_rope')
   released.edit(folder, {
       'lm_head.weight': np.asarray(wanted['embedding']),
-      'model.layers.0.self_attn.rotary_emb.inv_freq': np.ones(8, np.float32)})
+      'model.layers.0.self_attn.rotary_emb.inv_freq': np.ones(8, np.float32),
+      'model.rotary_emb.cos_cached': np.ones((9, 8), np.float32)})
   _, found = released.load(folder)
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
