@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from r1jax import errors
 from r1jax.models import architecture
 from r1jax.models import gguf
 from r1jax.models import hf_config
@@ -29,12 +28,7 @@ def read_config(path: str) -> architecture.Config:
     ConfigError: names the file and the key that is missing, out of bounds or
       not supported.
   """
-  config = hf_config.from_json(read_fields(path), str(path))
-  try:
-    config.check()
-  except (errors.ConfigError, TypeError) as problem:
-    raise tensor_files.file_error(path, str(problem)) from problem
-  return config
+  return hf_config.from_json(read_fields(path), str(path))
 
 
 def load_params(path: str, config: architecture.Config, like: Params) -> Params:
@@ -75,14 +69,8 @@ def _open_tensors(path: str) -> tensor_files.Tensors:
   if str(path).endswith('.gguf'):
     return gguf.open_tensors(path)
   tensors = tensor_files.open_folder(pathlib.Path(path))
-  blocks = read_fields(path).get('quantization_config')
-  if not blocks:
-    return tensors
-  if blocks.get('quant_method') != 'fp8' or 'weight_block_size' not in blocks:
-    raise tensor_files.file_error(
-        f'{path}/config.json', 'expected quantization_config to be that of '
-        f"DeepSeek-V3 ('fp8' in blocks), received {blocks}")
-  return _dequantized(path, tensors, *blocks['weight_block_size'])
+  blocks = hf_config.float8_blocks(read_fields(path), path)
+  return _dequantized(path, tensors, *blocks) if blocks else tensors
 
 
 def _dequantized(path: str, tensors: tensor_files.Tensors, rows: int,

@@ -47,7 +47,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         'Hugging Face model')
   try:
     fields = json.loads(path.read_text('utf-8'))
-  except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+  except ValueError as problem:
     raise file_error(path, f'expected JSON ({problem})') from problem
   if not isinstance(fields, dict):
     raise file_error(path, 'expected a JSON object')

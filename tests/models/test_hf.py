@@ -245,4 +245,4 @@ def test_a_tied_model_may_hold_its_output_too(tmp_path):
 def test_a_value_out_of_bounds(tmp_path):
   folder = released.copy('llama', tmp_path)
   released.rewrite(folder, num_hidden_layers=0)
-  _refused(folder, 'model.layers', 'at least 1')
+  _refused(folder, 'num_hidden_layers', 'at least 1')
