@@ -31,7 +31,9 @@ def export(init_from: str, out: str, dtype: str | None = None) -> None:
   if pathlib.Path(out).exists():
     raise errors.ConfigError('--out', f'{out} exists already')
   source = model_source.find(init_from, '--workdir')
-  config = source.model_config()
+  with errors.at(init_from if source.kind == 'stage' else ''):
+    config = source.model_config()
+    config.check()
   cpu = jax.sharding.SingleDeviceSharding(jax.devices('cpu')[0])
   like = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cpu),

@@ -7,9 +7,12 @@ layers do differently.
 from collections.abc import Mapping
 import dataclasses
 import math
-from typing import Any
+import types
+from typing import Any, get_args
 
 import jax
+import ml_collections
+import numpy as np
 
 from r1jax import errors
 
@@ -98,6 +101,7 @@ class Config:
   softcap_final: float | None = None  # Gemma 2
   window: int | None = None  # keys that a query of a local layer sees
   global_every: int = 6  # with a window: every n-th layer attends globally
+  local_layers: tuple[bool, ...] | None = None  # instead, layer by layer
   rope_theta_local: float | None = None  # of the local layers (Gemma 3)
   latent: Latent | None = None  # DeepSeek-V3's attention
   moe: Experts | None = None  # DeepSeek-V3's MLP
@@ -110,26 +114,54 @@ class Config:
   # CPUs, and its time to compile grows with the number of layers
 
   def check(self) -> None:
-    """Raises `ConfigError` for values out of bounds or in conflict."""
-    for name, least in _AT_LEAST.items():
-      value = getattr(self, name)
-      if value is not None and value < least:
-        raise errors.expected(f'model.{name}', f'at least {least}', value)
-    for name, choices in _CHOICES.items():
-      errors.check_choice(f'model.{name}', getattr(self, name), choices)
-    if self.rope_scaling:
-      errors.check_choice(
-          'model.rope_scaling.kind', self.rope_scaling.kind, SCALINGS)
+    """Raises `ConfigError` for values of another type, out of bounds or in
+    conflict."""
+    self._check_values(self, 'model.')
+    for name in _SECTIONS:
+      if getattr(self, name) is not None:
+        self._check_values(getattr(self, name), f'model.{name}.')
     if self.rotary_size % 2:
       raise errors.expected(
           'model.latent.rope_size' if self.latent else 'model.head_size',
           'an even number, of rotary pairs', self.rotary_size)
+    self._check_rope_scaling()
     self._check_parts()
 
+  def _check_values(self, section: Any, prefix: str) -> None:
+    """Each field of `section`, this or one of its sections, by itself."""
+    for field in dataclasses.fields(section):
+      value = getattr(section, field.name)
+      wanted = misfit(type(section), field.name, value)
+      if wanted:
+        raise errors.expected(prefix + field.name, wanted, value)
+      if field.name in _CHOICES:
+        errors.check_choice(prefix + field.name, value, _CHOICES[field.name])
+
+  def _check_rope_scaling(self) -> None:
+    scaling = self.rope_scaling
+    if not scaling:
+      return
+    if scaling.kind == 'llama3' and scaling.high_freq <= scaling.low_freq:
+      raise errors.expected(
+          'model.rope_scaling.high_freq',
+          f'more than low_freq = {scaling.low_freq}', scaling.high_freq)
+    if scaling.kind == 'yarn' and self.rope_theta <= 1:
+      raise errors.expected(
+          'model.rope_theta', 'more than 1 for yarn', self.rope_theta)
+
   def _check_parts(self) -> None:
+    if self.local_layers is not None and (
+        len(self.local_layers) != self.layers or self.window is None):
+      raise errors.expected(
+          'model.local_layers', f'a value for each of {self.layers} layers, '
+          'and model.window to be set', self.local_layers)
     m, parts = self.moe, [('heads', self.heads, 'kv_heads', self.kv_heads)]
     if m:
       parts.append(('moe.experts', m.experts, 'moe.groups', m.groups))
+      if m.active_groups > m.groups:
+        raise errors.expected(
+            'model.moe.active_groups', f'at most moe.groups = {m.groups}',
+            m.active_groups)
     for name, whole, divisor, size in parts:
       if whole % size:
         raise errors.expected(
@@ -145,6 +177,8 @@ class Config:
 
   def is_local(self) -> list[bool]:
     """Whether each layer attends within the window only."""
+    if self.local_layers is not None:
+      return list(self.local_layers)
     return [self.window is not None and (i + 1) % self.global_every != 0
             for i in range(self.layers)]
 
@@ -154,12 +188,65 @@ class Config:
     return self.latent.rope_size if self.latent else self.head_size
 
 
+# Bounds of fields, in Config and in its sections. All numbers are finite.
 _AT_LEAST = dict(
-    vocab=2, width=1, layers=1, heads=1, kv_heads=1, head_size=2, max_len=2,
-    window=1, global_every=1, attention_chunk=1)
+    vocab=2, width=1, layers=1, heads=1, kv_heads=1, head_size=2, mlp=1,
+    max_len=2, rms_eps=0, norm_offset=0, window=1, global_every=1,
+    attention_chunk=1, original_len=1, mscale=0, mscale_all_dim=0, q_rank=1,
+    kv_rank=1, nope_size=1, rope_size=2, value_size=1, experts=1, active=1,
+    shared=0, groups=1, active_groups=1, dense_layers=0)
+_MORE_THAN = dict.fromkeys((
+    'rope_theta', 'rope_theta_local', 'attention_scale', 'softcap_attention',
+    'softcap_final', 'factor', 'low_freq', 'high_freq', 'beta_fast',
+    'beta_slow', 'scale'), 0)
+_LARGEST = {int: 2 ** 31 - 1, float: float(np.finfo(np.float32).max)}
+_CALLED = {int: 'an integer', float: 'a finite number', bool: 'true or false',
+           str: 'a text'}
 _CHOICES = dict(
-    activation=ACTIVATIONS, dtype=DTYPES, param_dtype=DTYPES, remat=REMAT)
+    activation=ACTIVATIONS, dtype=DTYPES, param_dtype=DTYPES, remat=REMAT,
+    kind=SCALINGS)
 _SECTIONS = {'latent': Latent, 'moe': Experts, 'rope_scaling': RopeScaling}
+
+
+def misfit(section: type, name: str, value: Any) -> str | None:
+  """What a value should be to be that of a field; None if it fits.
+
+  Args:
+    section: Config, Latent, Experts or RopeScaling.
+    name: of the field.
+    value: of any type, as a file may have it.
+  """
+  kind = type_of(section, name)
+  if value is None and kind is not section.__annotations__[name]:
+    return None
+  if get_args(kind):  # tuple[bool, ...]
+    fits = isinstance(value, tuple) and all(isinstance(x, bool) for x in value)
+    return None if fits else 'a list of true and false'
+  return misfit_plain(value, kind, _AT_LEAST.get(name), _MORE_THAN.get(name))
+
+
+def type_of(section: type, name: str) -> type:
+  """The type of a field, of one that may be None without the None."""
+  kind = section.__annotations__[name]
+  return get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
+
+
+def misfit_plain(value: Any, kind: type, at_least: float | None = None,
+                 more_than: float | None = None) -> str | None:
+  """What a value should be to be of a type and within bounds; None if it is.
+
+  An integer is a float, too; true and false are no numbers.
+  """
+  of_kind = isinstance(value, (int, float) if kind is float else kind)
+  if not of_kind or kind is not bool and isinstance(value, bool):
+    return _CALLED.get(kind, 'a section')
+  if at_least is not None and value < at_least:
+    return f'at least {at_least}'
+  if more_than is not None and value <= more_than:
+    return f'more than {more_than}'
+  if kind in _LARGEST and not abs(value) <= _LARGEST[kind]:  # NaN, too
+    return _CALLED[kind] if kind is float else f'at most {_LARGEST[kind]}'
+  return None
 
 
 def sections(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,9 +255,12 @@ def sections(fields: Mapping[str, Any]) -> dict[str, Any]:
   Raises:
     ConfigError: names the field that is missing or unknown.
   """
-  return {name: _from_mapping(_SECTIONS[name], f'model.{name}.', value)
-          if name in _SECTIONS and value is not None else value
-          for name, value in fields.items()}
+  values = {name: _from_mapping(_SECTIONS[name], f'model.{name}', value)
+            if name in _SECTIONS and value is not None else value
+            for name, value in fields.items()}
+  if isinstance(values.get('local_layers'), list):  # as JSON has it
+    values['local_layers'] = tuple(values['local_layers'])
+  return values
 
 
 def from_fields(fields: Mapping[str, Any]) -> Config:
@@ -181,7 +271,9 @@ def from_fields(fields: Mapping[str, Any]) -> Config:
   Raises:
     ConfigError: names the field that is missing or unknown.
   """
-  return _from_mapping(Config, 'model.', sections(fields))
+  if not _is_mapping(fields):
+    raise errors.expected('model', 'a section', fields)
+  return _from_mapping(Config, 'model', sections(fields))
 
 
 def computed_as(config: Config, other: Config) -> Config:
@@ -212,17 +304,23 @@ def check_same(known: Config, wanted: Config, where: str) -> None:
       raise errors.expected(f'model.{field.name}', f'{a!r}, as in {where}', b)
 
 
-def _from_mapping(kind: type, prefix: str, fields: Mapping[str, Any]) -> Any:
-  """An instance of the dataclass `kind`; errors name fields after `prefix`."""
+def _is_mapping(value: Any) -> bool:
+  return isinstance(value, (Mapping, ml_collections.ConfigDict))
+
+
+def _from_mapping(kind: type, at: str, fields: Any) -> Any:
+  """An instance of the dataclass `kind`; errors name fields of `at`."""
+  if not _is_mapping(fields):
+    raise errors.expected(at, 'a section', fields)
   known = {field.name: field.default for field in dataclasses.fields(kind)}
   for name in fields:
     if name not in known:
       raise errors.ConfigError(
-          f'{prefix}{name}', 'no such field'
-          + errors.nearest(name, known, f'config.{prefix}'))
+          f'{at}.{name}', 'no such field'
+          + errors.nearest(name, known, f'config.{at}.'))
   for name, default in known.items():
     if default is dataclasses.MISSING and name not in fields:
-      raise errors.expected(prefix + name, 'a value', None)
+      raise errors.expected(f'{at}.{name}', 'a value', None)
   return kind(**fields)
 
 

@@ -14,7 +14,6 @@ from absl import logging
 import jax
 import numpy as np
 
-from r1jax import errors
 from r1jax.models import architecture
 from r1jax.models import gguf
 from r1jax.models import gguf_config
@@ -42,12 +41,7 @@ def read_config(path: str) -> architecture.Config:
     ConfigError: names the file and the key that is missing, out of bounds or
       not supported.
   """
-  config = hf_config.from_json(read_fields(path), str(path))
-  try:
-    config.check()
-  except (errors.ConfigError, TypeError) as problem:
-    raise tensor_files.file_error(path, str(problem)) from problem
-  return config
+  return hf_config.from_json(read_fields(path), str(path))
 
 
 def load_params(path: str, config: architecture.Config, like: Params) -> Params:
@@ -107,9 +101,9 @@ def _open_tensors(path: str, fields: dict[str, Any]) -> tensor_files.Tensors:
         folder / 'config.json', f'expected transformers_weights to be '
         f'{tensor_files.FILE}, received {asked!r}')
   tensors = tensor_files.open_folder(folder)
-  if fields.get('quantization_config') is not None:
-    tensors = hf_float8.dequantized(
-        str(path), tensors, fields['quantization_config'])
+  blocks = hf_config.float8_blocks(fields, str(path))
+  if blocks:
+    tensors = hf_float8.dequantized(str(path), tensors, *blocks)
   return tensors if _EMBEDDING in tensors.shapes else _prefixed(tensors)
 
 

@@ -1,9 +1,11 @@
 """config.json of Hugging Face models, to and from `architecture.Config`.
 
-Llama, Qwen2, Qwen3, Gemma 3 (text) and DeepSeek-V3, in the form of transformers
-5, whose rotary settings are in `rope_parameters`, and of older releases, where
-they are in `rope_theta` and `rope_scaling`. A family without a new switch is an
-entry of `_FAMILIES`.
+Llama, Qwen2, Qwen3, Gemma 3 (text) and DeepSeek-V3, as transformers 5 and older
+releases write it. What transformers would compute is read, or refused: a value
+of another type or out of bounds, two keys that disagree, a key of a section
+whose meaning is not known (hf_section.py), and a value of `_FIXED` that is not
+supported. Other keys at the top level, of which there are many, change nothing.
+A family without a new switch is an entry of `_FAMILIES`.
 """
 
 from collections.abc import Mapping
@@ -11,20 +13,20 @@ from typing import Any, NamedTuple
 
 from r1jax import errors
 from r1jax.models import architecture
+from r1jax.models import hf_rope
+from r1jax.models import hf_section
 from r1jax.models import rotary
-from r1jax.models import tensor_files
 
 Fields = Mapping[str, Any]
 
 # Fields of architecture.Config and its sections: keys of config.json.
-_COMMON = dict(
+_SIZES = dict(
     vocab='vocab_size', width='hidden_size', layers='num_hidden_layers',
-    heads='num_attention_heads', kv_heads='num_key_value_heads',
-    head_size='head_dim', mlp='intermediate_size',
-    max_len='max_position_embeddings', rms_eps='rms_norm_eps',
-    tied='tie_word_embeddings')
-_GEMMA = dict(softcap_attention='attn_logit_softcapping',
-              softcap_final='final_logit_softcapping', window='sliding_window')
+    heads='num_attention_heads', mlp='intermediate_size',
+    max_len='max_position_embeddings')
+_OPTIONAL = dict(
+    kv_heads='num_key_value_heads', head_size='head_dim',
+    rms_eps='rms_norm_eps', tied='tie_word_embeddings')
 _LATENT = dict(q_rank='q_lora_rank', kv_rank='kv_lora_rank',
                nope_size='qk_nope_head_dim', rope_size='qk_rope_head_dim',
                value_size='v_head_dim')
@@ -33,79 +35,124 @@ _EXPERTS = dict(
     mlp='moe_intermediate_size', shared='n_shared_experts', groups='n_group',
     active_groups='topk_group', scale='routed_scaling_factor',
     normalize='norm_topk_prob', dense_layers='first_k_dense_replace')
-_SCALING = {  # of each rope_type
-    'linear': dict(factor='factor'),
-    'llama3': dict(factor='factor', low_freq='low_freq_factor',
-                   high_freq='high_freq_factor',
-                   original_len='original_max_position_embeddings'),
-    'yarn': dict(factor='factor', beta_fast='beta_fast', beta_slow='beta_slow',
-                 mscale='mscale', mscale_all_dim='mscale_all_dim',
-                 original_len='original_max_position_embeddings'),
-}
-_ACTIVATIONS = {'silu': 'silu', 'gelu_pytorch_tanh': 'gelu'}
-_DEEPSEEK = 'DeepseekV3ForCausalLM'
-# Of a reward model: one label, whose logit is the score.
-_SCORING = 'ForSequenceClassification'
+_CAP = 'final_logit_softcapping'
+# The names that transformers has for each activation, that to write first.
+_ACTIVATIONS = {
+    'silu': ('silu', 'swish'),
+    'gelu': ('gelu_pytorch_tanh', 'gelu_new', 'gelu_fast', 'gelu_python_tanh',
+             'gelu_accurate')}
+_KINDS = ('full_attention', 'sliding_attention')  # of layers; local: the second
+_NEVER_SET = 28  # transformers' default of max_window_layers
 OFFSET = 'score_offset'  # a key of our own: the offset of layers.Score
+
+# Keys that change what a model computes, and the one value supported. Gemma 3
+# has a cap of attention scores that no implementation applies.
+_FIXED = dict(
+    attention_bias=False, mlp_bias=False, use_bidirectional_attention=False,
+    attn_logit_softcapping=None, partial_rotary_factor=1,
+    per_layer_config=None, rope_interleave=True, scoring_func='sigmoid',
+    topk_method='noaux_tc', moe_layer_freq=1)
 
 
 class _Family(NamedTuple):
   """The models of one architecture of transformers."""
-  model_type: str
-  switches: Mapping[str, Any] = {}  # fields of Config that it always sets
-  defaults: Mapping[str, Any] = {}  # of keys that a config.json may leave out
+  prefix: str  # of its classes
+  switches: Fields = {}  # fields of Config that it always sets
+  defaults: Fields = {}  # of fields of Config that a file may leave out
+  fixed: tuple[str, ...] = ()  # of _FIXED, that its files have
+  base: str = ''  # prefix of the classes that are no language model
+  activation: str = 'hidden_act'  # its key, and that of others
+  other_activation: str = 'hidden_activation'
+  slides: str = ''  # the key by which some layers are local
+
+  def classes(self) -> dict[str, bool]:
+    """{name of a class: whether it is a reward model}."""
+    base = self.base or self.prefix
+    return {f'{self.prefix}ForCausalLM': False, f'{base}Model': False,
+            f'{base}ForSequenceClassification': True,
+            f'{self.prefix}ForSequenceClassification': True}
 
 
-_FAMILIES = {
-    'LlamaForCausalLM': _Family('llama'),
-    'Qwen2ForCausalLM': _Family('qwen2', dict(qkv_bias=True)),
-    'Qwen3ForCausalLM': _Family(
-        'qwen3', dict(qk_norm=True), dict(head_dim=128)),
-    'Gemma3ForCausalLM': _Family(
-        'gemma3_text',
+_FAMILIES = {  # by model_type
+    'llama': _Family('Llama', fixed=('attention_bias', 'mlp_bias')),
+    'qwen2': _Family('Qwen2', dict(qkv_bias=True), slides='max_window_layers'),
+    'qwen3': _Family('Qwen3', dict(qk_norm=True), dict(head_size=128),
+                     ('attention_bias',), slides='max_window_layers'),
+    'gemma3_text': _Family(
+        'Gemma3',
         dict(qk_norm=True, norm_offset=1., post_norms=True, embed_scale=True),
-        dict(head_dim=256, tie_word_embeddings=True, rope_theta=1e6,
-             hidden_act='gelu_pytorch_tanh')),
-    _DEEPSEEK: _Family('deepseek_v3'),
+        dict(head_size=256, tied=True, rope_theta=1e6, activation='gelu'),
+        ('attention_bias', 'use_bidirectional_attention'), 'Gemma3Text',
+        'hidden_activation', 'hidden_act', 'sliding_window_pattern'),
+    'deepseek_v3': _Family('DeepseekV3', fixed=(
+        'attention_bias', 'rope_interleave', 'scoring_func', 'topk_method',
+        'moe_layer_freq')),
 }
-# Keys that change what a model computes, and the one value supported.
-_FIXED = dict(
-    attention_bias=False, mlp_bias=False, use_sliding_window=False,
-    rope_interleave=True, scoring_func='sigmoid', topk_method='noaux_tc',
-    moe_layer_freq=1, use_bidirectional_attention=False)
 
 
 def from_json(fields: Fields, where: str) -> architecture.Config:
   """The architecture that a config.json describes, computed in float32.
 
   Raises:
-    ConfigError: names the key of the file `where` that is missing or not
-      supported.
+    ConfigError: names the key of the file `where` that is missing, of another
+      type, out of bounds, not supported, or disagrees with another.
   """
-  names = fields.get('architectures') or ()
-  causal = [name.replace(_SCORING, 'ForCausalLM') for name in names]
-  known = [name for name in causal if name in _FAMILIES]
-  if not known:
-    raise _refused(where, 'architectures', ' or '.join(_FAMILIES),
-                   fields.get('architectures'))
-  family = _FAMILIES[known[0]]
-  fields = dict(tie_word_embeddings=False, rms_norm_eps=1e-6,
-                rope_theta=10_000.) | family.defaults | {
-                    key: value for key, value in fields.items()
-                    if value is not None}
-  fields.setdefault('num_key_value_heads', fields.get('num_attention_heads'))
-  for key, value in _FIXED.items():
-    if fields.get(key, value) != value:
-      raise _refused(where, key, repr(value), fields[key])
+  top = hf_section.Section(fields, where)
+  kind, scalar = _kind(top)
+  family = _FAMILIES[kind]
+  for key, only in _FIXED.items():
+    top.fixed(key, only)
+  if top.has(OFFSET):
+    top.plain(OFFSET, float)
+  float8_blocks(fields, where)
+  sizes = top.values(architecture.Config, _SIZES)
+  if kind == 'deepseek_v3':
+    rest = _deepseek(top, sizes)
+  else:
+    rest = top.values(architecture.Config, _OPTIONAL, dict(
+        kv_heads=sizes['heads'], rms_eps=1e-6, tied=False,
+        head_size=sizes['width'] // sizes['heads']) | family.defaults)
+  if kind == 'gemma3_text':
+    rest |= _gemma(top, sizes)
+  else:
+    rest |= hf_rope.read(top, sizes['max_len'], 10_000.)._asdict()
+  windows = _windows(top, family, sizes['layers'])
+  if windows['window'] is None:
+    rest.pop('rope_theta_local', None)
+  config = architecture.Config(
+      **sizes, **rest, **windows, **family.switches, scalar=scalar,
+      activation=_activation(top, family))
   try:
-    return architecture.Config(
-        **_config_fields(fields, where, known[0]),
-        scalar=known[0] not in names, **family.switches)
-  except KeyError as problem:
-    raise tensor_files.file_error(
-        where, f'the configuration lacks the key {problem}') from problem
-  except (AttributeError, TypeError) as problem:  # text where a number belongs
-    raise tensor_files.file_error(where, str(problem)) from problem
+    config.check()
+  except errors.ConfigError as problem:
+    raise top.error(f'{_key(problem.field)}: {problem.message}') from problem
+  return config
+
+
+def float8_blocks(fields: Fields, where: str) -> tuple[int, int] | None:
+  """Rows and columns of float8 weights that share a scale; None: no float8.
+
+  Raises:
+    ConfigError: the weights are quantised in another way.
+  """
+  section = hf_section.Section(fields, where).section('quantization_config')
+  if section is None:
+    return None
+  for key, only in dict(quant_method='fp8', fmt='e4m3',
+                        activation_scheme='dynamic').items():
+    section.fixed(key, only)
+  blocks = section.raw('weight_block_size')
+  if section.raw('quant_method') is None or not (
+      isinstance(blocks, list) and len(blocks) == 2) or any(
+          architecture.misfit_plain(size, int, 1) for size in blocks):
+    raise section.refused(
+        '', "that of DeepSeek-V3, quant_method = 'fp8' with weight_block_size "
+        'of two integers of at least 1', fields['quantization_config'])
+  for key in ('modules_to_not_convert', 'ignored_layers', 'scale_fmt',
+              'dequantize'):
+    section.raw(key)  # each weight's own dtype, and its scale, say it
+  section.finish()
+  return tuple(blocks)
 
 
 def to_json(config: architecture.Config) -> dict[str, Any]:
@@ -114,13 +161,14 @@ def to_json(config: architecture.Config) -> dict[str, Any]:
   Raises:
     ConfigError: no architecture of transformers has these switches.
   """
-  for name, family in _FAMILIES.items():
-    if (name == _DEEPSEEK) != (config.latent is not None) or any(
+  has_all = config.latent is not None and config.moe is not None
+  for kind, family in _FAMILIES.items():
+    if (kind == 'deepseek_v3') != has_all or any(
         getattr(config, key) != value
         for key, value in family.switches.items()):
       continue
-    fields = {'architectures': [name], 'model_type': family.model_type,
-              **_json_fields(config, family.model_type)}
+    fields = {'architectures': [f'{family.prefix}ForCausalLM'],
+              'model_type': kind, **_json_fields(config, kind, family)}
     back = from_json(fields, 'config.json')
     if architecture.computed_as(back, config) == config:
       return fields
@@ -131,118 +179,157 @@ def to_json(config: architecture.Config) -> dict[str, Any]:
 
 def to_scoring(fields: Fields, offset: float) -> dict[str, Any]:
   """The config.json of a reward model, from that of its language model."""
-  names = [name.replace('ForCausalLM', _SCORING)
-           for name in fields['architectures']]
-  return {**fields, 'architectures': names, 'id2label': {'0': 'score'},
+  family = _FAMILIES[fields['model_type']]
+  name = f'{family.base or family.prefix}ForSequenceClassification'
+  return {**fields, 'architectures': [name], 'id2label': {'0': 'score'},
           'label2id': {'score': 0}, OFFSET: offset}
 
 
-def _config_fields(fields: dict[str, Any], where: str, name: str
-                   ) -> dict[str, Any]:
-  """Fields of architecture.Config, from those of architecture `name`."""
-  if 'head_dim' not in fields and name != _DEEPSEEK:
-    fields['head_dim'] = (
-        fields['hidden_size'] // fields['num_attention_heads'])
-  activation = fields.get('hidden_activation') or fields.get(
-      'hidden_act', 'silu')
-  if activation not in _ACTIVATIONS:
-    raise _refused(where, 'hidden_act', ' or '.join(_ACTIVATIONS), activation)
-  if name == _DEEPSEEK:
-    latent = architecture.Latent(
-        **_from_keys({'q_lora_rank': None} | fields, _LATENT))
-    fields['head_dim'] = latent.nope_size + latent.rope_size
-    special = dict(latent=latent, moe=architecture.Experts(
-        **_from_keys({'n_shared_experts': 0} | fields, _EXPERTS)))
-  elif name == 'Gemma3ForCausalLM':
-    special = _gemma(fields, where)
-  else:
-    special = {}
-  rope = fields.get('rope_parameters') or fields.get('rope_scaling') or {}
-  rope = rope.get('full_attention', rope)
-  return _from_keys(fields, _COMMON) | special | dict(
-      activation=_ACTIVATIONS[activation],
-      rope_theta=float(rope.get('rope_theta', fields['rope_theta'])),
-      rope_scaling=_scaling(rope, fields, where))
+def _kind(top: hf_section.Section) -> tuple[str, bool]:
+  """A model's type, and whether it is a reward model."""
+  kind, names = top.raw('model_type'), top.raw('architectures')
+  if kind is not None and (not isinstance(kind, str) or kind not in _FAMILIES):
+    raise top.refused('model_type', ' or '.join(_FAMILIES), kind)
+  if not names and kind is not None:
+    return kind, False
+  classes = {name: (other, scalar) for other, family in _FAMILIES.items()
+             for name, scalar in family.classes().items()}
+  known = [classes[name] for name in names if isinstance(
+      name, str) and name in classes] if isinstance(names, list) else []
+  if not known:
+    raise top.refused('architectures', 'a list with one of '
+                      + ', '.join(name for name in classes
+                                  if name.endswith('LM')), names)
+  top.agree('architectures', 'model_type', kind in (None, known[0][0]))
+  return known[0]
 
 
-def _gemma(fields: dict[str, Any], where: str) -> dict[str, Any]:
-  """Fields of Gemma 3 alone: its local and global layers."""
-  period = fields.get('sliding_window_pattern') or 6
-  kinds = fields.get('layer_types')
-  if kinds:
-    if 'full_attention' in kinds:
-      period = kinds.index('full_attention') + 1
-    wanted = ['sliding_attention' if (i + 1) % period else 'full_attention'
-              for i in range(len(kinds))]
-    if kinds != wanted:
-      raise _refused(where, 'layer_types', 'every n-th full_attention', kinds)
-  local = (fields.get('rope_parameters') or {}).get('sliding_attention') or {}
-  theta = local.get('rope_theta', fields.get('rope_local_base_freq', 10_000.))
-  uncapped = dict(attn_logit_softcapping=None, final_logit_softcapping=None)
-  return _from_keys(uncapped | fields, _GEMMA) | dict(
-      attention_scale=fields['query_pre_attn_scalar'] ** -0.5,
-      global_every=period, rope_theta_local=float(theta))
+def _activation(top: hf_section.Section, family: _Family) -> str:
+  known = {name: ours for ours, names in _ACTIVATIONS.items() for name in names}
+  default = family.defaults.get('activation', 'silu')
+  found = []
+  for key in (family.activation, family.other_activation):
+    name = top.raw(key)
+    if name is not None and (not isinstance(name, str) or name not in known):
+      raise top.refused(key, ' or '.join(known), name)
+    found.append(known.get(name, default))
+    default = found[0]
+  top.agree(family.activation, family.other_activation, found[0] == found[1])
+  return found[0]
 
 
-def _scaling(rope: Fields, fields: Fields,
-             where: str) -> architecture.RopeScaling | None:
-  kind = rope.get('rope_type', rope.get('type', 'default'))
-  if kind == 'default':
-    return None
-  if kind not in _SCALING:
-    raise _refused(where, 'rope_scaling.rope_type', ' or '.join(_SCALING), kind)
-  if rope.get('attention_factor') is not None or not rope.get('truncate', True):
-    raise _refused(where, 'rope_scaling.attention_factor and truncate',
-                   'neither', dict(rope))
-  keys = {field: key for field, key in _SCALING[kind].items()
-          if key in rope or key.endswith('factor')}
-  settings = _from_keys(rope, keys)
-  if 'original_len' in _SCALING[kind]:
-    settings.setdefault('original_len', fields['max_position_embeddings'])
-  return architecture.RopeScaling(kind, **settings)
+def _deepseek(top: hf_section.Section, sizes: Fields) -> dict[str, Any]:
+  """Fields of DeepSeek-V3: latent attention and experts."""
+  latent = architecture.Latent(**top.values(
+      architecture.Latent, _LATENT, dict(q_rank=None)))
+  moe = architecture.Experts(**top.values(
+      architecture.Experts, _EXPERTS, dict(shared=0)))
+  whole = latent.nope_size + latent.rope_size
+  for key, value, other in (
+      ('head_dim', latent.rope_size, 'qk_rope_head_dim'),
+      ('qk_head_dim', whole, 'qk_nope_head_dim'),
+      ('num_local_experts', moe.experts, 'n_routed_experts'),
+      ('num_key_value_heads', sizes['heads'], 'num_attention_heads')):
+    top.agree(key, other, top.plain(key, int, value) == value)
+  return top.values(
+      architecture.Config, dict(rms_eps='rms_norm_eps',
+                                tied='tie_word_embeddings'),
+      dict(rms_eps=1e-6, tied=False)) | dict(
+          latent=latent, moe=moe, head_size=whole, kv_heads=sizes['heads'])
 
 
-def _json_fields(config: architecture.Config, kind: str) -> dict[str, Any]:
+def _gemma(top: hf_section.Section, sizes: Fields) -> dict[str, Any]:
+  """Fields of Gemma 3 alone."""
+  rope, local = hf_rope.read_by_kind(top, sizes['max_len'], 1e6, 10_000.)
+  scalar = top.value(architecture.Config, 'width', 'query_pre_attn_scalar')
+  return rope._asdict() | dict(
+      rope_theta_local=local, attention_scale=scalar ** -0.5,
+      softcap_final=top.value(
+          architecture.Config, 'softcap_final', _CAP, None))
+
+
+def _windows(top: hf_section.Section, family: _Family,
+             layers: int) -> dict[str, Any]:
+  """The fields of Config that say which layers are local."""
+  window, local = _local_by_rule(top, family, layers)
+  kinds = top.raw('layer_types')
+  if kinds is not None:
+    if not isinstance(kinds, list) or len(kinds) != layers or any(
+        kind not in _KINDS for kind in kinds):
+      raise top.refused('layer_types', f'a list of {layers} of '
+                        f'{" and ".join(_KINDS)}', kinds)
+    rule, local = local, [kind == 'sliding_attention' for kind in kinds]
+    # transformers writes Qwen's rule even if nobody has set it.
+    if top.said(family.slides) and top.raw(family.slides) != _NEVER_SET:
+      top.agree('layer_types', family.slides, rule == local)
+  if not any(local):
+    return dict(window=None)
+  if not family.slides:
+    raise top.refused('layer_types', 'full_attention in every layer', kinds)
+  if window is None:
+    raise top.refused('sliding_window', 'at least 1, as some layers are '
+                      'sliding_attention', None)
+  period = local.index(False) + 1 if False in local else 6
+  if local == [(i + 1) % period != 0 for i in range(layers)]:
+    return dict(window=window, global_every=period)
+  return dict(window=window, local_layers=tuple(local))
+
+
+def _local_by_rule(top: hf_section.Section, family: _Family, layers: int
+                   ) -> tuple[int | None, list[bool]]:
+  """The window, and the local layers where no list says them."""
+  if not family.slides:
+    return None, [False] * layers
+  window = top.value(architecture.Config, 'window', 'sliding_window',
+                     None if top.has('sliding_window') else 4096)
+  if family.slides == 'sliding_window_pattern':
+    period = top.plain(family.slides, int, 6, at_least=1)
+    return window, [(i + 1) % period != 0 for i in range(layers)]
+  if not top.plain('use_sliding_window', bool, False):
+    window = None
+  first = top.plain(family.slides, int, _NEVER_SET, at_least=0)
+  return window, [window is not None and i >= first for i in range(layers)]
+
+
+def _key(field: str) -> str:
+  """The key of a field in an error of `architecture.Config.check`."""
+  section, _, name = field.removeprefix('model.').rpartition('.')
+  keys = {'latent': _LATENT, 'moe': _EXPERTS, 'rope_scaling': hf_rope.KEYS}.get(
+      section, _SIZES | _OPTIONAL)
+  return keys.get(name, name)
+
+
+def _json_fields(config: architecture.Config, kind: str,
+                 family: _Family) -> dict[str, Any]:
   """The keys of config.json, except those that name the architecture."""
-  fields = _to_keys(config, _COMMON)
-  hf_activations = {value: key for key, value in _ACTIVATIONS.items()}
-  fields['hidden_act'] = hf_activations[config.activation]
-  rope = {'rope_type': 'default', 'rope_theta': config.rope_theta}
-  if config.rope_scaling:
-    rope |= {'rope_type': config.rope_scaling.kind} | {
-        key: value for key, value in _to_keys(
-            config.rope_scaling, _SCALING[config.rope_scaling.kind]).items()
-        if value is not None}
-  # rope_parameters is for transformers 5, the others are for older releases.
-  fields |= dict(rope_parameters=rope, rope_theta=config.rope_theta,
-                 rope_scaling=rope if config.rope_scaling else None)
-  if kind == 'deepseek_v3' and config.moe:
-    del fields['head_dim']
-    fields |= _to_keys(config.latent, _LATENT) | _to_keys(config.moe, _EXPERTS)
-  if kind == 'gemma3_text' and config.window:
-    fields['hidden_activation'] = fields.pop('hidden_act')
-    fields |= _to_keys(config, _GEMMA) | dict(
+  local = config.is_local()
+  fields = _to_keys(config, _SIZES | _OPTIONAL) | {
+      key: _FIXED[key] for key in family.fixed}
+  fields[family.activation] = _ACTIVATIONS[config.activation][0]
+  fields |= hf_rope.write_by_kind(config) if (
+      kind == 'gemma3_text') else hf_rope.write(config)
+  if family.slides:
+    fields |= dict(
+        sliding_window=config.window, layer_types=[_KINDS[x] for x in local])
+  if family.slides == 'max_window_layers':
+    fields['use_sliding_window'] = any(local)
+  if kind == 'gemma3_text':
+    if config.window and config.local_layers is None:
+      fields['sliding_window_pattern'] = config.global_every
+    fields |= _to_keys(config, dict(softcap_final=_CAP)) | dict(
         query_pre_attn_scalar=round(rotary.score_scale(config) ** -2),
-        layer_types=[('full_attention', 'sliding_attention')[local]
-                     for local in config.is_local()],
-        sliding_window_pattern=config.global_every,
-        rope_local_base_freq=config.rope_theta_local,
-        rope_parameters={
-            'full_attention': rope,
-            'sliding_attention': {'rope_type': 'default',
-                                  'rope_theta': config.rope_theta_local}})
+        sliding_window=config.window or 4096)  # it has to be there
+  if kind == 'deepseek_v3':
+    del fields['head_dim']
+    # transformers would expect layers of multi-token prediction otherwise.
+    fields |= _to_keys(config.latent, _LATENT) | _to_keys(
+        config.moe, _EXPERTS) | dict(num_nextn_predict_layers=0)
   return fields
 
 
-def _from_keys(fields: Fields, keys: Mapping[str, str]) -> dict[str, Any]:
-  return {field: fields[key] for field, key in keys.items()}
-
-
 def _to_keys(config: Any, keys: Mapping[str, str]) -> dict[str, Any]:
-  return {key: getattr(config, field) for field, key in keys.items()}
-
-
-def _refused(where: str, key: str, expected: str,
-             received: Any) -> errors.ConfigError:
-  return tensor_files.file_error(
-      where, f'expected {key} to be {expected}, received {received!r}')
+  """{key: value}; transformers refuses an integer where a float belongs."""
+  values = {key: (getattr(config, field), architecture.type_of(
+      type(config), field)) for field, key in keys.items()}
+  return {key: float(value) if kind is float and value is not None else value
+          for key, (value, kind) in values.items()}

@@ -23,6 +23,7 @@ from r1jax.training import files
 from r1jax.types import Params
 
 _FILE_BYTES = 4 << 30
+_IDS = ('bos_token_id', 'eos_token_id', 'pad_token_id')
 
 
 def save_folder(out: str, config: architecture.Config, params: Params,
@@ -46,7 +47,7 @@ def save_folder(out: str, config: architecture.Config, params: Params,
   if target.exists():
     raise errors.ConfigError(
         '--out', f'expected a folder that does not exist yet, received {out}')
-  fields = _fields(config, params, source)
+  fields = _fields(config, params, source, vocab)
   target.parent.mkdir(parents=True, exist_ok=True)
   with (files.write_whole(target) if distributed.is_main()
         else contextlib.nullcontext(target)) as part:
@@ -55,11 +56,12 @@ def save_folder(out: str, config: architecture.Config, params: Params,
       _write_json(part / 'config.json', fields)
       if vocab is not None:
         vocab.save(str(part))
+        _complete(part / 'generation_config.json', fields)
     _write_tensors(part, config, params, file_bytes)
 
 
-def _fields(config: architecture.Config, params: Params, source: str | None
-            ) -> dict[str, Any]:
+def _fields(config: architecture.Config, params: Params, source: str | None,
+            vocab: base.Vocab | None) -> dict[str, Any]:
   """The config.json."""
   fields = hf_config.to_json(config)
   if source is not None:
@@ -67,11 +69,32 @@ def _fields(config: architecture.Config, params: Params, source: str | None
       fields = hf.read_fields(source)
   if config.scalar:
     fields = hf_config.to_scoring(fields, float(params['head']['offset']))
-  drop = ('quantization_config', 'torch_dtype', 'auto_map')
+  drop = ('quantization_config', 'torch_dtype', 'auto_map', 'num_mtp_layers')
   fields = {key: value for key, value in fields.items() if key not in drop}
-  if 'num_nextn_predict_layers' in fields:
+  if config.moe:
     fields['num_nextn_predict_layers'] = 0  # not imported, see hf.py
-  return fields | {'dtype': params['embedding'].dtype.name}
+  # For an id that is left out transformers has one of its own.
+  return dict.fromkeys(_IDS) | fields | _ids(vocab) | {
+      'dtype': params['embedding'].dtype.name}
+
+
+def _ids(vocab: base.Vocab | None) -> dict[str, int | list[int]]:
+  """The special tokens that a vocabulary has, as config.json names them."""
+  if vocab is None:
+    return {}
+  ends = list(vocab.eos_ids)
+  found = dict(eos_token_id=ends if len(ends) > 1 else ends[0])
+  if vocab.bos_id is not None:
+    found['bos_token_id'] = vocab.bos_id
+  if 'pad_token' in vocab.tokens:  # else it is the end token by default
+    found['pad_token_id'] = vocab.pad_id
+  return found
+
+
+def _complete(path: pathlib.Path, fields: dict[str, Any]) -> None:
+  """Adds the ids of config.json that a generation_config.json leaves out."""
+  settings = json.loads(path.read_text('utf-8'))
+  _write_json(path, {key: fields[key] for key in _IDS} | settings)
 
 
 def _write_tensors(folder: pathlib.Path, config: architecture.Config,

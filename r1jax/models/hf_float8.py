@@ -3,35 +3,25 @@
 arXiv 2412.19437, 3.3; `quantization_config` of config.json says it.
 """
 
-from typing import Any
-
 import numpy as np
 
-from r1jax import errors
 from r1jax.models import tensor_files
 
 _SCALE = '_scale_inv'
-# Keys of quantization_config, and what each may be; None: anything, since it
-# is about computing in float8, which a model here does not.
-_KEYS = dict(
-    quant_method=('fp8',), fmt=('e4m3',), activation_scheme=('dynamic',),
-    weight_block_size=None, scale_fmt=None, modules_to_not_convert=None,
-    ignored_layers=None, dequantize=None)
 
 
-def dequantized(path: str, tensors: tensor_files.Tensors,
-                section: dict[str, Any]) -> tensor_files.Tensors:
+def dequantized(path: str, tensors: tensor_files.Tensors, rows: int,
+                columns: int) -> tensor_files.Tensors:
   """The tensors with float8 weights multiplied by the scales of their blocks.
 
   Args:
     path: of the model's folder, for errors.
     tensors: of its files.
-    section: `quantization_config` of its config.json.
+    rows, columns: of a block (hf_config.float8_blocks).
 
   Raises:
-    ConfigError: another quantisation, or a weight without its scales.
+    ConfigError: a weight without its scales.
   """
-  rows, columns = _blocks(path, section)
 
   def read(name):
     weight = tensors.read(name)
@@ -58,29 +48,3 @@ def dequantized(path: str, tensors: tensor_files.Tensors,
             if name.removesuffix(_SCALE) not in tensors.shapes
             or not name.endswith(_SCALE)}
   return tensor_files.Tensors(shapes, read, tensors.dtypes)
-
-
-def _blocks(path: str, section: Any) -> tuple[int, int]:
-  """The rows and columns of a block."""
-  sizes = section.get('weight_block_size') if isinstance(
-      section, dict) else None
-  if sizes is None or section.get('quant_method') != 'fp8':
-    raise _error(path, "quantization_config to be that of DeepSeek-V3 ('fp8' "
-                 'in blocks)', section)
-  if not (isinstance(sizes, list) and len(sizes) == 2 and all(
-      type(size) is int and size > 0 for size in sizes)):
-    raise _error(path, 'quantization_config.weight_block_size to be two '
-                 'numbers of rows and columns', sizes)
-  for key, value in section.items():
-    if key not in _KEYS:
-      raise _error(path, 'quantization_config to have no key but '
-                   + ', '.join(_KEYS), key)
-    if _KEYS[key] and value is not None and value not in _KEYS[key]:
-      raise _error(path, f'quantization_config.{key} to be '
-                   + ' or '.join(map(repr, _KEYS[key])), value)
-  return sizes[0], sizes[1]
-
-
-def _error(path: str, expected: str, received: Any) -> errors.ConfigError:
-  return tensor_files.file_error(
-      f'{path}/config.json', f'expected {expected}, received {received!r}')

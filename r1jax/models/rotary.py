@@ -33,7 +33,8 @@ def frequencies(size: int, theta: float,
         scaling.original_len / (turns * 2 * math.pi)) / (2 * math.log(theta))
     low = max(math.floor(pair(scaling.beta_fast)), 0)
     high = min(math.ceil(pair(scaling.beta_slow)), size - 1)
-    high = max(high, low + 1e-3)
+    if high == low:
+      high += 1e-3
     kept = (high - np.arange(size // 2)) / (high - low)
   kept = np.clip(kept, 0, 1)
   return frequency * (kept + (1 - kept) / scaling.factor)

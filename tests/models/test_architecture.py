@@ -1,6 +1,7 @@
 """Architectures: published numbers of parameters, and what is refused."""
 
 import dataclasses
+import json
 import math
 
 import jax
@@ -45,8 +46,59 @@ def test_a_config_json_says_all_of_it(name):
     (dict(dtype='float16'), 'model.dtype: .*float16'),
     (dict(param_dtype='int8'), 'model.param_dtype: .*int8'),
     (dict(rope_scaling=architecture.RopeScaling('ntk', 2.)),
-     'model.rope_scaling.kind: .*ntk')])
+     'model.rope_scaling.kind: .*ntk'),
+    (dict(rope_scaling=architecture.RopeScaling('llama3', 2., high_freq=1.)),
+     'model.rope_scaling.high_freq: expected more than low_freq = 1'),
+    (dict(rope_scaling=architecture.RopeScaling('yarn', 2.), rope_theta=1.),
+     'model.rope_theta: expected more than 1 for yarn'),
+    (dict(moe=architecture.Experts(4, 1, 8, active_groups=2)),
+     'model.moe.active_groups: expected at most moe.groups = 1'),
+    (dict(window=3, local_layers=(True,)), 'model.local_layers: .*of 2 layers'),
+    (dict(local_layers=(True, False)), 'model.local_layers: .*model.window'),
+    (dict(window=3, local_layers=(1, 0)), 'model.local_layers: .*true and f'),
+    (dict(rope_scaling=4.), 'model.rope_scaling: expected a section')])
 def test_a_value_out_of_bounds_is_refused(switches, message):
   tiny.config().check()
   with pytest.raises(errors.ConfigError, match=message):
     tiny.config(**switches).check()
+
+
+def _sections():
+  full = tiny.config(
+      latent=architecture.Latent(4, 4, 2, 2, 4),
+      moe=architecture.Experts(4, 1, 8), window=3, local_layers=(True, False),
+      rope_scaling=architecture.RopeScaling('yarn', 2.))
+  full.check()
+  return full, [(full, '', None), *(
+      (getattr(full, name), f'{name}.', name)
+      for name in ('latent', 'moe', 'rope_scaling'))]
+
+
+def test_every_field_has_a_type_and_every_number_is_finite():
+  full, sections = _sections()
+  values = ('2', [1], {}, float('nan'), float('inf'), -1, 10 ** 400)
+  for section, prefix, name in sections:
+    for field in dataclasses.fields(section):
+      kind = architecture.type_of(type(section), field.name)
+      for value in (*values, True, 2.5, None):
+        if (value is True and kind is bool or kind is str and value == '2'
+            or value == 2.5 and kind is float
+            or value == -1 and field.name == 'lora_scale'
+            or value is None and kind is not field.type):
+          continue
+        wrong = dataclasses.replace(section, **{field.name: value})
+        config = dataclasses.replace(full, **{name: wrong}) if name else wrong
+        with pytest.raises(errors.ConfigError) as caught:
+          config.check()
+        assert caught.value.field == f'model.{prefix}{field.name}', value
+
+
+def test_a_configuration_in_json_comes_back():
+  full, _ = _sections()
+  fields = json.loads(json.dumps(dataclasses.asdict(full)))
+  assert architecture.from_fields(fields) == full
+  for wrong, name in (([1], 'model'), (fields | dict(moe=5), 'model.moe'),
+                      (fields | dict(latent=[1]), 'model.latent')):
+    with pytest.raises(errors.ConfigError) as caught:
+      architecture.from_fields(wrong)
+    assert caught.value.field == name

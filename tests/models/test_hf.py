@@ -339,4 +339,4 @@ def test_an_offset_that_is_no_number(tmp_path, offset):
 def test_a_value_out_of_bounds(tmp_path):
   folder = released.copy('llama', tmp_path)
   released.rewrite(folder, num_hidden_layers=0)
-  _refused(folder, 'model.layers', 'at least 1')
+  _refused(folder, 'num_hidden_layers', 'at least 1')

@@ -17,14 +17,17 @@ def _fields(name, file='config.json'):
   return json.loads((released.FOLDER / name / file).read_text('utf-8'))
 
 
-def _changed(name, key, value):
-  """Fields with another value of a key, 'outer.inner' for one inside."""
+def _changed(name, key, value, there=False):
+  """Fields with another value of a key, 'outer.inner' for one inside.
+
+  None removes it, or is its value if it is to be `there`.
+  """
   fields = _fields(name)
   *outer, key = key.split('.')
   section = fields
   for part in outer:
     section = section[part]
-  if value is None:
+  if value is None and not there:
     del section[key]
   else:
     section[key] = value
@@ -147,17 +150,17 @@ _MATTER = [
         'original_max_position_embeddings')),
     *(('gemma3_text', key, 2) for key in (
         'query_pre_attn_scalar', 'sliding_window', 'final_logit_softcapping',
-        'attn_logit_softcapping',
         'rope_parameters.full_attention.factor',
         'rope_parameters.full_attention.rope_theta',
         'rope_parameters.sliding_attention.rope_theta')),
     ('gemma3_text', 'layer_types', ['full_attention'] * 4),
-    *(('deepseek_v3', key, 5) for key in (
-        'q_lora_rank', 'kv_lora_rank', 'qk_nope_head_dim', 'qk_rope_head_dim',
-        'v_head_dim', 'n_routed_experts', 'num_experts_per_tok',
-        'moe_intermediate_size', 'n_shared_experts', 'n_group', 'topk_group',
-        'routed_scaling_factor', 'first_k_dense_replace',
+    *(('deepseek_v3', key, 6) for key in (
+        'q_lora_rank', 'kv_lora_rank', 'n_routed_experts', 'n_shared_experts',
+        'moe_intermediate_size', 'n_group', 'routed_scaling_factor',
         'rope_parameters.mscale', 'rope_parameters.mscale_all_dim')),
+    *(('deepseek_v3', key, 2) for key in (
+        'v_head_dim', 'num_experts_per_tok', 'first_k_dense_replace')),
+    ('deepseek_v3', 'topk_group', 3),
     ('deepseek_v3', 'norm_topk_prob', False),
 ]
 
@@ -186,20 +189,21 @@ def test_a_null_is_as_good_as_nothing():
 
 @pytest.mark.parametrize('name, key, value', [
     ('llama', 'architectures', ['MambaForCausalLM']),
-    ('llama', 'architectures', []), ('llama', 'architectures', None),
     ('llama', 'attention_bias', True), ('llama', 'mlp_bias', True),
     ('llama', 'hidden_act', 'relu'),
     ('llama', 'rope_parameters.rope_type', 'dynamic'),
     ('qwen2', 'rope_parameters.rope_type', 'longrope'),
     ('qwen2', 'rope_parameters.attention_factor', 1.5),
     ('qwen2', 'rope_parameters.truncate', False),
-    ('qwen2', 'use_sliding_window', True),
-    ('qwen3', 'use_sliding_window', True), ('qwen3', 'attention_bias', True),
+    ('qwen3', 'attention_bias', True), ('llama', 'model_type', 'mistral'),
+    ('llama', 'layer_types', ['sliding_attention', 'full_attention']),
     ('gemma3_text', 'use_bidirectional_attention', True),
-    ('gemma3_text', 'layer_types', [
-        'full_attention', 'sliding_attention', 'sliding_attention',
-        'full_attention']),
     ('gemma3_text', 'layer_types', ['chunked_attention'] * 4),
+    ('gemma3_text', 'attn_logit_softcapping', 50.),
+    ('gemma3_text', 'rope_parameters.sliding_attention', dict(
+        rope_type='linear', factor=2., rope_theta=100.)),
+    ('llama', 'per_layer_config', {'0': {}}),
+    ('llama', 'partial_rotary_factor', .5),
     ('deepseek_v3', 'rope_interleave', False),
     ('deepseek_v3', 'scoring_func', 'softmax'),
     ('deepseek_v3', 'topk_method', 'greedy'),
@@ -210,7 +214,6 @@ def test_a_null_is_as_good_as_nothing():
     *(('llama3_rope', f'rope_parameters.{key}', None) for key in (
         'factor', 'low_freq_factor', 'high_freq_factor')),
     ('gemma3_text', 'query_pre_attn_scalar', None),
-    ('gemma3_text', 'sliding_window', None),
     *(('deepseek_v3', key, None) for key in (
         'kv_lora_rank', 'n_routed_experts', 'routed_scaling_factor',
         'topk_group', 'norm_topk_prob')),
@@ -220,6 +223,151 @@ def test_refusals_name_the_key(name, key, value):
     _read(_changed(name, key, value))
   assert key.rpartition('.')[2] in str(refusal.value)
   assert 'FOLDER' in str(refusal.value)
+
+
+_NUMBERS = (
+    'vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads',
+    'intermediate_size', 'max_position_embeddings', 'num_key_value_heads',
+    'head_dim', 'rms_norm_eps', 'q_lora_rank', 'kv_lora_rank',
+    'qk_nope_head_dim', 'qk_rope_head_dim', 'v_head_dim', 'n_routed_experts',
+    'num_experts_per_tok', 'moe_intermediate_size', 'n_shared_experts',
+    'n_group', 'topk_group', 'routed_scaling_factor', 'first_k_dense_replace',
+    'query_pre_attn_scalar', 'sliding_window', 'max_window_layers')
+_ROPE = {
+    'llama3_rope': ('factor', 'low_freq_factor', 'high_freq_factor'),
+    'qwen2': ('factor', 'rope_theta', 'original_max_position_embeddings'),
+    'deepseek_v3': ('beta_fast', 'beta_slow', 'mscale', 'mscale_all_dim')}
+
+
+@pytest.mark.parametrize('value', [
+    '2', True, [2], {}, -1, float('nan'), float('inf'), 10 ** 400])
+def test_numbers_of_another_type_or_out_of_bounds(value):
+  keys = [(name, key) for name in released.NAMES for key in _NUMBERS
+          if _fields(name).get(key) is not None] + [
+              (name, f'rope_parameters.{key}')
+              for name, keys in _ROPE.items() for key in keys]
+  assert len(keys) > 80
+  for name, key in keys:
+    with pytest.raises(errors.ConfigError, match=key):
+      _read(_changed(name, key, value))
+
+
+def test_integers_are_integers():
+  keys = [(name, key) for name in ('qwen2', 'gemma3_text', 'deepseek_v3_fp8')
+          for key in _NUMBERS if isinstance(_fields(name).get(key), int)]
+  assert len(keys) > 35
+  for name, key in keys:
+    with pytest.raises(errors.ConfigError, match=f'{key} to be an integer'):
+      _read(_changed(name, key, float(_fields(name)[key])))
+
+
+@pytest.mark.parametrize('value', ['true', 1, [True]])
+@pytest.mark.parametrize('name, key', [
+    ('llama', 'tie_word_embeddings'), ('qwen2', 'use_sliding_window'),
+    ('deepseek_v3', 'norm_topk_prob')])
+def test_what_is_true_or_false(name, key, value):
+  with pytest.raises(errors.ConfigError, match=f'{key} to be true or false'):
+    _read(_changed(name, key, value))
+
+
+_FULL, _SLIDING = 'full_attention', 'sliding_attention'
+_LINEAR = dict(rope_type='linear', factor=4.)
+
+
+@pytest.mark.parametrize('name, changes, words', [
+    ('llama', dict(rope_scaling=_LINEAR), 'rope_parameters = .*rope_scaling ='),
+    ('llama', dict(rope_theta=1e4), 'rope_theta = 500.0 and rope_theta = 1'),
+    # transformers takes the theta that is not there, its default.
+    ('llama', dict(rope_parameters=_LINEAR | dict(rope_theta=500.),
+                   rope_scaling=_LINEAR), 'rope_parameters = .*rope_scaling ='),
+    ('llama', dict(rope_parameters=_LINEAR | dict(type='yarn')),
+     r'\.rope_type = .* and .*\.type ='),
+    ('llama3_rope', dict(original_max_position_embeddings=64),
+     r'\.original_max_position_embeddings = 32 and original_max_pos'),
+    ('llama', dict(hidden_activation='gelu_new'), 'hidden_act = .* hidden_acti'),
+    ('gemma3_text', dict(hidden_act='silu'), 'hidden_activation = .* hidden_a'),
+    ('llama', dict(model_type='qwen2'), 'architectures = .* and model_type ='),
+    ('gemma3_text', dict(sliding_window_pattern=2),
+     'layer_types = .* and sliding_window_pattern = 2'),
+    ('qwen2', dict(use_sliding_window=True, sliding_window=5,
+                   max_window_layers=1), 'layer_types = .* and max_window_lay'),
+    ('gemma3_text', dict(rope_scaling=_LINEAR), 'rope_.* and rope_scaling ='),
+    ('gemma3_text', dict(rope_theta=7.), 'rope_theta = 5000.0 and rope_theta'),
+    ('gemma3_text', dict(rope_local_base_freq=7.),
+     'rope_theta = 100.0 and rope_local_base_freq = 7.0'),
+    ('deepseek_v3', dict(head_dim=16), 'head_dim = 16 and qk_rope_head_dim'),
+    ('deepseek_v3', dict(qk_head_dim=8), 'qk_head_dim = 8 and qk_nope_head_'),
+    ('deepseek_v3', dict(num_local_experts=6), 'num_local_experts = 6 and n_'),
+    ('deepseek_v3', dict(num_key_value_heads=2), 'num_key_value_heads = 2 and'),
+])
+def test_two_keys_that_disagree(name, changes, words):
+  with pytest.raises(errors.ConfigError, match=f'{words}.* disagree'):
+    _read(_fields(name) | changes)
+
+
+@pytest.mark.parametrize('name, key', [
+    ('llama', 'rope_parameters.factor'),
+    ('llama', 'rope_parameters.full_attention'),
+    ('llama3_rope', 'rope_parameters.beta_fast'),
+    ('gemma3_text', 'rope_parameters.rope_theta'),
+    ('gemma3_text', 'rope_parameters.sliding_attention.factor'),
+    ('deepseek_v3_fp8', 'rope_scaling.finetuned'),
+    ('deepseek_v3_fp8', 'quantization_config.desc_act')])
+def test_a_section_is_understood_as_a_whole(name, key):
+  section, _, inner = key.rpartition('.')
+  with pytest.raises(errors.ConfigError, match=f"{section} .*for it: '{inner}'"):
+    _read(_changed(name, key, 2.))
+  assert _read(_changed(name, key, None, there=True)) == _read(_fields(name))
+
+
+@pytest.mark.parametrize('changes', [
+    dict(quant_method=None), dict(quant_method='gptq'), dict(fmt='e5m2'),
+    dict(activation_scheme='static'), *(dict(weight_block_size=size) for size in (
+        None, 16, [16], [0, 16], [16, 2.], ['8', 8], {}))])
+def test_weights_that_are_quantised_otherwise(changes):
+  fields = _fields('deepseek_v3_fp8')
+  assert hf_config.float8_blocks(fields, '') == (8, 8)
+  fields['quantization_config'] |= changes
+  with pytest.raises(errors.ConfigError, match='quantization_config'):
+    _read(fields)
+
+
+@pytest.mark.parametrize('fields', [
+    dict(rope_parameters='linear'), dict(rope_scaling=[4]),
+    dict(quantization_config='fp8'), dict(layer_types='full_attention'),
+    dict(layer_types=['full_attention']), dict(layer_types=[None, {}]),
+    dict(architectures='LlamaForCausalLM'), dict(model_type=['llama']),
+    dict(hidden_act=['silu']), dict(rope_parameters=dict(rope_type=['linear'])),
+    dict(score_offset='0')])
+def test_what_is_of_another_kind(fields):
+  with pytest.raises(errors.ConfigError, match=next(iter(fields))):
+    _read(_fields('llama') | fields)
+
+
+@pytest.mark.parametrize('name, local, kept', [
+    ('qwen2', [False, True], {'local_layers'}), ('qwen3', [False] * 2, set()),
+    ('gemma3_text', [False, True, True, False], {'local_layers'}),
+    ('gemma3_text', [True, False] * 2, {'global_every'})])
+def test_layers_that_are_local_in_any_order(name, local, kept):
+  kinds = [(_FULL, _SLIDING)[x] for x in local]
+  config = _read(_fields(name) | dict(
+      layer_types=kinds, use_sliding_window=True, sliding_window=5))
+  assert config.is_local() == local
+  assert config.window == (5 if any(local) else None)
+  plain = architecture.Config(*[2] * 7)
+  assert kept == {field for field in ('local_layers', 'global_every')
+                  if getattr(config, field) != getattr(plain, field)}
+  assert hf_config.to_json(config)['layer_types'] == kinds
+
+
+@pytest.mark.parametrize('name', ['llama', 'qwen3', 'gemma3_text'])
+def test_a_folder_without_a_head_is_a_language_model(name):
+  base = dict(llama='Llama', qwen3='Qwen3', gemma3_text='Gemma3Text')[name]
+  read = _read(_fields(name))
+  for classes in ([f'{base}Model'], [], None):
+    assert _read(_fields(name) | dict(architectures=classes)) == read
+  scoring = [f'{base}ForSequenceClassification']
+  assert _read(_fields(name) | dict(architectures=scoring)).scalar
 
 
 @pytest.mark.parametrize('name', released.NAMES)

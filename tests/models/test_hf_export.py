@@ -113,6 +113,20 @@ def test_what_changed_is_what_is_written(tmp_path):
   _assert_equal(released.tensors(tmp_path / 'out'), wanted)
 
 
+@pytest.mark.parametrize('name', ['llama', 'gemma3_text', 'deepseek_v3'])
+def test_nothing_is_left_to_the_defaults_of_transformers(tmp_path, name):
+  """As those of Llama: 1 and 2 begin and end a text, whatever they are."""
+  config, params = _imported(name)
+  hf_export.save_folder(str(tmp_path / 'out'), config, params)
+  fields = _fields(tmp_path / 'out')
+  for key in ('bos_token_id', 'eos_token_id', 'pad_token_id'):
+    assert fields[key] is None and key in fields
+  assert fields['attention_bias'] is False
+  if name == 'deepseek_v3':
+    assert fields['num_nextn_predict_layers'] == 0
+    assert fields['scoring_func'] == 'sigmoid'
+
+
 def test_a_folder_is_never_written_over(tmp_path):
   config, params = _imported('llama')
   hf_export.save_folder(str(tmp_path / 'out'), config, params)

@@ -43,6 +43,14 @@ def test_fast_turns_stay_and_slow_ones_are_divided(scaling):
   assert ((ratio < 1) & (ratio > 1 / scaling.factor)).sum() > 2
 
 
+def test_yarn_that_ends_before_the_first_pair_changes_nothing():
+  # 4 turns in 2 positions: pair 8 log(2 / 8 pi) / 2 log 1000 = -1.5, of
+  # transformers' and DeepSeek's code -1; its ramp is then 0 from pair 0 on.
+  scaling = architecture.RopeScaling('yarn', 4., original_len=2, beta_slow=4.)
+  np.testing.assert_array_equal(
+      rotary.frequencies(8, 1000., scaling), rotary.frequencies(8, 1000.))
+
+
 def test_llama3_between_its_bounds_by_hand():
   # One radian a position, 4 pi positions: 2 turns, a third of the way from
   # the 1 that is divided to the 4 that stay.

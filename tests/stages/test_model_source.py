@@ -12,6 +12,7 @@ import tiny
 import tiny_rl
 from r1jax import errors
 from r1jax import export
+from r1jax import models
 from r1jax.models import hf
 from r1jax.models import hf_export
 from r1jax.models import packaged
@@ -90,10 +91,48 @@ def test_export_writes_a_folder_with_its_vocabulary(tmp_path):
   text = 'two and two is four'
   assert ours.encode(text) == theirs.encode(text)
   assert ours.eos_ids == theirs.eos_ids
+  # transformers has words of its own for what a folder leaves out.
+  for name in ('config.json', 'generation_config.json'):
+    fields = json.loads((tmp_path / 'mini' / name).read_text('utf-8'))
+    assert fields['eos_token_id'] in (theirs.eos_id, [theirs.eos_id])
+    assert (fields['bos_token_id'], fields['pad_token_id']) == (None, 0)
   before, after = (_load(x, **dataclasses.asdict(shape))
                    for x in ('mini', out))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-8),
                after, before)
+
+
+@pytest.mark.parametrize('switches, message', [
+    (dict(heads=0), 'model.heads: {}: expected at least 1, received 0'),
+    (dict(kv_heads=3), 'model.heads: {}: expected a multiple of kv_heads = 3'),
+    (dict(vocab=96.), 'model.vocab: {}: expected an integer, received 96.0'),
+    (dict(tied='no'), "model.tied: {}: expected true or false, received 'no'"),
+    (dict(rope_scaling=dict(kind='linear', factor='2.0')),
+     "model.rope_scaling.factor: {}: expected a finite number, received '2.0'"),
+    (dict(moe=4), 'model.moe: {}: expected a section, received 4')])
+def test_export_looks_at_a_workdir_before_it_builds(
+    tmp_path, monkeypatch, switches, message):
+  monkeypatch.setattr(models, 'build', None)
+  (tmp_path / 'checkpoints').mkdir()
+  (tmp_path / 'config.json').write_text(json.dumps(dict(
+      model=tiny.SHAPE | switches)))
+  with pytest.raises(errors.ConfigError, match=message.format(tmp_path)):
+    export.export(str(tmp_path), str(tmp_path / 'out'))
+
+
+@pytest.mark.parametrize('changes', [
+    dict(vocab_size=30.), dict(num_key_value_heads=3),
+    dict(num_attention_heads=0), dict(rope_parameters=dict(
+        rope_type='linear', factor='2.0')), dict(rms_norm_eps='1e-05')])
+def test_export_looks_at_a_folder_before_it_builds(
+    folder, tmp_path, monkeypatch, changes):
+  monkeypatch.setattr(models, 'build', None)
+  path = tmp_path / 'folder' / 'config.json'
+  fields = json.loads(path.read_text('utf-8')) | dict(rope_scaling=None)
+  path.write_text(json.dumps(fields | changes))
+  with pytest.raises(errors.ConfigError, match='--workdir.*(?:%s|num_att)' %
+                     next(iter(changes))):
+    export.export(folder, str(tmp_path / 'out'))
 
 
 @pytest.mark.parametrize('model, message', [

@@ -177,7 +177,7 @@ def rewrite(folder: pathlib.Path, **changes) -> None:
       {key: x for key, x in fields.items() if x is not None}), 'utf-8')
 
 
-def _python_with_transformers() -> str:
+def python_with_transformers() -> str:
   """The interpreter that R1JAX_TRANSFORMERS_PYTHON names, or this one."""
   named = os.environ.get('R1JAX_TRANSFORMERS_PYTHON')
   if named is None and not all(
@@ -191,7 +191,7 @@ def transformers(folder: pathlib.Path, model: str, saved: str | None = None,
                  **questions) -> dict[str, np.ndarray]:
   """What run_transformers.py answers; paths are from `folder`, for its files.
   """
-  python = _python_with_transformers()
+  python = python_with_transformers()
   np.savez(folder / 'questions.npz', **questions)
   program = str(FOLDER.with_name('run_transformers.py'))
   done = subprocess.run(
