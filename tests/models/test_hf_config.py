@@ -187,6 +187,13 @@ def test_a_null_is_as_good_as_nothing():
   assert (config.head_size, config.kv_heads) == (8, 4)
 
 
+@pytest.mark.parametrize('name, key', [
+    ('deepseek_v3', 'rope_interleave'), ('qwen2', 'rope_parameters.truncate')])
+def test_a_null_that_transformers_takes_as_false(name, key):
+  with pytest.raises(errors.ConfigError, match=f'{key} to be True'):
+    _read(_changed(name, key, None, there=True))
+
+
 @pytest.mark.parametrize('name, key, value', [
     ('llama', 'architectures', ['MambaForCausalLM']),
     ('llama', 'attention_bias', True), ('llama', 'mlp_bias', True),

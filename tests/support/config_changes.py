@@ -5,7 +5,6 @@ import copy
 import json
 import pathlib
 from typing import Any, NamedTuple
-import zlib
 
 import numpy as np
 
@@ -157,24 +156,29 @@ def read(name: str) -> dict[str, Any]:
   return json.loads((FIXTURES / name / 'config.json').read_text('utf-8'))
 
 
-def changes(name: str, count: int = 200) -> Iterator[Change]:
-  """The same changes of a fixture's config.json at every call."""
-  fields = read(name)
-  rng = np.random.default_rng(zlib.crc32(name.encode()))
+def changes(name: str, count: int = 200, seed: int = 0) -> Iterator[Change]:
+  """`count` changes of a fixture's config.json, all different."""
+  rng, fields, seen = np.random.default_rng(seed), read(name), set()
   leaves = dict(_leaves(fields))
-  sections = sorted({path[:-1] for path in leaves if len(path) > 1})
-  for _ in range(count):
-    if rng.random() < .45:  # a setting that transformers knows
-      section = () if rng.random() < .6 else sections[
-          rng.integers(len(sections))]
-      known = _IN_ROPE if section else _KNOWN
-      key = list(known)[rng.integers(len(known))]
-      yield Change((*section, key), known[key][rng.integers(len(known[key]))])
-    else:
-      path = list(leaves)[rng.integers(len(leaves))]
-      others = [REMOVED, REMOVED, *_ANYTHING, *_near(leaves[path]),
-                *_near(leaves[path])]
-      yield Change(path, others[rng.integers(len(others))])
+  while len(seen) < count:
+    change = _drawn(leaves, rng)
+    if str(change) not in seen:
+      seen.add(str(change))
+      yield change
+
+
+def _drawn(leaves: dict[tuple[str, ...], Any],
+           rng: np.random.Generator) -> Change:
+  choose = lambda values: values[rng.integers(len(values))]
+  if rng.random() < .45:  # a setting that transformers knows
+    sections = sorted({path[:-1] for path in leaves if len(path) > 1})
+    section = () if rng.random() < .6 else choose(sections)
+    known = _IN_ROPE if section else _KNOWN
+    key = choose(list(known))
+    return Change((*section, key), choose(known[key]))
+  path = choose(list(leaves))
+  near = _near(leaves[path])
+  return Change(path, choose([REMOVED, REMOVED, *_ANYTHING, *near, *near]))
 
 
 def _leaves(fields: dict[str, Any], at: tuple[str, ...] = ()

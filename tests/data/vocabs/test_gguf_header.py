@@ -75,6 +75,26 @@ def test_a_broken_file_is_refused(tmp_path, kind, version, value, message):
     gguf_header.read_header(tmp_path / 'x')
 
 
+def test_what_is_there_twice_is_refused(tmp_path):
+  value = struct.pack('<Q1sII', 1, b'k', _TYPES.UINT32, 7)
+  (tmp_path / 'x').write_bytes(
+      struct.pack('<4sIQQ', b'GGUF', 3, 0, 2) + 2 * value)
+  with pytest.raises(ValueError, match='it has k twice'):
+    gguf_header.read_header(tmp_path / 'x')
+  tensor = struct.pack('<Q1sIQIQ', 1, b't', 1, 8, 0, 0)
+  (tmp_path / 'x').write_bytes(
+      struct.pack('<4sIQQ', b'GGUF', 3, 2, 0) + 2 * tensor)
+  with pytest.raises(ValueError, match='it has t twice'):
+    gguf_header.read_header(tmp_path / 'x')
+
+
+def test_arrays_in_arrays_have_an_end(tmp_path):
+  _write(tmp_path / 'x', _TYPES.ARRAY,
+         struct.pack('<IQ', _TYPES.ARRAY, 1) * 10_000)
+  with pytest.raises(ValueError, match='too deep'):
+    gguf_header.read_header(tmp_path / 'x')
+
+
 def test_a_file_cut_anywhere_is_refused(tmp_path, path):
   whole = path.read_bytes()
   read = gguf_header.read_header(path)
