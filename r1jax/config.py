@@ -166,7 +166,8 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   if 'rules' in config:
     _check_rules(leaves, config.rules, sizes)
   _check_length('lm.length', leaves.get('lm.length'), leaves)
-  _check_work(config, leaves)
+  check_parts(config)
+  _check_work(leaves)
   _check_overlong(leaves)
   if (leaves.get('lm.prompt_weight', 0.) is None
       and leaves.get('data.template') is not None):
@@ -225,13 +226,17 @@ def _check_length(field: str, length: int | None, leaves: dict) -> None:
     raise errors.expected(field, f'at most model.max_len = {max_len}', length)
 
 
-def _check_work(config: ml_collections.ConfigDict, leaves: dict[str, Any]
-               ) -> None:
-  """Refuses a run that has nothing to do, and would end well."""
-  for name in ('collect', 'tests'):
+def check_parts(config: ml_collections.ConfigDict) -> None:
+  """Refuses a collection, tests or a pipeline without one part."""
+  for name in ('collect', 'tests', 'stages'):
     if name in config and not config[name]:
-      raise errors.ConfigError(name, 'expected at least one part, received '
-                               'none: there is nothing to do')
+      raise errors.ConfigError(
+          name, 'expected at least one part, received none: there is nothing '
+          'to do')
+
+
+def _check_work(leaves: dict[str, Any]) -> None:
+  """Refuses a run that has nothing to do, and would end well."""
   if (leaves.get('stage'), leaves.get('steps')) == ('lm', 0) and not (
       leaves.get('eval.split')):
     raise errors.expected(
