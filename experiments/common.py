@@ -301,7 +301,8 @@ def lora() -> ConfigDict:
 def optim(**values: Any) -> ConfigDict:
   """AdamW (arXiv 1711.05101) under a schedule."""
   return section(dict(
-      lr=field(1e-4, '> 0', 'peak learning rate'),
+      # By less, no float32 weight of a usual size changes.
+      lr=field(1e-4, '>= 1e-10', 'peak learning rate'),
       schedule=field('constant', ('constant', 'cosine'), 'learning rate after '
                      'the warm-up'),
       warmup_steps=field(

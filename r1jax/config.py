@@ -174,6 +174,11 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
     raise errors.expected(
         'lm.prompt_weight', 'a number, for conversations '
         '(config.data.template)', None)
+  if leaves.get('preference.loss') == 'pointwise' and (
+      leaves.get('preference.margin')):
+    raise errors.expected(
+        'preference.margin', "0, where config.preference.loss is 'pointwise': "
+        'no response leads', leaves['preference.margin'])
   if 'rl.advantage' in leaves:
     _check_objective(leaves)
     _check_batch(leaves, shards)
@@ -242,6 +247,12 @@ def _check_work(leaves: dict[str, Any]) -> None:
     raise errors.expected(
         'steps', 'at least 1, or an evaluation (config.eval.split): else there '
         'is nothing to do', 0)
+  if (leaves.get('distill.weight') == 1
+      and leaves['distill.init_from'] == leaves.get('init_from') is not None):
+    raise errors.expected(
+        'distill.init_from', 'another model than config.init_from, where '
+        'config.distill.weight is 1: a model does not diverge from itself',
+        leaves['distill.init_from'])
   for section in ('lora', 'critic.lora'):
     targets = leaves.get(f'{section}.targets', ())
     if leaves.get(f'{section}.rank') and not (
