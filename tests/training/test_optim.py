@@ -142,6 +142,18 @@ def test_an_update_that_is_not_finite_changes_no_bit(
   jax.tree.map(np.testing.assert_array_equal, (new, after), (params, start))
 
 
+def test_a_gradient_whose_norm_is_infinite_is_none_and_large_weights_may_be():
+  optimizer = optim.make_optimizer(lr=.1, steps=10)
+  state = optimizer.tx.init(PARAMS)
+  grads = jax.tree.map(lambda x: jnp.full(x.shape, 1e25), PARAMS)
+  *_, skipped, metrics = _update(optimizer, grads, PARAMS, state)
+  assert skipped == 1 and metrics['optim/grad_norm'] == jnp.inf
+  large = PARAMS | {'w': jnp.full((2, 2), 3e38)}  # whose sum is infinite
+  grads = jax.tree.map(jnp.ones_like, large)
+  _, _, skipped, _ = _update(optimizer, grads, large, state)
+  assert skipped == 0
+
+
 def test_moments_are_float32_whatever_the_parameters_are():
   """In bfloat16 the second moment would stay at 200 for ever."""
   params = {'w': jnp.ones((2, 2), jnp.bfloat16), 'bias': jnp.ones(2)}
@@ -303,6 +315,8 @@ def test_an_even_load_is_even_in_every_unit():
     np.testing.assert_allclose(
         optim.balanced(bias, one_more / unit, .1),
         jnp.full((1, 7), .1).at[0, 2].set(-.1))
+  # One token in ten thousand is no rounding.
+  assert (optim.balanced(bias, 2000 * even + one_more - even, .1) != 0).all()
 
 
 @pytest.mark.parametrize('micro_batches', [1, 2, 4])
