@@ -21,6 +21,10 @@ ConfigDict = ml_collections.ConfigDict
 field, optional = fields.field, fields.optional
 
 SEED = f'>= 0, < {2**32}'
+# Of logits: divided by less or by more, they are infinite or all equal.
+TEMPERATURE = '>= 1e-4, <= 1e4'
+OR_GREEDY = f'0 or {TEMPERATURE}'
+SECONDS = '> 0, <= 86400'  # a day; sockets take no limit of years
 _FLOATS = ('float32', 'bfloat16')
 
 
@@ -72,7 +76,7 @@ def base(kind: str, **changes: Any) -> ConfigDict:
         5, '>= 1', 'consecutive non-finite updates that end the run')
   if kind in ('lm', 'preference'):
     made['epochs'] = optional(
-        float, 'passes over the data, if config.steps is unset', '> 0')
+        float, 'passes over the data, if config.steps is unset', '> 0, <= 1e6')
   if kind == 'sample':
     made |= dict(checkpoint=checkpoint(kind), log=log(kind))
   if kind == 'measure':
@@ -289,7 +293,7 @@ def lora() -> ConfigDict:
   return ConfigDict(dict(
       rank=field(0, '>= 0', 'rank r of the factors; 0: no LoRA, all parameters '
                  'are trained'),
-      alpha=field(32.0, '', 'the update is scaled by alpha / rank'),
+      alpha=field(32.0, '> 0', 'the update is scaled by alpha / rank'),
       targets=field(('*',), '', 'patterns of the projections that get factors: '
                     'attention/*, mlp/down')))
 
@@ -297,23 +301,28 @@ def lora() -> ConfigDict:
 def optim(**values: Any) -> ConfigDict:
   """AdamW (arXiv 1711.05101) under a schedule."""
   return section(dict(
-      lr=field(1e-4, '>= 0', 'peak learning rate'),
+      # By less, no float32 weight of a usual size changes.
+      lr=field(1e-4, '>= 1e-10', 'peak learning rate'),
       schedule=field('constant', ('constant', 'cosine'), 'learning rate after '
                      'the warm-up'),
       warmup_steps=field(
           0, '>= 0', 'updates in which the learning rate rises to lr'),
-      final_fraction=field(0.1, '>= 0', 'a cosine ends at this share of lr'),
+      final_fraction=field(
+          0.1, '>= 0, <= 1', 'a cosine ends at this share of lr'),
       b1=field(0.9, '>= 0, < 1', 'decay of the first moment, beta_1'),
       b2=field(0.95, '>= 0, < 1', 'decay of the second moment, beta_2'),
-      eps=field(1e-8, '> 0', 'added to the root of the second moment'),
+      eps=field(1e-8, '> 0, <= 1', 'added to the root of the second moment'),
       weight_decay=field(
           0.0, '>= 0', 'weight decay of matrices; norms and biases have none'),
       clip_norm=field(
-          1.0, '>= 0', 'norm at which gradients are clipped; 0: never'),
+          1.0, '0 or >= 1e-6', 'norm at which gradients are clipped; 0: never'),
+      master_weights=field(
+          False, '', 'keep float32 copies of bfloat16 parameters in the '
+          "optimizer's state, where small updates are not rounded away"),
       # DeepSeek-V3, arXiv 2412.19437, sec. 4.2: 0.001, and 0 for the last 500
       # of 14.8 T tokens.
       router_bias_rate=field(
-          0.001, '>= 0', "step of the experts' load balancing, gamma of "
+          0.001, '>= 0, <= 1', "step of the experts' load balancing, gamma of "
           "DeepSeek-V3; unused without experts"),
   ), values)
 
@@ -357,7 +366,7 @@ def evaluation(kind: str) -> ConfigDict:
         samples=field(
             1, '>= 1', 'responses per prompt, k; pass@1 is their mean'),
         temperature=field(
-            1.0, '>= 0', 'sampling temperature of the evaluation; 0: greedy'),
+            1.0, OR_GREEDY, 'temperature of the evaluation; 0: greedy'),
         **truncation())
   return ConfigDict(made)
 

@@ -14,6 +14,7 @@ from r1jax.rewards import text_rules
 
 ConfigDict, section = common.ConfigDict, common.section
 field, optional = fields.field, fields.optional
+TEMPERATURE, SECONDS = common.TEMPERATURE, common.SECONDS
 Task = str | tuple[tuple[str, float], ...] | None
 _PARTS = ('response', 'summary')
 _SPLIT = 'split of the source, or a part of one: train[:64]'
@@ -113,7 +114,7 @@ def distill(**values: Any) -> ConfigDict:
                  'or the reverse'),
       weight=field(1.0, '>= 0, <= 1', "weight of the divergence; the data's "
                    "cross-entropy has the rest"),
-      temperature=field(1.0, '> 0', 'temperature of both distributions'),
+      temperature=field(1.0, TEMPERATURE, 'temperature of both distributions'),
       top_k=field(0, '>= 0', "the KL is over the teacher's k most likely "
                   'tokens, all others as one; 0: over all tokens')), values)
 
@@ -168,8 +169,8 @@ def _rl() -> dict[str, fields.Field]:
       micro_batch=optional(int, 'responses at a time in an update, to save '
                            'memory; unset: all', '>= 1'),
       epochs=field(1, '>= 1', 'passes over a rollout, mu of DeepSeekMath'),
-      temperature=field(
-          1.0, '> 0', 'temperature of the policy, in sampling and in the loss'),
+      temperature=field(1.0, TEMPERATURE, 'temperature of the policy, in '
+                        'sampling and in the loss'),
       advantage=field('grpo', ('grpo', 'rloo', 'gae'), 'estimator of the '
                       'advantage, A; gae with a section critic'),
       # The papers write std and leave its divisor open. Population keeps a
@@ -213,7 +214,7 @@ def sampling(**values: Any) -> ConfigDict:
   return section(dict(
       prompts=field(32, '>= 1', 'prompts per step, each with its group'),
       group=field(8, '>= 1', 'responses per prompt'),
-      temperature=field(1.0, '> 0', 'sampling temperature'),
+      temperature=field(1.0, TEMPERATURE, 'sampling temperature'),
       **common.truncation(), **_lengths()), values)
 
 
@@ -279,8 +280,8 @@ def rewards(weights: dict[str, float] | None = None,
           'rises; unset: a fifth of them', '>= 1'),
       workers=field(2, '>= 1', 'processes that verify answers, and as many for '
                     'reward functions'),
-      timeout_seconds=field(
-          5.0, '> 0', 'time limit of a verification or reward function call'),
+      timeout_seconds=field(5.0, SECONDS, 'time limit of a verification or '
+                            'reward function call'),
       languages=field(('en', 'zh'), '', 'languages that the rewards '
                       'distinguish, ISO 639-1 codes; (): none'),
       language=optional(
@@ -329,22 +330,21 @@ def judge(**values: Any) -> ConfigDict:
                       'answers; unset: that of data/verdicts.py'),
       prompt_tokens=field(512, '>= 1', 'longest prompt of a model (init_from)'),
       response_tokens=field(256, '>= 1', 'longest verdict'),
-      temperature=field(
-          0.0, '>= 0', 'sampling temperature of verdicts; 0: greedy'),
+      temperature=field(0.0, common.OR_GREEDY, 'of verdicts; 0: greedy'),
       batch=field(
           32, '>= 1', 'prompts at a time; with url, concurrent requests'),
       retries=field(2, '>= 0', 'further attempts after a malformed verdict'),
-      timeout_seconds=field(120.0, '> 0', 'time limit of a request to url')),
-                 values)
+      timeout_seconds=field(
+          120.0, SECONDS, 'time limit of a request to url')), values)
 
 
 def keep(**values: Any) -> ConfigDict:
   """What rejection sampling keeps; see rewards/filters.py."""
   return section(dict(
-      min_accuracy=field(1.0, '>= 0', 'least accuracy that is kept'),
+      min_accuracy=field(1.0, '>= 0, <= 1', 'least accuracy that is kept'),
       format=field(True, '', 'keep only responses that have the form'),
-      max_repetition=optional(
-          float, 'largest share of repeated 4-grams; unset: any', '>= 0', 0.5),
+      max_repetition=optional(float, 'largest share of repeated 4-grams; '
+                              'unset: any', '>= 0, <= 1', 0.5),
       max_paragraph=optional(
           int, 'longest paragraph, in characters; unset: any', '>= 1'),
       code=field(False, '', 'keep responses with code blocks, too'),

@@ -27,6 +27,7 @@ _SPLIT = {  # logical axis: the field that a mesh axis must divide
 }
 
 _NAME = re.compile(r'\w[\w-]*')
+_WEIGHT = re.compile(r'(.*\.)?rewards\.(weights|tasks\.[^.]+)\.[^.]+')
 
 # What a resumed run may change: none of it reaches a parameter.
 _CHANGEABLE = ('name', 'distributed', 'log.*', 'checkpoint.*')
@@ -48,6 +49,9 @@ RETIRED = {
         'rl.group', 'rl.temperature', 'rl.top_k', 'rl.top_p',
         'tests.*.data.split', 'tests.*.data.num_prompts'),
 }
+
+# Fields that a config of an older version lacks, and what was done then.
+ADDED = {'optim.master_weights': False, 'critic.optim.master_weights': False}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '', *,
@@ -135,7 +139,16 @@ def mesh_sizes(mesh: Mapping[str, int], device_count: int) -> dict[str, int]:
 
 
 def check_fields(config: ml_collections.ConfigDict) -> None:
-  """Raises `ConfigError` for a declared field that its bound does not allow."""
+  """Raises `ConfigError` for a number that is none, or a value out of bounds.
+
+  Numbers are those of all fields, also of the names and options that a user
+  adds; bounds those of declared fields.
+  """
+  for name, value in flatten(config).items():
+    if wrong := fields.unusable(value):
+      raise errors.expected(name, *wrong)
+    if _WEIGHT.fullmatch(name) and not fields.is_number(value):
+      raise errors.expected(name, 'a number', value)
   for name, field in fields.declared(config):
     if field.choices and field.get() is not None:
       errors.check_choice(name, field.get(), field.choices)
@@ -153,11 +166,19 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   if 'rules' in config:
     _check_rules(leaves, config.rules, sizes)
   _check_length('lm.length', leaves.get('lm.length'), leaves)
+  check_parts(config)
+  _check_work(leaves)
+  _check_overlong(leaves)
   if (leaves.get('lm.prompt_weight', 0.) is None
       and leaves.get('data.template') is not None):
     raise errors.expected(
         'lm.prompt_weight', 'a number, for conversations '
         '(config.data.template)', None)
+  if leaves.get('preference.loss') == 'pointwise' and (
+      leaves.get('preference.margin')):
+    raise errors.expected(
+        'preference.margin', "0, where config.preference.loss is 'pointwise': "
+        'no response leads', leaves['preference.margin'])
   if 'rl.advantage' in leaves:
     _check_objective(leaves)
     _check_batch(leaves, shards)
@@ -210,6 +231,47 @@ def _check_length(field: str, length: int | None, leaves: dict) -> None:
     raise errors.expected(field, f'at most model.max_len = {max_len}', length)
 
 
+def check_parts(config: ml_collections.ConfigDict) -> None:
+  """Refuses a collection, tests or a pipeline without one part."""
+  for name in ('collect', 'tests', 'stages'):
+    if name in config and not config[name]:
+      raise errors.ConfigError(
+          name, 'expected at least one part, received none: there is nothing '
+          'to do')
+
+
+def _check_work(leaves: dict[str, Any]) -> None:
+  """Refuses a run that has nothing to do, and would end well."""
+  if (leaves.get('stage'), leaves.get('steps')) == ('lm', 0) and not (
+      leaves.get('eval.split')):
+    raise errors.expected(
+        'steps', 'at least 1, or an evaluation (config.eval.split): else there '
+        'is nothing to do', 0)
+  if (leaves.get('distill.weight') == 1
+      and leaves['distill.init_from'] == leaves.get('init_from') is not None):
+    raise errors.expected(
+        'distill.init_from', 'another model than config.init_from, where '
+        'config.distill.weight is 1: a model does not diverge from itself',
+        leaves['distill.init_from'])
+  for section in ('lora', 'critic.lora'):
+    targets = leaves.get(f'{section}.targets', ())
+    if leaves.get(f'{section}.rank') and not (
+        targets and all(isinstance(pattern, str) for pattern in targets)):
+      raise errors.expected(
+          f'{section}.targets', 'at least one pattern of projections, such as '
+          f"'attention/*', where config.{section}.rank is not 0", targets)
+
+
+def _check_overlong(leaves: dict[str, Any]) -> None:
+  """The ramp of the overlong penalty is within a response, of a test too."""
+  tokens = leaves.get('rl.response_tokens')
+  for field, cache in leaves.items():
+    if (field.endswith('rewards.overlong_cache_tokens')
+        and None not in (cache, tokens) and cache > tokens):
+      raise errors.expected(
+          field, f'at most rl.response_tokens = {tokens}', cache)
+
+
 def _check_objective(leaves: dict[str, Any]) -> None:
   if leaves.get('steps') is None and 'steps' in leaves:
     raise errors.expected(
@@ -234,6 +296,15 @@ def _check_objective(leaves: dict[str, Any]) -> None:
         raise errors.expected(
             field, f'{words}, where config.rl.kl_target adapts beta',
             leaves.get(field))
+  for field, unset in (('rl.ref_every_steps', 0), ('rl.measure_kl', False)):
+    # measure_kl gives a reference where beta is 0, but not without a KL.
+    without = leaves.get('rl.kl') == 'none' or not (
+        leaves['rl.beta'] or leaves.get('rl.measure_kl'))
+    if without and leaves.get(field, unset) != unset:
+      raise errors.expected(
+          field, f'{unset}: there is no reference, since config.rl.kl is '
+          f'{leaves.get("rl.kl")!r} and config.rl.beta {leaves["rl.beta"]}',
+          leaves[field])
   if leaves.get('rl.kl') == 'k1' and leaves.get('rl.kl_in') == 'loss':
     raise errors.expected(
         'rl.kl', "k2 or k3 in the loss, or rl.kl_in='reward': the gradient of "
@@ -245,11 +316,6 @@ def _check_objective(leaves: dict[str, Any]) -> None:
           'policy whose ratio the loss takes', leaves[field])
   lengths = leaves.get('rl.prompt_tokens', 0), leaves['rl.response_tokens']
   _check_length('rl.response_tokens (+ rl.prompt_tokens)', sum(lengths), leaves)
-  cache = leaves.get('rewards.overlong_cache_tokens')
-  if cache is not None and cache > lengths[1]:
-    raise errors.expected(
-        'rewards.overlong_cache_tokens',
-        f'at most rl.response_tokens = {lengths[1]}', cache)
 
 
 def _check_batch(leaves: dict[str, Any], shards: int) -> None:
@@ -288,11 +354,12 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   schedules = new.get('optim.schedule'), new.get('critic.optim.schedule')
   found = []
   for field in sorted(old.keys() | new.keys()):
-    was, now = old.get(field), new.get(field)
+    was, now = old.get(field, ADDED.get(field)), new.get(field)
     longer = (field == 'steps' and 'cosine' not in schedules
               and was is not None and now is not None and now > was)
     free = _CHANGEABLE if field in new else (*_CHANGEABLE, *retired)
-    if was != now and not longer and not any(
+    same = was == now or {str(was), str(now)} == {'', 'None'}  # both unset
+    if not same and not longer and not any(
         fnmatch.fnmatchcase(field, pattern) for pattern in free):
       found.append(f'config.{field} ({was!r} there, {now!r} here)')
   return found

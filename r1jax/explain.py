@@ -37,7 +37,8 @@ def config(spec: str, chosen: ml_collections.ConfigDict) -> str:
     return '\n'.join([
         f'{spec}, stage {name}; set a field by --{prefix}.FIELD=VALUE', '',
         *_section(prefix, stages[name])])
-  lines = [f'{spec}; set a field by --config.FIELD=VALUE', '',
+  lines = [f'{spec}; set a field by --config.FIELD=VALUE, unset one that may '
+           'be by =None', '',
            *_section('config', chosen, leave=('stages',))]
   if stages:
     width = max(map(len, stages)) + 2

@@ -10,14 +10,19 @@ them. A plain value in a ConfigDict, as of an old config.json, has neither.
 """
 
 from collections.abc import Iterator, Mapping
+import math
+import numbers
 import operator
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 _COMPARISONS = {  # as a bound writes it: what it is in an error, how it is told
     '>=': ('at least', operator.ge), '>': ('more than', operator.gt),
     '<=': ('at most', operator.le), '<': ('less than', operator.lt)}
+
+_FLOAT32, _INT32 = np.finfo(np.float32), 2**31
 
 Bound = str | tuple[str, ...]
 
@@ -32,8 +37,9 @@ class Field(ml_collections.FieldReference):
     Args:
       value: the default; None for one that is unset.
       kind: its type.
-      bound: what it keeps to, '>= 0, < 1'; or the choices, a tuple; '' for a
-        value that is checked where it is used, or may be any of its type.
+      bound: what it keeps to, '>= 0, < 1', or '0 or >= 1'; or the choices, a
+        tuple; '' for a value that is checked where it is used, or may be any of
+        its type.
       meaning: for --help, in a few words.
       may_be_unset: whether it may be None.
     """
@@ -58,16 +64,54 @@ class Field(ml_collections.FieldReference):
     return self.bound if isinstance(self.bound, tuple) else ()
 
   def broken(self) -> str | None:
-    """The part of its bound that its value breaks: 'at least 0'."""
+    """The part of its bound that its value breaks: 'at least 0'.
+
+    The value keeps to it as float32, too: 0.99999999 is not below 1 there. An
+    integer without another limit is one of 32 bits.
+    """
     value = self.get()
-    if value is None or not self.bound or self.choices:
+    if not is_number(value) or self.choices:
       return None
-    for part in self.bound.split(', '):
+    other, _, bound = self.bound.rpartition(' or ')
+    if other and value == float(other):
+      return None
+    parts = bound.split(', ') if bound else []
+    if isinstance(value, numbers.Integral) and '<' not in bound:
+      parts.append(f'< {_INT32}')
+    for part in parts:
       sign, limit = part.split(' ')
       words, holds = _COMPARISONS[sign]
-      if not holds(value, float(limit)):
-        return f'{words} {limit}'
+      kinds = (int,) if isinstance(value, numbers.Integral) else (
+          float, np.float32)
+      if not all(holds(kind(value), kind(float(limit))) for kind in kinds):
+        return f'{other and other + " or "}{words} {limit}'
     return None
+
+
+def is_number(value: Any) -> bool:
+  """Whether it is a number; True and False are none."""
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def unusable(value: Any) -> tuple[str, Any] | None:
+  """What a number in a value should be, and the number that is not so.
+
+  Every number of a config, also one that a user has named or put into a tuple,
+  is finite, as float32 too, in which devices compute, and is not taken for 0
+  there.
+  """
+  if isinstance(value, Mapping):
+    value = tuple(value.values())
+  if isinstance(value, (list, tuple, set, frozenset)):
+    return next(filter(None, map(unusable, value)), None)
+  if not is_number(value) or isinstance(value, numbers.Integral):
+    return None
+  if not math.isfinite(value):
+    return 'a finite number', value
+  if value and not _FLOAT32.tiny <= abs(value) <= _FLOAT32.max:
+    return (f'0, or a number of {_FLOAT32.tiny:.3g} to {_FLOAT32.max:.3g} '
+            'in size, as float32 has them', value)
+  return None
 
 
 def field(value: Any, bound: Bound, meaning: str) -> Field:

@@ -4,7 +4,8 @@ ml-collections answers a mistyped field with a traceback, and a wrong type
 without naming the right one, so the overrides are checked here before
 `config_flags` parses them. Three sections accept new names: `data.options`,
 those of a data source; `rewards.functions`, the user's own; and
-`rewards.weights`, of these functions.
+`rewards.weights`, of these functions. A field that may be unset is set back by
+the value None, one of text also by an empty one.
 
 FILE is searched for from the current directory; `experiments/NAME.py` then
 among the installed experiments. `from experiments import ...` works in a file
@@ -12,8 +13,9 @@ anywhere.
 """
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import importlib.util
+import itertools
 import os
 import pathlib
 import re
@@ -51,14 +53,19 @@ def parse(argv: list[str]) -> list[str]:
   flags = argv[:argv.index('--')] if '--' in argv else argv
   asked = [arg for arg in flags if arg in ('--help', '-help', '-h')]
   try:
-    added = check_overrides(argv)
-    # config_flags looks for overrides in sys.argv, and refuses new fields.
-    kept = [arg for arg in argv if arg not in (*added, *asked)]
+    given = _joined(argv)
+    ours = check_overrides(given)
+    # config_flags looks for overrides in sys.argv, and knows neither new fields
+    # nor how to unset one.
+    kept = [arg for arg in given if arg not in (*ours, *asked)]
     sys.argv = _with_found_file(kept)
     rest = absl_flags.FLAGS(sys.argv)
     sys.argv = argv
-    for arg in added:
-      _add(absl_flags.FLAGS.config, arg)
+    last = {match[2]: match[0] for match in map(_OVERRIDE.fullmatch, given)
+            if match}
+    for arg, make in ours.items():
+      if make is _add or arg in last.values():
+        make(absl_flags.FLAGS.config, arg)
     _drop_options(absl_flags.FLAGS.config, argv)
     if asked:
       print(_help(argv))
@@ -73,6 +80,23 @@ def parse(argv: list[str]) -> list[str]:
   if absl_flags.FLAGS['verbosity'].using_default_value:
     absl_flags.FLAGS.verbosity = logging.WARNING
   return rest
+
+
+def _joined(argv: list[str]) -> list[str]:
+  """The arguments, with '--config.FIELD VALUE' as one."""
+  spec, joined, rest = _value_of('config', argv), [], iter(argv)
+  config = load_config(spec) if spec else {}
+  fields = config_lib.flatten(config)
+  for arg in rest:
+    override = _OVERRIDE.fullmatch(arg)
+    if arg == '--':
+      return [*joined, arg, *rest]
+    negated, field, text = override.groups() if override else (None,) * 3
+    if field in fields and text is None and not negated and (
+        _kind(config, field) is not bool):
+      arg = '='.join([arg, *itertools.islice(rest, 1)])
+    joined.append(arg)
+  return joined
 
 
 def _help(argv: list[str]) -> str:
@@ -106,38 +130,56 @@ def fail(problem: Exception, status: int = 2) -> NoReturn:
   sys.exit(status)
 
 
-def check_overrides(argv: list[str]) -> list[str]:
+def check_overrides(argv: list[str]
+                   ) -> dict[str, Callable[[ml_collections.ConfigDict, str],
+                                           None]]:
   """Raises `ConfigError` for an override of `argv` that its config refuses.
 
-  Returns the overrides that add a field to an open section.
+  Returns those that absl cannot make, and what makes them of a config: they add
+  a field to an open section, or unset one.
   """
-  spec, added = _value_of('config', argv), []
+  spec, ours = _value_of('config', argv), {}
   if spec is None:
-    return added
+    return ours
   config = load_config(spec)
   fields = config_lib.flatten(config)
   functions = {name for text in (*argv, *fields) for name in re.findall(
       r'rewards\.functions\.([\w-]+)', text.partition('=')[0])}
-  rest = iter(argv[1:])
-  for arg in rest:
+  for arg in _joined(argv)[1:]:
     if arg == '--':
       break
     override = _OVERRIDE.fullmatch(arg)
     if override is None:
       continue
-    negated, field, text = override.groups()
+    _, field, text = override.groups()
     if field not in fields:
       if _is_open(config, field, functions):
         _check_addition(arg, field, text)
-        added.append(arg)
+        ours[arg] = _add
         continue
       raise ConfigError(field, _unknown(field, fields))
     kind = _kind(config, field)
-    if text is None and not negated and kind is not bool:
-      text = next(rest, None)
-    if text is not None:
+    if text is not None and _unsets(config, field, text):
+      ours[arg] = _unset
+    elif text is not None:
       _check_type(field, kind, text)
-  return added
+  return ours
+
+
+def _unset(config: ml_collections.ConfigDict, arg: str) -> None:
+  """Does what `--config.FIELD=None` says."""
+  config.update_from_flattened_dict({_OVERRIDE.fullmatch(arg)[2]: None})
+
+
+def _unsets(config: ml_collections.ConfigDict, field: str, text: str) -> bool:
+  """Whether `text` is no value of `field`, but says that it has none."""
+  path, _, name = field.rpartition('.')
+  declared = dict(config_lib.section(config, path).items(
+      preserve_field_references=True))[name]
+  optional = isinstance(declared, ml_collections.FieldReference) and (
+      getattr(declared, 'may_be_unset', True))
+  return optional and (
+      text == 'None' or text == '' and declared.get_type() is str)
 
 
 def _is_open(config: ml_collections.ConfigDict, field: str,

@@ -52,7 +52,7 @@ def test_only_what_may_be_unset_is():
 @pytest.mark.parametrize('changes, message', [
     ({'a.lr': -1.}, 'config.a.lr: expected at least 0, received -1.0'),
     ({'a.lr': 1.}, 'config.a.lr: expected less than 1, received 1.0'),
-    ({'a.lr': float('nan')}, 'config.a.lr: expected at least 0, received nan'),
+    ({'a.lr': float('nan')}, 'config.a.lr: expected a finite number, received nan'),
     ({'top': 0}, 'config.top: expected at least 1, received 0'),
     ({'kind': 'yse'}, "config.kind: expected one of x, yes; received 'yse'; did you mean yes?"),
 ])

@@ -1,5 +1,6 @@
 """Overrides on the command line are refused by name, before absl sees them."""
 
+import re
 import sys
 
 from absl import flags as absl_flags
@@ -8,6 +9,7 @@ import pytest
 
 from r1jax import config as config_lib
 from r1jax import errors
+from r1jax import fields
 from r1jax import flags
 from r1jax import rewards as rewards_lib
 from r1jax.rewards import score
@@ -114,6 +116,55 @@ def test_an_option_of_two_types_is_refused_on_one_line(spec, parse, capsys):
           '--config.data.options.a.b=4')
   assert capsys.readouterr().err.startswith(
       'error: --config.data.options.a.b=4: ')
+
+
+@pytest.mark.parametrize('args, field, value', [
+    (['--config.rl.micro_batch=None'], 'rl.micro_batch', None),
+    (['--config.rl.micro_batch', 'None'], 'rl.micro_batch', None),
+    (['--config.rl.micro_batch=None', '--config.rl.micro_batch=8'],
+     'rl.micro_batch', 8),
+    (['--config.rl.micro_batch=8', '--config.rl.micro_batch=None'],
+     'rl.micro_batch', None),
+    (['--config.rl.kl_target=2', '--config.rl.kl_target=None'],
+     'rl.kl_target', None),
+    (['--config.init_from=None'], 'init_from', None),
+    (['--config.init_from='], 'init_from', None),
+    (['--config.eval.split', ''], 'eval.split', None),
+    (['--config.data.task=None'], 'data.task', None),
+    (['--config.rewards.judge.url='], 'rewards.judge.url', None),
+    (['--config.rewards.language=None'], 'rewards.language', None),
+    (['--config.name=None'], 'name', 'None'),  # is text, and never unset
+    (['--config.data.template='], 'data.template', ''),
+    (['--config.rl.group', '8', '--config.steps', '2'], 'steps', 2)])
+def test_a_field_that_may_be_unset_is_by_none(parse, args, field, value):
+  config = parse(R1_ZERO, *args)
+  assert config_lib.flatten(config)[field] == value
+  assert config.is_locked
+
+
+def test_every_optional_field_of_every_type_can_be_unset(parse):
+  pipeline = parse('--config=experiments/r1.py:mini')
+  optional = [name for name, declared in fields.declared(pipeline)
+              if declared.may_be_unset]
+  kinds = {declared.get_type() for name, declared in fields.declared(pipeline)
+           if name in optional}
+  assert {str, int, float, tuple} <= kinds
+  one_each = {re.sub(r'^stages\.\w+\.', '', name): name for name in optional}
+  config = parse('--config=experiments/r1.py:mini', *(
+      f'--config.{name}=None' for name in one_each.values()))
+  leaves = config_lib.flatten(config)
+  assert all(leaves[name] is None for name in one_each.values())
+
+
+@pytest.mark.parametrize('arg, message', [
+    ('--config.rl.group=None', "config.rl.group: expected int, received 'None'"),
+    ('--config.optim.lr=None', "config.optim.lr: expected float"),
+    ('--config.rl.micro_batch=', "config.rl.micro_batch: expected int"),
+    ('--config.data.num_prompts=', 'config.data.num_prompts: expected int')])
+def test_a_field_that_must_be_set_is_not_unset(arg, message):
+  with pytest.raises(errors.ConfigError) as caught:
+    flags.check_overrides(['main', R1_ZERO, arg])
+  assert str(caught.value).startswith(message)
 
 
 SFT = '--config=experiments/sft.py:mini'  # mini_writing, of size 4096

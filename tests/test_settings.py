@@ -105,7 +105,8 @@ def _small(config, folder):
   for field, value in (SWITCHES | {
       'init_from': 'mini', 'distill.init_from': 'mini', 'steps': None,
       'epochs': 1., 'rl.prompt_tokens': 200, 'rl.response_tokens': 16,
-      'optim.warmup_steps': 0, 'data.num_prompts': 16, 'eval.problems': 4,
+      'optim.warmup_steps': 0, 'critic.optim.warmup_steps': 0,
+      'data.num_prompts': 16, 'eval.problems': 4,
       'rl.ref_every_steps': 0}).items():
     if field in leaves:
       config.update_from_flattened_dict({field: value})

@@ -31,6 +31,7 @@ Without a parameter `split`, a hash of the prompt holds out one record in eight.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 import inspect
+import math
 import os
 import pickle
 import re
@@ -349,9 +350,10 @@ def parts(task: str | Iterable[tuple[str, float]], options: dict[str, Any]
     tasks = [(str(name), float(rate)) for name, rate in task]
   except (TypeError, ValueError):
     tasks = []
-  if not tasks:
+  if not tasks or not all(0 < rate < math.inf for _, rate in tasks):
     raise errors.expected(
-        'data.task', 'the name of a task or a list of (name, rate)', task)
+        'data.task', 'the name of a task or a list of (name, rate), each rate '
+        'above 0', task)
   places = [str(place) for place in range(len(tasks))]
   for place in options:
     errors.check_choice('data.options', place, places)

@@ -46,17 +46,25 @@ def truncate(logits_NV: Array, top_k: int, top_p: float) -> Array:
 
   The nucleus is the smallest set of most likely tokens whose probabilities sum
   to `top_p` or more (Holtzman et al., arXiv 1904.09751), after `top_k` has been
-  applied. 0 and 1 keep all tokens.
+  applied. 0 and 1 keep all tokens. Of equally likely tokens the first are kept:
+  exactly k, and of four at 1/4 the first two for a `top_p` of 1/2.
   """
-  if not top_k and top_p >= 1:
+  vocab = logits_NV.shape[-1]
+  if not 0 < top_k < vocab and top_p >= 1:
     return logits_NV
-  ordered = -jnp.sort(-logits_NV, -1)
-  keep = jnp.arange(ordered.shape[-1]) < (top_k or ordered.shape[-1])
+  ordered, rank = -jnp.sort(-logits_NV, -1), jnp.arange(vocab)
+  keep = rank < (min(top_k, vocab) or vocab)
   if top_p < 1:
     probability = jax.nn.softmax(jnp.where(keep, ordered, -jnp.inf), -1)
     keep &= jnp.cumsum(probability, -1) - probability < top_p
-  least = jnp.min(jnp.where(keep, ordered, jnp.inf), -1, keepdims=True)
-  return jnp.where(logits_NV >= least, logits_NV, -jnp.inf)
+  count = 1 + jnp.max(jnp.where(keep, rank, 0), -1, keepdims=True)
+  # All above the last one that is kept; of its equals as many as there is room.
+  least = jnp.take_along_axis(
+      ordered, jnp.broadcast_to(count - 1, (len(ordered), 1)), -1)
+  above, equal = logits_NV > least, logits_NV == least
+  room = count - jnp.sum(above, -1, keepdims=True)
+  kept = above | equal & (jnp.cumsum(equal, -1) <= room)
+  return jnp.where(kept, logits_NV, -jnp.inf)
 
 
 def categorical(logits_NV: Array, uniform_N2: Array) -> tuple[Array, Array]:

@@ -55,7 +55,10 @@ def route(config: architecture.Experts, score_NE: Array, bias_E: Array
 
   The bias affects the choice, not the weights. With groups, a token chooses
   among the experts of its best groups, ranked by the sum of a group's two best
-  scores.
+  scores, biased. Those of other groups are at -inf, as in DeepSeek's own code
+  (deepseek-ai/DeepSeek-V3, inference/model.py) and in transformers 5.24; its
+  earlier versions put 0 in their place, which comes before a chosen group's
+  expert whose bias makes its score negative.
   """
   biased_NE = jax.lax.stop_gradient(score_NE) + bias_E
   if config.groups > 1:

@@ -39,6 +39,7 @@ def check(config) -> None:
         + errors.nearest(str(config.get('stage')), known))
   if config.stage == 'pipeline':  # which checks each of its stages
     config_lib.check_fields(config)
+    config_lib.check_parts(config)
   else:
     config_lib.check(config, jax.device_count())
 

@@ -99,7 +99,8 @@ def make_programs(config, model: train_state.StageModel
       group=rl.group, response_tokens=rl.response_tokens, eos_ids=(),
       temperature=rl.temperature, chunk=rl.sample_chunk)
   optimizer = train_state.optimizer(
-      config.optim, config.bench.steps * rl.epochs * rl.mini_batches)
+      config.optim, config.bench.steps * rl.epochs * rl.mini_batches,
+      placed.trained)
   abstract = train_state.abstract_state(
       placed, optimizer, ref=objective.uses_ref)
   bind = functools.partial

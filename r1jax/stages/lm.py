@@ -39,7 +39,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   rows = read_rows(config.data, lm, vocab, config.data.split)
   batch_rows = lm.batch
   steps = train_state.total_steps(config, rows.size, batch_rows)
-  optimizer = train_state.optimizer(config.optim, steps)
+  optimizer = train_state.optimizer(config.optim, steps, placed.trained)
   teacher = teacher_params = None
   if 'distill' in config:
     teacher, teacher_params = distill.load_teacher(

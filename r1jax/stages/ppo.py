@@ -66,7 +66,7 @@ def make_critic(config, mesh, longest: tuple[str, int], vocab: int
         shape.vocab)
   optimizer = train_state.optimizer(
       section.optim, config.steps * config.rl.epochs * config.rl.mini_batches,
-      field='critic.optim')
+      placed.trained, field='critic.optim')
   abstract = train_state.abstract_state(placed, optimizer, ref=False)
   critic = Critic(placed.model, section.gamma, section.lam, section.whiten,
                   section.value_clip)

@@ -68,7 +68,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   batch_rows, reference = config.preference.batch, config.preference.reference
   seed, shown = config.seed, config.eval.shown
   steps = train_state.total_steps(config, rows.size, batch_rows)
-  optimizer = train_state.optimizer(config.optim, steps)
+  optimizer = train_state.optimizer(config.optim, steps, placed.trained)
   abstract = train_state.abstract_state(placed, optimizer, ref=direct)
   update = jax.jit(
       functools.partial(train_step, placed.model, optimizer, objective),

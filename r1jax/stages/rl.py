@@ -292,7 +292,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   scorer = scoring.build(config, vocab, mesh)
   objective = make_objective(rl)
   optimizer = train_state.optimizer(
-      config.optim, config.steps * rl.epochs * rl.mini_batches)
+      config.optim, config.steps * rl.epochs * rl.mini_batches, placed.trained)
   critic = None
   if 'critic' in config:
     critic = ppo.make_critic(config, mesh, longest, placed.model.config.vocab)

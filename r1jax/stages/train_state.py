@@ -19,6 +19,7 @@ from r1jax import models
 from r1jax.data import vocabs
 from r1jax.models import architecture
 from r1jax.models import lora
+from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.stages import model_source
 from r1jax.training import optim
@@ -151,15 +152,32 @@ def total_steps(config, rows: int, batch: int) -> int:
   return math.ceil(config.epochs * max(rows // batch, 1))
 
 
-def optimizer(section: Mapping[str, Any], updates: int,
+def optimizer(section: Mapping[str, Any], updates: int, params: Params,
               field: str = 'optim') -> optim.Optimizer:
   """The optimizer of a section such as `config.optim`.
+
+  Says so where parameters of less than float32 have no master weights.
 
   Args:
     section: its fields.
     updates: of the whole stage, which a schedule needs to know.
+    params: what is trained, or its shapes.
     field: where the section is, for errors.
+
+  Raises:
+    ConfigError: a schedule that does not fit the updates, or master weights of
+      parameters that need none.
   """
+  coarse = {str(leaf.dtype) for leaf in jax.tree.leaves(optim.weights(params))
+            if leaf.dtype != jnp.float32}
+  masters = f'{field}.master_weights'
+  if section['master_weights'] and not coarse:
+    raise errors.expected(
+        masters, 'False: all that is trained is float32 already', True)
+  if coarse and updates and not section['master_weights']:
+    distributed.say(
+        f'config.{masters} is False: parameters are {", ".join(coarse)}, where '
+        'an update of less than 1/256 of a parameter may be rounded away')
   fields = dict(section)
   fields.pop('max_skipped_steps', None)  # the loop's
   with errors.section('optim', at=field):

@@ -1,8 +1,15 @@
-"""The optimizer: AdamW with a schedule; a non-finite gradient changes nothing.
+"""The optimizer: AdamW with a schedule; what is not finite changes nothing.
 
 optax supplies the parts. `update` is the only way in which parameters change.
-It clips by the global norm, and where a gradient is not finite it leaves
-parameters and optimizer state bitwise as they were.
+It clips by the global norm, and where a gradient, a new parameter or a new
+moment is not finite it leaves parameters and optimizer state bitwise as they
+were.
+
+Moments are float32 whatever the parameters are: in bfloat16 a second moment
+stays where it is once a square is below 1/256 of it. For the same reason an
+update below 1/256 of a bfloat16 parameter may be rounded away; with master
+weights the updates are added up in float32, and the parameters are those sums,
+rounded.
 
 A mixture of experts' `router_bias` is not trained by AdamW: its gradient is the
 load of each expert (models/moe.py), and its update balances the loads.
@@ -29,6 +36,12 @@ class Optimizer(NamedTuple):
   router_bias_rate: float = 0.  # by which `router_bias` changes
 
 
+class MasterState(NamedTuple):
+  """The state of an optimizer with master weights."""
+  inner: Any  # of AdamW
+  weights: Any  # float32, like the parameters
+
+
 def schedule(
     kind: str, lr: float, steps: int, warmup_steps: int, final_fraction: float
 ) -> Callable[[Array], Array]:
@@ -44,13 +57,13 @@ def schedule(
   Raises:
     ConfigError: an unknown kind, or a warm-up that leaves no update.
   """
+  if steps and warmup_steps >= steps:
+    raise errors.expected(
+        'optim.warmup_steps', f'fewer than the {steps} updates of the run',
+        warmup_steps)
   if kind == 'constant':
     rest = optax.constant_schedule(lr)
   elif kind == 'cosine':
-    if warmup_steps >= max(steps, 1):
-      raise errors.expected(
-          'optim.warmup_steps', f'fewer than the {steps} updates of the run',
-          warmup_steps)
     rest = optax.cosine_decay_schedule(
         lr, max(steps - warmup_steps, 1), final_fraction)
   else:
@@ -87,11 +100,13 @@ def make_optimizer(
     weight_decay: float = 0.0,
     clip_norm: float = 1.0,
     router_bias_rate: float = 0.001,
+    master_weights: bool = False,
 ) -> Optimizer:
   """AdamW (Loshchilov & Hutter, arXiv 1711.05101); `clip_norm` 0: none.
 
   `router_bias_rate` is gamma of DeepSeek-V3 (arXiv 2412.19437, sec. 4.2: 0.001,
-  and 0 for the last 500 of 14.8 T tokens).
+  and 0 for the last 500 of 14.8 T tokens). With `master_weights` the state is a
+  `MasterState`.
   """
   rate = schedule(kind, lr, steps, warmup_steps, final_fraction)
   chain = optax.chain(
@@ -100,9 +115,20 @@ def make_optimizer(
       optax.add_decayed_weights(weight_decay, mask=decays),
       optax.scale_by_learning_rate(rate),
   )
-  tx = optax.GradientTransformation(
-      lambda params: chain.init(weights(params)), chain.update)
-  return Optimizer(tx, rate, router_bias_rate)
+
+  def init(params):
+    exact = _float32(params)
+    state = chain.init(exact)
+    return (MasterState(state, jax.tree.map(jnp.copy, exact))
+            if master_weights else state)
+
+  return Optimizer(optax.GradientTransformation(init, chain.update), rate,
+                   router_bias_rate)
+
+
+def _float32(tree: Any) -> Any:
+  """`weights(tree)` in float32."""
+  return jax.tree.map(lambda x: x.astype(jnp.float32), weights(tree))
 
 
 def weights(tree: Any) -> Any:
@@ -146,7 +172,7 @@ def state_shardings(
     param_shardings: Any,
     counters: jax.sharding.Sharding,
 ) -> Any:
-  """Shardings of the optimizer's state: moments as their parameters'."""
+  """Shardings of the optimizer's state: as their parameters', but counters."""
   return optax.tree_map_params(
       tx, lambda _, sharding: sharding, jax.eval_shape(tx.init, params),
       weights(param_shardings), transform_non_params=lambda _: counters)
@@ -158,10 +184,19 @@ def global_norm(tree: Any) -> Array:
                       for leaf in jax.tree.leaves(tree)))
 
 
+def is_finite(tree: Any) -> Array:
+  """bool[]: no number of a tree is NaN or infinite.
+
+  One sum, which fuses with what makes the numbers: 0 x is 0, or else NaN.
+  """
+  return jnp.isfinite(sum(
+      jnp.sum(0 * leaf.astype(jnp.float32)) for leaf in jax.tree.leaves(tree)))
+
+
 def update(
     optimizer: Optimizer, grads: types.Params, state: types.TrainState
 ) -> tuple[types.TrainState, dict[str, Array]]:
-  """One update, or none where the gradient's norm is not finite.
+  """One update, or none where it or its gradient is not finite.
 
   Args:
     optimizer: from `make_optimizer`.
@@ -174,20 +209,24 @@ def update(
     a new `skipped`, 0 after an update that was made; and the metrics of this
     update. `state.step` is the caller's to count.
   """
-  params, opt_state = state.params, state.opt_state
+  params, opt_state = old = state.params, state.opt_state
   norm = global_norm(weights(grads))
-  finite = jnp.isfinite(norm)
-  changes, new_state = optimizer.tx.update(
-      weights(grads), opt_state, weights(params))
+  moments, exact = opt_state, _float32(params)
+  if isinstance(opt_state, MasterState):
+    moments, exact = opt_state.inner, _current(opt_state.weights, params)
+  changes, new_state = optimizer.tx.update(_float32(grads), moments, exact)
+  exact = optax.apply_updates(exact, changes)
   new_params = jax.tree.map(
       lambda new, old, grad: balanced(old, grad, optimizer.router_bias_rate)
-      if new is None else new,
-      optax.apply_updates(weights(params), changes), params, grads,
-      is_leaf=lambda x: x is None)
-  rate = optimizer.schedule(opt_state[-1].count)
+      if new is None else new.astype(old.dtype),
+      exact, params, grads, is_leaf=lambda x: x is None)
+  if isinstance(opt_state, MasterState):
+    new_state = MasterState(new_state, exact)
+  rate = optimizer.schedule(moments[-1].count)
+  finite = jnp.isfinite(norm) & is_finite((new_params, new_state))
   params, opt_state = jax.tree.map(
       lambda new, old: jnp.where(finite, new.astype(old.dtype), old),
-      (new_params, new_state), (params, opt_state))
+      (new_params, new_state), old)
   metrics = {
       'optim/grad_norm': norm,  # before clipping
       'optim/lr': jnp.asarray(rate, jnp.float32),
@@ -196,3 +235,11 @@ def update(
   skipped = jnp.where(finite, 0, state.skipped + 1)
   return state._replace(
       params=params, opt_state=opt_state, skipped=skipped), metrics
+
+
+def _current(masters: Any, params: types.Params) -> Any:
+  """The master weights; of a parameter that was set since, its own value."""
+  return jax.tree.map(
+      lambda master, param: jnp.where(
+          master.astype(param.dtype) == param, master,
+          param.astype(jnp.float32)), masters, weights(params))

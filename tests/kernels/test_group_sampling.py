@@ -183,3 +183,91 @@ def test_each_of_several_end_tokens_ends_a_response(prompts):
   before = np.cumsum(ends, 1) - ends
   np.testing.assert_array_equal(ended.mask, before == 0)
   assert {tiny.EOS, 7} <= set(np.array(free.tokens)[ends & (before == 0)])
+
+
+def _kept(logits, top_k, top_p):
+  """The tokens that are sampled among, one at a time: NumPy, by rank."""
+  order = np.argsort(-logits, kind='stable')[:top_k or None]
+  weight = np.exp(np.float64(logits[order] - logits.max()))
+  share = weight / weight.sum()
+  count, mass = 0, 0.
+  while count < len(order) and (count == 0 or mass < top_p):
+    mass += share[count]
+    count += 1
+  return set(order[:count] if top_p < 1 else order)
+
+
+def _truncated(rows, top_k, top_p):
+  """`truncate`, as sets of tokens; what is kept keeps its logit."""
+  rows = np.float32(rows)
+  found = np.asarray(group_sampling.truncate(jnp.asarray(rows), top_k, top_p))
+  kept = found != -np.inf
+  np.testing.assert_array_equal(found[kept], rows[kept])
+  return [set(np.flatnonzero(row)) for row in kept]
+
+
+@pytest.mark.parametrize('top_k, top_p', [
+    (0, 1.), (1, 1.), (2, 1.), (5, 1.), (12, 1.), (13, 1.), (2**31 - 1, 1.),
+    (0, .3), (0, .62), (0, .9), (0, 1e-6), (3, .5), (5, .9), (1, .1), (99, .7)])
+def test_truncation_is_by_rank_as_in_numpy(top_k, top_p):
+  """Rows with ties and without, among them ties at the last place."""
+  rng = np.random.default_rng(0)
+  rows = [*rng.normal(size=(8, 12)), *rng.integers(-2, 3, (24, 12)),
+          *np.sort(rng.integers(-1, 2, (4, 12))), np.zeros(12)]
+  for row, kept in zip(rows, _truncated(rows, top_k, top_p)):
+    assert kept == _kept(np.float32(row), top_k, top_p)
+
+
+@pytest.mark.parametrize('logits, top_k, top_p, kept', [
+    ([0, 0, 0, 0], 1, 1., {0}), ([0, 0, 0, 0], 3, 1., {0, 1, 2}),
+    ([0, 1, 1, 1], 2, 1., {1, 2}), ([1, 0, 2, 1, 1], 3, 1., {2, 0, 3}),
+    # Each has a quarter.
+    ([0, 0, 0, 0], 0, .25, {0}), ([0, 0, 0, 0], 0, .26, {0, 1}),
+    ([0, 0, 0, 0], 0, .5, {0, 1}), ([0, 0, 0, 0], 0, .99, {0, 1, 2, 3}),
+    # Of the first three, each has a third.
+    ([0, 0, 0, 0], 3, .6, {0, 1}), ([-9, 0, 0, 0], 0, 1e-9, {1}),
+    ([-np.inf, 0, -np.inf, 0], 3, 1., {1, 3}), ([0, -0., 0], 1, 1., {0})])
+def test_truncation_by_hand(logits, top_k, top_p, kept):
+  assert _truncated([logits], top_k, top_p) == [kept]
+
+
+def test_ties_draw_only_the_first():
+  """Four equally likely tokens, a thousand draws."""
+  keys = jax.random.split(jax.random.key(0), 1000)
+  drawn = lambda **how: set(np.asarray(group_sampling.draw(
+      jnp.zeros((1000, 4)), keys, 0, temperature=.7, **how)[0]).tolist())
+  assert drawn(top_k=1, top_p=1.) == {0}
+  assert drawn(top_k=2, top_p=1.) == drawn(top_k=0, top_p=.5) == {0, 1}
+  assert drawn(top_k=0, top_p=1.) == {0, 1, 2, 3}
+
+
+def test_a_draw_has_its_probability():
+  """Chi-squared of 20,000 draws over blocks of tokens, below its 99.9 %."""
+  logits = np.random.default_rng(1).normal(size=11).astype('f')
+  count = 20_000
+  token, logp = group_sampling.categorical(
+      jnp.tile(logits, (count, 1)), jax.random.uniform(
+          jax.random.key(3), (count, 2)))
+  expected = np.exp(logits) / np.exp(logits).sum()
+  np.testing.assert_allclose(logp, np.log(expected)[token], atol=1e-5)
+  seen = np.bincount(token, minlength=11)
+  assert ((seen - count * expected) ** 2 / (count * expected)).sum() < 29.6
+
+
+@pytest.mark.parametrize('vocab', [1, 2, 3, 5, 16, 17])
+def test_the_ends_of_the_uniforms_are_the_ends_of_the_vocabulary(vocab):
+  ends = jnp.array([[0., 0.], [1 - 2**-24, 1 - 2**-24]])
+  logits = jnp.zeros((2, vocab))
+  token, _ = group_sampling.categorical(logits, ends)
+  assert token.tolist() == [0, vocab - 1]
+  shut = logits.at[:, 0].set(-jnp.inf).at[:, -1].set(-jnp.inf)
+  if vocab > 2:
+    token, logp = group_sampling.categorical(shut, ends)
+    assert token.tolist() == [1, vocab - 2]
+    np.testing.assert_allclose(logp, -np.log(vocab - 2), rtol=1e-5)
+
+
+def test_the_cache_doubles_to_the_response():
+  assert group_sampling.cache_sizes(10, 3) == [3, 6, 10]
+  assert group_sampling.cache_sizes(8, 2) == [2, 4, 8]
+  assert group_sampling.cache_sizes(4, 9) == [4]

@@ -127,6 +127,13 @@ def test_the_best_expert_of_a_group_that_is_not_chosen():
 
 
 def test_an_expert_below_zero_is_chosen_before_another_groups():
+  """Biased, group 0 has .1 and -.4, group 1 has -.4 and -.5.
+
+  With 0 in place of the other groups' scores, its experts would come before the
+  one at -.4, as in earlier versions of transformers.
+  """
+  assert _route([.1, .2, .3, .2], [0., -.6, -.7, -.7], active=2, groups=2,
+                active_groups=1) == pytest.approx({0: 1 / 3, 1: 2 / 3})
   assert _route([.1, .2, .3, .4], [0., 0., -1., -2.], active=2, groups=2,
                 active_groups=1) == pytest.approx({1: 2 / 3, 0: 1 / 3})
   assert set(_route([.3, .3, .2, .2], [1., -2., -.1, -.1], active=2, groups=2,

@@ -11,6 +11,7 @@ def get_config(arg='short'):
   config = r1_zero.mini()
   config.name = f'my_experiment.py:{arg}'
   config.steps = {'short': 2, 'long': 60}[arg]
+  config.optim.warmup_steps = min(5, config.steps - 1)
   config.data.update(task=f'{HERE}/my_data.py:sums', num_prompts=64,
                      template=f'{HERE}/my_template.txt')
   config.data.options.largest = 12

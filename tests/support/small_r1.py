@@ -26,6 +26,7 @@ def small() -> common.ConfigDict:
       stage.checkpoint.every_steps = 1
     if stage.stage == 'rl':
       stage.rl.group = 4
+      stage.optim.warmup_steps = 0
     if stage.stage == 'lm':
       stage.update(steps=2, epochs=None)
       stage.optim.warmup_steps = 0

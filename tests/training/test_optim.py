@@ -41,8 +41,19 @@ def test_cosine_schedule_ends_at_its_fraction():
 def test_schedule_refuses():
   with pytest.raises(errors.ConfigError, match='config.optim.schedule'):
     optim.schedule('linear', 1., 10, 0, 0.1)
-  with pytest.raises(errors.ConfigError, match='config.optim.warmup_steps'):
-    optim.schedule('cosine', 1., 10, 10, 0.1)
+
+
+@pytest.mark.parametrize('kind', ['constant', 'cosine'])
+def test_a_warm_up_ends_before_the_run(kind):
+  """Of every schedule; where nothing is updated, nothing warms up."""
+  for steps in (1, 10):
+    for warmup in (steps, steps + 1):
+      with pytest.raises(errors.ConfigError, match=(
+          'config.optim.warmup_steps: expected fewer than the '
+          f'{steps} updates of the run, received {warmup}')):
+        optim.schedule(kind, 1., steps, warmup, 0.1)
+    optim.schedule(kind, 1., steps, steps - 1, 0.1)
+  optim.schedule(kind, 1., 0, 5, 0.1)
 
 
 def test_weight_decay_spares_norms_biases_and_vectors():
@@ -98,6 +109,123 @@ def test_a_gradient_that_is_not_finite_changes_no_bit(bad):
   # The schedule goes on where it stood before the skipped updates.
   np.testing.assert_allclose(metrics['optim/lr'], 0.04, rtol=1e-6)
   assert not np.array_equal(params['w'], kept[0]['w'])
+
+
+@pytest.mark.parametrize('params, state, lr', [
+    # The weights come out infinite, from a small gradient.
+    (PARAMS | {'w': jnp.full((2, 2), 3e38)}, {}, 1e38),
+    (PARAMS | {'vector': jnp.array([1., -3e38])}, {}, 1e38),
+    (PARAMS | {'vector': jnp.array([jnp.nan, 1.])}, {}, .1),
+    # Finite as float32, but not rounded to bfloat16.
+    (PARAMS | {'norm_scale': jnp.full((3, 2), 3e38, jnp.bfloat16)}, {},
+     3.4e38 - float(jnp.bfloat16(3e38))),
+    # A moment is infinite, though no weight becomes so.
+    (PARAMS, {'nu': jnp.inf}, .1), (PARAMS, {'mu': jnp.nan}, .1)])
+@pytest.mark.parametrize('masters', [False, True])
+def test_an_update_that_is_not_finite_changes_no_bit(
+    params, state, lr, masters):
+  optimizer = optim.make_optimizer(lr=lr, steps=10, master_weights=masters)
+  grads = jax.tree.map(lambda x: jnp.full(x.shape, -1e-3), params)
+  grads['vector'] = -grads['vector']
+  start = optimizer.tx.init(params)
+  inner = list(start.inner if masters else start)
+  for name, value in state.items():
+    moments = getattr(inner[1], name)
+    inner[1] = inner[1]._replace(**{
+        name: moments | {'vector': moments['vector'].at[1].set(value)}})
+  start = start._replace(inner=tuple(inner)) if masters else tuple(inner)
+  new, after, skipped, metrics = jax.jit(
+      lambda *args: _update(optimizer, *args))(
+          grads, params, start, jnp.int32(2))
+  assert np.isfinite(metrics['optim/grad_norm'])
+  assert skipped == 3 and metrics['optim/skipped'] == 1.
+  jax.tree.map(np.testing.assert_array_equal, (new, after), (params, start))
+
+
+def test_a_gradient_whose_norm_is_infinite_is_none_and_large_weights_may_be():
+  optimizer = optim.make_optimizer(lr=.1, steps=10)
+  state = optimizer.tx.init(PARAMS)
+  grads = jax.tree.map(lambda x: jnp.full(x.shape, 1e25), PARAMS)
+  *_, skipped, metrics = _update(optimizer, grads, PARAMS, state)
+  assert skipped == 1 and metrics['optim/grad_norm'] == jnp.inf
+  large = PARAMS | {'w': jnp.full((2, 2), 3e38)}  # whose sum is infinite
+  grads = jax.tree.map(jnp.ones_like, large)
+  _, _, skipped, _ = _update(optimizer, grads, large, state)
+  assert skipped == 0
+
+
+def test_moments_are_float32_whatever_the_parameters_are():
+  """In bfloat16 the second moment would stay at 200 for ever."""
+  params = {'w': jnp.ones((2, 2), jnp.bfloat16), 'bias': jnp.ones(2)}
+  optimizer = optim.make_optimizer(lr=1e-3, steps=200, clip_norm=0.)
+  state, exact = optimizer.tx.init(params), optimizer.tx.init(
+      jax.tree.map(lambda x: x.astype(jnp.float32), params))
+  update = jax.jit(lambda *args: _update(optimizer, *args))
+  wide = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+  for size in [100.] * 20 + [1.] * 40:
+    grads = jax.tree.map(lambda x, size=size: jnp.full(x.shape, size), wide)
+    params, state, *_ = update(grads, params, state, 0)
+    wide, exact, *_ = update(grads, wide, exact, 0)
+  assert {str(x.dtype) for x in jax.tree.leaves((state[1].mu, state[1].nu))
+          } == {'float32'}
+  assert jax.tree.map(lambda x: str(x.dtype), params) == {
+      'w': 'bfloat16', 'bias': 'float32'}
+  jax.tree.map(np.testing.assert_array_equal, state[1], exact[1])
+  by_hand = 0.
+  for size in [100.] * 20 + [1.] * 40:
+    by_hand = .95 * by_hand + .05 * size ** 2
+  np.testing.assert_allclose(state[1].nu['w'], by_hand, rtol=1e-4)
+
+
+def test_master_weights_keep_what_bfloat16_rounds_away():
+  """Updates of 1e-4: each is lost in a weight of 1, a hundred are not."""
+  start = {'w': jnp.ones((2, 2), jnp.bfloat16), 'bias': jnp.ones(2)}
+  grads = jax.tree.map(lambda x: jnp.ones(x.shape), start)
+  ends = {}
+  for masters in (False, True):
+    optimizer = optim.make_optimizer(
+        lr=1e-4, steps=200, clip_norm=0., master_weights=masters)
+    params, state = start, optimizer.tx.init(start)
+    update = jax.jit(lambda *args, o=optimizer: _update(o, *args))
+    for _ in range(100):
+      params, state, *_ = update(grads, params, state, 0)
+    ends[masters] = params
+  assert (ends[False]['w'] == 1.).all()
+  np.testing.assert_allclose(state.weights['w'], .99, rtol=1e-5)
+  np.testing.assert_array_equal(
+      ends[True]['w'], state.weights['w'].astype(jnp.bfloat16))
+  # A float32 parameter is its own master, bit for bit.
+  np.testing.assert_array_equal(ends[True]['bias'], ends[False]['bias'])
+  np.testing.assert_array_equal(ends[True]['bias'], state.weights['bias'])
+
+
+def test_a_parameter_that_was_set_since_counts_and_its_master_does_not():
+  params = {'w': jnp.ones((2, 2), jnp.bfloat16)}
+  optimizer = optim.make_optimizer(
+      lr=1e-4, steps=9, clip_norm=0., master_weights=True)
+  state = optimizer.tx.init(params)
+  params = {'w': params['w'].at[0, 0].set(2.)}
+  params, state, *_ = _update(
+      optimizer, {'w': jnp.ones((2, 2))}, params, state)
+  np.testing.assert_allclose(
+      state.weights['w'], [[1.9999, .9999], [.9999, .9999]], rtol=1e-6)
+
+
+def test_master_weights_live_with_their_parameters():
+  mesh = sharding.make_mesh(dict(fsdp=-1))
+  params = {'gate': jnp.ones((8, 4), jnp.bfloat16), 'router_bias': jnp.ones(4)}
+  shardings = sharding.shardings(
+      {'gate': ('embed', None), 'router_bias': (None,)}, params, mesh,
+      (('embed', 'fsdp'),))
+  optimizer = optim.make_optimizer(lr=0.1, steps=10, master_weights=True)
+  target = optim.state_shardings(
+      optimizer.tx, params, shardings, sharding.replicated(mesh))
+  state = jax.jit(optimizer.tx.init, out_shardings=target)(
+      jax.device_put(params, shardings))
+  for leaf in (state.weights['gate'], state.inner[1].nu['gate']):
+    assert leaf.addressable_shards[0].data.shape == (1, 4)
+    assert leaf.dtype == jnp.float32
+  assert state.weights['router_bias'] is None
 
 
 def test_moments_live_with_their_parameters():
@@ -187,6 +315,8 @@ def test_an_even_load_is_even_in_every_unit():
     np.testing.assert_allclose(
         optim.balanced(bias, one_more / unit, .1),
         jnp.full((1, 7), .1).at[0, 2].set(-.1))
+  # One token in ten thousand is no rounding.
+  assert (optim.balanced(bias, 2000 * even + one_more - even, .1) != 0).all()
 
 
 @pytest.mark.parametrize('micro_batches', [1, 2, 4])

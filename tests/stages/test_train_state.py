@@ -1,0 +1,82 @@
+"""The optimizer's state: what a section makes of it, saved, placed, resumed."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tiny
+from experiments import common
+from r1jax import errors
+from r1jax.stages import train_state
+from r1jax.training import checkpoint
+from r1jax.training import optim
+
+FLOAT, HALF = ({'w': jnp.ones((2, 2), dtype), 'bias': jnp.ones(2)}
+               for dtype in ('float32', 'bfloat16'))
+
+
+def _optimizer(params, updates=9, field='optim', **values):
+  return train_state.optimizer(common.optim(**values), updates, params, field)
+
+
+def test_what_bfloat16_rounds_away_is_said(capsys):
+  _optimizer(FLOAT)
+  _optimizer(HALF, master_weights=True)
+  _optimizer(HALF, updates=0)
+  # A router's bias has steps of its own, and is not trained by AdamW.
+  _optimizer(FLOAT | {'router_bias': jnp.ones(2, jnp.bfloat16)})
+  assert not capsys.readouterr().out
+  _optimizer(HALF, field='critic.optim')
+  assert capsys.readouterr().out == (
+      'config.critic.optim.master_weights is False: parameters are bfloat16, '
+      'where an update of less than 1/256 of a parameter may be rounded away\n')
+
+
+def test_master_weights_of_float32_are_refused():
+  with pytest.raises(errors.ConfigError, match=(
+      'config.critic.optim.master_weights: expected False: .*float32 already')):
+    _optimizer(FLOAT, field='critic.optim', master_weights=True)
+
+
+def test_a_warm_up_beyond_the_run_names_its_section():
+  for kind in ('constant', 'cosine'):
+    with pytest.raises(errors.ConfigError,
+                       match='config.critic.optim.warmup_steps'):
+      _optimizer(FLOAT, field='critic.optim', schedule=kind, warmup_steps=9)
+
+
+@pytest.mark.parametrize('sizes', [None, dict(fsdp=4, tensor=2)])
+def test_a_run_with_master_weights_resumes_bitwise(tmp_path, sizes):
+  placed = tiny.setup(sizes, param_dtype='bfloat16')
+  optimizer = _optimizer(placed.trained, lr=1e-3, master_weights=True)
+  abstract = train_state.abstract_state(placed, optimizer, ref=False)
+  params = jax.tree.map(
+      lambda x, shape: jax.device_put(x.astype(shape.dtype), shape.sharding),
+      tiny.params(), placed.params)
+  state = train_state.state_from_params(placed, optimizer, abstract, params)
+  shape = lambda tree: jax.tree.map(
+      lambda x: (x.shape, x.dtype, x.sharding), tree)
+  assert shape(state) == shape(abstract)
+  jax.tree.map(lambda master, param: np.testing.assert_array_equal(
+      master, param.astype(jnp.float32)), state.opt_state.weights, state.params)
+
+  @jax.jit
+  def update(state):
+    grads = jax.tree.map(lambda x: jnp.sin(x.astype(jnp.float32)), state.params)
+    return optim.update(optimizer, grads, state)[0]
+
+  state = update(state)
+  with contextlib.closing(checkpoint.Checkpointer(
+      tmp_path / 'checkpoints', keep=1)) as saved:
+    saved.save(1, state)
+    saved.wait()
+    restored, step = saved.restore_latest(abstract)
+  assert step == 1 and shape(restored) == shape(abstract)
+  jax.tree.map(np.testing.assert_array_equal, restored, state)
+  jax.tree.map(np.testing.assert_array_equal, update(restored), update(state))
+  # Unlike the rounded parameters, their masters are between bfloat16's numbers.
+  assert any((master != param.astype(jnp.float32)).any() for master, param in zip(
+      *map(jax.tree.leaves, (state.opt_state.weights, state.params))))
