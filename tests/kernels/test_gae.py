@@ -95,9 +95,11 @@ def test_whitened():
   near(got[mask].mean(), 0)
   near(got[mask].std(), 1)
   assert not got[~mask].any()
-  for same in (0., 0.1, 1e6):
-    equal = advantages.whiten(np.full_like(advantage, same), mask)
-    np.testing.assert_array_equal(equal, 0)
+  for same in (0., .1, -.1, -.7, 1e6):
+    for junk in (same, 7., np.nan):
+      equal = advantages.whiten(
+          np.where(mask, np.float32(same), np.float32(junk)), mask)
+      np.testing.assert_array_equal(equal, 0)
   np.testing.assert_array_equal(
       advantages.whiten(advantage, np.zeros_like(mask)), 0)
 
