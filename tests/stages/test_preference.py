@@ -210,14 +210,15 @@ def test_figures_by_hand():
   figures, _ = preference_figures.evaluate(
       [three], [np.float32([3, 2, 1])], 0., 'pairwise', 0)
   assert figures['n'] == 1  # prompts, not pairs
+  assert figures['ci95'] == intervals.wilson(1., 1)
   error = lambda *pairs: preference_figures.calibration_error(
       *np.array(pairs, float).T)
   assert error((.9, 1), (.9, 0)) == pytest.approx(.4)
   # Bins of .9 to .95 and of .95 to 1, which belongs to it.
   assert error((.93, 1), (.98, 1), (1, 0)) == pytest.approx(
       .07 / 3 + .49 * 2 / 3)
-  assert preference_figures.correlation(
-      np.ones(3), np.arange(3)) == 0.
+  for pair in ((np.ones(3), np.arange(3)), (np.arange(3), np.ones(3))):
+    assert preference_figures.correlation(*pair) == 0.
 
 
 def _config(tmp_path, **changes):
