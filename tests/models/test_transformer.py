@@ -16,7 +16,7 @@ from r1jax.types import Cache
 QWEN = dict(qkv_bias=True, qk_norm=True, tied=False)
 GEMMA = dict(window=3, global_every=2, rope_theta_local=100., post_norms=True,
              embed_scale=True, activation='gelu', softcap_attention=1.,
-             softcap_final=2., attention_scale=0.4)
+             softcap_final=2., attention_scale=0.4, norm_offset=1.)
 # Each switch, and what it stands on where it means nothing alone.
 SWITCHES = [({name: value}, {}) for name, value in QWEN.items()] + [
     (dict(window=3, global_every=2), {}),
@@ -26,6 +26,7 @@ SWITCHES = [({name: value}, {}) for name, value in QWEN.items()] + [
     (dict(softcap_final=2.), {}),
     (dict(attention_scale=2.), {}),
     (dict(post_norms=True), {}),
+    (dict(norm_offset=1.), {}),
     (dict(embed_scale=True), {}),
     (dict(activation='gelu'), {}),
     (dict(rms_eps=0.1), {}),
