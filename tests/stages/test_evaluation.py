@@ -99,7 +99,7 @@ def test_an_evaluation_samples_and_decodes_greedily(tmp_path, monkeypatch):
     samples, greedy = found
     return types.SimpleNamespace(counters={'errors': 1 + greedy}, rows=[
         _row(greedy or (i, n) == (1, 0), taste=float(i), response=f'{i} {n}',
-             prompt='p', answer='a', reward=1.)
+             prompt='p', answer='a', reward=5.)
         for i, _ in zip(batch.id, batch.records) for n in samples])
 
   score.models = [types.SimpleNamespace(name='taste')]
@@ -124,7 +124,7 @@ def test_an_evaluation_samples_and_decodes_greedily(tmp_path, monkeypatch):
 
 def test_samples_for_the_report():
   rows = [{'prompt': 'p', 'answer': '1', 'response': 'r', 'reward': 2.,
-           'accuracy': float(i == 0), 'finished': i == 0} for i in range(3)]
+           'accuracy': 1. - i / 2, 'finished': i == 0} for i in range(3)]
   assert evaluation.samples(rows, 2) == [
       {'prompt': 'p', 'answer': '1', 'text': 'r', 'reward': 2.,
        'correct': correct, 'finished': correct} for correct in (True, False)]
