@@ -18,6 +18,15 @@ def test_hand_computed(std, size):
   assert got.dtype == jnp.float32
 
 
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.int32])
+def test_rewards_of_any_type_are_computed_with_in_float32(dtype):
+  reward_BG = jnp.array([[3, 0, 0, 256]], dtype)
+  for function in (advantages.grpo, advantages.rloo):
+    got = function(reward_BG)
+    assert got.dtype == jnp.float32
+    np.testing.assert_array_equal(got, function(reward_BG.astype(jnp.float32)))
+
+
 def test_eps_stands_beside_the_standard_deviation():
   got = advantages.grpo(jnp.array([[1., 0., 0., 1.]]), eps=0.5)
   np.testing.assert_allclose(got, [[.5, -.5, -.5, .5]], rtol=1e-6)

@@ -42,7 +42,7 @@ def _loops(q, parts, softcap):
     score = np.array(keys) @ q[n, t, head]
     if softcap:
       score = softcap * np.tanh(score / softcap)
-    weight = np.exp(score)
+    weight = np.exp(score - score.max())
     out[n, t, head] = weight @ np.array(values) / weight.sum()
   return out
 
@@ -131,12 +131,23 @@ def test_large_scores_do_not_overflow():
   assert np.abs(got).max() <= max(np.abs(p.v).max() for p in parts) + 1e-5
 
 
+def test_scores_far_below_0_are_seen_and_what_is_masked_is_not():
+  rng = np.random.default_rng(0)
+  q = np.abs(_queries(rng)) * 1e3
+  parts = [part._replace(k=-np.abs(part.k)) for part in _parts(rng)]
+  np.testing.assert_allclose(
+      attention.attend(q, parts), _loops(q, parts, None), atol=.01)
+
+
 def test_bfloat16_queries_leave_as_bfloat16():
   rng = np.random.default_rng(0)
   q, parts = _queries(rng), _parts(rng)
   half = lambda x: jnp.asarray(x, jnp.bfloat16)
-  got = attention.attend(
-      half(q), [attention.Part(half(k), half(v), m) for k, v, m in parts])
+  q = half(10 * q)  # scores of 40, which bfloat16 rounds to quarters
+  parts = [attention.Part(half(k), half(v), m) for k, v, m in parts]
+  got = attention.attend(q, parts)
   assert got.dtype == jnp.bfloat16
+  full = [attention.Part(*map(np.float32, part[:2]), part.mask)
+          for part in parts]
   np.testing.assert_allclose(
-      got.astype(jnp.float32), _loops(q, parts, None), atol=0.1)
+      got.astype(jnp.float32), _loops(np.float32(q), full, None), atol=.02)

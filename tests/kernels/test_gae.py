@@ -53,6 +53,15 @@ def test_by_hand():
   near(advantages.gae(reward, value, mask, .5, .5)[0], [[-.0625, -.25, 1]])
 
 
+def test_values_of_lower_precision_are_summed_in_float32():
+  reward, value, mask = _batch()
+  halves = [x.astype(jnp.bfloat16) for x in (reward, value)]
+  got = advantages.gae(*halves, mask, 1., .95)
+  expected = advantages.gae(
+      *(x.astype(jnp.float32) for x in halves), mask, 1., .95)
+  jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
 @pytest.mark.parametrize('gamma, lam', [(1., .95), (.99, 1.), (.9, 0.), (1, 1)])
 def test_agrees_with_the_printed_sum(gamma, lam):
   got = jax.jit(advantages.gae)(*_batch(), gamma, lam)
@@ -86,9 +95,11 @@ def test_whitened():
   near(got[mask].mean(), 0)
   near(got[mask].std(), 1)
   assert not got[~mask].any()
-  for same in (0., 0.1, 1e6):
-    equal = advantages.whiten(np.full_like(advantage, same), mask)
-    np.testing.assert_array_equal(equal, 0)
+  for same in (0., .1, -.1, -.7, 1e6):
+    for junk in (same, 7., np.nan):
+      equal = advantages.whiten(
+          np.where(mask, np.float32(same), np.float32(junk)), mask)
+      np.testing.assert_array_equal(equal, 0)
   np.testing.assert_array_equal(
       advantages.whiten(advantage, np.zeros_like(mask)), 0)
 

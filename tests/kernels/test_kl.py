@@ -59,8 +59,11 @@ def test_agrees_with_numpy_in_float32_and_from_bfloat16():
     got = jax.jit(kl.estimate, static_argnums=0)(kind, logp, ref_logp)
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, value, rtol=1e-5, atol=1e-6)
-    half = kl.estimate(kind, logp.astype(jnp.bfloat16), ref_logp)
+    halves = [x.astype(jnp.bfloat16) for x in (logp, ref_logp)]
+    half = kl.estimate(kind, *halves)
     assert half.dtype == jnp.float32
+    np.testing.assert_array_equal(
+        half, kl.estimate(kind, *(x.astype(np.float32) for x in halves)))
 
 
 def test_k1_and_k3_are_unbiased():

@@ -23,6 +23,7 @@ def test_scores_depend_on_the_distance_alone():
     return float(jnp.vdot(turn(q, at_q), turn(k, at_k)))
 
   np.testing.assert_allclose(score(9, 4), score(25, 20), rtol=1e-5)
+  np.testing.assert_allclose(score(9, 4), score(1006, 1001), rtol=1e-3)
   np.testing.assert_allclose(score(0, 0), np.vdot(q, k), rtol=1e-5)
   assert abs(score(9, 4) - score(9, 5)) > 0.01
 
@@ -59,6 +60,16 @@ def test_llama3_between_its_bounds_by_hand():
       rotary.frequencies(2, 1., scaling), [1 / 3 + 2 / 3 / 8])
 
 
+def test_yarn_between_its_pairs_by_hand():
+  # Pairs 4.50 and 2.99 turn once and 32 times: rounded to 5 and 2, of which
+  # the first is past the last pair, 3, that stands between them.
+  scaling = architecture.RopeScaling('yarn', 40., original_len=200_000)
+  plain = rotary.frequencies(8, 10_000.)
+  np.testing.assert_allclose(
+      rotary.frequencies(8, 10_000., scaling) / plain,
+      [1., 1., 1., 2 / 3 + 1 / 3 / 40])
+
+
 def test_yarn_raises_the_scores_of_latent_attention():
   latent = architecture.Latent(None, 4, 2, 2, 2)
   config = tiny.config(latent=latent, head_size=4, rope_scaling=YARN)
@@ -67,4 +78,9 @@ def test_yarn_raises_the_scores_of_latent_attention():
   np.testing.assert_allclose(rotary.score_scale(config), grown ** 2 / 2)
   plain = architecture.RopeScaling('yarn', 40., original_len=4096)
   np.testing.assert_allclose(rotary.magnitude(plain), grown)
-  assert rotary.score_scale(tiny.config(rope_scaling=plain)) == 0.5
+  np.testing.assert_allclose(  # cos and sin of position 0
+      rotary.table(np.array([[0]]), 2, 100., plain)[:, 0, 0, 0], [grown, 0])
+  for scaling in (plain, YARN):
+    assert rotary.score_scale(tiny.config(rope_scaling=scaling)) == 0.5
+  shorter = architecture.RopeScaling('yarn', .5, original_len=4096)
+  assert rotary.magnitude(shorter) == rotary.magnitude(LLAMA3) == 1.

@@ -16,7 +16,7 @@ from r1jax.types import Cache
 QWEN = dict(qkv_bias=True, qk_norm=True, tied=False)
 GEMMA = dict(window=3, global_every=2, rope_theta_local=100., post_norms=True,
              embed_scale=True, activation='gelu', softcap_attention=1.,
-             softcap_final=2., attention_scale=0.4)
+             softcap_final=2., attention_scale=0.4, norm_offset=1.)
 # Each switch, and what it stands on where it means nothing alone.
 SWITCHES = [({name: value}, {}) for name, value in QWEN.items()] + [
     (dict(window=3, global_every=2), {}),
@@ -26,6 +26,7 @@ SWITCHES = [({name: value}, {}) for name, value in QWEN.items()] + [
     (dict(softcap_final=2.), {}),
     (dict(attention_scale=2.), {}),
     (dict(post_norms=True), {}),
+    (dict(norm_offset=1.), {}),
     (dict(embed_scale=True), {}),
     (dict(activation='gelu'), {}),
     (dict(rms_eps=0.1), {}),
@@ -215,6 +216,43 @@ def _check_axes(names, shape, config):
   assert len(names) == len(shape)
   for name, size in zip(names, shape):
     assert name == 'norm' or sizes[name] == size
+
+
+@pytest.mark.parametrize('latent', [
+    None, architecture.Latent(12, 20, 16, 8, 24)])
+def test_it_begins_with_products_that_keep_the_variance(latent):
+  """Less what the residual stream sums over layers; no layer is another."""
+  width, layers, mlp, heads, size = 64, 3, 160, 4, 24
+  model = tiny.model(width=width, layers=layers, mlp=mlp, heads=heads,
+                     kv_heads=4, head_size=size, vocab=200, tied=False,
+                     norm_offset=1., latent=latent)
+  params = jax.jit(model.init)(jax.random.key(0))
+  blocks, shared = params['blocks'], 2 * layers
+  fan_in = {'q': width, 'k': width, 'v': width} if latent is None else {
+      'q_a': width, 'q_b': 12, 'kv_a': width, 'kv_b': 20}
+  expected = {'embedding': (params['embedding'], width),
+              'output': (params['output'], width)} | {
+      name: (blocks['attention'][name], n)
+      for name, n in (fan_in | {'o': heads * size * shared}).items()} | {
+      name: (blocks['mlp'][name], n) for name, n in (
+          ('gate', width), ('up', width), ('down', mlp * shared))}
+  for name, (weight, inputs) in expected.items():
+    assert .8 < np.std(weight) * inputs ** .5 < 1.05, name
+    if weight is not params['embedding'] and weight is not params['output']:
+      assert np.all(np.std(weight, 0).mean() > .5 * np.std(weight)), name
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    if path[-1].key == 'scale':  # with the offset, 1
+      np.testing.assert_array_equal(leaf, 0)
+
+
+def test_logits_of_bfloat16_are_summed_in_float32():
+  half = dict(dtype='bfloat16', tied=False)
+  hidden = np.random.default_rng(0).normal(size=(1, 4, tiny.SHAPE['width']))
+  hidden = jnp.asarray(hidden, jnp.bfloat16)
+  output = tiny.params(**half)['output'].astype(jnp.bfloat16)
+  np.testing.assert_allclose(
+      tiny.model(**half).unembed(tiny.params(**half), hidden),
+      np.float32(hidden) @ np.float32(output), rtol=1e-5, atol=1e-6)
 
 
 def test_local_layers_and_global_ones_between():

@@ -41,6 +41,7 @@ EUROPE = language.Languages(('en', 'fr', 'de', 'ru'))
     ('so \\begin{全部} and', 'en', 2 / 4),
     ('ｆｕｌｌ wide', 'en', 1.),
     ('nai\u0308ve cafe\u0301', 'en', 1.),
+    ('nai\u0308ve 我', 'en', 1 / 2),
 ])
 def test_shares_by_hand(text, target, share):
   assert BOTH.share(text, target) == pytest.approx(share)
@@ -49,6 +50,7 @@ def test_shares_by_hand(text, target, share):
 @pytest.mark.parametrize('text, code', [
     ('The table is therefore red.', 'en'),
     ('Donc la table est rouge.', 'fr'),
+    ('LA MAISON EST TRÈS BELLE.', 'fr'),
     ('Deshalb ist der Tisch rot.', 'de'),
     ('Поэтому стол красный.', 'ru'),
     ('Xyzzy', 'en'),  # of none, so of any: the first
@@ -61,6 +63,7 @@ def test_one_script_is_told_apart_by_dictionaries(text, code):
 
 def test_a_script_of_one_language_asks_no_dictionary(monkeypatch):
   monkeypatch.setitem(sys.modules, 'simplemma', None)
+  language._known.cache_clear()
   assert BOTH.of('这是 so 一句话') == 'zh'
 
 

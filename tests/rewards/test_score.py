@@ -30,7 +30,7 @@ def _response(answer, tokens=10, finished=True):
 def test_the_total_is_the_weighted_sum_of_the_parts():
   weights = {'accuracy': 0.7, 'format': 0.2, 'overlong': 0.5}
   responses = [
-      _response('72'), _response('73', tokens=90), _response('72', 100, False),
+      _response('72'), _response('73', tokens=90), _response('72', 80, False),
       rewards_lib.Response('', 1, True),
       rewards_lib.Response('<think>\ufffd', 100, False)]
   with _scorer(weights) as scorer:
@@ -66,6 +66,10 @@ def test_accuracy_and_format_alone_are_computed_without_weight():
   assert set(scores.parts) == {'accuracy', 'format', 'repetition'}
   assert scores.parts['accuracy'][0] == scores.parts['format'][0] == 1.0
   assert scores.total[0] == 0.0
+  with _scorer({'accuracy': 0.}, languages=('en', 'zh')) as scorer:
+    scores = scorer.score([_record('72')], [_response('72')])
+  assert set(scores.parts) == {'accuracy', 'format', 'language', 'mixed'}
+  assert scores.total[0] == 0.0
 
 
 def test_the_language_is_that_of_the_prompt_unless_it_is_named():
@@ -73,14 +77,15 @@ def test_the_language_is_that_of_the_prompt_unless_it_is_named():
       'What is 2+2?', '二加二等于几？', '2+2=?')]  # the last in any
   text = '<think> First 我 </think> <answer> 4 </answer>'
   responses = [rewards_lib.Response(text.replace('First', word), 9, True)
-               for word in ('First and second', '我我我', '我我我')]
-  for language, shares in ((None, (3 / 4, 1., 1.)), ('zh', (1 / 4, 1., 1.))):
+               for word in ('First and second', 'First and second', '我我我')]
+  for language, shares in ((None, (3 / 4, 1 / 4, 1.)),
+                           ('zh', (1 / 4, 1 / 4, 1.))):
     with _scorer({'language': 1.0}, languages=('en', 'zh'),
                  language=language) as scorer:
       scores = scorer.score(records, responses)
     np.testing.assert_allclose(scores.parts['language'], shares)
     np.testing.assert_allclose(scores.total, shares)
-    np.testing.assert_array_equal(scores.parts['mixed'], [1, 0, 0])
+    np.testing.assert_array_equal(scores.parts['mixed'], [1, 1, 0])
 
 
 def test_a_task_may_have_weights_of_its_own():
@@ -105,12 +110,19 @@ def test_a_task_may_have_weights_of_its_own():
      'mean config.rewards.weights.accuracy'),
     ({'length': 1.0}, {}, 'config.rewards.weights.length: .* valid: config'),
     (None, {'answer': 'tag'}, 'config.rewards.answer: .* did you mean tags'),
-    (None, {'overlong_cache_tokens': 101},
-     'config.rewards.overlong_cache_tokens'),
+    *((None, {'overlong_cache_tokens': tokens},
+       'config.rewards.overlong_cache_tokens') for tokens in (-1, 0, 101)),
 ])
 def test_impossible_settings_are_refused(weights, settings, message):
   with pytest.raises(errors.ConfigError, match=message):
     _scorer(weights, **settings)
+
+
+def test_the_penalty_begins_a_fifth_before_the_limit_unless_it_is_said():
+  for limit, tokens, penalty in ((100, 90, -.5), (4, 4, -1.), (1, 1, -1.)):
+    with _scorer({'overlong': 1.}, max_tokens=limit) as scorer:
+      scores = scorer.score([_record('72')], [_response('72', tokens)])
+    np.testing.assert_allclose(scores.total, [penalty])
 
 
 def test_records_and_responses_must_pair():

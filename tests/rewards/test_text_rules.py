@@ -101,6 +101,7 @@ LOOPS = ['!' * 5000, '\u3002' * 5000, '= ' * 3000, 'ha' * 3000,
 
 @pytest.mark.parametrize('text, looped', [
     *((text, True) for text in LOOPS),
+    ('\n'.join(f'Wait, that is {n % 10}.' for n in range(100)), True),
     ('', False), ('!' * 400, False),
     (''.join(map(str, range(1000))), False),
     ('\n'.join(f'{n}+{n + 1}={2 * n + 1}' for n in range(500)), False),
@@ -116,6 +117,10 @@ def test_worked_solutions_are_no_loops():
   for mode in ('long_en', 'long_zh', 'short_zh'):
     texts = [text for _, text in lessons.worked('train', 100, 0, mode)]
     assert not any(map(text_rules.is_loop, [*texts, '\n'.join(texts)]))
+
+
+def test_ngrams_are_of_four_words_unless_it_is_said():
+  assert text_rules.repetition_penalty('a b c d a b c d') == pytest.approx(-.2)
 
 
 def test_a_loop_nears_minus_one():

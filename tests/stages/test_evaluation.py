@@ -12,6 +12,7 @@ from r1jax.data import batches
 from r1jax.stages import evaluation
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
+from r1jax.training import files
 
 
 def _row(accuracy, tokens=4, task='a', **fields):
@@ -80,9 +81,50 @@ def test_what_is_drawn_for_a_problem_does_not_depend_on_the_batch():
   assert len({step for _, _, step in sampler.asked}) == 1
 
 
+def test_an_evaluation_samples_and_decodes_greedily(tmp_path, monkeypatch):
+  """Three problems, two samples each, of which the greedy one is right."""
+  made = []
+
+  class Sampler(_Sampler):
+    def __init__(self, placed, settings):
+      del placed
+      super().__init__(settings.group)
+      self.greedy = settings.temperature == 0.
+      made.append(settings)
+
+    def __call__(self, *args):
+      return super().__call__(*args), self.greedy
+
+  def score(found, batch):
+    samples, greedy = found
+    return types.SimpleNamespace(counters={'errors': 1 + greedy}, rows=[
+        _row(greedy or (i, n) == (1, 0), taste=float(i), response=f'{i} {n}',
+             prompt='p', answer='a', reward=5.)
+        for i, _ in zip(batch.id, batch.records) for n in samples])
+
+  score.models = [types.SimpleNamespace(name='taste')]
+  monkeypatch.setattr(rollouts, 'Sampler', Sampler)
+  prompts = batches.PromptSet(np.zeros((3, 2), np.int32), np.ones(3, np.int32),
+                              tuple({} for _ in range(3)))
+  settings = tiny_rl.SETTINGS._replace(group=2, top_k=5, top_p=.9)
+  for greedy in (True, False):
+    found, shown = evaluation.make_evaluator(
+        None, prompts, score, settings, batch=2, shown=2, seed=0,
+        workdir=str(tmp_path), greedy=greedy)(None, 7)
+    assert (found['n'], found['pass@1'], found['taste']) == (3, 1 / 6, 1.)
+    assert found.get('greedy') == (1. if greedy else None)
+    assert found['verifier'] == {'errors': 2 * (1 + 2 * greedy)}
+    assert [row['text'] for row in shown] == ['0 0', '1 0']
+  assert made[:2] == [settings, settings._replace(
+      group=1, temperature=0., top_k=0, top_p=1.)]
+  assert [row['response'] for row in files.read_rows(
+      tmp_path / 'evaluation_7.jsonl')] == [
+          '0 0', '0 1', '1 0', '1 1', '2 0', '2 1']
+
+
 def test_samples_for_the_report():
   rows = [{'prompt': 'p', 'answer': '1', 'response': 'r', 'reward': 2.,
-           'accuracy': float(i == 0), 'finished': i == 0} for i in range(3)]
+           'accuracy': 1. - i / 2, 'finished': i == 0} for i in range(3)]
   assert evaluation.samples(rows, 2) == [
       {'prompt': 'p', 'answer': '1', 'text': 'r', 'reward': 2.,
        'correct': correct, 'finished': correct} for correct in (True, False)]

@@ -1,6 +1,7 @@
 """Next-token training has a pulse, however its batch is cut or placed."""
 
 import functools
+import types
 
 import jax
 import numpy as np
@@ -61,6 +62,16 @@ def test_the_closing_words_say_what_was_reached(tmp_path):
   after = {'loss': 1.25, 'token_accuracy': .5}
   assert 'held out: 1.250 nats per token, 50.0 %' in lm.closing_words(
       str(tmp_path), {'steps': 60, 'after': after})
+
+
+@pytest.mark.parametrize('steps, epochs, rows, expected', [
+    (7, 2, 10, 7), (0, 2, 10, 0), (None, 1, 12, 3), (None, 1.5, 11, 3),
+    (None, .4, 11, 1), (None, 2, 3, 2)])
+def test_the_steps_of_so_many_passes_in_batches_of_4(
+    steps, epochs, rows, expected):
+  """Less than a batch is left of a pass, or is all of it."""
+  config = types.SimpleNamespace(steps=steps, epochs=epochs)
+  assert train_state.total_steps(config, rows, 4) == expected
 
 
 @pytest.mark.parametrize('sizes, batch', [(None, 4), (dict(data=8), 16)])

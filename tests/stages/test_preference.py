@@ -14,8 +14,10 @@ from experiments import sections
 from r1jax import errors
 from r1jax.data import preferences
 from r1jax.data import vocabs
+from r1jax.kernels import logprobs
 from r1jax.kernels import values
 from r1jax.parallel import sharding
+from r1jax.reports import intervals
 from r1jax.stages import preference
 from r1jax.stages import preference_figures
 from r1jax.stages import model_rewards
@@ -105,6 +107,33 @@ def test_packed_sums_are_those_of_the_tokens_of_each_response():
     np.testing.assert_array_equal(got[b, s], expected)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _logp(model, params, row):
+  return logprobs.of_sequences(
+      model, params, row, None, np.arange(row.shape[1])[None], chunk=8)[0]
+
+
+def test_the_score_of_dpo_is_beta_times_the_log_ratio_of_a_response():
+  """To the reference, summed over its tokens: Rafailov et al., eq. 5."""
+  rows, index = _rows(), np.arange(1)
+  policy, ref = tiny.params(), tiny.params(seed=1)
+  score = jax.jit(functools.partial(
+      preference.raw_scores, tiny.model(),
+      preference.Objective('dpo', 0., 1, .2, 5)))
+  got = score(policy, ref, Preferences(*rows.take(index)))
+  for b, s in np.argwhere(rows.record(index) >= 0):
+    record = rows.records[rows.record(index)[b, s]]
+    for k, text in enumerate(record['responses']):
+      asked, said = _encode(record['prompt'], text)
+      row = np.zeros((1, 10), int)  # what follows is seen by none
+      row[0, :len(asked + said)] = asked + said
+      logp, ref_logp = (
+          _logp(tiny.model(), params, row)[0, len(asked):len(asked + said)]
+          for params in (policy, ref))
+      np.testing.assert_allclose(
+          got[b, s, k], .2 * np.sum(logp - ref_logp), atol=1e-4)
+
+
 @pytest.mark.parametrize('objective', [
     PAIRWISE, preference.Objective('pointwise', 0., 1)])
 def test_it_learns(objective):
@@ -149,6 +178,9 @@ def test_normalised_the_mean_is_0_and_the_loss_does_not_see_it():
         preference.loss, setup.model, PAIRWISE._replace(loss=kind)))
     losses = [loss(s.params, None, batch)[0][0] for s in (state, shifted)]
     np.testing.assert_allclose(*losses, rtol=1e-5)
+    slope = jax.jit(jax.grad(
+        lambda params, loss=loss: loss(params, None, batch)[0][0]))
+    assert slope(shifted.params)['head']['offset'] == 0
   few = score(state, rows, 10)
   assert 10 <= sum(len(x) > 0 for x in few) < len(rows.records)
 
@@ -159,17 +191,34 @@ def test_figures_by_hand():
   raw = [np.float32(x) for x in ([2, 1], [0, 0], [1, 3], [5, 1])]
   figures, samples = preference_figures.evaluate(
       records, raw, 1.5, 'pairwise', 1)
-  assert figures['n'] == 4 and figures['accuracy'] == 2.5 / 4
-  assert figures['margin'] == 0.75 and figures['tasks'] == dict(x=.75, y=.5)
-  assert figures['score_mean'] == pytest.approx(13 / 8 - 1.5)
-  assert samples[0]['scores'] == [.5, -.5]
+  deviation = (41 / 8 - (13 / 8) ** 2) ** .5
+  expected = {  # the leads are 1, 0, -2 and 4
+      'n': 4, 'accuracy': 2.5 / 4, 'margin': .75,
+      'ci95': intervals.wilson(2.5 / 4, 4), 'tasks': dict(x=.75, y=.5),
+      'loss': np.mean(np.log(1 + np.exp([-1, 0, 2, -4]))),
+      # Confidence .731, .5, .881 and .982, each in a bin of its own.
+      'calibration_error': (.2689 + 0 + .8808 + .0180) / 4,
+      'score_mean': 13 / 8 - 1.5, 'score_std': deviation,
+      'length_correlation': (5 / 4 - 2) / 2 / deviation}
+  assert figures == {
+      name: pytest.approx(value, rel=1e-3) for name, value in expected.items()}
+  assert [sample['scores'] for sample in samples] == [[.5, -.5]]
   safe, _ = preference_figures.evaluate(records, raw, 0., 'pointwise', 1)
   # Of 1, 0, 1, 0, 1, 0, 1, 0: 2, 0, 1, 5 are right, and no 0 below 0 is.
   assert safe['n'] == 8 and safe['accuracy'] == pytest.approx((3 + 2 / 2) / 8)
-  assert preference_figures.calibration_error(
-      np.array([.9, .9]), np.array([1., 0.])) == pytest.approx(.4)
-  assert preference_figures.correlation(
-      np.ones(3), np.arange(3)) == 0.
+  three = dict(prompt='', responses=['a', 'b', 'c'], grades=[2, 1, 0], task='')
+  figures, _ = preference_figures.evaluate(
+      [three], [np.float32([3, 2, 1])], 0., 'pairwise', 0)
+  assert figures['n'] == 1  # prompts, not pairs
+  assert figures['ci95'] == intervals.wilson(1., 1)
+  error = lambda *pairs: preference_figures.calibration_error(
+      *np.array(pairs, float).T)
+  assert error((.9, 1), (.9, 0)) == pytest.approx(.4)
+  # Bins of .9 to .95 and of .95 to 1, which belongs to it.
+  assert error((.93, 1), (.98, 1), (1, 0)) == pytest.approx(
+      .07 / 3 + .49 * 2 / 3)
+  for pair in ((np.ones(3), np.arange(3)), (np.arange(3), np.ones(3))):
+    assert preference_figures.correlation(*pair) == 0.
 
 
 def _config(tmp_path, **changes):

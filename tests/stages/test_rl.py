@@ -10,11 +10,14 @@ import pytest
 
 import tiny
 import tiny_rl
+from experiments import ppo
 from experiments import r1_zero
 from r1jax import errors
 from r1jax.parallel import sharding
+from r1jax.stages import evaluation
 from r1jax.stages import rl
 from r1jax.stages import scoring
+from r1jax.stages import train_state
 from r1jax.training import timing
 
 
@@ -213,3 +216,39 @@ def test_weights_of_a_task_that_no_prompt_has_are_refused(tmp_path):
   with pytest.raises(errors.ConfigError,
                      match=r'rewards.tasks.leg_count: .*\.leg_counting\?'):
     rl.build(config, sharding.make_mesh({}, jax.devices()[:1]), str(tmp_path))
+
+
+def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
+  """PPO of 7 steps with 3 epochs of 2 mini-batches: 42 updates of each."""
+  config = ppo.get_config('reasoning').unlock()
+  config.steps, config.data.num_prompts, config.eval.problems = 7, 5, 3
+  config.rl.update(epochs=3, mini_batches=2, sampling_rounds=2, kl='k1',
+                   kl_in='reward', beta=.5, kl_target=2., prompts=4)
+  config.critic.update(gamma=.9, lam=.8, whiten=False, value_clip=.3)
+  built = {}
+
+  def keep(module, name):
+    make = getattr(module, name)
+    def called(*args, **kwargs):
+      built.setdefault(name, []).append((args, kwargs))
+      return make(*args, **kwargs)
+    monkeypatch.setattr(module, name, called)
+
+  keep(train_state, 'optimizer')
+  keep(rl, 'Learner')
+  keep(evaluation, 'make_evaluator')
+  stage = rl.build(
+      config, sharding.make_mesh({}, jax.devices()[:1]), str(tmp_path))
+  assert stage.steps == 7
+  assert [args[1] for args, _ in built['optimizer']] == [42, 42]
+  (_, _, _, objective, settings, _, _, draw, critic), _ = built['Learner'][0]
+  assert objective == rl.make_objective(config.rl) and (
+      objective.drop_equal_groups and objective.beta == .5)
+  assert settings == rl.Settings(3, 0, 2, 2., config.seed)
+  assert {draw(0).id.max(), draw(1).id.max()} <= {3, 4}
+  assert critic.critic[1:] == (.9, .8, False, .3)
+  assert stage.abstract.beta.dtype == np.float32
+  (_, held_out, *_), _ = built['make_evaluator'][0]
+  assert len(held_out.records) == 3
+  config.rl.sampling_rounds = 0
+  assert not rl.make_objective(config.rl).drop_equal_groups

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 
 
-def rms_norm(x, params, eps):
-  return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + eps) * params['scale']
+def rms_norm(x, params, c):
+  rms = np.sqrt(np.mean(x * x, -1, keepdims=True) + c.rms_eps)
+  return x / rms * (c.norm_offset + params['scale'])
 
 
 def rotate(x_Th, position_T, theta):
@@ -30,7 +31,7 @@ def attention(c, params, x_TD, segment_T, position_T, local):
     if name == 'v':
       return y
     if c.qk_norm:
-      y = rms_norm(y, params[f'{name}_norm'], c.rms_eps)
+      y = rms_norm(y, params[f'{name}_norm'], c)
     return rotate(y, position_T, theta)
 
   out = np.zeros_like(x_TD)
@@ -74,15 +75,15 @@ def _row(c, params, tokens_T, segment_T, position_T):
     layer = jax.tree.map(lambda p, i=i: p[i], params['blocks'])
 
     def residual(x, name, function, layer=layer):
-      y = function(rms_norm(x, layer[f'{name}_norm'], c.rms_eps))
+      y = function(rms_norm(x, layer[f'{name}_norm'], c))
       if c.post_norms:
-        y = rms_norm(y, layer[f'{name}_post_norm'], c.rms_eps)
+        y = rms_norm(y, layer[f'{name}_post_norm'], c)
       return x + y
 
     x = residual(x, 'attention', lambda y, layer=layer, local=local: attention(
         c, layer['attention'], y, segment_T, position_T, local))
     x = residual(x, 'mlp', lambda y, layer=layer: mlp(c, layer['mlp'], y))
-  x = rms_norm(x, params['final_norm'], c.rms_eps)
+  x = rms_norm(x, params['final_norm'], c)
   out = x @ (params['embedding'].T if c.tied else params['output'])
   return c.softcap_final * np.tanh(out / c.softcap_final) if (
       c.softcap_final) else out
