@@ -57,6 +57,7 @@ def _check_flags() -> None:
   child = os.fork()  # no device is in use yet
   if not child:
     with contextlib.suppress(BaseException):
+      os.environ['TF_CPP_MIN_LOG_LEVEL'] = '0'  # it is to say what is wrong
       os.dup2(theirs, 1)
       os.dup2(theirs, 2)
       xla_client.CompileOptions()
