@@ -243,11 +243,11 @@ def _make_up_evaluation(run: _Run, state: TrainState, done: int):
   figures = evaluate()
   distributed.check_stopped()
   if distributed.is_main():
-    row = list(rows.pop().items())
-    place = next(n for n, (name, _) in enumerate(row)
+    step, *row = rows.pop().items()
+    timed = next(n for n, (name, _) in enumerate(row)
                  if name.startswith(('time/', 'timing/')))
-    row[place:place] = figures.items()
-    files.write_rows(path, [*rows, dict(row)])
+    row[:timed] = sorted([*row[:timed], *figures.items()])  # as jax returns them
+    files.write_rows(path, [*rows, dict([step, *row])])
 
 
 def _evaluate(run: _Run, state: TrainState, done: int, at_step: int, name: str
