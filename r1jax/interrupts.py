@@ -43,6 +43,7 @@ class _Signals:
   asked = False
   seen = False  # by the main thread, which now ends
   begun = False
+  handled = False  # by handlers of ours
   noting = 0  # `noted` contexts that are open
   several = False  # processes in this run
   pipe = None  # both ends; the reader's thread runs if there is one
@@ -50,6 +51,7 @@ class _Signals:
 
 def install() -> None:
   """Sets the handlers; again, where a library has set its own since."""
+  _Signals.handled = True
   for number in _SIGNALS:
     # Under nohup a run outlives its terminal.
     if number != signal.SIGHUP or (
@@ -109,7 +111,7 @@ def handled() -> Iterator[None]:
   was asked is forgotten at the end.
   """
   main = threading.current_thread() is threading.main_thread()
-  if _Signals.pipe is not None or not main or _Signals.begun:
+  if _Signals.handled or not main:
     yield
     return
   before = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -122,7 +124,7 @@ def handled() -> Iterator[None]:
     restore()
     _take(number, frame)
 
-  begin()
+  _Signals.handled = _Signals.begun = True
   for number, handler in before.items():
     if number != signal.SIGHUP or handler != signal.SIG_IGN:
       signal.signal(number, take)
@@ -130,7 +132,8 @@ def handled() -> Iterator[None]:
     yield
   finally:
     restore()
-    _Signals.asked = _Signals.seen = _Signals.begun = False
+    _Signals.asked = _Signals.seen = False
+    _Signals.handled = _Signals.begun = False
 
 
 def _take(number, frame):

@@ -41,7 +41,10 @@ def secure() -> None:
   os.close(number)
   for name in ('stdout', 'stderr'):
     stream = getattr(sys, name)
-    if not isinstance(stream, io.TextIOWrapper):  # none, or another's
+    if stream is None:  # it was closed
+      setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
+      continue
+    if not isinstance(stream, io.TextIOWrapper):  # a notebook's
       continue
     say('', stream, end='')  # flushes what it holds
     setattr(sys, name, io.TextIOWrapper(

@@ -246,7 +246,7 @@ def _make_up_evaluation(run: _Run, state: TrainState, done: int):
     step, *row = rows.pop().items()
     timed = next(n for n, (name, _) in enumerate(row)
                  if name.startswith(('time/', 'timing/')))
-    row[:timed] = sorted([*row[:timed], *figures.items()])  # as jax returns them
+    row[:timed] = sorted([*row[:timed], *figures.items()])  # as jax has them
     files.write_rows(path, [*rows, dict([step, *row])])
 
 
