@@ -42,7 +42,8 @@ def secure() -> None:
   for name in ('stdout', 'stderr'):
     stream = getattr(sys, name)
     if stream is None:  # it was closed
-      setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
+      setattr(sys, name, open(
+          os.devnull, 'w', encoding='utf-8', errors=_ERRORS))
       continue
     if not isinstance(stream, io.TextIOWrapper):  # a notebook's
       continue

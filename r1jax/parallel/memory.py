@@ -49,8 +49,8 @@ def explained(config: Mapping[str, Any], at: str = '') -> Iterator[None]:
              for name, how in _SMALLER.items() if name in fields]
     said = str(problem).partition('\n')[0].removeprefix(f'{_EXHAUSTED}: ')
     raise errors.RunError(
-        f'out of memory: {said}' + ('; what helps: ' + ', '.join(helps)
-                                    if helps else '')) from problem
+        f'out of memory: {said or "this machine has none left"}'
+        + ('; what helps: ' + ', '.join(helps) if helps else '')) from problem
 
 
 def _is_lack(problem: Exception) -> bool:
