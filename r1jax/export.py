@@ -8,17 +8,27 @@ its chat template, generation_config.json; transformers and the servers built
 on it load it. A file that ends in .npz is for `config.init_from`.
 """
 
+from r1jax import interrupts
+from r1jax import terminal
+
+if __name__ == '__main__':  # before the imports, which take their time
+  interrupts.install()
+  terminal.secure()
+
+# pylint: disable=wrong-import-position
 import argparse
 import dataclasses
 import pathlib
 
 import jax
 
+from r1jax import command
 from r1jax import errors
-from r1jax import flags
 from r1jax import models
+from r1jax import workdir as workdir_lib
 from r1jax.models import hf_export
 from r1jax.models import packaged
+from r1jax.parallel import backend
 from r1jax.stages import model_source
 
 
@@ -61,11 +71,15 @@ def main() -> None:
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'),
                       help='of the weights; left out: as the model has them')
   args = parser.parse_args()
-  try:
-    export(args.workdir, args.out, args.dtype)
-  except errors.ConfigError as problem:
-    flags.fail(problem)
-  print(f'written: {args.out}')
+  with command.reported():
+    interrupts.begin()
+    backend.check_environment()
+    backend.check_devices()
+    source, out = (
+        workdir_lib.expanded(path, flag) for path, flag in (
+            (args.workdir, '--workdir'), (args.out, '--out')))
+    export(source, out, args.dtype)
+  terminal.say(f'written: {out}')
 
 
 if __name__ == '__main__':

@@ -29,6 +29,7 @@ import ml_collections
 from r1jax import config as config_lib
 from r1jax import errors
 from r1jax import explain
+from r1jax import terminal
 
 ConfigError = errors.ConfigError
 
@@ -68,7 +69,7 @@ def parse(argv: list[str]) -> list[str]:
         make(absl_flags.FLAGS.config, arg)
     _drop_options(absl_flags.FLAGS.config, argv)
     if asked:
-      print(_help(argv))
+      terminal.say(_help(argv))
       sys.exit(0)
     if absl_flags.FLAGS.config is None:
       raise ConfigError('--config', 'expected an experiment, such as --config='
@@ -84,7 +85,7 @@ def parse(argv: list[str]) -> list[str]:
 
 def _joined(argv: list[str]) -> list[str]:
   """The arguments, with '--config.FIELD VALUE' as one."""
-  spec, joined, rest = _value_of('config', argv), [], iter(argv)
+  spec, joined, rest = value_of('config', argv), [], iter(argv)
   config = load_config(spec) if spec else {}
   fields = config_lib.flatten(config)
   for arg in rest:
@@ -103,7 +104,7 @@ def _help(argv: list[str]) -> str:
   """The fields of the experiment; without one, what there is to be run."""
   chosen = absl_flags.FLAGS.config
   if chosen is not None:
-    return explain.config(_value_of('config', argv), chosen)
+    return explain.config(value_of('config', argv), chosen)
   folder = _experiments_folder()
   return '\n'.join([sys.modules['__main__'].__doc__,
                     *([explain.experiments(folder)] if folder else [])])
@@ -112,7 +113,7 @@ def _help(argv: list[str]) -> str:
 def _unknown_flag(problem: absl_flags.UnrecognizedFlagError, argv: list[str]
                  ) -> str:
   """What absl says of an unknown flag; and the field, if it is one's name."""
-  spec, name = _value_of('config', argv), problem.flagname
+  spec, name = value_of('config', argv), problem.flagname
   fields = config_lib.flatten(load_config(spec)) if spec else {}
   _, _, rest = name.partition('.')
   known = ([field for field in fields if field in (name, rest)]
@@ -126,7 +127,7 @@ def _unknown_flag(problem: absl_flags.UnrecognizedFlagError, argv: list[str]
 
 def fail(problem: Exception, status: int = 2) -> NoReturn:
   """Ends the program with the problem on one line of stderr."""
-  print('error:', str(problem).replace('\n', ' '), file=sys.stderr)
+  terminal.say('error: ' + str(problem).replace('\n', ' '), sys.stderr)
   sys.exit(status)
 
 
@@ -138,7 +139,7 @@ def check_overrides(argv: list[str]
   Returns those that absl cannot make, and what makes them of a config: they add
   a field to an open section, or unset one.
   """
-  spec, ours = _value_of('config', argv), {}
+  spec, ours = value_of('config', argv), {}
   if spec is None:
     return ours
   config = load_config(spec)
@@ -239,7 +240,7 @@ def _drop_options(config: ml_collections.ConfigDict | None, argv: list[str]
   never gave them. Options of the command line stay, and so do those of a task
   that an experiment leaves to its user; another file is the same source.
   """
-  spec = _value_of('config', argv)
+  spec = value_of('config', argv)
   if spec is None or config is None:
     return
   given = [match[2] for match in map(_OVERRIDE.fullmatch, argv) if match]
@@ -257,8 +258,9 @@ def _drop_options(config: ml_collections.ConfigDict | None, argv: list[str]
       for name in dropped:
         _remove(now.options, *name.split('.'))
     if dropped:
-      print(f'config.{path}.task is another source than the experiment has: '
-            f'its options are left out ({", ".join(dropped)})', file=sys.stderr)
+      terminal.say(
+          f'config.{path}.task is another source than the experiment has: '
+          f'its options are left out ({", ".join(dropped)})', sys.stderr)
 
 
 def _remove(options: ml_collections.ConfigDict, name: str, *inside: str
@@ -343,7 +345,7 @@ def _experiments_folder() -> pathlib.Path | None:
 
 def _with_found_file(argv: list[str]) -> list[str]:
   """The arguments with the path of the experiment's file as it was found."""
-  spec = _value_of('config', argv)
+  spec = value_of('config', argv)
   if spec is None:
     return argv
   path, colon, arg = spec.partition(':')
@@ -352,7 +354,8 @@ def _with_found_file(argv: list[str]) -> list[str]:
   return [*argv[:first], argv[first].replace(spec, found), *argv[first + 1:]]
 
 
-def _value_of(flag: str, argv: list[str]) -> str | None:
+def value_of(flag: str, argv: list[str]) -> str | None:
+  """The text that `argv` gives for a flag; None without it."""
   for i, arg in enumerate(argv):
     name, equals, value = arg.partition('=')
     if name in (f'--{flag}', f'-{flag}'):

@@ -26,9 +26,11 @@ import unicodedata
 from absl import app
 from absl import flags as absl_flags
 
+from r1jax import command
 from r1jax import config as config_lib
 from r1jax import errors
-from r1jax import flags
+from r1jax import terminal
+from r1jax import workdir as workdir_lib
 from r1jax.data import json_lines
 from r1jax.training import files
 
@@ -47,7 +49,7 @@ Record = dict[str, Any]
 def review(candidates: Sequence[Record], out: pathlib.Path, *,
            ask: Callable[[str], str] = input,
            edit: Callable[[str], str] | None = None,
-           say: Callable[[str], Any] = print) -> dict[str, int]:
+           say: Callable[[str], Any] = terminal.say) -> dict[str, int]:
   """Asks about every candidate not yet decided, until 'q' or the end of input.
 
   Args:
@@ -216,14 +218,14 @@ def _candidates(pattern: str, out: pathlib.Path) -> list[Record]:
 
 def main(argv):
   del argv
-  out = pathlib.Path(_OUT.value)
-  try:
-    counts = review(_candidates(_CANDIDATES.value, out), out)
-  except errors.ConfigError as problem:
-    flags.fail(problem)
-  print('\n' + ', '.join(f'{decision} {n}' for decision, n in counts.items())
-        + f'; {out}')
+  with command.reported():
+    out = pathlib.Path(workdir_lib.expanded(_OUT.value, '--out'))
+    pattern = workdir_lib.expanded(_CANDIDATES.value, '--candidates')
+    counts = review(_candidates(pattern, out), out)
+  terminal.say('\n' + ', '.join(
+      f'{decision} {n}' for decision, n in counts.items()) + f'; {out}')
 
 
 if __name__ == '__main__':
+  terminal.secure()
   app.run(main)

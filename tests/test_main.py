@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import pytest
 from experiments import r1_zero
 from r1jax import config as config_lib
 from r1jax import errors
-from r1jax import main
+from r1jax import run
 from r1jax import stages
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -105,9 +106,11 @@ PROGRAM = """
 import sys
 sys.path[:0] = ['.']
 from absl import app
-from r1jax import flags, main
-main.stages.KINDS['rl'] = 'toy_stage'
-app.run(main.main, flags_parser=flags.parse)
+from r1jax import interrupts, main, stages, terminal
+interrupts.install()
+terminal.secure()
+stages.KINDS['rl'] = 'toy_stage'
+app.run(main.main, flags_parser=main.parse)
 """
 STAGE = """
 import sys
@@ -136,21 +139,72 @@ def test_a_run_from_the_command_line_to_the_summary(tmp_path):
   assert record['optim']['lr'] == 1e-3 and record['steps'] == 3
 
 
-def test_a_run_that_is_stopped_has_a_status_of_its_own(tmp_path):
+def _toy(tmp_path, code, *args, redirect='RUN', **environment):
+  """A run of the toy stage, whose functions `code` may define and name."""
   (tmp_path / 'toy_stage.py').write_text(STAGE.replace(
-      'test_loop._stage(', 'test_loop._stage(on_step=stop, ') + '''
+      'steps=config.steps', 'steps=config.steps, ' + code.partition('\n')[0])
+      + code.partition('\n')[2])
+  command = shlex.join([
+      sys.executable, '-c', PROGRAM, MINI, f'--workdir={tmp_path}/run',
+      '--config.steps=3', '--config.log.tensorboard=False', *args])
+  return subprocess.run(
+      ['bash', '-c', redirect.replace('RUN', f'exec {command}')], cwd=ROOT,
+      text=True, capture_output=True, check=False, env=os.environ | {
+          'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(tmp_path)} | environment)
+
+
+def test_a_run_that_is_stopped_has_a_status_of_its_own(tmp_path):
+  code = """on_step=stop
+import os, signal
 def stop(index):
   if index == 1:
     os.kill(os.getpid(), signal.SIGTERM)
-''' + 'import os, signal')
-  done = [subprocess.run(
-      [sys.executable, '-c', PROGRAM, MINI, f'--workdir={tmp_path}/run',
-       '--config.steps=3', '--config.log.tensorboard=False'],
-      cwd=ROOT, text=True, capture_output=True, check=False,
-      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(tmp_path)})
-          for _ in range(2)]
+"""
+  done = [_toy(tmp_path, code) for _ in range(2)]
   assert [one.returncode for one in done] == [75, 0], done[0].stderr
   assert 'stopped after step 2 of 3' in done[0].stdout
+
+
+FAULTS = {
+    'memory': ("""on_step=grow
+import jax.numpy as jnp
+def grow(index):
+  jnp.zeros((1 << 46,), jnp.uint8).block_until_ready()
+""", 'out of memory: .*what helps: a smaller config.rl.micro_batch, a smaller '
+     'config.rl.sample_chunk, .*config.eval.batch'),
+    'file': ("""on_step=lose
+def lose(index):
+  open('/nowhere/at/all')
+""", '/nowhere/at/all: No such file or directory$'),
+    'machine': ("""on_step=fail
+from r1jax import errors
+def fail(index):
+  raise errors.RunError('this machine is on fire')
+""", 'this machine is on fire$'),
+}
+
+
+@pytest.mark.parametrize('name', FAULTS)
+def test_a_fault_of_the_machine_is_one_line_and_status_1(tmp_path, name):
+  code, said = FAULTS[name]
+  done = _toy(tmp_path, code)
+  *_, line = done.stderr.splitlines()
+  assert done.returncode == 1 and re.match(f'error: {said}', line), done.stderr
+  assert 'Traceback' not in done.stderr
+  assert not (tmp_path / 'run/lock').exists()
+
+
+@pytest.mark.parametrize('redirect', [
+    '(RUN) 2>&1 | head -1; exit ${PIPESTATUS[0]}', 'RUN >/dev/full 2>&1',
+    'RUN >&- 2>&-'])
+def test_a_run_ends_well_wherever_its_output_goes(tmp_path, redirect):
+  """Its closing words have an arrow, of an encoding that has none."""
+  code = """finish=lambda summary: '70 → 90 %' * 9999, progress={'optim/lr': 'r'}
+"""
+  done = _toy(tmp_path, code, redirect=redirect, PYTHONIOENCODING='ascii')
+  assert done.returncode == 0, done.stderr
+  summary = json.loads((tmp_path / 'run/summary.json').read_text())
+  assert summary['steps'] == 3 and (tmp_path / 'run/checkpoints/3').exists()
 
 
 @pytest.fixture(name='gin_config')
@@ -163,7 +217,7 @@ def _gin_config():
 def test_gin_bindings_reach_seqio_and_the_record(gin_config, tmp_path):
   file = tmp_path / 'a.gin'
   file.write_text('seqio.SentencePieceVocabulary.extra_ids = 5\n')
-  record = main.bind_gin([str(file)], [
+  record = run.bind_gin([str(file)], [
       'seqio.SentencePieceVocabulary.reverse_extra_ids = True'])
   assert 'extra_ids = 5' in record and 'reverse_extra_ids = True' in record
   assert gin_config.query_parameter(
@@ -178,7 +232,7 @@ def test_gin_bindings_reach_seqio_and_the_record(gin_config, tmp_path):
 def test_a_wrong_gin_binding_is_refused(gin_config, files, bindings, word):
   del gin_config
   with pytest.raises(errors.ConfigError, match=word) as caught:
-    main.bind_gin(files, bindings)
+    run.bind_gin(files, bindings)
   assert str(caught.value).startswith('--gin_file, --gin_bindings: ')
 
 

@@ -5,6 +5,7 @@ only where the environment names more than one process, or on request.
 """
 
 from collections.abc import Mapping
+import contextlib
 import json
 import os
 from typing import Any
@@ -12,6 +13,10 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
+
+from r1jax import errors
+from r1jax import interrupts
+from r1jax import terminal
 
 _COUNTS = (  # variables that hold the number of processes
     'JAX_NUM_PROCESSES',
@@ -38,6 +43,9 @@ def initialize(force: bool = False) -> None:
   a cluster by hand; TPU pods, SLURM and Open MPI are detected. `force` is for a
   TPU pod whose machines have no such variables: there JAX asks the metadata
   server.
+
+  Raises:
+    ConfigError: the variables do not describe a cluster that there is.
   """
   described = ('JAX_COORDINATOR_ADDRESS' in os.environ
                or process_count(os.environ) > 1)
@@ -45,9 +53,15 @@ def initialize(force: bool = False) -> None:
     return
   count, index = (os.environ.get(name)
                   for name in ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'))
-  jax.distributed.initialize(
-      num_processes=None if count is None else int(count),
-      process_id=None if index is None else int(index))
+  try:
+    jax.distributed.initialize(
+        num_processes=None if count is None else int(count),
+        process_id=None if index is None else int(index))
+  except (RuntimeError, ValueError) as problem:
+    raise errors.ConfigError(
+        '', 'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in '
+        f'the environment: {str(problem).partition(chr(10))[0]}') from problem
+  interrupts.join_others()
 
 
 def is_main() -> bool:
@@ -56,9 +70,9 @@ def is_main() -> bool:
 
 
 def say(text: str) -> None:
-  """Prints a line, in the main process only."""
+  """Prints a line, in the main process only and if it can be printed."""
   if is_main():
-    print(text, flush=True)
+    terminal.say(text)
 
 
 def wait_for_all(moment: str) -> None:
@@ -72,6 +86,22 @@ def any_process(flag: bool) -> bool:
   if jax.process_count() == 1:
     return flag
   return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def check_stopped() -> None:
+  """Raises `interrupts.Stopped` in all processes if a signal asked one to stop.
+
+  Every process must call this, where no state is lost.
+  """
+  if any_process(interrupts.asked()):
+    raise interrupts.Stopped
+
+
+def signals_noted() -> contextlib.AbstractContextManager:
+  """Inside, a process that others would wait for does not raise alone."""
+  if jax.process_count() == 1:
+    return contextlib.nullcontext()
+  return interrupts.noted()
 
 
 def gather(value: Any) -> list[Any]:

@@ -1,14 +1,63 @@
-"""The memory of this process: its peak, and what malloc keeps."""
+"""The memory of this process: its peak, what malloc keeps, and its end."""
 
+from collections.abc import Iterator, Mapping
+import contextlib
 import ctypes
+import errno
 import platform
 import resource
 import sys
+from typing import Any
 
 import jax
 
+from r1jax import config as config_lib
+from r1jax import errors
+
+_EXHAUSTED = 'RESOURCE_EXHAUSTED'  # of XLA, on any device
 # Of mallopt(3): one arena, no mmap, no trimming, growth by 64 MiB.
 _KEEP = ((-8, 1), (-4, 0), (-1, -1), (-2, 64 << 20))
+
+# Fields by which a stage takes less memory and computes the same.
+_SMALLER = {
+    'rl.micro_batch': 'a smaller', 'rl.sample_chunk': 'a smaller',
+    'rl.logp_chunk': 'a smaller', 'lm.micro_batches': 'a larger',
+    'lm.logp_chunk': 'a smaller', 'preference.micro_batches': 'a larger',
+    'preference.logp_chunk': 'a smaller', 'eval.batch': 'a smaller',
+    'bench.matmul': 'a smaller', 'model.remat': "'full' as",
+}
+
+
+@contextlib.contextmanager
+def explained(config: Mapping[str, Any], at: str = '') -> Iterator[None]:
+  """Inside, a lack of memory is an error that names the fields that help.
+
+  Args:
+    config: of the stage that runs; of the fields, those that it has.
+    at: before their names, as 'stages.sft.'.
+
+  Raises:
+    RunError: a device or this machine has no memory left.
+  """
+  try:
+    yield
+  except (jax.errors.JaxRuntimeError, MemoryError, OSError) as problem:
+    if not _is_lack(problem):
+      raise
+    fields = config_lib.flatten(config)
+    helps = [f'{how} config.{at}{name}'
+             for name, how in _SMALLER.items() if name in fields]
+    said = str(problem).partition('\n')[0].removeprefix(f'{_EXHAUSTED}: ')
+    raise errors.RunError(
+        f'out of memory: {said or "this machine has none left"}'
+        + ('; what helps: ' + ', '.join(helps) if helps else '')) from problem
+
+
+def _is_lack(problem: Exception) -> bool:
+  """Whether an error says that memory is exhausted."""
+  if isinstance(problem, OSError):
+    return problem.errno == errno.ENOMEM
+  return isinstance(problem, MemoryError) or _EXHAUSTED in str(problem)
 
 
 def keep_freed() -> bool:

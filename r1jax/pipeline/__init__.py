@@ -16,13 +16,16 @@ import importlib
 import pathlib
 
 from r1jax import errors
+from r1jax import interrupts
 from r1jax import reports
 from r1jax import stages
 from r1jax.parallel import distributed
+from r1jax.parallel import memory
 from r1jax.parallel import sharding
 from r1jax.pipeline import graph
 from r1jax.pipeline import manifest
 from r1jax.training import files
+from r1jax.training import lock
 from r1jax.training import loop
 
 Kind = manifest.Kind
@@ -30,6 +33,8 @@ Kind = manifest.Kind
 
 def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
   """Runs the stages that have to run; True if all of them have ended.
+
+  False if a signal stopped it, or if nothing was to be run.
 
   Args:
     config: of kind 'pipeline'.
@@ -50,18 +55,44 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
     with errors.section('', at=f'stages.{node.name}'):
       stages.check(config.stages[node.name])
   chosen = graph.choose(config, nodes)
+  if config.dry_run:
+    _plan(nodes, chosen)
+    return False
+  with interrupts.handled(), lock.held(pathlib.Path(workdir)):
+    try:
+      if not _run(nodes, chosen):
+        return False
+    except interrupts.Stopped:
+      distributed.say('stopped between two steps; start the same command again '
+                      'to go on')
+      return False
+    if config.report and len(chosen) == len(nodes) and distributed.is_main():
+      module = importlib.import_module(reports.REPORTS[config.report])
+      distributed.say(module.write_report(config.to_dict(), workdir))
+  return True
+
+
+def _plan(nodes: list[graph.Node], chosen: list[graph.Node]
+         ) -> tuple[dict[str, manifest.Status],
+                    dict[str, list[errors.ConfigError]]]:
+  """Says what would run; the status of each stage, and what is missing."""
   statuses = {}
   for node in nodes:
     statuses[node.name] = _status(node, nodes, statuses)
   missing = {node.name: graph.find_missing(node, statuses) for node in chosen
              if statuses[node.name].kind is not Kind.DONE}
   _show_plan(nodes, chosen, statuses, missing)
-  if config.dry_run:
-    return False
+  return statuses, missing
+
+
+def _run(nodes: list[graph.Node], chosen: list[graph.Node]) -> bool:
+  """Runs the stages that have to run; False if a signal stopped one."""
+  statuses, missing = _plan(nodes, chosen)
   for problems in missing.values():
     if problems:
       raise problems[0]
   for number, node in enumerate(chosen, 1):
+    distributed.check_stopped()
     status = statuses[node.name] = _status(node, nodes, statuses)
     if status.kind is Kind.DONE:
       continue
@@ -74,9 +105,6 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
     distributed.say(
         f'stages {number} of {len(chosen)} have ended, after '
         f'{seconds // 60:.0f} min {seconds % 60:.0f} s')
-  if config.report and len(chosen) == len(nodes) and distributed.is_main():
-    module = importlib.import_module(reports.REPORTS[config.report])
-    distributed.say(module.write_report(config.to_dict(), workdir))
   return True
 
 
@@ -130,6 +158,9 @@ def _run_stage(node: graph.Node, nodes: list[graph.Node],
         'only', f'{node.name} {status.text}; --config.until={node.name} runs '
         'those before it, too')
   begun = aside = None
+  if status.kind is Kind.CHANGED:
+    with lock.held(node.workdir):
+      pass  # no other process works in what is now moved
   # Its directory now changes: the others read what the main process writes.
   distributed.wait_for_all(f'pipeline: {node.name} is next')
   if distributed.is_main():
@@ -139,8 +170,9 @@ def _run_stage(node: graph.Node, nodes: list[graph.Node],
     begun = manifest.begin(node, _inputs(node, nodes))
   distributed.wait_for_all(f'pipeline: {node.name} begins')
   config = graph.resolve(node, nodes)
+  place = f'stages.{node.name}'
   try:
-    with errors.section('', at=f'stages.{node.name}'):
+    with errors.section('', at=place), memory.explained(config, f'{place}.'):
       mesh = sharding.make_mesh(config.mesh)
       stage = stages.build(config, mesh, str(node.workdir))
       summary = loop.train(stage, stages.loop_settings(config),

@@ -19,8 +19,10 @@ import urllib.request
 from absl import logging
 
 from r1jax import errors
+from r1jax import interrupts
 from r1jax.rewards import judge
 
+_PATIENCE = 1.  # seconds until it is looked whether the run is to stop
 _LATER = (408, 409, 425, 429, 500, 502, 503, 504)  # may succeed when retried
 _OF_A_TEXT = (400, 413, 422)  # too long, or filtered; or all are refused
 _LARGEST = 4 << 20  # most bytes of a reply
@@ -78,8 +80,15 @@ class Endpoint:
         and cannot be reached or refuses one of these.
     """
     temperature = judge.attempt_temperature(self._temperature, attempt)
-    with futures.ThreadPoolExecutor(self._parallel) as pool:
-      replies = list(pool.map(lambda text: self._one(text, temperature), texts))
+    pool, replies = futures.ThreadPoolExecutor(self._parallel), []
+    try:
+      waiting = [pool.submit(self._one, text, temperature) for text in texts]
+      for request in waiting:
+        while not futures.wait([request], _PATIENCE).done:
+          interrupts.check()
+        replies.append(request.result())
+    finally:
+      pool.shutdown(wait=False, cancel_futures=True)
     refusals = [x for x in replies if isinstance(x, errors.ConfigError)]
     self._answered |= any(isinstance(x, str) for x in replies)
     if refusals and not self._answered:

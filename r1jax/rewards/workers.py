@@ -20,12 +20,15 @@ import sys
 import time
 from typing import Any, NamedTuple, Sequence
 
+from r1jax import interrupts
+
 # Loading verifiers imports large packages, once per worker.
 START_SECONDS = 120.0
 _MAX_JOBS = 64  # sent at once
 _MAX_MESSAGE_BYTES = 1 << 16
 _GRACE_SECONDS = 2.0  # for a worker that itself ends jobs that are late
 _SANDBOX = 'r1jax.rewards.sandbox'
+_PATIENCE_SECONDS = 1.0  # until it is looked whether the run is to stop
 
 
 class Job(NamedTuple):
@@ -153,7 +156,9 @@ class Pool:
         self._hand_out(waiting, share, together)
         busy = [worker for worker in self._workers if worker.jobs]
         patience = min(w.deadline for w in busy) - time.monotonic()
-        ready = connection.wait([w.pipe for w in busy], max(patience, 0.0))
+        ready = connection.wait(
+            [w.pipe for w in busy], min(max(patience, 0.0), _PATIENCE_SECONDS))
+        interrupts.check()
         for worker in busy:
           if worker.pipe in ready:
             message = worker.read()

@@ -85,9 +85,8 @@ def run_bench(config, mesh) -> None:
       'peak_memory_mib': peak,
       'last_step': {name: float(value) for name, value in metrics.items()},
   }
-  if distributed.is_main():
-    short = lambda digits: float(f'{float(digits):.5g}')
-    print(json.dumps(json.loads(json.dumps(line), parse_float=short)))
+  short = lambda digits: float(f'{float(digits):.5g}')
+  distributed.say(json.dumps(json.loads(json.dumps(line), parse_float=short)))
 
 
 def make_programs(config, model: train_state.StageModel

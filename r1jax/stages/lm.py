@@ -193,6 +193,7 @@ def make_evaluator(placed: train_state.PlacedModel, rows, batch: int,
     params = lora.join(state.ref, state.params)
     totals = []
     for start in range(0, rows.size, batch):
+      distributed.check_stopped()
       index = np.arange(start, start + batch)
       part = LMBatch(*rows.take(index % rows.size))
       again = (index >= rows.size)[:, None]  # what fills up the last batch

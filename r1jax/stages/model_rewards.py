@@ -112,10 +112,13 @@ def load_reward_model(section, name: str, weight: Callable[[str], float],
     encode = templates.pair_encoder(section.template or template, vocab, system)
   if scores == 'response':
     _check_thinking(encode, f'{field}.scores')
+
+  def score_on_host(batch):
+    distributed.check_stopped()
+    return sharding.to_host(score(params, sharding.from_host(batch, mesh)))
+
   return rewards_lib.RewardModel(
-      name, weight, encode,
-      lambda batch: sharding.to_host(
-          score(params, sharding.from_host(batch, mesh))),
+      name, weight, encode, score_on_host,
       summary=scores == 'summary', max_len=shape.max_len, batch=section.batch,
       shards=sharding.batch_shards(mesh))
 
@@ -221,6 +224,7 @@ class _Model:
     fit = [n for n, ids in enumerate(prompts) if 0 < len(ids) <= self._size]
     replies = [None] * len(texts)
     for index in batches.whole_batches(len(fit), self._batch):
+      distributed.check_stopped()
       chosen = [fit[n] for n in index]
       batch = self._reply(settings, [prompts[n] for n in chosen],
                           [texts[n] for n in chosen], attempt)

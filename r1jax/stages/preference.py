@@ -252,7 +252,9 @@ class RawScorer:
     found = [np.zeros(0, np.float32)] * len(rows.records)
     done = 0
     for index in batches.whole_batches(rows.size, self._batch):
-      if count is not None and done >= count:
+      if count is None:  # an evaluation, and not within a step
+        distributed.check_stopped()
+      elif done >= count:
         break
       batch = Preferences(*rows.take(index))
       score = sharding.to_host(self._score(

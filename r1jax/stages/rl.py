@@ -21,6 +21,7 @@ from r1jax import errors
 from r1jax.data import batches
 from r1jax.kernels import kl
 from r1jax.models import lora
+from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.reports import rl as rl_report
 from r1jax.stages import evaluation
@@ -96,6 +97,7 @@ class Learner:
     if self._settings.sampling_rounds:
       scored = self.replace_equal_groups(state, step, scored)
     times[timing.ROLLED_OUT] = timing.now()
+    distributed.check_stopped()  # the update donates the state
     experience, measured = self.experience(state, scored)
     state, updated = self.update(
         state, step, experience, measured, scored.kept)

@@ -53,8 +53,12 @@ class RolloutScorer:
 
     Responses to padding prompts, which fill up a batch and have no record, are
     not scored.
+
+    Raises:
+      Stopped: a signal asked for it; the responses are then lost.
     """
     tokens, masks = map(sharding.own_rows, (rollout.tokens, rollout.mask))
+    distributed.check_stopped()  # they were waited for
     count = rollout.tokens.shape[0]
     group = count // len(batch.id)
     mine = [n for n in sorted(tokens) if n < len(batch.records) * group]
@@ -71,6 +75,7 @@ class RolloutScorer:
     rows = [by_row[n] for n in sorted(by_row)]
     counts = sum_counters(counters)
     for model in self.models:
+      distributed.check_stopped()
       counts |= model.apply(batch.records, rows)
 
     def column(name, dtype=np.float32):

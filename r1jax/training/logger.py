@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r1jax import errors
+from r1jax import terminal
 from r1jax import types
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
@@ -27,7 +29,7 @@ TOKENS = 'perf/tokens'  # a step that reports this gets perf/tokens_per_second
 Metrics = Mapping[str, Any]  # name -> scalar, of the device or of the host
 
 
-class Diverged(RuntimeError):
+class Diverged(errors.RunError):
   """Too many updates in a row had gradients that are not finite."""
 
 
@@ -284,12 +286,10 @@ class Progress:
       full, empty = ('━', '─') if self._encodes('━─') else ('=', '-')
       done = round(bar * min(step / max(self._total, 1), 1))
       line = f'{full * done}{empty * (bar - done)}  {line}'
-    self._out.write(f'\r{line[:max(columns, 0)]}\x1b[K')
-    self._out.flush()
+    terminal.say(f'\r{line[:max(columns, 0)]}\x1b[K', self._out, end='')
 
   def _print(self, text: str):
-    self._out.write(text + '\n')
-    self._out.flush()
+    terminal.say(text, self._out)
 
   def _columns(self) -> int:
     try:

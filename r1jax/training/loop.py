@@ -11,16 +11,18 @@ The workdir must be a file system that every host sees.
 from collections.abc import Callable, Mapping
 import contextlib
 import pathlib
-import signal
 from typing import Any, NamedTuple
 
 from r1jax import config as config_lib
 from r1jax import errors
+from r1jax import interrupts
 from r1jax import types
 from r1jax.parallel import distributed
 from r1jax.training import checkpoint
 from r1jax.training import files
+from r1jax.training import lock
 from r1jax.training import logger
+from r1jax.training import surroundings
 from r1jax.training import timing
 
 TrainState = types.TrainState
@@ -28,6 +30,7 @@ Metrics = dict[str, Any]  # name -> number
 Rows = list[dict[str, Any]]  # JSON-able
 
 _ROLLOUTS, _SECONDS = 'rollouts.jsonl', 'seconds.json'
+_EVAL = 'eval/'  # before the name of a metric of an evaluation
 
 
 class Stage(NamedTuple):
@@ -41,7 +44,8 @@ class Stage(NamedTuple):
   # (state, step) -> new state, metrics (on the device or the host), rows for
   # rollouts.jsonl. `step` equals state.step; the state may be donated. The
   # function need not wait for the work that it dispatches (training/timing.py).
-  # None in a stage of no steps.
+  # It may raise interrupts.Stopped while nothing of the state is donated, on
+  # all processes alike. None in a stage of no steps.
   step: Callable[[TrainState, int],
                  tuple[TrainState, Metrics, Rows]] | None
   # state -> results, samples for the report. Called before the first and after
@@ -78,30 +82,45 @@ def train(
     config: the whole configuration as nested plain data, kept there.
 
   Returns:
-    The summary; None if SIGTERM or SIGINT stopped the run, which has then
-    saved its state and resumes when started again.
+    The summary; None if a signal stopped the run (interrupts.py), which has
+    then saved its state and resumes when started again.
 
   Raises:
-    ConfigError: `workdir` cannot be written, or holds a run with another
-      configuration.
+    ConfigError: `workdir` cannot be written, is in use, or holds a run with
+      another configuration.
     Diverged: `max_skipped_steps` updates in a row were skipped.
   """
   workdir = pathlib.Path(workdir).absolute()
+  with interrupts.handled(), distributed.signals_noted(), lock.held(workdir):
+    try:
+      return _train(stage, settings, workdir, config)
+    except interrupts.Stopped:
+      distributed.say(_stopped_words(stage, workdir))
+      return None
+
+
+def _train(stage: Stage, settings: Settings, workdir: pathlib.Path,
+           config: Mapping[str, Any]) -> Metrics:
+  """As `train`, in a workdir that no other process uses.
+
+  Raises:
+    Stopped: a signal stopped the run; what it has to save is saved.
+  """
   _claim(workdir, config)
   clock = timing.Clock(_seconds_before(workdir))
-  with StopSignal() as stop, _checkpoints(stage, settings, workdir) as saved:
-    run = _Run(stage, settings, workdir, clock, saved, stop)
+  with _checkpoints(stage, settings, workdir) as saved:
+    run = _Run(stage, settings, workdir, clock, saved)
     state, start = (saved and saved.restore_latest(stage.abstract)
                     or (stage.init(), 0))
+    if start < stage.steps or not stage.steps:
+      surroundings.note(workdir, resumed=bool(start))
     before = None
     if stage.steps:
       before = _evaluate(run, state, start, 0, 'evaluation_before.json')
     state, done = _take_steps(run, state, start)
     if done < stage.steps:
-      distributed.say(
-          f'stopped after step {done} of {stage.steps}, state saved in '
-          f'{workdir}; start the same command again to resume')
-      return None
+      raise interrupts.Stopped
+    distributed.check_stopped()
     after = _evaluate(run, state, done, done, 'evaluation_after.json')
   _save_seconds(run)
   summary = {
@@ -124,7 +143,6 @@ class _Run(NamedTuple):
   workdir: pathlib.Path
   clock: timing.Clock
   checkpointer: checkpoint.Checkpointer | None  # None for a stage of no steps
-  stop: 'StopSignal'
 
 
 def _take_steps(run: _Run, state: TrainState, start: int
@@ -138,20 +156,31 @@ def _take_steps(run: _Run, state: TrainState, start: int
       run.workdir, stage.progress, clock=run.clock, start_step=start,
       total_steps=stage.steps, max_skipped_steps=settings.max_skipped_steps,
       tensorboard=settings.tensorboard)
-  with contextlib.closing(log):
+  with contextlib.closing(log), contextlib.ExitStack() as noted:
+    _make_up_evaluation(run, state, start)
     for step in range(start, stage.steps):
-      state, metrics, rows = stage.step(state, step)
-      _log_rollouts(run, step, rows)
-      done = step + 1
-      log.take(step, metrics, state, _due_evaluation(run, state, done))
-      last = distributed.any_process(run.stop.asked) or done == stage.steps
+      done, stopped = step, False
+      try:
+        state, metrics, rows = stage.step(state, step)
+      except interrupts.Stopped:
+        if step == start:
+          raise  # and nothing is to be saved
+        stopped = True
+      else:
+        if step == start:  # now there is
+          noted.enter_context(interrupts.noted())
+        _log_rollouts(run, step, rows)
+        done = step + 1
+        log.take(step, metrics, state, _due_evaluation(run, state, done))
+      stopped = distributed.any_process(stopped or interrupts.asked())
+      last = stopped or done == stage.steps
       if last or done % settings.checkpoint_every_steps == 0:
         with log.aside(state):
           run.checkpointer.save(done, state)
           _save_seconds(run)
       if last:
         break
-  run.checkpointer.wait()
+    run.checkpointer.wait()
   return state, done
 
 
@@ -177,17 +206,48 @@ def _log_rollouts(run: _Run, step: int, rows: Rows):
 
 def _due_evaluation(run: _Run, state: TrainState, done: int
                     ) -> Callable[[], Metrics] | None:
-  """A function that evaluates, if that is due after `done` steps; else None."""
+  """A function that evaluates, if that is due after `done` steps; else None.
+
+  A signal that stops it stops the run after this step; the resumed run makes up
+  for it (`_make_up_evaluation`).
+  """
   stage, every = run.stage, run.settings.eval_every_steps
   if stage.evaluate is None or not every or done % every or (
       done == stage.steps):
     return None
 
   def evaluate():
-    results, _ = stage.evaluate(state)
-    return {f'eval/{name}': value for name, value in results.items()
+    try:
+      results, _ = stage.evaluate(state)
+    except interrupts.Stopped:
+      return {}
+    return {f'{_EVAL}{name}': value for name, value in results.items()
             if isinstance(value, (int, float))}
   return evaluate
+
+
+def _make_up_evaluation(run: _Run, state: TrainState, done: int):
+  """Evaluates now if a signal kept this run from that after its last step.
+
+  Its row of metrics becomes the one that it would have been.
+  """
+  evaluate = done and _due_evaluation(run, state, done)
+  if not evaluate:
+    return
+  path = run.workdir / 'metrics.jsonl'
+  rows = files.read_rows(path) if distributed.is_main() else []
+  lacks = rows and rows[-1]['step'] == done - 1 and not any(
+      name.startswith(_EVAL) for name in rows[-1])
+  if not distributed.any_process(bool(lacks)):
+    return
+  figures = evaluate()
+  distributed.check_stopped()
+  if distributed.is_main():
+    step, *row = rows.pop().items()
+    timed = next(n for n, (name, _) in enumerate(row)
+                 if name.startswith(('time/', 'timing/')))
+    row[:timed] = sorted([*row[:timed], *figures.items()])  # as jax has them
+    files.write_rows(path, [*rows, dict([step, *row])])
 
 
 def _evaluate(run: _Run, state: TrainState, done: int, at_step: int, name: str
@@ -267,25 +327,11 @@ def _save_seconds(run: _Run):
         run.workdir / _SECONDS, {'seconds': run.clock.seconds()})
 
 
-class StopSignal:
-  """Notes SIGTERM or SIGINT in `asked`; a second one ends the program."""
-
-  _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-  def __enter__(self):
-    self.asked = False
-    self._before = {number: signal.signal(number, self._ask)
-                    for number in self._SIGNALS}
-    return self
-
-  def _ask(self, number, frame):
-    del number, frame
-    self.asked = True
-    self._restore()
-
-  def _restore(self):
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-
-  def __exit__(self, *exc):
-    self._restore()
+def _stopped_words(stage: Stage, workdir: pathlib.Path) -> str:
+  """What a run says that a signal has stopped: what there is to go on from."""
+  saved = [int(path.name) for path in workdir.glob('checkpoints/*')
+           if path.name.isdigit()]
+  if not saved:
+    return 'stopped before the first step; nothing to save'
+  return (f'stopped after step {max(saved)} of {stage.steps}, state saved in '
+          f'{workdir}; start the same command again to resume')

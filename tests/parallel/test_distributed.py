@@ -45,6 +45,42 @@ def test_one_process_speaks(monkeypatch, capsys):
   assert capsys.readouterr().out == 'once\n'
 
 
+STOP = """
+import os, pathlib, signal, sys, tempfile
+import jax
+sys.path[:0] = ['tests/training']
+import test_loop
+from r1jax.parallel import sharding
+from r1jax.training import loop
+index = jax.process_index()
+folder = pathlib.Path(distributed.gather(tempfile.mkdtemp())[0])
+replicated = sharding.replicated(sharding.make_mesh(dict(data=-1)))
+steps = []
+def on_step(step):
+  steps.append(step)
+  if (step, index) == (WHEN, 1):
+    os.kill(os.getpid(), signal.SIGTERM)
+  distributed.check_stopped()
+whole = jax.jit(test_loop._init, out_shardings=replicated)
+abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
+    x.shape, x.dtype, sharding=replicated), jax.eval_shape(test_loop._init))
+stage = test_loop._stage(on_step=on_step)._replace(
+    init=whole, abstract=abstract, evaluate=None)
+ended = loop.train(stage, test_loop.SETTINGS, str(folder), test_loop.CONFIG)
+distributed.wait_for_all('the lock is gone')
+said = dict(ended=ended, steps=steps, saved=sorted(
+    path.name for path in folder.glob('checkpoints/[0-9]*')),
+    locked=(folder / 'lock').exists())
+"""
+
+
+@pytest.mark.parametrize('when, saved', [(0, []), (4, ['3', '4'])])
+def test_a_signal_to_one_process_stops_both_at_one_step(when, saved):
+  for said in hosts.run(STOP.replace('WHEN', str(when))):
+    assert said == dict(ended=None, steps=[*range(when + 1)], saved=saved,
+                        locked=False)
+
+
 TWO = """
 import jax
 import numpy as np

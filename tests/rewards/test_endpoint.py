@@ -8,6 +8,7 @@ import time
 import pytest
 
 from r1jax import errors
+from r1jax import interrupts
 from r1jax.rewards import endpoint
 
 SECRET = 'key-that-stays-secret'
@@ -102,6 +103,17 @@ def test_one_who_was_never_there_is_a_mistake(url, said):
   with pytest.raises(errors.ConfigError,
                      match=f'^config.judge.url: {url}.*reached: .*{said}'):
     ask(['?'], 0)
+
+
+def test_a_signal_does_not_wait_for_a_reply(monkeypatch):
+  ended = threading.Event()
+  monkeypatch.setattr(interrupts._Signals, 'asked', True)
+  with _Serving(lambda body, number: ended.wait(20) and (200, '')) as serving:
+    ask, began = endpoint.Endpoint(serving.url, 'm'), time.monotonic()
+    with pytest.raises(interrupts.Stopped):
+      ask(['?'] * 40, 0)
+    assert time.monotonic() - began < 3
+    ended.set()
 
 
 def test_one_who_goes_away_gives_no_reply():

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from r1jax import interrupts
 from r1jax.rewards import workers
 
 
@@ -166,6 +167,15 @@ def test_an_interrupt_leaves_no_stale_answers(pool, monkeypatch):
   assert taken
   assert [o.value for o in pool.run([_good('1', '2'), _good('3', '3')])] == [
       0.0, 1.0]
+
+
+def test_a_signal_does_not_wait_for_a_worker(monkeypatch):
+  pool = workers.Pool(2, timeout_seconds=60., load='misbehaving:load')
+  monkeypatch.setattr(interrupts._Signals, 'asked', True)
+  began = time.monotonic()
+  with pytest.raises(interrupts.Stopped):
+    pool.run([_reckless('sleep 60')])
+  assert time.monotonic() - began < 3 and not pool._workers
 
 
 def test_a_verifier_that_cannot_load_stops_the_run(pool):

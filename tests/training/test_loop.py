@@ -247,7 +247,7 @@ def test_a_stage_of_no_steps_needs_only_what_it_is_read_for(tmp_path):
   assert (summary['steps'], summary['before'], summary['after']) == (
       0, None, None)
   assert sorted(path.name for path in tmp_path.iterdir()) == [
-      'config.json', 'seconds.json', 'summary.json']
+      'config.json', 'run.json', 'seconds.json', 'summary.json']
 
 
 @pytest.mark.parametrize('name', ['file', 'file/below', 'dangling'])

@@ -1,0 +1,78 @@
+"""Runs a config that the command line has given: hosts → mesh → stage → loop.
+
+Apart from main.py, since to import this takes seconds.
+"""
+
+from collections.abc import Sequence
+import importlib
+import os
+
+from absl import logging
+import jax
+
+from r1jax import errors
+from r1jax import pipeline
+from r1jax import stages
+from r1jax.parallel import backend
+from r1jax.parallel import distributed
+from r1jax.parallel import memory
+from r1jax.parallel import sharding
+from r1jax.training import loop
+
+
+def run(config, workdir: str | None, gin_files: Sequence[str] = (),
+        gin_bindings: Sequence[str] = ()) -> bool:
+  """Runs `config`; False if a signal stopped it before its end.
+
+  Args:
+    config: of a stage or a pipeline.
+    workdir: absolute; None for a bench.
+    gin_files, gin_bindings: for seqio's configurables.
+  """
+  # Hosts and devices.
+  backend.check_environment()
+  distributed.initialize(force=bool(config.get('distributed')))
+  backend.check_devices()
+  if jax.default_backend() == 'cpu':
+    memory.keep_freed()
+  logging.info('process %d of %d, devices %s', jax.process_index(),
+               jax.process_count(), jax.devices())
+
+  # What is refused is refused here, before anything compiles.
+  stages.check(config)
+  # Absolute, so that the saved config still names it from elsewhere.
+  if os.path.exists(config.get('init_from') or ''):
+    config.init_from = os.path.abspath(config.init_from)
+  fields = config.to_dict()
+  if gin_files or gin_bindings:
+    fields['gin'] = bind_gin(gin_files, gin_bindings)
+
+  # Mesh → stage → loop.
+  if config.stage == 'pipeline':
+    ended = pipeline.run_pipeline(config, workdir, fields.get('gin'))
+    return ended or config.dry_run
+  with memory.explained(config):
+    mesh = sharding.make_mesh(config.mesh)
+    if config.stage == 'bench':
+      bench = importlib.import_module('r1jax.stages.bench')
+      bench.run_bench(config, mesh)
+      return True
+    stage = stages.build(config, mesh, workdir)
+    summary = loop.train(stage, stages.loop_settings(config), workdir, fields)
+  return summary is not None
+
+
+def bind_gin(files: Sequence[str], bindings: Sequence[str]) -> str:
+  """Configures seqio's gin parts; returns the bindings, for the record.
+
+  seqio must be imported first, which only `data/tasks.py` does: gin refuses
+  names that it does not know.
+  """
+  import gin  # imported here, with seqio: they bring TensorFlow
+  importlib.import_module('r1jax.data.tasks')
+  try:
+    gin.parse_config_files_and_bindings(files, bindings)
+  except (OSError, SyntaxError, ValueError) as problem:
+    raise errors.ConfigError(
+        '--gin_file, --gin_bindings', str(problem)) from problem
+  return gin.config_str()

@@ -1,0 +1,222 @@
+"""One process at a time in a workdir: `held` while a run works there.
+
+The file `lock` names its owner. On this machine the system says whether that
+process still lives, and a dead one's lock is taken over. An owner on another
+machine renews the file every few seconds; one that no longer does is dead, as a
+pod that was preempted and comes back under another name.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import threading
+import time
+from typing import Any
+
+from r1jax import errors
+from r1jax import interrupts
+from r1jax import terminal
+from r1jax import workdir as workdir_lib
+from r1jax.parallel import distributed
+
+NAME = 'lock'
+_RENEW_SECONDS, _WATCH_SECONDS = 10., 25.
+_ONE_MACHINE = ('host', 'boot', 'processes')  # equal on one, where a pid counts
+
+Owner = dict[str, Any]  # of the file, {} if it cannot be read
+
+
+@contextlib.contextmanager
+def held(workdir: pathlib.Path) -> Iterator[None]:
+  """Inside, this run alone works in `workdir`, which is made if need be.
+
+  All processes of the run must call this; the main one holds the lock.
+
+  Raises:
+    ConfigError: another process works there, or it cannot be written.
+  """
+  path, problem = workdir / NAME, None
+  new = not workdir.exists()
+  if distributed.is_main():
+    try:
+      owner = _take(path)
+    except errors.ConfigError as error:
+      problem = error.message
+  # Where one process must stop, none may wait for it.
+  problem = distributed.gather(problem)[0]
+  if problem:
+    raise errors.ConfigError('--workdir', problem)
+  if not distributed.is_main():
+    yield
+    return
+  ended = threading.Event()
+  threading.Thread(
+      target=_renew, args=(path, owner, ended), daemon=True).start()
+  try:
+    yield
+  finally:
+    ended.set()
+    if _read(path) == owner:
+      path.unlink(missing_ok=True)
+    if new:
+      with contextlib.suppress(OSError):  # something was written there
+        workdir.rmdir()
+
+
+def _take(path: pathlib.Path) -> Owner:
+  """Makes this process the owner; returns what the file says of it."""
+  mine = _identity()
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+      with _alone(path.parent):
+        if _create(path, mine):
+          return mine
+        owner, renewed = _read(path), _renewed(path)
+        lives = _lives(owner)
+        if lives is False:
+          path.unlink(missing_ok=True)
+          continue
+      if lives or _is_renewed(path, owner, renewed):
+        raise _refused(path, owner)
+      with _alone(path.parent):
+        if (_read(path), _renewed(path)) == (owner, renewed):
+          path.unlink(missing_ok=True)
+  except OSError as error:
+    raise workdir_lib.unusable(path.parent, error) from error
+
+
+def _create(path: pathlib.Path, owner: Owner) -> bool:
+  """Writes the file, unless it is there."""
+  try:
+    with open(path, 'x', encoding='utf-8') as file:
+      file.write(json.dumps(owner) + '\n')
+  except FileExistsError:
+    return False
+  except OSError:  # the disk is full: an empty lock would be nobody's
+    path.unlink(missing_ok=True)
+    raise
+  return True
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+  """Inside, no other process changes the lock, if the system can do that."""
+  number = os.open(folder, os.O_RDONLY)
+  try:
+    with contextlib.suppress(OSError):
+      fcntl.flock(number, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(number)
+
+
+def _is_renewed(path: pathlib.Path, owner: Owner, renewed: float) -> bool:
+  """Watches a lock for a while: whether its owner, elsewhere, still lives."""
+  terminal.say(f'{path} is of {_name(owner)}: looking for '
+               f'{_WATCH_SECONDS:.0f} s whether it still runs')
+  until = time.monotonic() + _WATCH_SECONDS
+  while time.monotonic() < until:
+    time.sleep(.5)
+    interrupts.check()
+    if (_read(path), _renewed(path)) != (owner, renewed):
+      return path.exists()
+  return False
+
+
+def _renew(path: pathlib.Path, owner: Owner, ended: threading.Event) -> None:
+  """Shows others that this process lives; ends it if they took it for dead."""
+  while not ended.wait(_RENEW_SECONDS):
+    try:
+      if (other := _read(path)) not in (owner, {}):
+        terminal.say(f'error: {path} was taken over by {_name(other)}: this '
+                     'process ends, so that there is one')
+        os._exit(1)
+      os.utime(path)
+    except OSError:
+      pass  # removed, or a file system that is away for a while
+
+
+def _refused(path: pathlib.Path, owner: Owner) -> errors.ConfigError:
+  return errors.ConfigError(
+      '--workdir', f'{path.parent} is in use by {_name(owner)}; wait for its '
+      'end or stop it, or give another --workdir')
+
+
+def _name(owner: Owner) -> str:
+  if not owner:
+    return 'a process that is not named'
+  began = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(owner['since']))
+  return f'process {owner["pid"]} on {owner["host"]}, since {began}'
+
+
+def _identity() -> Owner:
+  """What names this process among those of all machines."""
+  return {
+      'host': socket.gethostname(), 'pid': os.getpid(),
+      'since': round(time.time()),
+      'boot': _text('/proc/sys/kernel/random/boot_id'),
+      'processes': _link('/proc/self/ns/pid'),  # a container has its own
+      'started': _started(os.getpid())}
+
+
+def _lives(owner: Owner) -> bool | None:
+  """Whether an owner lives; None if this machine cannot know."""
+  mine = _identity()
+  if not owner or any(owner[name] != mine[name] for name in _ONE_MACHINE):
+    return None
+  if owner['pid'] == mine['pid']:  # an earlier one's, or this very process
+    return owner['started'] == mine['started']
+  try:
+    os.kill(owner['pid'], 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:
+    pass  # another user's
+  return _started(owner['pid']) == owner['started']
+
+
+def _started(pid: int) -> str | None:
+  """When a process began, in ticks; None where it is dead or not known."""
+  stat = _text(f'/proc/{pid}/stat')
+  if stat is None:
+    return None
+  state, *fields = stat.rpartition(')')[2].split()
+  return None if state in 'ZX' else fields[18]
+
+
+def _read(path: pathlib.Path) -> Owner:
+  try:
+    owner = json.loads(path.read_text('utf-8'))
+    return owner if owner.keys() == _identity().keys() else {}
+  except (OSError, ValueError, AttributeError):
+    return {}
+
+
+def _renewed(path: pathlib.Path) -> int | None:
+  """When the lock was renewed; opened, since network file systems keep old
+  answers for a while otherwise.
+  """
+  try:
+    with open(path, 'rb') as file:
+      return os.fstat(file.fileno()).st_mtime_ns
+  except OSError:
+    return None
+
+
+def _text(path: str) -> str | None:
+  try:
+    return pathlib.Path(path).read_text('utf-8', 'replace').strip()
+  except OSError:
+    return None
+
+
+def _link(path: str) -> str | None:
+  try:
+    return os.readlink(path)
+  except OSError:
+    return None

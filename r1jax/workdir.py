@@ -1,0 +1,91 @@
+"""Directories that a command line names, tried before anything is imported.
+
+A wrong one costs a line at once, and not minutes of building. Only the standard
+library is imported.
+"""
+
+import os
+import pathlib
+import tempfile
+
+from r1jax import errors
+
+_TRIAL = b'\0' * 4096  # bytes that must fit: less is a full disk
+
+
+def expanded(path: str, flag: str) -> str:
+  """The path with '~' and '~NAME' as the home directories that they stand for.
+
+  Shells leave them as they are behind `--workdir=`.
+
+  Raises:
+    ConfigError: names `flag`; there is no such user. ./~NAME is a file.
+  """
+  found = os.path.expanduser(path)
+  if found.startswith('~'):
+    raise errors.ConfigError(
+        flag, f'{path!r}: no user {found.partition("/")[0][1:]!r}; a file of '
+        f'this name is ./{path}')
+  return found
+
+
+def absolute(path: str) -> str:
+  """The absolute path of a run's directory, which need not be there.
+
+  Raises:
+    ConfigError: names --workdir; it is not a path.
+  """
+  if '://' in path:
+    raise errors.ConfigError(
+        '--workdir', 'expected a path of a file system that every host mounts, '
+        f'received {path!r}')
+  return os.path.abspath(expanded(path, '--workdir'))
+
+
+def check(path: str) -> str:
+  """The absolute path of a run's directory, which can be written or made.
+
+  Nothing is left behind.
+
+  Raises:
+    ConfigError: names --workdir, the path, and what the system says of it.
+  """
+  path = absolute(path)
+  try:
+    folder = _existing(pathlib.Path(path))
+    with tempfile.TemporaryFile(dir=folder, prefix='.r1jax-') as file:
+      file.write(_TRIAL)
+      file.flush()
+      os.fsync(file.fileno())
+  except OSError as error:
+    raise unusable(path, error) from error
+  return path
+
+
+def unusable(path: str | os.PathLike, error: OSError) -> errors.ConfigError:
+  """The error of a --workdir that cannot be made or written."""
+  place, ours = os.fspath(error.filename or ''), os.fspath(path)
+  other = place and ours not in place and '.r1jax-' not in place
+  return errors.ConfigError(
+      '--workdir', f'expected a directory that can be written, received {ours}'
+      f': {f"{place}: " if other else ""}{error.strerror or error}')
+
+
+def _existing(path: pathlib.Path) -> pathlib.Path:
+  """The directory itself, or the nearest above it that is there.
+
+  Raises:
+    OSError: there is something else in its place, such as a broken link.
+  """
+  while True:
+    try:
+      path.lstat()
+      break
+    except FileNotFoundError:
+      path = path.parent
+  if path.is_symlink() and not path.exists():
+    raise FileNotFoundError(
+        None, f'a link to {os.readlink(path)}, which is not there', str(path))
+  if not path.is_dir():
+    raise NotADirectoryError(None, 'not a directory', str(path))
+  return path

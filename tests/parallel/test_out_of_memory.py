@@ -1,0 +1,66 @@
+"""A lack of memory is one line with the fields that help; other faults are not.
+"""
+
+import errno
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import dpo
+from experiments import r1_zero
+from experiments import sft
+from r1jax import config as config_lib
+from r1jax import errors
+from r1jax.parallel import memory
+
+HUGE = 1 << 46  # bytes, beyond any machine
+
+
+def _of_a_program():
+  jax.jit(lambda: jnp.ones((HUGE,), jnp.uint8))().block_until_ready()
+
+
+def _of_numpy():
+  np.ones((HUGE,), np.uint8)
+
+
+def _of_a_process():
+  raise OSError(errno.ENOMEM, 'Cannot allocate memory')
+
+
+@pytest.mark.parametrize('fault', [_of_a_program, _of_numpy, _of_a_process])
+def test_a_lack_of_memory_names_what_helps(fault):
+  config = r1_zero.get_config('mini')
+  with pytest.raises(errors.RunError, match='^out of memory: ') as caught:
+    with memory.explained(config):
+      fault()
+  said = str(caught.value)
+  assert '\n' not in said
+  for field in ('rl.micro_batch', 'rl.sample_chunk', 'eval.batch'):
+    assert f'a smaller config.{field}' in said
+  assert 'lm.' not in said
+
+
+@pytest.mark.parametrize('module, field', [
+    (sft, 'lm.micro_batches'), (dpo, 'preference.micro_batches')])
+def test_only_fields_that_the_stage_has_are_named(module, field):
+  config = module.get_config('mini')
+  with pytest.raises(errors.RunError) as caught:
+    with memory.explained(config, at='stages.one.'):
+      raise MemoryError
+  said, fields = str(caught.value), config_lib.flatten(config)
+  assert f'a larger config.stages.one.{field}' in said
+  assert 'rl.' not in said and "'full' as config.stages.one.model.remat" in said
+  for part in said.partition('what helps: ')[2].split(', '):
+    assert part.split('config.stages.one.')[1] in fields
+
+
+@pytest.mark.parametrize('fault', [
+    jax.errors.JaxRuntimeError('INTERNAL: a mistake'), OSError(28, 'full')])
+def test_another_fault_keeps_its_own_words(fault):
+  with pytest.raises(type(fault)) as caught:
+    with memory.explained({}):
+      raise fault
+  assert caught.value is fault

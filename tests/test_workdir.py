@@ -1,0 +1,99 @@
+"""A workdir is tried before anything is imported, and nothing is left there."""
+
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from r1jax import errors
+from r1jax import workdir
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(name='places')
+def _places(tmp_path):
+  (tmp_path / 'file').write_text('')
+  (tmp_path / 'broken').symlink_to('nowhere/at/all')
+  (tmp_path / 'loop').symlink_to('loop')
+  (tmp_path / 'there').mkdir()
+  (tmp_path / 'link').symlink_to('there')
+  return tmp_path
+
+
+@pytest.mark.parametrize('name, said', [
+    ('file', 'file: not a directory'),
+    ('file/below/it', 'it: Not a directory'),
+    ('broken', 'broken: a link to nowhere/at/all, which is not there'),
+    ('broken/below', '/broken: a link to nowhere/at/all, which is not there'),
+    ('loop', 'loop: a link to loop, which is not there'),
+    ('x' * 300, 'File name too long'),
+    ('/proc/run', '/proc/run: No such file'),
+    ('/sys/run', '/sys/run: '),
+    ('gs://bucket/run', "received 'gs://bucket/run'"),
+    ('~no-such-user/run', "no user 'no-such-user'"),
+])
+def test_what_cannot_be_written_is_refused_with_its_path(places, name, said):
+  path = name if ':' in name or '~' in name else str(places / name)
+  with pytest.raises(errors.ConfigError, match='^--workdir: ') as caught:
+    workdir.check(path)
+  assert said in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('name', ['there', 'link', 'new', 'there/a/b/c'])
+def test_what_can_be_written_is_left_as_it_was(places, name):
+  before = sorted(places.rglob('*'))
+  assert workdir.check(str(places / name)) == str(places / name)
+  assert sorted(places.rglob('*')) == before
+
+
+def test_a_home_directory_is_what_it_stands_for(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert workdir.check('~/run') == f'{tmp_path}/run'
+  assert workdir.expanded('~root/x', '--out') == os.path.expanduser('~root/x')
+  assert workdir.expanded('./~x', '--out') == './~x'
+
+
+def _main(*args, **more):
+  return subprocess.run(
+      [sys.executable, '-X', 'importtime', '-m', 'r1jax.main', *args], cwd=ROOT,
+      text=True, capture_output=True, check=False, **more)
+
+
+def _lines(done):
+  """(lines of a command's own, modules that it has imported)."""
+  lines = done.stderr.splitlines()
+  imported = [line for line in lines if line.startswith('import time:')]
+  return ([line for line in lines if line not in imported],
+          {line.split()[-1] for line in imported})
+
+
+@pytest.mark.parametrize('config', ['r1_zero.py:mini', 'r1.py:mini'])
+def test_a_command_tries_it_before_it_imports_jax(tmp_path, config):
+  (tmp_path / 'file').write_text('')
+  done = _main(f'--config=experiments/{config}', f'--workdir={tmp_path}/file')
+  said, imported = _lines(done)
+  assert done.returncode == 2 and not done.stdout
+  assert said == ['error: --workdir: expected a directory that can be written, '
+                  f'received {tmp_path}/file: not a directory']
+  assert not imported & {'jax', 'numpy', 'tensorflow', 'experiments.common'}
+
+
+def test_a_disk_without_room_is_seen_there(tmp_path):
+  """Stands for a full disk: no file may have a byte."""
+  done = _main(
+      '--config=experiments/r1_zero.py:mini', f'--workdir={tmp_path}/run',
+      preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
+  said, imported = _lines(done)
+  assert done.returncode == 2 and len(said) == 1 and 'jax' not in imported
+  assert said[0].endswith(f'{tmp_path}/run: File too large')
+
+
+def test_a_plan_alone_needs_no_workdir_that_can_be_written(tmp_path):
+  (tmp_path / 'file').write_text('')
+  done = _main('--config=experiments/r1_zero.py:mini', '--help',
+               f'--workdir={tmp_path}/file')
+  assert done.returncode == 0
