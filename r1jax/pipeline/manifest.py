@@ -17,6 +17,7 @@ from r1jax import config as config_lib
 from r1jax import errors
 from r1jax.pipeline import graph
 from r1jax.training import files
+from r1jax.training import history
 
 _BEGUN, _MANIFEST = 'begun.json', 'manifest.json'
 _COUNTED = ('kept', 'collected')  # the JSON files of sample and collect
@@ -48,7 +49,8 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
   begun = files.read_json(node.workdir / _BEGUN)
   if begun is None:
     return Status(Kind.NEW, 'new')
-  changes = config_lib.changed(begun['config'], node.config)
+  changes = config_lib.changed(
+      begun['config'], node.config, history.changeable(node.workdir))
   if not changes:
     before = begun['inputs']
     changes = [f'input {name}' for name in sorted(before.keys() | inputs.keys())
@@ -146,9 +148,7 @@ def end(node: graph.Node, begun: dict[str, Any], summary: dict[str, Any]
 def _figures(workdir: pathlib.Path, summary: dict[str, Any]) -> dict[str, Any]:
   """The evaluations, the metrics of the last step, and what was counted."""
   figures = {name: summary[name] for name in ('before', 'after')}
-  last = {}
-  for last in files.stream_rows(workdir / 'metrics.jsonl'):
-    pass
+  last = next(files.stream_backwards(workdir / 'metrics.jsonl'), {})
   figures['last'] = {name: value for name, value in last.items()
                      if not name.startswith(_OF_THE_MACHINE)}
   for name in _COUNTED:

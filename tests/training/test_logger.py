@@ -97,7 +97,7 @@ def _clock():
 
 def _log(workdir, clock=None, **kwargs):
   return logger.Log(
-      workdir, {'loss': 'loss'}, start_step=0, tensorboard=False,
+      workdir, {'loss': 'loss'}, tensorboard=False,
       clock=timing.Clock(read=clock) if clock else timing.Clock(),
       **dict(total_steps=6, max_skipped_steps=2) | kwargs)
 
@@ -223,7 +223,7 @@ def _row(step):
 
 
 def _run(workdir, start, stop):
-  writer = logger.MetricWriter(workdir, start_step=start, tensorboard=False)
+  writer = logger.MetricWriter(workdir, tensorboard=False)
   for step in range(start, stop):
     writer.write(step, _row(step))
   return writer
@@ -234,17 +234,6 @@ def test_rows_hold_plain_numbers(tmp_path):
   assert files.read_rows(tmp_path / 'new' / 'metrics.jsonl')[1] == {
       'step': 1, 'loss': float(np.float32(1 / 3)), 'reward': 1., 'tokens': 10,
       'share': 1 / 7}
-
-
-def test_a_resumed_run_ends_with_the_file_of_one_never_stopped(tmp_path):
-  _run(tmp_path / 'whole', 0, 9).close()
-  _run(tmp_path / 'killed', 0, 6)  # neither flushed nor closed
-  with open(tmp_path / 'killed' / 'metrics.jsonl', 'a') as file:
-    file.write('{"step": 6, "lo')
-  _run(tmp_path / 'killed', 4, 9).close()
-  whole, killed = ((tmp_path / name / 'metrics.jsonl').read_bytes()
-                   for name in ('whole', 'killed'))
-  assert whole == killed
 
 
 def test_what_is_not_a_scalar_is_refused_by_name(tmp_path):
@@ -267,7 +256,7 @@ def test_tensorboard_holds_the_same_values(tmp_path):
   pytest.importorskip('tensorboard')
   from tensorboard.backend.event_processing import event_accumulator
   from tensorboard.util import tensor_util
-  writer = logger.MetricWriter(tmp_path, start_step=0, tensorboard=True)
+  writer = logger.MetricWriter(tmp_path, tensorboard=True)
   for step in range(3):
     writer.write(step, _row(step))
   writer.flush()  # enough for a reader, without a close
@@ -287,11 +276,11 @@ PROGRAM = """
 import sys
 sys.modules['clu'] = None  # as if it were not installed
 from r1jax.training import logger
-logger.MetricWriter(sys.argv[1], start_step=0, tensorboard=False).write(
+logger.MetricWriter(sys.argv[1], tensorboard=False).write(
     0, {'loss': 1.})
 assert 'tensorflow' not in sys.modules
 try:
-  logger.MetricWriter(sys.argv[1], start_step=0, tensorboard=True)
+  logger.MetricWriter(sys.argv[1], tensorboard=True)
 except ImportError as error:
   print(error)
 """

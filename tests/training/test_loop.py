@@ -188,7 +188,7 @@ def test_a_run_without_a_checkpoint_says_that_it_starts_again(
     _run(tmp_path, _stage(on_step=die))
   assert 'starting again' not in capsys.readouterr().out
   _run(tmp_path)
-  assert 'starting again from step 0; one is saved every 3 steps' in capsys.readouterr().out
+  assert 'starting again from step 0; how often one' in capsys.readouterr().out
 
 
 def test_a_finished_run_started_again_repeats_nothing(whole):
