@@ -60,9 +60,12 @@ def main() -> None:
                       help='of the weights; left out: as the model has them')
   args = parser.parse_args()
   try:
-    export(args.workdir, args.out, args.dtype)
+    with errors.faults(args.out):
+      export(args.workdir, args.out, args.dtype)
   except errors.ConfigError as problem:
     flags.fail(problem)
+  except errors.RunError as problem:
+    flags.fail(problem, status=1)
   print(f'written: {args.out}')
 
 

@@ -46,10 +46,11 @@ def main(argv: list[str]) -> int:
       raise errors.ConfigError(
           '', f'unexpected argument {argv[1]!r}; every setting is a '
           '--flag=value')
-    ended = run()
+    with errors.faults(_WORKDIR.value):
+      ended = run()
   except errors.ConfigError as problem:
     flags.fail(problem)
-  except logger.Diverged as problem:
+  except (logger.Diverged, errors.RunError) as problem:
     flags.fail(problem, status=1)
   return 0 if ended else _STOPPED
 

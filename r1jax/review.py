@@ -218,9 +218,12 @@ def main(argv):
   del argv
   out = pathlib.Path(_OUT.value)
   try:
-    counts = review(_candidates(_CANDIDATES.value, out), out)
+    with errors.faults(out):
+      counts = review(_candidates(_CANDIDATES.value, out), out)
   except errors.ConfigError as problem:
     flags.fail(problem)
+  except errors.RunError as problem:
+    flags.fail(problem, status=1)
   print('\n' + ', '.join(f'{decision} {n}' for decision, n in counts.items())
         + f'; {out}')
 

@@ -46,7 +46,7 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
 
   Another version of the code is reported, and changes nothing else.
   """
-  begun = files.read_json(node.workdir / _BEGUN)
+  begun = files.read_json(node.workdir / _BEGUN, ['config', 'inputs'])
   if begun is None:
     return Status(Kind.NEW, 'new')
   changes = config_lib.changed(
@@ -57,7 +57,7 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
                if before.get(name) != inputs.get(name)]
   if changes:
     return Status(Kind.CHANGED, 'changed: ' + ', '.join(changes))
-  manifest = files.read_json(node.workdir / _MANIFEST)
+  manifest = files.read_json(node.workdir / _MANIFEST, ['outputs', 'seconds'])
   longer = begun['config'].get('steps') != node.config.get('steps')
   same_code = _codes(begun)[-1:] == [code_digest()]
   by_other_code = '' if same_code else ', by another version of the code'
@@ -84,7 +84,7 @@ def _codes(begun: dict[str, Any]) -> list[str]:
 
 def seconds(node: graph.Node) -> float:
   """The time that a stage which has ended took, over all its resumes."""
-  return files.read_json(node.workdir / _MANIFEST)['seconds']
+  return files.need_json(node.workdir / _MANIFEST, ['seconds'])['seconds']
 
 
 def set_aside(node: graph.Node) -> pathlib.Path:

@@ -125,7 +125,8 @@ def early_and_late(folder: pathlib.Path, steps: int = 5
   A group's responses are not independent: its mean is one value.
   """
   path = folder / 'rollouts.jsonl'
-  last = next(files.stream_backwards(path))['step']
+  last = next(files.stream_backwards(path), None) or files.need_rows(path)[-1]
+  last = last['step']
   early = itertools.takewhile(
       lambda row: row['step'] < steps, files.stream_rows(path))
   late = itertools.takewhile(
@@ -146,7 +147,7 @@ def tokens_passed(folder: pathlib.Path) -> float:
   A backward pass counts as two. Fine-tuning makes three passes over its tokens,
   GRPO five over its responses: sampling, the reference, three of the update.
   """
-  kind = files.read_json(folder / 'config.json')['stage']
+  kind = files.need_json(folder / 'config.json', ['stage'])['stage']
   tokens = sum(row['perf/tokens']
                for row in files.stream_rows(folder / 'metrics.jsonl'))
   return {'lm': 3, 'rl': 5}[kind] * tokens / 1e6

@@ -83,9 +83,10 @@ def closing_words(workdir: str, summary) -> str:
     return held_out or 'nothing was trained: config.steps is 0'
   rows = list(itertools.islice(files.stream_backwards(
       pathlib.Path(workdir) / 'metrics.jsonl'), 50))
-  loss = sum(row['loss'] for row in rows) / len(rows)
-  return (f'trained: {loss:.3f} nats per token over the last {len(rows)} of '
-          f'{summary["steps"]} steps\n{held_out or ""}'
+  trained = rows and (
+      f'trained: {sum(row["loss"] for row in rows) / len(rows):.3f} nats per '
+      f'token over the last {len(rows)} of {summary["steps"]} steps\n')
+  return (f'{trained or ""}{held_out or ""}'
           'next: start another stage from it with '
           f'--config.init_from={workdir}')
 

@@ -157,6 +157,23 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
   return list(stream_rows(path))
 
 
+def need_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
+  """As `read_rows`; ConfigError where there are none."""
+  return read_rows(path) or _needed(path)
+
+
+def need_json(path: str | os.PathLike, needs: Collection[str] = ()) -> Any:
+  """As `read_json`; ConfigError where there is no file."""
+  value = read_json(path, needs)
+  return _needed(path) if value is None else value
+
+
+def _needed(path: str | os.PathLike):
+  raise errors.ConfigError(
+      '', f'{path}: expected a file of a run that has ended, received none, or '
+      'an empty one; bring it back from a copy, or run its stage again')
+
+
 def truncate_rows(path: str | os.PathLike, step: int) -> set[int]:
   """Drops the rows of `step` and later, and a torn last line.
 

@@ -100,5 +100,5 @@ def test_a_judge_needs_no_marked_answer():
 
 def test_no_step_is_only_measured(tmp_path):
   words = rl_report.write_report(_CONFIG, str(tmp_path), dict(
-      before=None, after=_figures(10)))
+      before=None, after=_figures(10), steps=0))
   assert words == 'measured: pass@1 25.0 % (greedy 50.0 %) on 40 problems'
