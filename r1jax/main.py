@@ -5,8 +5,9 @@ r"""Runs a config: python -m r1jax.main --config=FILE:ARG --workdir=DIR.
 
 Every field of the config can be overridden; with --help the command prints them
 all and runs nothing. The same command, started again, resumes the run. The exit
-status is 0 when everything has ended, 1 when training diverged, 2 for a refused
-configuration, 75 (EX_TEMPFAIL of sysexits.h) when SIGTERM or SIGINT stopped it.
+status is 0 when everything has ended, 1 when training diverged or a file could
+not be written or read, 2 for a refused configuration, 75 (EX_TEMPFAIL of
+sysexits.h) when SIGTERM or SIGINT stopped it.
 """
 
 import importlib

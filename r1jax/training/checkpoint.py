@@ -258,8 +258,8 @@ def restore(path, abstract: types.TrainState, *,
       others = sorted(set(manager.all_steps()) - {max(steps)})
       instead = f', or name {directory / str(others[-1])}' if others else ''
       raise errors.RunError(
-          f'checkpoint {latest} is damaged: {error}. Start its stage again, '
-          f'which saves it anew{instead}') from error
+          f'checkpoint {latest} is damaged: {error}. Remove it and start its '
+          f'stage again, which then saves it anew{instead}') from error
   return _unflatten(leaves, abstract)
 
 

@@ -184,8 +184,7 @@ def _take_up(workdir: pathlib.Path, step: int, saved: Record | None,
 
 def _is_there(path: pathlib.Path, was: Mapping[str, Any]) -> bool:
   """Whether a file still begins with the bytes that it had."""
-  return (path.exists() and path.stat().st_size >= was['bytes']
-          and _tail(path, was['bytes']) == was['tail'])
+  return path.exists() and _tail(path, was['bytes']) == was['tail']
 
 
 def _in_words(steps: Iterable[int]) -> str:

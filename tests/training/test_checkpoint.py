@@ -305,7 +305,7 @@ def test_restore_params_refuses_damage_and_another_model(copied):
       checkpoint.restore_params(copied, _abstract(_params(0))), _params(2))
   _damage(_largest(copied / '2' / 'params'), 'a flipped bit')
   with pytest.raises(errors.RunError, match=(
-      r'/2 is damaged: .* saves it anew, or name .*checkpoints/1')):
+      r'/2 is damaged: .* then saves it anew, or name .*checkpoints/1')):
     checkpoint.restore_params(copied, _abstract(_params(0)))
   assert (copied / '2').exists()
   _assert_same(

@@ -9,13 +9,14 @@ import struct
 import subprocess
 import sys
 import termios
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax import types
+from r1jax import types as r1_types
 from r1jax.training import files
 from r1jax.training import logger
 from r1jax.training import timing
@@ -103,7 +104,7 @@ def _log(workdir, clock=None, **kwargs):
 
 
 def _state(skipped):
-  return types.TrainState(None, {}, {}, None, skipped)
+  return r1_types.TrainState(None, {}, {}, None, skipped)
 
 
 def _rows(workdir):
@@ -292,6 +293,42 @@ def test_without_tensorboard_nothing_of_it_is_needed(tmp_path):
       capture_output=True)
   assert 'pip install clu tensorboard' in done.stdout
   assert '--config.log.tensorboard=False' in done.stdout
+
+
+class _Refused(Exception):
+  """Stands for TensorFlow's errors."""
+
+
+@pytest.mark.parametrize('fails', ['SummaryWriter', 'write_scalars', 'flush',
+                                   'close', None])
+def test_tensorboard_ends_with_a_warning_and_the_run_goes_on(
+    tmp_path, monkeypatch, caplog, fails):
+  done = []
+  def act(name):
+    def method(*args):
+      del args
+      done.append(name)
+      if name == fails:
+        raise _Refused('RESOURCE_EXHAUSTED: no space\nmore')
+      return types.SimpleNamespace(
+          **{name: act(name) for name in ('write_scalars', 'flush', 'close')})
+    return method
+  monkeypatch.setitem(sys.modules, 'clu', types.SimpleNamespace(
+      metric_writers=types.SimpleNamespace(SummaryWriter=act('SummaryWriter'))))
+  monkeypatch.setitem(sys.modules, 'tensorflow', types.SimpleNamespace(
+      config=types.SimpleNamespace(set_visible_devices=lambda *args: None),
+      errors=types.SimpleNamespace(OpError=_Refused)))
+  writer = logger.MetricWriter(tmp_path, tensorboard=True)
+  for step in range(2):
+    writer.write(step, {'loss': 1.})
+    writer.flush()
+  writer.close()
+  assert len(_rows(tmp_path)) == 2
+  assert len(caplog.records) == (fails is not None)
+  assert done[-1] == fails or fails is None and done[-1] == 'close'
+  for record in caplog.records:
+    assert str(tmp_path) in record.getMessage() and 'no space' in (
+        record.getMessage()) and '\n' not in record.getMessage()
 
 
 VALUES = {'reward': 0.51234, 'length': 104.4, 'tokens/s': 12345.6}
