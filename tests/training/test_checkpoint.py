@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import types as types_lib
 
 import jax
 import jax.numpy as jnp
@@ -351,7 +352,9 @@ def _no_room():
 
 
 def test_a_save_that_fails_is_one_line_as_soon_as_it_is_known(
-    tmp_path, no_room, capfd):
+    tmp_path, no_room, capfd, caplog, monkeypatch):
+  shown = []
+  monkeypatch.setattr(sys, 'unraisablehook', shown.append)
   saves = _open(tmp_path)
   saves.save(1, _state(1, width=128))
   saves.wait()
@@ -366,7 +369,10 @@ def test_a_save_that_fails_is_one_line_as_soon_as_it_is_known(
       time.sleep(.02)
   assert '\n' not in str(error.value)
   saves.close()
-  assert capfd.readouterr() == ('', '')
+  assert capfd.readouterr() == ('', '') and not caplog.records and not shown
+  for text in ('Event loop is closed', 'another'):  # of TensorStore's threads
+    sys.unraisablehook(types_lib.SimpleNamespace(exc_value=RuntimeError(text)))
+  assert [str(each.exc_value) for each in shown] == ['another']
   state, step = _restore(tmp_path, _abstract(_state(0, width=128)))
   assert step == 1
   _assert_same(state, _state(1, width=128))

@@ -4,12 +4,14 @@ The stage fits a vector to noise that is a function of the step, with real
 optimizer state, so that a lost or repeated step changes the parameters.
 """
 
+import errno
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -285,6 +287,23 @@ def test_a_file_of_the_run_that_cannot_be_written_is_one_line(
   # Nothing depends on the time of the run.
   monkeypatch.setattr(history, '_SECONDS', 'file/seconds.json')
   (tmp_path / 'file').write_text('')
+  assert _run(tmp_path)['steps'] == STEPS
+
+
+def test_a_save_that_fails_ends_the_run_at_the_next_step(
+    tmp_path, monkeypatch):
+  def full(self):
+    raise OSError(errno.ENOSPC, 'full')
+  monkeypatch.setattr(checkpoint.Checkpointer, '_sync_written', full)
+  steps = []
+  def on_step(index):
+    steps.append(index)
+    time.sleep(.5 if index == 3 else 0)
+  with pytest.raises(errors.RunError, match=(
+      r'checkpoints/3 could not be written \(none before it\): No space left')):
+    _run(tmp_path, _stage(on_step=on_step))
+  assert steps == [0, 1, 2, 3]  # the next save would be after step 5
+  monkeypatch.undo()
   assert _run(tmp_path)['steps'] == STEPS
 
 
