@@ -342,12 +342,14 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
         f'{micro_prompts}) that divide over mesh data*fsdp = {shards}', micro)
 
 
-def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def changed(old: Mapping[str, Any], new: Mapping[str, Any],
+            changeable: tuple[str, ...] = ()) -> list[str]:
   """The fields in which `new` may not continue a run begun under `old`.
 
   Its name and figures of logging and checkpointing may change, what no stage
   of its kind ever read (RETIRED) may be gone, and `steps` may grow unless a
-  cosine schedule has already been taken along the shorter run.
+  cosine schedule has already been taken along the shorter run. `changeable` are
+  patterns of further fields that may change.
   """
   old, new = (json.loads(json.dumps(flatten(c))) for c in (old, new))
   retired = RETIRED.get(new.get('stage'), ())
@@ -357,7 +359,7 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     was, now = old.get(field, ADDED.get(field)), new.get(field)
     longer = (field == 'steps' and 'cosine' not in schedules
               and was is not None and now is not None and now > was)
-    free = _CHANGEABLE if field in new else (*_CHANGEABLE, *retired)
+    free = (*_CHANGEABLE, *changeable, *(() if field in new else retired))
     same = was == now or {str(was), str(now)} == {'', 'None'}  # both unset
     if not same and not longer and not any(
         fnmatch.fnmatchcase(field, pattern) for pattern in free):

@@ -1,11 +1,23 @@
-"""Errors of a configuration: one line that names the field to change."""
+"""Errors that are shown as one line: of a configuration, and of a run."""
 
 from collections.abc import Collection, Iterable, Iterator
 import contextlib
 import difflib
+import errno
+import os
 from typing import Any
 
 _FEW = 12  # as many names are listed in full
+
+_ROOM = 'make room on its disk'
+_RIGHTS = 'let this user write there'
+_REMEDIES = {  # of what the operating system refuses
+    errno.ENOSPC: _ROOM, errno.EDQUOT: 'make room in this user\'s quota',
+    errno.EFBIG: 'raise the limit on the size of a file (ulimit -f)',
+    errno.EMFILE: 'raise the limit on open files (ulimit -n)',
+    errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS,
+    errno.EIO: 'look at its disk',
+}
 
 
 class ConfigError(ValueError):
@@ -29,7 +41,38 @@ class ConfigError(ValueError):
 
 
 class RunError(RuntimeError):
-  """A fault of the machine or of a file that ends a run; shown as one line."""
+  """A run that cannot go on: one line that says what to do, no traceback.
+
+  The configuration is not at fault; what was saved before stays as it is.
+  """
+
+
+def of_system(number: int | None, words: str, path: Any) -> RunError:
+  """The error of what the operating system refused.
+
+  Args:
+    number: its errno; None if there is none.
+    words: what it says.
+    path: the file or directory.
+  """
+  if number is not None:
+    words = os.strerror(number)
+  remedy = _REMEDIES.get(number, 'look at this path')
+  return RunError(
+      f'{path}: {words}; {remedy}, then start the same command again')
+
+
+@contextlib.contextmanager
+def faults(path: Any) -> Iterator[None]:
+  """Inside, an error of the operating system is a `RunError` with its path.
+
+  `path` is named where the error itself names no file, as when a disk is full.
+  """
+  try:
+    yield
+  except OSError as error:
+    raise of_system(
+        error.errno, str(error), error.filename or path) from error
 
 
 def expected(field: str, wanted: str, received: Any) -> ConfigError:

@@ -78,7 +78,8 @@ def main() -> None:
     source, out = (
         workdir_lib.expanded(path, flag) for path, flag in (
             (args.workdir, '--workdir'), (args.out, '--out')))
-    export(source, out, args.dtype)
+    with errors.faults(out):
+      export(source, out, args.dtype)
   terminal.say(f'written: {out}')
 
 

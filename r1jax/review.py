@@ -221,7 +221,8 @@ def main(argv):
   with command.reported():
     out = pathlib.Path(workdir_lib.expanded(_OUT.value, '--out'))
     pattern = workdir_lib.expanded(_CANDIDATES.value, '--candidates')
-    counts = review(_candidates(pattern, out), out)
+    with errors.faults(out):
+      counts = review(_candidates(pattern, out), out)
   terminal.say('\n' + ', '.join(
       f'{decision} {n}' for decision, n in counts.items()) + f'; {out}')
 

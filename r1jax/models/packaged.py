@@ -25,6 +25,7 @@ from r1jax import errors
 from r1jax.models import architecture
 from r1jax.models import hf_layout
 from r1jax.parallel import sharding
+from r1jax.training import files
 from r1jax.types import Params
 
 # The base model, the helper that makes R1's data, and the base of the student
@@ -37,7 +38,7 @@ def save_params(path: str, config: architecture.Config, params: Params) -> None:
   leaves, _ = jax.tree_util.tree_flatten_with_path(params)
   arrays = {sharding.path_name(key): np.asarray(leaf) for key, leaf in leaves}
   text = json.dumps(dataclasses.asdict(config))
-  with open(path, 'wb') as file:
+  with files.write_whole(path) as part, open(part, 'wb') as file:
     np.savez(file, **arrays, config=np.array(text))
 
 

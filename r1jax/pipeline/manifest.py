@@ -17,6 +17,7 @@ from r1jax import config as config_lib
 from r1jax import errors
 from r1jax.pipeline import graph
 from r1jax.training import files
+from r1jax.training import history
 
 _BEGUN, _MANIFEST = 'begun.json', 'manifest.json'
 _COUNTED = ('kept', 'collected')  # the JSON files of sample and collect
@@ -45,17 +46,18 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
 
   Another version of the code is reported, and changes nothing else.
   """
-  begun = files.read_json(node.workdir / _BEGUN)
+  begun = files.read_json(node.workdir / _BEGUN, ['config', 'inputs'])
   if begun is None:
     return Status(Kind.NEW, 'new')
-  changes = config_lib.changed(begun['config'], node.config)
+  changes = config_lib.changed(
+      begun['config'], node.config, history.changeable(node.workdir))
   if not changes:
     before = begun['inputs']
     changes = [f'input {name}' for name in sorted(before.keys() | inputs.keys())
                if before.get(name) != inputs.get(name)]
   if changes:
     return Status(Kind.CHANGED, 'changed: ' + ', '.join(changes))
-  manifest = files.read_json(node.workdir / _MANIFEST)
+  manifest = files.read_json(node.workdir / _MANIFEST, ['outputs', 'seconds'])
   longer = begun['config'].get('steps') != node.config.get('steps')
   same_code = _codes(begun)[-1:] == [code_digest()]
   by_other_code = '' if same_code else ', by another version of the code'
@@ -82,7 +84,7 @@ def _codes(begun: dict[str, Any]) -> list[str]:
 
 def seconds(node: graph.Node) -> float:
   """The time that a stage which has ended took, over all its resumes."""
-  return files.read_json(node.workdir / _MANIFEST)['seconds']
+  return files.need_json(node.workdir / _MANIFEST, ['seconds'])['seconds']
 
 
 def set_aside(node: graph.Node) -> pathlib.Path:
@@ -146,9 +148,7 @@ def end(node: graph.Node, begun: dict[str, Any], summary: dict[str, Any]
 def _figures(workdir: pathlib.Path, summary: dict[str, Any]) -> dict[str, Any]:
   """The evaluations, the metrics of the last step, and what was counted."""
   figures = {name: summary[name] for name in ('before', 'after')}
-  last = {}
-  for last in files.stream_rows(workdir / 'metrics.jsonl'):
-    pass
+  last = next(files.stream_backwards(workdir / 'metrics.jsonl'), {})
   figures['last'] = {name: value for name, value in last.items()
                      if not name.startswith(_OF_THE_MACHINE)}
   for name in _COUNTED:

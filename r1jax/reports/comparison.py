@@ -25,10 +25,10 @@ _CURVES = (  # metric, title, unit, whether it is a fraction
 def write_report(config: Mapping[str, Any], workdir: str) -> str:
   """Writes report.html into a pipeline's workdir; returns the closing words."""
   folder = pathlib.Path(workdir)
-  runs = {name: files.read_rows(folder / name / 'metrics.jsonl')
+  runs = {name: files.need_rows(folder / name / 'metrics.jsonl')
           for name in config['stages']}
   table = {name: results(
-      files.read_json(folder / name / 'summary.json'), rows)
+      files.need_json(folder / name / 'summary.json', ['after']), rows)
            for name, rows in runs.items()}
   files.write_json(folder / 'summary.json', {'runs': table})
   page.render_page(

@@ -66,8 +66,9 @@ def write_report(config: Mapping[str, Any], workdir: str) -> str:
 def _render(folder, config, policies, table, claims, judge) -> None:
   """Writes the page."""
   stages = config['stages']
-  minutes = {name: files.read_json(
-      folder / name / 'manifest.json')['seconds'] / 60 for name in stages}
+  minutes = {name: files.need_json(
+      folder / name / 'manifest.json', ['seconds'])['seconds'] / 60
+             for name in stages}
   reasons, kept = _kept(folder)
   page.render_page(
       folder / 'report.html', 'r1.html.jinja', kicker=config['name'],
@@ -131,7 +132,7 @@ def _kept(folder: pathlib.Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _curves(folder: pathlib.Path) -> list[charts.Chart]:
-  runs = {title: files.read_rows(folder / name / 'metrics.jsonl')
+  runs = {title: files.need_rows(folder / name / 'metrics.jsonl')
           for name, title in _RUNS.items()}
   drawn = [charts.Chart(
       title, {name: charts.points(rows, key) for name, rows in runs.items()},

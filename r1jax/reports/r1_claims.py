@@ -124,10 +124,14 @@ def early_and_late(folder: pathlib.Path, steps: int = 5
 
   A group's responses are not independent: its mean is one value.
   """
-  sampled = files.read_rows(folder / 'rollouts.jsonl')
-  last = max(row['step'] for row in sampled)
-  parts = ([row for row in sampled if row['step'] < steps],
-           [row for row in sampled if row['step'] > last - steps])
+  path = folder / 'rollouts.jsonl'
+  last = next(files.stream_backwards(path), None) or files.need_rows(path)[-1]
+  last = last['step']
+  early = itertools.takewhile(
+      lambda row: row['step'] < steps, files.stream_rows(path))
+  late = itertools.takewhile(
+      lambda row: row['step'] > last - steps, files.stream_backwards(path))
+  parts = list(early), list(late)[::-1]
   place = lambda row: (row['step'], row['id'])
   groups = [[list(group) for _, group in itertools.groupby(
       sorted(part, key=place), key=place)] for part in parts]
@@ -143,9 +147,9 @@ def tokens_passed(folder: pathlib.Path) -> float:
   A backward pass counts as two. Fine-tuning makes three passes over its tokens,
   GRPO five over its responses: sampling, the reference, three of the update.
   """
-  kind = files.read_json(folder / 'config.json')['stage']
+  kind = files.need_json(folder / 'config.json', ['stage'])['stage']
   tokens = sum(row['perf/tokens']
-               for row in files.read_rows(folder / 'metrics.jsonl'))
+               for row in files.stream_rows(folder / 'metrics.jsonl'))
   return {'lm': 3, 'rl': 5}[kind] * tokens / 1e6
 
 
@@ -156,7 +160,7 @@ def judge_agreement(folder: pathlib.Path) -> dict[str, intervals.Figure]:
   of a `sample` stage, that are the rule's; 'kept_right': the share of the
   responses kept that are right by the rule.
   """
-  judged = [row for row in files.read_rows(folder / 'rollouts.jsonl')
+  judged = [row for row in files.stream_rows(folder / 'rollouts.jsonl')
             if not row['no_verdict']]
   with contextlib.closing(workers.Pool(1, _RULE_SECONDS)) as pool:
     right = accuracy.check_answers(

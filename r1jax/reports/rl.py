@@ -37,9 +37,13 @@ def write_report(config: Mapping[str, Any], workdir: str,
   """Writes report.html into `workdir`; returns the closing words."""
   folder = pathlib.Path(workdir)
   before, after = summary['before'], summary['after']
-  if before is None:  # no step was taken
+  if before is None:  # no step was taken, or its file is gone
+    lost = summary['steps'] and (
+        f'\nno report is written: {folder / "evaluation_before.json"} is gone, '
+        'and with it what the run began from')
     return (f'measured: pass@1 {intervals.percent(after["pass@1"])} (greedy '
-            f'{intervals.percent(after["greedy"])}) on {after["n"]} problems')
+            f'{intervals.percent(after["greedy"])}) on {after["n"]} problems'
+            + (lost or ''))
   change = _change(folder, summary['steps'])
   rows = files.read_rows(folder / 'metrics.jsonl')
   task = config['data']['task']  # of a mixture the (name, rate) pairs
@@ -58,7 +62,8 @@ def write_report(config: Mapping[str, Any], workdir: str,
               for key, title, unit, fraction, caption in _PANELS],
       samples=_samples(folder, config['rewards']), facts=_facts(summary))
   return '\n'.join([
-      *_measured(before, after, change), f'report: {folder / "report.html"}',
+      *_measured(before, after, change), *_lost(folder, summary['steps']),
+      f'report: {folder / "report.html"}',
       'next: the same with another seed: ' + page.command_line({
           'workdir': f'{workdir}_seed{config["seed"] + 1}',
           'config.seed': config['seed'] + 1})])
@@ -77,6 +82,13 @@ def _change(folder: pathlib.Path, steps: int) -> intervals.Figure | None:
     return None
   return intervals.change(
       np.array(list(before.values())), np.array([after[n] for n in before]))
+
+
+def _lost(folder: pathlib.Path, steps: int) -> list[str]:
+  """Lines for the terminal: what a report lacks, of files that are gone."""
+  names = 'metrics.jsonl', 'evaluation_0.jsonl', f'evaluation_{steps}.jsonl'
+  return [f'the report lacks what was in {folder / name}, which is gone'
+          for name in names if not (folder / name).exists()]
 
 
 def _measured(before, after, change) -> list[str]:
@@ -135,8 +147,9 @@ def _curves(rows, before, after) -> list[charts.Chart]:
 def _samples(folder: pathlib.Path, rewards: Mapping[str, Any]
             ) -> list[dict[str, Any]]:
   """The same prompts with the responses before and after."""
-  sides = {name: files.read_json(folder / f'evaluation_{name}.json')[
-      'samples'] for name in ('before', 'after')}
+  sides = {name: files.need_json(
+      folder / f'evaluation_{name}.json', ['samples'])['samples']
+           for name in ('before', 'after')}
   return [{'prompt': first['prompt'], 'answer': first['answer'],
            'responses': [
                part[number] | {'name': name, 'fault': fault(

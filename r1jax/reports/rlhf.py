@@ -24,9 +24,10 @@ _PROMPTS = 4  # shown
 def write_report(config: Mapping[str, Any], workdir: str) -> str:
   """Writes report.html into a pipeline's workdir; returns the closing words."""
   folder = pathlib.Path(workdir)
-  judge = files.read_json(folder / 'reward_model/summary.json')['after']
+  judge = files.need_json(
+      folder / 'reward_model/summary.json', ['after'])['after']
   policies = _policies(folder)
-  metrics = {title: files.read_rows(folder / name / 'metrics.jsonl')
+  metrics = {title: files.need_rows(folder / name / 'metrics.jsonl')
              for name, title in _RUNS.items()}
   table = {name: results(policies['SFT'], rows, metrics.get(name))
            for name, rows in policies.items()}
@@ -48,11 +49,12 @@ def write_report(config: Mapping[str, Any], workdir: str) -> str:
 
 def _policies(folder: pathlib.Path) -> dict[str, list[dict]]:
   """The evaluated responses of each policy; SFT's are those before PPO."""
-  found = {'SFT': files.read_rows(folder / 'ppo' / 'evaluation_0.jsonl')}
+  found = {'SFT': files.need_rows(folder / 'ppo' / 'evaluation_0.jsonl')}
   for name, title in _RUNS.items():
-    done = files.read_json(folder / name / 'summary.json')['steps']
-    found[title] = files.read_rows(folder / name / f'evaluation_{done}.jsonl')
-  found['DPO'] = files.read_rows(folder / 'dpo_measured' / 'evaluation_0.jsonl')
+    done = files.need_json(
+        folder / name / 'summary.json', ['steps'])['steps']
+    found[title] = files.need_rows(folder / name / f'evaluation_{done}.jsonl')
+  found['DPO'] = files.need_rows(folder / 'dpo_measured' / 'evaluation_0.jsonl')
   return found
 
 

@@ -8,6 +8,7 @@ divergence from a teacher's logits (distill.py).
 
 from collections.abc import Sequence
 import functools
+import itertools
 import pathlib
 
 import jax
@@ -80,10 +81,12 @@ def closing_words(workdir: str, summary) -> str:
       f'{100 * after["token_accuracy"]:.1f} % next-token accuracy\n')
   if not summary['steps']:
     return held_out or 'nothing was trained: config.steps is 0'
-  rows = files.read_rows(pathlib.Path(workdir) / 'metrics.jsonl')[-50:]
-  loss = sum(row['loss'] for row in rows) / len(rows)
-  return (f'trained: {loss:.3f} nats per token over the last {len(rows)} of '
-          f'{summary["steps"]} steps\n{held_out or ""}'
+  rows = list(itertools.islice(files.stream_backwards(
+      pathlib.Path(workdir) / 'metrics.jsonl'), 50))
+  trained = rows and (
+      f'trained: {sum(row["loss"] for row in rows) / len(rows):.3f} nats per '
+      f'token over the last {len(rows)} of {summary["steps"]} steps\n')
+  return (f'{trained or ""}{held_out or ""}'
           'next: start another stage from it with '
           f'--config.init_from={workdir}')
 

@@ -73,7 +73,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
             'stage': config.name, 'init_from': config.init_from, 'seed': seed})
   return loop.Stage(
       -(-len(prompts.records) // size), *train_state.empty_state(mesh),
-      step, finish=finish,
+      step, finish=finish, makes_rollouts=True,
       progress={'reward/mean': 'reward', 'response_length/mean': 'length',
              'perf/tokens_per_second': 'tok/s'})
 

@@ -2,30 +2,43 @@
 
 A checkpoint is a directory `<step>` of Orbax items: `params`, `ref` if there is
 one, and `rest` (every other leaf), each a flat dictionary from a leaf's path to
-its array, and `manifest`, which says what must be found in them. Orbax commits
-them together, so that what a kill leaves of a save is never taken for one.
+its array; `manifest`, which says what must be found in them; and `run`, which
+says what the run's files were (history.py). Orbax commits them together, so
+that what a kill leaves of a save is never taken for one. Its files are put on
+disk before that, and again before an older checkpoint is removed: a power cut
+loses a step, never the run.
 
-Damage is a missing, truncated or unreadable file, and any array whose bits are
-not those that were saved, one flipped bit included.
+Damage is a missing, truncated or unreadable file, any array whose bits are not
+those that were saved, one flipped bit included, and another step than the
+directory's name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import contextlib
+import functools
 import pathlib
+import re
 import shutil
+import sys
 from typing import Any
 
 from absl import logging
 import jax
 import orbax.checkpoint as ocp
 
+from r1jax import errors
 from r1jax import types
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
 from r1jax.training import digest
+from r1jax.training import files
 
 # What Orbax, TensorStore, JSON and UTF-8 raise for files they cannot read.
-_UNREADABLE = (OSError, ValueError, KeyError, AttributeError, TypeError)
+_UNREADABLE = (OSError, ValueError, KeyError, AttributeError, TypeError,
+               errors.RunError)
+# And for those that they cannot write.
+_UNWRITTEN = (OSError, ValueError, RuntimeError)
+_SYSTEM = re.compile(r"os_error_code='(\d+)'")  # in TensorStore's errors
 
 Leaves = digest.Leaves
 
@@ -35,7 +48,13 @@ class Damaged(Exception):
 
 
 class Checkpointer:
-  """The checkpoints in a directory, of which the `keep` latest stay."""
+  """The checkpoints in a directory, of which the `keep` latest stay.
+
+  Attributes:
+    last: the step saved or restored last; None before.
+    record: what was saved beside the state that was restored; None of an
+      earlier version, or if nothing was.
+  """
 
   def __init__(self, directory, *, keep: int):
     self._directory = pathlib.Path(directory)
@@ -43,28 +62,47 @@ class Checkpointer:
       raise ValueError(
           f'checkpoint directory: expected an absolute path, received '
           f'{directory}; give an absolute --workdir')
-    self._last = None  # the step saved or restored last
-    self._manager = ocp.CheckpointManager(
-        self._directory, options=ocp.CheckpointManagerOptions(
-            create=True, cleanup_tmp_directories=True,
-            preservation_policy=ocp.checkpoint_managers.LatestN(keep)))
+    _hold_back_noise()
+    self.last: int | None = None
+    self.record: dict[str, Any] | None = None
+    self._keep = keep
+    self._saving: int | None = None  # the step on its way to the disk
+    with errors.faults(self._directory):
+      self._manager = ocp.CheckpointManager(
+          self._directory, options=ocp.CheckpointManagerOptions(
+              create=True, cleanup_tmp_directories=True,
+              async_options=ocp.options.AsyncOptions(
+                  post_finalization_callback=self._sync_written)))
 
-  def save(self, step: int, state: types.TrainState):
+  def save(self, step: int, state: types.TrainState,
+           record: Mapping[str, Any] | None = None):
     """Starts to save `state`, unless this step was saved or restored last.
 
     The arrays are copied before this returns, so that the next step may donate
-    them; they are written while training continues. An error of the previous
-    save is raised here.
+    them; they are written while training continues.
+
+    Args:
+      step: that of the state.
+      state: to be saved.
+      record: plain data to be kept beside it.
+
+    Raises:
+      RunError: this save, or the one before, could not be written.
     """
-    if step == self._last:
+    if step == self.last:
       return
+    self.wait()
     memory.give_back()  # what the save before this one took
     leaves = digest.leaves_by_path(state)
     items = {item: ocp.args.StandardSave(part)
              for item, part in _split(leaves).items()}
-    self._manager.save(step, force=True, args=ocp.args.Composite(
-        manifest=ocp.args.JsonSave(digest.describe(leaves)), **items))
-    self._last = step
+    items['manifest'] = ocp.args.JsonSave(digest.describe(leaves))
+    if record is not None:
+      items['run'] = ocp.args.JsonSave(digest.seal('run', record))
+    self._saving = step
+    with self._writing():
+      self._manager.save(step, force=True, args=ocp.args.Composite(**items))
+    self.last = step
 
   def restore_latest(
       self, abstract: types.TrainState
@@ -77,27 +115,91 @@ class Checkpointer:
     step again.
 
     Raises:
-      RuntimeError: checkpoints are there and all are damaged.
+      RunError: checkpoints are there and all are damaged.
       ConfigError: a checkpoint holds other leaves, shapes or dtypes than
         `abstract`.
     """
-    latest = _latest_good(
-        self._manager, self._directory, self._manager.all_steps(),
-        {'ref': {}} | _split(digest.leaves_by_path(abstract)))
-    if latest is None:
-      return None
-    leaves, self._last, damaged = latest
-    self._set_aside(damaged)
-    return _unflatten(leaves, abstract), self._last
+    self.wait()
+    wanted = {'ref': {}} | _split(digest.leaves_by_path(abstract))
+    damaged = {}
+    for step in sorted(self._steps(), reverse=True):
+      path = self._directory / str(step)
+      try:
+        leaves = _read(self._manager, path, step, wanted, partial=False)
+        self.record = _read_record(path)
+      except Damaged as error:
+        logging.warning(
+            'Checkpoint %s is damaged and is passed over: %s', path, error)
+        damaged[step] = error
+        continue
+      self.last = step
+      self._set_aside(damaged)
+      return _unflatten(leaves, abstract), step
+    if damaged:
+      raise errors.RunError(
+          f'every checkpoint in {self._directory} is damaged (steps '
+          f'{[*damaged]}; of the last: {next(iter(damaged.values()))}). Bring '
+          'one back from a copy, or move the directory away to start this '
+          'stage from its beginning')
+    return None
+
+  def poll(self):
+    """Ends a save that has come to its end; raises its error at once."""
+    if self._saving is not None and not self._manager.is_saving_in_progress():
+      self.wait()
 
   def wait(self):
-    """Blocks until what was saved is on disk, and raises its errors."""
-    self._manager.wait_until_finished()
+    """Blocks until what was saved is on disk, and removes what is too old.
+
+    Raises:
+      RunError: it could not be written.
+    """
+    if self._saving is None:
+      return
+    with self._writing():
+      self._manager.wait_until_finished()
+      if distributed.is_main():
+        # Whole, and under its name, before another one goes.
+        files.sync(self._directory / str(self._saving))
+        files.sync(self._directory, within=False)
+        for step in sorted(self._steps())[:-self._keep]:
+          shutil.rmtree(self._directory / str(step))
+    self._saving = None
 
   def close(self):
-    self._manager.close()
+    try:
+      self.wait()
+    finally:
+      self._manager.close()
 
-  def _set_aside(self, steps: list[int]):
+  def _steps(self) -> list[int]:
+    return [int(path.name) for path in self._directory.iterdir()
+            if path.name.isdigit()]
+
+  def _sync_written(self):
+    """Puts on disk what Orbax has written, before it names the directory."""
+    for path in self._directory.glob(f'{self._saving}.*'):
+      files.sync(path)
+
+  @contextlib.contextmanager
+  def _writing(self):
+    """Turns what cannot be written into one line, once."""
+    try:
+      yield
+    except _UNWRITTEN as error:
+      step, self._saving = self._saving, None
+      found = _SYSTEM.search(str(error))
+      number = int(found[1]) if found else next(
+          (each.errno for each in (error, error.__cause__)
+           if isinstance(each, OSError)), None)
+      good = sorted(self._steps())[-1:]
+      stays = f'that of step {good[0]} stays' if good else 'none before it'
+      raise errors.of_system(
+          number, str(error).strip().partition('\n')[0][:200],
+          f'checkpoint {self._directory / str(step)} could not be written '
+          f'({stays})') from error
+
+  def _set_aside(self, steps: Iterable[int]):
     if not steps:
       return
     if distributed.is_main():
@@ -111,17 +213,14 @@ class Checkpointer:
 
 def restore_params(path, abstract_params: types.Params, *,
                    partial: bool = False) -> types.Params:
-  """Only the parameters of the latest good checkpoint under `path`.
-
-  As `restore`.
-  """
+  """Only the parameters of the latest checkpoint under `path`. As `restore`."""
   abstract = types.TrainState(None, abstract_params, None, None, None)
   return restore(path, abstract, partial=partial).params
 
 
 def restore(path, abstract: types.TrainState, *,
             partial: bool = False) -> types.TrainState:
-  """The `params` and `ref` of the latest good checkpoint under `path`.
+  """The `params` and `ref` of the latest checkpoint under `path`.
 
   `path` is a stage's workdir (which keeps its checkpoints in `checkpoints`), a
   directory of checkpoints, or one checkpoint. Nothing there is changed. What is
@@ -130,7 +229,9 @@ def restore(path, abstract: types.TrainState, *,
 
   Raises:
     FileNotFoundError: there is no checkpoint.
-    RuntimeError, ConfigError: as `Checkpointer.restore_latest`.
+    RunError: it is damaged. None before it takes its place, since that would be
+      another model than was asked for.
+    ConfigError: it is of another model.
   """
   path = pathlib.Path(path).resolve()
   one = path.name.isdigit() and not (path / 'checkpoints').is_dir()
@@ -139,39 +240,48 @@ def restore(path, abstract: types.TrainState, *,
     directory = path / 'checkpoints'
   if not path.is_dir():
     raise FileNotFoundError(f'no checkpoint: {path} is not a directory')
+  _hold_back_noise()
   options = ocp.CheckpointManagerOptions(
       create=False, cleanup_tmp_directories=False)
   with contextlib.closing(
       ocp.CheckpointManager(directory, options=options)) as manager:
     steps = [int(path.name)] if one else manager.all_steps()
-    latest = _latest_good(manager, directory, steps,
-                          _split(digest.leaves_by_path(abstract)), partial)
-  if latest is None:
-    raise FileNotFoundError(
-        f'no checkpoint in {directory}; expected the workdir of a stage that '
-        'has saved one')
-  leaves, _, _ = latest
+    if not steps:
+      raise FileNotFoundError(
+          f'no checkpoint in {directory}; expected the workdir of a stage that '
+          'has saved one')
+    latest = directory / str(max(steps))
+    try:
+      leaves = _read(manager, latest, max(steps),
+                     _split(digest.leaves_by_path(abstract)), partial)
+    except Damaged as error:
+      others = sorted(set(manager.all_steps()) - {max(steps)})
+      instead = f', or name {directory / str(others[-1])}' if others else ''
+      raise errors.RunError(
+          f'checkpoint {latest} is damaged: {error}. Remove it and start its '
+          f'stage again, which then saves it anew{instead}') from error
   return _unflatten(leaves, abstract)
 
 
-def _latest_good(manager, directory, steps, abstract: Mapping[str, Leaves],
-                 partial: bool = False):
-  """(leaves, step, damaged later steps) of the latest; None without a step."""
-  damaged = []
-  for step in sorted(steps, reverse=True):
-    try:
-      leaves = _read(manager, directory / str(step), step, abstract, partial)
-      return leaves, step, damaged
-    except Damaged as error:
-      logging.warning('Checkpoint %s is damaged and is passed over: %s',
-                      directory / str(step), error)
-      damaged.append(step)
-  if damaged:
-    raise RuntimeError(
-        f'every checkpoint in {directory} is damaged (steps {damaged}, see the '
-        'warnings above). Bring one back from a copy, or move the directory '
-        'away to start this stage from its beginning')
-  return None
+def _hold_back_noise():
+  """Keeps what Orbax and TensorStore print of errors off the terminal.
+
+  They are raised, too, and become one line of ours.
+  """
+  logging.get_absl_logger().addFilter(_not_of_orbax)
+  if getattr(sys.unraisablehook, 'func', None) is not _show_unraisable:
+    sys.unraisablehook = functools.partial(
+        _show_unraisable, sys.unraisablehook)
+
+
+def _not_of_orbax(record) -> bool:
+  return f'{ocp.__name__.replace(".", "/")}/' not in record.pathname
+
+
+def _show_unraisable(show, problem):
+  # The other writes of a save, of which one has failed, find no one waiting.
+  if str(problem.exc_value) != 'Event loop is closed':
+    show(problem)
 
 
 def _read(manager, path, step, abstract: Mapping[str, Leaves],
@@ -181,6 +291,10 @@ def _read(manager, path, step, abstract: Mapping[str, Leaves],
     items = manager.restore(
         step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))
     entries = digest.check_manifest(items.manifest)
+  # The digest of a whole number is that number.
+  found = entries.get('step', {}).get('digest', step)
+  if found != step:
+    raise Damaged(f'it is of step {found}')
   wanted = {name: leaf for leaves in abstract.values()
             for name, leaf in leaves.items()}
   saved = {name: entry for name, entry in entries.items()
@@ -195,6 +309,14 @@ def _read(manager, path, step, abstract: Mapping[str, Leaves],
     if leaf_digest != saved[name]['digest']:
       raise Damaged(f'{name} is not what was saved (its digest differs)')
   return leaves
+
+
+def _read_record(path: pathlib.Path) -> dict[str, Any] | None:
+  """The item `run`; Damaged if it is not as saved, None if there is none."""
+  if not (path / 'run').is_dir():  # saved by an earlier version
+    return None
+  with _Reading('its record: '):
+    return digest.unseal('run', files.read_json(path / 'run' / 'metadata'))
 
 
 def _restore_args(leaves: Leaves, partial: bool):

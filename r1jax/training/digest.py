@@ -38,14 +38,24 @@ def describe(leaves: Leaves) -> dict[str, Any]:
   entries = {
       name: {'shape': list(leaf.shape), 'dtype': leaf.dtype.name,
              'digest': digests[name]} for name, leaf in leaves.items()}
-  return {'leaves': entries, 'crc32': _crc32(entries)}
+  return seal('leaves', entries)
 
 
 def check_manifest(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
   """{leaf: its entry}; ValueError or KeyError if the manifest is damaged."""
-  if manifest['crc32'] != _crc32(manifest['leaves']):
+  return unseal('leaves', manifest)
+
+
+def seal(name: str, value: Any) -> dict[str, Any]:
+  """{name: value} with a checksum over the value, plain data."""
+  return {name: value, 'crc32': _crc32(value)}
+
+
+def unseal(name: str, sealed: Mapping[str, Any]) -> Any:
+  """The value that was sealed; ValueError or KeyError if it is damaged."""
+  if sealed['crc32'] != _crc32(sealed[name]):
     raise ValueError('its checksum differs')
-  return manifest['leaves']
+  return sealed[name]
 
 
 def check_same_leaves(path: Any, saved: Mapping[str, Mapping], wanted: Leaves):
@@ -76,8 +86,8 @@ def leaf_digests(leaves: Leaves) -> dict[str, int]:
   return dict(zip(leaves, np.asarray(_digests(list(leaves.values()))).tolist()))
 
 
-def _crc32(entries: Mapping[str, Any]) -> int:
-  return zlib.crc32(json.dumps(entries, sort_keys=True).encode())
+def _crc32(value: Any) -> int:
+  return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 @jax.jit

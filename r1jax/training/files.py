@@ -1,16 +1,22 @@
 """Files of a run, each whole or absent: JSON Lines, JSON, and their digests.
 
-A file that is written at once is written aside and then renamed. JSON Lines
-may also grow: a line is complete when its newline is there, so a kill in the
-middle of a write leaves at most one torn line, the last, which reading passes
-over and `truncate_rows` removes. Values that are not finite are written as
-Python's json writes them: NaN, Infinity, -Infinity.
+A file that is written at once is written aside, put on disk and then renamed,
+so that neither a kill nor a power cut leaves half of it. JSON Lines may also
+grow: a line is complete when its newline is there, so a kill in the middle of a
+write leaves at most one torn line, the last, which reading passes over and
+`cut_rows` removes. Rows are on disk after `sync` (training/history.py). Values
+that are not finite are written as Python's json writes them: NaN, Infinity,
+-Infinity.
+
+A file that cannot be read or written is one line with its path: a `RunError` of
+what the operating system refuses, a `ConfigError` of what the file holds.
 
 A digest names what a file, or a config, holds: of equal ones it is equal.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -19,6 +25,9 @@ import pathlib
 import shutil
 from typing import Any
 
+from r1jax import errors
+
+_BLOCK = 1 << 16  # bytes read at a time from the end of a file
 
 @contextlib.contextmanager
 def write_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
@@ -28,23 +37,48 @@ def write_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   after a kill; an error in the block leaves `path` as it was. What is written
   may be a file or, where there is none yet, a folder.
   """
-  part = pathlib.Path(f'{os.fspath(path)}.tmp')
-  _remove(part)  # of a kill
-  try:
-    yield part
-    _sync(part)
-    os.replace(part, path)
-  finally:
-    _remove(part)
+  path = pathlib.Path(path)
+  part = path.with_name(f'{path.name}.tmp')
+  with errors.faults(path):
+    _remove(part)  # of a kill
+    try:
+      yield part
+      sync(part)
+      os.replace(part, path)
+      sync(path.parent, within=False)
+    finally:
+      _remove(part)
 
 
-def _sync(path: pathlib.Path):
-  """Puts on disk what the operating system still holds of a file."""
-  number = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(number)
-  finally:
-    os.close(number)
+def make_folder(path: pathlib.Path):
+  """Makes a folder, and those above it, if they are not there."""
+  with errors.faults(path):
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+      sync(folder.parent, within=False)
+
+
+def sync(path: str | os.PathLike, *, within: bool = True):
+  """Puts on disk what the operating system still holds of a file or a folder.
+
+  A folder is the names in it and, if `within`, all that they name.
+  """
+  path = pathlib.Path(path)
+  folder = path.is_dir()
+  if folder and within:
+    for each in path.iterdir():
+      sync(each)
+  with errors.faults(path):
+    number = os.open(path, os.O_RDONLY)
+    try:
+      os.fsync(number)
+    except OSError as error:
+      # Some file systems keep no names back, and refuse this for a folder.
+      if not folder or error.errno != errno.EINVAL:
+        raise
+    finally:
+      os.close(number)
 
 
 def _remove(path: pathlib.Path):
@@ -57,7 +91,7 @@ def _remove(path: pathlib.Path):
 
 def append_rows(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
   """Adds `rows` to the file and hands them to the operating system."""
-  with open(path, 'a', encoding='utf-8') as file:
+  with errors.faults(path), open(path, 'a', encoding='utf-8') as file:
     for row in rows:
       file.write(json.dumps(row, ensure_ascii=False) + '\n')
 
@@ -72,21 +106,50 @@ def stream_rows(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
   """The rows of the complete lines, one by one; none if there is no file.
 
   Raises:
-    ValueError: a line before the last is not JSON: the file was edited or
-      damaged, which no kill of ours does.
+    ConfigError: a line before the last is no JSON object: the file was edited
+      or damaged, which no kill of ours does.
   """
-  if not pathlib.Path(path).exists():
-    return
-  with open(path, 'rb') as file:
-    for number, line in enumerate(file, start=1):
-      if not line.endswith(b'\n'):
-        return
-      try:
-        yield json.loads(line)
-      except ValueError as error:  # of the JSON, or of its UTF-8
-        raise ValueError(
-            f'{path}, line {number}: expected a JSON object, received '
-            f'{line[:80]!r}; repair or remove this line') from error
+  with errors.faults(path):
+    if not os.path.exists(path):
+      return
+    with open(path, 'rb') as file:
+      for number, line in enumerate(file, start=1):
+        if line.endswith(b'\n'):
+          yield _row(line, f'{path}, line {number}')
+
+
+def stream_backwards(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
+  """As `stream_rows`, from the last row to the first; reads what is asked for.
+  """
+  with errors.faults(path):
+    if not os.path.exists(path):
+      return
+    with open(path, 'rb') as file:
+      at, line, torn = file.seek(0, os.SEEK_END), b'', True
+      while at:
+        size = min(at, _BLOCK)
+        at -= size
+        file.seek(at)
+        # A line that may begin before this block, and the lines after it.
+        line, *lines = (file.read(size) + line).split(b'\n')
+        if torn and lines:
+          lines, torn = lines[:-1], False
+        for each in reversed(lines):
+          yield _row(each, path)
+      if not torn:
+        yield _row(line, path)
+
+
+def _row(line: bytes, where: Any) -> dict[str, Any]:
+  try:
+    row = json.loads(line)
+  except ValueError:  # of the JSON, or of its UTF-8
+    row = None
+  if not isinstance(row, dict):
+    raise errors.ConfigError(
+        '', f'{where}: expected a JSON object, received {line[:80]!r}; repair '
+        'or remove this line')
+  return row
 
 
 def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -94,14 +157,49 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
   return list(stream_rows(path))
 
 
-def truncate_rows(path: str | os.PathLike, step: int):
+def need_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
+  """As `read_rows`; ConfigError where there are none."""
+  return read_rows(path) or _needed(path)
+
+
+def need_json(path: str | os.PathLike, needs: Collection[str] = ()) -> Any:
+  """As `read_json`; ConfigError where there is no file."""
+  value = read_json(path, needs)
+  return _needed(path) if value is None else value
+
+
+def _needed(path: str | os.PathLike):
+  raise errors.ConfigError(
+      '', f'{path}: expected a file of a run that has ended, received none, or '
+      'an empty one; bring it back from a copy, or run its stage again')
+
+
+def truncate_rows(path: str | os.PathLike, step: int) -> set[int]:
   """Drops the rows of `step` and later, and a torn last line.
 
-  Called when a run resumes at `step`, so that what it writes again is there
-  once, and its files end up as those of a run that was never stopped.
+  Returns the steps of the rows that stay.
   """
+  steps = set()
+  def kept():
+    for row in stream_rows(path):
+      if not isinstance(row.get('step'), int):
+        raise errors.ConfigError(
+            '', f'{path}: expected a step in every row, received '
+            f'{str(row)[:80]}; repair or remove this line')
+      if row['step'] < step:
+        steps.add(row['step'])
+        yield row
   if pathlib.Path(path).exists():
-    write_rows(path, (row for row in stream_rows(path) if row['step'] < step))
+    write_rows(path, kept())
+  return steps
+
+
+def cut_rows(path: str | os.PathLike, size: int):
+  """Drops all but the first `size` bytes of a file, if there are more."""
+  with errors.faults(path):
+    if os.path.exists(path) and os.path.getsize(path) > size:
+      os.truncate(path, size)
+      sync(path)
 
 
 def write_json(path: str | os.PathLike, value: Any):
@@ -111,10 +209,31 @@ def write_json(path: str | os.PathLike, value: Any):
     part.write_text(text + '\n', encoding='utf-8')
 
 
-def read_json(path: str | os.PathLike) -> Any:
-  """What `write_json` wrote; None if there is no file."""
+def read_json(path: str | os.PathLike, needs: Collection[str] = ()) -> Any:
+  """The object that `write_json` wrote; None if there is no file.
+
+  Args:
+    path: of the file.
+    needs: the names that must be in it.
+
+  Raises:
+    ConfigError: the file is half written, edited or damaged.
+  """
   path = pathlib.Path(path)
-  return json.loads(path.read_text('utf-8')) if path.exists() else None
+  with errors.faults(path):
+    if not path.exists():
+      return None
+    content = path.read_bytes()
+  try:
+    value = json.loads(content)
+  except ValueError:  # of the JSON, or of its UTF-8
+    value = None
+  if not isinstance(value, dict) or not value.keys() >= set(needs):
+    wanted = ' with ' + ', '.join(needs) if needs else ''
+    raise errors.ConfigError(
+        '', f'{path}: expected a whole JSON object{wanted}, received '
+        f'{content[:60]!r}; bring the file back from a copy, or remove it')
+  return value
 
 
 def config_digest(config: Mapping[str, Any]) -> str:

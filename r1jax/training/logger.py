@@ -12,6 +12,7 @@ import pathlib
 import sys
 from typing import Any, NamedTuple, TextIO
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +23,7 @@ from r1jax import types
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
 from r1jax.training import files
+from r1jax.training import history
 from r1jax.training import timing
 
 TOKENS = 'perf/tokens'  # a step that reports this gets perf/tokens_per_second
@@ -30,7 +32,17 @@ Metrics = Mapping[str, Any]  # name -> scalar, of the device or of the host
 
 
 class Diverged(errors.RunError):
-  """Too many updates in a row had gradients that are not finite."""
+  """Too many updates in a row had numbers that are not finite."""
+
+
+def skipped(state: types.TrainState) -> int:
+  """How many updates in a row were skipped, of the policy or of its critic."""
+  return int(jax.device_get(_skipped(state)))
+
+
+def _skipped(state: types.TrainState) -> jax.Array:
+  return jnp.max(jnp.stack(
+      [part.skipped for part in (state, state.critic) if part]))
 
 
 class _Step(NamedTuple):
@@ -50,13 +62,12 @@ class Log:
   """
 
   def __init__(self, workdir: pathlib.Path, shown: Mapping[str, str], *,
-               clock: timing.Clock, start_step: int, total_steps: int,
-               max_skipped_steps: int, tensorboard: bool):
+               clock: timing.Clock, total_steps: int, max_skipped_steps: int,
+               tensorboard: bool):
     """`shown` maps a metric to its label on the progress line."""
     self._shown = shown
     self._max_skipped = max_skipped_steps
-    self._writer = MetricWriter(
-        workdir, start_step=start_step, tensorboard=tensorboard)
+    self._writer = MetricWriter(workdir, tensorboard=tensorboard)
     self._progress = None
     if distributed.is_main():
       self._progress = Progress(total_steps, now=clock.seconds)
@@ -88,11 +99,10 @@ class Log:
       with self.aside(state):
         metrics |= evaluate()
     # A copy, since the next step may donate the state.
-    skipped = jnp.max(jnp.stack(
-        [part.skipped for part in (state, state.critic) if part]))
+    count = _skipped(state)
     self._unreported = _Step(step, metrics, rolled_out)
-    self._unchecked = step, skipped
-    if _is_ready((metrics, skipped)):
+    self._unchecked = step, count
+    if _is_ready((metrics, count)):
       self._report()
 
   @contextlib.contextmanager
@@ -118,15 +128,14 @@ class Log:
     self._report(ended)
     if self._unchecked is None:
       return
-    step, skipped = self._unchecked
+    step, count = self._unchecked
     self._unchecked = None
-    if (skipped := int(jax.device_get(skipped))) >= self._max_skipped:
+    if (count := int(jax.device_get(count))) >= self._max_skipped:
       self._writer.flush()
       raise Diverged(
-          f'step {step}: {skipped} updates in a row had gradients that are not '
+          f'step {step}: {count} updates in a row had numbers that are not '
           'finite and were skipped (config.optim.max_skipped_steps = '
-          f'{self._max_skipped}); lower config.optim.lr or look at '
-          'optim/grad_norm in metrics.jsonl')
+          f'{self._max_skipped})')
 
   def _report(self, ended: float | None = None):
     """Writes the metrics that were taken; waits for the device if need be.
@@ -161,23 +170,22 @@ def _is_ready(tree: Any) -> bool:
 class MetricWriter:
   """Rows of {name: scalar} by step, written by the first process alone.
 
-  On a resume at `start_step` the rows of that step and later are dropped, since
-  the run will write them again. TensorBoard's files are only appended to: after
-  a kill they hold the repeated steps twice, with the same values.
+  What a killed run had written of later steps is dropped before
+  (training/history.py). TensorBoard's files are only appended to: after a kill
+  they hold the repeated steps twice, with the same values. They are a
+  convenience: where they cannot be written, they end with a warning.
   """
 
-  def __init__(self, workdir: str | os.PathLike, *, start_step: int,
-               tensorboard: bool):
+  def __init__(self, workdir: str | os.PathLike, *, tensorboard: bool):
     self._active = distributed.is_main()
     self._tensorboard = None
     if not self._active:
       return
     workdir = pathlib.Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    self._path = workdir / 'metrics.jsonl'
-    files.truncate_rows(self._path, start_step)
+    files.make_folder(workdir)
+    self._path = workdir / history.METRICS
     if tensorboard:
-      self._tensorboard = _tensorboard_writer(workdir / 'tensorboard')
+      self._tensorboard = _TensorBoard(workdir / 'tensorboard')
 
   def write(self, step: int, metrics: Mapping[str, Any]):
     """Adds the row of `step`; an array of one element counts as a scalar."""
@@ -186,16 +194,52 @@ class MetricWriter:
     scalars = {name: _scalar(name, value) for name, value in metrics.items()}
     files.append_rows(self._path, [{'step': step, **scalars}])
     if self._tensorboard is not None:
-      self._tensorboard.write_scalars(step, scalars)
+      self._tensorboard('write_scalars', step, scalars)
 
   def flush(self):
     """Puts on disk what TensorBoard's writer still holds."""
     if self._tensorboard is not None:
-      self._tensorboard.flush()
+      self._tensorboard('flush')
 
   def close(self):
     if self._tensorboard is not None:
-      self._tensorboard.close()
+      self._tensorboard('close')
+
+
+class _TensorBoard:
+  """clu's writer, until it cannot write.
+
+  It needs TensorFlow, which this imports (seconds).
+  """
+
+  def __init__(self, directory: pathlib.Path):
+    try:
+      from clu import metric_writers
+    except ModuleNotFoundError as error:
+      raise ImportError(
+          f'log.tensorboard needs the package {error.name!r}, which is not '
+          'installed: pip install clu tensorboard tensorflow, or set '
+          '--config.log.tensorboard=False to keep metrics.jsonl alone'
+      ) from error
+    # clu has imported TensorFlow; the accelerator is JAX's.
+    tensorflow = sys.modules['tensorflow']
+    tensorflow.config.set_visible_devices([], 'GPU')
+    self._errors = OSError, tensorflow.errors.OpError
+    self._directory, self._writer = directory, None
+    self._writer = self._try(metric_writers.SummaryWriter, str(directory))
+
+  def __call__(self, method: str, *args):
+    if self._writer is not None:
+      self._try(getattr(self._writer, method), *args)
+
+  def _try(self, function, *args):
+    try:
+      return function(*args)
+    except self._errors as error:
+      self._writer = None
+      line = str(error).strip().partition('\n')[0]
+      logging.warning('TensorBoard in %s ends here, metrics.jsonl goes on: %s',
+                      self._directory, line)
 
 
 def _scalar(name: str, value: Any) -> int | float:
@@ -206,21 +250,6 @@ def _scalar(name: str, value: Any) -> int | float:
   if np.issubdtype(array.dtype, np.integer):
     return int(array.item())
   return float(array.item())
-
-
-def _tensorboard_writer(directory: pathlib.Path):
-  """clu's writer. It needs TensorFlow, which this imports (seconds)."""
-  try:
-    from clu import metric_writers
-  except ModuleNotFoundError as error:
-    raise ImportError(
-        f'log.tensorboard needs the package {error.name!r}, which is not '
-        'installed: pip install clu tensorboard tensorflow, or set '
-        '--config.log.tensorboard=False to keep metrics.jsonl alone'
-    ) from error
-  # clu has imported TensorFlow; the accelerator is JAX's.
-  sys.modules['tensorflow'].config.set_visible_devices([], 'GPU')
-  return metric_writers.SummaryWriter(str(directory))
 
 
 _BAR = range(6, 17)  # columns, of which as many as there is room for

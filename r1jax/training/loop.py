@@ -13,13 +13,12 @@ import contextlib
 import pathlib
 from typing import Any, NamedTuple
 
-from r1jax import config as config_lib
-from r1jax import errors
 from r1jax import interrupts
 from r1jax import types
 from r1jax.parallel import distributed
 from r1jax.training import checkpoint
 from r1jax.training import files
+from r1jax.training import history
 from r1jax.training import lock
 from r1jax.training import logger
 from r1jax.training import surroundings
@@ -29,7 +28,7 @@ TrainState = types.TrainState
 Metrics = dict[str, Any]  # name -> number
 Rows = list[dict[str, Any]]  # JSON-able
 
-_ROLLOUTS, _SECONDS = 'rollouts.jsonl', 'seconds.json'
+_EVALUATION = ('step', 'figures', 'samples')  # what its file holds
 _EVAL = 'eval/'  # before the name of a metric of an evaluation
 
 
@@ -53,6 +52,8 @@ class Stage(NamedTuple):
   evaluate: Callable[[TrainState], tuple[Metrics, Rows]] | None = None
   # summary -> closing words for the terminal; writes the report.
   finish: Callable[[Metrics], str] | None = None
+  # Whether rollouts.jsonl is what the stage is for: no row of it may be gone.
+  makes_rollouts: bool = False
   # {metric: its label on the progress line}
   progress: Mapping[str, str] = {}
 
@@ -88,7 +89,9 @@ def train(
   Raises:
     ConfigError: `workdir` cannot be written, is in use, or holds a run with
       another configuration.
-    Diverged: `max_skipped_steps` updates in a row were skipped.
+    RunError: a file of the run cannot be written, or all its checkpoints are
+      damaged.
+    Diverged: `max_skipped_steps` updates in a row were skipped, or the last.
   """
   workdir = pathlib.Path(workdir).absolute()
   with interrupts.handled(), distributed.signals_noted(), lock.held(workdir):
@@ -106,23 +109,23 @@ def _train(stage: Stage, settings: Settings, workdir: pathlib.Path,
   Raises:
     Stopped: a signal stopped the run; what it has to save is saved.
   """
-  _claim(workdir, config)
-  clock = timing.Clock(_seconds_before(workdir))
+  history.claim(workdir, config)
+  clock = timing.Clock(history.seconds_before(workdir))
   with _checkpoints(stage, settings, workdir) as saved:
-    run = _Run(stage, settings, workdir, clock, saved)
-    state, start = (saved and saved.restore_latest(stage.abstract)
-                    or (stage.init(), 0))
+    run = _Run(stage, settings, workdir, config, clock, saved)
+    state, start = _begin(run)
     if start < stage.steps or not stage.steps:
       surroundings.note(workdir, resumed=bool(start))
     before = None
     if stage.steps:
       before = _evaluate(run, state, start, 0, 'evaluation_before.json')
-    state, done = _take_steps(run, state, start)
+    with _noting_divergence(run):
+      state, done = _take_steps(run, state, start)
     if done < stage.steps:
       raise interrupts.Stopped
     distributed.check_stopped()
     after = _evaluate(run, state, done, done, 'evaluation_after.json')
-  _save_seconds(run)
+  history.save_seconds(run.workdir, run.clock.seconds())
   summary = {
       'stage': config.get('stage'),
       'config_digest': files.config_digest(config),
@@ -141,8 +144,22 @@ class _Run(NamedTuple):
   stage: Stage
   settings: Settings
   workdir: pathlib.Path
+  config: Mapping[str, Any]
   clock: timing.Clock
   checkpointer: checkpoint.Checkpointer | None  # None for a stage of no steps
+
+
+def _begin(run: _Run) -> tuple[TrainState, int]:
+  """The state to go on from and its step, and the files as they were then."""
+  stage, restored, step = run.stage, None, 0
+  if run.checkpointer is not None:
+    restored = run.checkpointer.restore_latest(stage.abstract)
+    step = restored[1] if restored else 0
+    history.take_up(
+        run.workdir, step, run.checkpointer.record,
+        rollouts_every=run.settings.rollouts_every_steps,
+        product=stage.makes_rollouts)
+  return restored or (stage.init(), 0)
 
 
 def _take_steps(run: _Run, state: TrainState, start: int
@@ -151,10 +168,11 @@ def _take_steps(run: _Run, state: TrainState, start: int
   stage, settings = run.stage, run.settings
   if start >= stage.steps:
     return state, start
-  _begin_files(run, start)
+  distributed.say(f'steps {start} to {stage.steps} in {run.workdir}; the first '
+                  'one compiles')
   log = logger.Log(
-      run.workdir, stage.progress, clock=run.clock, start_step=start,
-      total_steps=stage.steps, max_skipped_steps=settings.max_skipped_steps,
+      run.workdir, stage.progress, clock=run.clock, total_steps=stage.steps,
+      max_skipped_steps=settings.max_skipped_steps,
       tensorboard=settings.tensorboard)
   with contextlib.closing(log), contextlib.ExitStack() as noted:
     _make_up_evaluation(run, state, start)
@@ -172,35 +190,64 @@ def _take_steps(run: _Run, state: TrainState, start: int
         _log_rollouts(run, step, rows)
         done = step + 1
         log.take(step, metrics, state, _due_evaluation(run, state, done))
+        run.checkpointer.poll()
       stopped = distributed.any_process(stopped or interrupts.asked())
       last = stopped or done == stage.steps
       if last or done % settings.checkpoint_every_steps == 0:
         with log.aside(state):
-          run.checkpointer.save(done, state)
-          _save_seconds(run)
+          _save(run, done, state)
       if last:
         break
     run.checkpointer.wait()
   return state, done
 
 
-def _begin_files(run: _Run, start: int):
-  """Drops rollouts of steps that will be taken again; says where it starts."""
+def _save(run: _Run, done: int, state: TrainState):
+  """Saves a state; but not one whose last updates were skipped.
+
+  It may be ruined, and would take the place of a good one.
+
+  Raises:
+    Diverged: it is the last state of the run.
+  """
+  if skipped := logger.skipped(state):
+    if done == run.stage.steps:
+      raise logger.Diverged(
+          f'the last {skipped} updates had numbers that are not finite and '
+          'were skipped')
+    return
+  record = {}
   if distributed.is_main():
-    files.truncate_rows(run.workdir / _ROLLOUTS, start)
-  if not start and (run.workdir / 'metrics.jsonl').exists():
-    distributed.say(
-        'no checkpoint was saved yet: starting again from step 0; one is saved '
-        f'every {run.settings.checkpoint_every_steps} steps '
-        '(checkpoint.every_steps)')
-  distributed.say(f'steps {start} to {run.stage.steps} in {run.workdir}; the '
-                  'first one compiles')
+    record = history.record(run.workdir, done, run.config)
+  run.checkpointer.save(done, state, record=record)
+  history.save_seconds(run.workdir, run.clock.seconds())
+
+
+def _kept(run: _Run) -> str:
+  """The state that a resume goes on from, in words."""
+  step = run.checkpointer.last
+  return 'no state saved' if step is None else f'the state of step {step} saved'
+
+
+@contextlib.contextmanager
+def _noting_divergence(run: _Run):
+  """Says how a run that diverges inside can go on; its workdir remembers it."""
+  try:
+    yield
+  except logger.Diverged as problem:
+    if distributed.is_main():
+      history.note_divergence(run.workdir, str(problem))
+    raise logger.Diverged(
+        f'{problem}; {_kept(run)}: start the same command again with a lower '
+        'config.optim.lr (clip_norm, warmup_steps and max_skipped_steps may '
+        'change, too), or look at optim/grad_norm in metrics.jsonl'
+    ) from problem
 
 
 def _log_rollouts(run: _Run, step: int, rows: Rows):
   every = run.settings.rollouts_every_steps
   if rows and every and not step % every and distributed.is_main():
-    files.append_rows(run.workdir / _ROLLOUTS,
+    files.append_rows(run.workdir / history.ROLLOUTS,
                       [{'step': step, **row} for row in rows])
 
 
@@ -234,16 +281,18 @@ def _make_up_evaluation(run: _Run, state: TrainState, done: int):
   evaluate = done and _due_evaluation(run, state, done)
   if not evaluate:
     return
-  path = run.workdir / 'metrics.jsonl'
-  rows = files.read_rows(path) if distributed.is_main() else []
-  lacks = rows and rows[-1]['step'] == done - 1 and not any(
-      name.startswith(_EVAL) for name in rows[-1])
-  if not distributed.any_process(bool(lacks)):
+  path, last = run.workdir / history.METRICS, {}
+  if distributed.is_main():
+    last = next(files.stream_backwards(path), {})
+  lacks = last.get('step') == done - 1 and not any(
+      name.startswith(_EVAL) for name in last)
+  if not distributed.any_process(lacks):
     return
   figures = evaluate()
   distributed.check_stopped()
   if distributed.is_main():
-    step, *row = rows.pop().items()
+    *rows, last = files.read_rows(path)
+    step, *row = last.items()
     timed = next(n for n, (name, _) in enumerate(row)
                  if name.startswith(('time/', 'timing/')))
     row[:timed] = sorted([*row[:timed], *figures.items()])  # as jax has them
@@ -260,10 +309,13 @@ def _evaluate(run: _Run, state: TrainState, done: int, at_step: int, name: str
   if run.stage.evaluate is None:
     return None
   path = run.workdir / name
-  evaluation = files.read_json(path)
+  evaluation = files.read_json(path, _EVALUATION)
   known = evaluation is not None and evaluation['step'] == at_step
   if not distributed.any_process(known):
     if done != at_step:
+      distributed.say(
+          f'warning: {path} is gone and cannot be made again at step {done}: '
+          'the run goes on, without a report of what has changed since')
       return None
     results, samples = run.stage.evaluate(state)
     evaluation = {'step': at_step, 'figures': results, 'samples': samples}
@@ -283,29 +335,6 @@ def _conclude(run: _Run, summary: Metrics):
     distributed.say(run.stage.finish(summary))
 
 
-def _claim(workdir: pathlib.Path, config: Mapping[str, Any]):
-  """Writes the config into a new workdir; refuses one of another config."""
-  path, problem = workdir / 'config.json', None
-  try:
-    known = files.read_json(path)
-    fields = config_lib.changed(known, config) if known else []
-    if distributed.is_main() and not fields:
-      workdir.mkdir(parents=True, exist_ok=True)
-      files.write_json(path, config)
-  except OSError as error:
-    problem = str(error)
-  # Where one process must stop, none may wait for it.
-  problems = [text for text in distributed.gather(problem) if text]
-  if problems:
-    raise errors.ConfigError(
-        '--workdir', 'expected a directory that can be written, received '
-        f'{workdir}: {problems[0]}')
-  if fields:
-    raise errors.ConfigError(
-        '--workdir', f'{workdir} holds a run of another configuration: '
-        f'{", ".join(fields)}; give another --workdir, or the same values')
-
-
 def _checkpoints(stage: Stage, settings: Settings, workdir: pathlib.Path
                  ) -> contextlib.AbstractContextManager:
   """The run's checkpoints; None for a stage of no steps."""
@@ -313,18 +342,6 @@ def _checkpoints(stage: Stage, settings: Settings, workdir: pathlib.Path
     return contextlib.nullcontext()
   return contextlib.closing(checkpoint.Checkpointer(
       workdir / 'checkpoints', keep=settings.keep))
-
-
-def _seconds_before(workdir: pathlib.Path) -> float:
-  """Seconds that this run took before, up to its last checkpoint."""
-  saved = files.read_json(workdir / _SECONDS)
-  return saved['seconds'] if saved else 0.
-
-
-def _save_seconds(run: _Run):
-  if distributed.is_main():
-    files.write_json(
-        run.workdir / _SECONDS, {'seconds': run.clock.seconds()})
 
 
 def _stopped_words(stage: Stage, workdir: pathlib.Path) -> str:

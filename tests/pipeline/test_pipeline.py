@@ -28,6 +28,7 @@ from r1jax import stages
 from r1jax.pipeline import graph
 from r1jax.pipeline import manifest
 from r1jax.training import files
+from r1jax.training import history
 from r1jax.training import loop
 from r1jax.types import TrainState
 
@@ -114,6 +115,21 @@ def test_stages_run_in_the_order_of_their_inputs_and_once(tmp_path):
   assert set(manifest['inputs']) == {'a', 'b'}
   assert manifest['figures']['after'] == {'number': 8}
   assert manifest['outputs']['checkpoint']
+
+
+def test_a_stage_that_diverged_goes_on_with_a_lower_rate(tmp_path):
+  config = _config()
+  config.stages.b.fails_at = 1
+  with pytest.raises(Crash):
+    pipeline.run_pipeline(config, str(tmp_path))
+  lower = _config()
+  lower.stages.b.optim.lr /= 2
+  lower.stages.b.fails_at = 1
+  node = graph.nodes(lower, tmp_path)[1]
+  inputs = json.loads((tmp_path / 'b/begun.json').read_text())['inputs']
+  assert manifest.status(node, inputs).kind is manifest.Kind.CHANGED
+  history.note_divergence(tmp_path / 'b', 'step 1')
+  assert manifest.status(node, inputs).kind is manifest.Kind.RESUME
 
 
 def test_a_manifest_has_the_last_metrics_and_what_was_counted(tmp_path):
@@ -544,7 +560,7 @@ def test_interrupted_while_it_goes_on_it_is_not_done(tmp_path, monkeypatch):
   config.stages.a.update(steps=4, fails_at=3)
   kept = _config().stages.a.to_dict()
   monkeypatch.setattr(
-      config_lib, 'changed', lambda old, new: _changed(
+      config_lib, 'changed', lambda old, new, *free: _changed(
           {**old, 'fails_at': -1}, {**new, 'fails_at': -1}))
   with pytest.raises(Crash):
     pipeline.run_pipeline(config, str(tmp_path))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import r1
+from r1jax import errors
 from r1jax.reports import r1 as r1_report
 from r1jax.reports import r1_claims
 from r1jax.training import files
@@ -131,6 +132,26 @@ def test_early_and_late_steps_are_a_runs_first_and_last(folder):
   assert [part.tolist() for part in found['tokens']] == [
       [10, 10, 11, 11], [20, 20, 21, 21]]
   assert [part.mean() for part in found['reflections']] == [.5, 10.5]
+
+
+def test_only_the_first_and_last_steps_are_read(folder, tmp_path):
+  """What lies between them may not even be JSON."""
+  path = tmp_path / 'copy' / 'rollouts.jsonl'
+  rows = files.read_rows(folder / 'zero/rollouts.jsonl')
+  steps = sorted({row['step'] for row in rows})
+  part = lambda chosen: [row for row in rows if row['step'] in chosen]
+  files.make_folder(path.parent)
+  files.write_rows(path, part(steps[:3]))
+  with open(path, 'ab') as file:
+    file.write(b'not read\n' * 20_000)
+  files.append_rows(path, part(steps[-3:]))
+  whole, ends = (r1_claims.early_and_late(each, steps=2)
+                 for each in (folder / 'zero', path.parent))
+  for key, parts in whole.items():
+    for one, other in zip(parts, ends[key], strict=True):
+      assert one.tolist() == other.tolist()
+  with pytest.raises(errors.ConfigError, match='rollouts.jsonl: expected a'):
+    r1_claims.early_and_late(tmp_path)
 
 
 def test_a_backward_pass_counts_as_two(folder):

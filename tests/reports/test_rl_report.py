@@ -77,6 +77,8 @@ def test_what_did_not_rise_is_not_called_learned(tmp_path, before, after, said):
 def test_without_the_responses_nothing_is_said_of_the_change(tmp_path):
   words = _write(tmp_path, rows=False)
   assert 'on 40 held-out problems\n' in words
+  for step in (0, 7):
+    assert f'lacks what was in {tmp_path}/evaluation_{step}.jsonl' in words
   assert 'paired' not in (tmp_path / 'report.html').read_text('utf-8')
 
 
@@ -100,5 +102,12 @@ def test_a_judge_needs_no_marked_answer():
 
 def test_no_step_is_only_measured(tmp_path):
   words = rl_report.write_report(_CONFIG, str(tmp_path), dict(
-      before=None, after=_figures(10)))
+      before=None, after=_figures(10), steps=0))
   assert words == 'measured: pass@1 25.0 % (greedy 50.0 %) on 40 problems'
+
+
+def test_a_report_that_cannot_be_written_says_why(tmp_path):
+  words = rl_report.write_report(_CONFIG, str(tmp_path), dict(
+      before=None, after=_figures(10), steps=7))
+  assert f'no report is written: {tmp_path}/evaluation_before.json is gone' in (
+      words)

@@ -64,6 +64,9 @@ def test_every_prompt_is_answered_once_also_when_resumed(tmp_path, stops):
              str(tmp_path), config | dict(steps=steps))
   rows = files.read_rows(tmp_path / 'rollouts.jsonl')
   assert [row['id'] for row in rows] == np.repeat(np.arange(6), 2).tolist()
+  (tmp_path / 'rollouts.jsonl').write_text('')  # what it would write data from
+  with pytest.raises(errors.ConfigError, match='steps 0 to 1 are gone'):
+    loop.train(stage, loop.Settings(1, 2), str(tmp_path), config)
   assert all(row['tokens'] <= 6 for row in rows)
 
 

@@ -6,10 +6,13 @@ import operator
 import os
 import pathlib
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import time
+import types as types_lib
 
 import jax
 import jax.numpy as jnp
@@ -241,8 +244,8 @@ def test_a_damaged_step_can_be_saved_anew(copied):
 def test_all_damaged_is_one_clear_error(copied):
   for step in '12':
     _damage(_largest(copied / step), 'half')
-  with pytest.raises(RuntimeError, match=r'every checkpoint in .* is damaged '
-                     r'\(steps \[2, 1\]'):
+  with pytest.raises(errors.RunError, match=r'every checkpoint in .* is damaged '
+                     r'\(steps \[2, 1\]; of the last: '):
     _restore(copied)
   assert {p.name for p in copied.iterdir()} == {'1', '2'}  # nothing is moved
 
@@ -296,18 +299,147 @@ def test_restore_params_from_a_workdir_or_checkpoint(saved, caplog, where):
   assert sorted(saved.rglob('*')) == before
 
 
-def test_restore_params_passes_over_damage_and_refuses_another_model(copied):
+def test_restore_params_refuses_damage_and_another_model(copied):
+  """None takes the place of the latest: it would be another model."""
   _damage(_largest(copied / '2' / 'rest'), 'gone')  # not read, not missed
   _assert_same(
       checkpoint.restore_params(copied, _abstract(_params(0))), _params(2))
   _damage(_largest(copied / '2' / 'params'), 'a flipped bit')
-  _assert_same(
-      checkpoint.restore_params(copied, _abstract(_params(0))), _params(1))
+  with pytest.raises(errors.RunError, match=(
+      r'/2 is damaged: .* then saves it anew, or name .*checkpoints/1')):
+    checkpoint.restore_params(copied, _abstract(_params(0)))
   assert (copied / '2').exists()
-  with pytest.raises(RuntimeError, match='every checkpoint .* damaged'):
-    checkpoint.restore_params(copied / '2', _abstract(_params(0)))
+  _assert_same(
+      checkpoint.restore_params(copied / '1', _abstract(_params(0))),
+      _params(1))
   with pytest.raises(errors.ConfigError, match='set config.model'):
-    checkpoint.restore_params(copied, _abstract(_params(0, width=8)))
+    checkpoint.restore_params(copied / '1', _abstract(_params(0, width=8)))
+
+
+def test_a_checkpoint_under_another_step_s_name_is_damaged(copied, caplog):
+  (copied / '2').rename(copied / '4')
+  with pytest.raises(errors.RunError, match='/4 is damaged: it is of step 2'):
+    checkpoint.restore_params(copied, _abstract(_params(0)))
+  with caplog.at_level(logging.WARNING, logger='absl'):
+    assert _restore(copied)[1] == 1
+  assert 'it is of step 2' in caplog.text
+
+
+RECORD = {'step': 3, 'files': {'metrics.jsonl': {'bytes': 7}}}
+
+
+def test_a_record_is_kept_and_damage_of_it_is_damage(tmp_path):
+  for kind in DAMAGES:
+    saves = _open(tmp_path / kind)
+    saves.save(2, _state(2))  # as an earlier version did
+    saves.save(3, _state(3), RECORD)
+    saves.close()
+    saves = _open(tmp_path / kind)
+    assert saves.restore_latest(_abstract(_state(0)))[1] == 3
+    assert saves.record == RECORD
+    _damage(tmp_path / kind / '3/run/metadata', kind)
+    assert saves.restore_latest(_abstract(_state(0)))[1] == 2
+    assert saves.record is None
+    saves.close()
+
+
+@pytest.fixture(name='no_room')
+def _no_room():
+  """Files of more than 20,000 bytes cannot be written, as on a full disk."""
+  _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+  resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def test_a_save_that_fails_is_one_line_as_soon_as_it_is_known(
+    tmp_path, no_room, capfd, caplog, monkeypatch):
+  shown = []
+  monkeypatch.setattr(sys, 'unraisablehook', shown.append)
+  saves = _open(tmp_path)
+  saves.save(1, _state(1, width=128))
+  saves.wait()
+  capfd.readouterr()
+  no_room()
+  saves.save(2, _state(2, width=128))
+  with pytest.raises(errors.RunError, match=(
+      rf'checkpoint {tmp_path}/2 could not be written \(that of step 1 stays\)'
+      ': File too large; raise the limit')) as error:
+    for _ in range(500):
+      saves.poll()
+      time.sleep(.02)
+  assert '\n' not in str(error.value)
+  saves.close()
+  assert capfd.readouterr() == ('', '') and not caplog.records and not shown
+  for text in ('Event loop is closed', 'another'):  # of TensorStore's threads
+    sys.unraisablehook(types_lib.SimpleNamespace(exc_value=RuntimeError(text)))
+  assert [str(each.exc_value) for each in shown] == ['another']
+  state, step = _restore(tmp_path, _abstract(_state(0, width=128)))
+  assert step == 1
+  _assert_same(state, _state(1, width=128))
+
+
+def _trace_syncs(monkeypatch, seen):
+  """Calls `seen(path)` at every fsync."""
+  fsync = os.fsync
+  def traced(number):
+    fsync(number)
+    seen(pathlib.Path(os.readlink(f'/proc/self/fd/{number}')))
+  monkeypatch.setattr(os, 'fsync', traced)
+
+
+@pytest.mark.parametrize('keep', [1, 2])
+def test_all_of_a_save_is_on_disk_before_an_older_one_goes(
+    tmp_path, monkeypatch, keep):
+  synced, rmtree = set(), shutil.rmtree
+
+  def remove(path, *args, **kwargs):
+    if pathlib.Path(path).name.isdigit():
+      newest = max(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit())
+      assert int(pathlib.Path(path).name) <= newest - keep
+      new = tmp_path / str(newest)
+      assert {new, tmp_path, *new.rglob('*')} <= synced
+    rmtree(path, *args, **kwargs)
+
+  _trace_syncs(monkeypatch, synced.add)
+  monkeypatch.setattr(shutil, 'rmtree', remove)
+  _save(tmp_path, 1, 2, 3, 4, keep=keep)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['3', '4'][2 - keep:]
+
+
+def test_a_power_cut_at_any_moment_of_a_save_leaves_a_checkpoint(
+    tmp_path, monkeypatch):
+  """What was not put on disk by then is empty afterwards."""
+  saves, images = tmp_path / 'saves', []
+  synced, named = {}, set()  # inode: its version on disk; steps under their name
+  version = operator.attrgetter('st_size', 'st_mtime_ns')
+
+  def cut():
+    image = tmp_path / f'image{len(images)}'
+    for path in saves.rglob('*'):
+      if path.is_file():
+        copy = image / path.relative_to(saves)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        stat = path.stat()
+        kept = synced.get(stat.st_ino) == version(stat)
+        copy.write_bytes(path.read_bytes() if kept else b'')
+    images.append(image)
+
+  def seen(path):
+    step = path.relative_to(saves).parts[0] if path != saves else '-'
+    if path == saves or step.isdigit() and step not in named:
+      named.add(step)  # cut as soon as Orbax has renamed it
+      cut()
+    if path.is_file():
+      synced[path.stat().st_ino] = version(path.stat())
+
+  _trace_syncs(monkeypatch, seen)
+  _save(saves, 1, 2, 3, keep=1)
+  monkeypatch.undo()
+  assert len(images) == 6
+  for number, image in enumerate(images):
+    state, step = _restore(image)
+    assert step == number // 2 + 1
+    _assert_same(state, _state(step))
 
 
 def test_resharding_from_one_device_to_eight_and_back(saved, tmp_path):
@@ -328,7 +460,7 @@ def test_resharding_from_one_device_to_eight_and_back(saved, tmp_path):
   assert state.params['layers']['w'].addressable_shards[0].data.shape == (
       2, 8, 64)
   saves = _open(tmp_path)
-  saves.save(5, state)
+  saves.save(2, state)
   _assert_same(saves.restore_latest(_abstract(_state(0)))[0], _state(2))
   saves.close()
 

@@ -4,9 +4,11 @@ import hashlib
 import json
 import math
 import os
+import random
 
 import pytest
 
+from r1jax import errors
 from r1jax.training import files
 
 ROWS = [{'step': 0, 'text': '<think>\n中文\u2028</think>'}, {'step': 1},
@@ -66,12 +68,99 @@ def test_what_a_killed_truncation_leaves_does_no_harm(tmp_path):
   assert files.read_rows(path) == ROWS[:1]
 
 
-@pytest.mark.parametrize('line', [b'{"step": 1', b'\xff\xfe'])
+@pytest.mark.parametrize('line', [b'{"step": 1', b'\xff\xfe', b'7', b'\0'])
 def test_damage_before_the_last_line_is_named(tmp_path, line):
   path = tmp_path / 'rows.jsonl'
   path.write_bytes(b'{"step": 0}\n' + line + b'\n{"step": 2}\n')
-  with pytest.raises(ValueError, match=r'rows.jsonl, line 2: expected'):
+  with pytest.raises(errors.ConfigError, match=r'rows.jsonl, line 2: expected'):
     files.read_rows(path)
+
+
+@pytest.mark.parametrize('row', ['{"loss": 1}', '{"step": "1"}'])
+def test_a_row_without_its_step_is_named(tmp_path, row):
+  path = tmp_path / 'rows.jsonl'
+  path.write_text(f'{{"step": 0}}\n{row}\n')
+  with pytest.raises(errors.ConfigError, match='rows.jsonl: expected a step'):
+    files.truncate_rows(path, 5)
+
+
+def test_rows_are_read_backwards_and_no_more_than_asked(tmp_path, monkeypatch):
+  rng = random.Random(0)
+  for block in (1, 2, 7, 64, 1 << 16):
+    monkeypatch.setattr(files, '_BLOCK', block)
+    for _ in range(20):
+      path = tmp_path / 'rows.jsonl'
+      rows = [{'n': '中' * rng.randrange(9)} for _ in range(rng.randrange(6))]
+      files.write_rows(path, rows)
+      with open(path, 'ab') as file:
+        file.write(rng.choice([b'', b'{"torn', b'{}', b'\0\0']))
+      assert [*files.stream_backwards(path)] == rows[::-1]
+  path.write_bytes(b'not read\n' * 20_000 + b'{"n": 1}\n{"n": 2}\n')
+  assert next(files.stream_backwards(path)) == {'n': 2}
+  assert not [*files.stream_backwards(tmp_path / 'none')]
+
+
+# What cannot be read or written, and what the line about it says.
+FAULTS = {
+    'a full disk': (lambda path: path.symlink_to('/dev/full'), (
+        lambda path: files.append_rows(path, ROWS)),
+                    'No space left on device; make room on its disk'),
+    'a folder in the place of rows': (
+        lambda path: path.mkdir(), files.read_rows, 'Is a directory'),
+    'a folder in the place of JSON': (
+        lambda path: path.mkdir(), files.read_json, 'Is a directory'),
+    'a file in the place of a folder': (
+        lambda path: path.write_text(''),
+        lambda path: files.write_json(path / 'x', {}), 'Not a directory'),
+    'a broken link': (lambda path: path.symlink_to('nowhere/x'), (
+        lambda path: files.append_rows(path, ROWS)), 'No such file'),
+    'a folder that is in the way': (
+        lambda path: (path / 'full').mkdir(parents=True),
+        lambda path: files.write_json(path, {}), 'Is a directory'),
+    'no folder': (
+        lambda path: path.symlink_to('nowhere/x'),
+        lambda path: files.make_folder(path / 'x'), 'File exists'),
+}
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_what_the_system_refuses_is_one_line_with_its_path(tmp_path, fault):
+  make, use, words = FAULTS[fault]
+  path = tmp_path / 'name'
+  make(path)
+  with pytest.raises(errors.RunError) as error:
+    use(path)
+  assert str(error.value).startswith(f'{path}')
+  assert words in str(error.value) and '\n' not in str(error.value)
+  assert 'start the same command again' in str(error.value)
+
+
+def test_a_file_that_a_report_needs_is_named(tmp_path):
+  (tmp_path / 'empty.jsonl').write_text('')
+  (tmp_path / 'other.json').write_text('{"a": 1}')
+  for read in (lambda: files.need_rows(tmp_path / 'empty.jsonl'),
+               lambda: files.need_rows(tmp_path / 'none.jsonl'),
+               lambda: files.need_json(tmp_path / 'none.json', ['b']),
+               lambda: files.need_json(tmp_path / 'other.json', ['b'])):
+    with pytest.raises(errors.ConfigError, match=rf'^{tmp_path}/.*from a copy'):
+      read()
+  assert files.need_json(tmp_path / 'other.json', ['a']) == {'a': 1}
+
+
+def test_what_is_written_is_on_disk_with_its_folders(tmp_path, monkeypatch):
+  synced, fsync = [], os.fsync
+  monkeypatch.setattr(os, 'fsync', lambda number: (
+      synced.append(os.readlink(f'/proc/self/fd/{number}')), fsync(number)))
+  files.make_folder(tmp_path / 'a/b')
+  assert synced == [str(tmp_path / 'a'), str(tmp_path)]
+  files.write_json(tmp_path / 'a/b/x.json', {})
+  assert synced[2:] == [
+      str(tmp_path / 'a/b/x.json.tmp'), str(tmp_path / 'a/b')]
+  with files.write_whole(tmp_path / 'model') as part:
+    (part / 'in').mkdir(parents=True)
+    (part / 'in/x').write_text('')
+  assert synced[4:] == [str(tmp_path / name) for name in (
+      'model.tmp/in/x', 'model.tmp/in', 'model.tmp', '')][:3] + [str(tmp_path)]
 
 
 def _left(folder):

@@ -9,13 +9,14 @@ import struct
 import subprocess
 import sys
 import termios
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r1jax import types
+from r1jax import types as r1_types
 from r1jax.training import files
 from r1jax.training import logger
 from r1jax.training import timing
@@ -97,13 +98,13 @@ def _clock():
 
 def _log(workdir, clock=None, **kwargs):
   return logger.Log(
-      workdir, {'loss': 'loss'}, start_step=0, tensorboard=False,
+      workdir, {'loss': 'loss'}, tensorboard=False,
       clock=timing.Clock(read=clock) if clock else timing.Clock(),
       **dict(total_steps=6, max_skipped_steps=2) | kwargs)
 
 
 def _state(skipped):
-  return types.TrainState(None, {}, {}, None, skipped)
+  return r1_types.TrainState(None, {}, {}, None, skipped)
 
 
 def _rows(workdir):
@@ -223,7 +224,7 @@ def _row(step):
 
 
 def _run(workdir, start, stop):
-  writer = logger.MetricWriter(workdir, start_step=start, tensorboard=False)
+  writer = logger.MetricWriter(workdir, tensorboard=False)
   for step in range(start, stop):
     writer.write(step, _row(step))
   return writer
@@ -234,17 +235,6 @@ def test_rows_hold_plain_numbers(tmp_path):
   assert files.read_rows(tmp_path / 'new' / 'metrics.jsonl')[1] == {
       'step': 1, 'loss': float(np.float32(1 / 3)), 'reward': 1., 'tokens': 10,
       'share': 1 / 7}
-
-
-def test_a_resumed_run_ends_with_the_file_of_one_never_stopped(tmp_path):
-  _run(tmp_path / 'whole', 0, 9).close()
-  _run(tmp_path / 'killed', 0, 6)  # neither flushed nor closed
-  with open(tmp_path / 'killed' / 'metrics.jsonl', 'a') as file:
-    file.write('{"step": 6, "lo')
-  _run(tmp_path / 'killed', 4, 9).close()
-  whole, killed = ((tmp_path / name / 'metrics.jsonl').read_bytes()
-                   for name in ('whole', 'killed'))
-  assert whole == killed
 
 
 def test_what_is_not_a_scalar_is_refused_by_name(tmp_path):
@@ -267,7 +257,7 @@ def test_tensorboard_holds_the_same_values(tmp_path):
   pytest.importorskip('tensorboard')
   from tensorboard.backend.event_processing import event_accumulator
   from tensorboard.util import tensor_util
-  writer = logger.MetricWriter(tmp_path, start_step=0, tensorboard=True)
+  writer = logger.MetricWriter(tmp_path, tensorboard=True)
   for step in range(3):
     writer.write(step, _row(step))
   writer.flush()  # enough for a reader, without a close
@@ -287,11 +277,11 @@ PROGRAM = """
 import sys
 sys.modules['clu'] = None  # as if it were not installed
 from r1jax.training import logger
-logger.MetricWriter(sys.argv[1], start_step=0, tensorboard=False).write(
+logger.MetricWriter(sys.argv[1], tensorboard=False).write(
     0, {'loss': 1.})
 assert 'tensorflow' not in sys.modules
 try:
-  logger.MetricWriter(sys.argv[1], start_step=0, tensorboard=True)
+  logger.MetricWriter(sys.argv[1], tensorboard=True)
 except ImportError as error:
   print(error)
 """
@@ -303,6 +293,42 @@ def test_without_tensorboard_nothing_of_it_is_needed(tmp_path):
       capture_output=True)
   assert 'pip install clu tensorboard' in done.stdout
   assert '--config.log.tensorboard=False' in done.stdout
+
+
+class _Refused(Exception):
+  """Stands for TensorFlow's errors."""
+
+
+@pytest.mark.parametrize('fails', ['SummaryWriter', 'write_scalars', 'flush',
+                                   'close', None])
+def test_tensorboard_ends_with_a_warning_and_the_run_goes_on(
+    tmp_path, monkeypatch, caplog, fails):
+  done = []
+  def act(name):
+    def method(*args):
+      del args
+      done.append(name)
+      if name == fails:
+        raise _Refused('RESOURCE_EXHAUSTED: no space\nmore')
+      return types.SimpleNamespace(
+          **{name: act(name) for name in ('write_scalars', 'flush', 'close')})
+    return method
+  monkeypatch.setitem(sys.modules, 'clu', types.SimpleNamespace(
+      metric_writers=types.SimpleNamespace(SummaryWriter=act('SummaryWriter'))))
+  monkeypatch.setitem(sys.modules, 'tensorflow', types.SimpleNamespace(
+      config=types.SimpleNamespace(set_visible_devices=lambda *args: None),
+      errors=types.SimpleNamespace(OpError=_Refused)))
+  writer = logger.MetricWriter(tmp_path, tensorboard=True)
+  for step in range(2):
+    writer.write(step, {'loss': 1.})
+    writer.flush()
+  writer.close()
+  assert len(_rows(tmp_path)) == 2
+  assert len(caplog.records) == (fails is not None)
+  assert done[-1] == fails or fails is None and done[-1] == 'close'
+  for record in caplog.records:
+    assert str(tmp_path) in record.getMessage() and 'no space' in (
+        record.getMessage()) and '\n' not in record.getMessage()
 
 
 VALUES = {'reward': 0.51234, 'length': 104.4, 'tokens/s': 12345.6}

@@ -4,12 +4,14 @@ The stage fits a vector to noise that is a function of the step, with real
 optimizer state, so that a lost or repeated step changes the parameters.
 """
 
+import errno
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from r1jax import errors
 from r1jax import types
 from r1jax.training import checkpoint
 from r1jax.training import files
+from r1jax.training import history
 from r1jax.training import logger
 from r1jax.training import loop
 from r1jax.training import optim
@@ -188,7 +191,7 @@ def test_a_run_without_a_checkpoint_says_that_it_starts_again(
     _run(tmp_path, _stage(on_step=die))
   assert 'starting again' not in capsys.readouterr().out
   _run(tmp_path)
-  assert 'starting again from step 0; one is saved every 3 steps' in capsys.readouterr().out
+  assert 'starting again from step 0; how often one' in capsys.readouterr().out
 
 
 def test_a_finished_run_started_again_repeats_nothing(whole):
@@ -210,11 +213,123 @@ def test_another_config_in_the_same_workdir_is_refused(tmp_path):
 
 
 def test_skipped_updates_in_a_row_stop_the_run(tmp_path):
-  settings = SETTINGS._replace(max_skipped_steps=3)
-  with pytest.raises(logger.Diverged, match='step 6: 3 updates in a row'):
+  """The last good state stays, and a lower rate goes on from it."""
+  settings = SETTINGS._replace(
+      max_skipped_steps=7, checkpoint_every_steps=1, keep=2)
+  with pytest.raises(logger.Diverged, match=(
+      'step 10: 7 updates in a row had numbers that are not finite .*; the '
+      'state of step 4 saved: start the same command again with a lower '
+      'config.optim.lr')):
     _run(tmp_path, _stage(bad_from=4), settings)
   flags = [row['optim/skipped'] for row in _rows(tmp_path)]
-  assert flags == [0., 0., 0., 0., 1., 1., 1.]
+  assert flags == [0.] * 4 + [1.] * 7
+  assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == [
+      '3', '4']
+  assert _final(tmp_path, step=4).skipped == 0
+  steps = []
+  lower = CONFIG | dict(optim=dict(lr=.01))
+  assert _run(tmp_path, _stage(on_step=steps.append), settings, lower)[
+      'steps'] == STEPS
+  assert steps == [*range(4, STEPS)]
+
+
+def test_a_run_that_ends_with_skipped_updates_has_diverged(tmp_path):
+  with pytest.raises(logger.Diverged, match=(
+      'the last 2 updates .* were skipped; no state saved: ')):
+    _run(tmp_path, _stage(steps=2, bad_from=0), config=CONFIG | dict(steps=2))
+  assert not (tmp_path / 'summary.json').exists()
+  assert not any((tmp_path / 'checkpoints').iterdir())
+
+
+def test_a_stop_saves_no_state_whose_updates_were_skipped(tmp_path, capsys):
+  stop = lambda index: index == 7 and os.kill(os.getpid(), signal.SIGTERM)
+  assert _run(tmp_path, _stage(on_step=stop, bad_from=7)) is None
+  assert 'after step 8 of 12, the state of step 6 saved' in (
+      capsys.readouterr().out)
+  assert _final(tmp_path, step=6).skipped == 0
+
+
+def test_rows_that_are_gone_are_told_or_refused_at_a_resume(tmp_path, capsys):
+  def crash(index):
+    if index == 7:
+      raise Crash
+  with pytest.raises(Crash):
+    _run(tmp_path, _stage(on_step=crash))
+  for name in ('metrics', 'rollouts'):
+    files.write_rows(tmp_path / f'{name}.jsonl', _rows(tmp_path, name)[:4])
+  (tmp_path / 'evaluation_before.json').unlink()
+  with pytest.raises(errors.ConfigError, match=r'rollouts\.jsonl .*steps 4 to 5'):
+    _run(tmp_path, _stage(makes_rollouts=True))
+  capsys.readouterr()
+  summary = _run(tmp_path)
+  said = [line for line in capsys.readouterr().out.splitlines()
+          if line.startswith('warning: ')]
+  assert len(said) == 3 and 'metrics.jsonl' in said[0] and (
+      'rollouts.jsonl' in said[1] and 'evaluation_before.json' in said[2])
+  assert summary['before'] is None and summary['steps'] == STEPS
+  gone = [*range(4), *range(6, STEPS)]
+  assert [row['step'] for row in _rows(tmp_path)] == gone
+  assert [row['step'] for row in _rows(tmp_path, 'rollouts')] == gone
+
+
+def test_a_file_of_the_run_that_cannot_be_written_is_one_line(
+    tmp_path, monkeypatch):
+  """Rows end the run; what was saved before is good, and it goes on."""
+  def full(index):
+    if index == 4:
+      (tmp_path / 'rollouts.jsonl').rename(tmp_path / 'aside')
+      (tmp_path / 'rollouts.jsonl').symlink_to('/dev/full')
+  with pytest.raises(errors.RunError, match=(
+      rf'^{tmp_path}/rollouts.jsonl: No space left on device; make room')):
+    _run(tmp_path, _stage(on_step=full))
+  (tmp_path / 'aside').rename(tmp_path / 'rollouts.jsonl')
+  assert _run(tmp_path)['steps'] == STEPS
+  # Nothing depends on the time of the run.
+  monkeypatch.setattr(history, '_SECONDS', 'file/seconds.json')
+  (tmp_path / 'file').write_text('')
+  assert _run(tmp_path)['steps'] == STEPS
+
+
+def test_a_save_that_fails_ends_the_run_at_the_next_step(
+    tmp_path, monkeypatch):
+  def full(self):
+    raise OSError(errno.ENOSPC, 'full')
+  monkeypatch.setattr(checkpoint.Checkpointer, '_sync_written', full)
+  steps = []
+  def on_step(index):
+    steps.append(index)
+    time.sleep(.5 if index == 3 else 0)
+  with pytest.raises(errors.RunError, match=(
+      r'checkpoints/3 could not be written \(none before it\): No space left')):
+    _run(tmp_path, _stage(on_step=on_step))
+  assert steps == [0, 1, 2, 3]  # the next save would be after step 5
+  monkeypatch.undo()
+  assert _run(tmp_path)['steps'] == STEPS
+
+
+def test_a_power_cut_costs_the_steps_since_the_last_save(
+    whole, tmp_path, monkeypatch):
+  """Files that were never put on disk are empty, all but the last save's."""
+  synced, fsync = {}, os.fsync
+  def traced(number):
+    fsync(number)
+    stat = os.fstat(number)
+    synced[stat.st_ino] = stat.st_size
+  monkeypatch.setattr(os, 'fsync', traced)
+  def crash(index):
+    if index == 8:
+      raise Crash
+  with pytest.raises(Crash):
+    _run(tmp_path, _stage(on_step=crash))
+  monkeypatch.undo()
+  for path in tmp_path.rglob('*'):
+    if path.is_file():
+      os.truncate(path, synced.get(path.stat().st_ino, 0))
+  steps = []
+  assert len(_rows(tmp_path)) == 6
+  _run(tmp_path, _stage(on_step=steps.append))
+  assert steps[0] == 6
+  _assert_same_as(whole[0], tmp_path)
 
 
 def test_evaluations_on_the_way_and_rollouts_every_few_steps(tmp_path):

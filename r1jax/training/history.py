@@ -1,0 +1,237 @@
+"""The history of a run: what its files were at each checkpoint, and are now.
+
+A checkpoint carries a record (checkpoint.py): its step, the configuration, and
+of each file that grows by rows how many bytes it had and the digest of the last
+of them. A run that resumes there finds the same bytes, and drops what follows:
+its steps are taken again. Of a file that is not what it was it says so, or ends
+where the rows are what the stage is for.
+
+A run that diverged leaves diverged.json. What may have made it diverge can then
+be changed in the same workdir, and the file remembers how.
+"""
+
+from collections.abc import Iterable, Mapping
+import hashlib
+import pathlib
+from typing import Any
+
+from absl import logging
+
+from r1jax import config as config_lib
+from r1jax import errors
+from r1jax.parallel import distributed
+from r1jax.training import files
+
+METRICS, ROLLOUTS = 'metrics.jsonl', 'rollouts.jsonl'
+_DIVERGED, _SECONDS = 'diverged.json', 'seconds.json'
+_TAIL = 1 << 16  # bytes at the end of a file that tell whether it is the same
+
+# What a run that diverged may change.
+_AFTER_DIVERGENCE = tuple(
+    f'{section}optim.{name}' for section in ('', 'critic.')
+    for name in ('lr', 'clip_norm', 'warmup_steps', 'max_skipped_steps'))
+
+Record = dict[str, Any]  # as JSON has it
+
+
+def claim(workdir: pathlib.Path, config: Mapping[str, Any]):
+  """Writes the config into a new workdir; refuses one of another config.
+
+  Raises:
+    ConfigError: names the fields that differ.
+  """
+  problem, changes = None, []
+  try:
+    known = _known_config(workdir)
+    fields = known and config_lib.changed(known, config, changeable(workdir))
+    if fields:
+      problem = (
+          f'--workdir: {workdir} holds a run of another configuration: '
+          f'{", ".join(fields)}; give another --workdir, or the same values')
+    elif distributed.is_main():
+      files.make_folder(workdir)
+      if changes := known and config_lib.changed(known, config):
+        _add_event(workdir, {'changed': changes})
+      files.write_json(workdir / 'config.json', config)
+  except errors.RunError as error:
+    problem = ('--workdir: expected a directory that can be written, received '
+               f'{workdir}: {error}')
+  except errors.ConfigError as error:
+    problem = str(error)
+  _refuse(problem)
+  if changes:
+    distributed.say(
+        f'since the run diverged it may change: {", ".join(changes)}')
+
+
+def _refuse(problem: str | None):
+  """Refuses the workdir on every process if one has found a problem.
+
+  Where one process must stop, none may wait for it.
+  """
+  problems = [text for text in distributed.gather(problem) if text]
+  if problems:
+    raise errors.ConfigError('', problems[0])
+
+
+def _known_config(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """The config of the run that a workdir holds; None if it holds none.
+
+  It is in config.json; where that is gone, in the latest checkpoint.
+
+  Raises:
+    ConfigError: the workdir holds a run of which nothing says the config.
+  """
+  known = files.read_json(workdir / 'config.json')
+  if known is not None:
+    return known
+  saved = {int(path.parts[-3]): path for path in workdir.glob(
+      'checkpoints/*/run/metadata') if path.parts[-3].isdigit()}
+  if saved:
+    return files.read_json(saved[max(saved)], ['run'])['run']['config']
+  left = [name for name in (METRICS, ROLLOUTS, 'evaluation_before.json')
+          if (workdir / name).exists()]
+  if left:
+    raise errors.ConfigError(
+        '--workdir', f'{workdir} holds {left[0]} of a run but no config.json, '
+        'which says of what run; bring it back from a copy, or give another '
+        '--workdir')
+  return None
+
+
+def record(workdir: pathlib.Path, step: int, config: Mapping[str, Any]
+           ) -> Record:
+  """The record of a checkpoint of `step`; what it is of is on disk then."""
+  found = {}
+  for name in (METRICS, ROLLOUTS):
+    path = workdir / name
+    if path.exists():
+      files.sync(path)
+      size = path.stat().st_size
+      found[name] = {'bytes': size, 'tail': _tail(path, size)}
+  files.sync(workdir, within=False)
+  return {'step': step, 'config': config, 'files': found}
+
+
+def _tail(path: pathlib.Path, size: int) -> str:
+  """The SHA-256 of the last bytes of the first `size` of a file."""
+  with errors.faults(path), open(path, 'rb') as file:
+    start = max(size - _TAIL, 0)
+    file.seek(start)
+    return hashlib.sha256(file.read(size - start)).hexdigest()
+
+
+def take_up(workdir: pathlib.Path, step: int, saved: Record | None, *,
+            rollouts_every: int, product: bool):
+  """Drops the rows of `step` and later, which a run at `step` writes again.
+
+  Rows before them that are gone are named in a warning.
+
+  Args:
+    workdir: of the run.
+    step: of the checkpoint that the run goes on from; 0 without one.
+    saved: its record; None in a checkpoint of an earlier version.
+    rollouts_every: steps from one with rows in rollouts.jsonl to the next.
+    product: whether rollouts.jsonl is what the stage is for.
+
+  Raises:
+    ConfigError: rows of the product are gone.
+  """
+  told, problem = [], None
+  if distributed.is_main():
+    try:
+      told = _take_up(workdir, step, saved, rollouts_every, product)
+    except errors.ConfigError as error:
+      problem = str(error)
+  _refuse(problem)
+  for line in told:
+    distributed.say(line)
+
+
+def _take_up(workdir: pathlib.Path, step: int, saved: Record | None,
+             rollouts_every: int, product: bool) -> list[str]:
+  """As `take_up`, in one process; what to tell the user."""
+  told, metrics = [], workdir / METRICS
+  if not step and metrics.exists() and metrics.stat().st_size:
+    told = ['no checkpoint is there: starting again from step 0; how often one '
+            'is saved is config.checkpoint.every_steps']
+  for name, every in ((METRICS, 1), (ROLLOUTS, rollouts_every)):
+    path = workdir / name
+    was = saved and saved['files'].get(name, {'bytes': 0})
+    if not step or was and not was['bytes']:
+      files.cut_rows(path, 0)
+      continue
+    if was and _is_there(path, was):
+      files.cut_rows(path, was['bytes'])
+      continue
+    there = files.truncate_rows(path, step)
+    gone = _in_words(set(range(0, step, every) if every else ()) - there)
+    # Not every step has rollouts, and an earlier version has not counted them.
+    if not was and (not gone or name == ROLLOUTS and not product):
+      continue
+    lost = (f'{path} is not what it was at the checkpoint of step {step}: '
+            + (f'rows of the steps {gone} are gone' if gone else
+               'its last rows are others'))
+    if name == ROLLOUTS and product:
+      raise errors.ConfigError(
+          '--workdir', f'{lost}, from which this stage makes its data; bring '
+          f'the file back from a copy, or remove {workdir}/checkpoints to '
+          'sample again')
+    told.append(f'warning: {lost}, and cannot be written again; the run goes '
+                'on without them')
+  return told
+
+
+def _is_there(path: pathlib.Path, was: Mapping[str, Any]) -> bool:
+  """Whether a file still begins with the bytes that it had."""
+  return path.exists() and _tail(path, was['bytes']) == was['tail']
+
+
+def _in_words(steps: Iterable[int]) -> str:
+  """Steps as '3 to 7, 9'."""
+  runs = []
+  for step in sorted(steps):
+    if runs and runs[-1][1] == step - 1:
+      runs[-1][1] = step
+    else:
+      runs.append([step, step])
+  return ', '.join(str(first) if first == last else f'{first} to {last}'
+                   for first, last in runs)
+
+
+def changeable(workdir: pathlib.Path) -> tuple[str, ...]:
+  """The fields, as patterns, that the state of a workdir lets a run change."""
+  return _AFTER_DIVERGENCE if (workdir / _DIVERGED).exists() else ()
+
+
+def note_divergence(workdir: pathlib.Path, message: str):
+  """Remembers in the workdir that its run diverged."""
+  _add_event(workdir, {'diverged': message})
+
+
+def _add_event(workdir: pathlib.Path, event: dict[str, Any]):
+  path = workdir / _DIVERGED
+  before = files.read_json(path, ['events']) or {'events': []}
+  if before['events'][-1:] != [event]:
+    files.write_json(path, {'events': [*before['events'], event]})
+
+
+def seconds_before(workdir: pathlib.Path) -> float:
+  """Seconds that this run took before, up to its last checkpoint."""
+  try:
+    saved = files.read_json(workdir / _SECONDS, ['seconds'])
+    return float(saved['seconds']) if saved else 0.
+  except (errors.ConfigError, errors.RunError, TypeError) as problem:
+    logging.warning('The time of the run so far is not known: %s', problem)
+    return 0.
+
+
+def save_seconds(workdir: pathlib.Path, seconds: float):
+  """Keeps the run's time up to now; nothing depends on it, so it may fail."""
+  if not distributed.is_main():
+    return
+  try:
+    files.write_json(workdir / _SECONDS, {'seconds': seconds})
+  except errors.RunError as problem:
+    logging.log_first_n(
+        logging.WARNING, 'The time of the run is not kept: %s', 1, problem)
