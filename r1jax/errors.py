@@ -28,6 +28,10 @@ class ConfigError(ValueError):
     return f'{prefix}{self.field}: {self.message}'
 
 
+class RunError(RuntimeError):
+  """A fault of the machine or of a file that ends a run; shown as one line."""
+
+
 def expected(field: str, wanted: str, received: Any) -> ConfigError:
   """The error of a field that is not as `wanted`."""
   return ConfigError(field, f'expected {wanted}, received {received!r}')

@@ -20,7 +20,8 @@ from r1jax.training import files
 
 _BEGUN, _MANIFEST = 'begun.json', 'manifest.json'
 _COUNTED = ('kept', 'collected')  # the JSON files of sample and collect
-_OF_THE_MACHINE = ('perf/', 'time/', 'timing/')  # metrics of how it was run
+# Metrics of how it was run.
+_OF_THE_MACHINE = ('perf/', 'time/', 'timing/', 'verifier/restarts')
 
 Inputs = dict[str, dict[str, str]]  # source -> digests of the files read
 
