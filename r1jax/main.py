@@ -25,6 +25,7 @@ from r1jax import stages
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
+from r1jax.stages import inputs
 from r1jax.training import logger
 from r1jax.training import loop
 
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
     ended = run()
   except errors.ConfigError as problem:
     flags.fail(problem)
-  except logger.Diverged as problem:
+  except (logger.Diverged, errors.RunError) as problem:
     flags.fail(problem, status=1)
   return 0 if ended else _STOPPED
 
@@ -97,7 +98,9 @@ def run() -> bool:
     bench.run_bench(config, mesh)
     return True
   stage = stages.build(config, mesh, workdir)
-  summary = loop.train(stage, stages.loop_settings(config), workdir, fields)
+  summary = loop.train(
+      stage, stages.loop_settings(config), workdir, fields,
+      inputs.digests(fields) if distributed.is_main() else {})
   return summary is not None
 
 

@@ -21,6 +21,7 @@ from r1jax.parallel import distributed
 from r1jax.training import checkpoint
 from r1jax.training import files
 from r1jax.training import logger
+from r1jax.training import record
 from r1jax.training import timing
 
 TrainState = types.TrainState
@@ -68,6 +69,7 @@ def train(
     settings: Settings,
     workdir: str,
     config: Mapping[str, Any],
+    inputs: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Metrics | None:
   """Runs `stage` to its end, from the latest checkpoint if there is one.
 
@@ -76,6 +78,7 @@ def train(
     settings: when to save, evaluate and log.
     workdir: the run's own directory.
     config: the whole configuration as nested plain data, kept there.
+    inputs: digests of what it names (stages/inputs.py), kept there, too.
 
   Returns:
     The summary; None if SIGTERM or SIGINT stopped the run, which has then
@@ -83,11 +86,12 @@ def train(
 
   Raises:
     ConfigError: `workdir` cannot be written, or holds a run with another
-      configuration.
+      configuration or other inputs.
     Diverged: `max_skipped_steps` updates in a row were skipped.
   """
   workdir = pathlib.Path(workdir).absolute()
   _claim(workdir, config)
+  record.check_inputs(workdir, inputs or {})
   clock = timing.Clock(_seconds_before(workdir))
   with StopSignal() as stop, _checkpoints(stage, settings, workdir) as saved:
     run = _Run(stage, settings, workdir, clock, saved, stop)
