@@ -17,6 +17,7 @@ from r1jax.parallel import backend
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
+from r1jax.stages import inputs
 from r1jax.training import loop
 
 
@@ -58,7 +59,9 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
       bench.run_bench(config, mesh)
       return True
     stage = stages.build(config, mesh, workdir)
-    summary = loop.train(stage, stages.loop_settings(config), workdir, fields)
+    summary = loop.train(
+        stage, stages.loop_settings(config), workdir, fields,
+        inputs.digests(fields) if distributed.is_main() else {})
   return summary is not None
 
 

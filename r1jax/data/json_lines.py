@@ -49,7 +49,7 @@ def paths(argument: str, split: str) -> list[pathlib.Path]:
   '{split}' in it is replaced by the split's name.
   """
   name, _ = _part(split)
-  path = pathlib.Path(argument.replace('{split}', name))
+  path = pathlib.Path(argument.replace('{split}', name)).expanduser()
   if '{split}' not in argument and name != 'train':
     raise errors.ConfigError(
         splits.FIELD, f'jsonl:{argument} is one file, of split '

@@ -75,7 +75,7 @@ def load_template(name: str) -> Fill:
     return lambda question, record=None: TEMPLATES[name](question)
   text, jinja = name, False
   if '{' not in name:
-    path = pathlib.Path(name)
+    path = pathlib.Path(name).expanduser()
     if not name.endswith(_FILES) and len(path.parts) < 2:
       errors.check_choice('data.template', name, (*TEMPLATES, CHAT))
     if not path.is_file():

@@ -1,6 +1,7 @@
 """TFDS data sets that are on disk, as records of prompts."""
 
 from collections.abc import Callable, Mapping, Sequence
+import os
 import pickle
 from typing import Any
 
@@ -32,6 +33,7 @@ def prompt_source(name: str, split: str, *, data_dir: str | None = None,
       columns.Column(columns.question, ('question',), 'prompt', prompt),
       columns.Column(sources.answer_type(extract), ('answer',), 'answer',
                      answer))
+  data_dir = data_dir and os.path.expanduser(data_dir)
   builder = _builder(name, split, data_dir)
   asked, said = (
       _feature(builder.info.features, column) for column in pair[:2])

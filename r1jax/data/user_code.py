@@ -38,7 +38,7 @@ def check(place: str, field: str) -> None:
   if not (mark and module and name.isidentifier()):
     raise errors.expected(
         field, "'FILE.py:FUNCTION' or 'PACKAGE.MODULE:FUNCTION'", place)
-  path = pathlib.Path(module)
+  path = pathlib.Path(module).expanduser()
   if module.endswith('.py') and not path.is_file():
     files = [str(other) for other in sorted(path.parent.glob('*.py'))]
     raise errors.ConfigError(
@@ -56,7 +56,7 @@ def load(place: str, field: str) -> Callable[..., Any]:
   check(place, field)
   path, _, name = place.rpartition(':')
   if path.endswith('.py'):
-    module = _run_file(str(pathlib.Path(path).resolve()))
+    module = _run_file(str(pathlib.Path(path).expanduser().resolve()))
   else:
     module = _import(path, field)
   function = getattr(module, name, None)

@@ -24,6 +24,8 @@ from r1jax.parallel import memory
 from r1jax.parallel import sharding
 from r1jax.pipeline import graph
 from r1jax.pipeline import manifest
+from r1jax.stages import inputs
+from r1jax.stages import model_source
 from r1jax.training import files
 from r1jax.training import lock
 from r1jax.training import loop
@@ -133,8 +135,10 @@ def _inputs(node: graph.Node, nodes: list[graph.Node]) -> manifest.Inputs:
 
   A file that a person has edited is another input.
   """
-  return {other.name: files.output_digests(other.workdir) for other in nodes
-          if other.name in node.inputs} | graph.external_inputs(node)
+  before = {other.name: files.output_digests(other.workdir) for other in nodes
+            if other.name in node.inputs}
+  return manifest.Inputs(before | inputs.external(node.config),
+                         inputs.named(node.config))
 
 
 def _status(node: graph.Node, nodes: list[graph.Node],
@@ -177,10 +181,11 @@ def _run_stage(node: graph.Node, nodes: list[graph.Node],
       stage = stages.build(config, mesh, str(node.workdir))
       summary = loop.train(stage, stages.loop_settings(config),
                            str(node.workdir), config.to_dict())
-  except errors.ConfigError:
+  except errors.ConfigError as problem:
     fresh = status.kind in (Kind.CHANGED, Kind.NEW)
     if distributed.is_main() and fresh and manifest.undo(node, aside) and aside:
       distributed.say(f'its earlier outputs are in {node.workdir} again')
+    _note_damage(problem, nodes)
     raise
   gc.collect()
   if summary is None:
@@ -189,3 +194,15 @@ def _run_stage(node: graph.Node, nodes: list[graph.Node],
     manifest.end(node, begun, summary)
   distributed.wait_for_all(f'pipeline: {node.name} has ended')
   return True
+
+
+def _note_damage(problem: Exception, nodes: list[graph.Node]) -> None:
+  """If a stage's checkpoint is the problem, that stage is to be resumed."""
+  path = model_source.damaged(problem)
+  for node in nodes:
+    if path is not None and path.parent == node.workdir / 'checkpoints' and (
+        distributed.is_main()):
+      manifest.set_checkpoint_aside(path)
+      distributed.say(f'the checkpoint is kept in {path.parent}/damaged-'
+                      f'{path.name}; start the same command again: stage '
+                      f'{node.name} is then resumed')

@@ -7,8 +7,7 @@ graph, files of records and workdirs of other runs, is an input like any other;
 '{split}' in the path of a file is replaced by the splits that the stage reads.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-import glob
+from collections.abc import Collection, Mapping
 import os
 import pathlib
 import re
@@ -18,11 +17,10 @@ import ml_collections
 
 from r1jax import config as config_lib
 from r1jax import errors
+from r1jax.stages import inputs as inputs_lib
 from r1jax.stages import model_source
-from r1jax.training import files
 
 _REFERENCE = re.compile(r'\{([^{}]+)\}')
-_JSONL, _SPLIT = 'jsonl:', '{split}'
 # What a config says in braces, of files and templates: no stage and no model.
 _PLACES = ('split', 'prompt', 'task')
 
@@ -52,7 +50,7 @@ def nodes(config, workdir: pathlib.Path) -> list[Node]:
              for name, stage in plain.items()}
   for name, stage in plain.items():
     _check_references(name, stage, [*plain, *models])
-  inputs = {name: sorted({found for text in _strings(stage)
+  inputs = {name: sorted({found for text in inputs_lib.strings(stage)
                           for found in _REFERENCE.findall(text)
                           if found in plain and found != name})
             for name, stage in plain.items()}
@@ -73,10 +71,10 @@ def _check_references(name: str, stage: dict[str, Any],
                       known: Collection[str]) -> None:
   """Refuses '{sfx}' where a model or a file is named and 'sft' is known."""
   for field, value in config_lib.flatten(stage).items():
-    model = field.split('.')[-1] == 'init_from'
-    for other in _REFERENCE.findall(
-        ' '.join(_strings(value) if model else _files(value))):
-      if other not in known and f'{{{other}}}' != _SPLIT:
+    named = inputs_lib.strings if field.split('.')[-1] == 'init_from' else (
+        inputs_lib.patterns)
+    for other in _REFERENCE.findall(' '.join(named(value))):
+      if other not in known and f'{{{other}}}' != inputs_lib.SPLIT:
         raise errors.ConfigError(
             f'stages.{name}.{field}', f'{{{other}}} is not a stage'
             + errors.nearest(other, known))
@@ -121,14 +119,6 @@ def _filled(value: Any, places: Mapping[str, str]) -> Any:
   return value
 
 
-def _strings(value: Any) -> Iterator[str]:
-  if isinstance(value, str):
-    yield value
-  elif isinstance(value, (Mapping, list, tuple)):
-    for part in value.values() if isinstance(value, Mapping) else value:
-      yield from _strings(part)
-
-
 def find_missing(node: Node, every: Collection[str]
                  ) -> list[errors.ConfigError]:
   """The errors of fields that are to be set before a stage can run.
@@ -147,8 +137,9 @@ def find_missing(node: Node, every: Collection[str]
       no_models += _no_model(field, value, every)
     no_files += [
         errors.ConfigError(field, f'no such file: {os.path.abspath(path)}')
-        for path in _files(value) if not _REFERENCE.search(
-            path.replace(_SPLIT, '')) and not _there(path, node.config)]
+        for path in inputs_lib.patterns(value)
+        if not _REFERENCE.search(path.replace(inputs_lib.SPLIT, ''))
+        and not inputs_lib.matches(path, node.config)]
   return no_models + no_files
 
 
@@ -182,35 +173,3 @@ def _needed(stage: str, field: str, leaves: Mapping[str, Any]) -> bool:
     return name == 'task' or name == 'examples' and shots > 0
   # By default a critic starts from the policy.
   return name == 'init_from' and field != 'critic.init_from'
-
-
-def external_inputs(node: Node) -> dict[str, dict[str, str]]:
-  """Digests of what a stage reads that no stage of the graph has left.
-
-  They are the files of 'jsonl:PATH' and the workdirs of other runs, by their
-  names. Released models are not: those are known by their names.
-  """
-  found = {}
-  for pattern in _files(node.config):
-    for path in _there(pattern, node.config):
-      found[path] = {'': files.file_digest(path)}
-  for text in _strings(node.config):
-    if text and os.path.isdir(os.path.join(text, 'checkpoints')):
-      found[text] = files.output_digests(pathlib.Path(text))
-  return found
-
-
-def _files(value: Any) -> list[str]:
-  """The paths of all 'jsonl:PATH' within."""
-  return [text.partition(_JSONL)[2] for text in _strings(value)
-          if _JSONL in text]
-
-
-def _there(pattern: str, config: Mapping[str, Any]) -> list[str]:
-  """The files of a pattern, of the splits that a stage's config names."""
-  splits = {'train'} | {  # which is read where nothing is said
-      value.partition('[')[0]
-      for field, value in config_lib.flatten(config).items()
-      if field.split('.')[-1] == 'split' and value is not None}
-  return sorted({path for split in splits
-                 for path in glob.glob(pattern.replace(_SPLIT, split))})

@@ -9,6 +9,7 @@ digests of its outputs, its metrics and its time.
 import enum
 import functools
 import hashlib
+import json
 import pathlib
 import shutil
 from typing import Any, NamedTuple
@@ -16,14 +17,22 @@ from typing import Any, NamedTuple
 from r1jax import config as config_lib
 from r1jax import errors
 from r1jax.pipeline import graph
+from r1jax.stages import inputs as inputs_lib
 from r1jax.training import files
 from r1jax.training import history
+from r1jax.training import record
 
-_BEGUN, _MANIFEST = 'begun.json', 'manifest.json'
+_BEGUN, _MANIFEST, _SUMMARY = 'begun.json', 'manifest.json', 'summary.json'
 _COUNTED = ('kept', 'collected')  # the JSON files of sample and collect
-_OF_THE_MACHINE = ('perf/', 'time/', 'timing/')  # metrics of how it was run
+# Metrics of how it was run.
+_OF_THE_MACHINE = ('perf/', 'time/', 'timing/', 'verifier/restarts')
 
-Inputs = dict[str, dict[str, str]]  # source -> digests of the files read
+
+
+class Inputs(NamedTuple):
+  """What a stage reads: {source: {file: digest}}."""
+  inputs: inputs_lib.Digests  # stages before it, files of rows, other runs
+  named: inputs_lib.Digests  # all else; not there in a begun.json of old
 
 
 class Kind(enum.Enum):
@@ -46,18 +55,24 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
 
   Another version of the code is reported, and changes nothing else.
   """
-  begun = files.read_json(node.workdir / _BEGUN, ['config', 'inputs'])
+  manifest = files.read_json(node.workdir / _MANIFEST, ['outputs', 'seconds'])
+  begun = files.read_json(
+      node.workdir / _BEGUN, ['config', 'inputs']) or manifest
   if begun is None:
-    return Status(Kind.NEW, 'new')
+    left = [name for name in ('config.json', 'checkpoints')
+            if (node.workdir / name).exists()]
+    return Status(Kind.CHANGED, f'changed: {_BEGUN} is gone, which says what '
+                  'it was made of') if left else Status(Kind.NEW, 'new')
   changes = config_lib.changed(
       begun['config'], node.config, history.changeable(node.workdir))
   if not changes:
-    before = begun['inputs']
-    changes = [f'input {name}' for name in sorted(before.keys() | inputs.keys())
-               if before.get(name) != inputs.get(name)]
+    before, now = begun['inputs'], inputs.inputs
+    changes = [f'input {name}' for name in sorted(before.keys() | now.keys())
+               if before.get(name) != now.get(name)]
+  if not changes:
+    changes = record.changes(begun.get('named', {}), inputs.named)
   if changes:
     return Status(Kind.CHANGED, 'changed: ' + ', '.join(changes))
-  manifest = files.read_json(node.workdir / _MANIFEST, ['outputs', 'seconds'])
   longer = begun['config'].get('steps') != node.config.get('steps')
   same_code = _codes(begun)[-1:] == [code_digest()]
   by_other_code = '' if same_code else ', by another version of the code'
@@ -66,14 +81,53 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
   if lost := _lost(node, manifest):
     return Status(Kind.RESUME, f'to be resumed, {", ".join(lost)} lost'
                   + by_other_code)
-  return Status(Kind.DONE, f'done{by_other_code}')
+  edited = ''.join(f', {text}' for text in _edited(node, manifest))
+  return Status(Kind.DONE, f'done{edited}{by_other_code}')
 
 
 def _lost(node: graph.Node, manifest: dict[str, Any]) -> list[str]:
-  """The outputs of a stage that are gone, such as its last checkpoint."""
+  """What a stage had left and is gone, emptied or cut, as its last checkpoint.
+
+  A person who edits a file leaves whole lines.
+  """
   there, left = files.output_digests(node.workdir), manifest['outputs']
-  return [name for name, digest in left.items() if name not in there
-          or name == 'checkpoint' and there[name] != digest]
+  lost = [name for name, digest in left.items() if name not in there
+          or there[name] != digest and (
+              name == 'checkpoint' or _is_cut(node.workdir / name))]
+  summary = (node.workdir / _SUMMARY).exists()
+  return lost if summary else [*lost, _SUMMARY]
+
+
+def _is_cut(path: pathlib.Path) -> bool:
+  """Whether a file of rows has none, or ends within one."""
+  last = b''
+  with open(path, 'rb') as file:
+    for line in file:
+      last = line if line.strip() else last
+  try:
+    json.loads(last)
+  except ValueError:
+    return not last.endswith(b'\n')
+  return False
+
+
+def _edited(node: graph.Node, manifest: dict[str, Any]) -> list[str]:
+  """The outputs that are not as the stage left them, in words."""
+  there, left = files.output_digests(node.workdir), manifest['outputs']
+  words, rows = [], manifest.get('rows', {})
+  for name, digest in there.items():
+    if name not in left:
+      words.append(f'{name} added')
+    elif digest != left[name]:
+      were = f', {rows[name]} when it ended' if name in rows else ''
+      words.append(
+          f'{name} edited ({_count(node.workdir / name)} rows{were})')
+  return words
+
+
+def _count(path: pathlib.Path) -> int:
+  with open(path, 'rb') as file:
+    return sum(1 for _ in file)
 
 
 def _codes(begun: dict[str, Any]) -> list[str]:
@@ -96,6 +150,14 @@ def set_aside(node: graph.Node) -> pathlib.Path:
   return node.workdir.rename(target)
 
 
+def set_checkpoint_aside(path: pathlib.Path) -> None:
+  """Keeps a damaged checkpoint from being taken for one; see _lost."""
+  if path.exists():
+    target = path.with_name(f'damaged-{path.name}')
+    shutil.rmtree(target, ignore_errors=True)  # of an earlier one
+    path.rename(target)
+
+
 def begin(node: graph.Node, inputs: Inputs) -> dict[str, Any]:
   """Prepares a stage's directory; returns the content of begun.json."""
   node.workdir.mkdir(parents=True, exist_ok=True)
@@ -106,7 +168,7 @@ def begin(node: graph.Node, inputs: Inputs) -> dict[str, Any]:
   # Its manifest is of another number of steps, and will be written again.
   if before and before['config'].get('steps') != node.config.get('steps'):
     (node.workdir / _MANIFEST).unlink(missing_ok=True)
-  found = {'config': node.config, 'code': codes, 'inputs': inputs}
+  found = {'config': node.config, 'code': codes, **inputs._asdict()}
   files.write_json(node.workdir / _BEGUN, found)
   return found
 
@@ -122,7 +184,7 @@ def undo(node: graph.Node, aside: pathlib.Path | None) -> bool:
     shutil.rmtree(node.workdir)
     aside.rename(node.workdir)
   else:
-    for name in (_BEGUN, 'config.json'):
+    for name in ('config.json', _BEGUN):  # the last says of what the first is
       (node.workdir / name).unlink(missing_ok=True)
   return True
 
@@ -133,7 +195,7 @@ def end(node: graph.Node, begun: dict[str, Any], summary: dict[str, Any]
   path = node.workdir / _MANIFEST
   manifest, outputs = (
       files.read_json(path), files.output_digests(node.workdir))
-  lost = sorted(manifest['outputs'].keys() - outputs) if manifest else []
+  lost = sorted(set(_lost(node, manifest)) - {'checkpoint'}) if manifest else []
   if lost:
     raise errors.ConfigError(
         f'stages.{node.name}', f'{", ".join(lost)} in {node.workdir} '
@@ -141,6 +203,8 @@ def end(node: graph.Node, begun: dict[str, Any], summary: dict[str, Any]
         'directory to run the stage from its start')
   files.write_json(path, begun | {
       'outputs': outputs,
+      'rows': {name: _count(node.workdir / name) for name in outputs
+               if name != 'checkpoint'},
       'figures': _figures(node.workdir, summary),
       'steps': summary['steps'], 'seconds': summary['seconds']})
 

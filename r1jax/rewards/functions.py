@@ -99,6 +99,11 @@ class Functions:
           scored.errors.append(f'{name}: {outcome.detail}')
     return scored
 
+  @property
+  def restarts(self) -> int:
+    """See workers.Pool."""
+    return self._pool.restarts
+
   def close(self):
     self._pool.close()
 

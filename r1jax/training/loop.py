@@ -21,6 +21,7 @@ from r1jax.training import files
 from r1jax.training import history
 from r1jax.training import lock
 from r1jax.training import logger
+from r1jax.training import record
 from r1jax.training import surroundings
 from r1jax.training import timing
 
@@ -73,6 +74,7 @@ def train(
     settings: Settings,
     workdir: str,
     config: Mapping[str, Any],
+    inputs: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Metrics | None:
   """Runs `stage` to its end, from the latest checkpoint if there is one.
 
@@ -81,6 +83,7 @@ def train(
     settings: when to save, evaluate and log.
     workdir: the run's own directory.
     config: the whole configuration as nested plain data, kept there.
+    inputs: digests of what it names (stages/inputs.py), kept there, too.
 
   Returns:
     The summary; None if a signal stopped the run (interrupts.py), which has
@@ -88,7 +91,7 @@ def train(
 
   Raises:
     ConfigError: `workdir` cannot be written, is in use, or holds a run with
-      another configuration.
+      another configuration or other inputs.
     RunError: a file of the run cannot be written, or all its checkpoints are
       damaged.
     Diverged: `max_skipped_steps` updates in a row were skipped, or the last.
@@ -96,20 +99,22 @@ def train(
   workdir = pathlib.Path(workdir).absolute()
   with interrupts.handled(), distributed.signals_noted(), lock.held(workdir):
     try:
-      return _train(stage, settings, workdir, config)
+      return _train(stage, settings, workdir, config, inputs or {})
     except interrupts.Stopped:
       distributed.say(_stopped_words(stage, workdir))
       return None
 
 
 def _train(stage: Stage, settings: Settings, workdir: pathlib.Path,
-           config: Mapping[str, Any]) -> Metrics:
+           config: Mapping[str, Any],
+           inputs: Mapping[str, Mapping[str, str]]) -> Metrics:
   """As `train`, in a workdir that no other process uses.
 
   Raises:
     Stopped: a signal stopped the run; what it has to save is saved.
   """
   history.claim(workdir, config)
+  record.check_inputs(workdir, inputs)
   clock = timing.Clock(history.seconds_before(workdir))
   with _checkpoints(stage, settings, workdir) as saved:
     run = _Run(stage, settings, workdir, config, clock, saved)

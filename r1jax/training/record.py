@@ -1,11 +1,18 @@
 """The file run.json of a workdir: what a run depends on beside its config."""
 
+from collections.abc import Collection, Mapping
+import os
 import pathlib
 from typing import Any
 
+from r1jax import errors
+from r1jax.parallel import distributed
 from r1jax.training import files
 
 NAME = 'run.json'
+# The checkpoint of another run that a training run starts from: read until it
+# has saved one of its own.
+START = 'checkpoints, where it starts'
 
 
 def update(workdir: pathlib.Path, name: str, value: Any) -> Any:
@@ -16,3 +23,62 @@ def update(workdir: pathlib.Path, name: str, value: Any) -> Any:
   if before != value:
     files.write_json(workdir / NAME, found | {name: value})
   return before
+
+
+def steps(workdir: pathlib.Path) -> int | None:
+  """The steps of the run in a workdir; None if it has not ended."""
+  ended = [files.read_json(workdir / name)
+           for name in ('summary.json', 'manifest.json')]
+  return next((found['steps'] for found in ended if found), None)
+
+
+def check_inputs(workdir: pathlib.Path,
+                 inputs: Mapping[str, Mapping[str, str]]) -> None:
+  """Refuses files that are not those that the run began with.
+
+  A run of an earlier version has no record of them: it begins now.
+
+  Args:
+    workdir: of the run.
+    inputs: {source: {file: digest}}, as stages/inputs.py has them; those of the
+      main process count.
+
+  Raises:
+    ConfigError: names the files that have changed.
+  """
+  problem = None
+  if distributed.is_main() and inputs:
+    before = (files.read_json(workdir / NAME) or {}).get('inputs', {})
+    begun = any(path.name.isdigit() for path in workdir.glob('checkpoints/*'))
+    found = changes(before, inputs, {START} if begun else ())
+    if found:
+      problem = (f'{workdir} holds a run that read other files: '
+                 f'{", ".join(found)}; restore them as they were, or give '
+                 'another --workdir')
+    else:
+      update(workdir, 'inputs', {**inputs, **before})
+  # Where one process must stop, none may wait for it.
+  problems = [text for text in distributed.gather(problem) if text]
+  if problems:
+    raise errors.ConfigError('--workdir', problems[0])
+
+
+def changes(before: Mapping[str, Mapping[str, str]],
+            now: Mapping[str, Mapping[str, str]],
+            ignored: Collection[str] = ()) -> list[str]:
+  """What differs in the sources that both have, in words.
+
+  A source without any file is not compared: what is needed of it is missed
+  where it is read. Nor are the names that are `ignored`.
+  """
+  words = []
+  for source in sorted(before.keys() & now.keys()):
+    old, new = before[source], now[source]
+    for name in sorted(old.keys() | new.keys()) if new else ():
+      if old.get(name) == new.get(name) or name in ignored:
+        continue
+      place = name if os.sep in name else os.path.join(source, name)
+      how = ('is gone' if name not in new else
+             'is new' if name not in old else 'has changed')
+      words.append(f'{place if name else source} {how}')
+  return words

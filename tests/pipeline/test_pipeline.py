@@ -27,6 +27,8 @@ from r1jax import pipeline
 from r1jax import stages
 from r1jax.pipeline import graph
 from r1jax.pipeline import manifest
+from r1jax.stages import inputs
+from r1jax.stages import model_source
 from r1jax.training import files
 from r1jax.training import history
 from r1jax.training import loop
@@ -197,11 +199,11 @@ def test_of_a_file_a_split_those_are_inputs_that_are_read(tmp_path):
   config.stages.a.data = dict(
       task=f'jsonl:{tmp_path}/{{split}}.jsonl', split='test[:5]')
   node, = [node for node in graph.nodes(config, tmp_path) if node.name == 'a']
-  assert [path.rpartition('/')[2] for path in graph.external_inputs(node)] == [
+  assert [path.rpartition('/')[2] for path in inputs.external(node.config)] == [
       'heldout.jsonl', 'test.jsonl', 'train.jsonl']
   config.stages.a.eval.split = None
   node, = [node for node in graph.nodes(config, tmp_path) if node.name == 'a']
-  assert len(graph.external_inputs(node)) == 2
+  assert len(inputs.external(node.config)) == 2
   for split in ('test', 'train'):
     (tmp_path / f'{split}.jsonl').unlink()
   assert any('no such file' in str(said) for said in graph.find_missing(node, 'abc'))
@@ -244,6 +246,108 @@ def test_lost_outputs_are_made_again_or_refused(tmp_path, monkeypatch, capsys):
       pipeline.run_pipeline(_config(), str(tmp_path))
   shutil.rmtree(tmp_path / 'b')
   assert pipeline.run_pipeline(_config(), str(tmp_path))
+
+
+def test_a_file_of_a_stage_that_is_gone_changes_no_result(
+    tmp_path, monkeypatch, capsys):
+  """Whatever it is, it is made again, or the stage begins anew."""
+  _writes_records(monkeypatch)
+  pipeline.run_pipeline(_config(), str(tmp_path))
+  whole = _manifests(tmp_path)
+  for name, said in (
+      ('summary.json', 'b (to be resumed, summary.json lost)'),
+      ('manifest.json', 'b (to be resumed)'), ('begun.json', 'b  done'),
+      ('', 'b (new)')):
+    path = tmp_path / 'b' / name
+    (path.unlink if name else lambda: shutil.rmtree(path))()
+    capsys.readouterr()
+    assert pipeline.run_pipeline(_config(), str(tmp_path))
+    assert said in capsys.readouterr().out and _manifests(tmp_path) == whole
+    assert not list(tmp_path.glob('*.old*'))
+  for name in ('begun.json', 'manifest.json'):  # what was it made of?
+    (tmp_path / 'b' / name).unlink()
+  ran.clear()
+  assert pipeline.run_pipeline(_config(), str(tmp_path)) and ran == list('bb')
+  assert 'b  changed: begun.json is gone' in capsys.readouterr().out
+  assert _manifests(tmp_path) == whole and (tmp_path / 'b.old1').exists()
+
+
+def test_without_begun_json_a_changed_input_is_noticed(tmp_path):
+  pipeline.run_pipeline(_config(), str(tmp_path))
+  (tmp_path / 'b/begun.json').unlink()
+  config = _config()
+  config.stages.a.value = 5
+  assert pipeline.run_pipeline(config, str(tmp_path))
+  assert _number(tmp_path, 'b') == 12 and (tmp_path / 'b.old1').exists()
+
+
+@pytest.mark.parametrize('damage, said', [
+    (b'', 'to be resumed, records.jsonl lost'),
+    (b'{}\n{"half', 'to be resumed, records.jsonl lost'),
+    (b'{}\n\n', 'done, records.jsonl edited (2 rows, 1 when it ended)'),
+    (b'{"a": 1}', 'done, records.jsonl edited (1 rows, 1 when it ended)'),
+    (b'no JSON\n', 'done, records.jsonl edited (1 rows, 1 when it ended)')])
+def test_an_output_that_is_cut_is_lost_and_one_that_is_edited_is_said(
+    tmp_path, monkeypatch, capsys, damage, said):
+  _writes_records(monkeypatch)
+  config = _config()
+  config.until = 'a'
+  pipeline.run_pipeline(config, str(tmp_path))
+  before = _records(tmp_path, 'a').read_bytes()
+  _records(tmp_path, 'a').write_bytes(damage)
+  capsys.readouterr()
+  assert pipeline.run_pipeline(config, str(tmp_path))
+  assert f'a  {said}' in capsys.readouterr().out
+  assert _records(tmp_path, 'a').read_bytes() == (
+      before if 'lost' in said else damage)
+
+
+def test_a_template_that_has_changed_begins_a_stage_anew(tmp_path, capsys):
+  """But a stage that began before such files were recorded is as it was."""
+  template = tmp_path / 'template.txt'
+  template.write_text('{prompt}')
+  config = _config()
+  config.stages.b.data = dict(template=str(template))
+  workdir = tmp_path / 'graph'
+  pipeline.run_pipeline(config, str(workdir))
+  template.write_text('Q: {prompt}')
+  path = workdir / 'b/begun.json'
+  known = path.read_text()
+  path.write_text(json.dumps(
+      {k: v for k, v in json.loads(known).items() if k != 'named'}))
+  ran.clear()
+  assert pipeline.run_pipeline(config, str(workdir)) and not ran
+  path.write_text(known)
+  assert pipeline.run_pipeline(config, str(workdir)) and ran == list('bb')
+  assert f'b  changed: {template} has changed' in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_names_its_stage_which_is_then_resumed(
+    tmp_path, monkeypatch, capsys):
+  """It is noticed where it is read: its digest is that of its manifest."""
+  def build(stage, mesh, workdir):
+    if stage.name == 'b' and damaged:
+      error = model_source.Damaged('init_from', 'it is damaged')
+      error.path = tmp_path / 'a/checkpoints/2'
+      with errors.section('init_from', at='critic.init_from'):
+        raise error
+    return _build(stage, mesh, workdir)
+
+  config = _config()
+  config.until = 'a'
+  pipeline.run_pipeline(config, str(tmp_path))
+  before, damaged = files.read_json(tmp_path / 'a/manifest.json'), True
+  config.until = 'b'
+  monkeypatch.setattr(sys.modules['toy_stage'], 'build', build)
+  with pytest.raises(errors.ConfigError, match='stages.b.critic.init_from: it'):
+    pipeline.run_pipeline(config, str(tmp_path))
+  assert 'stage a is then resumed' in capsys.readouterr().out
+  damaged = False
+  ran.clear()
+  assert pipeline.run_pipeline(config, str(tmp_path)) and ran == list('abb')
+  after = files.read_json(tmp_path / 'a/manifest.json')
+  assert after['outputs'] == before['outputs']
+  assert (tmp_path / 'a/checkpoints/damaged-2').is_dir()
 
 
 def _writes_records(monkeypatch):

@@ -7,12 +7,32 @@ import time
 
 
 def load(kind: str, task: str):
-  """A verifier (answer, reference) -> bool for `workers.Pool`."""
-  del task
-  return {'good': _good, 'reckless': _reckless}[kind]
+  """A verifier (answer, reference) -> bool for `workers.Pool`.
+
+  A task 'FILE 2 kill' kills the first two workers that load it, which FILE
+  counts; or they 'exit', or 'sleep'.
+  """
+  path, _, rest = task.partition(' ')
+  if rest:
+    times, _, action = rest.partition(' ')
+    with open(path, 'a+', encoding='utf-8') as file:
+      file.write('.')
+    if os.path.getsize(path) <= int(times):
+      {'kill': lambda: os.kill(os.getpid(), 9), 'exit': lambda: os._exit(0),
+       'sleep': lambda: time.sleep(60)}[action]()
+  return {'good': _good, 'reckless': _reckless, 'leaky': _leaky}[kind]
 
 
 def _good(answer, reference):
+  return answer == reference
+
+
+_kept = []
+
+
+def _leaky(answer, reference):
+  """Keeps more than half of the memory that a worker may take."""
+  _kept.append(bytes(600 << 20))
   return answer == reference
 
 

@@ -47,6 +47,15 @@ def does(response, record):
     return eval(value)
   return 1
 
+def taken(response, record):
+  if not os.path.exists(response):
+    open(response, 'w').close()
+    os.kill(os.getpid(), 9)
+  return 1
+
+async def taken_together(response, record):
+  return taken(response, record)
+
 async def blocks(response, record):
   if response == 'block':
     time.sleep(60)
@@ -110,6 +119,15 @@ def test_a_fault_costs_its_response_only(make, tmp_path):
   assert (tmp_path / 'file').read_text() == 'written'
   assert len(scored.errors) == 10
   assert 'does: Exception: of no known class' in scored.errors
+
+
+@pytest.mark.parametrize('name', ['taken', 'taken_together'])
+def test_a_call_whose_worker_the_system_takes_is_made_again(
+    make, tmp_path, name):
+  scored_by = make(name)
+  scored = _score(scored_by, [f'{tmp_path}/{n}' for n in range(2)])
+  assert scored.values[name].tolist() == [1., 1.]
+  assert not any(scored.counters.values()) and scored_by.restarts == 2
 
 
 def test_an_async_function_that_blocks_is_ended(make):

@@ -43,7 +43,7 @@ def test_the_total_is_the_weighted_sum_of_the_parts():
   assert {a.dtype for a in [scores.total, *scores.parts.values()]} == {
       np.dtype(np.float32)}
   assert scores.counters == {'errors': 0, 'timeouts': 0,
-                             'refused': 0}
+                             'refused': 0, 'restarts': 0}
 
 
 def test_no_response_has_all_parts_and_counters():

@@ -1,15 +1,18 @@
 """Workers that hang, crash or attack cost the answer at fault, no other."""
 
+import contextlib
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+from r1jax import errors
 from r1jax import interrupts
 from r1jax.rewards import workers
 
@@ -179,12 +182,121 @@ def test_a_signal_does_not_wait_for_a_worker(monkeypatch):
 
 
 def test_a_verifier_that_cannot_load_stops_the_run(pool):
-  with pytest.raises(RuntimeError, match="could not start: KeyError: 'absent'"):
+  with pytest.raises(
+      errors.RunError, match="could not start: KeyError: 'absent'"):
     pool.run([workers.Job('absent', '', '1', '1')])
   missing = workers.Pool(1, 1.0, load='no_such_module:load')
-  with pytest.raises(RuntimeError, match="No module named 'no_such_module'"):
+  with pytest.raises(errors.RunError, match="No module named 'no_such_module'"):
     missing.run([_good('1', '1')])
   missing.close()
+  assert not missing.restarts + pool.restarts  # it is not tried again
+
+
+###############################################################################
+# Faults of the machine
+###############################################################################
+
+
+def _later(pool, number, seconds=.4):
+  """Sends a signal to the first worker, once it is in the middle of its job."""
+  def send():
+    while not (pool._workers and pool._workers[0].loaded):
+      time.sleep(.01)
+    time.sleep(seconds)
+    os.kill(pool._workers[0].process.pid, number)
+  threading.Thread(target=send, daemon=True).start()
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGSTOP])
+def test_a_job_whose_worker_the_system_takes_is_tried_once_more(number):
+  with contextlib.closing(
+      workers.Pool(1, 2., load='misbehaving:load')) as pool:
+    _later(pool, number)
+    jobs = [workers.Job('reckless', '', 'sleep 1', 'sleep 1'), _good('1', '1')]
+    assert [o.value for o in pool.run(jobs)] == [1., 1.]
+    assert pool.restarts == 1
+
+
+@pytest.mark.parametrize('answer, restarts', [
+    ('segfault', 1), ('exit', 0), ('swell', 1), ('raise_unknown', 0),
+    ('spin', 0)])
+def test_what_takes_its_own_worker_is_an_error_soon(pool, answer, restarts):
+  """One that is only late, or says what is wrong, is not even tried again."""
+  outcome, = pool.run([_reckless(answer)])
+  assert outcome.status in ('errors', 'timeouts') and outcome.value == 0.
+  assert pool.restarts == restarts
+
+
+def test_memory_that_other_answers_have_taken_costs_no_answer():
+  with contextlib.closing(
+      workers.Pool(1, 20., load='misbehaving:load')) as pool:
+    outcomes = pool.run([workers.Job('leaky', '', '1', '1')] * 5)
+    assert {outcome.value for outcome in outcomes} == {1.}
+    assert pool.restarts  # two at a time are one too many
+
+
+@pytest.mark.parametrize('action, times, value', [
+    ('kill', 2, 1.), ('kill', 9, 'status -9, 3 times in a row'),
+    ('exit', 1, 'could not start: worker died with status 0$'),
+    ('sleep', 1, 1.)])
+def test_a_worker_lost_while_it_loads_is_replaced_at_most_twice(
+    pool, tmp_path, monkeypatch, caplog, action, times, value):
+  monkeypatch.setattr(workers, 'START_SECONDS', 4.)
+  job = workers.Job('good', f'{tmp_path}/count {times} {action}', '1', '1')
+  if value == 1.:
+    assert [o.value for o in pool.run([job, _good('2', '1')])] == [1., 0.]
+    assert pool.restarts == times
+    assert 'is replaced before it has loaded' in caplog.text
+  else:
+    with pytest.raises(errors.RunError, match=value):
+      pool.run([job])
+
+
+def test_a_worker_that_reads_nothing_is_replaced(pool, monkeypatch):
+  """One suspended between batches, sent more than a pipe holds."""
+  monkeypatch.setattr(workers, 'START_SECONDS', 4.)
+  pool.run([_good('1', '1')])
+  os.kill(pool._workers[0].process.pid, signal.SIGSTOP)
+  long = 'x' * (1 << 20)
+  assert pool.run([_good(long, long)])[0].value == 1.
+  assert pool.restarts == 1
+
+
+def test_an_old_worker_that_cannot_load_is_not_the_last_word(pool):
+  """It may lack the memory that a new one has, or have died since."""
+  pool.run([_good('1', '1')])
+  pool._workers[0].process.poll = lambda: None  # as if it died right after
+  os.kill(pool._workers[0].process.pid, 9)
+  assert pool.run([_good('1', '1')])[0].value == 1. and pool.restarts == 1
+
+
+def test_a_trainer_that_was_suspended_blames_no_answer(pool):
+  pool.run([_good('1', '1')])
+  worker = pool._workers[0]
+  for seconds, status in ((.1, 'hung'), (5., 'suspended')):
+    worker.deadline = time.monotonic() - seconds
+    assert worker.late().status == status
+
+
+@pytest.mark.parametrize('refused', [2, 9])
+def test_starts_that_the_system_refuses_are_tried_again(
+    pool, monkeypatch, refused):
+  monkeypatch.setattr(workers, 'PAUSE_SECONDS', .01)
+  popen, calls = subprocess.Popen, []
+
+  def start(*args, **kwargs):
+    calls.append(args)
+    if len(calls) <= refused:
+      raise BlockingIOError(11, 'Resource temporarily unavailable')
+    return popen(*args, **kwargs)
+
+  monkeypatch.setattr(workers.subprocess, 'Popen', start)
+  if refused == 2:
+    assert pool.run([_good('1', '1')] * 20)[19].value == 1.
+  else:
+    with pytest.raises(errors.RunError, match='unavailable, 3 times in a row'):
+      pool.run([_good('1', '1')])
+    assert len(calls) == 3
 
 
 def test_a_fast_batch_is_cheap_once_workers_run(pool):

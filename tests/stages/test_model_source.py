@@ -1,7 +1,10 @@
 """What a stage begins from: told apart, read, and refused by name."""
 
+import contextlib
 import dataclasses
 import json
+import os
+import shutil
 
 import jax
 import numpy as np
@@ -13,10 +16,12 @@ import tiny_rl
 from r1jax import errors
 from r1jax import export
 from r1jax import models
+from r1jax import types
 from r1jax.models import hf
 from r1jax.models import hf_export
 from r1jax.models import packaged
 from r1jax.stages import model_source
+from r1jax.training import checkpoint
 from r1jax.training import loop
 
 ROTATED = dict(rms_eps=1e-5, rope_theta=5e3)
@@ -61,13 +66,65 @@ def test_a_stage_does_and_what_it_began_from(folder, tmp_path):
   config = dict(stage='rl', init_from=folder, model={}, steps=1)
   loop.train(run.stage(1), loop.Settings(checkpoint_every_steps=1, keep=1),
            str(workdir), config)
-  checkpoint = str(workdir / 'checkpoints' / '1')
-  for init_from in (str(workdir), checkpoint):
+  for init_from in (str(workdir), str(workdir / 'checkpoints' / '1')):
     assert _architecture(init_from) == tiny.config(**ROTATED)
     assert model_source.find(init_from).released_ancestor() == folder
     trained = _load(init_from, **ROTATED)
   state, _, _ = run.learner(run.init(), 0)
   jax.tree.map(np.testing.assert_array_equal, trained, state.params)
+
+
+@pytest.fixture(name='workdir')
+def _workdir(folder, tmp_path):
+  """That of a stage of three steps, of which the last two are saved."""
+  workdir = tmp_path / 'stage'
+  workdir.mkdir()
+  (workdir / 'config.json').write_text(json.dumps(dict(
+      stage='rl', init_from=folder, model={})))
+  with contextlib.closing(checkpoint.Checkpointer(
+      workdir / 'checkpoints', keep=2)) as saves:
+    for step in (2, 3):
+      saves.save(step, types.TrainState(
+          np.int32(step), tiny.params(step, **ROTATED), {}, None, np.int32(0)))
+      saves.wait()
+  return workdir
+
+
+def _is_of(step, params):
+  jax.tree.map(np.testing.assert_array_equal, params,
+               tiny.params(step, **ROTATED))
+
+
+def test_of_a_run_that_has_ended_the_last_state_is_read_or_none(
+    workdir, tmp_path, capsys):
+  """One before it would be another model than was asked for."""
+  _is_of(3, _load(str(workdir), **ROTATED))
+  said = f'{workdir}: its run has not ended; the state of step 3 is read\n'
+  assert capsys.readouterr().out == said
+  for steps, out in ((2, said), (3, '')):  # 2: it was made longer
+    (workdir / 'summary.json').write_text(f'{{"steps": {steps}}}')
+    _is_of(3, _load(str(workdir), **ROTATED))
+    assert capsys.readouterr().out == out
+  last = workdir / 'checkpoints/3'
+  largest = max((path for path in (last / 'params').rglob('*')
+                 if path.is_file()), key=lambda path: path.stat().st_size)
+  os.truncate(largest, largest.stat().st_size // 2)
+  for read, field in ((_load, 'config.init_from: '),
+                      (lambda path, **_: export.export(
+                          path, str(tmp_path / 'out')), '--workdir: ')):
+    with pytest.raises(errors.ConfigError, match=f'^{field}.*is damaged'
+                      ) as refused:
+      read(str(workdir), **ROTATED)
+    assert model_source.damaged(refused.value) == last
+  shutil.rmtree(last)
+  with pytest.raises(errors.ConfigError, match='has none of step 3, the last'
+                    ) as refused:
+    _load(str(workdir), **ROTATED)
+  assert model_source.damaged(refused.value) is None
+  _is_of(2, _load(str(workdir / 'checkpoints/2'), **ROTATED))  # as is said
+  shutil.rmtree(workdir / 'checkpoints/2')
+  with pytest.raises(errors.ConfigError, match='no checkpoint in .*expected'):
+    _load(str(workdir), **ROTATED)
 
 
 def test_export_writes_what_import_reads(tmp_path):

@@ -139,7 +139,8 @@ def test_what_no_one_could_tell_is_counted_and_said(
     assert {name: value for name, value in row.items()
             if name.startswith('verifier/')} == {
                 'verifier/errors': failed, 'verifier/timeouts': 0,
-                'verifier/refused': 0, 'verifier/judge_silent': silent,
+                'verifier/refused': 0, 'verifier/restarts': 0,
+                'verifier/judge_silent': silent,
                 'verifier/judge_retries': 1}
   assert 'verifier: errors 5, judge_retries 2, judge_silent 12' in (
       capsys.readouterr().out)

@@ -212,6 +212,23 @@ def test_another_config_in_the_same_workdir_is_refused(tmp_path):
   assert longer['steps'] == 3 and longer['before'] == {'norm': 14.0}
 
 
+def test_other_inputs_in_the_same_workdir_are_refused(whole, tmp_path):
+  """A data file replaced between stop and resume."""
+  inputs = {'rows.jsonl': {'rows.jsonl': 'a' * 64}}
+  run = lambda stage, inputs: loop.train(
+      stage, SETTINGS, str(tmp_path), CONFIG, inputs)
+
+  def crash(index):
+    if index == 5:
+      raise Crash
+  with pytest.raises(Crash):
+    run(_stage(on_step=crash), inputs)
+  with pytest.raises(errors.ConfigError, match='rows.jsonl has changed; resto'):
+    run(_stage(), {'rows.jsonl': {'rows.jsonl': 'b' * 64}})
+  run(_stage(), inputs)
+  _assert_same_as(whole[0], tmp_path)
+
+
 def test_skipped_updates_in_a_row_stop_the_run(tmp_path):
   """The last good state stays, and a lower rate goes on from it."""
   settings = SETTINGS._replace(
