@@ -261,7 +261,7 @@ def test_a_run_that_ends_with_skipped_updates_has_diverged(tmp_path):
 def test_a_stop_saves_no_state_whose_updates_were_skipped(tmp_path, capsys):
   stop = lambda index: index == 7 and os.kill(os.getpid(), signal.SIGTERM)
   assert _run(tmp_path, _stage(on_step=stop, bad_from=7)) is None
-  assert 'after step 8 of 12, the state of step 6 saved' in (
+  assert 'stopped after step 6 of 12, state saved' in (
       capsys.readouterr().out)
   assert _final(tmp_path, step=6).skipped == 0
 
