@@ -386,6 +386,16 @@ def test_what_is_written_reads_the_same(name):
   assert fields['model_type'] == _fields(name)['model_type']
 
 
+def test_what_transformers_insists_on_is_written():
+  """A float for 1, and a window even where no layer has one."""
+  fields = hf_config.to_json(dataclasses.replace(
+      tiny.config(), rms_eps=1))
+  assert type(fields['rms_norm_eps']) is float
+  config = _read(_fields('gemma3_text') | dict(layer_types=[_FULL] * 4))
+  assert config.window is None
+  assert type(hf_config.to_json(config)['sliding_window']) is int
+
+
 @pytest.mark.parametrize('switches', [
     dict(softcap_final=2.), dict(qkv_bias=True, qk_norm=True),
     dict(post_norms=True), dict(norm_offset=1.), dict(embed_scale=True),
