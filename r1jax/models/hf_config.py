@@ -321,9 +321,7 @@ def _json_fields(config: architecture.Config, kind: str,
         sliding_window=config.window or 4096)  # it has to be there
   if kind == 'deepseek_v3':
     del fields['head_dim']
-    # transformers would expect layers of multi-token prediction otherwise.
-    fields |= _to_keys(config.latent, _LATENT) | _to_keys(
-        config.moe, _EXPERTS) | dict(num_nextn_predict_layers=0)
+    fields |= _to_keys(config.latent, _LATENT) | _to_keys(config.moe, _EXPERTS)
   return fields
 
 

@@ -291,7 +291,7 @@ _LINEAR = dict(rope_type='linear', factor=4.)
      r'\.rope_type = .* and .*\.type ='),
     ('llama3_rope', dict(original_max_position_embeddings=64),
      r'\.original_max_position_embeddings = 32 and original_max_pos'),
-    ('llama', dict(hidden_activation='gelu_new'), 'hidden_act = .* hidden_acti'),
+    ('llama', dict(hidden_activation='gelu_new'), 'hidden_act = .* hidden_act'),
     ('gemma3_text', dict(hidden_act='silu'), 'hidden_activation = .* hidden_a'),
     ('llama', dict(model_type='qwen2'), 'architectures = .* and model_type ='),
     ('gemma3_text', dict(sliding_window_pattern=2),
@@ -322,15 +322,17 @@ def test_two_keys_that_disagree(name, changes, words):
     ('deepseek_v3_fp8', 'quantization_config.desc_act')])
 def test_a_section_is_understood_as_a_whole(name, key):
   section, _, inner = key.rpartition('.')
-  with pytest.raises(errors.ConfigError, match=f"{section} .*for it: '{inner}'"):
+  words = f"{section} .*not known for it: '{inner}'"
+  with pytest.raises(errors.ConfigError, match=words):
     _read(_changed(name, key, 2.))
   assert _read(_changed(name, key, None, there=True)) == _read(_fields(name))
 
 
 @pytest.mark.parametrize('changes', [
     dict(quant_method=None), dict(quant_method='gptq'), dict(fmt='e5m2'),
-    dict(activation_scheme='static'), *(dict(weight_block_size=size) for size in (
-        None, 16, [16], [0, 16], [16, 2.], ['8', 8], {}))])
+    dict(activation_scheme='static'), *(
+        dict(weight_block_size=size) for size in (
+            None, 16, [16], [0, 16], [16, 2.], ['8', 8], {}))])
 def test_weights_that_are_quantised_otherwise(changes):
   fields = _fields('deepseek_v3_fp8')
   assert hf_config.float8_blocks(fields, '') == (8, 8)
@@ -384,6 +386,16 @@ def test_what_is_written_reads_the_same(name):
   assert _read(fields) == config
   assert fields['architectures'] == _fields(name)['architectures']
   assert fields['model_type'] == _fields(name)['model_type']
+
+
+def test_what_transformers_insists_on_is_written():
+  """A float for 1, and a window even where no layer has one."""
+  fields = hf_config.to_json(dataclasses.replace(
+      tiny.config(), rms_eps=1))
+  assert type(fields['rms_norm_eps']) is float
+  config = _read(_fields('gemma3_text') | dict(layer_types=[_FULL] * 4))
+  assert config.window is None
+  assert type(hf_config.to_json(config)['sliding_window']) is int
 
 
 @pytest.mark.parametrize('switches', [
