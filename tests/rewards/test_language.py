@@ -71,7 +71,8 @@ def test_japanese_is_not_chinese_for_its_kana():
   both = language.Languages(('zh', 'ja'))
   assert both.share('これは日本', 'ja') == 1.
   assert both.share('これは日本', 'zh') == 2 / 5
-  assert both.of('日本') == 'zh' and both.of('カード') == 'ja'
+  assert both.of('日本') == 'zh' and both.share('日々', 'zh') == 1.
+  assert both.of('カード') == both.of('ｶｰﾄﾞ') == 'ja'
 
 
 @pytest.mark.parametrize('prompt, code', [

@@ -54,6 +54,8 @@ def test_parts_come_together_with_where_they_are_from(tmp_path, capsys):
       0, 1, 2, 3, 4]
   assert {line['source']['stage'] for line in by_part['a_zero']} == {'zero'}
   assert by_part['other'][0]['prompt'] == 'p9'
+  parts = [line['source']['part'] for line in lines]
+  assert parts != sorted(parts)  # mixed
   table = json.loads((tmp_path / 'out/collected.json').read_text())
   assert table == dict(
       a_zero=_counts(t=5), other=_counts(u=1, repeats=1),
@@ -73,6 +75,18 @@ def test_a_part_has_no_more_rows_than_are_asked_for(tmp_path):
   lines = files.read_rows(tmp_path / 'out' / collect.COLLECTED)
   prompts = {line['prompt'] for line in lines}
   assert len(prompts) == 8 and prompts != {f'p{n}' for n in range(8)}
+  config.seed += 1
+  _run(config, tmp_path / 'other')
+  assert prompts != {line['prompt'] for line in files.read_rows(
+      tmp_path / 'other' / collect.COLLECTED)}
+
+
+def test_of_equal_answers_to_a_prompt_the_first_is_taken():
+  rows = [dict(prompt='a', response=' x  y', n=0),
+          dict(prompt='a', response='x y', n=1),
+          dict(prompt='b', response='x y', n=2)]
+  taken = lambda *seen: [row['n'] for row in collect.fresh(rows, set(seen))]
+  assert taken(('c', 'x y')) == [0, 2] and taken(('a', 'x y')) == [2]
 
 
 def test_what_one_part_cuts_off_another_may_have(tmp_path):

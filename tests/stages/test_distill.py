@@ -1,5 +1,6 @@
 """A student nears its teacher, however the batch is cut or placed."""
 
+import dataclasses
 import functools
 
 import jax
@@ -94,20 +95,42 @@ def test_the_loss_is_what_the_weight_mixes():
   assert count == plain[1]
   np.testing.assert_allclose(
       figures['distill/divergence'][0], apart, rtol=1e-5)
+  np.testing.assert_allclose(
+      figures['lm/cross_entropy'][0], plain[0], rtol=1e-5)
 
 
-def _load(**fields):
+class _Other:
+  """A vocabulary of the same size whose last piece is another."""
+
+  def __init__(self, vocab):
+    self.size, self._vocab = vocab.size, vocab
+
+  def token(self, index):
+    return 'other' if index == self.size - 1 else self._vocab.token(index)
+
+
+def _load(length=None, pieces=0, other=False, **fields):
   config = sft.get_config('mini')
   mesh = sharding.make_mesh({}, jax.devices()[:1])
   student = train_state.configured_model(config, mesh)
+  shape = student.placed.model.config
+  vocab = student.vocabulary(config.vocab)
   return distill.load_teacher(
-      sections.distill(**fields), mesh, config.rules, config.lm.length,
-      student.placed.model.config, student.vocabulary(config.vocab))
+      sections.distill(**fields), mesh, config.rules,
+      length or config.lm.length,
+      dataclasses.replace(shape, vocab=shape.vocab + pieces),
+      _Other(vocab) if other else vocab)
 
 
 def test_a_teacher_is_loaded_or_refused(tmp_path):
-  teacher, params = _load(init_from='mini')
-  assert teacher.kind == 'forward' and 'blocks' in params
+  teacher, params = _load(
+      init_from='mini', kind='reverse', weight=.5, temperature=2., top_k=3)
+  assert teacher[1:] == ('reverse', .5, 2., 3) and 'blocks' in params
+  for fields in (dict(pieces=1), dict(other=True)):
+    with pytest.raises(errors.ConfigError, match="the student's vocabulary"):
+      _load(init_from='mini', **fields)
+  with pytest.raises(errors.ConfigError, match='config.lm.length: expected at'):
+    _load(init_from='mini', length=10 ** 6)
   with pytest.raises(errors.ConfigError, match='config.distill.init_from'):
     _load()
   with pytest.raises(errors.ConfigError, match='config.distill.init_from'):

@@ -99,7 +99,7 @@ def test_an_evaluation_samples_and_decodes_greedily(tmp_path, monkeypatch):
     samples, greedy = found
     return types.SimpleNamespace(counters={'errors': 1 + greedy}, rows=[
         _row(greedy or (i, n) == (1, 0), taste=float(i), response=f'{i} {n}',
-             prompt='p', answer='a', reward=5.)
+             language=.5, prompt='p', answer='a', reward=5.)
         for i, _ in zip(batch.id, batch.records) for n in samples])
 
   score.models = [types.SimpleNamespace(name='taste')]
@@ -112,6 +112,7 @@ def test_an_evaluation_samples_and_decodes_greedily(tmp_path, monkeypatch):
         None, prompts, score, settings, batch=2, shown=2, seed=0,
         workdir=str(tmp_path), greedy=greedy)(None, 7)
     assert (found['n'], found['pass@1'], found['taste']) == (3, 1 / 6, 1.)
+    assert found['language'] == .5 and 'mixed' not in found
     assert found.get('greedy') == (1. if greedy else None)
     assert found['verifier'] == {'errors': 2 * (1 + 2 * greedy)}
     assert [row['text'] for row in shown] == ['0 0', '1 0']

@@ -201,6 +201,18 @@ def test_so_it_is_in_training(monkeypatch, loss, score, accuracy):
   assert total / count == accuracy.get(loss, .5)
 
 
+@pytest.mark.parametrize('loss', ['pairwise', 'dpo'])
+def test_the_margin_is_the_lead_that_is_asked_for(monkeypatch, loss):
+  monkeypatch.setattr(
+      preference, 'raw_scores', lambda *_: np.float32([[[1, 0]]]))
+  batch = Preferences(*[None] * 6, grade=np.float32([[[1, 0]]]),
+                      real=np.ones((1, 1, 2), bool))
+  for margin in (0., 1., 3.):
+    (total, _), _ = preference.loss(
+        None, preference.Objective(loss, margin, 1), None, None, batch)
+    np.testing.assert_allclose(total, np.log1p(np.exp(margin - 1)), rtol=1e-5)
+
+
 @pytest.mark.parametrize('weights, functions, tasks, learns', [
     ({}, {}, {}, True), (dict(accuracy=0.), {}, {}, True),
     (dict(accuracy=0., format=0.), {}, {}, False),

@@ -16,6 +16,7 @@ from r1jax import errors
 from r1jax.parallel import sharding
 from r1jax.stages import evaluation
 from r1jax.stages import rl
+from r1jax.stages import rollouts
 from r1jax.stages import scoring
 from r1jax.stages import train_state
 from r1jax.training import timing
@@ -224,6 +225,7 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
   config.steps, config.data.num_prompts, config.eval.problems = 7, 5, 3
   config.rl.update(epochs=3, mini_batches=2, sampling_rounds=2, kl='k1',
                    kl_in='reward', beta=.5, kl_target=2., prompts=4)
+  config.eval.update(samples=5, temperature=.6, top_k=7, top_p=.8)
   config.critic.update(gamma=.9, lam=.8, whiten=False, value_clip=.3)
   built = {}
 
@@ -236,6 +238,7 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
 
   keep(train_state, 'optimizer')
   keep(rl, 'Learner')
+  keep(rollouts, 'Sampler')
   keep(evaluation, 'make_evaluator')
   stage = rl.build(
       config, sharding.make_mesh({}, jax.devices()[:1]), str(tmp_path))
@@ -248,7 +251,13 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
   assert {draw(0).id.max(), draw(1).id.max()} <= {3, 4}
   assert critic.critic[1:] == (.9, .8, False, .3)
   assert stage.abstract.beta.dtype == np.float32
-  (_, held_out, *_), _ = built['make_evaluator'][0]
+  (_, held_out, _, settings), _ = built['make_evaluator'][0]
   assert len(held_out.records) == 3
+  assert settings._replace(eos_ids=()) == rollouts.Settings(
+      5, 160, (), .6, chunk=80, top_k=7, top_p=.8)
+  assert rollouts.longest_sequence(config.rl)[1] == 32 + 160
+  (_, sampled), _ = built['Sampler'][0]
+  assert sampled._replace(eos_ids=()) == rollouts.Settings(
+      8, 160, (), 1., chunk=80)
   config.rl.sampling_rounds = 0
   assert not rl.make_objective(config.rl).drop_equal_groups

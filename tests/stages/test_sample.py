@@ -10,7 +10,9 @@ from experiments import preferences
 from experiments import rejection_sampling
 from r1jax import errors
 from r1jax.parallel import sharding
+from r1jax.rewards import filters
 from r1jax.rewards import score
+from r1jax.stages import rollouts
 from r1jax.stages import sample
 from r1jax.stages import model_rewards
 from r1jax.training import files
@@ -68,6 +70,26 @@ def test_every_prompt_is_answered_once_also_when_resumed(tmp_path, stops):
   with pytest.raises(errors.ConfigError, match='steps 0 to 1 are gone'):
     loop.train(stage, loop.Settings(1, 2), str(tmp_path), config)
   assert all(row['tokens'] <= 6 for row in rows)
+  for step, row in enumerate(files.read_rows(tmp_path / 'metrics.jsonl')):
+    mine = [row['tokens'] for row in rows if row['step'] == step]
+    assert row['perf/tokens'] == sum(mine)
+    assert row['response_length/mean'] == sum(mine) / len(mine)
+
+
+def test_sampling_and_filters_are_as_the_config_says(tmp_path, monkeypatch):
+  made = []
+  monkeypatch.setattr(
+      rollouts, 'Sampler', lambda placed, settings: made.append(settings))
+  _stage(tmp_path, temperature=.7, top_k=3, top_p=.5)
+  assert made[0]._replace(eos_ids=()) == rollouts.Settings(
+      2, 6, (), .7, chunk=6, top_k=3, top_p=.5)
+  config = rejection_sampling.get_config('mini').unlock()
+  config.rewards.languages = ('en', 'zh')
+  keep = dict(min_accuracy=.5, format=False, max_repetition=.25,
+              max_paragraph=9, code=True, reflection=True)
+  config.keep.update(keep)
+  assert sample.filter_rules(config) == filters.Rules(
+      languages=('en', 'zh'), **keep)
 
 
 @pytest.mark.parametrize('stops', [(2,), (1, 2)])
@@ -100,7 +122,8 @@ def test_rejection_sampling_ends_the_same_however_it_was_stopped(
   assert [(line['prompt'], line['response']) for line in lines] == [
       (prompt, text) for prompt, said in by_prompt.items() for text in said]
   assert all(row['accuracy'] == row['format'] == 1. for row in fit)
-  assert 0 < len(lines) < 24 and lines[0]['source']['init_from'] == 'mini'
+  assert 0 < len(lines) < 24 and lines[0]['source'].items() >= dict(
+      stage=config.name, init_from='mini', seed=config.seed).items()
   assert '\nall ' in capsys.readouterr().out
 
 

@@ -6,6 +6,8 @@ import pytest
 
 import tiny
 import tiny_rl
+from experiments import sections
+from r1jax import errors
 from r1jax import rewards as rewards_lib
 from r1jax.data import batches
 from r1jax.parallel import sharding
@@ -40,7 +42,9 @@ def test_responses_are_decoded_by_their_length():
   rollout = sharding.from_host(
       Rollout(prompts, tokens, mask.astype(bool), np.zeros((4, 4), 'f')),
       tiny.setup().mesh)
-  records = first, second = tiny_rl.draw(0, 2).records
+  first, second = tiny_rl.draw(0, 2).records
+  second = second | {'source': {'id': 4}}
+  records = first, second
   scored = scoring.RolloutScorer(tiny_rl.Vocab(), scorer)(
       rollout, batches.PromptBatch(*prompts, records))
   assert scorer.responses == [
@@ -57,6 +61,8 @@ def test_responses_are_decoded_by_their_length():
       'finished': False, 'reward': pytest.approx(.15), 'accuracy': .25,
       'format': 0.}
   assert [row['id'] for row in scored.rows] == [3, 3, 10, 10]
+  assert [row.get('source') for row in scored.rows] == [
+      None, None, {'id': 4}, {'id': 4}]
 
 
 def test_a_rollout_and_its_rows_agree_on_every_mesh():
@@ -139,6 +145,19 @@ class _Judge:
       row['preference'] = float(len(row['response']))
       row['reward'] += .5 * row['preference']
     return {'preference_cut': 3}
+
+
+def test_the_rules_have_the_weights_of_all_but_models():
+  rewards = sections.rewards(
+      dict(accuracy=.5, taste=2.), {'t': dict(format=3., taste=1.)},
+      dict(taste=sections.reward_model(init_from='nowhere')))
+  with scoring.make_rule_scorer(rewards, 100) as scorer:
+    weights = [scorer.weight(part, task) for task in 'tu'
+               for part in ('accuracy', 'format', 'taste')]
+  assert weights == [.5, 3., 0., .5, 1., 0.]
+  rewards.functions = {'taste': 'own.py:taste'}
+  with pytest.raises(errors.ConfigError, match='rewards.functions.taste'):
+    scoring.make_rule_scorer(rewards, 100)
 
 
 @pytest.mark.parametrize('sizes', [None, dict(data=2, fsdp=2, tensor=2)])
