@@ -139,7 +139,13 @@ def test_who_was_taken_for_dead_and_is_not_ends(tmp_path):
   assert (tmp_path / 'lock').exists()
 
 
-def test_of_many_that_find_a_dead_owner_one_begins(tmp_path):
+def test_of_many_that_find_a_dead_owner_one_begins(tmp_path, monkeypatch):
+  lives = lock._lives
+  def slowly(owner):  # so that all would find it before one takes it over
+    found = lives(owner)
+    time.sleep(.1)
+    return found
+  monkeypatch.setattr(lock, '_lives', slowly)
   _left(tmp_path, _owner(pid=2**22 + 1))
   begun, refused = [], []
   def begin():
