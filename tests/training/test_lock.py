@@ -152,7 +152,9 @@ def test_of_many_that_find_a_dead_owner_one_begins(tmp_path, monkeypatch):
     try:
       with lock.held(tmp_path):
         begun.append(1)
-        time.sleep(.5)
+        until = time.monotonic() + 20
+        while len(begun + refused) < 8 and time.monotonic() < until:
+          time.sleep(.05)
     except errors.ConfigError:
       refused.append(1)
   threads = [threading.Thread(target=begin) for _ in range(8)]
