@@ -22,7 +22,9 @@ for n in range(4000):
   print('\\udcff', file=sys.stderr)
 logging.warning('logged →')
 warnings.warn('warned')
-open(sys.argv[1], 'w').write('ended')
+with open(sys.argv[1], 'w') as file:
+  assert file.fileno() > 2  # to which XLA may print
+  file.write('ended')
 """
 
 

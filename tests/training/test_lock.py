@@ -139,14 +139,22 @@ def test_who_was_taken_for_dead_and_is_not_ends(tmp_path):
   assert (tmp_path / 'lock').exists()
 
 
-def test_of_many_that_find_a_dead_owner_one_begins(tmp_path):
+def test_of_many_that_find_a_dead_owner_one_begins(tmp_path, monkeypatch):
+  lives = lock._lives
+  def slowly(owner):  # so that all would find it before one takes it over
+    found = lives(owner)
+    time.sleep(.1)
+    return found
+  monkeypatch.setattr(lock, '_lives', slowly)
   _left(tmp_path, _owner(pid=2**22 + 1))
   begun, refused = [], []
   def begin():
     try:
       with lock.held(tmp_path):
         begun.append(1)
-        time.sleep(.5)
+        until = time.monotonic() + 20
+        while len(begun + refused) < 8 and time.monotonic() < until:
+          time.sleep(.05)
     except errors.ConfigError:
       refused.append(1)
   threads = [threading.Thread(target=begin) for _ in range(8)]

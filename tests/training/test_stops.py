@@ -148,9 +148,9 @@ def test_other_surroundings_are_said_by_a_run_that_resumes(
   now = loop.surroundings.found()
   stop = lambda index: index == 4 and _ask()
   test_loop._run(tmp_path, test_loop._stage(on_step=stop))
-  monkeypatch.setattr(
-      loop.surroundings, 'found', lambda: now | dict(cores=99))
-  for warnings in (1, 0):  # a finished run computes nothing
+  for cores, warnings in ((99, 1), (7, 0)):  # when it computes nothing more
+    monkeypatch.setattr(
+        loop.surroundings, 'found', lambda: now | dict(cores=cores))
     capsys.readouterr()
     test_loop._run(tmp_path)
     assert capsys.readouterr().out.count('cores (') == warnings
