@@ -85,7 +85,7 @@ def test_a_worker_killed_between_batches_is_replaced(pool):
   (worker,) = pool._workers
   os.kill(worker.process.pid, 9)
   worker.process.wait()
-  assert pool.run([_good('1', '1')])[0].value == 1.0
+  assert pool.run([_good('1', '1')])[0].value == 1.0 and pool.restarts == 1
 
 
 def test_workers_start_when_needed_and_end_on_close(pool):
@@ -262,12 +262,14 @@ def test_a_worker_that_reads_nothing_is_replaced(pool, monkeypatch):
   assert pool.restarts == 1
 
 
-def test_an_old_worker_that_cannot_load_is_not_the_last_word(pool):
+def test_an_old_worker_that_cannot_load_is_not_the_last_word(pool, tmp_path):
   """It may lack the memory that a new one has, or have died since."""
   pool.run([_good('1', '1')])
+  job = workers.Job('good', f'{tmp_path}/count 1 exit', '1', '1')
+  assert pool.run([job])[0].value == 1. and pool.restarts == 1
   pool._workers[0].process.poll = lambda: None  # as if it died right after
   os.kill(pool._workers[0].process.pid, 9)
-  assert pool.run([_good('1', '1')])[0].value == 1. and pool.restarts == 1
+  assert pool.run([_good('1', '1')])[0].value == 1. and pool.restarts == 2
 
 
 def test_a_trainer_that_was_suspended_blames_no_answer(pool):
