@@ -360,7 +360,7 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any],
     longer = (field == 'steps' and 'cosine' not in schedules
               and was is not None and now is not None and now > was)
     free = (*_CHANGEABLE, *changeable, *(() if field in new else retired))
-    same = was == now or {str(was), str(now)} == {'', 'None'}  # both unset
+    same = was == now or all(value in ('', None) for value in (was, now))
     if not same and not longer and not any(
         fnmatch.fnmatchcase(field, pattern) for pattern in free):
       found.append(f'config.{field} ({was!r} there, {now!r} here)')

@@ -66,8 +66,8 @@ class Field(ml_collections.FieldReference):
   def broken(self) -> str | None:
     """The part of its bound that its value breaks: 'at least 0'.
 
-    The value keeps to it as float32, too: 0.99999999 is not below 1 there. An
-    integer without another limit is one of 32 bits.
+    A float is compared as float32, where 0.99999999 is not below 1. An integer
+    without another limit is one of 32 bits.
     """
     value = self.get()
     if not is_number(value) or self.choices:
@@ -81,9 +81,8 @@ class Field(ml_collections.FieldReference):
     for part in parts:
       sign, limit = part.split(' ')
       words, holds = _COMPARISONS[sign]
-      kinds = (int,) if isinstance(value, numbers.Integral) else (
-          float, np.float32)
-      if not all(holds(kind(value), kind(float(limit))) for kind in kinds):
+      kind = int if isinstance(value, numbers.Integral) else np.float32
+      if not holds(kind(value), kind(float(limit))):
         return f'{other and other + " or "}{words} {limit}'
     return None
 

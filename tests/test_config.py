@@ -229,6 +229,13 @@ def test_what_a_resumed_run_may_change():
      dict(stage='measure'), ['tests.a.data.seed']),
     (dict(stage='lm', name='a', names=1), dict(stage='lm', name='b'),
      ['names']),
+    # What older versions had not, and what is unset however that is said.
+    (dict(stage='rl'), dict(stage='rl', optim=dict(master_weights=False)), []),
+    (dict(stage='rl'), dict(stage='rl', optim=dict(master_weights=True)),
+     ['optim.master_weights']),
+    (dict(stage='lm', eval=dict(split='')), dict(
+        stage='lm', eval=dict(split=None)), []),
+    (dict(stage='lm', a=0), dict(stage='lm', a=None), ['a']),
 ])
 def test_only_what_a_kind_never_read_may_be_gone(old, new, fields):
   assert [text.partition(' ')[0] for text in config_lib.changed(old, new)] == [

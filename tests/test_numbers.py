@@ -63,7 +63,9 @@ def test_no_number_is_infinite_or_none(section):
       for value in {float: (math.nan, math.inf, -math.inf, 1e300, 1e-300),
                     int: (2**40,)}[declared.get_type()]:
         declared.set(value)
-        assert repr(value) in _refused(config, field)
+        message = _refused(config, field)
+        assert repr(value) in message
+        assert ('a finite number' in message) == (not math.isfinite(value))
       declared.set(known)
       config_lib.check_fields(config)
 
