@@ -134,6 +134,17 @@ def test_long_documents_are_split_and_empty_ones_dropped():
     batches.packed(documents[2:], seq_len=2)
 
 
+def test_a_piece_knows_its_document_and_stands_among_distant_ones():
+  documents = [np.full(n % 3 * 4, n) for n in range(90)]  # a third is empty
+  packed = batches.packed(documents, seq_len=4)
+  for number, start, length in zip(
+      packed.document, packed.start, packed.length):
+    assert set(packed.tokens[start:start + length]) == {number}
+  packed = batches.packed([np.full(2, n) for n in range(64)], seq_len=8)
+  spread = np.ptp(packed.document.reshape(-1, 4), axis=1)
+  assert np.mean(spread) > 16  # in order it would be 3
+
+
 def test_rows_are_a_function_of_seed_and_step():
   packed = batches.packed(_documents(60, longest=8), seq_len=8)
   again = batches.packed(_documents(60, longest=8), seq_len=8)

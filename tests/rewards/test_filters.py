@@ -47,6 +47,32 @@ def test_every_reason_by_hand(row, reason):
   assert filters.drop_reason(RULES, row) == reason
 
 
+@pytest.mark.parametrize('changes, row, reason', [
+    # Of ten 4-grams four are distinct, and then six.
+    ({}, _row('so it is and so it is and so it is and so'), 'repetition'),
+    (dict(max_repetition=.5), _row('a b c d e f a b c d e f a'), None),
+    (dict(max_repetition=0.), _row('so it is and so it is and'), 'repetition'),
+    (dict(max_repetition=0.), _row('so it is and was'), None),
+    (dict(min_accuracy=.5), _row(accuracy=.5), None),
+    (dict(min_accuracy=.5), _row(accuracy=.25), 'wrong'),
+    (dict(max_paragraph=len(GOOD)), _row(), None),
+    (dict(max_paragraph=len(GOOD) - 1), _row(), 'long_paragraph'),
+    (dict(max_paragraph=30), _row('It is as long\nas two short lines are.'),
+     'long_paragraph'),
+    (dict(max_paragraph=30), _row('It is as long\n\nas two short ones.'),
+     None)])
+def test_limits_by_hand(changes, row, reason):
+  assert filters.drop_reason(RULES._replace(**changes), row) == reason
+
+
+def test_what_is_dropped_unless_it_is_asked_for():
+  for row, reason in ((_row(accuracy=.9), 'wrong'), (_row(format=0.), 'format'),
+                      (_row('```'), 'code_block'), (_row('我 so'), None),
+                      (_row('so it is and ' * 2 + 'so'), None),
+                      (_row('so it is and ' * 4), 'repetition')):
+    assert filters.drop_reason(filters.Rules(), row) == reason
+
+
 def test_rules_that_are_not_asked_for_keep_all():
   none = filters.Rules(min_accuracy=0., format=False, max_repetition=None,
                        code=True)

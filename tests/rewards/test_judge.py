@@ -88,10 +88,16 @@ def test_a_malformed_verdict_is_asked_for_again_then_counted():
 
 def test_a_judge_that_never_answers_is_counted_as_silent():
   never = lambda texts, attempt: [None] * len(texts)
-  found = judge.ask_verdicts(never, [_case('a')], retries=1)
-  assert found.right == [None]
+  found = judge.ask_verdicts(never, [_case('a'), _case('a')], retries=1)
+  assert found.right == [None, None]
   assert found.counters == dict(
-      judge_malformed=0, judge_silent=1, judge_retries=1)
+      judge_malformed=0, judge_silent=2, judge_retries=1)
+
+
+@pytest.mark.parametrize('temperature, attempt, expected', [
+    (0., 0, 0.), (0., 1, .5), (.2, 2, .5), (.8, 0, .8), (.8, 1, .8)])
+def test_a_second_attempt_is_not_greedy(temperature, attempt, expected):
+  assert judge.attempt_temperature(temperature, attempt) == expected
 
 
 def test_it_settles_what_no_rule_can_tell_from_the_summary():

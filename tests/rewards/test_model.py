@@ -48,6 +48,7 @@ def test_every_response_is_scored_once_behind_its_prompt(batch, shards):
   found, cut = _model(asked, batch=batch, shards=shards).score(
       PROMPTS, RESPONSES)
   assert found.tolist() == [5, 4, 8, 6, 7, 8] and cut == 0
+  _model(asked, batch=batch, shards=shards).score(PROMPTS, ['4 ' * 9] * 6)
   assert len(shapes) == 1  # one program
 
 
@@ -73,6 +74,15 @@ def test_what_the_model_cannot_hold_is_cut_and_counted():
   assert cut == 2 and found.max() <= 8
   found, cut = _model(_count, max_len=8).score(['4 ' * 20], ['4', '5'])
   assert cut == 2 and found.tolist() == [8, 8]
+  seen = []
+  cut = lambda prompt, answer: _model(
+      lambda batch: seen.append(batch) or _count(batch), max_len=8).score(
+          [prompt], [answer])
+  cut('4', '5 6 7 8 9 4'), cut('4 5 6 7 8 9', '5 6')
+  read = [(batch.tokens[0, :batch.length[0]].tolist(),
+           batch.response[0, :batch.response_length[0]].tolist())
+          for batch in seen]
+  assert read == [([2, 3, 4], [5, 6, 7, 8, 9]), ([3, 4, 5, 6, 7, 8, 9], [5])]
 
 
 def test_a_score_does_not_depend_on_the_other_prompts():

@@ -12,6 +12,7 @@ import tiny
 import tiny_rl
 from r1jax.kernels import advantages
 from r1jax.kernels import kl
+from r1jax.kernels import logprobs
 from r1jax.stages import grpo
 from r1jax.training import accumulate
 from r1jax.training import optim
@@ -128,6 +129,13 @@ def test_on_policy_the_loss_is_0_and_the_gradient_is_not():
   grads, metrics = _gradients(PLAIN, tiny.params(), experience)
   assert abs(metrics['loss']) < 1e-5 and metrics['policy/logp_drift'] < 1e-5
   assert metrics['policy/clipped_low'] == metrics['policy/clipped_high'] == 0
+  rollout = _rollout()
+  _, entropy = jax.jit(functools.partial(
+      logprobs.of_responses, tiny.model(), temperature=PLAIN.temperature,
+      chunk=R))(tiny.params(), rollout.prompts, rollout.tokens)
+  np.testing.assert_allclose(
+      metrics['policy/entropy'], np.asarray(entropy)[rollout.mask].mean(),
+      rtol=1e-5)
   assert max(np.abs(g).max() for g in jax.tree.leaves(grads)) > 0.01
   np.testing.assert_array_equal(experience.old_logp, _rollout().logp)
 
@@ -170,12 +178,19 @@ def test_the_loss_is_the_one_by_hand(changes):
 
 
 def test_kl_in_the_reward_is_subtracted_from_it():
-  experience, _ = _learn(OBJECTIVE._replace(kl_in='reward', kl='k1'))
+  objective = OBJECTIVE._replace(kl_in='reward', kl='k1')
+  experience, metrics = _learn(objective)
   estimate = kl.k1(_rollout().logp, experience.ref_logp)
   penalty = np.where(_rollout().mask, estimate, 0).sum(1)
   expected = _rewards() - 0.1 * penalty
   assert penalty.std() > 0.1
   np.testing.assert_allclose(experience.reward, expected, atol=1e-5)
+  np.testing.assert_allclose(
+      metrics['kl/response'], penalty.mean(), rtol=1e-5)
+  adapted, _ = _jitted(grpo.experience, objective)(
+      tiny.params(seed=1), _rollout(), _rewards(), None, np.float32(.5))
+  np.testing.assert_allclose(
+      adapted.reward, _rewards() - .5 * penalty, atol=1e-5)
   np.testing.assert_allclose(
       experience.advantage[:, 0],
       advantages.grpo(expected.reshape(B, G)).reshape(N), atol=1e-4)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import tiny
+from experiments import common
+from r1jax import errors
 from r1jax.data import batches
 from r1jax.parallel import sharding
 from r1jax.stages import lm
@@ -72,6 +74,15 @@ def test_the_steps_of_so_many_passes_in_batches_of_4(
   """Less than a batch is left of a pass, or is all of it."""
   config = types.SimpleNamespace(steps=steps, epochs=epochs)
   assert train_state.total_steps(config, rows, 4) == expected
+
+
+def test_a_sequence_may_be_as_long_as_the_model_allows_and_no_longer():
+  mesh = sharding.make_mesh({}, jax.devices()[:1])
+  place = lambda length: train_state.place_model(
+      tiny.config(), mesh, common.RULES, longest=('lm.length', length))
+  assert place(tiny.SHAPE['max_len'])
+  with pytest.raises(errors.ConfigError, match='config.lm.length: .*most.* 64'):
+    place(tiny.SHAPE['max_len'] + 1)
 
 
 @pytest.mark.parametrize('sizes, batch', [(None, 4), (dict(data=8), 16)])

@@ -8,6 +8,7 @@ import tiny
 import tiny_rl
 from r1jax.models import lora
 from r1jax.stages import model_source
+from r1jax.stages import rl
 from r1jax.training import files
 from r1jax.training import loop
 
@@ -32,6 +33,14 @@ def test_only_the_factors_move(run):
   # The reference is the base: at first the policy is it, and then leaves it.
   assert history[0]['kl/ref'] < 1e-9 and history[2]['kl/ref'] > 1e-5
   assert all(row['sampling/logp_difference'] < 1e-5 for row in history)
+
+
+def test_the_seed_draws_the_factors(run):
+  first, second = (rl.state_from_params(
+      run.placed, tiny_rl.OPTIMIZER, run.abstract, tiny.placed(run.placed),
+      tiny_rl.OBJECTIVE, seed=seed).params['lora']['blocks']['attention']
+                   for seed in (0, 1))
+  assert np.abs(first['q']['a'] - second['q']['a']).max() > .1
 
 
 def test_it_learns(run):

@@ -188,6 +188,13 @@ def _dynamic():
       objective=tiny_rl.OBJECTIVE._replace(
           drop_equal_groups=True, mini_batches=2),
       epochs=3, sampling_rounds=3, scorer=_Fickle(), draw=draw)
+  sampler = run.learner._sampler
+
+  def sample(params, batch, seed, stream):
+    drawn.append((seed, stream, batch.records[0]['step']))
+    return sampler(params, batch, seed, stream)
+
+  run.learner._sampler = sample
   return _steps(run, 1, first=2), drawn
 
 
@@ -195,7 +202,8 @@ def test_dynamic_sampling_draws_on_for_groups_of_equal_rewards(dynamic):
   steps, drawn = dynamic
   metrics, rows = steps.metrics[0], steps.rows[0]
   # Two batches go once through all prompts, of which half have an odd id.
-  assert drawn == [6, 7]
+  # Each has a stream of its own; functions are told the step.
+  assert drawn == [6, (0, 6, 2), 7, (0, 7, 2)]
   assert metrics['reward/frac_zero_std'] == 0
   assert len(rows) == 2 * 32  # what was dropped is logged and counted, too
   assert metrics['verifier/errors'] == 2

@@ -50,6 +50,15 @@ def test_micro_batches_change_nothing(micro_batches):
   np.testing.assert_allclose(figures['rows'], 8 / micro_batches)
 
 
+@pytest.mark.parametrize('micro_batches', [1, 2])
+def test_gradients_are_float32_whatever_the_parameters_are(micro_batches):
+  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
+  grads, _ = accumulate.gradients(
+      _loss, half, accumulate.split(_batch(), micro_batches))
+  assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {
+      jnp.dtype(jnp.float32)}
+
+
 def test_a_mean_of_means_would_be_another_loss():
   """So that the test above can fail."""
   batch = _batch()

@@ -1,5 +1,8 @@
 """The clock of a run: asides, parts that add up, resumes."""
 
+import time
+import types
+
 import jax.numpy as jnp
 import pytest
 
@@ -65,3 +68,10 @@ def test_waiting_gives_the_reading_behind_it():
   before = timing.now()
   assert before <= timing.wait_for({'x': jnp.ones(3), 'none': None}) <= (
       timing.now())
+  waited = []
+  timing.wait_for(types.SimpleNamespace(
+      block_until_ready=lambda: waited.append(1)))
+  assert waited
+  before = timing.now()
+  time.sleep(.02)  # no work of this process
+  assert timing.now() - before > .015
