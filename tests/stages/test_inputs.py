@@ -98,7 +98,7 @@ def test_a_change_behind_a_name_is_seen(folder, case):
     path = folder / name
     was = path.read_text()
     if name.endswith('stage/config.json'):
-      path.write_text(was.replace('8', '9'))
+      path.write_text(was.replace('"width": 8', '"width": 9'))
     else:
       path.write_text(was + ' ')
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))  # however fast
