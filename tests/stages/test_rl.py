@@ -269,3 +269,17 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
       8, 160, (), 1., chunk=80)
   config.rl.sampling_rounds = 0
   assert not rl.make_objective(config.rl).drop_equal_groups
+
+
+@pytest.mark.parametrize('target', [None, 2.])
+def test_beta_is_part_of_the_state_where_it_adapts(
+    tmp_path, monkeypatch, target):
+  def stop(*args, adaptive):
+    del args
+    raise InterruptedError(adaptive)
+
+  config = r1_zero.mini()
+  config.rl.kl_target = target
+  monkeypatch.setattr(rl, 'abstract_state', stop)
+  with pytest.raises(InterruptedError, match=str(target is not None)):
+    rl.build(config, sharding.make_mesh({}, jax.devices()[:1]), str(tmp_path))
