@@ -17,6 +17,9 @@ from r1jax.kernels import logprobs
 from r1jax.types import Array, Cache, Params, Prompts, Rollout
 
 
+_ROUNDING = 1e-6  # of a sum of probabilities in float32
+
+
 class SamplingState(NamedTuple):
   """The carry of the sampling loop: N responses of up to R tokens.
 
@@ -50,20 +53,20 @@ def truncate(logits_NV: Array, top_k: int, top_p: float) -> Array:
   exactly k, and of four at 1/4 the first two for a `top_p` of 1/2.
   """
   vocab = logits_NV.shape[-1]
-  if not 0 < top_k < vocab and top_p >= 1:
+  most = top_k if 0 < top_k < vocab else vocab
+  if most == vocab and top_p >= 1:
     return logits_NV
-  ordered, rank = -jnp.sort(-logits_NV, -1), jnp.arange(vocab)
-  keep = rank < (min(top_k, vocab) or vocab)
+  # Equal logits come in the order of their tokens.
+  ordered_NK, token_NK = lax.top_k(logits_NV, most)
+  last_N1 = jnp.full((len(logits_NV), 1), most - 1)
   if top_p < 1:
-    probability = jax.nn.softmax(jnp.where(keep, ordered, -jnp.inf), -1)
-    keep &= jnp.cumsum(probability, -1) - probability < top_p
-  count = 1 + jnp.max(jnp.where(keep, rank, 0), -1, keepdims=True)
-  # All above the last one that is kept; of its equals as many as there is room.
-  least = jnp.take_along_axis(
-      ordered, jnp.broadcast_to(count - 1, (len(ordered), 1)), -1)
-  above, equal = logits_NV > least, logits_NV == least
-  room = count - jnp.sum(above, -1, keepdims=True)
-  kept = above | equal & (jnp.cumsum(equal, -1) <= room)
+    probability_NK = jax.nn.softmax(ordered_NK, -1)
+    before_NK = jnp.cumsum(probability_NK, -1)[:, :-1]
+    last_N1 = jnp.sum(before_NK < top_p - _ROUNDING, -1, keepdims=True)
+  least_N1, token_N1 = (jnp.take_along_axis(x_NK, last_N1, -1)
+                        for x_NK in (ordered_NK, token_NK))
+  kept = (logits_NV > least_N1) | (logits_NV == least_N1) & (
+      jnp.arange(vocab) <= token_N1)
   return jnp.where(kept, logits_NV, -jnp.inf)
 
 
