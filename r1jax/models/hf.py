@@ -14,6 +14,7 @@ from absl import logging
 import jax
 import numpy as np
 
+from r1jax import errors
 from r1jax.models import architecture
 from r1jax.models import gguf
 from r1jax.models import gguf_config
@@ -41,7 +42,29 @@ def read_config(path: str) -> architecture.Config:
     ConfigError: names the file and the key that is missing, out of bounds or
       not supported.
   """
-  return hf_config.from_json(read_fields(path), str(path))
+  config = hf_config.from_json(read_fields(path), str(path))
+  if str(path).endswith('.gguf'):
+    _check_beside(pathlib.Path(path), config)
+  return config
+
+
+def _check_beside(path: pathlib.Path, config: architecture.Config) -> None:
+  """Warns if the config.json beside a GGUF file is of another model."""
+  beside = path.parent / 'config.json'
+  if not beside.exists():
+    return
+  try:
+    other = hf_config.from_json(tensor_files.read_json(beside), str(beside))
+  except errors.ConfigError as problem:
+    logging.warning('%s: the config.json beside it is not read (%s)', path,
+                    problem.message)
+    return
+  sizes = ('vocab', 'width', 'layers', 'heads', 'kv_heads', 'head_size', 'mlp')
+  differ = [f'{name} {getattr(config, name)} and {getattr(other, name)}'
+            for name in sizes if getattr(config, name) != getattr(other, name)]
+  if differ:
+    logging.warning('%s is another model than %s, which is not read: %s',
+                    path, beside, ', '.join(differ))
 
 
 def load_params(path: str, config: architecture.Config, like: Params) -> Params:
