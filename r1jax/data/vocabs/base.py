@@ -165,16 +165,16 @@ def _settings(file: pathlib.Path) -> dict[str, Any]:
         'vocab.path', f'expected a JSON object in {file} ({e})') from e
 
 
-def _check_added(path: str, size: int, files: Files,
+def _check_added(path: str, size: int | None, files: Files,
                  token_id: Callable[[str], int | None]) -> None:
   """Raises if settings give a token of the tokenizer another id, or meaning.
 
-  What they add behind its last is no token of it, and only named.
+  Where a `size` is given, tokens behind the last are only named.
   """
   behind = []
   for token, i in files.added().items():
     known = token_id(token)
-    if known is None and i >= size:
+    if known is None and size is not None and i >= size:
       behind.append(f'{token!r} ({i})')
     elif known != i:
       raise errors.ConfigError(
@@ -206,11 +206,12 @@ class Vocab(abc.ABC):
   """
 
   model_file: str | None = None
+  _may_lack_added = False  # whether its format cannot hold added tokens
 
   def __init__(self, path: str, size: int, files: Files,
                eos: str | None):
     self.path, self.size, self._files = path, size, files
-    _check_added(path, size, files, self._id)
+    _check_added(path, size if self._may_lack_added else None, files, self._id)
     ends = [self._id(eos)] if eos is not None else self._ends()
     if not ends or None in ends:
       raise errors.ConfigError(

@@ -20,7 +20,8 @@ class HuggingFaceVocab(base.Vocab):
 
   Special tokens written out in a text become their ids. The BOS token is the
   one that the tokenizer itself puts before a text, or that `add_bos_token` asks
-  for; if that is false there is none, as in transformers. Truncation and padding set in the file are switched off.
+  for; if that is false there is none, as in transformers. Truncation and
+  padding set in the file are switched off.
   """
 
   def __init__(self, path: str, model: bytes, files: base.Files,
