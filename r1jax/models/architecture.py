@@ -276,6 +276,12 @@ def from_fields(fields: Mapping[str, Any]) -> Config:
   return _from_mapping(Config, 'model', sections(fields))
 
 
+def replaced(config: Config, fields: Mapping[str, Any]) -> Config:
+  """`config` with some `fields` of `config.model`; as `from_fields`."""
+  _check_names(Config, 'model', fields)
+  return dataclasses.replace(config, **sections(fields))
+
+
 def computed_as(config: Config, other: Config) -> Config:
   """`config` with the fields of FREE as `other` has them."""
   return dataclasses.replace(
@@ -308,16 +314,22 @@ def _is_mapping(value: Any) -> bool:
   return isinstance(value, (Mapping, ml_collections.ConfigDict))
 
 
-def _from_mapping(kind: type, at: str, fields: Any) -> Any:
-  """An instance of the dataclass `kind`; errors name fields of `at`."""
-  if not _is_mapping(fields):
-    raise errors.expected(at, 'a section', fields)
+def _check_names(kind: type, at: str, fields: Any) -> dict[str, Any]:
+  """The defaults of a dataclass, once all `fields` are known to be its."""
   known = {field.name: field.default for field in dataclasses.fields(kind)}
   for name in fields:
     if name not in known:
       raise errors.ConfigError(
           f'{at}.{name}', 'no such field'
           + errors.nearest(name, known, f'config.{at}.'))
+  return known
+
+
+def _from_mapping(kind: type, at: str, fields: Any) -> Any:
+  """An instance of the dataclass `kind`; errors name fields of `at`."""
+  if not _is_mapping(fields):
+    raise errors.expected(at, 'a section', fields)
+  known = _check_names(kind, at, fields)
   for name, default in known.items():
     if default is dataclasses.MISSING and name not in fields:
       raise errors.expected(f'{at}.{name}', 'a value', None)

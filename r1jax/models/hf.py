@@ -14,6 +14,7 @@ from absl import logging
 import jax
 import numpy as np
 
+from r1jax import errors
 from r1jax.models import architecture
 from r1jax.models import gguf
 from r1jax.models import gguf_config
@@ -41,7 +42,29 @@ def read_config(path: str) -> architecture.Config:
     ConfigError: names the file and the key that is missing, out of bounds or
       not supported.
   """
-  return hf_config.from_json(read_fields(path), str(path))
+  config = hf_config.from_json(read_fields(path), str(path))
+  if str(path).endswith('.gguf'):
+    _check_beside(pathlib.Path(path), config)
+  return config
+
+
+def _check_beside(path: pathlib.Path, config: architecture.Config) -> None:
+  """Warns if the config.json beside a GGUF file is of another model."""
+  beside = path.parent / 'config.json'
+  if not beside.exists():
+    return
+  try:
+    other = hf_config.from_json(tensor_files.read_json(beside), str(beside))
+  except errors.ConfigError as problem:
+    logging.warning('%s: the config.json beside it is not read (%s)', path,
+                    problem.message)
+    return
+  sizes = ('vocab', 'width', 'layers', 'heads', 'kv_heads', 'head_size', 'mlp')
+  differ = [f'{name} {getattr(config, name)} and {getattr(other, name)}'
+            for name in sizes if getattr(config, name) != getattr(other, name)]
+  if differ:
+    logging.warning('%s is another model than %s, which is not read: %s',
+                    path, beside, ', '.join(differ))
 
 
 def load_params(path: str, config: architecture.Config, like: Params) -> Params:
@@ -66,10 +89,9 @@ def load_params(path: str, config: architecture.Config, like: Params) -> Params:
             for key, leaf in leaves.items() if key in shapes
             for name in leaf.hf_names(shapes[key])}
   _check_wanted(str(path), tensors, wanted)
-  further = _number(path, fields, 'num_nextn_predict_layers', int)
+  further, offset = hf_config.beyond(fields, str(path))
   _check_unused(str(path), tensors, _unused(config, further, tensors, wanted))
   _check_head(str(path), config, tensors)
-  offset = _number(path, fields, hf_config.OFFSET, (int, float))
 
   def load(key, leaf):
     if sharding.path_name(key) == 'head/offset':
@@ -102,7 +124,9 @@ def _open_tensors(path: str, fields: dict[str, Any]) -> tensor_files.Tensors:
         f'{tensor_files.FILE}, received {asked!r}')
   tensors = tensor_files.open_folder(folder)
   blocks = hf_config.float8_blocks(fields, str(path))
-  if blocks:
+  if blocks is None:
+    hf_float8.check_none(folder / 'config.json', tensors)
+  else:
     tensors = hf_float8.dequantized(str(path), tensors, *blocks)
   return tensors if _EMBEDDING in tensors.shapes else _prefixed(tensors)
 
@@ -118,20 +142,6 @@ def _prefixed(tensors: tensor_files.Tensors) -> tensor_files.Tensors:
       {name: tensors.shapes[x] for name, x in own.items()},
       lambda name: tensors.read(own[name]),
       {name: tensors.dtypes[x] for name, x in own.items()})
-
-
-def _number(path: str, fields: Mapping[str, Any], key: str,
-            kind: type | tuple[type, ...]) -> Any:
-  """The finite number of a key of config.json that models seldom have, or 0."""
-  value = fields.get(key)
-  if value is None:
-    return 0
-  if isinstance(value, bool) or not isinstance(
-      value, kind) or not np.isfinite(value):
-    raise tensor_files.file_error(
-        f'{path}/config.json', f'expected {key} to be a number, received '
-        f'{value!r}')
-  return value
 
 
 def _check_wanted(path: str, tensors: tensor_files.Tensors,

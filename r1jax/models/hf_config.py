@@ -41,8 +41,11 @@ _ACTIVATIONS = {
     'silu': ('silu', 'swish'),
     'gelu': ('gelu_pytorch_tanh', 'gelu_new', 'gelu_fast', 'gelu_python_tanh',
              'gelu_accurate')}
+_DTYPES = ('float32', 'bfloat16', 'float16', 'float64', 'float8_e4m3fn', 'auto')
 _KINDS = ('full_attention', 'sliding_attention')  # of layers; local: the second
 _NEVER_SET = 28  # transformers' default of max_window_layers
+# transformers has a default where they are absent, but refuses a null.
+_NEVER_NULL = ('tie_word_embeddings', 'rms_norm_eps', 'hidden_act')
 OFFSET = 'score_offset'  # a key of our own: the offset of layers.Score
 
 # Keys that change what a model computes, and the one value supported. Gemma 3
@@ -64,6 +67,7 @@ class _Family(NamedTuple):
   activation: str = 'hidden_act'  # its key, and that of others
   other_activation: str = 'hidden_activation'
   slides: str = ''  # the key by which some layers are local
+  kv_heads: int = 0  # where the key is absent; 0, or a null: as many as heads
 
   def classes(self) -> dict[str, bool]:
     """{name of a class: whether it is a reward model}."""
@@ -75,15 +79,17 @@ class _Family(NamedTuple):
 
 _FAMILIES = {  # by model_type
     'llama': _Family('Llama', fixed=('attention_bias', 'mlp_bias')),
-    'qwen2': _Family('Qwen2', dict(qkv_bias=True), slides='max_window_layers'),
+    'qwen2': _Family('Qwen2', dict(qkv_bias=True), slides='max_window_layers',
+                     kv_heads=32),
     'qwen3': _Family('Qwen3', dict(qk_norm=True), dict(head_size=128),
-                     ('attention_bias',), slides='max_window_layers'),
+                     ('attention_bias',), slides='max_window_layers',
+                     kv_heads=32),
     'gemma3_text': _Family(
         'Gemma3',
         dict(qk_norm=True, norm_offset=1., post_norms=True, embed_scale=True),
         dict(head_size=256, tied=True, rope_theta=1e6, activation='gelu'),
         ('attention_bias', 'use_bidirectional_attention'), 'Gemma3Text',
-        'hidden_activation', 'hidden_act', 'sliding_window_pattern'),
+        'hidden_activation', 'hidden_act', 'sliding_window_pattern', 4),
     'deepseek_v3': _Family('DeepseekV3', fixed=(
         'attention_bias', 'rope_interleave', 'scoring_func', 'topk_method',
         'moe_layer_freq')),
@@ -102,16 +108,20 @@ def from_json(fields: Fields, where: str) -> architecture.Config:
   family = _FAMILIES[kind]
   for key, only in _FIXED.items():
     top.fixed(key, only)
-  if top.has(OFFSET):
-    top.plain(OFFSET, float)
+  for key in _NEVER_NULL:
+    if top.has(key) and top.raw(key) is None and key != family.other_activation:
+      raise top.refused(key, 'a value, or absent', None)
+  beyond(fields, where)
+  _check_dtypes(top)
   float8_blocks(fields, where)
   sizes = top.values(architecture.Config, _SIZES)
   if kind == 'deepseek_v3':
     rest = _deepseek(top, sizes)
   else:
     rest = top.values(architecture.Config, _OPTIONAL, dict(
-        kv_heads=sizes['heads'], rms_eps=1e-6, tied=False,
-        head_size=sizes['width'] // sizes['heads']) | family.defaults)
+        rms_eps=1e-6, tied=False, head_size=sizes['width'] // sizes['heads'])
+        | family.defaults | dict(kv_heads=sizes['heads'] if top.has(
+            _OPTIONAL['kv_heads']) else family.kv_heads or sizes['heads']))
   if kind == 'gemma3_text':
     rest |= _gemma(top, sizes)
   else:
@@ -129,13 +139,29 @@ def from_json(fields: Fields, where: str) -> architecture.Config:
   return config
 
 
+def beyond(fields: Fields, where: str) -> tuple[int, float]:
+  """What no `architecture.Config` has: layers behind the last, and OFFSET.
+
+  The layers are those of DeepSeek-V3's multi-token prediction.
+  """
+  top = hf_section.Section(fields, where)
+  keys = 'num_nextn_predict_layers', 'num_mtp_layers'  # of transformers, too
+  said = [top.plain(key, int, at_least=0) for key in keys if top.said(key)]
+  top.agree(*keys, len(set(said)) < 2)
+  return max(said, default=0), top.plain(OFFSET, float, 0.)
+
+
 def float8_blocks(fields: Fields, where: str) -> tuple[int, int] | None:
   """Rows and columns of float8 weights that share a scale; None: no float8.
 
   Raises:
     ConfigError: the weights are quantised in another way.
   """
-  section = hf_section.Section(fields, where).section('quantization_config')
+  top = hf_section.Section(fields, where)
+  other = 'compression_config'  # of the library compressed-tensors
+  if top.section(other):
+    raise top.refused(other, 'absent', fields[other])
+  section = top.section('quantization_config')
   if section is None:
     return None
   for key, only in dict(quant_method='fp8', fmt='e4m3',
@@ -190,18 +216,30 @@ def _kind(top: hf_section.Section) -> tuple[str, bool]:
   kind, names = top.raw('model_type'), top.raw('architectures')
   if kind is not None and (not isinstance(kind, str) or kind not in _FAMILIES):
     raise top.refused('model_type', ' or '.join(_FAMILIES), kind)
-  if not names and kind is not None:
+  if names in (None, []) and kind is not None:
     return kind, False
   classes = {name: (other, scalar) for other, family in _FAMILIES.items()
              for name, scalar in family.classes().items()}
   known = [classes[name] for name in names if isinstance(
       name, str) and name in classes] if isinstance(names, list) else []
-  if not known:
+  if len(set(known)) != 1:
     raise top.refused('architectures', 'a list with one of '
                       + ', '.join(name for name in classes
                                   if name.endswith('LM')), names)
   top.agree('architectures', 'model_type', kind in (None, known[0][0]))
   return known[0]
+
+
+def _check_dtypes(top: hf_section.Section) -> None:
+  """The tensors have dtypes of their own, but a wrong one is no dtype."""
+  keys = 'dtype', 'torch_dtype'
+  said = [top.raw(key) for key in keys if top.said(key)]
+  for key in keys:
+    name = top.raw(key)
+    if name is not None and (
+        not isinstance(name, str) or name not in _DTYPES):
+      raise top.refused(key, ' or '.join(_DTYPES), name)
+  top.agree(*keys, len(set(said)) < 2)
 
 
 def _activation(top: hf_section.Section, family: _Family) -> str:
@@ -267,6 +305,9 @@ def _windows(top: hf_section.Section, family: _Family,
   if not family.slides:
     raise top.refused('layer_types', 'full_attention in every layer', kinds)
   if window is None:
+    if family.slides == 'max_window_layers':
+      top.agree('use_sliding_window', 'layer_types',
+                top.raw('use_sliding_window') is True)
     raise top.refused('sliding_window', 'at least 1, as some layers are '
                       'sliding_attention', None)
   period = local.index(False) + 1 if False in local else 6

@@ -66,10 +66,12 @@ def _fields(config: architecture.Config, params: Params, source: str | None,
   fields = hf_config.to_json(config)
   if source is not None:
     if architecture.computed_as(hf.read_config(source), config) == config:
-      fields = hf.read_fields(source)
+      names = {key: fields[key] for key in ('model_type', 'architectures')}
+      fields = hf.read_fields(source) | names  # it may lack one
   if config.scalar:
     fields = hf_config.to_scoring(fields, float(params['head']['offset']))
-  drop = ('quantization_config', 'torch_dtype', 'auto_map', 'num_mtp_layers')
+  drop = ('quantization_config', 'torch_dtype', 'auto_map', 'num_mtp_layers',
+          'transformers_weights')  # the files have names of their own
   fields = {key: value for key, value in fields.items() if key not in drop}
   if config.moe:
     fields['num_nextn_predict_layers'] = 0  # not imported, see hf.py

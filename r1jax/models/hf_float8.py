@@ -3,11 +3,22 @@
 arXiv 2412.19437, 3.3; `quantization_config` of config.json says it.
 """
 
+import pathlib
+
 import numpy as np
 
 from r1jax.models import tensor_files
 
 _SCALE = '_scale_inv'
+
+
+def check_none(path: pathlib.Path, tensors: tensor_files.Tensors) -> None:
+  """Refuses float8 weights, whose scales the config.json `path` must say."""
+  for name, dtype in tensors.dtypes.items():
+    if dtype.startswith('F8') or name.endswith(_SCALE):
+      raise tensor_files.file_error(
+          path, f'expected a quantization_config, as the tensor {name} is of a '
+          'float8 model; received none')
 
 
 def dequantized(path: str, tensors: tensor_files.Tensors, rows: int,

@@ -129,10 +129,11 @@ def _read_scaling(top: hf_section.Section, section: hf_section.Section,
   keys, defaults = dict(_KEYS[kind]), {}
   if _ORIGINAL in keys.values():
     of = architecture.RopeScaling, 'original_len', _ORIGINAL
-    defaults['original_len'] = length = section.value(*of, max_len)
     # At the top level some families have it; transformers then takes that.
-    top.agree(f'{section.name}.{_ORIGINAL}', _ORIGINAL,
-              top.value(*of, length) == length)
+    outer = top.value(*of, None)
+    defaults['original_len'] = length = section.value(
+        *of, max_len if outer is None else outer)
+    top.agree(f'{section.name}.{_ORIGINAL}', _ORIGINAL, outer in (None, length))
   if kind == 'yarn':
     section.fixed('attention_factor', None)
     section.fixed('truncate', True)

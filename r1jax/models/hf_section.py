@@ -112,7 +112,9 @@ class Section:
     """
     received = self.raw(key)
     null = received is None and not (only is True and key in self._fields)
-    if received != only and not null:
+    same = received == only and isinstance(received, bool) == isinstance(
+        only, bool)  # 0 is no false
+    if not same and not null:
       raise self.refused(key, repr(only), received)
 
   def agree(self, key: str, other: str, same: bool) -> None:

@@ -6,7 +6,6 @@ and, where the config leaves them out, the architecture and the vocabulary.
 """
 
 from collections.abc import Mapping
-import dataclasses
 import functools
 import importlib.metadata
 import os
@@ -24,6 +23,7 @@ from r1jax.models import hf
 from r1jax.models import lora
 from r1jax.models import packaged
 from r1jax.parallel import distributed
+from r1jax.stages import earlier
 from r1jax.training import checkpoint
 from r1jax.training import files
 from r1jax.training import record
@@ -56,10 +56,12 @@ class ModelSource(NamedTuple):
     if self.kind != 'stage':
       return None
     path = pathlib.Path(self.path)
-    for folder in (path, *path.parents[:2]):  # a checkpoint in it, too
-      fields = files.read_json(folder / 'config.json')
-      if fields is not None:
-        return ml_collections.ConfigDict(fields)
+    if path.parent.name == 'checkpoints':  # one of a workdir
+      path = path.parents[1]
+    fields = files.read_json(path / 'config.json')
+    if fields is not None:
+      earlier.check(fields, self.field, str(path / 'config.json'))
+      return ml_collections.ConfigDict(fields)
     raise errors.expected(self.field, 'a workdir with its config.json',
                           self.path)
 
@@ -101,7 +103,11 @@ class ModelSource(NamedTuple):
       raise errors.expected('vocab.kind', 'sentencepiece, huggingface or gguf: '
                             'an .npz file holds no vocabulary', 'model')
     if self.kind == 'stage':
-      section = self.stage_config().vocab
+      section = self.stage_config().get('vocab')
+      if not section:
+        raise errors.expected(
+            self.field, 'a workdir whose config.json has a section vocab',
+            self.path)
       kind, path, eos = (section.get(x) for x in ('kind', 'path', 'eos'))
       if kind == 'model':
         kind, path, own = self.parent().vocabulary_fields()
@@ -270,16 +276,14 @@ def configured_architecture(
       raise errors.ConfigError(
           'model.preset', f'{preset!r} is not a preset'
           + errors.nearest(preset, architecture.PRESETS))
-    return dataclasses.replace(
-        architecture.PRESETS[preset], **architecture.sections(fields))
+    return architecture.replaced(architecture.PRESETS[preset], fields)
   if 'vocab' in fields:
     return architecture.from_fields(fields)
   if source is None:
     raise errors.expected(
         'model.preset', 'a preset, all fields of a model, or a model to take '
         'them from in config.init_from', None)
-  return dataclasses.replace(
-      source.model_config(), **architecture.sections(fields))
+  return architecture.replaced(source.model_config(), fields)
 
 
 def configured_vocabulary(section: Mapping[str, Any],

@@ -1,6 +1,7 @@
 """GGUF files of the fixtures' models, as llama.cpp's conversion writes them."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -174,3 +175,17 @@ def test_transformers_reads_the_same_from_llama(tmp_path, changes):
   np.testing.assert_allclose(
       released.forward(model, params, seen), found['logits'][seen.real],
       rtol=0, atol=released.TOLERANCE)
+
+
+@pytest.mark.parametrize('changes, words', [
+    ({}, ''), (dict(hidden_size=64), 'is another model than'),
+    (dict(hidden_size='8'), 'is not read')])
+def test_a_configuration_beside_it_that_is_of_another_model(
+    tmp_path, caplog, changes, words):
+  path = gguf_files.write(tmp_path / 'x.gguf', gguf_files.header('llama'),
+                          gguf_files.tensors('llama'))
+  fields = json.loads((released.FOLDER / 'llama' / 'config.json').read_text())
+  (tmp_path / 'config.json').write_text(json.dumps(fields | changes))
+  with caplog.at_level('WARNING'):
+    hf.read_config(path)
+  assert words in caplog.text and bool(words) == bool(caplog.text)

@@ -165,14 +165,26 @@ def _settings(file: pathlib.Path) -> dict[str, Any]:
         'vocab.path', f'expected a JSON object in {file} ({e})') from e
 
 
-def _check_added(path: str, files: Files,
+def _check_added(path: str, size: int | None, files: Files,
                  token_id: Callable[[str], int | None]) -> None:
-  """Raises unless a tokenizer holds what its settings say was added to it."""
+  """Raises if settings give a token of the tokenizer another id, or meaning.
+
+  Where a `size` is given, tokens behind the last are only named.
+  """
+  behind = []
   for token, i in files.added().items():
-    if token_id(token) != i:
+    known = token_id(token)
+    if known is None and size is not None and i >= size:
+      behind.append(f'{token!r} ({i})')
+    elif known != i:
       raise errors.ConfigError(
           'vocab.path', f'{_NAMES[0]} or {_ADDED} beside {path} has {token!r} '
-          f'as token {i}, the tokenizer as {token_id(token)}')
+          f'as token {i}, the tokenizer as {known}')
+  if behind:
+    logging.warning(
+        '%s: tokens that the settings beside it add to its %d are not used: '
+        '%s%s', path, size, ', '.join(behind[:3]),
+        f' and {len(behind) - 3} more' if len(behind) > 3 else '')
 
 
 class Vocab(abc.ABC):
@@ -194,11 +206,12 @@ class Vocab(abc.ABC):
   """
 
   model_file: str | None = None
+  _may_lack_added = False  # whether its format cannot hold added tokens
 
   def __init__(self, path: str, size: int, files: Files,
                eos: str | None):
     self.path, self.size, self._files = path, size, files
-    _check_added(path, files, self._id)
+    _check_added(path, size if self._may_lack_added else None, files, self._id)
     ends = [self._id(eos)] if eos is not None else self._ends()
     if not ends or None in ends:
       raise errors.ConfigError(
@@ -210,6 +223,8 @@ class Vocab(abc.ABC):
     pad_id = next((i for i in files.ids('pad', self._id)
                    if i is not None and i < size), None)
     self.pad_id = self.eos_id if pad_id is None else pad_id
+    self._name_others('bos', self.bos_id)
+    self._name_others('pad', self.pad_id)
     self.tokens = files.tokens()
     for role, i in (('bos', self.bos_id), ('eos', self.eos_id),
                     ('pad', pad_id)):
@@ -259,6 +274,15 @@ class Vocab(abc.ABC):
           'vocab.path', f'{self.path} asks for a token before each text '
           '(add_bos_token), and names one that it does not hold')
     return next(iter(ids), None)
+
+  def _name_others(self, role: str, used: int | None) -> None:
+    """Warns if files name different tokens of a role."""
+    by_file = self._files.by_file(role, self._id)
+    if len(set(map(tuple, by_file.values()))) > 1:
+      logging.warning(
+          '%s: the files beside it name different %s tokens, %s; this is used: '
+          '%s', self.path, role,
+          ', '.join(f'{name} {ids}' for name, ids in by_file.items()), used)
 
   def _ends(self) -> list[int | None]:
     """The ids that end a response, the tokenizer's first."""

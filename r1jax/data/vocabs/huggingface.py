@@ -20,7 +20,8 @@ class HuggingFaceVocab(base.Vocab):
 
   Special tokens written out in a text become their ids. The BOS token is the
   one that the tokenizer itself puts before a text, or that `add_bos_token` asks
-  for. Truncation and padding set in the file are switched off.
+  for; if that is false there is none, as in transformers. Truncation and
+  padding set in the file are switched off.
   """
 
   def __init__(self, path: str, model: bytes, files: base.Files,
@@ -62,6 +63,8 @@ class HuggingFaceVocab(base.Vocab):
     return self._model.token_to_id(token)
 
   def _beginning(self) -> int | None:
+    if self._files.tokenizer.get('add_bos_token') is False:
+      return None
     bare = self.encode('a')
     framed = self._model.encode('a').ids
     one_more = len(framed) > len(bare) and framed[1:len(bare) + 1] == bare

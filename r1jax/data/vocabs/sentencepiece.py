@@ -26,6 +26,8 @@ class SentencePieceVocab(base.Vocab):
   `split_special_tokens`.
   """
 
+  _may_lack_added = True
+
   def __init__(self, path: str, model: bytes, files: base.Files,
                eos: str | None = None):
     """Builds it.

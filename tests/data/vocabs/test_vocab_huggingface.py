@@ -156,3 +156,26 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, content):
   (tmp_path / 'tokenizer.json').write_bytes(content)
   with pytest.raises(errors.ConfigError, match='vocab.path: .*Hugging'):
     vocabs.load_vocab('huggingface', str(tmp_path), 'a')
+
+
+@pytest.mark.parametrize('asked, begins', [
+    (dict(add_bos_token=False), False), (dict(add_bos_token=True), True),
+    ({}, True)])
+def test_a_file_can_say_that_no_token_begins_a_text(tmp_path, asked, begins):
+  path = small_vocabs.save(
+      tmp_path, small_vocabs.tokenizer(begin=True), tokenizer_config=dict(
+          eos_token=small_vocabs.END, bos_token=small_vocabs.BEGIN) | asked)
+  found = vocabs.load_vocab('huggingface', path)
+  assert found.bos_id == (found._id(small_vocabs.BEGIN) if begins else None)
+
+
+@pytest.mark.parametrize('role', ['bos', 'pad'])
+@pytest.mark.parametrize('other', [1, 2])
+def test_files_that_name_other_tokens_of_a_role(tmp_path, caplog, role, other):
+  path = small_vocabs.save(
+      tmp_path, small_vocabs.tokenizer(), tokenizer_config={
+          'eos_token': small_vocabs.END, f'{role}_token': small_vocabs.BEGIN},
+      config={f'{role}_token_id': other})
+  with caplog.at_level('WARNING'):
+    vocabs.load_vocab('huggingface', path)
+  assert (f'name different {role} tokens' in caplog.text) == (other != 1)

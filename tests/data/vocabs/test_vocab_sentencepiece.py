@@ -90,3 +90,14 @@ def test_a_model_without_an_equal_tokenizer_json_is_not_saved(tmp_path):
   found = vocabs.load_vocab('sentencepiece', str(tmp_path / 'm.model'))
   with pytest.raises(errors.ConfigError, match='vocab.path: .*type BPE'):
     found.save(tmp_path / 'saved')
+
+
+def test_tokens_added_behind_the_last_are_named(folder, caplog):
+  size = folder(eos_token='</s>').size
+  with caplog.at_level('WARNING'):
+    found = folder(eos_token='</s>', added_tokens_decoder={
+        str(size): {'content': '[PAD]'}})
+  assert found.size == size and f"'[PAD]' ({size})" in caplog.text
+  for i, token in ((size - 1, '[PAD]'), (size, '</s>')):
+    with pytest.raises(errors.ConfigError, match=f'as token {i}, the tokeniz'):
+      folder(added_tokens_decoder={str(i): {'content': token}})
