@@ -39,8 +39,8 @@ def reported() -> Iterator[None]:
   except OSError as problem:
     if problem.filename is None:
       raise
-    flags.fail(errors.RunError(
-        f'{os.fsdecode(problem.filename)}: {problem.strerror}'), _FAULT)
+    flags.fail(errors.of_system(
+        problem.errno, str(problem), os.fsdecode(problem.filename)), _FAULT)
   except interrupts.Stopped as stop:
     terminal.say(str(stop))
     end_stopped()

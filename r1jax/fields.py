@@ -10,19 +10,20 @@ them. A plain value in a ConfigDict, as of an old config.json, has neither.
 """
 
 from collections.abc import Iterator, Mapping
+import ctypes
 import math
 import numbers
 import operator
 from typing import Any
 
 import ml_collections
-import numpy as np
 
 _COMPARISONS = {  # as a bound writes it: what it is in an error, how it is told
     '>=': ('at least', operator.ge), '>': ('more than', operator.gt),
     '<=': ('at most', operator.le), '<': ('less than', operator.lt)}
 
-_FLOAT32, _INT32 = np.finfo(np.float32), 2**31
+_INT32 = 2**31
+_TINY, _HUGE = 2. ** -126, (2 - 2. ** -23) * 2. ** 127  # of float32, normal
 
 Bound = str | tuple[str, ...]
 
@@ -81,10 +82,15 @@ class Field(ml_collections.FieldReference):
     for part in parts:
       sign, limit = part.split(' ')
       words, holds = _COMPARISONS[sign]
-      kind = int if isinstance(value, numbers.Integral) else np.float32
+      kind = int if isinstance(value, numbers.Integral) else _float32
       if not holds(kind(value), kind(float(limit))):
         return f'{other and other + " or "}{words} {limit}'
     return None
+
+
+def _float32(value: float) -> float:
+  """A number as float32 has it."""
+  return ctypes.c_float(value).value
 
 
 def is_number(value: Any) -> bool:
@@ -107,8 +113,8 @@ def unusable(value: Any) -> tuple[str, Any] | None:
     return None
   if not math.isfinite(value):
     return 'a finite number', value
-  if value and not _FLOAT32.tiny <= abs(value) <= _FLOAT32.max:
-    return (f'0, or a number of {_FLOAT32.tiny:.3g} to {_FLOAT32.max:.3g} '
+  if value and not _TINY <= abs(value) <= _HUGE:
+    return (f'0, or a number of {_TINY:.3g} to {_HUGE:.3g} '
             'in size, as float32 has them', value)
   return None
 

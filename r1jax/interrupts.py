@@ -40,8 +40,7 @@ class Stopped(BaseException):
 
 class _Signals:
   """What is known of signals; one per process, as they are."""
-  asked = False
-  seen = False  # by the main thread, which now ends
+  asked = False  # which the main thread has noted
   begun = False
   handled = False  # by handlers of ours
   noting = 0  # `noted` contexts that are open
@@ -89,7 +88,6 @@ def asked() -> bool:
 def check() -> None:
   """Raises `Stopped` if a signal has asked a run of one process to stop."""
   if _Signals.asked and not _Signals.several:
-    _Signals.seen = True
     raise Stopped
 
 
@@ -132,16 +130,14 @@ def handled() -> Iterator[None]:
     yield
   finally:
     restore()
-    _Signals.asked = _Signals.seen = False
-    _Signals.handled = _Signals.begun = False
+    _Signals.asked = _Signals.handled = _Signals.begun = False
 
 
 def _take(number, frame):
   """The handler, which runs in the main thread."""
   del number, frame
   again, _Signals.asked = _Signals.asked, True
-  if _Signals.begun and not _Signals.noting and not again:
-    _Signals.seen = True
+  if _Signals.begun and not (_Signals.noting or _Signals.several or again):
     raise Stopped
 
 
@@ -151,8 +147,7 @@ def _watch():
   first = time.monotonic()
   if not _Signals.begun:
     _end('stopped before the first step; nothing to save')
-  _Signals.asked = True
-  if not _Signals.noting:
+  if not _Signals.noting and not _Signals.several:
     threading.Thread(target=_end_if_late, daemon=True).start()
   while True:
     _next_signal()
@@ -169,7 +164,7 @@ def _next_signal():
 def _end_if_late():
   """Ends a process with nothing to save whose program runs for too long."""
   time.sleep(_PATIENCE)
-  if not _Signals.seen and not _Signals.noting:
+  if not _Signals.asked and not _Signals.noting:
     _end('stopped; nothing was to be saved')
 
 

@@ -37,7 +37,7 @@ _GIN_FILE = absl_flags.DEFINE_multi_string(
     'gin_file', [], "gin file for seqio's configurables; may be repeated")
 _GIN_BINDINGS = absl_flags.DEFINE_multi_string(
     'gin_bindings', [], "gin binding for seqio's configurables; repeatable")
-_WRITE_NOTHING = ('help', 'config.dry_run')
+_WRITE_NOTHING = ('--help', '-help', '-h', '--config.dry_run')
 
 
 def main(argv: list[str]) -> int:
@@ -64,7 +64,7 @@ def parse(argv: list[str]) -> list[str]:
   A pipeline's config takes seconds to make.
   """
   given = flags.value_of('workdir', argv)
-  if given and not any(word in arg for arg in argv for word in _WRITE_NOTHING):
+  if given and not any(arg.partition('=')[0] in _WRITE_NOTHING for arg in argv):
     with command.reported():
       workdir_lib.check(given)
   return flags.parse(argv)

@@ -64,13 +64,13 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
     try:
       if not _run(nodes, chosen):
         return False
+      if config.report and len(chosen) == len(nodes) and distributed.is_main():
+        module = importlib.import_module(reports.REPORTS[config.report])
+        distributed.say(module.write_report(config.to_dict(), workdir))
     except interrupts.Stopped:
       distributed.say('stopped between two steps; start the same command again '
                       'to go on')
       return False
-    if config.report and len(chosen) == len(nodes) and distributed.is_main():
-      module = importlib.import_module(reports.REPORTS[config.report])
-      distributed.say(module.write_report(config.to_dict(), workdir))
   return True
 
 

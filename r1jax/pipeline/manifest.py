@@ -183,9 +183,14 @@ def undo(node: graph.Node, aside: pathlib.Path | None) -> bool:
   if aside is not None:
     shutil.rmtree(node.workdir)
     aside.rename(node.workdir)
-  else:
-    for name in ('config.json', _BEGUN):  # the last says of what the first is
-      (node.workdir / name).unlink(missing_ok=True)
+    return True
+  saved = node.workdir / 'checkpoints'
+  if saved.is_dir() and not any(
+      path.name.isdigit() for path in saved.iterdir()):
+    shutil.rmtree(saved)
+  for name in ('evaluation_0.jsonl', 'evaluation_before.json', record.NAME,
+               'config.json', _BEGUN):  # the last says of what the rest is
+    (node.workdir / name).unlink(missing_ok=True)
   return True
 
 

@@ -196,6 +196,7 @@ def make_evaluator(placed: train_state.PlacedModel, rows, batch: int,
     params = lora.join(state.ref, state.params)
     totals = []
     for start in range(0, rows.size, batch):
+      jax.block_until_ready(totals[-2:-1])  # no more than one is in flight
       distributed.check_stopped()
       index = np.arange(start, start + batch)
       part = LMBatch(*rows.take(index % rows.size))

@@ -186,6 +186,8 @@ class Checkpointer:
     """Turns what cannot be written into one line, once."""
     try:
       yield
+    except jax.errors.JaxRuntimeError:
+      raise  # of the device, as memory that it lacks
     except _UNWRITTEN as error:
       step, self._saving = self._saving, None
       found = _SYSTEM.search(str(error))

@@ -201,7 +201,15 @@ def _in_words(steps: Iterable[int]) -> str:
 
 def changeable(workdir: pathlib.Path) -> tuple[str, ...]:
   """The fields, as patterns, that the state of a workdir lets a run change."""
-  return _AFTER_DIVERGENCE if (workdir / _DIVERGED).exists() else ()
+  found = files.read_json(workdir / _DIVERGED, ['events'])
+  ended = not found or 'ended' in found['events'][-1]
+  return () if ended else _AFTER_DIVERGENCE
+
+
+def note_end(workdir: pathlib.Path, steps: int):
+  """Remembers that a run which had diverged has ended: it changes no more."""
+  if (workdir / _DIVERGED).exists():
+    _add_event(workdir, {'ended': steps})
 
 
 def note_divergence(workdir: pathlib.Path, message: str):
@@ -221,7 +229,7 @@ def seconds_before(workdir: pathlib.Path) -> float:
   try:
     saved = files.read_json(workdir / _SECONDS, ['seconds'])
     return float(saved['seconds']) if saved else 0.
-  except (errors.ConfigError, errors.RunError, TypeError) as problem:
+  except (errors.RunError, TypeError, ValueError) as problem:
     logging.warning('The time of the run so far is not known: %s', problem)
     return 0.
 

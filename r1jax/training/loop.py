@@ -334,6 +334,7 @@ def _conclude(run: _Run, summary: Metrics):
   if not distributed.is_main():
     return
   files.write_json(run.workdir / 'summary.json', summary)
+  history.note_end(run.workdir, summary['steps'])
   if run.stage.steps:
     distributed.say(f'checkpoint: {run.workdir}/checkpoints/{summary["steps"]}')
   if run.stage.finish is not None:

@@ -27,7 +27,7 @@ def update(workdir: pathlib.Path, name: str, value: Any) -> Any:
 
 def steps(workdir: pathlib.Path) -> int | None:
   """The steps of the run in a workdir; None if it has not ended."""
-  ended = [files.read_json(workdir / name)
+  ended = [files.read_json(workdir / name, ['steps'])
            for name in ('summary.json', 'manifest.json')]
   return next((found['steps'] for found in ended if found), None)
 
