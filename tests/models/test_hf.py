@@ -182,7 +182,7 @@ def test_a_tensor_that_is_not_there(tmp_path, name, tensor):
     ('llama', 'model.layers.2.mlp.gate_proj.weight'),
     ('llama', 'model.layers.0.self_attn.q_proj.bias'),
     ('llama', 'model.layers.0.self_attn.q_norm.weight'),
-    ('llama', 'score.weight'), ('llama', _GATE + '_scale_inv'),
+    ('llama', 'score.weight'),
     ('deepseek_v3', _EXPERT.replace('11', '12')),
     ('deepseek_v3', 'model.layers.1.mlp.gate_proj.weight')])
 def test_a_tensor_that_has_no_place(tmp_path, name, tensor):
