@@ -220,6 +220,9 @@ def model(**values: Any) -> ConfigDict:
           int, 'tokens that a query of a local layer sees', '>= 1'),
       global_every=optional(
           int, 'with a window: every n-th layer attends globally', '>= 1'),
+      local_layers=optional(
+          tuple, 'of each layer, whether it attends within the window alone; '
+          'in place of global_every'),
       rope_theta_local=optional(float, 'base of the rotary frequencies of '
                                 'local layers (Gemma 3)', '> 0'),
       attention_chunk=optional(

@@ -38,7 +38,10 @@ def _signalled(body, *numbers, pause=.4, **more):
   code = BEGIN + ''.join(f'  {line}\n' for line in body.split('; ')) + END
   process = subprocess.Popen(
       [sys.executable, '-c', code], cwd=ROOT, text=True,
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, **{
+          # Under nohup, tests inherit that it is ignored.
+          'preexec_fn': lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+          **more})
   try:
     assert process.stdout.readline() == 'ready\n'
     began = time.monotonic()

@@ -128,7 +128,8 @@ def test_a_stage_that_diverged_goes_on_with_a_lower_rate(tmp_path):
   lower.stages.b.optim.lr /= 2
   lower.stages.b.fails_at = 1
   node = graph.nodes(lower, tmp_path)[1]
-  inputs = json.loads((tmp_path / 'b/begun.json').read_text())['inputs']
+  begun = json.loads((tmp_path / 'b/begun.json').read_text())
+  inputs = manifest.Inputs(begun['inputs'], begun['named'])
   assert manifest.status(node, inputs).kind is manifest.Kind.CHANGED
   history.note_divergence(tmp_path / 'b', 'step 1')
   assert manifest.status(node, inputs).kind is manifest.Kind.RESUME

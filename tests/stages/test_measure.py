@@ -37,7 +37,8 @@ def test_each_test_has_its_figures_and_responses(tmp_path, capsys):
   assert set(after) == {'reasoning', 'general'} and summary['before'] is None
   assert after['reasoning']['n'] == 6 and after['general']['n'] == 5
   assert 'greedy' not in after['general']
-  assert after['general']['verifier'] == dict(errors=0, timeouts=0, refused=0)
+  assert after['general']['verifier'] == dict(
+      errors=0, timeouts=0, refused=0, restarts=0)
   rows = files.read_rows(tmp_path / 'reasoning_0.jsonl')
   assert [row['task'] for row in rows[:2]] == ['chain_sum', 'leg_counting']
   # The base speaks in tags now and then, which is no summary.

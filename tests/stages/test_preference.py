@@ -234,7 +234,7 @@ def _config(tmp_path, **changes):
   config.preference.update(batch=1, length=128)
   config.eval.update(split='train[6:]', problems=2)
   config.steps, config.epochs = 2, None
-  config.optim.schedule = 'constant'
+  config.optim.update(schedule='constant', warmup_steps=0)
   config.update(changes)
   return config
 

@@ -68,7 +68,8 @@ def test_a_run_with_master_weights_resumes_bitwise(tmp_path, sizes):
     grads = jax.tree.map(lambda x: jnp.sin(x.astype(jnp.float32)), state.params)
     return optim.update(optimizer, grads, state)[0]
 
-  state = update(state)
+  state = update(state)._replace(step=jax.device_put(
+      jnp.int32(1), abstract.step.sharding))
   with contextlib.closing(checkpoint.Checkpointer(
       tmp_path / 'checkpoints', keep=1)) as saved:
     saved.save(1, state)
