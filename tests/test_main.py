@@ -175,7 +175,8 @@ def grow(index):
     'file': ("""on_step=lose
 def lose(index):
   open('/nowhere/at/all')
-""", '/nowhere/at/all: No such file or directory$'),
+""", '/nowhere/at/all: No such file or directory; look at this '
+             r'path, then start the same command again$'),
     'machine': ("""on_step=fail
 from r1jax import errors
 def fail(index):
