@@ -104,6 +104,14 @@ def signals_noted() -> contextlib.AbstractContextManager:
   return interrupts.noted()
 
 
+def first_problem(problem: str | None) -> str | None:
+  """The first problem that a process has found; every process must call this.
+
+  Where one process must stop, none may wait for it.
+  """
+  return next(filter(None, gather(problem)), None)
+
+
 def gather(value: Any) -> list[Any]:
   """Every process's `value`, data as JSON has it; all must call this."""
   if jax.process_count() == 1:

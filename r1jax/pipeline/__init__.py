@@ -26,6 +26,7 @@ from r1jax.pipeline import graph
 from r1jax.pipeline import manifest
 from r1jax.stages import inputs
 from r1jax.stages import model_source
+from r1jax.training import checkpoint
 from r1jax.training import files
 from r1jax.training import lock
 from r1jax.training import loop
@@ -202,7 +203,7 @@ def _note_damage(problem: Exception, nodes: list[graph.Node]) -> None:
   for node in nodes:
     if path is not None and path.parent == node.workdir / 'checkpoints' and (
         distributed.is_main()):
-      manifest.set_checkpoint_aside(path)
+      checkpoint.set_aside(path)
       distributed.say(f'the checkpoint is kept in {path.parent}/damaged-'
                       f'{path.name}; start the same command again: stage '
                       f'{node.name} is then resumed')

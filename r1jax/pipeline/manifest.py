@@ -28,7 +28,6 @@ _COUNTED = ('kept', 'collected')  # the JSON files of sample and collect
 _OF_THE_MACHINE = ('perf/', 'time/', 'timing/', 'verifier/restarts')
 
 
-
 class Inputs(NamedTuple):
   """What a stage reads: {source: {file: digest}}."""
   inputs: inputs_lib.Digests  # stages before it, files of rows, other runs
@@ -150,14 +149,6 @@ def set_aside(node: graph.Node) -> pathlib.Path:
   return node.workdir.rename(target)
 
 
-def set_checkpoint_aside(path: pathlib.Path) -> None:
-  """Keeps a damaged checkpoint from being taken for one; see _lost."""
-  if path.exists():
-    target = path.with_name(f'damaged-{path.name}')
-    shutil.rmtree(target, ignore_errors=True)  # of an earlier one
-    path.rename(target)
-
-
 def begin(node: graph.Node, inputs: Inputs) -> dict[str, Any]:
   """Prepares a stage's directory; returns the content of begun.json."""
   node.workdir.mkdir(parents=True, exist_ok=True)
@@ -185,8 +176,7 @@ def undo(node: graph.Node, aside: pathlib.Path | None) -> bool:
     aside.rename(node.workdir)
     return True
   saved = node.workdir / 'checkpoints'
-  if saved.is_dir() and not any(
-      path.name.isdigit() for path in saved.iterdir()):
+  if saved.is_dir() and not files.saved_steps(saved):
     shutil.rmtree(saved)
   for name in ('evaluation_0.jsonl', 'evaluation_before.json', record.NAME,
                'config.json', _BEGUN):  # the last says of what the rest is

@@ -176,14 +176,13 @@ class ModelSource(NamedTuple):
     path = pathlib.Path(self.path)
     if not (path / 'checkpoints').is_dir():
       return path
-    saved = [int(each.name) for each in (path / 'checkpoints').iterdir()
-             if each.name.isdigit()]
+    saved = files.saved_steps(path / 'checkpoints')
     ended = record.steps(path)
     latest = max(saved, default=None)
     if latest is None or ended is not None and latest < ended:
       raise errors.ConfigError(
           self.field, f'{path}/checkpoints has none of step {ended}, the last '
-          f'of its run, but of {sorted(saved)}; start that run again, which '
+          f'of its run, but of {saved}; start that run again, which '
           'makes it anew, or name one of these'
           if saved else f'no checkpoint in {path}; expected the workdir of a '
           'stage that has saved one')

@@ -122,7 +122,7 @@ class Checkpointer:
     self.wait()
     wanted = {'ref': {}} | _split(digest.leaves_by_path(abstract))
     damaged = {}
-    for step in sorted(self._steps(), reverse=True):
+    for step in reversed(files.saved_steps(self._directory)):
       path = self._directory / str(step)
       try:
         leaves = _read(self._manager, path, step, wanted, partial=False)
@@ -162,7 +162,7 @@ class Checkpointer:
         # Whole, and under its name, before another one goes.
         files.sync(self._directory / str(self._saving))
         files.sync(self._directory, within=False)
-        for step in sorted(self._steps())[:-self._keep]:
+        for step in files.saved_steps(self._directory)[:-self._keep]:
           shutil.rmtree(self._directory / str(step))
     self._saving = None
 
@@ -171,10 +171,6 @@ class Checkpointer:
       self.wait()
     finally:
       self._manager.close()
-
-  def _steps(self) -> list[int]:
-    return [int(path.name) for path in self._directory.iterdir()
-            if path.name.isdigit()]
 
   def _sync_written(self):
     """Puts on disk what Orbax has written, before it names the directory."""
@@ -194,7 +190,7 @@ class Checkpointer:
       number = int(found[1]) if found else next(
           (each.errno for each in (error, error.__cause__)
            if isinstance(each, OSError)), None)
-      good = sorted(self._steps())[-1:]
+      good = files.saved_steps(self._directory)[-1:]
       stays = f'that of step {good[0]} stays' if good else 'none before it'
       raise errors.of_system(
           number, str(error).strip().partition('\n')[0][:200],
@@ -206,11 +202,17 @@ class Checkpointer:
       return
     if distributed.is_main():
       for step in steps:
-        target = self._directory / f'damaged-{step}'
-        shutil.rmtree(target, ignore_errors=True)  # of an earlier resume
-        (self._directory / str(step)).rename(target)
+        set_aside(self._directory / str(step))
     distributed.wait_for_all('damaged checkpoints set aside')
     self._manager.reload()
+
+
+def set_aside(path: pathlib.Path) -> None:
+  """Keeps a damaged checkpoint, if it is there, from being taken for one."""
+  if path.exists():
+    target = path.with_name(f'damaged-{path.name}')
+    shutil.rmtree(target, ignore_errors=True)  # of an earlier resume
+    path.rename(target)
 
 
 def restore_params(path, abstract_params: types.Params, *,

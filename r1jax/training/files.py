@@ -29,6 +29,7 @@ from r1jax import errors
 
 _BLOCK = 1 << 16  # bytes read at a time from the end of a file
 
+
 @contextlib.contextmanager
 def write_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """A place to write to, which becomes `path` at the end of the block.
@@ -246,15 +247,26 @@ def config_digest(config: Mapping[str, Any]) -> str:
   return hashlib.sha256(text.encode()).hexdigest()
 
 
+def saved_steps(checkpoints: pathlib.Path) -> list[int]:
+  """The steps of the checkpoints in a directory, which need not be there."""
+  return sorted(int(path.name) for path in checkpoints.glob('*')
+                if path.name.isdigit())
+
+
+def saved_with(checkpoints: pathlib.Path, name: str) -> list[pathlib.Path]:
+  """The files `name` of the checkpoints that have one, the latest last."""
+  paths = [checkpoints / str(step) / name for step in saved_steps(checkpoints)]
+  return [path for path in paths if path.exists()]
+
+
 def output_digests(workdir: pathlib.Path) -> dict[str, str]:
   """{name: SHA-256} of what a run leaves: its last checkpoint, its records."""
   # The manifest of a checkpoint has the digest of every array.
-  manifests = {int(path.parts[-3]): path for path in workdir.glob(
-      'checkpoints/*/manifest/metadata') if path.parts[-3].isdigit()}
+  manifests = saved_with(workdir / 'checkpoints', 'manifest/metadata')
   outputs = {path.name: path for path in workdir.glob('*.jsonl')
              if path.name != 'metrics.jsonl'}  # which has times
   if manifests:
-    outputs['checkpoint'] = manifests[max(manifests)]
+    outputs['checkpoint'] = manifests[-1]
   return {name: file_digest(path) for name, path in sorted(outputs.items())}
 
 

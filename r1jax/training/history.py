@@ -65,13 +65,9 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]):
 
 
 def _refuse(problem: str | None):
-  """Refuses the workdir on every process if one has found a problem.
-
-  Where one process must stop, none may wait for it.
-  """
-  problems = [text for text in distributed.gather(problem) if text]
-  if problems:
-    raise errors.ConfigError('', problems[0])
+  """Refuses the workdir on every process if one has found a problem."""
+  if problem := distributed.first_problem(problem):
+    raise errors.ConfigError('', problem)
 
 
 def _known_config(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -85,10 +81,9 @@ def _known_config(workdir: pathlib.Path) -> dict[str, Any] | None:
   known = files.read_json(workdir / 'config.json')
   if known is not None:
     return known
-  saved = {int(path.parts[-3]): path for path in workdir.glob(
-      'checkpoints/*/run/metadata') if path.parts[-3].isdigit()}
+  saved = files.saved_with(workdir / 'checkpoints', 'run/metadata')
   if saved:
-    return files.read_json(saved[max(saved)], ['run'])['run']['config']
+    return files.read_json(saved[-1], ['run'])['run']['config']
   left = [name for name in (METRICS, ROLLOUTS, 'evaluation_before.json')
           if (workdir / name).exists()]
   if left:

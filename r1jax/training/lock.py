@@ -46,9 +46,7 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
       owner = _take(path)
     except errors.ConfigError as error:
       problem = error.message
-  # Where one process must stop, none may wait for it.
-  problem = distributed.gather(problem)[0]
-  if problem:
+  if problem := distributed.first_problem(problem):
     raise errors.ConfigError('--workdir', problem)
   if not distributed.is_main():
     yield

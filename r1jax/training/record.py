@@ -49,7 +49,7 @@ def check_inputs(workdir: pathlib.Path,
   problem = None
   if distributed.is_main() and inputs:
     before = (files.read_json(workdir / NAME) or {}).get('inputs', {})
-    begun = any(path.name.isdigit() for path in workdir.glob('checkpoints/*'))
+    begun = files.saved_steps(workdir / 'checkpoints')
     found = changes(before, inputs, {START} if begun else ())
     if found:
       problem = (f'{workdir} holds a run that read other files: '
@@ -57,10 +57,8 @@ def check_inputs(workdir: pathlib.Path,
                  'another --workdir')
     else:
       update(workdir, 'inputs', {**inputs, **before})
-  # Where one process must stop, none may wait for it.
-  problems = [text for text in distributed.gather(problem) if text]
-  if problems:
-    raise errors.ConfigError('--workdir', problems[0])
+  if problem := distributed.first_problem(problem):
+    raise errors.ConfigError('--workdir', problem)
 
 
 def changes(before: Mapping[str, Mapping[str, str]],

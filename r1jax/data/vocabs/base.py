@@ -12,8 +12,6 @@ from r1jax import errors
 from r1jax.data import json_object
 from r1jax.data.vocabs import settings
 
-ROLES = ('bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask')
-
 _TEMPLATE = 'chat_template.jinja'
 _NAMES = ('tokenizer_config.json', 'generation_config.json', 'config.json')
 _SPECIAL, _ADDED = 'special_tokens_map.json', 'added_tokens.json'
@@ -29,7 +27,7 @@ class Files(NamedTuple):
   def tokens(self) -> dict[str, str]:
     """Special tokens by the names templates use: {'eos_token': '</s>'}."""
     by_role = {f'{role}_token': _content(self.tokenizer.get(f'{role}_token'))
-               for role in ROLES}
+               for role in settings.ROLES}
     return {name: token for name, token in by_role.items() if token is not None}
 
   def by_file(self, role: str, token_id: Callable[[str], int | None]
@@ -80,7 +78,7 @@ def _add_special(folder: pathlib.Path, tokenizer: dict[str, Any]) -> None:
   """Adds the special tokens that tokenizer_config.json leaves out."""
   special = _settings(folder / _SPECIAL)
   settings.check(folder / _SPECIAL, special)
-  for role in ROLES:
+  for role in settings.ROLES:
     key = f'{role}_token'
     ours, theirs = _content(tokenizer.get(key)), _content(special.get(key))
     if None not in (ours, theirs) and ours != theirs:

@@ -22,6 +22,7 @@ _NAMES = dict(bos='bos', eos='eos', unk='unknown', sep='seperator',  # sic
               pad='padding', cls='cls', mask='mask')
 _ENDS = ('eos', 'eot', 'eom')  # of a text, a turn, a message
 
+
 def _list_of(*kinds: type) -> Callable[[Any], bool]:
   return lambda value: isinstance(value, list) and {
       *map(type, value)} <= {*kinds}

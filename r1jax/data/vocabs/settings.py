@@ -6,6 +6,8 @@ from typing import Any
 
 from r1jax import errors
 
+ROLES = ('bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask')  # of special tokens
+
 
 def _is_id(value: Any) -> bool:
   return type(value) is int and -1 <= value < 2**31  # a bool is an int, too
@@ -35,7 +37,7 @@ _TYPES = {
     'added_tokens_decoder': ('tokens by their ids', _is_added),
 } | {
     f'{role}_token': ('a token', _is_token)
-    for role in ('bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask')
+    for role in ROLES
 } | {
     f'{role}_token_id': ('an id', _is_id) for role in ('bos', 'pad')
 } | {
