@@ -54,8 +54,9 @@ def parse(argv: list[str]) -> list[str]:
   flags = argv[:argv.index('--')] if '--' in argv else argv
   asked = [arg for arg in flags if arg in ('--help', '-help', '-h')]
   try:
-    given = _joined(argv)
-    ours = check_overrides(given)
+    experiment = _experiment(argv)
+    given = _joined(argv, experiment)
+    ours = check_overrides(given, experiment)
     # config_flags looks for overrides in sys.argv, and knows neither new fields
     # nor how to unset one.
     kept = [arg for arg in given if arg not in (*ours, *asked)]
@@ -67,7 +68,7 @@ def parse(argv: list[str]) -> list[str]:
     for arg, make in ours.items():
       if make is _add or arg in last.values():
         make(absl_flags.FLAGS.config, arg)
-    _drop_options(absl_flags.FLAGS.config, argv)
+    _drop_options(absl_flags.FLAGS.config, argv, experiment)
     if asked:
       terminal.say(_help(argv))
       sys.exit(0)
@@ -83,10 +84,15 @@ def parse(argv: list[str]) -> list[str]:
   return rest
 
 
-def _joined(argv: list[str]) -> list[str]:
+def _experiment(argv: list[str]) -> ml_collections.ConfigDict:
+  """The config of --config, without overrides; empty if there is none."""
+  spec = value_of('config', argv)
+  return load_config(spec) if spec is not None else ml_collections.ConfigDict()
+
+
+def _joined(argv: list[str], config: ml_collections.ConfigDict) -> list[str]:
   """The arguments, with '--config.FIELD VALUE' as one."""
-  spec, joined, rest = value_of('config', argv), [], iter(argv)
-  config = load_config(spec) if spec else {}
+  joined, rest = [], iter(argv)
   fields = config_lib.flatten(config)
   for arg in rest:
     override = _OVERRIDE.fullmatch(arg)
@@ -113,8 +119,7 @@ def _help(argv: list[str]) -> str:
 def _unknown_flag(problem: absl_flags.UnrecognizedFlagError, argv: list[str]
                  ) -> str:
   """What absl says of an unknown flag; and the field, if it is one's name."""
-  spec, name = value_of('config', argv), problem.flagname
-  fields = config_lib.flatten(load_config(spec)) if spec else {}
+  name, fields = problem.flagname, config_lib.flatten(_experiment(argv))
   _, _, rest = name.partition('.')
   known = ([field for field in fields if field in (name, rest)]
            or [field for field in fields
@@ -131,22 +136,23 @@ def fail(problem: Exception, status: int = 2) -> NoReturn:
   sys.exit(status)
 
 
-def check_overrides(argv: list[str]
+def check_overrides(argv: list[str],
+                    config: ml_collections.ConfigDict | None = None
                    ) -> dict[str, Callable[[ml_collections.ConfigDict, str],
                                            None]]:
   """Raises `ConfigError` for an override of `argv` that its config refuses.
 
   Returns those that absl cannot make, and what makes them of a config: they add
-  a field to an open section, or unset one.
+  a field to an open section, or unset one. By default `config` is loaded.
   """
-  spec, ours = value_of('config', argv), {}
-  if spec is None:
+  ours = {}
+  if value_of('config', argv) is None:
     return ours
-  config = load_config(spec)
+  config = _experiment(argv) if config is None else config
   fields = config_lib.flatten(config)
   functions = {name for text in (*argv, *fields) for name in re.findall(
       r'rewards\.functions\.([\w-]+)', text.partition('=')[0])}
-  for arg in _joined(argv)[1:]:
+  for arg in _joined(argv, config)[1:]:
     if arg == '--':
       break
     override = _OVERRIDE.fullmatch(arg)
@@ -231,8 +237,8 @@ def _add(config: ml_collections.ConfigDict, arg: str) -> None:
     raise ConfigError('', f'{arg}: {problem}') from problem
 
 
-def _drop_options(config: ml_collections.ConfigDict | None, argv: list[str]
-                 ) -> None:
+def _drop_options(config: ml_collections.ConfigDict | None, argv: list[str],
+                  experiment: ml_collections.ConfigDict) -> None:
   """Removes options of the source of an experiment that is not read any more.
 
   They belong to its task: where the command line names another, as
@@ -240,11 +246,10 @@ def _drop_options(config: ml_collections.ConfigDict | None, argv: list[str]
   never gave them. Options of the command line stay, and so do those of a task
   that an experiment leaves to its user; another file is the same source.
   """
-  spec = value_of('config', argv)
-  if spec is None or config is None:
+  if config is None:
     return
   given = [match[2] for match in map(_OVERRIDE.fullmatch, argv) if match]
-  for path, section in _sources(load_config(spec)):
+  for path, section in _sources(experiment):
     if section.task is None:
       continue
     now = config_lib.section(config, path)
