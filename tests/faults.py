@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -83,8 +84,8 @@ class Case:
     out, err = process.communicate()
     ours = [line for line in f'{out or ""}\n{err or ""}'.splitlines()
             if line.strip() and not line.startswith(('step ', 'steps '))
-            and 'normalizer.cc' not in line and 'cuda' not in line
-            and not line.startswith('WARNING: All log messages')]
+            and 'normalizer.cc' not in line
+            and not re.match(r'[IWE]\d{4} |WARNING: All log messages', line)]
     return Done(process.returncode, ours)
 
   def rows(self) -> int:
@@ -156,6 +157,17 @@ def _damaged(checkpoint: pathlib.Path) -> None:
       _edit(path, lambda data: data[:len(data) // 2])
 
 
+def _workers(pid: int) -> list[int]:
+  """The processes that a run has started to verify answers."""
+  found = []
+  for task in pathlib.Path(f'/proc/{pid}/task').glob('*/children'):
+    with contextlib.suppress(OSError):
+      found += [int(child) for child in task.read_text().split() if (
+          b'rewards.sandbox' in pathlib.Path(
+              f'/proc/{child}/cmdline').read_bytes())]
+  return found
+
+
 # Each fault takes a case and returns how the run ended, and the repair. The
 # case of a fault `at rest` was killed by SIGKILL between two checkpoints.
 Result = tuple[Done, Callable[[], None] | None]
@@ -203,17 +215,8 @@ def _(case: Case) -> Result:
 @fault(FRESH, 'a verifier is killed')
 def _(case: Case) -> Result:
   process = case.start()
-  worker = []
-
-  def started():
-    for task in pathlib.Path(f'/proc/{process.pid}/task').glob('*/children'):
-      with contextlib.suppress(OSError):
-        worker[:] = task.read_text().split()
-        if worker:
-          return True
-    return False
-  case.wait_until(started, process)
-  os.kill(int(worker[0]), signal.SIGKILL)
+  case.wait_until(lambda: _workers(process.pid), process)
+  os.kill(_workers(process.pid)[0], signal.SIGKILL)
   return case.end(process), None
 
 
