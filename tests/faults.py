@@ -120,15 +120,23 @@ class Case:
             self.workdir / f'checkpoints/{last}/manifest/metadata').read_text()
                                          )['leaves'],
         'rollouts': (self.workdir / 'rollouts.jsonl').read_bytes(),
-        'metrics': [{name: value for name, value in row.items()
-                     if not name.startswith(OF_THE_MACHINE)} for row in rows],
-        'evaluations': [json.loads((
-            self.workdir / f'evaluation_{when}.json').read_text())
-                        for when in ('before', 'after')]}
+        'metrics': list(map(_computed, rows)),
+        'evaluations': [
+            row['samples'] if name == 'samples' else _computed(row['figures'])
+            for when in ('before', 'after')
+            for row in [json.loads((
+                self.workdir / f'evaluation_{when}.json').read_text())]
+            for name in ('figures', 'samples')]}
 
   def checkpoints(self) -> list[int]:
     return [int(path.name) for path in self.workdir.glob('checkpoints/*')
             if path.name.isdigit()]
+
+
+def _computed(figures: dict) -> dict:
+  """The figures that are the same on every machine."""
+  return {name: value for name, value in figures.items()
+          if not name.startswith(OF_THE_MACHINE)}
 
 
 def _edit(path: pathlib.Path, change: Callable[[bytes], bytes]) -> None:
@@ -155,6 +163,13 @@ def _damaged(checkpoint: pathlib.Path) -> None:
   for path in checkpoint.rglob('*'):
     if path.is_file() and path.stat().st_size > 4096:
       _edit(path, lambda data: data[:len(data) // 2])
+
+
+def _owner(lock: pathlib.Path) -> int | None:
+  """The process whose lock it is; none while it is taken over."""
+  with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+    return json.loads(lock.read_text())['pid']
+  return None
 
 
 def _workers(pid: int) -> list[int]:
@@ -256,8 +271,12 @@ def _(case: Case) -> Result:
 
 @fault(FRESH, 'out of memory')
 def _(case: Case) -> Result:
-  limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
-  return case.run(preexec_fn=limit), None
+  process = case.start('--config.eval.batch=131072')
+  case.wait_until((case.workdir / 'config.json').exists, process)
+  pages = int(pathlib.Path(f'/proc/{process.pid}/statm').read_text().split()[0])
+  limit = pages * resource.getpagesize() + (3 << 30)
+  resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
+  return case.end(process), None
 
 
 @fault(FRESH, 'JAX_PLATFORMS=cuda without a GPU')
@@ -290,8 +309,7 @@ def _(case: Case) -> Result:
 @fault(AT_REST, 'another process has the workdir')
 def _(case: Case) -> Result:
   other = case.start()
-  lock = case.workdir / 'lock'  # now that of the process that was killed
-  case.wait_until(lambda: f'"pid": {other.pid}' in lock.read_text(), other)
+  case.wait_until(lambda: _owner(case.workdir / 'lock') == other.pid, other)
   done = case.run()
   return done, lambda: case.end(other)
 
