@@ -37,7 +37,8 @@ FLAGS = [
     '--config.rl.group=4', '--config.rl.micro_batch=16',
     '--config.rl.response_tokens=16', '--config.rl.sample_chunk=16',
     '--config.log.tensorboard=False', '--config.optim.warmup_steps=0']
-OF_THE_MACHINE = ('perf/', 'time/', 'timing/', 'verifier/restarts')
+OF_THE_MACHINE = ('perf/', 'time/', 'timing/', 'verifier/restarts',
+                  'restarts')
 
 
 class Done(NamedTuple):
@@ -135,7 +136,8 @@ class Case:
 
 def _computed(figures: dict) -> dict:
   """The figures that are the same on every machine."""
-  return {name: value for name, value in figures.items()
+  return {name: _computed(value) if isinstance(value, dict) else value
+          for name, value in figures.items()
           if not name.startswith(OF_THE_MACHINE)}
 
 
@@ -310,7 +312,9 @@ def _(case: Case) -> Result:
 def _(case: Case) -> Result:
   other = case.start()
   case.wait_until(lambda: _owner(case.workdir / 'lock') == other.pid, other)
+  other.send_signal(signal.SIGSTOP)  # it may not end before the other looks
   done = case.run()
+  other.send_signal(signal.SIGCONT)
   return done, lambda: case.end(other)
 
 

@@ -48,6 +48,15 @@ def test_a_warm_up_beyond_the_run_names_its_section():
       _optimizer(FLOAT, field='critic.optim', schedule=kind, warmup_steps=9)
 
 
+def test_random_parameters_are_those_of_the_seed():
+  placed = tiny.setup()
+  first, again, other = (
+      jax.tree.leaves(train_state.init_params(placed, None, seed))
+      for seed in (1, 1, 2))
+  assert all(map(np.array_equal, first, again))
+  assert not all(map(np.array_equal, first, other))
+
+
 @pytest.mark.parametrize('sizes', [None, dict(fsdp=4, tensor=2)])
 def test_a_run_with_master_weights_resumes_bitwise(tmp_path, sizes):
   placed = tiny.setup(sizes, param_dtype='bfloat16')

@@ -59,6 +59,15 @@ def test_gradients_are_float32_whatever_the_parameters_are(micro_batches):
       jnp.dtype(jnp.float32)}
 
 
+def test_gradients_of_bfloat16_parameters_are_summed_in_float32():
+  def loss(params, batch):
+    return (jnp.sum(params * batch), jnp.float32(1.)), {}
+  rows = jnp.array([256., 1., 1., 1.], jnp.bfloat16)  # 257 is none
+  grad, _ = accumulate.gradients(
+      loss, jnp.ones((), jnp.bfloat16), accumulate.split(rows, 4))
+  assert grad == 259 / 4
+
+
 def test_a_mean_of_means_would_be_another_loss():
   """So that the test above can fail."""
   batch = _batch()
