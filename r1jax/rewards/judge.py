@@ -85,7 +85,7 @@ class GenerativeJudge:
     return verdict.counters
 
 
-def ask_verdicts(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int = 2,
+def ask_verdicts(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int,
                  prompt: str = verdicts.PROMPT, max_chars: int = 8_000
                  ) -> Verdicts:
   """The verdict on each case; equal cases are asked about once.

@@ -122,6 +122,9 @@ def test_best_fit_takes_the_tightest_row():
   # 2 goes to row 1, which has 2 left, not to row 0, which has 4.
   assert rows.tolist() == [0, 1, 1, 0, 2]
   assert columns.tolist() == [0, 0, 8, 6, 0]
+  # Two rows have 4 left: the second is still open when the first is full.
+  rows, _ = batches._best_fit([6, 6, 4, 4], seq_len=10)
+  assert sorted(rows.tolist()) == [0, 0, 1, 1]
 
 
 def test_long_documents_are_split_and_empty_ones_dropped():

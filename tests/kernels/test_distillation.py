@@ -61,6 +61,15 @@ def test_of_itself_it_is_0_and_the_teacher_has_no_gradient(kind):
     np.testing.assert_array_equal(gradient, 0)
 
 
+def test_logits_of_bfloat16_are_compared_in_float32():
+  student, teacher = np.random.default_rng(2).normal(size=(2, 3, 6))
+  half = [jnp.asarray(x, jnp.bfloat16) for x in (student, teacher)]
+  got = distillation.divergence(*half, 'forward', temperature=3.)
+  assert got.dtype == jnp.float32
+  np.testing.assert_allclose(got, distillation.divergence(
+      *(x.astype('f') for x in half), 'forward', temperature=3.), rtol=1e-6)
+
+
 def test_a_token_that_one_rules_out_is_no_nan():
   sure = np.array([[0., -1e30, -1e30]], np.float32)
   for kind in ('forward', 'reverse'):

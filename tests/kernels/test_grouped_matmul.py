@@ -102,11 +102,11 @@ def test_on_tpus_it_is_the_instruction_for_it_whose_rows_are_the_tiles():
     assert ('ragged_dot' in text) == (platform == 'tpu'), platform
 
 
-def test_bfloat16_gradients_are_summed_in_float32():
-  rows = 2 ** 12
+@pytest.mark.parametrize('tile, rows', [(32, 2 ** 12), (257, 772)])
+def test_bfloat16_gradients_are_summed_in_float32(tile, rows):
   group = jnp.zeros(rows, int)
   x, w = jnp.ones((rows, 1), jnp.bfloat16), jnp.ones((1, 1, 1), jnp.bfloat16)
-  dw = jax.grad(lambda w: _multiply(x, w, group, 32).astype('f').sum())(w)
+  dw = jax.grad(lambda w: _multiply(x, w, group, tile).astype('f').sum())(w)
   assert dw.dtype == jnp.bfloat16 and dw == rows  # bfloat16 would stop at 256
 
 

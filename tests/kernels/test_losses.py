@@ -60,6 +60,9 @@ def test_surrogate_by_hand():
   np.testing.assert_array_equal(got.clipped_low, [0, 0, 0, 0, 1, 0, 0])
   np.testing.assert_array_equal(got.clipped_high, [0, 1, 0, 0, 0, 1, 0])
   np.testing.assert_array_equal(got.clipped_dual, [0, 0, 0, 0, 0, 0, 1])
+  nowhere = losses.surrogate(
+      np.log(ratio), np.zeros(7), np.zeros(7), .2, .28, 3.)
+  assert not any(map(np.any, nowhere))  # an advantage of 0 is in no direction
 
 
 def test_the_ratio_is_new_over_old():

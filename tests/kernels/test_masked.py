@@ -70,6 +70,8 @@ def test_select_before_a_steep_function_keeps_its_gradient_finite():
 def test_divide_by_nothing_is_zero_with_zero_gradient():
   assert masked.divide(jnp.float32(0), jnp.int32(0)) == 0
   assert masked.divide(jnp.float32(1), jnp.float32(0.25)) == 4
+  assert masked.divide(jnp.float32(1), jnp.float32(-2)) == 0
+  assert jnp.isnan(masked.divide(jnp.float32(1), jnp.float32(np.nan)))
   gradient = jax.grad(masked.divide, argnums=(0, 1))(0., 0.)
   assert gradient == (0, 0)
 

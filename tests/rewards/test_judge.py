@@ -34,10 +34,10 @@ def test_each_case_has_its_verdict_and_equal_ones_are_asked_once():
     return _honest(texts, attempt)
 
   cases = [_case('Paris'), _case('Rome'), _case('Paris'), _case('巴黎', '巴黎')]
-  found = judge.ask_verdicts(ask, cases)
+  found = judge.ask_verdicts(ask, cases, retries=2)
   assert found.right == [True, False, True, True] and len(asked) == 3
   assert set(found.counters.values()) == {0}
-  assert judge.ask_verdicts(ask, []).right == []
+  assert judge.ask_verdicts(ask, [], retries=2).right == []
 
 
 @pytest.mark.parametrize('prediction', [
@@ -52,7 +52,8 @@ def test_what_is_judged_cannot_leave_its_string(prediction):
     seen.extend(texts)
     return _honest(texts, attempt)
 
-  found = judge.ask_verdicts(ask, [_case(prediction)], max_chars=1000)
+  found = judge.ask_verdicts(
+      ask, [_case(prediction)], retries=2, max_chars=1000)
   assert found.right == [False]
   task = json.loads(seen[0].splitlines()[-1])
   assert set(task) == {'question', 'reference', 'prediction'}
@@ -66,7 +67,8 @@ def test_a_blank_answer_is_wrong_whatever_the_judge_would_say(prediction):
     assert all('Paris' in text for text in texts) and not attempt
     return [RIGHT] * len(texts)
 
-  found = judge.ask_verdicts(ask, [_case(prediction), _case('Paris, blank')])
+  found = judge.ask_verdicts(
+      ask, [_case(prediction), _case('Paris, blank')], retries=2)
   assert found.right == [False, True] and not any(found.counters.values())
 
 

@@ -66,6 +66,10 @@ def test_only_the_summary_is_shown_where_that_is_asked():
   texts[1] = '9'  # without thinking it is all summary
   found, _ = _model(_count, summary=True).score(PROMPTS, texts)
   assert found.tolist() == [5, 5, 5, 5, 7, 7]
+  words = lambda prompt, text: ([2], [7] * len(text.split()))
+  whole = rewards_lib.RewardModel('helpful', lambda task: 1., words, _count,
+                                  summary=False, max_len=64, batch=1)
+  assert whole.score(['4'], texts[:1])[0].tolist() == [1 + 4]
 
 
 def test_what_the_model_cannot_hold_is_cut_and_counted():

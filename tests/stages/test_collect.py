@@ -120,6 +120,16 @@ def test_the_curated_are_various_and_thoughtful():
       '5 Wait, no.']
 
 
+def test_only_a_part_that_says_so_is_curated(tmp_path):
+  rows = [_row(n, response='Easy.') for n in range(9)] + [_row(9)]
+  limits = {'a': ('curated', 1), 'b': ('random', 1)}
+  collect.write_collected(
+      str(tmp_path), 1, {'a': rows, 'b': rows}, limits, {})
+  taken = {row['source']['part']: row['response'] for row in files.read_rows(
+      tmp_path / collect.COLLECTED)}
+  assert taken['a'] == '9 Wait, no.' and taken['b'].endswith('Easy.')
+
+
 @pytest.mark.parametrize('part, message', [
     (sections.part('jsonl:nowhere.jsonl'), 'config.collect.a.task: no such file'),
     (sections.part('mini_corpus'), 'config.collect.a.task: expected one of'),

@@ -138,6 +138,8 @@ def test_prompts_without_a_pair_are_left_out_and_counted(
   rows = [PAIR, (['1', '2'], [1, 1]), (['3'], [1]), PAIR]
   assert len(_rows(_config(tmp_path, rows), vocab).records) == 2
   assert '2 whose responses all have the same grade' in capsys.readouterr().out
+  held_out = _config(tmp_path, [PAIR], held_out=rows, balance_length=True)
+  assert len(_rows(held_out, vocab, held_out.eval.split).records) == 4
   point_wise = _config(tmp_path, rows, 'pointwise')
   assert len(_rows(point_wise, vocab).records) == 4
 

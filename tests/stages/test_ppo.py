@@ -75,6 +75,8 @@ def test_an_estimate_is_gae_of_the_critics_values(micro_batch):
   tiny.assert_near(got[1:], (advantage, value, target), 1e-5)
   np.testing.assert_allclose(
       got.reward, reward - .01 * rollout.mask.sum(1), rtol=1e-5)
+  np.testing.assert_allclose(
+      figures['critic/value'], value[rollout.mask].mean(), rtol=1e-4)
   unexplained = np.var((target - value)[rollout.mask])
   np.testing.assert_allclose(
       figures['critic/explained_variance'],

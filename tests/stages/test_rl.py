@@ -267,8 +267,9 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
   (_, sampled), _ = built['Sampler'][0]
   assert sampled._replace(eos_ids=()) == rollouts.Settings(
       8, 160, (), 1., chunk=80)
-  config.rl.sampling_rounds = 0
-  assert not rl.make_objective(config.rl).drop_equal_groups
+  for rounds in (0, 1):
+    config.rl.sampling_rounds = rounds
+    assert rl.make_objective(config.rl).drop_equal_groups == bool(rounds)
 
 
 @pytest.mark.parametrize('target', [None, 2.])

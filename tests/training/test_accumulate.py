@@ -89,3 +89,4 @@ def test_a_batch_without_tokens_has_no_gradient():
 def test_split_takes_every_so_many_th_row():
   rows = accumulate.split({'a': np.arange(6)}, 2)
   np.testing.assert_array_equal(rows['a'], [[0, 2, 4], [1, 3, 5]])
+  np.testing.assert_array_equal(accumulate.join(rows)['a'], np.arange(6))
