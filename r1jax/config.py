@@ -207,7 +207,7 @@ def _check_rules(leaves: dict[str, Any], rules: Iterable,
   """A mesh axis splits something, and what it splits it divides."""
   unused = {axis for axis, size in sizes.items() if size > 1}
   for rule in rules:
-    if isinstance(rule, str) or len(rule) != 2:
+    if not _is_rule(rule):
       raise errors.expected(
           'rules', 'pairs of a logical axis and its mesh axes', rule)
     name, target = rule
@@ -223,6 +223,15 @@ def _check_rules(leaves: dict[str, Any], rules: Iterable,
     raise errors.expected(
         f'mesh.{axis}', '1: no rule of config.rules uses this axis, its '
         'devices would all do the same work', sizes[axis])
+
+
+def _is_rule(rule: Any) -> bool:
+  """Whether it is ('mlp', None), ('mlp', 'fsdp') or ('mlp', ('fsdp', ...))."""
+  names = lambda x: isinstance(x, (list, tuple)) and all(
+      isinstance(name, str) for name in x)
+  return isinstance(rule, (list, tuple)) and len(rule) == 2 and (
+      isinstance(rule[0], str)
+      and (rule[1] is None or isinstance(rule[1], str) or names(rule[1])))
 
 
 def _check_length(field: str, length: int | None, leaves: dict) -> None:

@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 _FEW = 12  # as many names are listed in full
+_LONG = 300  # as many letters of a value are shown
 
 _ROOM = 'make room on its disk'
 _RIGHTS = 'let this user write there'
@@ -77,7 +78,13 @@ def faults(path: Any) -> Iterator[None]:
 
 def expected(field: str, wanted: str, received: Any) -> ConfigError:
   """The error of a field that is not as `wanted`."""
-  return ConfigError(field, f'expected {wanted}, received {received!r}')
+  return ConfigError(field, f'expected {wanted}, received {shown(received)}')
+
+
+def shown(value: Any) -> str:
+  """A value in an error; the beginning of a long one."""
+  text = repr(value)
+  return text if len(text) <= _LONG else f'{text[:_LONG]}...'
 
 
 def nearest(word: str, choices: Iterable[str], prefix: str = '') -> str:
@@ -100,7 +107,7 @@ def check_choice(field: str, value: Any, choices: Collection[str]) -> None:
   names = sorted(map(str, choices))
   close = difflib.get_close_matches(str(value), names, 1, .5)
   listed = ', '.join(names) if len(names) <= _FEW else f'{len(names)} names'
-  raise ConfigError(field, f'expected one of {listed}; received {value!r}'
+  raise ConfigError(field, f'expected one of {listed}; received {shown(value)}'
                     + (f'; did you mean {close[0]}?' if close else ''))
 
 

@@ -382,10 +382,8 @@ def _unknown(field: str, fields: dict) -> str:
 
 
 def _kind(config: ml_collections.ConfigDict, field: str) -> type:
-  *sections, leaf = field.split('.')
-  for section in sections:
-    config = config[section]
-  return config.get_type(leaf)
+  path, _, leaf = field.rpartition('.')
+  return config_lib.section(config, path).get_type(leaf)
 
 
 def _check_type(field: str, kind: type, text: str) -> None:
@@ -394,7 +392,8 @@ def _check_type(field: str, kind: type, text: str) -> None:
                       'here; set it in the experiment file')
   parser = _PARSERS.get(kind)
   try:
-    if parser is not None:
-      parser.parse(text)
+    value = text if parser is None else parser.parse(text)
   except (TypeError, ValueError):
     raise errors.expected(field, kind.__name__, text) from None
+  if value == 0 and re.search('[1-9]', text.lower().partition('e')[0]):
+    raise errors.expected(field, 'a number that is not taken for 0', text)

@@ -21,6 +21,7 @@ from experiments import sections
 from r1jax import config as config_lib
 from r1jax import errors
 from r1jax import fields
+from r1jax import flags
 from r1jax import stages
 from r1jax.data import sources
 
@@ -68,6 +69,22 @@ def test_no_number_is_infinite_or_none(section):
         assert ('a finite number' in message) == (not math.isfinite(value))
       declared.set(known)
       config_lib.check_fields(config)
+
+
+@pytest.mark.parametrize('text', ['1e-400', '-3.5E-999', '.001e-350'])
+def test_a_number_that_is_read_as_0_is_refused(text):
+  argv = ['main', '--config=experiments/r1_zero.py:mini']
+  with pytest.raises(errors.ConfigError, match=(
+      'config.eval.temperature: expected a number that is not taken for 0')):
+    flags.check_overrides([*argv, f'--config.eval.temperature={text}'])
+  flags.check_overrides([*argv, '--config.eval.temperature=0.0e5'])
+
+
+def test_a_long_value_is_not_shown_whole():
+  with pytest.raises(errors.ConfigError) as caught:
+    flags.check_overrides(['main', '--config=experiments/r1_zero.py:mini',
+                           '--config.steps=' + 'x' * 5000])
+  assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize('field, value', [
