@@ -97,9 +97,13 @@ def _remove(path: pathlib.Path):
 
 def append_rows(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
   """Adds `rows` to the file and hands them to the operating system."""
-  with errors.faults(path), open(path, 'a', encoding='utf-8') as file:
-    for row in rows:
-      file.write(json.dumps(row, ensure_ascii=False) + '\n')
+  with errors.faults(path), open(path, 'ab') as file:
+    file.writelines(map(row_line, rows))
+
+
+def row_line(row: Mapping[str, Any]) -> bytes:
+  """The line of a row."""
+  return (json.dumps(row, ensure_ascii=False) + '\n').encode()
 
 
 def write_rows(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):

@@ -11,7 +11,9 @@ be changed in the same workdir, and the file remembers how.
 """
 
 from collections.abc import Iterable, Mapping
+import contextlib
 import hashlib
+import json
 import pathlib
 from typing import Any
 
@@ -25,6 +27,7 @@ from r1jax.training import record as record_lib
 
 METRICS, ROLLOUTS = 'metrics.jsonl', 'rollouts.jsonl'
 _DIVERGED, _SECONDS = 'diverged.json', 'seconds.json'
+EVAL = 'eval/'  # before the name of a metric of an evaluation
 _TAIL = 1 << 16  # bytes at the end of a file that tell whether it is the same
 
 # What a run that diverged may change.
@@ -103,7 +106,11 @@ def _tail(path: pathlib.Path, size: int) -> str:
   with errors.faults(path), open(path, 'rb') as file:
     start = max(size - _TAIL, 0)
     file.seek(start)
-    return hashlib.sha256(file.read(size - start)).hexdigest()
+    return _sha256(file.read(size - start))
+
+
+def _sha256(content: bytes) -> str:
+  return hashlib.sha256(content).hexdigest()
 
 
 def take_up(workdir: pathlib.Path, step: int, saved: Record | None, *,
@@ -137,8 +144,8 @@ def _take_up(workdir: pathlib.Path, step: int, saved: Record | None,
     if not step or was and not was['bytes']:
       files.cut_rows(path, 0)
       continue
-    if was and _is_there(path, was):
-      files.cut_rows(path, was['bytes'])
+    if was and (end := _end(path, was)) is not None:
+      files.cut_rows(path, end)
       continue
     there = files.truncate_rows(path, step)
     gone = _in_words(set(range(0, step, every) if every else ()) - there)
@@ -181,9 +188,28 @@ def _begin_again(workdir: pathlib.Path) -> list[str]:
           'Bring the states back from a copy, and the rows, to go on']
 
 
-def _is_there(path: pathlib.Path, was: Mapping[str, Any]) -> bool:
-  """Whether a file still begins with the bytes that it had."""
-  return path.exists() and _tail(path, was['bytes']) == was['tail']
+def _end(path: pathlib.Path, was: Mapping[str, Any]) -> int | None:
+  """Where the bytes end that a file had; None if it no longer has them.
+
+  The last of its rows may since have got an evaluation (loop.py), which a
+  signal had stopped before the checkpoint.
+  """
+  size = was['bytes']
+  if not path.exists() or _tail(path, size) == was['tail']:
+    return size if path.exists() else None
+  with errors.faults(path), open(path, 'rb') as file:
+    file.seek(start := max(size - _TAIL, 0))
+    before = file.read(size - start)
+    before = before[:before.rfind(b'\n') + 1]
+    file.seek(start + len(before))
+    line = file.readline()
+  with contextlib.suppress(ValueError, AttributeError):  # no row of ours
+    row = {name: value for name, value in json.loads(line).items()
+           if not name.startswith(EVAL)}
+    before += files.row_line(row)
+    if start + len(before) == size and _sha256(before) == was['tail']:
+      return size - len(files.row_line(row)) + len(line)
+  return None
 
 
 def _in_words(steps: Iterable[int]) -> str:

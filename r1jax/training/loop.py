@@ -31,7 +31,6 @@ Metrics = dict[str, Any]  # name -> number
 Rows = list[dict[str, Any]]  # JSON-able
 
 _EVALUATION = {'step': int, 'figures': dict, 'samples': list}  # in its file
-_EVAL = 'eval/'  # before the name of a metric of an evaluation
 
 
 class Stage(NamedTuple):
@@ -298,7 +297,7 @@ def _due_evaluation(run: _Run, state: TrainState, done: int
       results, _ = stage.evaluate(state)
     except interrupts.Stopped:
       return {}
-    return {f'{_EVAL}{name}': value for name, value in results.items()
+    return {f'{history.EVAL}{name}': value for name, value in results.items()
             if isinstance(value, (int, float))}
   return evaluate
 
@@ -314,7 +313,7 @@ def _make_up_evaluation(run: _Run, state: TrainState, done: int):
   path = run.workdir / history.METRICS
   last = distributed.in_main(lambda: next(files.stream_backwards(path), {}))
   if last.get('step') != done - 1 or any(
-      name.startswith(_EVAL) for name in last):
+      name.startswith(history.EVAL) for name in last):
     return
   figures = evaluate()
   distributed.check_stopped()

@@ -67,9 +67,28 @@ def test_only_the_end_of_a_long_file_is_read(tmp_path, monkeypatch):
   entry = history.record(tmp_path, 1, CONFIG)['files'][history.METRICS]
   assert entry['bytes'] == 300_000
   path.write_bytes(b'[]\n' + b'{}\n' * 99_999)  # the end is the same
-  assert history._is_there(path, entry)
+  assert history._end(path, entry) == 300_000
   path.write_bytes(b'{}\n' * 99_999 + b'[]\n')
-  assert not history._is_there(path, entry)
+  assert history._end(path, entry) is None
+
+
+@pytest.mark.parametrize('rows', [1, 7, 3000])
+def test_an_evaluation_made_up_since_is_no_other_row(tmp_path, capsys, rows):
+  """A kill before the next checkpoint; the rows behind it go."""
+  path = tmp_path / history.METRICS
+  row = lambda step, **more: {
+      'step': step, 'a': 1., **more, 'é': 'ü' * 9, 'time/x': 2.}
+  before = [row(step) for step in range(rows)]
+  files.write_rows(path, before)
+  saved = history.record(tmp_path, rows, CONFIG)
+  made_up = [*before[:-1], row(rows - 1, **{'eval/a': 3., 'eval/b': 4})]
+  files.write_rows(path, [*made_up, row(rows), row(rows + 1)])
+  _take_up(tmp_path, rows, saved)
+  assert files.read_rows(path) == made_up and not capsys.readouterr().out
+  made_up[-1]['a'] = 2.  # another
+  files.write_rows(path, made_up)
+  _take_up(tmp_path, rows, saved)
+  assert 'its last rows are others' in capsys.readouterr().out
 
 
 def _without(workdir, name, *steps):
