@@ -347,17 +347,19 @@ def test_rows_that_are_gone_are_told_or_refused_at_a_resume(tmp_path, capsys):
   assert [row['step'] for row in _rows(tmp_path, 'rollouts')] == gone
 
 
+@pytest.mark.parametrize('name', ['rollouts.jsonl', 'metrics.jsonl'])
 def test_a_file_of_the_run_that_cannot_be_written_is_one_line(
-    tmp_path, monkeypatch):
+    tmp_path, monkeypatch, name):
   """Rows end the run; what was saved before is good, and it goes on."""
   def full(index):
+    assert index < 6
     if index == 4:
-      (tmp_path / 'rollouts.jsonl').rename(tmp_path / 'aside')
-      (tmp_path / 'rollouts.jsonl').symlink_to('/dev/full')
+      (tmp_path / name).rename(tmp_path / 'aside')
+      (tmp_path / name).symlink_to('/dev/full')
   with pytest.raises(errors.RunError, match=(
-      rf'^{tmp_path}/rollouts.jsonl: No space left on device; make room')):
+      rf'^{tmp_path}/{name}: No space left on device; make room')):
     _run(tmp_path, _stage(on_step=full))
-  (tmp_path / 'aside').rename(tmp_path / 'rollouts.jsonl')
+  (tmp_path / 'aside').rename(tmp_path / name)
   assert _run(tmp_path)['steps'] == STEPS
   # Nothing depends on the time of the run.
   monkeypatch.setattr(history, '_SECONDS', 'file/seconds.json')
