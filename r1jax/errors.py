@@ -11,11 +11,12 @@ _FEW = 12  # as many names are listed in full
 _LONG = 300  # as many letters of a value are shown
 
 _ROOM = 'make room on its disk'
-_RIGHTS = 'let this user write there'
-_REMEDIES = {  # of what the operating system refuses
+_RIGHTS = 'let this user read and write there'
+REMEDIES = {  # of faults of the machine, by their errno
     errno.ENOSPC: _ROOM, errno.EDQUOT: 'make room in this user\'s quota',
     errno.EFBIG: 'raise the limit on the size of a file (ulimit -f)',
     errno.EMFILE: 'raise the limit on open files (ulimit -n)',
+    errno.ENFILE: 'let other programs close files',
     errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS,
     errno.EIO: 'look at its disk',
 }
@@ -58,7 +59,7 @@ def of_system(number: int | None, words: str, path: Any) -> RunError:
   """
   if number is not None:
     words = os.strerror(number)
-  remedy = _REMEDIES.get(number, 'look at this path')
+  remedy = REMEDIES.get(number, 'look at this path')
   return RunError(
       f'{path}: {words}; {remedy}, then start the same command again')
 

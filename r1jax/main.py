@@ -71,14 +71,12 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def _workdir(config) -> str | None:
-  """The run's directory, tried unless nothing is to be written there."""
+  """The run's directory; `parse` has tried it."""
   if config.get('stage') == 'bench':
     return None
   if not _WORKDIR.value:
     raise errors.ConfigError('--workdir', 'expected a directory for this run')
-  if config.get('dry_run'):
-    return workdir_lib.absolute(_WORKDIR.value)
-  return workdir_lib.check(_WORKDIR.value)
+  return workdir_lib.absolute(_WORKDIR.value)
 
 
 if __name__ == '__main__':

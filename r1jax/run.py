@@ -61,7 +61,7 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
     stage = stages.build(config, mesh, workdir)
     summary = loop.train(
         stage, stages.loop_settings(config), workdir, fields,
-        inputs.digests(fields) if distributed.is_main() else {})
+        distributed.in_main(lambda: inputs.digests(fields)))
   return summary is not None
 
 

@@ -4,12 +4,15 @@ A wrong one costs a line at once, and not minutes of building. Only the standard
 library is imported.
 """
 
+import errno
 import os
 import pathlib
 import tempfile
 
 from r1jax import errors
 
+# No fault of the machine where a user names the place.
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 _TRIAL = b'\0' * 4096  # bytes that must fit: less is a full disk
 
 
@@ -49,6 +52,7 @@ def check(path: str) -> str:
 
   Raises:
     ConfigError: names --workdir, the path, and what the system says of it.
+    RunError: its disk is full or broken.
   """
   path = absolute(path)
   try:
@@ -62,8 +66,13 @@ def check(path: str) -> str:
   return path
 
 
-def unusable(path: str | os.PathLike, error: OSError) -> errors.ConfigError:
-  """The error of a --workdir that cannot be made or written."""
+def unusable(path: str | os.PathLike, error: OSError) -> Exception:
+  """The error of a --workdir that cannot be made or written.
+
+  A ConfigError where it is not one to write to, else a fault of the machine.
+  """
+  if error.errno in errors.REMEDIES and error.errno not in _NOT_OURS:
+    return errors.of_system(error.errno, str(error), path)
   place, ours = os.fspath(error.filename or ''), os.fspath(path)
   other = place and ours not in place and '.r1jax-' not in place
   return errors.ConfigError(

@@ -1,15 +1,18 @@
 """A workdir is tried before anything is imported, and nothing is left there."""
 
+import errno
 import os
 import pathlib
 import resource
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
 from r1jax import errors
 from r1jax import workdir
+from r1jax.training import lock
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -82,14 +85,31 @@ def test_a_command_tries_it_before_it_imports_jax(tmp_path, config):
   assert not imported & {'jax', 'numpy', 'tensorflow', 'experiments.common'}
 
 
+@pytest.mark.parametrize('number, error', [
+    (errno.ENOSPC, errors.RunError), (errno.EIO, errors.RunError),
+    (errno.EMFILE, errors.RunError), (errno.EACCES, errors.ConfigError),
+    (errno.EROFS, errors.ConfigError), (errno.ENOTDIR, errors.ConfigError)])
+def test_a_fault_of_the_machine_is_no_wrong_workdir(
+    tmp_path, monkeypatch, number, error):
+  def refuse(*args, **kwargs):
+    raise OSError(number, os.strerror(number))
+  monkeypatch.setattr(tempfile, 'TemporaryFile', refuse)
+  monkeypatch.setattr(os, 'open', refuse)
+  for use in (lambda: workdir.check(str(tmp_path)),
+              lambda: lock._take(tmp_path / 'lock')):
+    with pytest.raises(error, match=os.strerror(number)):
+      use()
+
+
 def test_a_disk_without_room_is_seen_there(tmp_path):
   """Stands for a full disk: no file may have a byte."""
   done = _main(
       '--config=experiments/r1_zero.py:mini', f'--workdir={tmp_path}/run',
       preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))
   said, imported = _lines(done)
-  assert done.returncode == 2 and len(said) == 1 and 'jax' not in imported
-  assert said[0].endswith(f'{tmp_path}/run: File too large')
+  assert done.returncode == 1 and len(said) == 1 and 'jax' not in imported
+  assert said[0].startswith(
+      f'error: {tmp_path}/run: File too large; raise the limit')
 
 
 def test_a_plan_alone_needs_no_workdir_that_can_be_written(tmp_path):

@@ -4,7 +4,7 @@ A single machine must never wait for another, so `jax.distributed` is started
 only where the environment names more than one process, or on request.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import contextlib
 import json
 import os
@@ -104,12 +104,34 @@ def signals_noted() -> contextlib.AbstractContextManager:
   return interrupts.noted()
 
 
-def first_problem(problem: str | None) -> str | None:
-  """The first problem that a process has found; every process must call this.
+def in_main(function: Callable[[], Any]) -> Any:
+  """What `function` gives in the main process, which alone calls it.
 
-  Where one process must stop, none may wait for it.
+  As `together`, whose words hold here, too.
   """
-  return next(filter(None, gather(problem)), None)
+  return together(lambda: function() if is_main() else None)[0]
+
+
+def together(function: Callable[[], Any]) -> list[Any]:
+  """What `function` gives in each process, data as JSON has it.
+
+  Every process must call this. A ConfigError or RunError that one of them
+  raises is raised in all: where one must stop, none may wait for it. Within
+  `function` no process may wait for another.
+  """
+  if jax.process_count() == 1:
+    return [function()]
+  value = problem = None
+  try:
+    value = function()
+  except (errors.ConfigError, errors.RunError) as error:
+    problem = error
+  values, problems = zip(*gather([value, problem and problem.args]))
+  if problem is not None:
+    raise problem
+  for words in filter(None, problems):
+    raise (errors.ConfigError if len(words) > 1 else errors.RunError)(*words)
+  return [*values]
 
 
 def gather(value: Any) -> list[Any]:

@@ -65,9 +65,10 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
     try:
       if not _run(nodes, chosen):
         return False
-      if config.report and len(chosen) == len(nodes) and distributed.is_main():
+      if config.report and len(chosen) == len(nodes):
         module = importlib.import_module(reports.REPORTS[config.report])
-        distributed.say(module.write_report(config.to_dict(), workdir))
+        distributed.say(distributed.in_main(
+            lambda: module.write_report(config.to_dict(), workdir)))
     except interrupts.Stopped:
       distributed.say('stopped between two steps; start the same command again '
                       'to go on')
@@ -149,7 +150,10 @@ def _status(node: graph.Node, nodes: list[graph.Node],
            if statuses[name].kind is not Kind.DONE]
   if waits:
     return manifest.Status(Kind.WAITS, f'waits for {", ".join(waits)}')
-  return manifest.status(node, _inputs(node, nodes))
+  # Of several processes one reads, while none writes.
+  kind, text = distributed.in_main(
+      lambda: manifest.status(node, _inputs(node, nodes)))
+  return manifest.Status(Kind(kind), text)
 
 
 def _run_stage(node: graph.Node, nodes: list[graph.Node],
@@ -162,18 +166,15 @@ def _run_stage(node: graph.Node, nodes: list[graph.Node],
     raise errors.ConfigError(
         'only', f'{node.name} {status.text}; --config.until={node.name} runs '
         'those before it, too')
-  begun = aside = None
+  aside = None
   if status.kind is Kind.CHANGED:
     with lock.held(node.workdir):
       pass  # no other process works in what is now moved
-  # Its directory now changes: the others read what the main process writes.
-  distributed.wait_for_all(f'pipeline: {node.name} is next')
-  if distributed.is_main():
-    if status.kind is Kind.CHANGED:
-      aside = manifest.set_aside(node)
-      distributed.say(f'its earlier outputs are kept in {aside}')
-    begun = manifest.begin(node, _inputs(node, nodes))
-  distributed.wait_for_all(f'pipeline: {node.name} begins')
+    aside = pathlib.Path(
+        distributed.in_main(lambda: str(manifest.set_aside(node))))
+    distributed.say(f'its earlier outputs are kept in {aside}')
+  begun = distributed.in_main(
+      lambda: manifest.begin(node, _inputs(node, nodes)))
   config = graph.resolve(node, nodes)
   place = f'stages.{node.name}'
   try:
@@ -191,9 +192,7 @@ def _run_stage(node: graph.Node, nodes: list[graph.Node],
   gc.collect()
   if summary is None:
     return False
-  if distributed.is_main():
-    manifest.end(node, begun, summary)
-  distributed.wait_for_all(f'pipeline: {node.name} has ended')
+  distributed.in_main(lambda: manifest.end(node, begun, summary))
   return True
 
 

@@ -23,6 +23,11 @@ from r1jax.training import history
 from r1jax.training import record
 
 _BEGUN, _MANIFEST, _SUMMARY = 'begun.json', 'manifest.json', 'summary.json'
+# What they must hold (files.read_json); `named` and `code` are not as old.
+_BEGINS = {'config': dict, 'inputs': dict,
+           'named': ({str: {str: str}}, None), 'code': ([str], str, None)}
+_ENDS = _BEGINS | {'outputs': {str: str}, 'seconds': (int, float),
+                   'rows': ({str: int}, None)}
 _COUNTED = ('kept', 'collected')  # the JSON files of sample and collect
 # Metrics of how it was run.
 _OF_THE_MACHINE = ('perf/', 'time/', 'timing/', 'verifier/restarts')
@@ -34,7 +39,7 @@ class Inputs(NamedTuple):
   named: inputs_lib.Digests  # all else; not there in a begun.json of old
 
 
-class Kind(enum.Enum):
+class Kind(enum.StrEnum):
   """What a pipeline does with a stage."""
   NEW = enum.auto()  # run it
   RESUME = enum.auto()
@@ -54,9 +59,8 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
 
   Another version of the code is reported, and changes nothing else.
   """
-  manifest = files.read_json(node.workdir / _MANIFEST, ['outputs', 'seconds'])
-  begun = files.read_json(
-      node.workdir / _BEGUN, ['config', 'inputs']) or manifest
+  manifest = files.read_json(node.workdir / _MANIFEST, _ENDS)
+  begun = files.read_json(node.workdir / _BEGUN, _BEGINS) or manifest
   if begun is None:
     left = [name for name in ('config.json', 'checkpoints')
             if (node.workdir / name).exists()]
@@ -137,7 +141,7 @@ def _codes(begun: dict[str, Any]) -> list[str]:
 
 def seconds(node: graph.Node) -> float:
   """The time that a stage which has ended took, over all its resumes."""
-  return files.need_json(node.workdir / _MANIFEST, ['seconds'])['seconds']
+  return files.need_json(node.workdir / _MANIFEST, _ENDS)['seconds']
 
 
 def set_aside(node: graph.Node) -> pathlib.Path:
@@ -146,13 +150,15 @@ def set_aside(node: graph.Node) -> pathlib.Path:
   while (target := node.workdir.with_name(
       f'{node.workdir.name}.old{number}')).exists():
     number += 1
-  return node.workdir.rename(target)
+  with errors.faults(node.workdir):
+    return node.workdir.rename(target)
 
 
 def begin(node: graph.Node, inputs: Inputs) -> dict[str, Any]:
   """Prepares a stage's directory; returns the content of begun.json."""
-  node.workdir.mkdir(parents=True, exist_ok=True)
-  before = files.read_json(node.workdir / _BEGUN)
+  with errors.faults(node.workdir):
+    files.make_folder(node.workdir)
+  before = files.read_json(node.workdir / _BEGUN, _BEGINS)
   codes = _codes(before) if before else []
   if codes[-1:] != [code_digest()]:
     codes = [*codes, code_digest()]
@@ -189,7 +195,7 @@ def end(node: graph.Node, begun: dict[str, Any], summary: dict[str, Any]
   """Writes the manifest; refuses if outputs that were lost are still absent."""
   path = node.workdir / _MANIFEST
   manifest, outputs = (
-      files.read_json(path), files.output_digests(node.workdir))
+      files.read_json(path, _ENDS), files.output_digests(node.workdir))
   lost = sorted(set(_lost(node, manifest)) - {'checkpoint'}) if manifest else []
   if lost:
     raise errors.ConfigError(

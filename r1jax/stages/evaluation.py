@@ -54,8 +54,9 @@ def make_evaluator(placed: train_state.PlacedModel, prompts: batches.PromptSet,
     if greedy:
       best, more = sample_all(
           greedy_sampler, scorer, params, prompts, batch, seed)
-    if workdir is not None and distributed.is_main():
-      files.write_rows(pathlib.Path(workdir) / f'{name}_{step}.jsonl', rows)
+    if workdir is not None:
+      path = pathlib.Path(workdir) / f'{name}_{step}.jsonl'
+      distributed.in_main(lambda: files.write_rows(path, rows))
     result = results(rows, best, settings.group)
     result |= {model.name: float(np.mean([row[model.name] for row in rows]))
                for model in scorer.models}

@@ -252,10 +252,11 @@ def _tfds(name: str, config: Mapping[str, Any]) -> dict[str, str]:
 
 def _content(path: pathlib.Path) -> str:
   """The digest of a file, in parts if it is large; see above."""
-  stat = path.stat()
-  if stat.st_size <= _WHOLE:
-    return files.file_digest(path)
-  return _sampled(str(path), stat.st_size, stat.st_ino, stat.st_mtime_ns)
+  with errors.faults(path):
+    stat = path.stat()
+    if stat.st_size <= _WHOLE:
+      return files.file_digest(path)
+    return _sampled(str(path), stat.st_size, stat.st_ino, stat.st_mtime_ns)
 
 
 @functools.cache

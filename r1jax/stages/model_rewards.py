@@ -172,16 +172,7 @@ def make_ask(section, field: str, mesh: jax.sharding.Mesh,
       field=field)
 
   def ask(texts: Sequence[str], attempt: int) -> list[str | None]:
-    replies = problem = None
-    if distributed.is_main():
-      try:
-        replies = served(texts, attempt)
-      except errors.ConfigError as error:
-        problem = error.field, error.message  # the others wait to be told
-    replies, problem = distributed.gather([replies, problem])[0]
-    if problem:
-      raise errors.ConfigError(*problem)
-    return replies
+    return distributed.in_main(lambda: served(texts, attempt))
   return ask
 
 

@@ -161,7 +161,7 @@ class ModelSource(NamedTuple):
       if adapter is None:
         return checkpoint.restore_params(path, like, partial=trunk)
       return _merged(path, config, adapter, like, small, trunk)
-    except (FileNotFoundError, RuntimeError) as problem:
+    except (FileNotFoundError, checkpoint.Damaged) as problem:
       error = Damaged(self.field, str(problem))
       error.path = path
       raise error from problem

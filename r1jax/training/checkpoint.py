@@ -13,14 +13,14 @@ those that were saved, one flipped bit included, and another step than the
 directory's name.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import functools
 import pathlib
 import re
 import shutil
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 import jax
@@ -36,14 +36,12 @@ from r1jax.training import files
 # What Orbax, TensorStore, JSON and UTF-8 raise for files they cannot read.
 _UNREADABLE = (OSError, ValueError, KeyError, AttributeError, TypeError,
                errors.RunError)
-# And for those that they cannot write.
-_UNWRITTEN = (OSError, ValueError, RuntimeError)
 _SYSTEM = re.compile(r"os_error_code='(\d+)'")  # in TensorStore's errors
 
 Leaves = digest.Leaves
 
 
-class Damaged(Exception):
+class Damaged(errors.RunError):
   """A checkpoint that cannot be read back as it was saved."""
 
 
@@ -66,8 +64,10 @@ class Checkpointer:
     self.last: int | None = None
     self.record: dict[str, Any] | None = None
     self._keep = keep
-    self._saving: int | None = None  # the step on its way to the disk
+    self._saving: _Saving | None = None
     with errors.faults(self._directory):
+      if distributed.is_main():
+        files.make_folder(self._directory)
       self._manager = ocp.CheckpointManager(
           self._directory, options=ocp.CheckpointManagerOptions(
               create=True, cleanup_tmp_directories=True,
@@ -75,7 +75,8 @@ class Checkpointer:
                   post_finalization_callback=self._sync_written)))
 
   def save(self, step: int, state: types.TrainState,
-           record: Mapping[str, Any] | None = None):
+           record: Mapping[str, Any] | None = None, *,
+           replace: bool = True, then: Callable[[], None] | None = None):
     """Starts to save `state`, unless this step was saved or restored last.
 
     The arrays are copied before this returns, so that the next step may donate
@@ -85,6 +86,8 @@ class Checkpointer:
       step: that of the state.
       state: to be saved.
       record: plain data to be kept beside it.
+      replace: whether older checkpoints go, all but those that are to be kept.
+      then: is called when this one is on disk.
 
     Raises:
       RunError: this save, or the one before, could not be written.
@@ -99,7 +102,7 @@ class Checkpointer:
     items['manifest'] = ocp.args.JsonSave(digest.describe(leaves))
     if record is not None:
       items['run'] = ocp.args.JsonSave(digest.seal('run', record))
-    self._saving = step
+    self._saving = _Saving(step, replace, then)
     with self._writing():
       self._manager.save(step, force=True, args=ocp.args.Composite(**items))
     self.last = step
@@ -152,7 +155,7 @@ class Checkpointer:
     """Blocks until what was saved is on disk, and removes what is too old.
 
     Raises:
-      RunError: it could not be written.
+      RunError: it could not be written, or an old one not be removed.
     """
     if self._saving is None:
       return
@@ -160,11 +163,15 @@ class Checkpointer:
       self._manager.wait_until_finished()
       if distributed.is_main():
         # Whole, and under its name, before another one goes.
-        files.sync(self._directory / str(self._saving))
+        files.sync(self._directory / str(self._saving.step))
         files.sync(self._directory, within=False)
-        for step in files.saved_steps(self._directory)[:-self._keep]:
+    done, self._saving = self._saving, None
+    if done.then is not None:
+      done.then()
+    if done.replace and distributed.is_main():
+      for step in files.saved_steps(self._directory)[:-self._keep]:
+        with errors.faults(self._directory / str(step)):
           shutil.rmtree(self._directory / str(step))
-    self._saving = None
 
   def close(self):
     try:
@@ -174,45 +181,61 @@ class Checkpointer:
 
   def _sync_written(self):
     """Puts on disk what Orbax has written, before it names the directory."""
-    for path in self._directory.glob(f'{self._saving}.*'):
+    for path in self._directory.glob('[0-9]*.*'):
       files.sync(path)
 
   @contextlib.contextmanager
   def _writing(self):
-    """Turns what cannot be written into one line, once."""
+    """Turns what the system refused to write into one line, once."""
     try:
       yield
-    except jax.errors.JaxRuntimeError:
-      raise  # of the device, as memory that it lacks
-    except _UNWRITTEN as error:
-      step, self._saving = self._saving, None
-      found = _SYSTEM.search(str(error))
-      number = int(found[1]) if found else next(
-          (each.errno for each in (error, error.__cause__)
-           if isinstance(each, OSError)), None)
+    except (OSError, ValueError, RuntimeError) as error:
+      saving, self._saving = self._saving, None
+      number = _errno(error)
+      if number is None and not isinstance(error, OSError):
+        raise  # memory that the device lacks, or a mistake in the code
       good = files.saved_steps(self._directory)[-1:]
       stays = f'that of step {good[0]} stays' if good else 'none before it'
+      path = self._directory / str(saving.step)
       raise errors.of_system(
           number, str(error).strip().partition('\n')[0][:200],
-          f'checkpoint {self._directory / str(step)} could not be written '
-          f'({stays})') from error
+          f'checkpoint {path} could not be written ({stays})') from error
 
   def _set_aside(self, steps: Iterable[int]):
     if not steps:
       return
-    if distributed.is_main():
+    def all_of_them():
       for step in steps:
         set_aside(self._directory / str(step))
-    distributed.wait_for_all('damaged checkpoints set aside')
+    distributed.in_main(all_of_them)
     self._manager.reload()
+
+
+class _Saving(NamedTuple):
+  """A save on its way to the disk; the arguments of `Checkpointer.save`."""
+  step: int
+  replace: bool
+  then: Callable[[], None] | None
+
+
+def _errno(error: BaseException | None) -> int | None:
+  """What the system has refused where a file could not be used, if it has."""
+  while error is not None:
+    if isinstance(error, OSError) and error.errno is not None:
+      return error.errno
+    if found := _SYSTEM.search(str(error)):
+      return int(found[1])
+    error = error.__cause__
+  return None
 
 
 def set_aside(path: pathlib.Path) -> None:
   """Keeps a damaged checkpoint, if it is there, from being taken for one."""
-  if path.exists():
-    target = path.with_name(f'damaged-{path.name}')
-    shutil.rmtree(target, ignore_errors=True)  # of an earlier resume
-    path.rename(target)
+  target = path.with_name(f'damaged-{path.name}')
+  with errors.faults(path):
+    if path.exists():
+      shutil.rmtree(target, ignore_errors=True)  # of an earlier resume
+      path.rename(target)
 
 
 def restore_params(path, abstract_params: types.Params, *,
@@ -233,8 +256,8 @@ def restore(path, abstract: types.TrainState, *,
 
   Raises:
     FileNotFoundError: there is no checkpoint.
-    RunError: it is damaged. None before it takes its place, since that would be
-      another model than was asked for.
+    Damaged: none before it takes its place, since that would be another model
+      than was asked for.
     ConfigError: it is of another model.
   """
   path = pathlib.Path(path).resolve()
@@ -249,19 +272,20 @@ def restore(path, abstract: types.TrainState, *,
       create=False, cleanup_tmp_directories=False)
   with contextlib.closing(
       ocp.CheckpointManager(directory, options=options)) as manager:
-    steps = [int(path.name)] if one else manager.all_steps()
+    steps = [int(path.name)] if one else files.saved_steps(directory)
     if not steps:
       raise FileNotFoundError(
           f'no checkpoint in {directory}; expected the workdir of a stage that '
           'has saved one')
-    latest = directory / str(max(steps))
+    latest = directory / str(steps[-1])
     try:
-      leaves = _read(manager, latest, max(steps),
+      leaves = _read(manager, latest, steps[-1],
                      _split(digest.leaves_by_path(abstract)), partial)
     except Damaged as error:
-      others = sorted(set(manager.all_steps()) - {max(steps)})
+      others = [step for step in files.saved_steps(directory)
+                if step != steps[-1]]
       instead = f', or name {directory / str(others[-1])}' if others else ''
-      raise errors.RunError(
+      raise Damaged(
           f'checkpoint {latest} is damaged: {error}. Remove it and start its '
           f'stage again, which then saves it anew{instead}') from error
   return _unflatten(leaves, abstract)
@@ -291,7 +315,7 @@ def _show_unraisable(show, problem):
 def _read(manager, path, step, abstract: Mapping[str, Leaves],
           partial: bool) -> Leaves:
   """The items named in `abstract`; Damaged if they are not as saved."""
-  with _Reading('its manifest: '):
+  with _reading(path, 'its manifest: '):
     items = manager.restore(
         step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))
     entries = digest.check_manifest(items.manifest)
@@ -304,7 +328,7 @@ def _read(manager, path, step, abstract: Mapping[str, Leaves],
   saved = {name: entry for name, entry in entries.items()
            if _item(name) in abstract and (name in wanted or not partial)}
   digest.check_same_leaves(path, saved, wanted)
-  with _Reading():
+  with _reading(path):
     items = manager.restore(step, args=ocp.args.Composite(
         **{item: _restore_args(leaves, partial)
            for item, leaves in abstract.items() if leaves}))
@@ -319,7 +343,7 @@ def _read_record(path: pathlib.Path) -> dict[str, Any] | None:
   """The item `run`; Damaged if it is not as saved, None if there is none."""
   if not (path / 'run').is_dir():  # saved by an earlier version
     return None
-  with _Reading('its record: '):
+  with _reading(path, 'its record: '):
     return digest.unseal('run', files.read_json(path / 'run' / 'metadata'))
 
 
@@ -331,25 +355,26 @@ def _restore_args(leaves: Leaves, partial: bool):
       partial_restore=True)
 
 
-class _Reading:
-  """A context that turns what an unreadable file raises into `Damaged`.
+@contextlib.contextmanager
+def _reading(path: pathlib.Path, what: str = '') -> Iterator[None]:
+  """Turns what an unreadable file raises into `Damaged`.
 
-  Orbax wraps what it met inside an array's data into a bare `Exception`, whose
-  cause then tells a file's fault from a device's.
+  Not what the machine refuses, as when no more files may be open: nothing is
+  known of the checkpoint then. Orbax wraps what it met inside an array's data
+  into a bare `Exception`, whose cause then tells a file's fault from a
+  device's.
   """
-
-  def __init__(self, what: str = ''):
-    self._what = what
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, kind, error, trace):
-    inner = error.__cause__ if kind is Exception else error
-    if isinstance(inner, _UNREADABLE):
-      line = str(inner).strip().partition('\n')[0]
-      raise Damaged(
-          f'{self._what}{type(inner).__name__}: {line[:200]}') from error
+  try:
+    yield
+  except Exception as error:  # pylint: disable=broad-exception-caught
+    inner = error.__cause__ if type(error) is Exception else error
+    if not isinstance(inner, _UNREADABLE):
+      raise
+    line = str(inner).strip().partition('\n')[0][:200]
+    if (number := _errno(error)) in errors.REMEDIES:
+      raise errors.of_system(
+          number, line, f'checkpoint {path} cannot be read') from error
+    raise Damaged(f'{what}{type(inner).__name__}: {line}') from error
 
 
 def _item(name: str) -> str:

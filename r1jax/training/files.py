@@ -27,6 +27,8 @@ from typing import Any
 
 from r1jax import errors
 
+Needs = Collection[str] | Mapping[str, Any]  # of an object, see `read_json`
+
 _BLOCK = 1 << 16  # bytes read at a time from the end of a file
 
 
@@ -52,12 +54,15 @@ def write_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def make_folder(path: pathlib.Path):
-  """Makes a folder, and those above it, if they are not there."""
-  with errors.faults(path):
-    missing = [each for each in (path, *path.parents) if not each.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    for folder in missing:
-      sync(folder.parent, within=False)
+  """Makes a folder, and those above it, if they are not there.
+
+  Raises:
+    OSError: it cannot be made.
+  """
+  missing = [each for each in (path, *path.parents) if not each.exists()]
+  path.mkdir(parents=True, exist_ok=True)
+  for folder in missing:
+    sync(folder.parent, within=False)
 
 
 def sync(path: str | os.PathLike, *, within: bool = True):
@@ -92,9 +97,13 @@ def _remove(path: pathlib.Path):
 
 def append_rows(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
   """Adds `rows` to the file and hands them to the operating system."""
-  with errors.faults(path), open(path, 'a', encoding='utf-8') as file:
-    for row in rows:
-      file.write(json.dumps(row, ensure_ascii=False) + '\n')
+  with errors.faults(path), open(path, 'ab') as file:
+    file.writelines(map(row_line, rows))
+
+
+def row_line(row: Mapping[str, Any]) -> bytes:
+  """The line of a row."""
+  return (json.dumps(row, ensure_ascii=False) + '\n').encode()
 
 
 def write_rows(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
@@ -111,7 +120,7 @@ def stream_rows(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
       or damaged, which no kill of ours does.
   """
   with errors.faults(path):
-    if not os.path.exists(path):
+    if not pathlib.Path(path).exists():
       return
     with open(path, 'rb') as file:
       for number, line in enumerate(file, start=1):
@@ -123,7 +132,7 @@ def stream_backwards(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
   """As `stream_rows`, from the last row to the first; reads what is asked for.
   """
   with errors.faults(path):
-    if not os.path.exists(path):
+    if not pathlib.Path(path).exists():
       return
     with open(path, 'rb') as file:
       at, line, torn = file.seek(0, os.SEEK_END), b'', True
@@ -163,7 +172,7 @@ def need_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
   return read_rows(path) or _needed(path)
 
 
-def need_json(path: str | os.PathLike, needs: Collection[str] = ()) -> Any:
+def need_json(path: str | os.PathLike, needs: Needs = ()) -> Any:
   """As `read_json`; ConfigError where there is no file."""
   value = read_json(path, needs)
   return _needed(path) if value is None else value
@@ -198,7 +207,7 @@ def truncate_rows(path: str | os.PathLike, step: int) -> set[int]:
 def cut_rows(path: str | os.PathLike, size: int):
   """Drops all but the first `size` bytes of a file, if there are more."""
   with errors.faults(path):
-    if os.path.exists(path) and os.path.getsize(path) > size:
+    if pathlib.Path(path).exists() and os.path.getsize(path) > size:
       os.truncate(path, size)
       sync(path)
 
@@ -210,12 +219,14 @@ def write_json(path: str | os.PathLike, value: Any):
     part.write_text(text + '\n', encoding='utf-8')
 
 
-def read_json(path: str | os.PathLike, needs: Collection[str] = ()) -> Any:
+def read_json(path: str | os.PathLike, needs: Needs = ()) -> Any:
   """The object that `write_json` wrote; None if there is no file.
 
   Args:
     path: of the file.
-    needs: the names that must be in it.
+    needs: the names that must be in it; as a mapping, with their forms: a type,
+      [form] of a list, {str: form} or {name: form} of an object, None where it
+      may be absent, or a tuple, of which one holds.
 
   Raises:
     ConfigError: the file is half written, edited or damaged.
@@ -229,12 +240,32 @@ def read_json(path: str | os.PathLike, needs: Collection[str] = ()) -> Any:
     value = json.loads(content)
   except ValueError:  # of the JSON, or of its UTF-8
     value = None
-  if not isinstance(value, dict) or not value.keys() >= set(needs):
+  if not (_has_form(value, needs) if isinstance(needs, Mapping) else
+          isinstance(value, dict) and value.keys() >= set(needs)):
     wanted = ' with ' + ', '.join(needs) if needs else ''
     raise errors.ConfigError(
         '', f'{path}: expected a whole JSON object{wanted}, received '
         f'{content[:60]!r}; bring the file back from a copy, or remove it')
   return value
+
+
+def _has_form(value: Any, form: Any) -> bool:
+  """Whether a value of JSON is as `read_json` says; null is as absent."""
+  match form:
+    case tuple():
+      return any(_has_form(value, each) for each in form)
+    case [each]:
+      return isinstance(value, list) and all(_has_form(v, each) for v in value)
+    case dict():
+      if not isinstance(value, dict):
+        return False
+      names = value if str in form else form
+      return all(_has_form(value.get(name), form.get(name, form.get(str)))
+                 for name in names)
+    case None:
+      return value is None
+    case _:
+      return isinstance(value, form)
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -249,8 +280,9 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
 def saved_steps(checkpoints: pathlib.Path) -> list[int]:
   """The steps of the checkpoints in a directory, which need not be there."""
-  return sorted(int(path.name) for path in checkpoints.glob('*')
-                if path.name.isdigit())
+  with errors.faults(checkpoints):
+    names = os.listdir(checkpoints) if checkpoints.exists() else []
+  return sorted(int(name) for name in names if name.isdigit())
 
 
 def saved_with(checkpoints: pathlib.Path, name: str) -> list[pathlib.Path]:
@@ -272,8 +304,9 @@ def output_digests(workdir: pathlib.Path) -> dict[str, str]:
 
 def file_digest(path: str | os.PathLike) -> str:
   """The SHA-256 of a file, in hexadecimal; read again if it has changed."""
-  stat = os.stat(path)
-  return _digest(os.fspath(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+  with errors.faults(path):
+    stat = os.stat(path)
+    return _digest(os.fspath(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 @functools.cache

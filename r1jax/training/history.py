@@ -11,7 +11,9 @@ be changed in the same workdir, and the file remembers how.
 """
 
 from collections.abc import Iterable, Mapping
+import contextlib
 import hashlib
+import json
 import pathlib
 from typing import Any
 
@@ -21,9 +23,11 @@ from r1jax import config as config_lib
 from r1jax import errors
 from r1jax.parallel import distributed
 from r1jax.training import files
+from r1jax.training import record as record_lib
 
 METRICS, ROLLOUTS = 'metrics.jsonl', 'rollouts.jsonl'
 _DIVERGED, _SECONDS = 'diverged.json', 'seconds.json'
+EVAL = 'eval/'  # before the name of a metric of an evaluation
 _TAIL = 1 << 16  # bytes at the end of a file that tell whether it is the same
 
 # What a run that diverged may change.
@@ -40,34 +44,23 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]):
   Raises:
     ConfigError: names the fields that differ.
   """
-  problem, changes = None, []
-  try:
-    known = _known_config(workdir)
-    fields = known and config_lib.changed(known, config, changeable(workdir))
-    if fields:
-      problem = (
-          f'--workdir: {workdir} holds a run of another configuration: '
-          f'{", ".join(fields)}; give another --workdir, or the same values')
-    elif distributed.is_main():
-      files.make_folder(workdir)
-      if changes := known and config_lib.changed(known, config):
-        _add_event(workdir, {'changed': changes})
-      files.write_json(workdir / 'config.json', config)
-  except errors.RunError as error:
-    problem = ('--workdir: expected a directory that can be written, received '
-               f'{workdir}: {error}')
-  except errors.ConfigError as error:
-    problem = str(error)
-  _refuse(problem)
-  if changes:
+  if changes := distributed.in_main(lambda: _claim(workdir, config)):
     distributed.say(
         f'since the run diverged it may change: {", ".join(changes)}')
 
 
-def _refuse(problem: str | None):
-  """Refuses the workdir on every process if one has found a problem."""
-  if problem := distributed.first_problem(problem):
-    raise errors.ConfigError('', problem)
+def _claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
+  """As `claim`, in one process; the fields that were changed."""
+  known = _known_config(workdir)
+  if fields := known and config_lib.changed(
+      known, config, changeable(workdir)):
+    raise errors.ConfigError(
+        '--workdir', f'{workdir} holds a run of another configuration: '
+        f'{", ".join(fields)}; give another --workdir, or the same values')
+  if changes := known and config_lib.changed(known, config):
+    _add_event(workdir, {'changed': changes})
+  files.write_json(workdir / 'config.json', config)
+  return changes or []
 
 
 def _known_config(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -81,9 +74,8 @@ def _known_config(workdir: pathlib.Path) -> dict[str, Any] | None:
   known = files.read_json(workdir / 'config.json')
   if known is not None:
     return known
-  saved = files.saved_with(workdir / 'checkpoints', 'run/metadata')
-  if saved:
-    return files.read_json(saved[-1], ['run'])['run']['config']
+  if saved := record_lib.saved(workdir):
+    return saved['config']
   left = [name for name in (METRICS, ROLLOUTS, 'evaluation_before.json')
           if (workdir / name).exists()]
   if left:
@@ -105,7 +97,8 @@ def record(workdir: pathlib.Path, step: int, config: Mapping[str, Any]
       size = path.stat().st_size
       found[name] = {'bytes': size, 'tail': _tail(path, size)}
   files.sync(workdir, within=False)
-  return {'step': step, 'config': config, 'files': found}
+  return record_lib.read(workdir) | {
+      'step': step, 'config': config, 'files': found}
 
 
 def _tail(path: pathlib.Path, size: int) -> str:
@@ -113,7 +106,11 @@ def _tail(path: pathlib.Path, size: int) -> str:
   with errors.faults(path), open(path, 'rb') as file:
     start = max(size - _TAIL, 0)
     file.seek(start)
-    return hashlib.sha256(file.read(size - start)).hexdigest()
+    return _sha256(file.read(size - start))
+
+
+def _sha256(content: bytes) -> str:
+  return hashlib.sha256(content).hexdigest()
 
 
 def take_up(workdir: pathlib.Path, step: int, saved: Record | None, *,
@@ -132,32 +129,23 @@ def take_up(workdir: pathlib.Path, step: int, saved: Record | None, *,
   Raises:
     ConfigError: rows of the product are gone.
   """
-  told, problem = [], None
-  if distributed.is_main():
-    try:
-      told = _take_up(workdir, step, saved, rollouts_every, product)
-    except errors.ConfigError as error:
-      problem = str(error)
-  _refuse(problem)
-  for line in told:
+  for line in distributed.in_main(
+      lambda: _take_up(workdir, step, saved, rollouts_every, product)):
     distributed.say(line)
 
 
 def _take_up(workdir: pathlib.Path, step: int, saved: Record | None,
              rollouts_every: int, product: bool) -> list[str]:
   """As `take_up`, in one process; what to tell the user."""
-  told, metrics = [], workdir / METRICS
-  if not step and metrics.exists() and metrics.stat().st_size:
-    told = ['no checkpoint is there: starting again from step 0; how often one '
-            'is saved is config.checkpoint.every_steps']
+  told = [] if step else _begin_again(workdir)
   for name, every in ((METRICS, 1), (ROLLOUTS, rollouts_every)):
     path = workdir / name
     was = saved and saved['files'].get(name, {'bytes': 0})
     if not step or was and not was['bytes']:
       files.cut_rows(path, 0)
       continue
-    if was and _is_there(path, was):
-      files.cut_rows(path, was['bytes'])
+    if was and (end := _end(path, was)) is not None:
+      files.cut_rows(path, end)
       continue
     there = files.truncate_rows(path, step)
     gone = _in_words(set(range(0, step, every) if every else ()) - there)
@@ -177,9 +165,51 @@ def _take_up(workdir: pathlib.Path, step: int, saved: Record | None,
   return told
 
 
-def _is_there(path: pathlib.Path, was: Mapping[str, Any]) -> bool:
-  """Whether a file still begins with the bytes that it had."""
-  return path.exists() and _tail(path, was['bytes']) == was['tail']
+def _begin_again(workdir: pathlib.Path) -> list[str]:
+  """Keeps the rows of a run whose checkpoints someone has removed.
+
+  Before its first checkpoint a run has no seconds.json.
+  """
+  path = workdir / METRICS
+  last = next(files.stream_backwards(path), None)
+  if last is None:
+    return []
+  if not (workdir / _SECONDS).exists():
+    return ['no checkpoint is there: starting again from step 0; how often one '
+            'is saved is config.checkpoint.every_steps']
+  with errors.faults(path):
+    for name in (METRICS, ROLLOUTS):
+      if (workdir / name).exists():
+        (workdir / name).replace(workdir / f'{name}.old')
+    (workdir / _SECONDS).unlink()
+  return [f'warning: {workdir}/checkpoints has none of the states that were '
+          f'saved there; the rows of the run, up to step {last.get("step")}, '
+          f'are kept as {path.name}.old, and it starts again from step 0. '
+          'Bring the states back from a copy, and the rows, to go on']
+
+
+def _end(path: pathlib.Path, was: Mapping[str, Any]) -> int | None:
+  """Where the bytes end that a file had; None if it no longer has them.
+
+  The last of its rows may since have got an evaluation (loop.py), which a
+  signal had stopped before the checkpoint.
+  """
+  size = was['bytes']
+  if not path.exists() or _tail(path, size) == was['tail']:
+    return size if path.exists() else None
+  with errors.faults(path), open(path, 'rb') as file:
+    file.seek(start := max(size - _TAIL, 0))
+    before = file.read(size - start)
+    before = before[:before.rfind(b'\n') + 1]
+    file.seek(start + len(before))
+    line = file.readline()
+  with contextlib.suppress(ValueError, AttributeError):  # no row of ours
+    row = {name: value for name, value in json.loads(line).items()
+           if not name.startswith(EVAL)}
+    before += files.row_line(row)
+    if start + len(before) == size and _sha256(before) == was['tail']:
+      return size - len(files.row_line(row)) + len(line)
+  return None
 
 
 def _in_words(steps: Iterable[int]) -> str:
@@ -196,8 +226,8 @@ def _in_words(steps: Iterable[int]) -> str:
 
 def changeable(workdir: pathlib.Path) -> tuple[str, ...]:
   """The fields, as patterns, that the state of a workdir lets a run change."""
-  found = files.read_json(workdir / _DIVERGED, ['events'])
-  ended = not found or 'ended' in found['events'][-1]
+  events = _events(workdir)
+  ended = not events or 'ended' in events[-1]
   return () if ended else _AFTER_DIVERGENCE
 
 
@@ -213,18 +243,23 @@ def note_divergence(workdir: pathlib.Path, message: str):
 
 
 def _add_event(workdir: pathlib.Path, event: dict[str, Any]):
-  path = workdir / _DIVERGED
-  before = files.read_json(path, ['events']) or {'events': []}
-  if before['events'][-1:] != [event]:
-    files.write_json(path, {'events': [*before['events'], event]})
+  before = _events(workdir)
+  if before[-1:] != [event]:
+    files.write_json(workdir / _DIVERGED, {'events': [*before, event]})
+
+
+def _events(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """What diverged.json remembers, in order; [] if it is not there."""
+  found = files.read_json(workdir / _DIVERGED, {'events': [dict]})
+  return found['events'] if found else []
 
 
 def seconds_before(workdir: pathlib.Path) -> float:
   """Seconds that this run took before, up to its last checkpoint."""
   try:
-    saved = files.read_json(workdir / _SECONDS, ['seconds'])
+    saved = files.read_json(workdir / _SECONDS, {'seconds': (int, float)})
     return float(saved['seconds']) if saved else 0.
-  except (errors.RunError, TypeError, ValueError) as problem:
+  except (errors.RunError, errors.ConfigError) as problem:
     logging.warning('The time of the run so far is not known: %s', problem)
     return 0.
 

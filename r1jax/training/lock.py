@@ -22,6 +22,7 @@ from r1jax import interrupts
 from r1jax import terminal
 from r1jax import workdir as workdir_lib
 from r1jax.parallel import distributed
+from r1jax.training import files
 
 NAME = 'lock'
 _RENEW_SECONDS, _WATCH_SECONDS = 10., 25.
@@ -38,16 +39,10 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
 
   Raises:
     ConfigError: another process works there, or it cannot be written.
+    RunError: its disk is full or broken.
   """
-  path, problem = workdir / NAME, None
-  new = not workdir.exists()
-  if distributed.is_main():
-    try:
-      owner = _take(path)
-    except errors.ConfigError as error:
-      problem = error.message
-  if problem := distributed.first_problem(problem):
-    raise errors.ConfigError('--workdir', problem)
+  path, new = workdir / NAME, not workdir.exists()
+  owner = distributed.in_main(lambda: _take(path))
   if not distributed.is_main():
     yield
     return
@@ -69,7 +64,7 @@ def _take(path: pathlib.Path) -> Owner:
   """Makes this process the owner; returns what the file says of it."""
   mine = _identity()
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
     while True:
       with _alone(path.parent):
         if _create(path, mine):

@@ -74,6 +74,7 @@ class Log:
     self._unreported: _Step | None = None
     # Step, updates skipped in a row by then.
     self._unchecked: tuple[int, jax.Array] | None = None
+    self._fault: errors.RunError | None = None  # in writing
     self._clock = clock
     clock.begin_steps()
 
@@ -126,6 +127,7 @@ class Log:
   def _conclude(self, ended: float | None = None):
     """Reports and checks the step before, the same way on every host."""
     self._report(ended)
+    distributed.in_main(self._raise_fault)
     if self._unchecked is None:
       return
     step, count = self._unchecked
@@ -154,11 +156,19 @@ class Log:
     if TOKENS in metrics:
       metrics['perf/tokens_per_second'] = (
           float(metrics[TOKENS]) / seconds['time/step_seconds'])
-    self._writer.write(step.number, metrics)
+    try:
+      self._writer.write(step.number, metrics)
+    except errors.RunError as fault:
+      self._fault = fault  # which every process must be told
     if self._progress is not None:
       self._progress.update(step.number + 1, {
           label: float(metrics[name]) for name, label in self._shown.items()
           if name in metrics})
+
+
+  def _raise_fault(self):
+    if self._fault is not None:
+      raise self._fault
 
 
 def _is_ready(tree: Any) -> bool:
@@ -182,7 +192,6 @@ class MetricWriter:
     if not self._active:
       return
     workdir = pathlib.Path(workdir)
-    files.make_folder(workdir)
     self._path = workdir / history.METRICS
     if tensorboard:
       self._tensorboard = _TensorBoard(workdir / 'tensorboard')

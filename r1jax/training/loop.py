@@ -13,6 +13,7 @@ import contextlib
 import pathlib
 from typing import Any, NamedTuple
 
+from r1jax import errors
 from r1jax import interrupts
 from r1jax import types
 from r1jax.parallel import distributed
@@ -29,8 +30,7 @@ TrainState = types.TrainState
 Metrics = dict[str, Any]  # name -> number
 Rows = list[dict[str, Any]]  # JSON-able
 
-_EVALUATION = ('step', 'figures', 'samples')  # what its file holds
-_EVAL = 'eval/'  # before the name of a metric of an evaluation
+_EVALUATION = {'step': int, 'figures': dict, 'samples': list}  # in its file
 
 
 class Stage(NamedTuple):
@@ -181,6 +181,7 @@ def _take_steps(run: _Run, state: TrainState, start: int
       tensorboard=settings.tensorboard)
   with contextlib.closing(log), contextlib.ExitStack() as noted:
     _make_up_evaluation(run, state, start)
+    due = False  # a save, which waits for an update that is made
     for step in range(start, stage.steps):
       done, stopped = step, False
       try:
@@ -195,37 +196,56 @@ def _take_steps(run: _Run, state: TrainState, start: int
         _log_rollouts(run, step, rows)
         done = step + 1
         log.take(step, metrics, state, _due_evaluation(run, state, done))
-        run.checkpointer.poll()
-      stopped = distributed.any_process(stopped or interrupts.asked())
+      stopped = any(distributed.together(
+          lambda stopped=stopped: _look(run) or stopped))
       last = stopped or done == stage.steps
-      if last or done % settings.checkpoint_every_steps == 0:
+      due = due or done % settings.checkpoint_every_steps == 0
+      if last or due:
         with log.aside(state):
-          _save(run, done, state)
+          due = not _save(run, done, state, last)
       if last:
         break
-    run.checkpointer.wait()
+    distributed.together(run.checkpointer.wait)
   return state, done
 
 
-def _save(run: _Run, done: int, state: TrainState):
-  """Saves a state; but not one whose last updates were skipped.
+def _look(run: _Run) -> bool:
+  """Raises what a save in the background met; whether a signal was met."""
+  run.checkpointer.poll()
+  return interrupts.asked()
 
-  It may be ruined, and would take the place of a good one.
+
+def _save(run: _Run, done: int, state: TrainState, last: bool) -> bool:
+  """Saves a state; True if it has.
+
+  A state whose last updates were skipped may be ruined, and takes the place of
+  no good one: it is saved where the run stops, beside those before it.
+
+  Args:
+    run: of the state.
+    done: steps.
+    state: after them.
+    last: whether no step follows.
 
   Raises:
-    Diverged: it is the last state of the run.
+    Diverged: its last updates were skipped, and it is the last of the stage.
+      From a state of that step no other learning rate could go on.
   """
-  if skipped := logger.skipped(state):
-    if done == run.stage.steps:
-      raise logger.Diverged(
-          f'the last {skipped} updates had numbers that are not finite and '
-          'were skipped')
-    return
-  record = {}
-  if distributed.is_main():
-    record = history.record(run.workdir, done, run.config)
-  run.checkpointer.save(done, state, record=record)
-  history.save_seconds(run.workdir, run.clock.seconds())
+  skipped = logger.skipped(state)
+  if skipped and done == run.stage.steps:
+    raise logger.Diverged(
+        f'the last {skipped} updates had numbers that are not finite and '
+        'were skipped')
+  if skipped and not last:
+    return False
+  seconds = run.clock.seconds()
+  distributed.together(run.checkpointer.wait)  # for the one before
+  run.checkpointer.save(
+      done, state, replace=not skipped,
+      record=distributed.in_main(
+          lambda: history.record(run.workdir, done, run.config)),
+      then=lambda: history.save_seconds(run.workdir, seconds))
+  return True
 
 
 def _kept(run: _Run) -> str:
@@ -240,8 +260,11 @@ def _noting_divergence(run: _Run):
   try:
     yield
   except logger.Diverged as problem:
-    if distributed.is_main():
-      history.note_divergence(run.workdir, str(problem))
+    try:
+      distributed.in_main(
+          lambda: history.note_divergence(run.workdir, str(problem)))
+    except (errors.ConfigError, errors.RunError) as other:
+      distributed.say(f'warning: that the run diverged is not kept: {other}')
     raise logger.Diverged(
         f'{problem}; {_kept(run)}: start the same command again with a lower '
         'config.optim.lr (clip_norm, warmup_steps and max_skipped_steps may '
@@ -251,9 +274,10 @@ def _noting_divergence(run: _Run):
 
 def _log_rollouts(run: _Run, step: int, rows: Rows):
   every = run.settings.rollouts_every_steps
-  if rows and every and not step % every and distributed.is_main():
-    files.append_rows(run.workdir / history.ROLLOUTS,
-                      [{'step': step, **row} for row in rows])
+  if rows and every and not step % every:
+    rows = [{'step': step, **row} for row in rows]
+    distributed.in_main(
+        lambda: files.append_rows(run.workdir / history.ROLLOUTS, rows))
 
 
 def _due_evaluation(run: _Run, state: TrainState, done: int
@@ -273,7 +297,7 @@ def _due_evaluation(run: _Run, state: TrainState, done: int
       results, _ = stage.evaluate(state)
     except interrupts.Stopped:
       return {}
-    return {f'{_EVAL}{name}': value for name, value in results.items()
+    return {f'{history.EVAL}{name}': value for name, value in results.items()
             if isinstance(value, (int, float))}
   return evaluate
 
@@ -286,22 +310,22 @@ def _make_up_evaluation(run: _Run, state: TrainState, done: int):
   evaluate = done and _due_evaluation(run, state, done)
   if not evaluate:
     return
-  path, last = run.workdir / history.METRICS, {}
-  if distributed.is_main():
-    last = next(files.stream_backwards(path), {})
-  lacks = last.get('step') == done - 1 and not any(
-      name.startswith(_EVAL) for name in last)
-  if not distributed.any_process(lacks):
+  path = run.workdir / history.METRICS
+  last = distributed.in_main(lambda: next(files.stream_backwards(path), {}))
+  if last.get('step') != done - 1 or any(
+      name.startswith(history.EVAL) for name in last):
     return
   figures = evaluate()
   distributed.check_stopped()
-  if distributed.is_main():
+
+  def write():
     *rows, last = files.read_rows(path)
     step, *row = last.items()
     timed = next(n for n, (name, _) in enumerate(row)
                  if name.startswith(('time/', 'timing/')))
     row[:timed] = sorted([*row[:timed], *figures.items()])  # as jax has them
     files.write_rows(path, [*rows, dict([step, *row])])
+  distributed.in_main(write)
 
 
 def _evaluate(run: _Run, state: TrainState, done: int, at_step: int, name: str
@@ -314,9 +338,8 @@ def _evaluate(run: _Run, state: TrainState, done: int, at_step: int, name: str
   if run.stage.evaluate is None:
     return None
   path = run.workdir / name
-  evaluation = files.read_json(path, _EVALUATION)
-  known = evaluation is not None and evaluation['step'] == at_step
-  if not distributed.any_process(known):
+  evaluation = distributed.in_main(lambda: files.read_json(path, _EVALUATION))
+  if evaluation is None or evaluation['step'] != at_step:
     if done != at_step:
       distributed.say(
           f'warning: {path} is gone and cannot be made again at step {done}: '
@@ -324,21 +347,21 @@ def _evaluate(run: _Run, state: TrainState, done: int, at_step: int, name: str
       return None
     results, samples = run.stage.evaluate(state)
     evaluation = {'step': at_step, 'figures': results, 'samples': samples}
-    if distributed.is_main():
-      files.write_json(path, evaluation)
+    distributed.in_main(lambda: files.write_json(path, evaluation))
   return evaluation['figures']
 
 
 def _conclude(run: _Run, summary: Metrics):
   """Writes the summary and the stage's report, and says what comes next."""
-  if not distributed.is_main():
-    return
-  files.write_json(run.workdir / 'summary.json', summary)
-  history.note_end(run.workdir, summary['steps'])
+  def write():
+    files.write_json(run.workdir / 'summary.json', summary)
+    history.note_end(run.workdir, summary['steps'])
+    return run.stage.finish(summary) if run.stage.finish else None
+  closing = distributed.in_main(write)
   if run.stage.steps:
     distributed.say(f'checkpoint: {run.workdir}/checkpoints/{summary["steps"]}')
-  if run.stage.finish is not None:
-    distributed.say(run.stage.finish(summary))
+  if closing is not None:
+    distributed.say(closing)
 
 
 def _checkpoints(stage: Stage, settings: Settings, workdir: pathlib.Path

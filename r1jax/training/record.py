@@ -10,24 +10,45 @@ from r1jax.parallel import distributed
 from r1jax.training import files
 
 NAME = 'run.json'
+# Its entries, which may be absent (files.read_json).
+FORM = {'inputs': ({str: {str: str}}, None), 'surroundings': (dict, None)}
 # The checkpoint of another run that a training run starts from: read until it
 # has saved one of its own.
 START = 'checkpoints, where it starts'
 
 
+def read(workdir: pathlib.Path) -> dict[str, Any]:
+  """The entries; where the file is gone, those that the last checkpoint has.
+
+  A checkpoint of an earlier version has none.
+  """
+  found = files.read_json(workdir / NAME, FORM)
+  if found is None:
+    run = saved(workdir) or {}
+    found = {name: run[name] for name in FORM if name in run}
+  return found
+
+
+def saved(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """The record in a workdir's last checkpoint (history.py), if it has one."""
+  paths = files.saved_with(workdir / 'checkpoints', 'run/metadata')
+  return files.read_json(
+      paths[-1], {'run': {'config': dict}})['run'] if paths else None
+
+
 def update(workdir: pathlib.Path, name: str, value: Any) -> Any:
   """Sets an entry of the record; returns what it was, None if it was not there.
   """
-  found = files.read_json(workdir / NAME) or {}
+  found = read(workdir)
   before = found.get(name)
-  if before != value:
+  if before != value or not (workdir / NAME).exists():
     files.write_json(workdir / NAME, found | {name: value})
   return before
 
 
 def steps(workdir: pathlib.Path) -> int | None:
   """The steps of the run in a workdir; None if it has not ended."""
-  ended = [files.read_json(workdir / name, ['steps'])
+  ended = [files.read_json(workdir / name, {'steps': int})
            for name in ('summary.json', 'manifest.json')]
   return next((found['steps'] for found in ended if found), None)
 
@@ -46,19 +67,17 @@ def check_inputs(workdir: pathlib.Path,
   Raises:
     ConfigError: names the files that have changed.
   """
-  problem = None
-  if distributed.is_main() and inputs:
-    before = (files.read_json(workdir / NAME) or {}).get('inputs', {})
+  def check():
+    before = read(workdir).get('inputs', {})
     begun = files.saved_steps(workdir / 'checkpoints')
-    found = changes(before, inputs, {START} if begun else ())
-    if found:
-      problem = (f'{workdir} holds a run that read other files: '
-                 f'{", ".join(found)}; restore them as they were, or give '
-                 'another --workdir')
-    else:
-      update(workdir, 'inputs', {**inputs, **before})
-  if problem := distributed.first_problem(problem):
-    raise errors.ConfigError('--workdir', problem)
+    if found := changes(before, inputs, {START} if begun else ()):
+      raise errors.ConfigError(
+          '--workdir', f'{workdir} holds a run that read other files: '
+          f'{", ".join(found)}; restore them as they were, or give another '
+          '--workdir')
+    update(workdir, 'inputs', {**inputs, **before})
+  if inputs:
+    distributed.in_main(check)
 
 
 def changes(before: Mapping[str, Mapping[str, str]],

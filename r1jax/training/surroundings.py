@@ -24,10 +24,7 @@ _SETTINGS = ('jax_default_matmul_precision', 'jax_default_prng_impl',
 
 def note(workdir: pathlib.Path, resumed: bool) -> None:
   """Records the surroundings; says what has changed if a run is `resumed`."""
-  if not distributed.is_main():
-    return
-  now = found()
-  before = record.update(workdir, 'surroundings', now)
+  before, now = distributed.in_main(lambda: _update(workdir))
   if not resumed or before is None:
     return
   changes = [f'{name} ({before.get(name)} before, {now.get(name)} now)'
@@ -37,6 +34,12 @@ def note(workdir: pathlib.Path, resumed: bool) -> None:
     distributed.say(
         f'warning: this run was begun in other surroundings, its last digits '
         f'may differ from here on: {", ".join(changes)}')
+
+
+def _update(workdir: pathlib.Path) -> list[dict[str, Any] | None]:
+  """Records the surroundings; what they were, and are."""
+  now = found()
+  return [record.update(workdir, 'surroundings', now), now]
 
 
 def found() -> dict[str, Any]:

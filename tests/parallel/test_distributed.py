@@ -84,8 +84,18 @@ def test_a_signal_to_one_process_stops_both_at_one_step(when, saved):
 TWO = """
 import jax
 import numpy as np
+from r1jax import errors
 from r1jax.parallel import sharding
 index = jax.process_index()
+def tell(error, at):
+  def fail():
+    if error is not None and index == at:
+      raise error
+    return index
+  try:
+    return distributed.together(fail)
+  except (errors.ConfigError, errors.RunError) as raised:
+    return [type(raised).__name__, str(raised), raised is error]
 rows = np.arange(24.).reshape(8, 3)
 devices = jax.devices()
 make_mesh = sharding.make_mesh
@@ -95,6 +105,9 @@ grids = [make_mesh(dict(data=-1)), make_mesh(dict(tensor=-1)),
 said = dict(
     processes=jax.process_count(), main=distributed.is_main(),
     any=[distributed.any_process(index == 1), distributed.any_process(False)],
+    mine=distributed.in_main(lambda: index), told=[
+        tell(errors.ConfigError('a.b', 'é'), 0), tell(errors.RunError('x'), 0),
+        tell(errors.RunError('of one'), 1), tell(None, 0)],
     gathered=distributed.gather({'from': 'é' * (3 + 90 * index)}), grids=[])
 for grid in grids:
   x = sharding.from_host(rows, grid)
@@ -113,6 +126,10 @@ def test_two_processes_hold_one_batch_and_agree():
   for index, said in enumerate(both):
     assert said['processes'] == 2 and said['main'] == (index == 0)
     assert said['any'] == [True, False]
+    assert said['mine'] == 0 and said['told'] == [
+        ['ConfigError', 'config.a.b: é', index == 0],
+        ['RunError', 'x', index == 0], ['RunError', 'of one', index == 1],
+        [0, 1]]
     assert said['gathered'] == [{'from': 'é' * 3}, {'from': 'é' * 93}]
     for grid in said['grids']:
       assert grid['shape'] == [8, 3] and grid['sum'] == rows.sum(0).tolist()

@@ -121,6 +121,7 @@ def test_every_process_is_told_that_an_endpoint_refuses(monkeypatch, main):
   monkeypatch.setattr(model_rewards.distributed, 'gather', lambda value: (
       told.append(value) or [[None, REFUSAL], value]))
   asked = _make(init_from=None, url='http://a/v1', model='m')
+  monkeypatch.setattr(model_rewards.distributed.jax, 'process_count', lambda: 2)
   with pytest.raises(errors.ConfigError, match='it answers 401'):
     asked(['x'], 0)
   assert told == [[None, REFUSAL if main else None]]

@@ -95,6 +95,17 @@ def _is_of(step, params):
                tiny.params(step, **ROTATED))
 
 
+def test_what_the_machine_refuses_is_no_damage_of_a_checkpoint(
+    workdir, monkeypatch):
+  """A pipeline would set it aside and run its stage again."""
+  def refuse(*args, **kwargs):
+    raise errors.RunError('too many open files')
+  monkeypatch.setattr(checkpoint, '_read', refuse)
+  with pytest.raises(errors.RunError, match='too many open') as refused:
+    _load(str(workdir), **ROTATED)
+  assert model_source.damaged(refused.value) is None
+
+
 def test_of_a_run_that_has_ended_the_last_state_is_read_or_none(
     workdir, tmp_path, capsys):
   """One before it would be another model than was asked for."""

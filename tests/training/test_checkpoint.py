@@ -1,5 +1,6 @@
 """Checkpoints: bitwise round trips, damage of every kind, kills, resharding."""
 
+import errno
 import gc
 import logging
 import operator
@@ -376,6 +377,87 @@ def test_a_save_that_fails_is_one_line_as_soon_as_it_is_known(
   state, step = _restore(tmp_path, _abstract(_state(0, width=128)))
   assert step == 1
   _assert_same(state, _state(1, width=128))
+
+
+@pytest.mark.parametrize('error', [ValueError('of no file'), KeyError('leaf')])
+def test_a_mistake_in_a_save_is_no_fault_of_the_machine(
+    tmp_path, monkeypatch, error):
+  saves = _open(tmp_path)
+  saves.save(1, _state(1))
+  def fail():
+    raise error
+  monkeypatch.setattr(saves._manager, 'wait_until_finished', fail)
+  with pytest.raises(type(error), match=str(error)):
+    saves.wait()
+  monkeypatch.undo()
+  saves.close()
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_is_no_failed_save(
+    tmp_path, monkeypatch):
+  saves, then = _open(tmp_path, keep=1), []
+  saves.save(1, _state(1))
+  saves.save(2, _state(2), then=lambda: then.append(2))
+  def refuse(path, *args, **kwargs):
+    raise PermissionError(errno.EACCES, 'refused')
+  monkeypatch.setattr(shutil, 'rmtree', refuse)
+  with pytest.raises(errors.RunError, match=f'^{tmp_path}/1: Permission denied'):
+    saves.wait()
+  monkeypatch.undo()
+  assert then == [2]  # it is saved
+  saves.close()
+  assert _restore(tmp_path)[1] == 2
+
+
+def test_older_checkpoints_stay_beside_one_that_may_be_ruined(tmp_path):
+  saves = _open(tmp_path, keep=1)
+  for step, replace in ((1, True), (2, False), (3, False)):
+    saves.save(step, _state(step), replace=replace)
+  saves.wait()
+  assert {p.name for p in tmp_path.iterdir()} == {'1', '2', '3'}
+  saves.save(4, _state(4))
+  saves.close()
+  assert [p.name for p in tmp_path.iterdir()] == ['4']
+
+
+# What is raised where the machine refuses, outside and within an array's data.
+REFUSED = {
+    'by Python': lambda: PermissionError(errno.EACCES, 'refused', 'a/file'),
+    'by TensorStore': lambda: ValueError("PERMISSION_DENIED: [os_error_code='13']"),
+    'by Orbax': lambda: Exception('in an array'),
+}
+
+
+@pytest.mark.parametrize('how', REFUSED)
+def test_what_the_machine_refuses_is_no_damage(copied, monkeypatch, how):
+  """Nothing is passed over, moved or removed."""
+  def refuse(*args, **kwargs):
+    raise REFUSED[how]() from REFUSED['by TensorStore']()
+  saves = _open(copied)
+  monkeypatch.setattr(saves._manager, 'restore', refuse)
+  monkeypatch.setattr(checkpoint.ocp, 'CheckpointManager',
+                      lambda *args, **kwargs: saves._manager)
+  for read in (lambda: saves.restore_latest(_abstract(_state(0))),
+               lambda: checkpoint.restore_params(copied, _abstract(_params(0)))):
+    with pytest.raises(errors.RunError, match=(
+        rf'^checkpoint {copied}/2 cannot be read: Permission denied; let this '
+        'user read')) as caught:
+      read()
+    assert not isinstance(caught.value, checkpoint.Damaged)
+  assert {p.name for p in copied.iterdir()} == {'1', '2'}
+
+
+def test_too_few_open_files_are_no_damage(copied):
+  saves = _open(copied)
+  limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+  resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+  try:
+    with pytest.raises(errors.RunError, match='Too many open files; raise the'):
+      saves.restore_latest(_abstract(_state(0)))
+  finally:
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+  saves.close()
+  assert {p.name for p in copied.iterdir()} == {'1', '2'}
 
 
 def _trace_syncs(monkeypatch, seen):

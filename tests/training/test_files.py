@@ -117,9 +117,6 @@ FAULTS = {
     'a folder that is in the way': (
         lambda path: (path / 'full').mkdir(parents=True),
         lambda path: files.write_json(path, {}), 'Is a directory'),
-    'no folder': (
-        lambda path: path.symlink_to('nowhere/x'),
-        lambda path: files.make_folder(path / 'x'), 'File exists'),
 }
 
 

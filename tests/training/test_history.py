@@ -3,12 +3,16 @@
 import json
 import random
 import shutil
+import types
 
 import pytest
 
 from r1jax import errors
+from r1jax.pipeline import manifest
 from r1jax.training import files
 from r1jax.training import history
+from r1jax.training import record
+from r1jax.training import surroundings
 
 STEPS, SAVED = 9, 6
 CONFIG = dict(stage='toy', seed=3, steps=STEPS, optim=dict(lr=.1, b1=.9))
@@ -26,11 +30,11 @@ def _write(workdir, first, last):
 def _run(tmp_path):
   """(workdir, record of step 6) of a run that was killed in step 8."""
   _write(tmp_path, 0, SAVED)
-  record = json.loads(json.dumps(history.record(tmp_path, SAVED, CONFIG)))
+  saved = json.loads(json.dumps(history.record(tmp_path, SAVED, CONFIG)))
   _write(tmp_path, SAVED, 8)
   with open(tmp_path / history.METRICS, 'a', encoding='utf-8') as file:
     file.write('{"step": 8, "lo')
-  return tmp_path, record
+  return tmp_path, saved
 
 
 def _take_up(workdir, step, record, product=False, every=1):
@@ -63,9 +67,28 @@ def test_only_the_end_of_a_long_file_is_read(tmp_path, monkeypatch):
   entry = history.record(tmp_path, 1, CONFIG)['files'][history.METRICS]
   assert entry['bytes'] == 300_000
   path.write_bytes(b'[]\n' + b'{}\n' * 99_999)  # the end is the same
-  assert history._is_there(path, entry)
+  assert history._end(path, entry) == 300_000
   path.write_bytes(b'{}\n' * 99_999 + b'[]\n')
-  assert not history._is_there(path, entry)
+  assert history._end(path, entry) is None
+
+
+@pytest.mark.parametrize('rows', [1, 7, 3000])
+def test_an_evaluation_made_up_since_is_no_other_row(tmp_path, capsys, rows):
+  """A kill before the next checkpoint; the rows behind it go."""
+  path = tmp_path / history.METRICS
+  row = lambda step, **more: {
+      'step': step, 'a': 1., **more, 'é': 'ü' * 9, 'time/x': 2.}
+  before = [row(step) for step in range(rows)]
+  files.write_rows(path, before)
+  saved = history.record(tmp_path, rows, CONFIG)
+  made_up = [*before[:-1], row(rows - 1, **{'eval/a': 3., 'eval/b': 4})]
+  files.write_rows(path, [*made_up, row(rows), row(rows + 1)])
+  _take_up(tmp_path, rows, saved)
+  assert files.read_rows(path) == made_up and not capsys.readouterr().out
+  made_up[-1]['a'] = 2.  # another
+  files.write_rows(path, made_up)
+  _take_up(tmp_path, rows, saved)
+  assert 'its last rows are others' in capsys.readouterr().out
 
 
 def _without(workdir, name, *steps):
@@ -127,6 +150,20 @@ def test_a_checkpoint_of_an_earlier_version_has_no_record(run, capsys):
   _take_up(workdir, SAVED, None, product=True, every=3)  # 0 and 3 are there
 
 
+def test_rows_of_a_run_whose_checkpoints_are_gone_are_kept(run, capsys):
+  workdir, _ = run
+  content = [(workdir / name).read_bytes() for name in NAMES]
+  history.save_seconds(workdir, 3.)  # it had saved a state
+  _take_up(workdir, 0, None)
+  said, = capsys.readouterr().out.splitlines()
+  assert said.startswith(f'warning: {workdir}/checkpoints has none of the state')
+  assert 'up to step 7, are kept as metrics.jsonl.old' in said
+  kept = [(workdir / f'{name}.old').read_bytes() for name in NAMES]
+  assert kept == content and not any((workdir / name).exists() for name in NAMES)
+  _take_up(workdir, 0, None)
+  assert not capsys.readouterr().out and not (workdir / 'seconds.json').exists()
+
+
 def test_without_a_checkpoint_a_run_starts_again_and_says_so(run, capsys):
   workdir, _ = run
   _take_up(workdir, 0, None)
@@ -137,9 +174,9 @@ def test_without_a_checkpoint_a_run_starts_again_and_says_so(run, capsys):
 
 
 def test_a_file_that_did_not_exist_then_is_emptied(tmp_path):
-  record = history.record(tmp_path, SAVED, CONFIG)
+  saved = history.record(tmp_path, SAVED, CONFIG)
   _write(tmp_path, SAVED, 8)
-  _take_up(tmp_path, SAVED, record)
+  _take_up(tmp_path, SAVED, saved)
   assert not _steps(tmp_path, history.METRICS)
 
 
@@ -161,7 +198,8 @@ def test_a_file_that_is_half_written_is_one_line(tmp_path, name, content):
 def test_the_time_of_a_run_is_a_convenience(tmp_path, caplog):
   history.save_seconds(tmp_path, 3.5)
   assert history.seconds_before(tmp_path) == 3.5
-  for content in ('', '{"seconds"', '{}', '{"seconds": null}', '[1]'):
+  for content in ('', '{"seconds"', '{}', '{"seconds": null}', '[1]',
+                  '{"seconds": "1"}'):
     (tmp_path / 'seconds.json').write_text(content)
     caplog.clear()
     assert history.seconds_before(tmp_path) == 0
@@ -169,6 +207,65 @@ def test_the_time_of_a_run_is_a_convenience(tmp_path, caplog):
   (tmp_path / 'seconds.json.tmp').mkdir()
   shutil.rmtree(tmp_path)
   history.save_seconds(tmp_path, 4.)  # nowhere to write to
+
+
+def _status(workdir):
+  node = types.SimpleNamespace(workdir=workdir, config={})
+  return manifest.status(node, manifest.Inputs({}, {}))
+
+
+ENDS = dict(config={}, inputs={}, outputs={}, seconds=1)
+CLAIM = lambda workdir: history.claim(workdir, CONFIG)
+INPUTS = lambda workdir: record.check_inputs(workdir, {'a': {'x': '1'}})
+NOTE = lambda workdir: surroundings.note(workdir, resumed=True)
+
+
+@pytest.mark.parametrize('name, content, use', [
+    ('diverged.json', {'events': {}}, history.changeable),
+    ('diverged.json', {'events': [1]}, history.changeable),
+    ('run.json', {'inputs': [1]}, INPUTS),
+    ('run.json', {'inputs': {'a': '1'}}, INPUTS),
+    ('run.json', {'surroundings': 'cpu'}, NOTE),
+    ('checkpoints/3/run/metadata', {'run': [1]}, CLAIM),
+    ('checkpoints/3/run/metadata', {'run': {'config': 1}}, CLAIM),
+    ('summary.json', {'steps': '3'}, record.steps),
+    ('manifest.json', {'steps': [3]}, record.steps),
+    ('manifest.json', ENDS | {'seconds': '1'}, _status),
+    ('manifest.json', ENDS | {'outputs': [1]}, _status),
+    ('begun.json', {'config': [], 'inputs': {}}, _status),
+    ('begun.json', {'config': {}, 'inputs': {}, 'named': {'a': 1}}, _status),
+    ('begun.json', {'config': {}, 'inputs': {}, 'code': [1]}, _status)])
+def test_an_entry_of_another_type_is_one_line(tmp_path, name, content, use):
+  files.make_folder((tmp_path / name).parent)
+  files.write_json(tmp_path / name, content)
+  with pytest.raises(errors.ConfigError, match=(
+      f'^{tmp_path}/{name}: expected a whole JSON object with ')) as error:
+    use(tmp_path)
+  assert '\n' not in str(error.value)
+
+
+def test_a_file_whose_optional_entries_are_absent_is_read(tmp_path):
+  for content in ({}, {'inputs': None}, {'other': 1}):
+    files.write_json(tmp_path / 'run.json', content)
+    assert record.read(tmp_path) == content
+  for events in ([], [{'ended': 3}]):
+    files.write_json(tmp_path / 'diverged.json', {'events': events})
+    assert history.changeable(tmp_path) == ()
+  for more in ({}, {'code': 'one'}, {'code': ['one']}, {'rows': {'x': 1}}):
+    files.write_json(tmp_path / 'manifest.json', ENDS | more)
+    assert _status(tmp_path).kind == manifest.Kind.RESUME
+
+
+def test_what_run_json_held_is_known_from_the_checkpoint(tmp_path):
+  INPUTS(tmp_path)
+  NOTE(tmp_path)
+  before = files.read_json(tmp_path / 'run.json')
+  _save_record(tmp_path, 3, CONFIG)
+  (tmp_path / 'run.json').unlink()
+  with pytest.raises(errors.ConfigError, match='a/x has changed'):
+    record.check_inputs(tmp_path, {'a': {'x': '2'}})
+  INPUTS(tmp_path)
+  assert files.read_json(tmp_path / 'run.json') == before
 
 
 def _save_record(workdir, step, config):

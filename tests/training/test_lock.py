@@ -49,6 +49,14 @@ def test_it_says_who_works_there_and_is_gone_after(tmp_path):
   assert not (tmp_path / 'lock').exists()
 
 
+def test_the_folders_that_it_makes_are_on_disk(tmp_path, monkeypatch):
+  synced, fsync = [], os.fsync
+  monkeypatch.setattr(os, 'fsync', lambda number: (
+      synced.append(os.readlink(f'/proc/self/fd/{number}')), fsync(number)))
+  with lock.held(tmp_path / 'a/run'):
+    assert {str(tmp_path), str(tmp_path / 'a')} <= set(synced)
+
+
 def test_what_is_written_there_stays(tmp_path):
   with lock.held(tmp_path / 'run'):
     (tmp_path / 'run/file').write_text('')

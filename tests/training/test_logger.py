@@ -231,8 +231,8 @@ def _run(workdir, start, stop):
 
 
 def test_rows_hold_plain_numbers(tmp_path):
-  _run(tmp_path / 'new', 0, 2).close()
-  assert files.read_rows(tmp_path / 'new' / 'metrics.jsonl')[1] == {
+  _run(tmp_path, 0, 2).close()
+  assert files.read_rows(tmp_path / 'metrics.jsonl')[1] == {
       'step': 1, 'loss': float(np.float32(1 / 3)), 'reward': 1., 'tokens': 10,
       'share': 1 / 7}
 

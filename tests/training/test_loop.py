@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -259,12 +260,68 @@ def test_a_run_that_ends_with_skipped_updates_has_diverged(tmp_path):
   assert not any((tmp_path / 'checkpoints').iterdir())
 
 
-def test_a_stop_saves_no_state_whose_updates_were_skipped(tmp_path, capsys):
+def _saved(workdir):
+  return sorted(int(p.name) for p in (workdir / 'checkpoints').iterdir())
+
+
+def test_a_save_waits_for_an_update_that_is_made(tmp_path):
+  """Two updates are skipped, at one of which a state was to be saved."""
+  @jax.jit
+  def skip(state):
+    return optim.update(OPTIMIZER, {'w': state.params['w'] * jnp.nan}, state)
+
+  plain = _stage()
+  def step(state, index):
+    if index not in (2, 3):
+      return plain.step(state, index)
+    state, metrics = skip(state)
+    return state._replace(step=state.step + 1), metrics, []
+  _run(tmp_path, plain._replace(step=step), SETTINGS._replace(keep=9))
+  assert _saved(tmp_path) == [5, 6, 9, 12]
+
+
+def test_a_stop_keeps_the_good_states_beside_one_that_may_be_ruined(
+    tmp_path, capsys):
   stop = lambda index: index == 7 and os.kill(os.getpid(), signal.SIGTERM)
   assert _run(tmp_path, _stage(on_step=stop, bad_from=7)) is None
-  assert 'stopped after step 6 of 12, state saved' in (
+  assert 'stopped after step 8 of 12, state saved' in capsys.readouterr().out
+  assert _saved(tmp_path) == [3, 6, 8] and _final(tmp_path, 8).skipped == 1
+  with pytest.raises(logger.Diverged):  # and the count goes on
+    _run(tmp_path, _stage(bad_from=7), SETTINGS._replace(max_skipped_steps=3))
+  assert _rows(tmp_path)[-1]['step'] == 9 and _saved(tmp_path) == [3, 6, 8]
+
+
+def test_checkpoints_that_are_gone_are_told_and_the_rows_are_kept(
+    whole, tmp_path, capsys):
+  def crash(index):
+    if index == 7:
+      raise Crash
+  with pytest.raises(Crash):
+    _run(tmp_path, _stage(on_step=crash))
+  rows = (tmp_path / 'metrics.jsonl').read_bytes()
+  shutil.rmtree(tmp_path / 'checkpoints')
+  with pytest.raises(Crash):
+    _run(tmp_path, _stage(on_step=lambda index: crash(index + 6)))
+  said = [line for line in capsys.readouterr().out.splitlines()
+          if line.startswith('warning: ')]
+  assert len(said) == 1 and said[0].startswith(
+      f'warning: {tmp_path}/checkpoints has none of the states that were saved')
+  assert 'up to step 6, are kept as metrics.jsonl.old' in said[0]
+  _run(tmp_path)  # killed before its first save, it says another thing
+  assert 'no checkpoint is there: starting again' in capsys.readouterr().out
+  assert (tmp_path / 'metrics.jsonl.old').read_bytes() == rows
+  _assert_same_as(whole[0], tmp_path)
+
+
+def test_a_divergence_that_cannot_be_noted_is_said_all_the_same(
+    tmp_path, capsys):
+  def on_step(index):
+    (tmp_path / 'diverged.json').mkdir(exist_ok=True)
+  with pytest.raises(logger.Diverged, match='the last 2 updates'):
+    _run(tmp_path, _stage(steps=2, bad_from=0, on_step=on_step),
+         config=CONFIG | dict(steps=2))
+  assert f'is not kept: {tmp_path}/diverged.json: Is a directory' in (
       capsys.readouterr().out)
-  assert _final(tmp_path, step=6).skipped == 0
 
 
 def test_rows_that_are_gone_are_told_or_refused_at_a_resume(tmp_path, capsys):
@@ -290,17 +347,19 @@ def test_rows_that_are_gone_are_told_or_refused_at_a_resume(tmp_path, capsys):
   assert [row['step'] for row in _rows(tmp_path, 'rollouts')] == gone
 
 
+@pytest.mark.parametrize('name', ['rollouts.jsonl', 'metrics.jsonl'])
 def test_a_file_of_the_run_that_cannot_be_written_is_one_line(
-    tmp_path, monkeypatch):
+    tmp_path, monkeypatch, name):
   """Rows end the run; what was saved before is good, and it goes on."""
   def full(index):
+    assert index < 6
     if index == 4:
-      (tmp_path / 'rollouts.jsonl').rename(tmp_path / 'aside')
-      (tmp_path / 'rollouts.jsonl').symlink_to('/dev/full')
+      (tmp_path / name).rename(tmp_path / 'aside')
+      (tmp_path / name).symlink_to('/dev/full')
   with pytest.raises(errors.RunError, match=(
-      rf'^{tmp_path}/rollouts.jsonl: No space left on device; make room')):
+      rf'^{tmp_path}/{name}: No space left on device; make room')):
     _run(tmp_path, _stage(on_step=full))
-  (tmp_path / 'aside').rename(tmp_path / 'rollouts.jsonl')
+  (tmp_path / 'aside').rename(tmp_path / name)
   assert _run(tmp_path)['steps'] == STEPS
   # Nothing depends on the time of the run.
   monkeypatch.setattr(history, '_SECONDS', 'file/seconds.json')

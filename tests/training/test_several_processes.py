@@ -1,0 +1,69 @@
+"""Where the main process alone works, the others learn what it has met."""
+
+import types
+
+import jax
+import pytest
+
+import test_loop
+from r1jax import errors
+from r1jax import pipeline
+from r1jax.parallel import distributed
+from r1jax.training import history
+from r1jax.training import lock
+from r1jax.training import logger
+from r1jax.training import loop
+from r1jax.training import record
+from r1jax.training import surroundings
+from r1jax.training import timing
+
+
+@pytest.fixture(name='another')
+def _another(monkeypatch):
+  """This process is the second, and the first has met a problem."""
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(distributed, 'gather', lambda value: [
+      [None, ['--workdir', 'of the first']], value])
+
+
+def _held(workdir):
+  with lock.held(workdir / 'run'):
+    raise AssertionError('goes on')
+
+
+def _status(workdir):
+  node = types.SimpleNamespace(name='a', workdir=workdir, config={}, inputs=())
+  pipeline._status(node, [], {})
+
+
+def _logged(workdir):
+  log = logger.Log(workdir, {}, clock=timing.Clock(), total_steps=2,
+                   max_skipped_steps=5, tensorboard=False)
+  with log.aside(test_loop._init()):
+    raise AssertionError('goes on')
+
+
+def _run(workdir, **fields):
+  return loop._Run(test_loop._stage(**fields), test_loop.SETTINGS, workdir, {},
+                   timing.Clock(), types.SimpleNamespace(wait=lambda: None))
+
+
+@pytest.mark.parametrize('use', [
+    _held, _logged, _status,
+    lambda workdir: history.claim(workdir, {}),
+    lambda workdir: history.take_up(
+        workdir, 3, None, rollouts_every=1, product=False),
+    lambda workdir: record.check_inputs(workdir, {'a': {'': '1'}}),
+    lambda workdir: surroundings.note(workdir, resumed=True),
+    lambda workdir: loop._log_rollouts(_run(workdir), 0, [{'text': 'a'}]),
+    lambda workdir: loop._save(_run(workdir), 3, test_loop._init(), False),
+    lambda workdir: loop._evaluate(_run(workdir), None, 0, 0, 'x.json'),
+    lambda workdir: loop._conclude(
+        _run(workdir, finish=lambda summary: 'done'), {'steps': 3}),
+])
+def test_what_the_first_process_meets_ends_the_others(another, tmp_path, use):
+  del another
+  with pytest.raises(errors.ConfigError, match='^--workdir: of the first$'):
+    use(tmp_path)
+  assert not list(tmp_path.iterdir())
