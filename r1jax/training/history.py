@@ -27,6 +27,8 @@ from r1jax.training import record as record_lib
 
 METRICS, ROLLOUTS = 'metrics.jsonl', 'rollouts.jsonl'
 _DIVERGED, _SECONDS = 'diverged.json', 'seconds.json'
+_COMPUTED = (METRICS, ROLLOUTS, _DIVERGED, 'evaluation_before.json',
+             'evaluation_after.json', 'summary.json')
 EVAL = 'eval/'  # before the name of a metric of an evaluation
 _TAIL = 1 << 16  # bytes at the end of a file that tell whether it is the same
 
@@ -66,24 +68,26 @@ def _claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
 def _known_config(workdir: pathlib.Path) -> dict[str, Any] | None:
   """The config of the run that a workdir holds; None if it holds none.
 
-  It is in config.json; where that is gone, in the latest checkpoint.
+  It is in config.json; where that is gone, in the latest checkpoint. A run that
+  ended before it had computed anything, as one that found too little memory, is
+  none: what it was given may change.
 
   Raises:
     ConfigError: the workdir holds a run of which nothing says the config.
   """
   known = files.read_json(workdir / 'config.json')
+  left = [name for name in _COMPUTED if (workdir / name).exists()]
+  if not left and not files.saved_steps(workdir / 'checkpoints'):
+    record_lib.forget(workdir)
+    return None
   if known is not None:
     return known
   if saved := record_lib.saved(workdir):
     return saved['config']
-  left = [name for name in (METRICS, ROLLOUTS, 'evaluation_before.json')
-          if (workdir / name).exists()]
-  if left:
-    raise errors.ConfigError(
-        '--workdir', f'{workdir} holds {left[0]} of a run but no config.json, '
-        'which says of what run; bring it back from a copy, or give another '
-        '--workdir')
-  return None
+  raise errors.ConfigError(
+      '--workdir', f'{workdir} holds {[*left, "checkpoints"][0]} of a run but '
+      'no config.json, which says of what run; bring it back from a copy, or '
+      'give another --workdir')
 
 
 def record(workdir: pathlib.Path, step: int, config: Mapping[str, Any]

@@ -36,6 +36,12 @@ def saved(workdir: pathlib.Path) -> dict[str, Any] | None:
       paths[-1], {'run': {'config': dict}})['run'] if paths else None
 
 
+def forget(workdir: pathlib.Path) -> None:
+  """Removes the record, where a run begins that is another."""
+  with errors.faults(workdir / NAME):
+    (workdir / NAME).unlink(missing_ok=True)
+
+
 def update(workdir: pathlib.Path, name: str, value: Any) -> Any:
   """Sets an entry of the record; returns what it was, None if it was not there.
   """

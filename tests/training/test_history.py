@@ -287,6 +287,20 @@ def test_a_config_that_is_gone_is_known_from_the_checkpoint(tmp_path):
   assert json.loads((tmp_path / 'config.json').read_text())['seed'] == 3
 
 
+def test_a_run_that_has_computed_nothing_may_be_given_other_values(tmp_path):
+  """One without memory is told to take a smaller batch."""
+  history.claim(tmp_path, CONFIG)
+  record.check_inputs(tmp_path, {'data': {'a': '1'}})
+  history.claim(tmp_path, _with(lr=.01))
+  record.check_inputs(tmp_path, {'data': {'a': '2'}})
+  assert json.loads((tmp_path / 'config.json').read_text()) == _with(lr=.01)
+  (tmp_path / 'evaluation_before.json').write_text('{}')
+  with pytest.raises(errors.ConfigError, match='config.optim.lr'):
+    history.claim(tmp_path, CONFIG)
+  with pytest.raises(errors.ConfigError, match='a has changed'):
+    record.check_inputs(tmp_path, {'data': {'a': '1'}})
+
+
 @pytest.mark.parametrize('name', [*NAMES, 'evaluation_before.json'])
 def test_files_of_a_run_without_any_config_are_refused(tmp_path, name):
   (tmp_path / name).write_text('{}\n')
@@ -302,6 +316,7 @@ def _with(**optim):
 def test_after_a_divergence_some_fields_may_change_and_it_is_remembered(
     tmp_path, capsys):
   history.claim(tmp_path, CONFIG)
+  (tmp_path / 'metrics.jsonl').write_text('{"step": 0}\n')
   with pytest.raises(errors.ConfigError, match='config.optim.lr'):
     history.claim(tmp_path, _with(lr=.01))
   history.note_divergence(tmp_path, 'step 6: diverged')
