@@ -29,12 +29,11 @@ _SMALLER = {
 
 
 @contextlib.contextmanager
-def explained(config: Mapping[str, Any], at: str = '') -> Iterator[None]:
+def explained(config: Mapping[str, Any]) -> Iterator[None]:
   """Inside, a lack of memory is an error that names the fields that help.
 
   Args:
     config: of the stage that runs; of the fields, those that it has.
-    at: before their names, as 'stages.sft.'.
 
   Raises:
     RunError: a device or this machine has no memory left.
@@ -45,7 +44,7 @@ def explained(config: Mapping[str, Any], at: str = '') -> Iterator[None]:
     if not _is_lack(problem):
       raise
     fields = config_lib.flatten(config)
-    helps = [f'{how} config.{at}{name}'
+    helps = [f'{how} config.{name}'
              for name, how in _SMALLER.items() if name in fields]
     said = str(problem).partition('\n')[0].removeprefix(f'{_EXHAUSTED}: ')
     raise errors.RunError(

@@ -55,7 +55,7 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
     nodes = [node._replace(config=node.config | {'gin': gin})
              for node in nodes]
   for node in nodes:
-    with errors.section('', at=f'stages.{node.name}'):
+    with errors.stage(node.name, node.config):
       stages.check(config.stages[node.name])
   chosen = graph.choose(config, nodes)
   if config.dry_run:
@@ -175,9 +175,8 @@ def _run_stage(node: graph.Node, nodes: list[graph.Node],
     begun = manifest.begin(node, _inputs(node, nodes))
   distributed.wait_for_all(f'pipeline: {node.name} begins')
   config = graph.resolve(node, nodes)
-  place = f'stages.{node.name}'
   try:
-    with errors.section('', at=place), memory.explained(config, f'{place}.'):
+    with errors.stage(node.name, config), memory.explained(config):
       mesh = sharding.make_mesh(config.mesh)
       stage = stages.build(config, mesh, str(node.workdir))
       summary = loop.train(stage, stages.loop_settings(config),

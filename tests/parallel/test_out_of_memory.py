@@ -48,7 +48,7 @@ def test_a_lack_of_memory_names_what_helps(fault):
 def test_only_fields_that_the_stage_has_are_named(module, field):
   config = module.get_config('mini')
   with pytest.raises(errors.RunError) as caught:
-    with memory.explained(config, at='stages.one.'):
+    with errors.stage('one', config), memory.explained(config):
       raise MemoryError
   said, fields = str(caught.value), config_lib.flatten(config)
   assert f'a larger config.stages.one.{field}' in said
