@@ -3,7 +3,9 @@
 begun.json is written when a stage starts: its config, the versions of the code
 that worked on it, in order, and the digests of its inputs, files that no stage
 makes included. manifest.json is written when it has ended: the same, the
-digests of its outputs, its metrics and its time.
+digests of its outputs, its metrics and its time. Of its last checkpoint
+`outputs` has the digest of the arrays that were saved, and `saved` that of the
+files on this disk, by which it is noticed where one is cut or damaged.
 """
 
 import enum
@@ -80,6 +82,9 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
   if lost := _lost(node, manifest):
     return Status(Kind.RESUME, f'to be resumed, {", ".join(lost)} lost'
                   + by_other_code)
+  if 'saved' in manifest and manifest['saved'] != _saved_digest(node.workdir):
+    return Status(Kind.RESUME, 'to be resumed, its last checkpoint is damaged'
+                  + by_other_code)
   edited = ''.join(f', {text}' for text in _edited(node, manifest))
   return Status(Kind.DONE, f'done{edited}{by_other_code}')
 
@@ -95,6 +100,17 @@ def _lost(node: graph.Node, manifest: dict[str, Any]) -> list[str]:
               name == 'checkpoint' or _is_cut(node.workdir / name))]
   summary = (node.workdir / _SUMMARY).exists()
   return lost if summary else [*lost, _SUMMARY]
+
+
+def _saved_digest(workdir: pathlib.Path) -> str | None:
+  """SHA-256 of the files of the last checkpoint; None if there is none."""
+  manifests = files.saved_with(workdir / 'checkpoints', 'manifest/metadata')
+  if not manifests:
+    return None
+  folder = manifests[-1].parents[1]
+  return files.config_digest({
+      path.relative_to(folder).as_posix(): inputs_lib.content_digest(path)
+      for path in folder.rglob('*') if path.is_file()})
 
 
 def _is_cut(path: pathlib.Path) -> bool:
@@ -197,7 +213,7 @@ def end(node: graph.Node, begun: dict[str, Any], summary: dict[str, Any]
         'cannot be made again from the other files; restore it, or remove that '
         'directory to run the stage from its start')
   files.write_json(path, begun | {
-      'outputs': outputs,
+      'outputs': outputs, 'saved': _saved_digest(node.workdir),
       'rows': {name: _count(node.workdir / name) for name in outputs
                if name != 'checkpoint'},
       'figures': _figures(node.workdir, summary),
