@@ -9,8 +9,6 @@ files on this disk, by which it is noticed where one is cut or damaged.
 """
 
 import enum
-import functools
-import hashlib
 import json
 import pathlib
 import shutil
@@ -23,6 +21,7 @@ from r1jax.stages import inputs as inputs_lib
 from r1jax.training import files
 from r1jax.training import history
 from r1jax.training import record
+from r1jax.training import surroundings
 
 _BEGUN, _MANIFEST, _SUMMARY = 'begun.json', 'manifest.json', 'summary.json'
 _COUNTED = ('kept', 'collected')  # the JSON files of sample and collect
@@ -75,7 +74,7 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
   if changes:
     return Status(Kind.CHANGED, 'changed: ' + ', '.join(changes))
   longer = begun['config'].get('steps') != node.config.get('steps')
-  same_code = _codes(begun)[-1:] == [code_digest()]
+  same_code = _codes(begun)[-1:] == [surroundings.code_digest()]
   by_other_code = '' if same_code else ', by another version of the code'
   if longer or manifest is None:
     return Status(Kind.RESUME, f'to be resumed{by_other_code}')
@@ -170,8 +169,9 @@ def begin(node: graph.Node, inputs: Inputs) -> dict[str, Any]:
   node.workdir.mkdir(parents=True, exist_ok=True)
   before = files.read_json(node.workdir / _BEGUN)
   codes = _codes(before) if before else []
-  if codes[-1:] != [code_digest()]:
-    codes = [*codes, code_digest()]
+  code = surroundings.code_digest()
+  if codes[-1:] != [code]:
+    codes = [*codes, code]
   # Its manifest is of another number of steps, and will be written again.
   if before and before['config'].get('steps') != node.config.get('steps'):
     (node.workdir / _MANIFEST).unlink(missing_ok=True)
@@ -230,15 +230,3 @@ def _figures(workdir: pathlib.Path, summary: dict[str, Any]) -> dict[str, Any]:
     if (counts := files.read_json(workdir / f'{name}.json')) is not None:
       figures[name] = counts
   return figures
-
-
-@functools.cache
-def code_digest() -> str:
-  """SHA-256 of the package's Python files, the same wherever they lie."""
-  root = pathlib.Path(__file__).parents[1]
-  digest = hashlib.sha256()
-  for path in sorted(root.rglob('*.py')):
-    content = path.read_bytes()
-    digest.update(f'{path.relative_to(root).as_posix()} {len(content)}\n'
-                  .encode() + content)
-  return digest.hexdigest()

@@ -34,6 +34,7 @@ from r1jax.training import files
 from r1jax.training import history
 from r1jax.training import logger
 from r1jax.training import loop
+from r1jax.training import surroundings
 from r1jax.types import TrainState
 
 
@@ -634,8 +635,8 @@ def test_other_code_is_said_and_makes_nothing_begin_anew(
     tmp_path, monkeypatch, capsys):
   pipeline.run_pipeline(_config(), str(tmp_path))
   before = _manifests(tmp_path)
-  assert [m['code'] for m in before.values()] == [[manifest.code_digest()]] * 3
-  monkeypatch.setattr(manifest, 'code_digest', lambda: 'other')
+  assert [m['code'] for m in before.values()] == [[surroundings.code_digest()]] * 3
+  monkeypatch.setattr(surroundings, 'code_digest', lambda: 'other')
   capsys.readouterr()
   pipeline.run_pipeline(_config(), str(tmp_path))
   assert 'a  done, by another version of the code' in capsys.readouterr().out
@@ -656,14 +657,14 @@ def test_every_code_that_worked_on_a_stage_is_known(
 
   monkeypatch.setattr(sys.modules['toy_stage'], 'build', build)
   for code, fails_at in (('first', 1), ('second', 2), ('second', 2)):
-    monkeypatch.setattr(manifest, 'code_digest', lambda code=code: code)
+    monkeypatch.setattr(surroundings, 'code_digest', lambda code=code: code)
     with pytest.raises(Crash):
       pipeline.run_pipeline(config, str(tmp_path))
   out = capsys.readouterr().out
   assert out.count('b (to be resumed, by another version of the code)') == 1
   assert out.count('b (to be resumed)') == 1
   fails_at = -1
-  monkeypatch.setattr(manifest, 'code_digest', lambda: 'third')
+  monkeypatch.setattr(surroundings, 'code_digest', lambda: 'third')
   assert pipeline.run_pipeline(config, str(tmp_path))
   assert [m['code'] for m in _manifests(tmp_path).values()] == [
       ['first'], ['first', 'second', 'third'], ['third']]
@@ -679,7 +680,7 @@ def test_a_begun_json_of_one_code_is_read(tmp_path):
   path.write_text(json.dumps(json.loads(path.read_text()) | dict(code='old')))
   (tmp_path / 'c' / 'manifest.json').unlink()
   assert pipeline.run_pipeline(_config(), str(tmp_path))
-  assert _manifests(tmp_path)['c']['code'] == ['old', manifest.code_digest()]
+  assert _manifests(tmp_path)['c']['code'] == ['old', surroundings.code_digest()]
 
 
 def test_only_until_and_dry_run(tmp_path, capsys):
