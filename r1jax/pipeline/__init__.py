@@ -69,8 +69,8 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
         module = importlib.import_module(reports.REPORTS[config.report])
         distributed.say(module.write_report(config.to_dict(), workdir))
     except interrupts.Stopped:
-      distributed.say('stopped between two steps; start the same command again '
-                      'to go on')
+      distributed.say('stopped while no stage took steps, nothing is lost; '
+                      'start the same command again to go on')
       return False
   return True
 

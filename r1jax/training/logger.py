@@ -217,8 +217,8 @@ class _TensorBoard:
       from clu import metric_writers
     except ModuleNotFoundError as error:
       raise errors.ConfigError(
-          'log.tensorboard', f'the package {error.name!r} is not installed: pip '
-          'install clu tensorboard tensorflow, or set '
+          'log.tensorboard', f'the package {error.name!r} is not installed; '
+          'pip install clu tensorboard tensorflow, or set '
           '--config.log.tensorboard=False to keep metrics.jsonl alone'
       ) from error
     # clu has imported TensorFlow; the accelerator is JAX's.

@@ -36,10 +36,21 @@ with command.reported():
     ('XLA_FLAGS', 'banana', 'Could not open file "banana"'),
 ])
 def test_a_wrong_variable_is_named_in_one_line(name, value, said):
+  _refused(['-c', PROGRAM], name, value, said)
+
+
+@pytest.mark.parametrize('name, value, said', [
+    ('JAX_ENABLE_X64', 'banana', "truth value 'banana'"),
+    ('JAX_PLATFORMS', 'banana', "backend 'banana'")])
+def test_an_export_looks_at_the_environment_first(name, value, said):
+  _refused(['-m', 'r1jax.export', '--workdir=x', '--out=x'], name, value, said)
+
+
+def _refused(command, name, value, said):
   clean = {key: text for key, text in os.environ.items()
            if not key.startswith(('JAX_', 'TF_CPP_'))}
   done = subprocess.run(
-      [sys.executable, '-c', PROGRAM], cwd=ROOT, text=True, check=False,
+      [sys.executable, *command], cwd=ROOT, text=True, check=False,
       capture_output=True, env=clean | {name: value})
   lines = [line for line in done.stderr.splitlines()
            if 'cuda' not in line or line.startswith('error')]
