@@ -106,7 +106,7 @@ def _run(nodes: list[graph.Node], chosen: list[graph.Node]) -> bool:
     statuses[node.name] = manifest.Status(Kind.DONE, 'done')
     seconds = sum(map(manifest.seconds, chosen[:number]))
     distributed.say(
-        f'stages {number} of {len(chosen)} have ended, after '
+        f'{number} of {len(chosen)} stages have ended, after '
         f'{seconds // 60:.0f} min {seconds % 60:.0f} s')
   return True
 

@@ -43,6 +43,7 @@ _ASLEEP_SECONDS = 1.0  # a trainer that looks so late was itself suspended
 _MAX_JOBS = 64  # sent at once
 _MAX_MESSAGE_BYTES = 1 << 16
 _GRACE_SECONDS = 2.0  # for a worker that itself ends jobs that are late
+_FEWER = 'fewer workers (config.rewards.workers) need less memory'
 _SANDBOX = 'r1jax.rewards.sandbox'
 _PATIENCE_SECONDS = 1.0  # until it is looked whether the run is to stop
 
@@ -284,7 +285,8 @@ class Pool:
     except OSError as problem:  # no more processes, open files or memory
       batch.refused += 1
       if batch.refused == _LOADS:
-        raise LoadError(f'{problem}, {_LOADS} times in a row') from problem
+        raise LoadError(
+            f'{problem}, {_LOADS} times in a row; {_FEWER}') from problem
       logging.warning('a worker cannot be started now: %s', problem)
       if not self._workers:
         time.sleep(PAUSE_SECONDS)
@@ -322,8 +324,7 @@ class Pool:
         f'it has not loaded within {START_SECONDS:g} s')
     if tries == _LOADS:
       raise LoadError(
-          f'{detail}, {tries} times in a row. Where memory is short, fewer '
-          'workers (config.rewards.workers) need less')
+          f'{detail}, {tries} times in a row; {_FEWER}')
     logging.warning('a worker is replaced before it has loaded: %s', detail)
     worker.jobs.clear()
     self._replace(worker, lost, message, batch)
