@@ -1,10 +1,11 @@
 """Errors that are shown as one line: of a configuration, and of a run."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 import contextlib
 import difflib
 import errno
 import os
+import re
 from typing import Any
 
 _FEW = 12  # as many names are listed in full
@@ -117,17 +118,50 @@ def section(name: str, at: str) -> Iterator[None]:
   """Inside, an error about `config.<name>` is one about `config.<at>`.
 
   For a second section of the same form: with section('data', at='tests.a.data')
-  an error of field data.task becomes one of tests.a.data.task; with an empty
-  name every field gets the prefix `at`.
+  an error of field data.task becomes one of tests.a.data.task, and where its
+  words name config.data.shots they name config.tests.a.data.shots.
   """
   try:
     yield
   except ConfigError as error:
-    outer, dot, rest = error.field.partition('.') if name else (
-        '', '.', error.field)
-    if outer != name or not error.field or error.field.startswith('-'):
+    outer, dot, rest = error.field.partition('.')
+    if outer != name:
       raise
-    raise ConfigError(f'{at}{dot}{rest}', error.message) from error
+    raise ConfigError(f'{at}{dot}{rest}', _moved(
+        error.message, [name], lambda _: at)) from error
+
+
+@contextlib.contextmanager
+def stage(name: str, fields: Iterable[str]) -> Iterator[None]:
+  """Inside, errors are of a stage of a pipeline, whose config is a part of its.
+
+  What an error says of config.optim.lr, as its field or in its words, is said
+  of config.stages.<name>.optim.lr; its type and what it was raised from stay.
+
+  Args:
+    name: of the stage.
+    fields: the first names of its config's fields, such as 'optim'.
+  """
+  fields, place = list(fields), f'stages.{name}'
+  moved = lambda text: _moved(text, fields, lambda field: f'{place}.{field}')
+  try:
+    yield
+  except ConfigError as error:
+    error.message = moved(error.message)
+    if error.field and not error.field.startswith('-'):
+      error.field = f'{place}.{error.field}'
+    raise
+  except RunError as error:
+    error.args = (moved(str(error)),)
+    raise
+
+
+def _moved(text: str, fields: Iterable[str], place: Callable[[str], str]
+          ) -> str:
+  """The text with config.<place(field)> for each config.<field> of `fields`."""
+  names = '|'.join(map(re.escape, fields))
+  return re.sub(rf'(?<![\w./])config\.({names})\b',
+                lambda found: f'config.{place(found[1])}', text)
 
 
 @contextlib.contextmanager

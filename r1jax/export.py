@@ -20,9 +20,14 @@ import argparse
 import dataclasses
 import pathlib
 
+from r1jax import command
+
+if __name__ == '__main__':
+  with command.reported():
+    command.import_jax()
+
 import jax
 
-from r1jax import command
 from r1jax import errors
 from r1jax import models
 from r1jax import workdir as workdir_lib

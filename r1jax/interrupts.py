@@ -28,14 +28,15 @@ STATUS = 75  # of a command that was stopped: EX_TEMPFAIL of sysexits.h
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _PATIENCE = 2.  # seconds until a process with nothing to save is ended
+_NOTHING = 'stopped; nothing was to be saved'
 _AS_ONE = .2  # seconds: a lost terminal sends SIGHUP twice, some launchers too
 
 
 class Stopped(BaseException):
   """A signal asked this run to stop."""
 
-  def __init__(self, text='stopped before the first step; nothing to save'):
-    super().__init__(text)
+  def __init__(self):
+    super().__init__(_NOTHING)
 
 
 class _Signals:
@@ -146,7 +147,7 @@ def _watch():
   _next_signal()
   first = time.monotonic()
   if not _Signals.begun:
-    _end('stopped before the first step; nothing to save')
+    _end(_NOTHING)
   if not _Signals.noting and not _Signals.several:
     threading.Thread(target=_end_if_late, daemon=True).start()
   while True:
@@ -165,7 +166,7 @@ def _end_if_late():
   """Ends a process with nothing to save whose program runs for too long."""
   time.sleep(_PATIENCE)
   if not _Signals.asked and not _Signals.noting:
-    _end('stopped; nothing was to be saved')
+    _end(_NOTHING)
 
 
 def _end(text: str) -> NoReturn:

@@ -273,3 +273,16 @@ def test_prompts_to_sample_divide_over_the_mesh():
   config.rl.prompts = 6
   with pytest.raises(errors.ConfigError, match='rl.prompts'):
     config_lib.check(config, 8)
+
+
+def test_an_error_of_a_second_section_names_that_section_s_fields():
+  with pytest.raises(errors.ConfigError) as caught:
+    with errors.section('data', at='tests.a.data'):
+      raise errors.ConfigError(
+          'data.shots', 'too many beside config.data.template, config.database')
+  assert str(caught.value) == (
+      'config.tests.a.data.shots: too many beside config.tests.a.data.template,'
+      ' config.database')
+  with pytest.raises(errors.ConfigError, match='^config.rl.group: config.data'):
+    with errors.section('data', at='tests.a.data'):
+      raise errors.ConfigError('rl.group', 'config.data is too short')

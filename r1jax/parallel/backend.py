@@ -5,9 +5,9 @@ with an assertion where a platform is missing. What is asked for is tried here,
 before anything is built.
 """
 
-import contextlib
 import os
 import re
+import signal
 
 import jax
 from jaxlib import xla_client
@@ -37,12 +37,17 @@ def check_devices() -> None:
 
   Raises:
     ConfigError: names the variable that asks for some that are not there.
+    RunError: no variable does, and those of this machine cannot be used.
   """
   try:
     jax.devices()
   except (RuntimeError, AssertionError) as problem:
-    name = next(filter(os.environ.get, _PLATFORMS), _PLATFORMS[0])
+    name = next(filter(os.environ.get, _PLATFORMS), None)
     said = str(problem).partition('\n')[0] or 'no such device is here'
+    if name is None:
+      raise errors.RunError(
+          f"this machine's devices cannot be used: {said}; end what else uses "
+          'them, or set JAX_PLATFORMS=cpu to do without') from problem
     raise _refused(name, f'{said}; unset it to use what there is') from problem
 
 
@@ -52,18 +57,28 @@ def _refused(name: str, problem: str) -> errors.ConfigError:
 
 
 def _check_flags() -> None:
-  """Lets a child parse XLA's flags: it is ended by those that are wrong."""
+  """Lets a child parse XLA's flags: it is ended by those that are wrong.
+
+  By XLA, that is. One that the system refuses or ends, as for want of memory,
+  has shown nothing, and the flags are XLA's to judge.
+  """
   ours, theirs = os.pipe()
-  child = os.fork()  # no device is in use yet
+  try:
+    child = os.fork()  # no device is in use yet
+  except OSError:
+    os.close(ours)
+    os.close(theirs)
+    return
   if not child:
-    with contextlib.suppress(BaseException):
+    try:
       os.dup2(theirs, 1)
       os.dup2(theirs, 2)
       xla_client.CompileOptions()
+    finally:
       os._exit(0)
-    os._exit(1)
   os.close(theirs)
   with os.fdopen(ours, errors='replace') as output:
     said = _SAID.search(output.read())
-  if os.waitpid(child, 0)[1]:
+  status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  if status > 0 or status == -signal.SIGABRT:
     raise _refused(_XLA_FLAGS, said[1] if said else 'XLA refuses a value')

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import ctypes
 import errno
+import fnmatch
 import platform
 import resource
 import sys
@@ -18,23 +19,25 @@ _EXHAUSTED = 'RESOURCE_EXHAUSTED'  # of XLA, on any device
 # Of mallopt(3): one arena, no mmap, no trimming, growth by 64 MiB.
 _KEEP = ((-8, 1), (-4, 0), (-1, -1), (-2, 64 << 20))
 
-# Fields by which a stage takes less memory and computes the same.
+# Fields by which a stage takes less memory and computes the same; * is a name
+# of the user's.
 _SMALLER = {
     'rl.micro_batch': 'a smaller', 'rl.sample_chunk': 'a smaller',
     'rl.logp_chunk': 'a smaller', 'lm.micro_batches': 'a larger',
     'lm.logp_chunk': 'a smaller', 'preference.micro_batches': 'a larger',
     'preference.logp_chunk': 'a smaller', 'eval.batch': 'a smaller',
-    'bench.matmul': 'a smaller', 'model.remat': "'full' as",
+    'rewards.models.*.batch': 'a smaller', 'rewards.judge.batch': 'a smaller',
+    'bench.matmul': 'a smaller', 'model.attention_chunk': 'a smaller',
+    'model.remat': "'full' as",
 }
 
 
 @contextlib.contextmanager
-def explained(config: Mapping[str, Any], at: str = '') -> Iterator[None]:
+def explained(config: Mapping[str, Any]) -> Iterator[None]:
   """Inside, a lack of memory is an error that names the fields that help.
 
   Args:
     config: of the stage that runs; of the fields, those that it has.
-    at: before their names, as 'stages.sft.'.
 
   Raises:
     RunError: a device or this machine has no memory left.
@@ -45,12 +48,19 @@ def explained(config: Mapping[str, Any], at: str = '') -> Iterator[None]:
     if not _is_lack(problem):
       raise
     fields = config_lib.flatten(config)
-    helps = [f'{how} config.{at}{name}'
-             for name, how in _SMALLER.items() if name in fields]
+    helps = [f'{how} config.{name}' for pattern, how in _SMALLER.items()
+             for name in fnmatch.filter(fields, pattern)
+             if _is_used(name, fields)]
     said = str(problem).partition('\n')[0].removeprefix(f'{_EXHAUSTED}: ')
     raise errors.RunError(
         f'out of memory: {said or "this machine has none left"}'
         + ('; what helps: ' + ', '.join(helps) if helps else '')) from problem
+
+
+def _is_used(field: str, fields: Mapping[str, Any]) -> bool:
+  """Whether there is a model behind a field's section, as behind a judge's."""
+  section = field.rpartition('.')[0]
+  return fields.get(f'{section}.init_from', '') is not None
 
 
 def _is_lack(problem: Exception) -> bool:

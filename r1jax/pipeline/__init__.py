@@ -55,7 +55,7 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
     nodes = [node._replace(config=node.config | {'gin': gin})
              for node in nodes]
   for node in nodes:
-    with errors.section('', at=f'stages.{node.name}'):
+    with errors.stage(node.name, node.config):
       stages.check(config.stages[node.name])
   chosen = graph.choose(config, nodes)
   if config.dry_run:
@@ -70,8 +70,8 @@ def run_pipeline(config, workdir: str, gin: str | None = None) -> bool:
         distributed.say(distributed.in_main(
             lambda: module.write_report(config.to_dict(), workdir)))
     except interrupts.Stopped:
-      distributed.say('stopped between two steps; start the same command again '
-                      'to go on')
+      distributed.say('stopped while no stage took steps, nothing is lost; '
+                      'start the same command again to go on')
       return False
   return True
 
@@ -107,7 +107,7 @@ def _run(nodes: list[graph.Node], chosen: list[graph.Node]) -> bool:
     statuses[node.name] = manifest.Status(Kind.DONE, 'done')
     seconds = sum(map(manifest.seconds, chosen[:number]))
     distributed.say(
-        f'stages {number} of {len(chosen)} have ended, after '
+        f'{number} of {len(chosen)} stages have ended, after '
         f'{seconds // 60:.0f} min {seconds % 60:.0f} s')
   return True
 
@@ -176,9 +176,8 @@ def _run_stage(node: graph.Node, nodes: list[graph.Node],
   begun = distributed.in_main(
       lambda: manifest.begin(node, _inputs(node, nodes)))
   config = graph.resolve(node, nodes)
-  place = f'stages.{node.name}'
   try:
-    with errors.section('', at=place), memory.explained(config, f'{place}.'):
+    with errors.stage(node.name, config), memory.explained(config):
       mesh = sharding.make_mesh(config.mesh)
       stage = stages.build(config, mesh, str(node.workdir))
       summary = loop.train(stage, stages.loop_settings(config),

@@ -3,12 +3,12 @@
 begun.json is written when a stage starts: its config, the versions of the code
 that worked on it, in order, and the digests of its inputs, files that no stage
 makes included. manifest.json is written when it has ended: the same, the
-digests of its outputs, its metrics and its time.
+digests of its outputs, its metrics and its time. Of its last checkpoint
+`outputs` has the digest of the arrays that were saved, and `saved` that of the
+files on this disk, by which it is noticed where one is cut or damaged.
 """
 
 import enum
-import functools
-import hashlib
 import json
 import pathlib
 import shutil
@@ -21,6 +21,7 @@ from r1jax.stages import inputs as inputs_lib
 from r1jax.training import files
 from r1jax.training import history
 from r1jax.training import record
+from r1jax.training import surroundings
 
 _BEGUN, _MANIFEST, _SUMMARY = 'begun.json', 'manifest.json', 'summary.json'
 # What they must hold (files.read_json); `named` and `code` are not as old.
@@ -77,12 +78,15 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
   if changes:
     return Status(Kind.CHANGED, 'changed: ' + ', '.join(changes))
   longer = begun['config'].get('steps') != node.config.get('steps')
-  same_code = _codes(begun)[-1:] == [code_digest()]
+  same_code = _codes(begun)[-1:] == [surroundings.code_digest()]
   by_other_code = '' if same_code else ', by another version of the code'
   if longer or manifest is None:
     return Status(Kind.RESUME, f'to be resumed{by_other_code}')
   if lost := _lost(node, manifest):
     return Status(Kind.RESUME, f'to be resumed, {", ".join(lost)} lost'
+                  + by_other_code)
+  if 'saved' in manifest and manifest['saved'] != _saved_digest(node.workdir):
+    return Status(Kind.RESUME, 'to be resumed, its last checkpoint is damaged'
                   + by_other_code)
   edited = ''.join(f', {text}' for text in _edited(node, manifest))
   return Status(Kind.DONE, f'done{edited}{by_other_code}')
@@ -99,6 +103,17 @@ def _lost(node: graph.Node, manifest: dict[str, Any]) -> list[str]:
               name == 'checkpoint' or _is_cut(node.workdir / name))]
   summary = (node.workdir / _SUMMARY).exists()
   return lost if summary else [*lost, _SUMMARY]
+
+
+def _saved_digest(workdir: pathlib.Path) -> str | None:
+  """SHA-256 of the files of the last checkpoint; None if there is none."""
+  manifests = files.saved_with(workdir / 'checkpoints', 'manifest/metadata')
+  if not manifests:
+    return None
+  folder = manifests[-1].parents[1]
+  return files.config_digest({
+      path.relative_to(folder).as_posix(): inputs_lib.content_digest(path)
+      for path in folder.rglob('*') if path.is_file()})
 
 
 def _is_cut(path: pathlib.Path) -> bool:
@@ -160,8 +175,9 @@ def begin(node: graph.Node, inputs: Inputs) -> dict[str, Any]:
     files.make_folder(node.workdir)
   before = files.read_json(node.workdir / _BEGUN, _BEGINS)
   codes = _codes(before) if before else []
-  if codes[-1:] != [code_digest()]:
-    codes = [*codes, code_digest()]
+  code = surroundings.code_digest()
+  if codes[-1:] != [code]:
+    codes = [*codes, code]
   # Its manifest is of another number of steps, and will be written again.
   if before and before['config'].get('steps') != node.config.get('steps'):
     (node.workdir / _MANIFEST).unlink(missing_ok=True)
@@ -203,7 +219,7 @@ def end(node: graph.Node, begun: dict[str, Any], summary: dict[str, Any]
         'cannot be made again from the other files; restore it, or remove that '
         'directory to run the stage from its start')
   files.write_json(path, begun | {
-      'outputs': outputs,
+      'outputs': outputs, 'saved': _saved_digest(node.workdir),
       'rows': {name: _count(node.workdir / name) for name in outputs
                if name != 'checkpoint'},
       'figures': _figures(node.workdir, summary),
@@ -220,15 +236,3 @@ def _figures(workdir: pathlib.Path, summary: dict[str, Any]) -> dict[str, Any]:
     if (counts := files.read_json(workdir / f'{name}.json')) is not None:
       figures[name] = counts
   return figures
-
-
-@functools.cache
-def code_digest() -> str:
-  """SHA-256 of the package's Python files, the same wherever they lie."""
-  root = pathlib.Path(__file__).parents[1]
-  digest = hashlib.sha256()
-  for path in sorted(root.rglob('*.py')):
-    content = path.read_bytes()
-    digest.update(f'{path.relative_to(root).as_posix()} {len(content)}\n'
-                  .encode() + content)
-  return digest.hexdigest()

@@ -36,12 +36,14 @@ from r1jax import interrupts
 
 # Loading verifiers imports large packages, once per worker.
 START_SECONDS = 120.0
+SLOW_SECONDS = 15.0  # of loading, after which it is said
 PAUSE_SECONDS = 2.0  # before a start that the system has refused is tried again
 _LOADS = 3  # starts of a worker, or of one for the same job, before giving up
 _ASLEEP_SECONDS = 1.0  # a trainer that looks so late was itself suspended
 _MAX_JOBS = 64  # sent at once
 _MAX_MESSAGE_BYTES = 1 << 16
 _GRACE_SECONDS = 2.0  # for a worker that itself ends jobs that are late
+_FEWER = 'fewer workers (config.rewards.workers) need less memory'
 _SANDBOX = 'r1jax.rewards.sandbox'
 _PATIENCE_SECONDS = 1.0  # until it is looked whether the run is to stop
 
@@ -96,6 +98,7 @@ class _Worker:
     self.fresh = True  # it has loaded nothing yet
     self.together = False  # whether it does these jobs at once
     self.deadline = math.inf  # of its next message
+    self.said = True  # that it loads for long, or nothing is to be said of it
     self._timeout_seconds = timeout_seconds
     self._sender = threading.Thread()
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
@@ -119,7 +122,7 @@ class _Worker:
   def send(self, jobs, together: bool):
     self.jobs.extend(jobs)
     self.together = together
-    self.loaded = False
+    self.loaded = self.said = False
     self.deadline = time.monotonic() + START_SECONDS
     # Aside: a worker that is stuck reads nothing, and a full pipe would block.
     self._sender = threading.Thread(
@@ -144,6 +147,18 @@ class _Worker:
     self.deadline = time.monotonic() + self._timeout_seconds + (
         _GRACE_SECONDS if self.together else 0.0)
     return message
+
+  def say_slow(self):
+    """Says, once, that it loads for long: a run would be silent meanwhile."""
+    left = self.deadline - time.monotonic()
+    if self.said or self.loaded or START_SECONDS - left < SLOW_SECONDS:
+      return
+    self.said = True
+    kinds = ', '.join(sorted({job.kind for _, job in self.jobs}))
+    logging.warning(
+        'a worker (process %d) has not loaded %s for %.0f s: this step waits; '
+        'in %.0f s the worker is replaced', self.process.pid, kinds,
+        START_SECONDS - left, left)
 
   def late(self) -> Outcome:
     """What to say of a worker whose deadline has passed."""
@@ -240,6 +255,8 @@ class Pool:
             self._take(worker, worker.read(), batch)
           elif worker.deadline <= time.monotonic():
             self._take(worker, worker.late(), batch)
+          else:
+            worker.say_slow()
     finally:
       # After an interrupt, later answers would be taken for those of new jobs.
       for worker in [w for w in self._workers if w.jobs]:
@@ -268,7 +285,8 @@ class Pool:
     except OSError as problem:  # no more processes, open files or memory
       batch.refused += 1
       if batch.refused == _LOADS:
-        raise LoadError(f'{problem}, {_LOADS} times in a row') from problem
+        raise LoadError(
+            f'{problem}, {_LOADS} times in a row; {_FEWER}') from problem
       logging.warning('a worker cannot be started now: %s', problem)
       if not self._workers:
         time.sleep(PAUSE_SECONDS)
@@ -306,8 +324,7 @@ class Pool:
         f'it has not loaded within {START_SECONDS:g} s')
     if tries == _LOADS:
       raise LoadError(
-          f'{detail}, {tries} times in a row. Where memory is short, fewer '
-          'workers (config.rewards.workers) need less')
+          f'{detail}, {tries} times in a row; {_FEWER}')
     logging.warning('a worker is replaced before it has loaded: %s', detail)
     worker.jobs.clear()
     self._replace(worker, lost, message, batch)

@@ -194,9 +194,9 @@ def _model(name: str, field: str, checkpoint: str) -> dict[str, str] | None:
   if source.kind == 'file':
     return {'': files.file_digest(path)} if path.is_file() else {}
   if path.is_file():
-    return {'': _content(path)}
+    return {'': content_digest(path)}
   return _tokenizer(path) | {
-      file.name: _content(file)
+      file.name: content_digest(file)
       for pattern in _WEIGHTS for file in sorted(path.glob(pattern))}
 
 
@@ -231,11 +231,11 @@ def _stage(source: model_source.ModelSource, checkpoint: str
 
 def _tokenizer(path: pathlib.Path) -> dict[str, str]:
   """The files of a tokenizer: in a folder, or one and what is beside it."""
-  own = {} if path.is_dir() else {path.name: _content(path)}
+  own = {} if path.is_dir() else {path.name: content_digest(path)}
   if path.suffix == '.gguf':
     return own
   folder = path if path.is_dir() else path.parent
-  return own | {name: _content(folder / name) for name in _TOKENIZER
+  return own | {name: content_digest(folder / name) for name in _TOKENIZER
                 if (folder / name).is_file()}
 
 
@@ -245,13 +245,15 @@ def _tfds(name: str, config: Mapping[str, Any]) -> dict[str, str]:
   folders = [value for field, value in config_lib.flatten(config).items()
              if field.split('.')[-1] == 'data_dir' and value] or [usual]
   name = name.partition(':')[0].partition('/')[0]
-  return {str(path): _content(path) for folder in folders for path in sorted(
-      pathlib.Path(os.path.expanduser(folder), name).rglob('*'))
+  return {str(path): content_digest(path) for folder in folders
+          for path in sorted(
+              pathlib.Path(os.path.expanduser(folder), name).rglob('*'))
           if path.is_file()}
 
 
-def _content(path: pathlib.Path) -> str:
-  """The digest of a file, in parts if it is large; see above."""
+def content_digest(path: pathlib.Path) -> str:
+  """The digest of a file, in parts if it is large; see the module's docstring.
+  """
   with errors.faults(path):
     stat = path.stat()
     if stat.st_size <= _WHOLE:

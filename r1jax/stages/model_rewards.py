@@ -10,6 +10,7 @@ from typing import Any
 import zlib
 
 import jax
+import ml_collections
 import numpy as np
 
 from r1jax import errors
@@ -98,11 +99,8 @@ def load_reward_model(section, name: str, weight: Callable[[str], float],
     raise errors.expected(f'{field}.init_from', 'a reward model (with a scalar '
                           'head)', section.init_from)
   placed = train_state.place_model(shape, mesh, rules)
-  stage = source.stage_config()
-  template, system = (
-      (stage.data.template, stage.data.get('system')) if stage
-      else (templates.CHAT, None))
-  scores = section.scores or (stage.preference.scores if stage else 'response')
+  template, system, scores = _trained(source, f'{field}.init_from')
+  scores = section.scores or scores
   errors.check_choice(f'{field}.scores', scores, ('response', 'summary'))
   vocab = source.vocabulary(shape.vocab)
   params = train_state.init_params(placed, source, seed=0)
@@ -121,6 +119,27 @@ def load_reward_model(section, name: str, weight: Callable[[str], float],
       name, weight, encode, score_on_host,
       summary=scores == 'summary', max_len=shape.max_len, batch=section.batch,
       shards=sharding.batch_shards(mesh))
+
+
+def _trained(source: model_source.ModelSource, field: str
+            ) -> tuple[str, str | None, str]:
+  """(template, system prompt, what is scored) of a reward model's training.
+
+  Raises:
+    ConfigError: of `field`; the workdir is not that of a preference stage.
+  """
+  stage = source.stage_config()
+  if stage is None:
+    return templates.CHAT, None, 'response'
+  data, preference = (stage.get(name) for name in ('data', 'preference'))
+  template, scores = (
+      part.get(name) if isinstance(part, ml_collections.ConfigDict) else None
+      for part, name in ((data, 'template'), (preference, 'scores')))
+  if not (isinstance(template, str) and isinstance(scores, str)):
+    raise errors.expected(
+        field, 'the workdir of a preference stage, with data.template and '
+        'preference.scores in its config.json', source.path)
+  return template, data.get('system'), scores
 
 
 def _check_thinking(encode: templates.Encode, field: str) -> None:

@@ -50,6 +50,7 @@ class ModelSource(NamedTuple):
   kind: str  # 'file' | 'released' | 'stage'
   path: str
   field: str = 'init_from'
+  after: tuple[str, ...] = ()  # the stages that have led here by `parent`
 
   def stage_config(self) -> ml_collections.ConfigDict | None:
     """The config of the stage whose workdir this is; None for other models."""
@@ -76,10 +77,22 @@ class ModelSource(NamedTuple):
     return configured_architecture(stage.model, self.parent())
 
   def parent(self) -> 'ModelSource | None':
-    """What the stage of a workdir started from; None for other models."""
+    """What the stage of a workdir started from; None for other models.
+
+    Raises:
+      ConfigError: there is no such model, or it is this stage itself, perhaps
+        by others.
+    """
     stage = self.stage_config()
     init_from = stage and stage.get('init_from')
-    return None if init_from is None else find(init_from, self.field)
+    if init_from is None:
+      return None
+    found, after = find(init_from, self.field), (*self.after, self.path)
+    if found.path in after:
+      raise errors.ConfigError(
+          self.field, f'{" begins from ".join((*after, found.path))}, itself; '
+          'correct init_from in its config.json')
+    return found._replace(after=after)
 
   def vocabulary(self, pieces: int) -> vocabs.Vocab:
     """The model's own vocabulary.
@@ -303,6 +316,10 @@ def configured_vocabulary(section: Mapping[str, Any],
     if path:
       raise errors.expected('vocab.path', "none with vocab.kind='model', "
                             "which is the model's own", path)
+    if source is None:
+      raise errors.expected(
+          'init_from', "a model, whose own vocabulary vocab.kind='model' is; "
+          'or set config.vocab.kind and config.vocab.path', None)
     kind, path, own = source.vocabulary_fields()
     eos = eos or own
   vocab = vocabs.load_vocab(kind, path, eos)

@@ -127,7 +127,7 @@ def _renew(path: pathlib.Path, owner: Owner, ended: threading.Event) -> None:
     try:
       if (other := _read(path)) not in (owner, {}):
         terminal.say(f'error: {path} was taken over by {_name(other)}: this '
-                     'process ends, so that there is one')
+                     'process ends, so that one alone works there')
         os._exit(1)
       os.utime(path)
     except OSError:
@@ -142,7 +142,7 @@ def _refused(path: pathlib.Path, owner: Owner) -> errors.ConfigError:
 
 def _name(owner: Owner) -> str:
   if not owner:
-    return 'a process that is not named'
+    return 'a process that its lock does not name'
   began = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(owner['since']))
   return f'process {owner["pid"]} on {owner["host"]}, since {began}'
 

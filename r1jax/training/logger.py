@@ -225,9 +225,9 @@ class _TensorBoard:
     try:
       from clu import metric_writers
     except ModuleNotFoundError as error:
-      raise ImportError(
-          f'log.tensorboard needs the package {error.name!r}, which is not '
-          'installed: pip install clu tensorboard tensorflow, or set '
+      raise errors.ConfigError(
+          'log.tensorboard', f'the package {error.name!r} is not installed; '
+          'pip install clu tensorboard tensorflow, or set '
           '--config.log.tensorboard=False to keep metrics.jsonl alone'
       ) from error
     # clu has imported TensorFlow; the accelerator is JAX's.

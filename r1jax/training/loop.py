@@ -376,6 +376,8 @@ def _checkpoints(stage: Stage, settings: Settings, workdir: pathlib.Path
 def _stopped_words(stage: Stage, workdir: pathlib.Path) -> str:
   """What a run says that a signal has stopped: what there is to go on from."""
   saved = files.saved_steps(workdir / 'checkpoints')
+  if not saved and not stage.steps:
+    return str(interrupts.Stopped())
   if not saved:
     return 'stopped before the first step; nothing to save'
   return (f'stopped after step {saved[-1]} of {stage.steps}, state saved in '

@@ -1,10 +1,13 @@
 """What the bits of a run depend on beside its config and data.
 
-With the same versions, devices and processor cores a resumed run ends bitwise
-as one that was never stopped; with others its last digits differ, since sums
-are taken in another order. So they are recorded, and a change is said.
+With the same versions, r1jax's own code among them, devices and processor cores
+a resumed run ends bitwise as one that was never stopped; with others its last
+digits differ, since sums are taken in another order. So they are recorded, and
+a change is said.
 """
 
+import functools
+import hashlib
 from importlib import metadata
 import os
 import pathlib
@@ -20,6 +23,7 @@ _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 _VARIABLES = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'NPROC')  # that XLA reads
 _SETTINGS = ('jax_default_matmul_precision', 'jax_default_prng_impl',
              'jax_enable_x64', 'jax_threefry_partitionable')
+_SHORT = 12  # characters of the digest of the code
 
 
 def note(workdir: pathlib.Path, resumed: bool) -> None:
@@ -27,12 +31,13 @@ def note(workdir: pathlib.Path, resumed: bool) -> None:
   before, now = distributed.in_main(lambda: _update(workdir))
   if not resumed or before is None:
     return
-  changes = [f'{name} ({before.get(name)} before, {now.get(name)} now)'
-             for name in sorted(before.keys() | now.keys())
-             if before.get(name) != now.get(name)]
+  # What only one of them has is of a version that recorded more.
+  changes = [f'{name} ({before[name]} before, {now[name]} now)'
+             for name in sorted(before.keys() & now.keys())
+             if before[name] != now[name]]
   if changes:
     distributed.say(
-        f'warning: this run was begun in other surroundings, its last digits '
+        'warning: this run was begun in other surroundings, its last digits '
         f'may differ from here on: {", ".join(changes)}')
 
 
@@ -45,17 +50,40 @@ def _update(workdir: pathlib.Path) -> list[dict[str, Any] | None]:
 def found() -> dict[str, Any]:
   """{name: value} of this process and its devices, data as JSON has it."""
   device = jax.devices()[0]
-  versions = {name: metadata.version(name) for name in _PACKAGES}
   of_host = {}
   if device.platform == 'cpu':  # it compiles for the processor and its threads
     of_host = {'processor': _processor(), 'cores': _cores()}
   return {
-      'python': platform.python_version(), **versions,
+      'python': platform.python_version(),
+      **{name: _version(name) for name in _PACKAGES},
+      'r1jax': code_digest()[:_SHORT],
       'platform': device.platform, 'device': device.device_kind,
+      # Of its compiler, driver or runtime, in several lines.
+      'platform_version': ' '.join(device.client.platform_version.split()),
       'devices': jax.device_count(), 'processes': jax.process_count(),
       **of_host,
       **{name: os.environ.get(name) for name in _VARIABLES},
       **{name: getattr(jax.config, name) for name in _SETTINGS}}
+
+
+@functools.cache
+def code_digest() -> str:
+  """SHA-256 of the package's Python files, the same wherever they lie."""
+  root = pathlib.Path(__file__).parents[1]
+  digest = hashlib.sha256()
+  for path in sorted(root.rglob('*.py')):
+    content = path.read_bytes()
+    digest.update(f'{path.relative_to(root).as_posix()} {len(content)}\n'
+                  .encode() + content)
+  return digest.hexdigest()
+
+
+def _version(package: str) -> str | None:
+  """The version of a package; None of one that runs from its source."""
+  try:
+    return metadata.version(package)
+  except metadata.PackageNotFoundError:
+    return None
 
 
 def _cores() -> int:

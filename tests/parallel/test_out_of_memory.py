@@ -2,17 +2,22 @@
 """
 
 import errno
+import fnmatch
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import every_config
 from experiments import dpo
 from experiments import r1_zero
+from experiments import sections
 from experiments import sft
 from r1jax import config as config_lib
 from r1jax import errors
+from r1jax import fields
 from r1jax.parallel import memory
 
 HUGE = 1 << 46  # bytes, beyond any machine
@@ -40,7 +45,7 @@ def test_a_lack_of_memory_names_what_helps(fault):
   assert '\n' not in said
   for field in ('rl.micro_batch', 'rl.sample_chunk', 'eval.batch'):
     assert f'a smaller config.{field}' in said
-  assert 'lm.' not in said
+  assert 'lm.' not in said and 'judge' not in said  # there is none
 
 
 @pytest.mark.parametrize('module, field', [
@@ -48,13 +53,41 @@ def test_a_lack_of_memory_names_what_helps(fault):
 def test_only_fields_that_the_stage_has_are_named(module, field):
   config = module.get_config('mini')
   with pytest.raises(errors.RunError) as caught:
-    with memory.explained(config, at='stages.one.'):
+    with errors.stage('one', config), memory.explained(config):
       raise MemoryError
-  said, fields = str(caught.value), config_lib.flatten(config)
+  said, leaves = str(caught.value), config_lib.flatten(config)
   assert f'a larger config.stages.one.{field}' in said
   assert 'rl.' not in said and "'full' as config.stages.one.model.remat" in said
   for part in said.partition('what helps: ')[2].split(', '):
-    assert part.split('config.stages.one.')[1] in fields
+    assert part.split('config.stages.one.')[1] in leaves
+
+
+def test_models_of_the_rewards_are_among_what_helps():
+  config = r1_zero.get_config('mini')
+  config.rewards.judge.init_from = 'mini'
+  config.rewards.models = dict(fluency=sections.reward_model(init_from='x'))
+  with pytest.raises(errors.RunError) as caught, memory.explained(config):
+    raise MemoryError
+  for field in ('judge', 'models.fluency'):
+    assert f'a smaller config.rewards.{field}.batch' in str(caught.value)
+
+
+# Sizes by which a stage learns otherwise: no one is advised to change them.
+LEARNING = {'lm.batch', 'preference.batch', 'rl.mini_batches'}
+
+
+def test_every_size_of_a_batch_or_a_chunk_is_known(monkeypatch):
+  """A field that is declared as one is in the table, or changes the result."""
+  found = {}
+  for _, config in every_config.stages(every_config.every(monkeypatch)):
+    found |= fields.declared(config)
+  sizes = {name for name, field in found.items() if re.search(
+      'batch|chunk|remat', name) or re.search(
+          'at a time|at once|memory', field.meaning)}
+  known = {name for pattern in memory._SMALLER
+           for name in fnmatch.filter(sizes, pattern)}
+  assert sizes - known == LEARNING
+  assert all(fnmatch.filter(found, pattern) for pattern in memory._SMALLER)
 
 
 @pytest.mark.parametrize('fault', [

@@ -27,11 +27,14 @@ from r1jax import pipeline
 from r1jax import stages
 from r1jax.pipeline import graph
 from r1jax.pipeline import manifest
+from r1jax.rewards import workers
 from r1jax.stages import inputs
 from r1jax.stages import model_source
 from r1jax.training import files
 from r1jax.training import history
+from r1jax.training import logger
 from r1jax.training import loop
+from r1jax.training import surroundings
 from r1jax.types import TrainState
 
 
@@ -104,7 +107,8 @@ def _manifests(workdir):
   found = {}
   for name in 'abc':
     manifest = json.loads((workdir / name / 'manifest.json').read_text())
-    found[name] = {k: v for k, v in manifest.items() if k != 'seconds'}
+    found[name] = {k: v for k, v in manifest.items()
+                   if k not in ('seconds', 'saved')}  # Orbax draws names
   return found
 
 
@@ -247,6 +251,32 @@ def test_lost_outputs_are_made_again_or_refused(tmp_path, monkeypatch, capsys):
       pipeline.run_pipeline(_config(), str(tmp_path))
   shutil.rmtree(tmp_path / 'b')
   assert pipeline.run_pipeline(_config(), str(tmp_path))
+
+
+@pytest.mark.parametrize('damage', [
+    lambda content: content[:-1],
+    lambda content: content[:-1] + bytes([content[-1] ^ 1])])
+def test_a_finished_stage_s_checkpoint_that_is_damaged_is_made_again(
+    tmp_path, capsys, damage):
+  """Before another stage, or nobody, reads it."""
+  config = _config()
+  config.until = 'a'
+  pipeline.run_pipeline(config, str(tmp_path))
+  outputs = files.output_digests(tmp_path / 'a')
+  arrays = [path for path in (tmp_path / 'a/checkpoints/2/params').rglob('*')
+            if path.is_file() and path.parent.name == 'd']
+  for path in arrays:
+    path.write_bytes(damage(path.read_bytes()))
+  for said in ('a  to be resumed, its last checkpoint is damaged', 'a  done'):
+    capsys.readouterr()
+    assert arrays and pipeline.run_pipeline(config, str(tmp_path))
+    assert said in capsys.readouterr().out and ran == list('aaa')
+  assert files.output_digests(tmp_path / 'a') == outputs
+  path = tmp_path / 'a/manifest.json'  # as they were written once
+  older = files.read_json(path)
+  del older['saved']
+  files.write_json(path, older)
+  assert pipeline.run_pipeline(config, str(tmp_path)) and len(ran) == 3
 
 
 def test_a_file_of_a_stage_that_is_gone_changes_no_result(
@@ -476,6 +506,31 @@ def test_what_is_refused_before_its_first_step_changes_nothing(
   assert f'are in {tmp_path}/b again' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('error, said', [
+    (errors.ConfigError('optim.lr', 'too high beside config.eval.batch'),
+     'config.stages.a.optim.lr: too high beside config.stages.a.eval.batch'),
+    (errors.ConfigError('--workdir', 'holds another run: config.steps (2, 3)'),
+     '--workdir: holds another run: config.stages.a.steps (2, 3)'),
+    (errors.ConfigError('', '/config.eval/config.json: none; config.models.x'),
+     '/config.eval/config.json: none; config.models.x'),
+    (logger.Diverged('lower config.optim.lr, or --config.optim.clip_norm=1'),
+     'lower config.stages.a.optim.lr, or --config.stages.a.optim.clip_norm=1'),
+    (workers.LoadError('fewer (config.rewards.workers) need less'),
+     'a worker could not start: fewer (config.rewards.workers) need less')])
+def test_errors_inside_a_stage_name_fields_that_can_be_set(
+    tmp_path, monkeypatch, error, said):
+  def build(config, mesh, workdir):
+    def step(*_):
+      raise error
+    return _build(config, mesh, workdir)._replace(step=step)
+  monkeypatch.setattr(sys.modules['toy_stage'], 'build', build)
+  with pytest.raises(type(error)) as caught:
+    pipeline.run_pipeline(_config(), str(tmp_path))
+  # What the loop says of a divergence comes after it.
+  assert str(caught.value).partition('; no state')[0] == said
+  assert 'config.optim' not in str(caught.value)
+
+
 def test_a_judge_is_needed_where_a_verifier_is_one():
   config = rejection_sampling.get_config('mini').unlock()
   config.init_from = 'mini'
@@ -580,8 +635,8 @@ def test_other_code_is_said_and_makes_nothing_begin_anew(
     tmp_path, monkeypatch, capsys):
   pipeline.run_pipeline(_config(), str(tmp_path))
   before = _manifests(tmp_path)
-  assert [m['code'] for m in before.values()] == [[manifest.code_digest()]] * 3
-  monkeypatch.setattr(manifest, 'code_digest', lambda: 'other')
+  assert [m['code'] for m in before.values()] == [[surroundings.code_digest()]] * 3
+  monkeypatch.setattr(surroundings, 'code_digest', lambda: 'other')
   capsys.readouterr()
   pipeline.run_pipeline(_config(), str(tmp_path))
   assert 'a  done, by another version of the code' in capsys.readouterr().out
@@ -602,14 +657,14 @@ def test_every_code_that_worked_on_a_stage_is_known(
 
   monkeypatch.setattr(sys.modules['toy_stage'], 'build', build)
   for code, fails_at in (('first', 1), ('second', 2), ('second', 2)):
-    monkeypatch.setattr(manifest, 'code_digest', lambda code=code: code)
+    monkeypatch.setattr(surroundings, 'code_digest', lambda code=code: code)
     with pytest.raises(Crash):
       pipeline.run_pipeline(config, str(tmp_path))
   out = capsys.readouterr().out
   assert out.count('b (to be resumed, by another version of the code)') == 1
   assert out.count('b (to be resumed)') == 1
   fails_at = -1
-  monkeypatch.setattr(manifest, 'code_digest', lambda: 'third')
+  monkeypatch.setattr(surroundings, 'code_digest', lambda: 'third')
   assert pipeline.run_pipeline(config, str(tmp_path))
   assert [m['code'] for m in _manifests(tmp_path).values()] == [
       ['first'], ['first', 'second', 'third'], ['third']]
@@ -625,7 +680,7 @@ def test_a_begun_json_of_one_code_is_read(tmp_path):
   path.write_text(json.dumps(json.loads(path.read_text()) | dict(code='old')))
   (tmp_path / 'c' / 'manifest.json').unlink()
   assert pipeline.run_pipeline(_config(), str(tmp_path))
-  assert _manifests(tmp_path)['c']['code'] == ['old', manifest.code_digest()]
+  assert _manifests(tmp_path)['c']['code'] == ['old', surroundings.code_digest()]
 
 
 def test_only_until_and_dry_run(tmp_path, capsys):

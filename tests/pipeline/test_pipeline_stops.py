@@ -60,8 +60,13 @@ def test_a_signal_in_any_stage_ends_the_pipeline(
   asking[place] = True
   assert not pipeline.run_pipeline(config, str(tmp_path))
   assert not asking
-  assert sum(line.startswith('stopped ')
-             for line in capsys.readouterr().out.splitlines()) == 1
+  said, = (line for line in capsys.readouterr().out.splitlines()
+           if line.startswith('stopped'))
+  assert said.startswith(
+      'stopped while no stage took steps, ' if place == 'build' else
+      'stopped; nothing was to be saved' if not steps else
+      'stopped after step 2 of 2, ' if place == 'finish' else
+      'stopped before the first step; nothing to save')
   assert not (tmp_path / 'b').exists() and 'b' not in test_pipeline.ran
   assert not list(tmp_path.rglob('lock'))
   assert pipeline.run_pipeline(config, str(tmp_path))

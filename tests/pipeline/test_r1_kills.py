@@ -34,7 +34,7 @@ def _manifests(workdir):
   found = {path.parent.name: json.loads(path.read_text('utf-8'))
            for path in workdir.glob('*/manifest.json')}
   for manifest in found.values():
-    del manifest['seconds']
+    del manifest['seconds'], manifest['saved']  # Orbax draws names
   return found
 
 

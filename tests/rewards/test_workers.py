@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -250,6 +251,20 @@ def test_a_worker_lost_while_it_loads_is_replaced_at_most_twice(
   else:
     with pytest.raises(errors.RunError, match=value):
       pool.run([job])
+
+
+def test_a_worker_that_loads_for_long_is_named_once(
+    pool, tmp_path, monkeypatch, caplog):
+  pool.run([_good('1', '1')])
+  assert 'this step waits' not in caplog.text
+  monkeypatch.setattr(workers, 'START_SECONDS', 4.)
+  monkeypatch.setattr(workers, 'SLOW_SECONDS', 1.)
+  pid = pool._workers[0].process.pid
+  pool.run([workers.Job('good', f'{tmp_path}/count 1 sleep', '1', '1')])
+  said, = (text for text in caplog.messages if f'(process {pid}) has' in text)
+  assert re.fullmatch(
+      rf'a worker \(process {pid}\) has not loaded good for [12] s: this step '
+      r'waits; in [23] s the worker is replaced', said)
 
 
 def test_a_worker_that_reads_nothing_is_replaced(pool, monkeypatch):

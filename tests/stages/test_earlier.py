@@ -6,6 +6,8 @@ import pytest
 
 import tiny
 from r1jax import errors
+from r1jax.stages import inputs
+from r1jax.stages import model_rewards
 from r1jax.stages import model_source
 
 _SOUND = dict(model=tiny.SHAPE, init_from=None, lora=None, vocab=dict(
@@ -45,6 +47,38 @@ def test_what_is_not_there(tmp_path):
   source = _workdir(tmp_path, _SOUND | dict(vocab=dict(kind='model')))
   with pytest.raises(errors.ConfigError, match='expected init_from to be a mo'):
     source.vocabulary_fields()
+
+
+@pytest.mark.parametrize('names', ['a', 'ab', 'abc'])
+def test_a_stage_that_begins_from_itself(tmp_path, names):
+  """Also by others, or by one of its checkpoints."""
+  for name, other in zip(names, names[1:] + names[0]):
+    source = _workdir(tmp_path / name, _SOUND | dict(
+        model={}, vocab=dict(kind='model'),
+        init_from=str(tmp_path / other / 'checkpoints/1')))
+  for read in (source.model_config, source.released_ancestor,
+               source.vocabulary_fields, lambda: source.vocabulary(1024)):
+    with pytest.raises(errors.ConfigError, match='itself; correct') as refused:
+      read()
+    said = str(refused.value)
+    assert said.startswith('config.critic.init_from: ') and all(
+        f'{tmp_path}/{name}' in said for name in names)
+  assert inputs.digests(dict(init_from=source.path))  # is for the stage to say
+
+
+@pytest.mark.parametrize('fields', [
+    {}, dict(data=dict(template='mini')), dict(preference=dict(scores='all')),
+    dict(data='x', preference=['y']),
+    dict(data=dict(template=None), preference=dict(scores='summary'))])
+def test_a_reward_model_of_another_stage(tmp_path, fields):
+  source = _workdir(tmp_path, _SOUND | fields)
+  with pytest.raises(errors.ConfigError, match=(
+      f'config.x: expected the workdir of a preference .*received .{tmp_path}')):
+    model_rewards._trained(source, 'x')
+  source = _workdir(tmp_path, _SOUND | dict(
+      data=dict(template='mini', system='Be brief.'),
+      preference=dict(scores='summary')))
+  assert model_rewards._trained(source, 'x') == ('mini', 'Be brief.', 'summary')
 
 
 @pytest.mark.parametrize('model', [

@@ -275,6 +275,12 @@ def test_the_shipped_model_has_its_own_vocabulary():
   assert vocab.decode(vocab.encode('two and two')) == 'two and two'
 
 
+def test_without_a_model_there_is_no_vocabulary_of_its_own():
+  with pytest.raises(errors.ConfigError, match='config.init_from: expected a m'):
+    model_source.configured_vocabulary(
+        dict(kind='model', path='', eos=None), None, 1024)
+
+
 def test_a_vocabulary_larger_than_the_model_is_refused():
   with pytest.raises(errors.ConfigError, match='config.model.vocab'):
     model_source.configured_vocabulary(

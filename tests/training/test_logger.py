@@ -276,13 +276,14 @@ def test_tensorboard_holds_the_same_values(tmp_path):
 PROGRAM = """
 import sys
 sys.modules['clu'] = None  # as if it were not installed
+from r1jax import errors
 from r1jax.training import logger
 logger.MetricWriter(sys.argv[1], tensorboard=False).write(
     0, {'loss': 1.})
 assert 'tensorflow' not in sys.modules
 try:
   logger.MetricWriter(sys.argv[1], tensorboard=True)
-except ImportError as error:
+except errors.ConfigError as error:
   print(error)
 """
 
@@ -291,6 +292,7 @@ def test_without_tensorboard_nothing_of_it_is_needed(tmp_path):
   done = subprocess.run(
       [sys.executable, '-c', PROGRAM, str(tmp_path)], text=True, check=True,
       capture_output=True)
+  assert done.stdout.startswith('config.log.tensorboard: the package ')
   assert 'pip install clu tensorboard' in done.stdout
   assert '--config.log.tensorboard=False' in done.stdout
 

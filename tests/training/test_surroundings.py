@@ -1,11 +1,14 @@
 """What sameness depends on is recorded, and a change is one line."""
 
+from importlib import metadata
 import json
 import os
 
 import jax
+import numpy as np
 import pytest
 
+from r1jax.training import record
 from r1jax.training import surroundings
 
 
@@ -17,6 +20,8 @@ def test_a_run_knows_its_surroundings(tmp_path):
   assert found['cores'] == len(os.sched_getaffinity(0))
   assert found['XLA_FLAGS'] == os.environ['XLA_FLAGS']
   assert found['jax_enable_x64'] is False
+  client = jax.devices()[0].client
+  assert found['platform_version'] == client.platform_version
 
 
 def test_what_is_the_same_is_not_said(tmp_path, capsys):
@@ -27,7 +32,9 @@ def test_what_is_the_same_is_not_said(tmp_path, capsys):
 
 @pytest.mark.parametrize('change', [
     dict(cores=1), dict(jax='0.1'), dict(devices=4), dict(platform='tpu'),
-    dict(NPROC='3'), dict(jax_default_matmul_precision='highest')])
+    dict(NPROC='3'), dict(jax_default_matmul_precision='highest'),
+    dict(platform_version='cuda 12090'), dict(r1jax='another'),
+    dict(jaxlib=None)])
 def test_a_change_at_a_resume_is_one_line(
     tmp_path, monkeypatch, capsys, change):
   surroundings.note(tmp_path, resumed=False)
@@ -51,6 +58,30 @@ def test_a_run_that_begins_again_is_of_its_new_surroundings(
   assert capsys.readouterr().out == ''
 
 
-def test_a_run_of_an_older_version_has_none(tmp_path, capsys):
+@pytest.mark.parametrize('known', [None, {'numpy': np.__version__}])
+def test_what_an_older_version_did_not_record_is_not_said(
+    tmp_path, capsys, known):
+  if known is not None:
+    record.update(tmp_path, 'surroundings', known)
   surroundings.note(tmp_path, resumed=True)
-  assert capsys.readouterr().out == '' and (tmp_path / 'run.json').exists()
+  found = json.loads((tmp_path / 'run.json').read_text())['surroundings']
+  assert capsys.readouterr().out == '' and found == surroundings.found()
+
+
+def test_a_package_that_runs_from_its_source_has_no_version(monkeypatch):
+  def version(name):
+    raise metadata.PackageNotFoundError(name)
+  monkeypatch.setattr(metadata, 'version', version)
+  assert surroundings.found()['jaxlib'] is None
+
+
+def test_an_edit_of_r1jax_is_another_version_wherever_it_lies(
+    tmp_path, monkeypatch):
+  digests = []
+  for folder, text in (('a', 'x = 1'), ('b', 'x = 1'), ('c', 'x = 2')):
+    (tmp_path / folder / 'training').mkdir(parents=True)
+    (tmp_path / folder / 'module.py').write_text(text)
+    monkeypatch.setattr(
+        surroundings, '__file__', str(tmp_path / folder / 'training/x.py'))
+    digests.append(surroundings.code_digest.__wrapped__())
+  assert digests[0] == digests[1] != digests[2]
