@@ -122,12 +122,12 @@ class Case:
                                          )['leaves'],
         'rollouts': (self.workdir / 'rollouts.jsonl').read_bytes(),
         'metrics': list(map(_computed, rows)),
-        'evaluations': [
-            row['samples'] if name == 'samples' else _computed(row['figures'])
-            for when in ('before', 'after')
-            for row in [json.loads((
-                self.workdir / f'evaluation_{when}.json').read_text())]
-            for name in ('figures', 'samples')]}
+        **{f'evaluation {when}': self.evaluation(when)
+           for when in ('before', 'after')}}
+
+  def evaluation(self, when: str) -> dict | None:
+    path = self.workdir / f'evaluation_{when}.json'
+    return _computed(json.loads(path.read_text())) if path.exists() else None
 
   def checkpoints(self) -> list[int]:
     return [int(path.name) for path in self.workdir.glob('checkpoints/*')
