@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from r1jax.models import architecture
-from r1jax.models import hf_section
+from r1jax.models import file_section
 
 _ORIGINAL = 'original_max_position_embeddings'
 _KEYS = {  # of each rope_type: {field of RopeScaling: key}
@@ -30,7 +30,7 @@ class Rotary(NamedTuple):
   rope_scaling: architecture.RopeScaling | None
 
 
-def read(top: hf_section.Section, max_len: int, theta: float) -> Rotary:
+def read(top: file_section.Section, max_len: int, theta: float) -> Rotary:
   """The settings of a family whose layers are all alike.
 
   Args:
@@ -45,7 +45,7 @@ def read(top: hf_section.Section, max_len: int, theta: float) -> Rotary:
       'rope_parameters', 'rope_scaling')], max_len, theta)
 
 
-def read_by_kind(top: hf_section.Section, max_len: int, theta: float,
+def read_by_kind(top: file_section.Section, max_len: int, theta: float,
                  local_theta: float) -> tuple[Rotary, float]:
   """The settings of Gemma 3's global layers, and theta of its local ones."""
   both = top.section('rope_parameters')
@@ -88,7 +88,7 @@ def write_by_kind(config: architecture.Config) -> dict[str, Any]:
 
 
 def _read_global(
-    top: hf_section.Section, sections: Sequence[hf_section.Section | None],
+    top: file_section.Section, sections: Sequence[file_section.Section | None],
     max_len: int, theta: float) -> Rotary:
   """What those of `sections` that are there say alike."""
   found = {section.name: _read_one(top, section, 'rope_theta', max_len, theta)
@@ -101,7 +101,7 @@ def _read_global(
   return next(iter(found.values()))
 
 
-def _read_one(top: hf_section.Section, section: hf_section.Section,
+def _read_one(top: file_section.Section, section: file_section.Section,
               outer_key: str, max_len: int, theta: float) -> Rotary:
   """What one section says; `outer_key` may have its theta."""
   read_theta = lambda where, key, default: where.value(
@@ -114,7 +114,7 @@ def _read_one(top: hf_section.Section, section: hf_section.Section,
   return Rotary(found, scaling)
 
 
-def _read_scaling(top: hf_section.Section, section: hf_section.Section,
+def _read_scaling(top: file_section.Section, section: file_section.Section,
                   max_len: int) -> architecture.RopeScaling | None:
   named = {key: section.raw(key) for key in ('rope_type', 'type')
            if section.said(key)}
