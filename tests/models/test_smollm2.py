@@ -143,7 +143,7 @@ def test_two_steps_later_transformers_loads_it(path, theirs, tmp_path):
   model, params = released.load(path)
   optimizer = optim.make_optimizer(lr=1e-4, steps=2)
   losses, state = [], TrainState(
-      jnp.int32(0), params, optimizer.tx.init(params), None, jnp.int32(0))
+      jnp.int32(0), params, optimizer.init(params), None, jnp.int32(0))
   for _ in range(2):
     loss, state = _step(model, optimizer, state, tokens, length)
     losses.append(loss)
