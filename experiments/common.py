@@ -201,7 +201,7 @@ def model(**values: Any) -> ConfigDict:
       scalar=(bool, 'a score in place of logits: a reward model or a critic'),
       qkv_bias=(bool, 'biases of queries, keys and values (Qwen2)'),
       qk_norm=(bool, 'norms of queries and keys (Qwen3, Gemma 3)'),
-      activation=(str, 'activation of the MLP'),
+      activation=(str, 'activation of the MLP; gelu: its tanh form'),
       norm_offset=(float, 'norms multiply by this + scale; 1: Gemma'),
       post_norms=(bool, 'norms after attention and MLP, too (Gemma)'),
       embed_scale=(bool, 'embeddings times sqrt(width) (Gemma)'),

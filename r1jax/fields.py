@@ -40,9 +40,10 @@ MODEL = dict.fromkeys((
 ) | dict.fromkeys((
     'rms_eps', 'rope_theta', 'rope_theta_local', 'attention_scale',
     'softcap_attention', 'softcap_final', 'factor', 'low_freq', 'high_freq',
-    'beta_fast', 'beta_slow', 'scale'), '> 0'
+    'beta_fast', 'beta_slow', 'attention_factor', 'scale'), '> 0'
 ) | dict(
-    activation=('silu', 'gelu'), kind=('linear', 'llama3', 'yarn'),
+    activation=('silu', 'gelu', 'exact_gelu'),
+    kind=('linear', 'llama3', 'yarn'),
     dtype=_FLOATS, param_dtype=_FLOATS, remat=('none', 'full', 'dots'))
 
 

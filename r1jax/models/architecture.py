@@ -20,6 +20,7 @@ from r1jax import fields as fields_lib
 ACTIVATIONS = {
     'silu': jax.nn.silu,
     'gelu': lambda x: jax.nn.gelu(x, approximate=True),
+    'exact_gelu': lambda x: jax.nn.gelu(x, approximate=False),
 }
 REMAT = {  # what of a layer's forward pass is stored for the backward pass
     'none': jax.checkpoint_policies.everything_saveable,
@@ -44,6 +45,8 @@ class RopeScaling:
   beta_slow: float = 1.
   mscale: float | None = None  # yarn: weights of the attention temperature
   mscale_all_dim: float | None = None
+  attention_factor: float | None = None  # in place of that temperature
+  truncate: bool = True  # to whole pairs, where the ramp begins and ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Config:
   scalar: bool = False  # a score in place of logits, see layers.Score
   qkv_bias: bool = False  # Qwen2
   qk_norm: bool = False  # Qwen3, Gemma 3
-  activation: str = 'silu'  # 'gelu' (tanh form): Gemma
+  activation: str = 'silu'  # of ACTIVATIONS; Gemma: 'gelu', the tanh form
   norm_offset: float = 0.  # norms multiply by offset + scale; 1: Gemma
   post_norms: bool = False  # Gemma: norms after attention and MLP, too
   embed_scale: bool = False  # Gemma: embeddings times sqrt(width)

@@ -40,7 +40,8 @@ _CAP = 'final_logit_softcapping'
 _ACTIVATIONS = {
     'silu': ('silu', 'swish'),
     'gelu': ('gelu_pytorch_tanh', 'gelu_new', 'gelu_fast', 'gelu_python_tanh',
-             'gelu_accurate')}
+             'gelu_accurate'),
+    'exact_gelu': ('gelu', 'gelu_python')}
 _DTYPES = ('float32', 'bfloat16', 'float16', 'float64', 'float8_e4m3fn', 'auto')
 _KINDS = ('full_attention', 'sliding_attention')  # of layers; local: the second
 _NEVER_SET = 28  # transformers' default of max_window_layers

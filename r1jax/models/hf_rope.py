@@ -18,10 +18,12 @@ _KEYS = {  # of each rope_type: {field of RopeScaling: key}
                    high_freq='high_freq_factor', original_len=_ORIGINAL),
     'yarn': dict(factor='factor', beta_fast='beta_fast', beta_slow='beta_slow',
                  mscale='mscale', mscale_all_dim='mscale_all_dim',
+                 attention_factor='attention_factor', truncate='truncate',
                  original_len=_ORIGINAL),
 }
 KEYS = _KEYS['llama3'] | _KEYS['yarn']
-_YARN = dict(beta_fast=32., beta_slow=1., mscale=None, mscale_all_dim=None)
+_YARN = dict(beta_fast=32., beta_slow=1., mscale=None, mscale_all_dim=None,
+             attention_factor=None)
 
 
 class Rotary(NamedTuple):
@@ -71,9 +73,10 @@ def write(config: architecture.Config) -> dict[str, Any]:
   scaling = config.rope_scaling
   if scaling:
     rope['rope_type'] = scaling.kind
-    rope |= {key: getattr(scaling, field)
-             for field, key in _KEYS[scaling.kind].items()
-             if getattr(scaling, field) is not None}
+    said = {key: getattr(scaling, field)
+            for field, key in _KEYS[scaling.kind].items()}
+    rope |= {key: value for key, value in said.items()
+             if value is not None and value is not True}  # as if absent
   return dict(rope_parameters=rope, rope_theta=config.rope_theta,
               rope_scaling=rope if scaling else None)
 
@@ -135,8 +138,7 @@ def _read_scaling(top: file_section.Section, section: file_section.Section,
         *of, max_len if outer is None else outer)
     top.agree(f'{section.name}.{_ORIGINAL}', _ORIGINAL, outer in (None, length))
   if kind == 'yarn':
-    section.fixed('attention_factor', None)
-    section.fixed('truncate', True)
-    defaults |= _YARN | dict(factor=max_len / length)
+    defaults |= _YARN | dict(  # transformers takes a null as false
+        factor=max_len / length, truncate=not section.has('truncate'))
   return architecture.RopeScaling(
       kind, **section.values(architecture.RopeScaling, keys, defaults))
