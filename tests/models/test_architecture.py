@@ -115,6 +115,9 @@ def test_every_bound_is_of_a_field_and_every_choice_is_computed():
       architecture.RopeScaling) for field in dataclasses.fields(kind)}
   assert fields.MODEL.keys() < known
   assert set(fields.MODEL['activation']) == architecture.ACTIVATIONS.keys()
+  for name, value in (('silu', .7310586), ('gelu', .8411920),
+                      ('exact_gelu', .8413447)):
+    assert abs(architecture.ACTIVATIONS[name](1.) - value) < 1e-6
   assert set(fields.MODEL['remat']) == architecture.REMAT.keys()
   section = common.model(rms_eps=1e-6, heads=4, remat='none', tied=True)
   bounds = {name: field.bound for name, field in fields.declared(section)}
