@@ -259,7 +259,8 @@ class Vocab(abc.ABC):
     for name, content in self._model_files().items():
       (folder / name).write_bytes(content)
     tokenizer = {'tokenizer_class': 'PreTrainedTokenizerFast',
-                 **self._files.tokenizer, **self.tokens}
+                 **self._files.tokenizer, **self._files.tokens(),
+                 **self.tokens}
     generation = {**self._files.generation,
                   'eos_token_id': list(self.eos_ids)}
     if 'pad_token' in self.tokens:  # else the end token fills rows
@@ -284,7 +285,9 @@ class Vocab(abc.ABC):
 
   def _name_others(self, role: str, used: int | None) -> None:
     """Warns if files name different tokens of a role."""
-    by_file = self._files.by_file(role, self._id)
+    added = self._files.added()
+    by_file = self._files.by_file(
+        role, lambda token: added.get(token, self._id(token)))
     if len(set(map(tuple, by_file.values()))) > 1:
       logging.warning(
           '%s: the files beside it name different %s tokens, %s; this is used: '
