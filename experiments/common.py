@@ -25,7 +25,6 @@ SEED = f'>= 0, < {2**32}'
 TEMPERATURE = '>= 1e-4, <= 1e4'
 OR_GREEDY = f'0 or {TEMPERATURE}'
 SECONDS = '> 0, <= 86400'  # a day; sockets take no limit of years
-_FLOATS = ('float32', 'bfloat16')
 
 
 ###############################################################################
@@ -186,57 +185,49 @@ def model(**values: Any) -> ConfigDict:
   the fields that are given.
   """
   known = dict(
-      preset=optional(
-          str, 'a published shape: smollm2_135m, qwen2.5_32b, deepseek_v3'),
-      vocab=optional(int, 'size of the vocabulary', '>= 2'),
-      width=optional(int, 'size of the hidden state', '>= 1'),
-      layers=optional(int, 'decoder layers', '>= 1'),
-      heads=optional(int, 'query heads', '>= 1'),
-      kv_heads=optional(int, 'key and value heads (fewer than heads: '
-                        'grouped-query attention)', '>= 1'),
-      head_size=optional(
-          int, 'size of a head; even, for rotary embeddings', '>= 2'),
-      mlp=optional(int, 'hidden size of the MLP', '>= 1'),
-      max_len=optional(
-          int, 'longest sequence, prompt and response together', '>= 2'),
-      rope_theta=optional(float, 'base of the rotary frequencies', '> 0'),
-      rms_eps=optional(float, 'epsilon of RMSNorm', '> 0'),
-      tied=optional(bool, 'the embedding is also the output matrix'),
-      scalar=optional(
-          bool, 'a score in place of logits: a reward model or a critic'),
-      qkv_bias=optional(bool, 'biases of queries, keys and values (Qwen2)'),
-      qk_norm=optional(bool, 'norms of queries and keys (Qwen3, Gemma 3)'),
-      activation=optional(str, 'activation of the MLP', ('silu', 'gelu')),
-      norm_offset=optional(float, 'norms multiply by this + scale; 1: Gemma'),
-      post_norms=optional(bool, 'norms after attention and MLP, too (Gemma)'),
-      embed_scale=optional(bool, 'embeddings times sqrt(width) (Gemma)'),
-      attention_scale=optional(
-          float, 'scale of attention logits; unset: head_size ** -0.5', '> 0'),
-      softcap_attention=optional(
-          float, 'soft cap of attention logits (Gemma 2)', '> 0'),
-      softcap_final=optional(
-          float, 'soft cap of output logits (Gemma 2)', '> 0'),
-      window=optional(
-          int, 'tokens that a query of a local layer sees', '>= 1'),
-      global_every=optional(
-          int, 'with a window: every n-th layer attends globally', '>= 1'),
-      local_layers=optional(
+      preset=(str, 'a published shape: smollm2_135m, qwen2.5_32b, deepseek_v3'),
+      vocab=(int, 'size of the vocabulary'),
+      width=(int, 'size of the hidden state'),
+      layers=(int, 'decoder layers'),
+      heads=(int, 'query heads'),
+      kv_heads=(int, 'key and value heads (fewer than heads: grouped-query '
+                'attention)'),
+      head_size=(int, 'size of a head; even, for rotary embeddings'),
+      mlp=(int, 'hidden size of the MLP'),
+      max_len=(int, 'longest sequence, prompt and response together'),
+      rope_theta=(float, 'base of the rotary frequencies'),
+      rms_eps=(float, 'epsilon of RMSNorm'),
+      tied=(bool, 'the embedding is also the output matrix'),
+      scalar=(bool, 'a score in place of logits: a reward model or a critic'),
+      qkv_bias=(bool, 'biases of queries, keys and values (Qwen2)'),
+      qk_norm=(bool, 'norms of queries and keys (Qwen3, Gemma 3)'),
+      activation=(str, 'activation of the MLP; gelu: its tanh form'),
+      norm_offset=(float, 'norms multiply by this + scale; 1: Gemma'),
+      post_norms=(bool, 'norms after attention and MLP, too (Gemma)'),
+      embed_scale=(bool, 'embeddings times sqrt(width) (Gemma)'),
+      attention_scale=(
+          float, 'scale of attention logits; unset: head_size ** -0.5'),
+      softcap_attention=(float, 'soft cap of attention logits (Gemma 2)'),
+      softcap_final=(float, 'soft cap of output logits (Gemma 2)'),
+      window=(int, 'tokens that a query of a local layer sees'),
+      global_every=(
+          int, 'with a window: every n-th layer attends globally'),
+      local_layers=(
           tuple, 'of each layer, whether it attends within the window alone; '
           'in place of global_every'),
-      rope_theta_local=optional(float, 'base of the rotary frequencies of '
-                                'local layers (Gemma 3)', '> 0'),
-      attention_chunk=optional(
-          int, 'queries at a time, to save memory; unset: all', '>= 1'),
-      dtype=optional(str, 'dtype of computation', _FLOATS),
-      param_dtype=optional(str, 'dtype of the parameters', _FLOATS),
-      remat=optional(
-          str, 'what the backward pass recomputes: nothing, everything, or '
-          'everything but matrix products', ('none', 'full', 'dots')),
-      scan_layers=optional(bool, 'one compiled program for all layers: '
-                           'compiles faster, runs slower on CPUs'),
+      rope_theta_local=(float, 'base of the rotary frequencies of local layers '
+                        '(Gemma 3)'),
+      attention_chunk=(int, 'queries at a time, to save memory; unset: all'),
+      dtype=(str, 'dtype of computation'),
+      param_dtype=(str, 'dtype of the parameters'),
+      remat=(str, 'what the backward pass recomputes: nothing, everything, or '
+             'everything but matrix products'),
+      scan_layers=(bool, 'one compiled program for all layers: compiles '
+                   'faster, runs slower on CPUs'),
   )
-  return section({name: declared for name, declared in known.items()
-                  if name in values}, values)
+  return section({
+      name: optional(kind, meaning, fields.MODEL.get(name, ''))
+      for name, (kind, meaning) in known.items() if name in values}, values)
 
 
 def mini_model(**changes: Any) -> ConfigDict:

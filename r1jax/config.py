@@ -188,7 +188,6 @@ def _check_multiples(leaves: dict[str, Any], shards: int) -> None:
   """What is cut into equal parts leaves no rest."""
   part = lambda field: leaves.get(field) or 1
   for field, name, divisor in (
-      ('model.head_size', 'the entries of a rotary pair', 2),
       ('lm.batch', 'lm.micro_batches * mesh data*fsdp',
        part('lm.micro_batches') * shards),
       ('preference.batch', 'preference.micro_batches * mesh data*fsdp',

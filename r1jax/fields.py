@@ -27,6 +27,25 @@ _TINY, _HUGE = 2. ** -126, (2 - 2. ** -23) * 2. ** 127  # of float32, normal
 
 Bound = str | tuple[str, ...]
 
+_FLOATS = 'float32', 'bfloat16'
+# Bounds of a model's settings, in config.model and in a model's own file; what
+# each means is in experiments/common.py and models/architecture.py.
+MODEL = dict.fromkeys((
+    'width', 'layers', 'heads', 'kv_heads', 'mlp', 'window', 'global_every',
+    'attention_chunk', 'original_len', 'q_rank', 'kv_rank', 'nope_size',
+    'value_size', 'experts', 'active', 'groups', 'active_groups'), '>= 1'
+) | dict.fromkeys(('vocab', 'head_size', 'max_len', 'rope_size'), '>= 2'
+) | dict.fromkeys((
+    'norm_offset', 'mscale', 'mscale_all_dim', 'shared', 'dense_layers'), '>= 0'
+) | dict.fromkeys((
+    'rms_eps', 'rope_theta', 'rope_theta_local', 'attention_scale',
+    'softcap_attention', 'softcap_final', 'factor', 'low_freq', 'high_freq',
+    'beta_fast', 'beta_slow', 'attention_factor', 'scale'), '> 0'
+) | dict(
+    activation=('silu', 'gelu', 'exact_gelu'),
+    kind=('linear', 'llama3', 'yarn'),
+    dtype=_FLOATS, param_dtype=_FLOATS, remat=('none', 'full', 'dots'))
+
 
 class Field(ml_collections.FieldReference):
   """A value of a ConfigDict with its bound and its meaning."""
@@ -65,27 +84,32 @@ class Field(ml_collections.FieldReference):
     return self.bound if isinstance(self.bound, tuple) else ()
 
   def broken(self) -> str | None:
-    """The part of its bound that its value breaks: 'at least 0'.
-
-    A float is compared as float32, where 0.99999999 is not below 1. An integer
-    without another limit is one of 32 bits.
-    """
+    """The part of its bound that its value breaks: 'at least 0'."""
     value = self.get()
     if not is_number(value) or self.choices:
       return None
-    other, _, bound = self.bound.rpartition(' or ')
-    if other and value == float(other):
-      return None
-    parts = bound.split(', ') if bound else []
-    if isinstance(value, numbers.Integral) and '<' not in bound:
-      parts.append(f'< {_INT32}')
-    for part in parts:
-      sign, limit = part.split(' ')
-      words, holds = _COMPARISONS[sign]
-      kind = int if isinstance(value, numbers.Integral) else _float32
-      if not holds(kind(value), kind(float(limit))):
-        return f'{other and other + " or "}{words} {limit}'
+    return broken(value, self.bound)
+
+
+def broken(value: float, bound: str) -> str | None:
+  """The part of a bound that a number breaks: 'at least 0'; None if it fits.
+
+  A float is compared as float32, where 0.99999999 is not below 1. An integer
+  without another limit is one of 32 bits.
+  """
+  other, _, bound = bound.rpartition(' or ')
+  if other and value == float(other):
     return None
+  parts = bound.split(', ') if bound else []
+  if isinstance(value, numbers.Integral) and '<' not in bound:
+    parts.append(f'< {_INT32}')
+  for part in parts:
+    sign, limit = part.split(' ')
+    words, holds = _COMPARISONS[sign]
+    kind = int if isinstance(value, numbers.Integral) else _float32
+    if not holds(kind(value), kind(float(limit))):
+      return f'{other and other + " or "}{words} {limit}'
+  return None
 
 
 def _float32(value: float) -> float:

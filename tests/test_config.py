@@ -57,7 +57,6 @@ def test_the_shipped_configs_pass():
      'config.rewards.overlong_cache_tokens'),  # of 128
     (dict(rewards__overlong_cache_tokens=0),
      'config.rewards.overlong_cache_tokens'),
-    (dict(model__head_size=5), 'config.model.head_size'),
     (dict(seed=-1), 'config.seed'),
     (dict(seed=2**32), 'config.seed'),
     (dict(data__seed=-1), 'config.data.seed'),

@@ -15,18 +15,18 @@ import ml_collections
 import numpy as np
 
 from r1jax import errors
+from r1jax import fields as fields_lib
 
 ACTIVATIONS = {
     'silu': jax.nn.silu,
     'gelu': lambda x: jax.nn.gelu(x, approximate=True),
+    'exact_gelu': lambda x: jax.nn.gelu(x, approximate=False),
 }
-DTYPES = ('float32', 'bfloat16')
 REMAT = {  # what of a layer's forward pass is stored for the backward pass
     'none': jax.checkpoint_policies.everything_saveable,
     'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     'full': jax.checkpoint_policies.nothing_saveable,
 }
-SCALINGS = ('linear', 'llama3', 'yarn')
 
 # Fields of Config that change how a model is computed, not which model it is.
 FREE = ('dtype', 'param_dtype', 'remat', 'scan_layers', 'attention_chunk',
@@ -36,7 +36,7 @@ FREE = ('dtype', 'param_dtype', 'remat', 'scan_layers', 'attention_chunk',
 @dataclasses.dataclass(frozen=True)
 class RopeScaling:
   """Rotary frequencies for contexts longer than in pretraining: rotary.py."""
-  kind: str  # of SCALINGS
+  kind: str  # 'linear', 'llama3' or 'yarn'
   factor: float
   original_len: int = 8192  # llama3, yarn: the context of pretraining
   low_freq: float = 1.  # llama3: turns within original_len
@@ -45,6 +45,8 @@ class RopeScaling:
   beta_slow: float = 1.
   mscale: float | None = None  # yarn: weights of the attention temperature
   mscale_all_dim: float | None = None
+  attention_factor: float | None = None  # in place of that temperature
+  truncate: bool = True  # to whole pairs, where the ramp begins and ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Config:
   scalar: bool = False  # a score in place of logits, see layers.Score
   qkv_bias: bool = False  # Qwen2
   qk_norm: bool = False  # Qwen3, Gemma 3
-  activation: str = 'silu'  # 'gelu' (tanh form): Gemma
+  activation: str = 'silu'  # of ACTIVATIONS; Gemma: 'gelu', the tanh form
   norm_offset: float = 0.  # norms multiply by offset + scale; 1: Gemma
   post_norms: bool = False  # Gemma: norms after attention and MLP, too
   embed_scale: bool = False  # Gemma: embeddings times sqrt(width)
@@ -134,8 +136,9 @@ class Config:
       wanted = misfit(type(section), field.name, value)
       if wanted:
         raise errors.expected(prefix + field.name, wanted, value)
-      if field.name in _CHOICES:
-        errors.check_choice(prefix + field.name, value, _CHOICES[field.name])
+      choices = fields_lib.MODEL.get(field.name)
+      if isinstance(choices, tuple):
+        errors.check_choice(prefix + field.name, value, choices)
 
   def _check_rope_scaling(self) -> None:
     scaling = self.rope_scaling
@@ -188,23 +191,9 @@ class Config:
     return self.latent.rope_size if self.latent else self.head_size
 
 
-# Bounds of fields, in Config and in its sections. All numbers are finite.
-_AT_LEAST = dict(
-    vocab=2, width=1, layers=1, heads=1, kv_heads=1, head_size=2, mlp=1,
-    max_len=2, rms_eps=0, norm_offset=0, window=1, global_every=1,
-    attention_chunk=1, original_len=1, mscale=0, mscale_all_dim=0, q_rank=1,
-    kv_rank=1, nope_size=1, rope_size=2, value_size=1, experts=1, active=1,
-    shared=0, groups=1, active_groups=1, dense_layers=0)
-_MORE_THAN = dict.fromkeys((
-    'rope_theta', 'rope_theta_local', 'attention_scale', 'softcap_attention',
-    'softcap_final', 'factor', 'low_freq', 'high_freq', 'beta_fast',
-    'beta_slow', 'scale'), 0)
-_LARGEST = {int: 2 ** 31 - 1, float: float(np.finfo(np.float32).max)}
+_LARGEST = float(np.finfo(np.float32).max)
 _CALLED = {int: 'an integer', float: 'a finite number', bool: 'true or false',
            str: 'a text'}
-_CHOICES = dict(
-    activation=ACTIVATIONS, dtype=DTYPES, param_dtype=DTYPES, remat=REMAT,
-    kind=SCALINGS)
 _SECTIONS = {'latent': Latent, 'moe': Experts, 'rope_scaling': RopeScaling}
 
 
@@ -222,7 +211,7 @@ def misfit(section: type, name: str, value: Any) -> str | None:
   if get_args(kind):  # tuple[bool, ...]
     fits = isinstance(value, tuple) and all(isinstance(x, bool) for x in value)
     return None if fits else 'a list of true and false'
-  return misfit_plain(value, kind, _AT_LEAST.get(name), _MORE_THAN.get(name))
+  return misfit_plain(value, kind, fields_lib.MODEL.get(name, ''))
 
 
 def type_of(section: type, name: str) -> type:
@@ -231,22 +220,21 @@ def type_of(section: type, name: str) -> type:
   return get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
 
 
-def misfit_plain(value: Any, kind: type, at_least: float | None = None,
-                 more_than: float | None = None) -> str | None:
+def misfit_plain(value: Any, kind: type, bound: fields_lib.Bound = ''
+                ) -> str | None:
   """What a value should be to be of a type and within bounds; None if it is.
 
-  An integer is a float, too; true and false are no numbers.
+  An integer is a float, too; true and false are no numbers. Of a text the
+  choices are not looked at.
   """
   of_kind = isinstance(value, (int, float) if kind is float else kind)
   if not of_kind or kind is not bool and isinstance(value, bool):
     return _CALLED.get(kind, 'a section')
-  if at_least is not None and value < at_least:
-    return f'at least {at_least}'
-  if more_than is not None and value <= more_than:
-    return f'more than {more_than}'
-  if kind in _LARGEST and not abs(value) <= _LARGEST[kind]:  # NaN, too
-    return _CALLED[kind] if kind is float else f'at most {_LARGEST[kind]}'
-  return None
+  if kind not in (int, float):
+    return None
+  if kind is float and not abs(value) <= _LARGEST:  # NaN, too
+    return _CALLED[float]
+  return fields_lib.broken(kind(value), bound)
 
 
 def sections(fields: Mapping[str, Any]) -> dict[str, Any]:

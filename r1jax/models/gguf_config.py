@@ -14,15 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from r1jax import errors
 from r1jax.data.vocabs import gguf_header
 from r1jax.models import architecture
+from r1jax.models import file_section
 from r1jax.models import rotary
 from r1jax.models import tensor_files
 
 ARCHITECTURES = {'llama': 'LlamaForCausalLM', 'gemma3': 'Gemma3ForCausalLM'}
 EMBEDDING, FREQUENCIES = 'token_embd.weight', 'rope_freqs.weight'
-_MOST = 2**31 - 1
+_SIZES = dict(  # fields of architecture.Config
+    layers='block_count', width='embedding_length',
+    heads='attention.head_count', mlp='feed_forward_length',
+    max_len='context_length', rms_eps='attention.layer_norm_rms_epsilon')
+_BY_LAYER = (  # a number, or one for each layer
+    'attention.head_count', 'attention.head_count_kv', 'feed_forward_length')
 
 # Keys of the section, and the values of each that change nothing.
 _NEUTRAL = {
@@ -63,10 +68,13 @@ def _header(path: str, changed: int, size: int) -> gguf_header.Header:
     raise tensor_files.file_error(
         path, f'not a GGUF file, or damaged: {problem}') from problem
   values = found.metadata
-  _check_is(path, 'general.architecture', values.get('general.architecture'),
-            *ARCHITECTURES)
-  _check_is(path, 'general.type', values.get('general.type', 'model'), 'model')
-  _check_is(path, 'split.count', values.get('split.count', 1), 1, 0)
+  top = file_section.Section(values, path)
+  kind = top.raw('general.architecture')
+  if kind not in list(ARCHITECTURES):
+    raise top.refused(
+        'general.architecture', ' or '.join(ARCHITECTURES), kind)
+  top.fixed('general.type', 'model')
+  top.fixed('split.count', 1, 0)
   _check_places(path, found, size)
   return found
 
@@ -104,72 +112,17 @@ def tensor_bytes(stored: gguf_header.Stored) -> int | None:
   return math.prod(stored.shape) // block * width
 
 
-class Section:
-  """The keys of a file's architecture, each of which is to be taken.
-
-  Values are checked as they are taken: whole numbers from 1, and numbers that
-  are finite and above 0.
-  """
-
-  def __init__(self, path: str, kind: str, metadata: Mapping[str, Any]):
-    self._path, self._prefix = path, f'{kind}.'
-    self._left = {key.removeprefix(self._prefix): value
-                  for key, value in metadata.items()
-                  if key.startswith(self._prefix)}
-
-  def get(self, key: str) -> Any:
-    """A value that is not taken by this, None if there is none."""
-    return self._left.get(key)
-
-  def error(self, key: str, expected: str, received: Any
-            ) -> errors.ConfigError:
-    return tensor_files.file_error(
-        self._path, f'expected {self._prefix}{key} to be {expected}, received '
-        f'{received!r:.80}')
-
-  def take(self, key: str, default: Any = None) -> Any:
-    return self._left.pop(key, default)
-
-  def count(self, key: str, default: int | None = None) -> int:
-    """A whole number; the default, if there is one, where it is left out."""
-    value = self.take(key, default)
-    if type(value) is not int or not 1 <= value <= _MOST:
-      raise self.error(key, 'a whole number from 1', value)
-    return value
-
-  def of_layers(self, key: str, layers: int, default: int | None = None) -> int:
-    """A count that may be one for each layer, which must all be the same."""
-    values = self._left.get(key)
-    if isinstance(values, list):
-      if len(values) != layers or len(set(values)) != 1:
-        raise self.error(key, f'one number, or {layers} equal ones', values)
-      self._left[key] = values[0]
-    return self.count(key, default)
-
-  def number(self, key: str, default: float | None = None,
-             above: float = 0.) -> float:
-    """A finite number above another, often 0."""
-    value = self.take(key, default)
-    if isinstance(value, bool) or not isinstance(
-        value, (int, float)) or not above < value < math.inf:
-      raise self.error(key, f'a number above {above:g}', value)
-    return float(value)
-
-  def same(self, key: str, wanted: Any, reason: str) -> None:
-    """Takes a key that says again what is known from elsewhere."""
-    value = self.take(key, wanted)
-    if type(value) is not type(wanted) or value != wanted:
-      raise self.error(key, f'{wanted}, {reason}', value)
-
-  def end(self) -> None:
-    """Raises unless all that was not taken is known to change nothing."""
-    for key, value in self._left.items():
-      if key not in _NEUTRAL:
-        raise tensor_files.file_error(
-            self._path, f'has the key {self._prefix}{key} = {value!r:.80}, '
-            'which is not supported')
-      if value not in _NEUTRAL[key]:
-        raise self.error(key, ' or '.join(map(repr, _NEUTRAL[key])), value)
+def _section(path: str, kind: str, metadata: Mapping[str, Any]
+            ) -> file_section.Section:
+  """The keys of the architecture; what all layers have alike, said once."""
+  fields = {key.removeprefix(f'{kind}.'): value
+            for key, value in metadata.items() if key.startswith(f'{kind}.')}
+  for key in _BY_LAYER:
+    values = fields.get(key)
+    if isinstance(values, list) and values and len(values) == fields.get(
+        'block_count') and values == values[:1] * len(values):
+      fields[key] = values[0]
+  return file_section.Section(fields, path, kind)
 
 
 def read_fields(path: str) -> dict[str, Any]:
@@ -181,56 +134,51 @@ def read_fields(path: str) -> dict[str, Any]:
   """
   metadata, stored = header(str(path))[:2]
   kind = metadata['general.architecture']
-  section = Section(str(path), kind, metadata)
-  layers = section.count('block_count')
-  width = section.count('embedding_length')
-  heads = section.of_layers('attention.head_count', layers)
+  section = _section(str(path), kind, metadata)
+  sizes = section.values(architecture.Config, _SIZES)
+  heads, theta = sizes['heads'], [10_000.] * (kind == 'llama')
   fields = {
       'architectures': [ARCHITECTURES[kind]],
       'model_type': {'gemma3': 'gemma3_text'}.get(kind, kind),
       'tie_word_embeddings': 'output.weight' not in stored,
       'vocab_size': _pieces(str(path), metadata, stored, section),
-      'num_hidden_layers': layers, 'hidden_size': width,
+      'num_hidden_layers': sizes['layers'], 'hidden_size': sizes['width'],
       'num_attention_heads': heads,
-      'head_dim': _head_size(section, width, heads),
-      'num_key_value_heads': section.of_layers(
-          'attention.head_count_kv', layers, heads),
-      'intermediate_size': section.of_layers('feed_forward_length', layers),
-      'max_position_embeddings': section.count('context_length'),
-      'rms_norm_eps': section.number('attention.layer_norm_rms_epsilon'),
-      'rope_theta': section.number(
-          'rope.freq_base', 10_000. if kind == 'llama' else None, above=1)}
+      'head_dim': _head_size(section, sizes['width'], heads),
+      'num_key_value_heads': section.value(
+          architecture.Config, 'kv_heads', 'attention.head_count_kv', heads),
+      'intermediate_size': sizes['mlp'],
+      'max_position_embeddings': sizes['max_len'],
+      'rms_norm_eps': sizes['rms_eps'],
+      'rope_theta': section.value(
+          architecture.Config, 'rope_theta', 'rope.freq_base', *theta)}
   if heads % fields['num_key_value_heads']:
-    raise section.error('attention.head_count_kv', f'a divisor of {heads}',
-                        fields['num_key_value_heads'])
-  _check_layers(str(path), layers, stored)
+    raise section.refused('attention.head_count_kv', f'a divisor of {heads}',
+                          fields['num_key_value_heads'])
+  _check_layers(str(path), sizes['layers'], stored)
   if kind == 'gemma3':
     fields |= _gemma(section, fields)
-  scaling = _scaling(section, kind, fields['max_position_embeddings'])
+  scaling = _scaling(section, kind, sizes['max_len'])
   if FREQUENCIES in stored:
     if scaling or kind != 'llama':
       raise tensor_files.file_error(
           path, f'has the tensor {FREQUENCIES}, expected only in a Llama '
           'without rope.scaling')
     scaling = _llama3_scaling(str(path), stored[FREQUENCIES], fields)
-  section.end()
+  for key, only in _NEUTRAL.items():
+    section.fixed(key, *only)
+  section.finish()
   return fields | ({'rope_scaling': scaling} if scaling else {})
 
 
-def _check_is(path: str, key: str, value: Any, *choices: Any) -> None:
-  if type(value) not in (str, int) or value not in choices:
-    raise tensor_files.file_error(
-        path, f'expected {key} to be {" or ".join(map(str, choices))}, '
-        f'received {value!r:.80}')
-
-
 def _pieces(path: str, metadata: Mapping[str, Any],
-            stored: Mapping[str, gguf_header.Stored], section: Section) -> int:
+            stored: Mapping[str, gguf_header.Stored],
+            section: file_section.Section) -> int:
   """The rows of the embedding, which a file may say three times."""
   if EMBEDDING not in stored:
     raise tensor_files.file_error(path, f'the tensor {EMBEDDING} is missing')
   rows = stored[EMBEDDING].shape[0] if stored[EMBEDDING].shape else 0
-  section.same('vocab_size', rows, f'the rows of {EMBEDDING}')
+  section.fixed('vocab_size', rows, reason=f', the rows of {EMBEDDING}')
   tokens = metadata.get('tokenizer.ggml.tokens')
   if tokens is not None and (
       not isinstance(tokens, list) or len(tokens) != rows):
@@ -241,19 +189,18 @@ def _pieces(path: str, metadata: Mapping[str, Any],
   return rows
 
 
-def _head_size(section: Section, width: int, heads: int) -> int:
+def _head_size(section: file_section.Section, width: int, heads: int) -> int:
   """Of keys and values, all of whose entries rotate."""
-  if section.get('attention.key_length') is not None:
-    size = section.count('attention.key_length')
-  elif width % heads:
-    raise section.error('attention.head_count', 'a divisor of embedding_length '
-                        f'= {width}, without attention.key_length', heads)
-  else:
-    size = width // heads
+  size = section.value(
+      architecture.Config, 'head_size', 'attention.key_length', width // heads)
+  if width % heads and not section.said('attention.key_length'):
+    raise section.refused('attention.head_count', 'a divisor of '
+                          f'embedding_length = {width}, without '
+                          'attention.key_length', heads)
   for key in ('attention.value_length', 'attention.key_length_swa',
               'attention.value_length_swa', 'rope.dimension_count',
               'rope.dimension_count_swa'):
-    section.same(key, size, "the size of a head's keys")
+    section.fixed(key, size, reason=", the size of a head's keys")
   return size
 
 
@@ -267,57 +214,60 @@ def _check_layers(path: str, layers: int,
         f'{len(found)}, received {layers}')
 
 
-def _gemma(section: Section, fields: Mapping[str, Any]) -> dict[str, Any]:
+def _gemma(section: file_section.Section, fields: Mapping[str, Any]
+          ) -> dict[str, Any]:
   """Keys of Gemma 3 alone."""
   layers = fields['num_hidden_layers']
-  found = {'sliding_window': section.count('attention.sliding_window'),
-           'rope_local_base_freq': section.number(
-               'rope.freq_base_swa', 10_000., above=1),
+  value = functools.partial(section.value, architecture.Config)
+  found = {'sliding_window': value('window', 'attention.sliding_window'),
+           'rope_local_base_freq': value(
+               'rope_theta_local', 'rope.freq_base_swa', 10_000.),
+           'final_logit_softcapping': value(
+               'softcap_final', 'final_logit_softcapping', None),
            # Not in the file. It is the head size, except in the largest model.
            'query_pre_attn_scalar': fields['head_dim'] if layers != 62 else (
                fields['hidden_size'] // fields['num_attention_heads'])}
-  if section.get('final_logit_softcapping') is not None:
-    found['final_logit_softcapping'] = section.number('final_logit_softcapping')
-  pattern = 'attention.sliding_window_pattern'
-  if not isinstance(section.get(pattern), list):
-    return found | {'sliding_window_pattern': section.count(pattern, 6)}
-  local = section.take(pattern)
+  key = 'attention.sliding_window_pattern'
+  local = section.raw(key)
+  if not isinstance(local, list):
+    return found | {
+        'sliding_window_pattern': value('global_every', key, 6)}
   if len(local) != layers or not all(type(x) is bool for x in local):
-    raise section.error(
-        pattern, f'a number, or true or false {layers} times', local)
+    raise section.refused(
+        key, f'a number, or true or false {layers} times', local)
   return found | {'layer_types': [
       'sliding_attention' if x else 'full_attention' for x in local]}
 
 
-def _scaling(section: Section, kind: str, context: int
-             ) -> dict[str, Any] | None:
+def _scaling(section: file_section.Section, kind: str, context: int
+            ) -> dict[str, Any] | None:
   """rope_scaling; without a type a factor is linear, as in llama.cpp."""
-  old = section.take('rope.scale_linear')  # the key's first name
-  if old is not None:
-    section.same('rope.scaling.factor', old, 'as rope.scale_linear')
-  factor = section.take('rope.scaling.factor', old)
-  default = 'none' if factor is None else 'linear'
-  name = section.take('rope.scaling.type', default)
-  original = section.count('rope.scaling.original_context_length', context)
+  key, first = 'rope.scaling.factor', 'rope.scale_linear'
+  old = section.plain(first, float, None, '>= 1')  # the key's first name
+  factor = section.plain(key, float, old, '>= 1')
+  section.agree(key, first, old in (None, factor))
+  name = section.raw('rope.scaling.type')
+  if name is None:
+    name = 'none' if factor is None else 'linear'
+  value = functools.partial(section.value, architecture.RopeScaling)
+  original = value(
+      'original_len', 'rope.scaling.original_context_length', context)
   known = ('none', 'linear', 'yarn') if kind == 'llama' else ('none', 'linear')
   if name not in known:
-    raise section.error('rope.scaling.type', ' or '.join(known), name)
+    raise section.refused('rope.scaling.type', ' or '.join(known), name)
   if name == 'none':
     if factor not in (None, 1.):
-      raise section.error(
-          'rope.scaling.factor', '1 with the rope.scaling.type none', factor)
+      raise section.refused(key, '1 with the rope.scaling.type none', factor)
     return None
-  if isinstance(factor, bool) or not isinstance(
-      factor, (int, float)) or not 1 <= factor < math.inf:
-    raise section.error('rope.scaling.factor',
-                        f'a number from 1 with the type {name}', factor)
-  found = {'rope_type': name, 'factor': float(factor)}
+  if factor is None:
+    raise section.refused(key, f'a number with the type {name}', None)
+  found = {'rope_type': name, 'factor': factor}
   if name == 'linear':
     return found
   return found | {
       'original_max_position_embeddings': original,
-      'beta_fast': section.number('rope.scaling.yarn_beta_fast', 32.),
-      'beta_slow': section.number('rope.scaling.yarn_beta_slow', 1.)}
+      'beta_fast': value('beta_fast', 'rope.scaling.yarn_beta_fast', 32.),
+      'beta_slow': value('beta_slow', 'rope.scaling.yarn_beta_slow', 1.)}
 
 
 def _llama3_scaling(path: str, stored: gguf_header.Stored,

@@ -3,9 +3,9 @@
 Llama, Qwen2, Qwen3, Gemma 3 (text) and DeepSeek-V3, as transformers 5 and older
 releases write it. What transformers would compute is read, or refused: a value
 of another type or out of bounds, two keys that disagree, a key of a section
-whose meaning is not known (hf_section.py), and a value of `_FIXED` that is not
-supported. Other keys at the top level, of which there are many, change nothing.
-A family without a new switch is an entry of `_FAMILIES`.
+whose meaning is not known (file_section.py), and a value of `_FIXED` that is
+not supported. Other keys at the top level, of which there are many, change
+nothing. A family without a new switch is an entry of `_FAMILIES`.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from r1jax import errors
 from r1jax.models import architecture
+from r1jax.models import file_section
 from r1jax.models import hf_rope
-from r1jax.models import hf_section
 from r1jax.models import rotary
 
 Fields = Mapping[str, Any]
@@ -40,7 +40,8 @@ _CAP = 'final_logit_softcapping'
 _ACTIVATIONS = {
     'silu': ('silu', 'swish'),
     'gelu': ('gelu_pytorch_tanh', 'gelu_new', 'gelu_fast', 'gelu_python_tanh',
-             'gelu_accurate')}
+             'gelu_accurate'),
+    'exact_gelu': ('gelu', 'gelu_python')}
 _DTYPES = ('float32', 'bfloat16', 'float16', 'float64', 'float8_e4m3fn', 'auto')
 _KINDS = ('full_attention', 'sliding_attention')  # of layers; local: the second
 _NEVER_SET = 28  # transformers' default of max_window_layers
@@ -103,7 +104,7 @@ def from_json(fields: Fields, where: str) -> architecture.Config:
     ConfigError: names the key of the file `where` that is missing, of another
       type, out of bounds, not supported, or disagrees with another.
   """
-  top = hf_section.Section(fields, where)
+  top = file_section.Section(fields, where)
   kind, scalar = _kind(top)
   family = _FAMILIES[kind]
   for key, only in _FIXED.items():
@@ -144,9 +145,9 @@ def beyond(fields: Fields, where: str) -> tuple[int, float]:
 
   The layers are those of DeepSeek-V3's multi-token prediction.
   """
-  top = hf_section.Section(fields, where)
+  top = file_section.Section(fields, where)
   keys = 'num_nextn_predict_layers', 'num_mtp_layers'  # of transformers, too
-  said = [top.plain(key, int, at_least=0) for key in keys if top.said(key)]
+  said = [top.plain(key, int, bound='>= 0') for key in keys if top.said(key)]
   top.agree(*keys, len(set(said)) < 2)
   return max(said, default=0), top.plain(OFFSET, float, 0.)
 
@@ -157,7 +158,7 @@ def float8_blocks(fields: Fields, where: str) -> tuple[int, int] | None:
   Raises:
     ConfigError: the weights are quantised in another way.
   """
-  top = hf_section.Section(fields, where)
+  top = file_section.Section(fields, where)
   other = 'compression_config'  # of the library compressed-tensors
   if top.section(other):
     raise top.refused(other, 'absent', fields[other])
@@ -170,7 +171,7 @@ def float8_blocks(fields: Fields, where: str) -> tuple[int, int] | None:
   blocks = section.raw('weight_block_size')
   if section.raw('quant_method') is None or not (
       isinstance(blocks, list) and len(blocks) == 2) or any(
-          architecture.misfit_plain(size, int, 1) for size in blocks):
+          architecture.misfit_plain(size, int, '>= 1') for size in blocks):
     raise section.refused(
         '', "that of DeepSeek-V3, quant_method = 'fp8' with weight_block_size "
         'of two integers of at least 1', fields['quantization_config'])
@@ -211,7 +212,7 @@ def to_scoring(fields: Fields, offset: float) -> dict[str, Any]:
           'label2id': {'score': 0}, OFFSET: offset}
 
 
-def _kind(top: hf_section.Section) -> tuple[str, bool]:
+def _kind(top: file_section.Section) -> tuple[str, bool]:
   """A model's type, and whether it is a reward model."""
   kind, names = top.raw('model_type'), top.raw('architectures')
   if kind is not None and (not isinstance(kind, str) or kind not in _FAMILIES):
@@ -230,7 +231,7 @@ def _kind(top: hf_section.Section) -> tuple[str, bool]:
   return known[0]
 
 
-def _check_dtypes(top: hf_section.Section) -> None:
+def _check_dtypes(top: file_section.Section) -> None:
   """The tensors have dtypes of their own, but a wrong one is no dtype."""
   keys = 'dtype', 'torch_dtype'
   said = [top.raw(key) for key in keys if top.said(key)]
@@ -242,7 +243,7 @@ def _check_dtypes(top: hf_section.Section) -> None:
   top.agree(*keys, len(set(said)) < 2)
 
 
-def _activation(top: hf_section.Section, family: _Family) -> str:
+def _activation(top: file_section.Section, family: _Family) -> str:
   known = {name: ours for ours, names in _ACTIVATIONS.items() for name in names}
   default = family.defaults.get('activation', 'silu')
   found = []
@@ -256,7 +257,7 @@ def _activation(top: hf_section.Section, family: _Family) -> str:
   return found[0]
 
 
-def _deepseek(top: hf_section.Section, sizes: Fields) -> dict[str, Any]:
+def _deepseek(top: file_section.Section, sizes: Fields) -> dict[str, Any]:
   """Fields of DeepSeek-V3: latent attention and experts."""
   latent = architecture.Latent(**top.values(
       architecture.Latent, _LATENT, dict(q_rank=None)))
@@ -276,7 +277,7 @@ def _deepseek(top: hf_section.Section, sizes: Fields) -> dict[str, Any]:
           latent=latent, moe=moe, head_size=whole, kv_heads=sizes['heads'])
 
 
-def _gemma(top: hf_section.Section, sizes: Fields) -> dict[str, Any]:
+def _gemma(top: file_section.Section, sizes: Fields) -> dict[str, Any]:
   """Fields of Gemma 3 alone."""
   rope, local = hf_rope.read_by_kind(top, sizes['max_len'], 1e6, 10_000.)
   scalar = top.value(architecture.Config, 'width', 'query_pre_attn_scalar')
@@ -286,7 +287,7 @@ def _gemma(top: hf_section.Section, sizes: Fields) -> dict[str, Any]:
           architecture.Config, 'softcap_final', _CAP, None))
 
 
-def _windows(top: hf_section.Section, family: _Family,
+def _windows(top: file_section.Section, family: _Family,
              layers: int) -> dict[str, Any]:
   """The fields of Config that say which layers are local."""
   window, local = _local_by_rule(top, family, layers)
@@ -316,7 +317,7 @@ def _windows(top: hf_section.Section, family: _Family,
   return dict(window=window, local_layers=tuple(local))
 
 
-def _local_by_rule(top: hf_section.Section, family: _Family, layers: int
+def _local_by_rule(top: file_section.Section, family: _Family, layers: int
                    ) -> tuple[int | None, list[bool]]:
   """The window, and the local layers where no list says them."""
   if not family.slides:
@@ -324,11 +325,11 @@ def _local_by_rule(top: hf_section.Section, family: _Family, layers: int
   window = top.value(architecture.Config, 'window', 'sliding_window',
                      None if top.has('sliding_window') else 4096)
   if family.slides == 'sliding_window_pattern':
-    period = top.plain(family.slides, int, 6, at_least=1)
+    period = top.plain(family.slides, int, 6, bound='>= 1')
     return window, [(i + 1) % period != 0 for i in range(layers)]
   if not top.plain('use_sliding_window', bool, False):
     window = None
-  first = top.plain(family.slides, int, _NEVER_SET, at_least=0)
+  first = top.plain(family.slides, int, _NEVER_SET, bound='>= 0')
   return window, [window is not None and i >= first for i in range(layers)]
 
 

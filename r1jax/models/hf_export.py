@@ -88,7 +88,7 @@ def _ids(vocab: base.Vocab | None) -> dict[str, int | list[int]]:
   found = dict(eos_token_id=ends if len(ends) > 1 else ends[0])
   if vocab.bos_id is not None:
     found['bos_token_id'] = vocab.bos_id
-  if 'pad_token' in vocab.tokens:  # else it is the end token by default
+  if 'pad_token' in vocab.tokens:  # else the end token fills rows
     found['pad_token_id'] = vocab.pad_id
   return found
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from r1jax.models import architecture
-from r1jax.models import hf_section
+from r1jax.models import file_section
 
 _ORIGINAL = 'original_max_position_embeddings'
 _KEYS = {  # of each rope_type: {field of RopeScaling: key}
@@ -18,10 +18,12 @@ _KEYS = {  # of each rope_type: {field of RopeScaling: key}
                    high_freq='high_freq_factor', original_len=_ORIGINAL),
     'yarn': dict(factor='factor', beta_fast='beta_fast', beta_slow='beta_slow',
                  mscale='mscale', mscale_all_dim='mscale_all_dim',
+                 attention_factor='attention_factor', truncate='truncate',
                  original_len=_ORIGINAL),
 }
 KEYS = _KEYS['llama3'] | _KEYS['yarn']
-_YARN = dict(beta_fast=32., beta_slow=1., mscale=None, mscale_all_dim=None)
+_YARN = dict(beta_fast=32., beta_slow=1., mscale=None, mscale_all_dim=None,
+             attention_factor=None)
 
 
 class Rotary(NamedTuple):
@@ -30,7 +32,7 @@ class Rotary(NamedTuple):
   rope_scaling: architecture.RopeScaling | None
 
 
-def read(top: hf_section.Section, max_len: int, theta: float) -> Rotary:
+def read(top: file_section.Section, max_len: int, theta: float) -> Rotary:
   """The settings of a family whose layers are all alike.
 
   Args:
@@ -45,7 +47,7 @@ def read(top: hf_section.Section, max_len: int, theta: float) -> Rotary:
       'rope_parameters', 'rope_scaling')], max_len, theta)
 
 
-def read_by_kind(top: hf_section.Section, max_len: int, theta: float,
+def read_by_kind(top: file_section.Section, max_len: int, theta: float,
                  local_theta: float) -> tuple[Rotary, float]:
   """The settings of Gemma 3's global layers, and theta of its local ones."""
   both = top.section('rope_parameters')
@@ -71,9 +73,10 @@ def write(config: architecture.Config) -> dict[str, Any]:
   scaling = config.rope_scaling
   if scaling:
     rope['rope_type'] = scaling.kind
-    rope |= {key: getattr(scaling, field)
-             for field, key in _KEYS[scaling.kind].items()
-             if getattr(scaling, field) is not None}
+    said = {key: getattr(scaling, field)
+            for field, key in _KEYS[scaling.kind].items()}
+    rope |= {key: value for key, value in said.items()
+             if value is not None and value is not True}  # as if absent
   return dict(rope_parameters=rope, rope_theta=config.rope_theta,
               rope_scaling=rope if scaling else None)
 
@@ -88,7 +91,7 @@ def write_by_kind(config: architecture.Config) -> dict[str, Any]:
 
 
 def _read_global(
-    top: hf_section.Section, sections: Sequence[hf_section.Section | None],
+    top: file_section.Section, sections: Sequence[file_section.Section | None],
     max_len: int, theta: float) -> Rotary:
   """What those of `sections` that are there say alike."""
   found = {section.name: _read_one(top, section, 'rope_theta', max_len, theta)
@@ -101,7 +104,7 @@ def _read_global(
   return next(iter(found.values()))
 
 
-def _read_one(top: hf_section.Section, section: hf_section.Section,
+def _read_one(top: file_section.Section, section: file_section.Section,
               outer_key: str, max_len: int, theta: float) -> Rotary:
   """What one section says; `outer_key` may have its theta."""
   read_theta = lambda where, key, default: where.value(
@@ -114,7 +117,7 @@ def _read_one(top: hf_section.Section, section: hf_section.Section,
   return Rotary(found, scaling)
 
 
-def _read_scaling(top: hf_section.Section, section: hf_section.Section,
+def _read_scaling(top: file_section.Section, section: file_section.Section,
                   max_len: int) -> architecture.RopeScaling | None:
   named = {key: section.raw(key) for key in ('rope_type', 'type')
            if section.said(key)}
@@ -135,8 +138,7 @@ def _read_scaling(top: hf_section.Section, section: hf_section.Section,
         *of, max_len if outer is None else outer)
     top.agree(f'{section.name}.{_ORIGINAL}', _ORIGINAL, outer in (None, length))
   if kind == 'yarn':
-    section.fixed('attention_factor', None)
-    section.fixed('truncate', True)
-    defaults |= _YARN | dict(factor=max_len / length)
+    defaults |= _YARN | dict(  # transformers takes a null as false
+        factor=max_len / length, truncate=not section.has('truncate'))
   return architecture.RopeScaling(
       kind, **section.values(architecture.RopeScaling, keys, defaults))

@@ -31,8 +31,10 @@ def frequencies(size: int, theta: float,
   else:
     pair = lambda turns: size * math.log(
         scaling.original_len / (turns * 2 * math.pi)) / (2 * math.log(theta))
-    low = max(math.floor(pair(scaling.beta_fast)), 0)
-    high = min(math.ceil(pair(scaling.beta_slow)), size - 1)
+    low, high = pair(scaling.beta_fast), pair(scaling.beta_slow)
+    if scaling.truncate:
+      low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, size - 1)
     if high == low:
       high += 1e-3
     kept = (high - np.arange(size // 2)) / (high - low)
@@ -49,6 +51,8 @@ def magnitude(scaling: architecture.RopeScaling | None) -> float:
   """The factor of cos and sin: 1, except with YaRN."""
   if scaling is None or scaling.kind != 'yarn':
     return 1.
+  if scaling.attention_factor is not None:
+    return scaling.attention_factor
   if scaling.mscale and scaling.mscale_all_dim:
     return _mscale(scaling.factor, scaling.mscale) / _mscale(
         scaling.factor, scaling.mscale_all_dim)

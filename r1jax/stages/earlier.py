@@ -56,7 +56,7 @@ def _check_lora(lora: Mapping[str, Any], need: Any) -> None:
   if not lora:
     return
   rank, targets = lora.get('rank'), lora.get('targets')
-  wanted = architecture.misfit_plain(rank, int, 0)
+  wanted = architecture.misfit_plain(rank, int, '>= 0')
   need('lora.rank', wanted, rank, not wanted)
   if rank:
     alpha = lora.get('alpha')

@@ -190,9 +190,9 @@ def abstract_state(placed: PlacedModel, optimizer: optim.Optimizer,
   """The shapes and shardings of a TrainState, with a reference or without."""
   scalar = jax.ShapeDtypeStruct((), jnp.int32, sharding=placed.replicated)
   opt_state = sharding.abstract_arrays(
-      jax.eval_shape(optimizer.tx.init, placed.trained),
+      jax.eval_shape(optimizer.init, placed.trained),
       optim.state_shardings(
-          optimizer.tx, placed.trained, shardings_of(placed.trained),
+          optimizer, placed.trained, shardings_of(placed.trained),
           placed.replicated))
   return TrainState(scalar, placed.trained, opt_state,
                     placed.params if ref or placed.lora else None, scalar)
@@ -210,7 +210,7 @@ def state_from_params(placed: PlacedModel, optimizer: optim.Optimizer,
     zero = jnp.zeros((), jnp.int32)
     ref = None if placed.lora or abstract.ref is None else jax.tree.map(
         jnp.copy, trained)
-    return TrainState(zero, trained, optimizer.tx.init(trained), ref, zero)
+    return TrainState(zero, trained, optimizer.init(trained), ref, zero)
 
   fill = lambda trained, ref: jax.jit(
       make_state, donate_argnums=0,

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from r1jax import errors
@@ -319,6 +320,8 @@ def _read(manager, path, step, abstract: Mapping[str, Leaves],
     items = manager.restore(
         step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))
     entries = digest.check_manifest(items.manifest)
+  abstract = {item: _as_saved(leaves, entries)
+              for item, leaves in abstract.items()}
   # The digest of a whole number is that number.
   found = entries.get('step', {}).get('digest', step)
   if found != step:
@@ -383,6 +386,16 @@ def _item(name: str) -> str:
   return part if part in ('params', 'ref') else 'rest'
 
 
+def _as_saved(leaves: Leaves, entries: Mapping[str, Mapping]) -> Leaves:
+  """`leaves`, but moments in bfloat16 where an earlier version kept them so."""
+  return {
+      name: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16,
+                                 sharding=leaf.sharding)
+      if (re.search(r'(^|\.)opt_state\.', name) and leaf.dtype == jnp.float32
+          and entries.get(name, {}).get('dtype') == 'bfloat16') else leaf
+      for name, leaf in leaves.items()}
+
+
 def _split(leaves: Leaves) -> dict[str, Leaves]:
   """The leaves of each Orbax item."""
   items = {}
@@ -392,7 +405,8 @@ def _split(leaves: Leaves) -> dict[str, Leaves]:
 
 
 def _unflatten(leaves: Leaves, abstract: Any) -> Any:
-  """The tree of the structure of `abstract` with these leaves."""
-  names = digest.leaves_by_path(abstract)
+  """The tree of the structure and dtypes of `abstract` with these leaves."""
   return jax.tree.unflatten(
-      jax.tree.structure(abstract), [leaves[name] for name in names])
+      jax.tree.structure(abstract),
+      [leaves[name].astype(leaf.dtype)
+       for name, leaf in digest.leaves_by_path(abstract).items()])

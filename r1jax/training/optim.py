@@ -29,17 +29,25 @@ from r1jax.kernels import masked
 Array = types.Array
 
 
-class Optimizer(NamedTuple):
-  """What `update` needs beside gradients and state."""
-  tx: optax.GradientTransformation
-  schedule: Callable[[Array], Array]  # updates made so far -> learning rate
-  router_bias_rate: float = 0.  # by which `router_bias` changes
-
-
 class MasterState(NamedTuple):
   """The state of an optimizer with master weights."""
   inner: Any  # of AdamW
   weights: Any  # float32, like the parameters
+
+
+class Optimizer(NamedTuple):
+  """What `update` needs beside gradients and state."""
+  inner: optax.GradientTransformation  # of float32 parameters
+  schedule: Callable[[Array], Array]  # updates made so far -> learning rate
+  router_bias_rate: float = 0.  # by which `router_bias` changes
+  master_weights: bool = False
+
+  def init(self, params: types.Params) -> Any:
+    """The state before the first update, in float32."""
+    exact = _float32(params)
+    state = self.inner.init(exact)
+    return (MasterState(state, jax.tree.map(jnp.copy, exact))
+            if self.master_weights else state)
 
 
 def schedule(
@@ -109,21 +117,13 @@ def make_optimizer(
   `MasterState`.
   """
   rate = schedule(kind, lr, steps, warmup_steps, final_fraction)
-  chain = optax.chain(
+  inner = optax.chain(
       optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
       optax.scale_by_adam(b1, b2, eps),
       optax.add_decayed_weights(weight_decay, mask=decays),
       optax.scale_by_learning_rate(rate),
   )
-
-  def init(params):
-    exact = _float32(params)
-    state = chain.init(exact)
-    return (MasterState(state, jax.tree.map(jnp.copy, exact))
-            if master_weights else state)
-
-  return Optimizer(optax.GradientTransformation(init, chain.update), rate,
-                   router_bias_rate)
+  return Optimizer(inner, rate, router_bias_rate, master_weights)
 
 
 def _float32(tree: Any) -> Any:
@@ -167,15 +167,16 @@ def _balance(grads: types.Params) -> dict[str, Array]:
 
 
 def state_shardings(
-    tx: optax.GradientTransformation,
+    optimizer: Optimizer,
     params: types.Params,
     param_shardings: Any,
     counters: jax.sharding.Sharding,
 ) -> Any:
   """Shardings of the optimizer's state: as their parameters', but counters."""
   return optax.tree_map_params(
-      tx, lambda _, sharding: sharding, jax.eval_shape(tx.init, params),
-      weights(param_shardings), transform_non_params=lambda _: counters)
+      optimizer, lambda _, sharding: sharding,
+      jax.eval_shape(optimizer.init, params), weights(param_shardings),
+      transform_non_params=lambda _: counters)
 
 
 def global_norm(tree: Any) -> Array:
@@ -201,7 +202,7 @@ def update(
   Args:
     optimizer: from `make_optimizer`.
     grads: like `state.params`.
-    state: its opt_state is of `optimizer.tx`.
+    state: its opt_state is of `optimizer`.
 
   Returns:
     The state with new params and opt_state in their old dtypes, bitwise the old
@@ -212,15 +213,15 @@ def update(
   params, opt_state = old = state.params, state.opt_state
   norm = global_norm(weights(grads))
   moments, exact = opt_state, _float32(params)
-  if isinstance(opt_state, MasterState):
+  if optimizer.master_weights:
     moments, exact = opt_state.inner, _current(opt_state.weights, params)
-  changes, new_state = optimizer.tx.update(_float32(grads), moments, exact)
+  changes, new_state = optimizer.inner.update(_float32(grads), moments, exact)
   exact = optax.apply_updates(exact, changes)
   new_params = jax.tree.map(
       lambda new, old, grad: balanced(old, grad, optimizer.router_bias_rate)
-      if new is None else new.astype(old.dtype),
+      if new is None else _rounded(new, old.dtype).astype(old.dtype),
       exact, params, grads, is_leaf=lambda x: x is None)
-  if isinstance(opt_state, MasterState):
+  if optimizer.master_weights:
     new_state = MasterState(new_state, exact)
   rate = optimizer.schedule(moments[-1].count)
   finite = jnp.isfinite(norm) & is_finite((new_params, new_state))
@@ -239,7 +240,20 @@ def update(
 
 def _current(masters: Any, params: types.Params) -> Any:
   """The master weights; of a parameter that was set since, its own value."""
-  return jax.tree.map(
-      lambda master, param: jnp.where(
-          master.astype(param.dtype) == param, master,
-          param.astype(jnp.float32)), masters, weights(params))
+  def current(master, param):
+    value = param.astype(jnp.float32)
+    return jnp.where(_rounded(master, param.dtype) == value, master, value)
+
+  return jax.tree.map(current, masters, weights(params))
+
+
+def _rounded(x: Array, dtype: jnp.dtype) -> Array:
+  """x as `dtype` has it, but in float32.
+
+  XLA may leave out a conversion there and back, which it does on accelerators;
+  this it never leaves out.
+  """
+  if x.dtype == dtype:
+    return x
+  kind = jnp.finfo(dtype)
+  return jax.lax.reduce_precision(x, kind.nexp, kind.nmant)

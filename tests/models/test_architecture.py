@@ -8,7 +8,9 @@ import jax
 import pytest
 
 import tiny
+from experiments import common
 from r1jax import errors
+from r1jax import fields
 from r1jax import models
 from r1jax.models import architecture
 from r1jax.models import hf_config
@@ -35,6 +37,8 @@ def test_a_config_json_says_all_of_it(name):
     (dict(layers=0), 'model.layers: expected at least 1, received 0'),
     (dict(vocab=1), 'model.vocab: expected at least 2, received 1'),
     (dict(max_len=1), 'model.max_len: expected at least 2'),
+    (dict(rms_eps=0.), 'model.rms_eps: expected more than 0, received 0'),
+    (dict(width=2**31), 'model.width: expected less than 2147483648'),
     (dict(window=0), 'model.window: expected at least 1'),
     (dict(global_every=0), 'model.global_every: expected at least 1'),
     (dict(attention_chunk=0), 'model.attention_chunk: expected at least 1'),
@@ -95,10 +99,27 @@ def test_every_field_has_a_type_and_every_number_is_finite():
 
 def test_a_configuration_in_json_comes_back():
   full, _ = _sections()
-  fields = json.loads(json.dumps(dataclasses.asdict(full)))
-  assert architecture.from_fields(fields) == full
-  for wrong, name in (([1], 'model'), (fields | dict(moe=5), 'model.moe'),
-                      (fields | dict(latent=[1]), 'model.latent')):
+  said = json.loads(json.dumps(dataclasses.asdict(full)))
+  assert architecture.from_fields(said) == full
+  for wrong, name in (([1], 'model'), (said | dict(moe=5), 'model.moe'),
+                      (said | dict(latent=[1]), 'model.latent')):
     with pytest.raises(errors.ConfigError) as caught:
       architecture.from_fields(wrong)
     assert caught.value.field == name
+
+
+def test_every_bound_is_of_a_field_and_every_choice_is_computed():
+  """Bounds are written once, in fields.MODEL; config.model has the same."""
+  known = {field.name for kind in (
+      architecture.Config, architecture.Latent, architecture.Experts,
+      architecture.RopeScaling) for field in dataclasses.fields(kind)}
+  assert fields.MODEL.keys() < known
+  assert set(fields.MODEL['activation']) == architecture.ACTIVATIONS.keys()
+  for name, value in (('silu', .7310586), ('gelu', .8411920),
+                      ('exact_gelu', .8413447)):
+    assert abs(architecture.ACTIVATIONS[name](1.) - value) < 1e-6
+  assert set(fields.MODEL['remat']) == architecture.REMAT.keys()
+  section = common.model(rms_eps=1e-6, heads=4, remat='none', tied=True)
+  bounds = {name: field.bound for name, field in fields.declared(section)}
+  assert bounds == dict(
+      rms_eps='> 0', heads='>= 1', remat=('none', 'full', 'dots'), tied='')

@@ -142,6 +142,8 @@ _MATTER = [
     ('llama', 'tie_word_embeddings', True),
     ('llama', 'rope_parameters.rope_theta', 1e4),
     ('llama', 'hidden_act', 'gelu_pytorch_tanh'),
+    ('llama', 'hidden_act', 'gelu'),
+    ('qwen2', 'rope_parameters.attention_factor', 1.5),
     *(('llama3_rope', f'rope_parameters.{key}', 2) for key in (
         'factor', 'low_freq_factor', 'high_freq_factor',
         'original_max_position_embeddings')),
@@ -187,11 +189,12 @@ def test_a_null_is_as_good_as_nothing():
   assert (config.head_size, config.kv_heads) == (8, 4)
 
 
-@pytest.mark.parametrize('name, key', [
-    ('deepseek_v3', 'rope_interleave'), ('qwen2', 'rope_parameters.truncate')])
-def test_a_null_that_transformers_takes_as_false(name, key):
-  with pytest.raises(errors.ConfigError, match=f'{key} to be True'):
-    _read(_changed(name, key, None, there=True))
+def test_a_null_that_transformers_takes_as_false():
+  with pytest.raises(errors.ConfigError, match='rope_interleave to be True'):
+    _read(_changed('deepseek_v3', 'rope_interleave', None, there=True))
+  key = 'rope_parameters.truncate'
+  assert _read(_changed('qwen2', key, None, there=True)) == _read(
+      _changed('qwen2', key, False)) != _read(_fields('qwen2'))
 
 
 @pytest.mark.parametrize('name, key, value', [
@@ -200,8 +203,8 @@ def test_a_null_that_transformers_takes_as_false(name, key):
     ('llama', 'hidden_act', 'relu'),
     ('llama', 'rope_parameters.rope_type', 'dynamic'),
     ('qwen2', 'rope_parameters.rope_type', 'longrope'),
-    ('qwen2', 'rope_parameters.attention_factor', 1.5),
-    ('qwen2', 'rope_parameters.truncate', False),
+    ('qwen2', 'rope_parameters.attention_factor', 0.),
+    ('qwen2', 'rope_parameters.attn_factor', 1.5),
     ('qwen3', 'attention_bias', True), ('llama', 'model_type', 'mistral'),
     ('llama', 'layer_types', ['sliding_attention', 'full_attention']),
     ('gemma3_text', 'use_bidirectional_attention', True),

@@ -70,6 +70,19 @@ def test_yarn_between_its_pairs_by_hand():
       [1., 1., 1., 2 / 3 + 1 / 3 / 40])
 
 
+def test_yarn_without_truncation_by_hand():
+  # Pairs 4.50 and 2.99, as above, between which pair 3 then stands alone.
+  scaling = architecture.RopeScaling(
+      'yarn', 40., original_len=200_000, truncate=False)
+  slow, fast = (4 * np.log10(200_000 / (2 * np.pi * turns)) / 4
+                for turns in (1., 32.))
+  kept = (slow - 3) / (slow - fast)
+  plain = rotary.frequencies(8, 10_000.)
+  np.testing.assert_allclose(
+      rotary.frequencies(8, 10_000., scaling) / plain,
+      [1., 1., 1., kept + (1 - kept) / 40])
+
+
 def test_yarn_raises_the_scores_of_latent_attention():
   latent = architecture.Latent(None, 4, 2, 2, 2)
   config = tiny.config(latent=latent, head_size=4, rope_scaling=YARN)
@@ -82,5 +95,7 @@ def test_yarn_raises_the_scores_of_latent_attention():
       rotary.table(np.array([[0]]), 2, 100., plain)[:, 0, 0, 0], [grown, 0])
   for scaling in (plain, YARN):
     assert rotary.score_scale(tiny.config(rope_scaling=scaling)) == 0.5
+  given = architecture.RopeScaling('yarn', 40., attention_factor=1.5)
+  assert rotary.magnitude(given) == 1.5
   shorter = architecture.RopeScaling('yarn', .5, original_len=4096)
   assert rotary.magnitude(shorter) == rotary.magnitude(LLAMA3) == 1.

@@ -236,7 +236,7 @@ def _halves(state, experience, index):
 
 def _state():
   return TrainState(jnp.int32(0), tiny.params(),
-                    DESCENT.tx.init(tiny.params()), None, jnp.int32(0))
+                    DESCENT.init(tiny.params()), None, jnp.int32(0))
 
 
 def test_mini_batches_are_the_parts_of_a_rollout():

@@ -52,7 +52,7 @@ def _score(chunk):
 
 def _state():
   params = tiny.params(vocab=VOCAB)
-  return TrainState(np.int32(0), params, tiny_rl.OPTIMIZER.tx.init(params),
+  return TrainState(np.int32(0), params, tiny_rl.OPTIMIZER.init(params),
                     params, np.int32(0))
 
 

@@ -90,3 +90,23 @@ def test_a_run_with_master_weights_resumes_bitwise(tmp_path, sizes):
   # Unlike the rounded parameters, their masters are between bfloat16's numbers.
   assert any((master != param.astype(jnp.float32)).any() for master, param in zip(
       *map(jax.tree.leaves, (state.opt_state.weights, state.params))))
+
+
+def test_moments_that_an_earlier_version_kept_in_bfloat16_go_on(tmp_path):
+  placed = tiny.setup(None, param_dtype='bfloat16')
+  optimizer = _optimizer(placed.trained, lr=1e-3)
+  abstract = train_state.abstract_state(placed, optimizer, ref=False)
+  state = jax.tree.map(
+      lambda x: jax.device_put(jnp.full(x.shape, 1/3, x.dtype), x.sharding),
+      abstract)
+  half = lambda x: x.astype('bfloat16') if x.dtype == jnp.float32 else x
+  old = state._replace(opt_state=jax.tree.map(half, state.opt_state))
+  with contextlib.closing(checkpoint.Checkpointer(
+      tmp_path / 'checkpoints', keep=1)) as saved:
+    saved.save(0, old)
+    saved.wait()
+    restored, _ = saved.restore_latest(abstract)
+  exact = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+  jax.tree.map(np.testing.assert_array_equal, exact(restored), exact(old))
+  assert jax.tree.map(lambda x: (x.dtype, x.sharding), restored) == (
+      jax.tree.map(lambda x: (x.dtype, x.sharding), abstract))

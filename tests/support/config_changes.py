@@ -103,6 +103,10 @@ PLAIN = (
     ('qwen2', dict(rope_parameters=dict(
         _YARN, original_max_position_embeddings=10 ** 7))),  # after the last
     ('qwen2', dict(rope_parameters=dict(_YARN, beta_fast=1, beta_slow=4))),
+    ('qwen2', dict(rope_parameters=dict(
+        _YARN, attention_factor=1.5, truncate=False))),
+    ('qwen2', dict(rope_parameters=dict(_YARN, truncate=None))),
+    ('llama', dict(hidden_act='gelu')),
     ('qwen3', dict(_SLIDES, layer_types=[_FULL, _SLIDING])),
     ('qwen3', dict(_SLIDES, layer_types=[_SLIDING] * 2, max_window_layers=0)),
     ('gemma3_text', dict(layer_types=[_FULL, _SLIDING, _SLIDING, _FULL])),

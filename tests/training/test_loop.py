@@ -49,7 +49,7 @@ def _step(state):
 def _init():
   params = {'w': jnp.arange(4.)}
   return types.TrainState(
-      jnp.int32(0), params, OPTIMIZER.tx.init(params), None, jnp.int32(0))
+      jnp.int32(0), params, OPTIMIZER.init(params), None, jnp.int32(0))
 
 
 def _stage(steps=STEPS, on_step=None, on_evaluate=None, bad_from=None, **kw):

@@ -60,7 +60,7 @@ def test_weight_decay_spares_norms_biases_and_vectors():
   assert optim.decays(PARAMS) == {
       'w': True, 'bias': False, 'norm_scale': False, 'vector': False}
   optimizer = optim.make_optimizer(lr=0.1, steps=10, weight_decay=0.5)
-  state = optimizer.tx.init(PARAMS)
+  state = optimizer.init(PARAMS)
   zeros = jax.tree.map(jnp.zeros_like, PARAMS)
   new, *_ = _update(optimizer, zeros, PARAMS, state)
   np.testing.assert_allclose(new['w'], PARAMS['w'] * (1 - 0.1 * 0.5))
@@ -71,9 +71,9 @@ def test_weight_decay_spares_norms_biases_and_vectors():
 def test_two_updates_against_adam_by_hand():
   b1, b2, eps, lr, decay = 0.9, 0.95, 1e-8, 0.01, 0.1
   optimizer = optim.make_optimizer(lr=lr, steps=10, b1=b1, b2=b2, eps=eps,
-                         weight_decay=decay, clip_norm=1.0)
+                                   weight_decay=decay, clip_norm=1.0)
   params = {'w': jnp.array([[1., 2.]])}
-  state = optimizer.tx.init(params)
+  state = optimizer.init(params)
   expected, m, v = np.array([[1., 2.]]), 0., 0.
   for i, g in enumerate([np.array([[3., 4.]]), np.array([[.3, -.4]])], 1):
     params, state, skipped, metrics = _update(
@@ -96,7 +96,7 @@ def test_a_gradient_that_is_not_finite_changes_no_bit(bad):
   good = jax.tree.map(lambda x: 0.1 * x, PARAMS)
   wrong = good | {'vector': good['vector'].at[1].set(bad)}
   params, state, skipped, metrics = update(
-      good, PARAMS, optimizer.tx.init(PARAMS), jnp.int32(0))
+      good, PARAMS, optimizer.init(PARAMS), jnp.int32(0))
   np.testing.assert_allclose(metrics['optim/lr'], 0.02, rtol=1e-6)
   kept = params, state
   for count in (1, 2):
@@ -127,7 +127,7 @@ def test_an_update_that_is_not_finite_changes_no_bit(
   optimizer = optim.make_optimizer(lr=lr, steps=10, master_weights=masters)
   grads = jax.tree.map(lambda x: jnp.full(x.shape, -1e-3), params)
   grads['vector'] = -grads['vector']
-  start = optimizer.tx.init(params)
+  start = optimizer.init(params)
   inner = list(start.inner if masters else start)
   for name, value in state.items():
     moments = getattr(inner[1], name)
@@ -144,7 +144,7 @@ def test_an_update_that_is_not_finite_changes_no_bit(
 
 def test_a_gradient_whose_norm_is_infinite_is_none_and_large_weights_may_be():
   optimizer = optim.make_optimizer(lr=.1, steps=10)
-  state = optimizer.tx.init(PARAMS)
+  state = optimizer.init(PARAMS)
   grads = jax.tree.map(lambda x: jnp.full(x.shape, 1e25), PARAMS)
   *_, skipped, metrics = _update(optimizer, grads, PARAMS, state)
   assert skipped == 1 and metrics['optim/grad_norm'] == jnp.inf
@@ -158,7 +158,7 @@ def test_moments_are_float32_whatever_the_parameters_are():
   """In bfloat16 the second moment would stay at 200 for ever."""
   params = {'w': jnp.ones((2, 2), jnp.bfloat16), 'bias': jnp.ones(2)}
   optimizer = optim.make_optimizer(lr=1e-3, steps=200, clip_norm=0.)
-  state, exact = optimizer.tx.init(params), optimizer.tx.init(
+  state, exact = optimizer.init(params), optimizer.init(
       jax.tree.map(lambda x: x.astype(jnp.float32), params))
   update = jax.jit(lambda *args: _update(optimizer, *args))
   wide = jax.tree.map(lambda x: x.astype(jnp.float32), params)
@@ -185,7 +185,7 @@ def test_master_weights_keep_what_bfloat16_rounds_away():
   for masters in (False, True):
     optimizer = optim.make_optimizer(
         lr=1e-4, steps=200, clip_norm=0., master_weights=masters)
-    params, state = start, optimizer.tx.init(start)
+    params, state = start, optimizer.init(start)
     update = jax.jit(lambda *args, o=optimizer: _update(o, *args))
     for _ in range(100):
       params, state, *_ = update(grads, params, state, 0)
@@ -203,12 +203,28 @@ def test_a_parameter_that_was_set_since_counts_and_its_master_does_not():
   params = {'w': jnp.ones((2, 2), jnp.bfloat16)}
   optimizer = optim.make_optimizer(
       lr=1e-4, steps=9, clip_norm=0., master_weights=True)
-  state = optimizer.tx.init(params)
+  state = optimizer.init(params)
   params = {'w': params['w'].at[0, 0].set(2.)}
   params, state, *_ = _update(
       optimizer, {'w': jnp.ones((2, 2))}, params, state)
   np.testing.assert_allclose(
       state.weights['w'], [[1.9999, .9999], [.9999, .9999]], rtol=1e-6)
+
+
+def test_no_rounding_is_left_to_a_conversion():
+  """XLA may take float32 to bfloat16 and back for nothing, on accelerators."""
+  params = {'w': jnp.ones((2, 2), jnp.bfloat16), 'bias': jnp.ones(2)}
+  optimizer = optim.make_optimizer(lr=1e-4, steps=9, master_weights=True)
+  traced = jax.make_jaxpr(lambda *args: _update(optimizer, *args))(
+      jax.tree.map(jnp.ones_like, params), params, optimizer.init(params), 0)
+  rounded, conversions = set(), []
+  for equation in traced.eqns:
+    if equation.primitive.name == 'reduce_precision':
+      rounded.update(equation.outvars)
+    elif equation.params.get('new_dtype') == jnp.bfloat16:
+      conversions += equation.invars
+  assert len(rounded) == 2 and len(conversions) == 1  # w and its master
+  assert rounded.issuperset(conversions)
 
 
 def test_master_weights_live_with_their_parameters():
@@ -219,8 +235,8 @@ def test_master_weights_live_with_their_parameters():
       (('embed', 'fsdp'),))
   optimizer = optim.make_optimizer(lr=0.1, steps=10, master_weights=True)
   target = optim.state_shardings(
-      optimizer.tx, params, shardings, sharding.replicated(mesh))
-  state = jax.jit(optimizer.tx.init, out_shardings=target)(
+      optimizer, params, shardings, sharding.replicated(mesh))
+  state = jax.jit(optimizer.init, out_shardings=target)(
       jax.device_put(params, shardings))
   for leaf in (state.weights['gate'], state.inner[1].nu['gate']):
     assert leaf.addressable_shards[0].data.shape == (1, 4)
@@ -236,8 +252,8 @@ def test_moments_live_with_their_parameters():
       (('embed', 'fsdp'),))
   optimizer = optim.make_optimizer(lr=0.1, steps=10)
   target = optim.state_shardings(
-      optimizer.tx, params, shardings, sharding.replicated(mesh))
-  state = jax.jit(optimizer.tx.init, out_shardings=target)(
+      optimizer, params, shardings, sharding.replicated(mesh))
+  state = jax.jit(optimizer.init, out_shardings=target)(
       jax.device_put(params, shardings))
   assert state[1].mu['w'].addressable_shards[0].data.shape == (1, 4)
   assert state[1].nu['scale'].sharding.is_fully_replicated
@@ -253,7 +269,7 @@ LOAD = jnp.array([[4., 1., 1.], [3., 3., 3.]])
 def _biased(optimizer, load=LOAD, **changes):
   """The update by gradients of 0.1 * PARAMS and this load."""
   grads = jax.tree.map(lambda x: 0.1 * x, PARAMS) | changes
-  state = optimizer.tx.init(BIASED)
+  state = optimizer.init(BIASED)
   return _update(
       optimizer, grads | {'moe': {'router_bias': load}}, BIASED, state), state
 
@@ -268,7 +284,7 @@ def test_the_router_bias_steps_against_its_load_and_else_nothing_knows_of_it():
   np.testing.assert_allclose(metrics.pop('moe/load_min_over_mean'), .75)
   # Bitwise what a model without experts has: parameters, state and norm.
   expected = _update(optimizer, jax.tree.map(lambda x: .1 * x, PARAMS), PARAMS,
-                     optimizer.tx.init(PARAMS))
+                     optimizer.init(PARAMS))
   jax.tree.map(np.testing.assert_array_equal,
                (params, jax.tree.leaves(state), metrics),
                (expected[0], jax.tree.leaves(expected[1]), expected[3]))
@@ -282,9 +298,9 @@ def test_a_model_without_experts_has_the_state_and_updates_of_plain_optax():
       optax.add_decayed_weights(.5, mask=optim.decays),
       optax.scale_by_learning_rate(optimizer.schedule))
   state, grads = plain.init(PARAMS), jax.tree.map(jnp.sin, PARAMS)
-  jax.tree.map(np.testing.assert_array_equal, optimizer.tx.init(PARAMS), state)
+  jax.tree.map(np.testing.assert_array_equal, optimizer.init(PARAMS), state)
   changes, state = plain.update(grads, state, PARAMS)
-  got = _update(optimizer, grads, PARAMS, optimizer.tx.init(PARAMS))
+  got = _update(optimizer, grads, PARAMS, optimizer.init(PARAMS))
   jax.tree.map(np.testing.assert_array_equal, got[:2],
                (optax.apply_updates(PARAMS, changes), state))
   assert set(got[3]) == {'optim/grad_norm', 'optim/lr', 'optim/skipped'}
@@ -344,8 +360,8 @@ def test_moments_of_a_model_with_experts_live_with_their_parameters():
       (('embed', 'fsdp'),))
   optimizer = optim.make_optimizer(lr=0.1, steps=10)
   target = optim.state_shardings(
-      optimizer.tx, params, shardings, sharding.replicated(mesh))
-  state = jax.jit(optimizer.tx.init, out_shardings=target)(
+      optimizer, params, shardings, sharding.replicated(mesh))
+  state = jax.jit(optimizer.init, out_shardings=target)(
       jax.device_put(params, shardings))
   assert state[1].mu['gate'].addressable_shards[0].data.shape == (1, 4)
   assert state[1].mu['router_bias'] is None

@@ -167,13 +167,19 @@ def _check_added(path: str, size: int | None, files: Files,
                  token_id: Callable[[str], int | None]) -> None:
   """Raises if settings give a token of the tokenizer another id, or meaning.
 
-  Where a `size` is given, tokens behind the last are only named.
+  Where a `size` is given, tokens behind the last are only named, unless the
+  chat template writes them.
   """
   behind = []
   for token, i in files.added().items():
     known = token_id(token)
     if known is None and size is not None and i >= size:
       behind.append(f'{token!r} ({i})')
+      if token in (files.chat_template or ''):
+        raise errors.ConfigError(
+            'vocab.path', f'{path} has no {behind[-1]}, which the settings '
+            'beside it add and the chat template writes; save the tokenizer '
+            'with transformers, as a tokenizer.json')
     elif known != i:
       raise errors.ConfigError(
           'vocab.path', f'{_NAMES[0]} or {_ADDED} beside {path} has {token!r} '
@@ -195,7 +201,8 @@ class Vocab(abc.ABC):
       if there is none.
     eos_ids: each of them ends a response.
     eos_id: the first of them; ends a document.
-    pad_id: may equal eos_id, so padding is known by lengths, never by ids.
+    pad_id: may equal eos_id, so padding is known by lengths, never by ids; it
+      does where the files name none, or one behind the tokenizer's last.
     tokens: special tokens as text, by the names that chat templates use for
       them: {'eos_token': '</s>', ...}.
     chat_template: Jinja source, see chat.py; None if the model has none.
@@ -224,6 +231,8 @@ class Vocab(abc.ABC):
     self._name_others('bos', self.bos_id)
     self._name_others('pad', self.pad_id)
     self.tokens = files.tokens()
+    if pad_id is None:  # behind the last: the saved files go on naming it
+      self.tokens.pop('pad_token', None)
     for role, i in (('bos', self.bos_id), ('eos', self.eos_id),
                     ('pad', pad_id)):
       token = None if i is None else self.token(i)
@@ -250,10 +259,11 @@ class Vocab(abc.ABC):
     for name, content in self._model_files().items():
       (folder / name).write_bytes(content)
     tokenizer = {'tokenizer_class': 'PreTrainedTokenizerFast',
-                 **self._files.tokenizer, **self.tokens}
+                 **self._files.tokenizer, **self._files.tokens(),
+                 **self.tokens}
     generation = {**self._files.generation,
                   'eos_token_id': list(self.eos_ids)}
-    if 'pad_token' in self.tokens:  # else it is the end token by default
+    if 'pad_token' in self.tokens:  # else the end token fills rows
       generation['pad_token_id'] = self.pad_id
     write_files(folder, Files(
         tokenizer, generation, {}, self.chat_template))
@@ -275,7 +285,9 @@ class Vocab(abc.ABC):
 
   def _name_others(self, role: str, used: int | None) -> None:
     """Warns if files name different tokens of a role."""
-    by_file = self._files.by_file(role, self._id)
+    added = self._files.added()
+    by_file = self._files.by_file(
+        role, lambda token: added.get(token, self._id(token)))
     if len(set(map(tuple, by_file.values()))) > 1:
       logging.warning(
           '%s: the files beside it name different %s tokens, %s; this is used: '

@@ -101,3 +101,38 @@ def test_tokens_added_behind_the_last_are_named(folder, caplog):
   for i, token in ((size - 1, '[PAD]'), (size, '</s>')):
     with pytest.raises(errors.ConfigError, match=f'as token {i}, the tokeniz'):
       folder(added_tokens_decoder={str(i): {'content': token}})
+
+
+@pytest.mark.parametrize('named', [
+    {'tokenizer_config.json': {'pad_token': '[PAD]'}},
+    {'special_tokens_map.json': {'pad_token': {'content': '[PAD]'}}},
+    {'generation_config.json': {'pad_token_id': 64},
+     'special_tokens_map.json': {'pad_token': {'content': '[PAD]'}}}])
+def test_padding_behind_the_last_is_not_renamed(
+    folder, tmp_path, caplog, named):
+  """As people add it to Llama 2: rows are filled with the end token."""
+  size = folder(eos_token='</s>').size
+  settings = {'tokenizer_config.json': {'eos_token': '</s>'},
+              'added_tokens.json': {'[PAD]': size}}
+  for name, values in named.items():
+    values = {key: size if x == 64 else x for key, x in values.items()}
+    settings[name] = settings.get(name, {}) | values
+  for name, values in settings.items():
+    (tmp_path / name).write_text(json.dumps(values))
+  found = vocabs.load_vocab('sentencepiece', str(tmp_path))
+  assert found.pad_id == found.eos_id and 'pad_token' not in found.tokens
+  assert 'different' not in caplog.text
+  found.save(tmp_path / 'saved')
+  read = lambda name: json.loads((tmp_path / 'saved' / name).read_text())
+  assert read('generation_config.json').get('pad_token_id') in (None, size)
+  added = read('tokenizer_config.json')
+  assert added['added_tokens_decoder'][str(size)]['content'] == '[PAD]'
+  assert added.get('pad_token', '[PAD]') == '[PAD]'  # transformers: a text
+
+
+def test_a_template_may_not_write_what_the_model_file_has_not(folder):
+  size = folder(eos_token='</s>').size
+  added = {str(size): {'content': '<|im_start|>'}}
+  folder(added_tokens_decoder=added, chat_template='{{ messages }}')
+  with pytest.raises(errors.ConfigError, match=r"'<\|im_start\|>' \(\d+\)"):
+    folder(added_tokens_decoder=added, chat_template='<|im_start|>{{ x }}')

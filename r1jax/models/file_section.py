@@ -1,4 +1,6 @@
-"""One object of a config.json, whose keys are read one by one.
+"""A section of a model's file, whose keys are read one by one.
+
+It is an object of a config.json, or an architecture's keys in a GGUF header.
 
 A key that is read is noted, and its value checked for type and bound as the
 field of `architecture` that it becomes. `finish` refuses the keys that nobody
@@ -15,7 +17,7 @@ from r1jax.models import tensor_files
 
 
 class Section:
-  """An object of a config.json, or the file itself.
+  """An object of a file, or the file itself.
 
   Attributes:
     name: of the object within the file, 'rope_scaling'; '' for the file.
@@ -79,12 +81,12 @@ class Section:
             for field, key in keys.items()}
 
   def plain(self, key: str, kind: type, default: Any = dataclasses.MISSING,
-            at_least: int | None = None) -> Any:
+            bound: str = '') -> Any:
     """`value`, of a bool or number that is no field of its own."""
     value = self.raw(key)
     if value is None and default is not dataclasses.MISSING:
       return default
-    wanted = architecture.misfit_plain(value, kind, at_least)
+    wanted = architecture.misfit_plain(value, kind, bound)
     if wanted:
       raise self.refused(key, wanted, value)
     return value
@@ -105,17 +107,17 @@ class Section:
       raise self.error(f'{self.name} has keys that are not known for it: '
                        + ', '.join(map(repr, sorted(unread))))
 
-  def fixed(self, key: str, only: Any) -> None:
-    """Refuses a key unless it has the one value that is supported.
+  def fixed(self, key: str, *only: Any, reason: str = '') -> None:
+    """Refuses a key unless it has a value that is supported.
 
     A null is as good as nothing, but where transformers takes it as false.
     """
     received = self.raw(key)
-    null = received is None and not (only is True and key in self._fields)
-    same = received == only and isinstance(received, bool) == isinstance(
-        only, bool)  # 0 is no false
+    null = received is None and not (only == (True,) and key in self._fields)
+    same = any(received == value and isinstance(received, bool) == isinstance(
+        value, bool) for value in only)  # 0 is no false
     if not same and not null:
-      raise self.refused(key, repr(only), received)
+      raise self.refused(key, ' or '.join(map(repr, only)) + reason, received)
 
   def agree(self, key: str, other: str, same: bool) -> None:
     """Refuses two keys unless they say the `same`."""
