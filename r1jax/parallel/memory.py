@@ -51,7 +51,8 @@ def explained(config: Mapping[str, Any]) -> Iterator[None]:
     helps = [f'{how} config.{name}' for pattern, how in _SMALLER.items()
              for name in fnmatch.filter(fields, pattern)
              if _is_used(name, fields)]
-    said = str(problem).partition('\n')[0].removeprefix(f'{_EXHAUSTED}: ')
+    said = str(problem).partition('\n')[0]
+    said = said.removeprefix(f'{_EXHAUSTED}: ').rstrip('.')
     raise errors.RunError(
         f'out of memory: {said or "this machine has none left"}'
         + ('; what helps: ' + ', '.join(helps) if helps else '')) from problem

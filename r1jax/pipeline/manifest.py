@@ -31,7 +31,7 @@ _ENDS = _BEGINS | {'outputs': {str: str}, 'seconds': (int, float),
                    'rows': ({str: int}, None)}
 _COUNTED = ('kept', 'collected')  # the JSON files of sample and collect
 # Metrics of how it was run.
-_OF_THE_MACHINE = ('perf/', 'time/', 'timing/', 'verifier/restarts')
+_OF_THE_MACHINE = ('perf/', 'time/', 'timing/', 'verifier/restarts', 'restarts')
 
 
 class Inputs(NamedTuple):
@@ -226,12 +226,19 @@ def end(node: graph.Node, begun: dict[str, Any], summary: dict[str, Any]
       'steps': summary['steps'], 'seconds': summary['seconds']})
 
 
+def _computed(figures: Any) -> Any:
+  """Figures without those of how they came about."""
+  if not isinstance(figures, dict):
+    return figures
+  return {name: _computed(value) for name, value in figures.items()
+          if not name.startswith(_OF_THE_MACHINE)}
+
+
 def _figures(workdir: pathlib.Path, summary: dict[str, Any]) -> dict[str, Any]:
   """The evaluations, the metrics of the last step, and what was counted."""
-  figures = {name: summary[name] for name in ('before', 'after')}
-  last = next(files.stream_backwards(workdir / 'metrics.jsonl'), {})
-  figures['last'] = {name: value for name, value in last.items()
-                     if not name.startswith(_OF_THE_MACHINE)}
+  figures = {name: _computed(summary[name]) for name in ('before', 'after')}
+  figures['last'] = _computed(
+      next(files.stream_backwards(workdir / 'metrics.jsonl'), {}))
   for name in _COUNTED:
     if (counts := files.read_json(workdir / f'{name}.json')) is not None:
       figures[name] = counts

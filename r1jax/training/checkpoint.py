@@ -15,11 +15,9 @@ directory's name.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
-import functools
 import pathlib
 import re
 import shutil
-import sys
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -33,11 +31,7 @@ from r1jax.parallel import distributed
 from r1jax.parallel import memory
 from r1jax.training import digest
 from r1jax.training import files
-
-# What Orbax, TensorStore, JSON and UTF-8 raise for files they cannot read.
-_UNREADABLE = (OSError, ValueError, KeyError, AttributeError, TypeError,
-               errors.RunError)
-_SYSTEM = re.compile(r"os_error_code='(\d+)'")  # in TensorStore's errors
+from r1jax.training import orbax_errors
 
 Leaves = digest.Leaves
 
@@ -61,7 +55,7 @@ class Checkpointer:
       raise ValueError(
           f'checkpoint directory: expected an absolute path, received '
           f'{directory}; give an absolute --workdir')
-    _hold_back_noise()
+    orbax_errors.hold_back_noise()
     self.last: int | None = None
     self.record: dict[str, Any] | None = None
     self._keep = keep
@@ -192,7 +186,7 @@ class Checkpointer:
       yield
     except (OSError, ValueError, RuntimeError) as error:
       saving, self._saving = self._saving, None
-      number = _errno(error)
+      number = orbax_errors.errno_of(error)
       if number is None and not isinstance(error, OSError):
         raise  # memory that the device lacks, or a mistake in the code
       good = files.saved_steps(self._directory)[-1:]
@@ -217,17 +211,6 @@ class _Saving(NamedTuple):
   step: int
   replace: bool
   then: Callable[[], None] | None
-
-
-def _errno(error: BaseException | None) -> int | None:
-  """What the system has refused where a file could not be used, if it has."""
-  while error is not None:
-    if isinstance(error, OSError) and error.errno is not None:
-      return error.errno
-    if found := _SYSTEM.search(str(error)):
-      return int(found[1])
-    error = error.__cause__
-  return None
 
 
 def set_aside(path: pathlib.Path) -> None:
@@ -268,7 +251,7 @@ def restore(path, abstract: types.TrainState, *,
     directory = path / 'checkpoints'
   if not path.is_dir():
     raise FileNotFoundError(f'no checkpoint: {path} is not a directory')
-  _hold_back_noise()
+  orbax_errors.hold_back_noise()
   options = ocp.CheckpointManagerOptions(
       create=False, cleanup_tmp_directories=False)
   with contextlib.closing(
@@ -290,27 +273,6 @@ def restore(path, abstract: types.TrainState, *,
           f'checkpoint {latest} is damaged: {error}. Remove it and start its '
           f'stage again, which then saves it anew{instead}') from error
   return _unflatten(leaves, abstract)
-
-
-def _hold_back_noise():
-  """Keeps what Orbax and TensorStore print of errors off the terminal.
-
-  They are raised, too, and become one line of ours.
-  """
-  logging.get_absl_logger().addFilter(_not_of_orbax)
-  if getattr(sys.unraisablehook, 'func', None) is not _show_unraisable:
-    sys.unraisablehook = functools.partial(
-        _show_unraisable, sys.unraisablehook)
-
-
-def _not_of_orbax(record) -> bool:
-  return f'{ocp.__name__.replace(".", "/")}/' not in record.pathname
-
-
-def _show_unraisable(show, problem):
-  # The other writes of a save, of which one has failed, find no one waiting.
-  if str(problem.exc_value) != 'Event loop is closed':
-    show(problem)
 
 
 def _read(manager, path, step, abstract: Mapping[str, Leaves],
@@ -371,10 +333,10 @@ def _reading(path: pathlib.Path, what: str = '') -> Iterator[None]:
     yield
   except Exception as error:  # pylint: disable=broad-exception-caught
     inner = error.__cause__ if type(error) is Exception else error
-    if not isinstance(inner, _UNREADABLE):
+    if not isinstance(inner, orbax_errors.UNREADABLE):
       raise
     line = str(inner).strip().partition('\n')[0][:200]
-    if (number := _errno(error)) in errors.REMEDIES:
+    if (number := orbax_errors.errno_of(error)) in errors.REMEDIES:
       raise errors.of_system(
           number, line, f'checkpoint {path} cannot be read') from error
     raise Damaged(f'{what}{type(inner).__name__}: {line}') from error

@@ -57,7 +57,8 @@ def _build(config, mesh, workdir):
   def evaluate(state):
     with open(f'{config.out}/number.json', 'w', encoding='utf-8') as file:
       file.write(str(int(state.params)))
-    return {'number': int(state.params)}, []
+    verifier = {'errors': 0, 'restarts': len(ran)}
+    return {'number': int(state.params), 'verifier': verifier}, []
 
   return loop.Stage(
       config.steps, lambda: TrainState(
@@ -119,7 +120,8 @@ def test_stages_run_in_the_order_of_their_inputs_and_once(tmp_path):
   assert pipeline.run_pipeline(_config(), str(tmp_path)) and len(ran) == 6
   manifest = _manifests(tmp_path)['c']
   assert set(manifest['inputs']) == {'a', 'b'}
-  assert manifest['figures']['after'] == {'number': 8}
+  assert manifest['figures']['after'] == {
+      'number': 8, 'verifier': {'errors': 0}}
   assert manifest['outputs']['checkpoint']
 
 

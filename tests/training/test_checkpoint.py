@@ -161,7 +161,7 @@ def test_a_save_may_be_followed_by_donation(tmp_path):
 
 
 def _flip(data, rng):
-  place = rng.randrange(len(data))
+  place = len(data) // 2  # near its end Orbax leaves bytes unused
   return data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + (
       data[place + 1:])
 
