@@ -75,6 +75,8 @@ def test_it_nears_its_teacher(kind):
 
 def test_the_loss_is_what_the_weight_mixes():
   batch, params = _batch(0), tiny.params()
+  batch = batch._replace(weight=batch.weight * np.linspace(
+      .5, 1, batch.weight.shape[1], dtype='f'))
   loss = lambda **fields: jax.jit(functools.partial(
       distill.loss, tiny.model(), 6, _teacher(**fields)))(
           params, tiny.params(**WIDE), batch)
