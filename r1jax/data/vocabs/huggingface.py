@@ -27,12 +27,12 @@ class HuggingFaceVocab(base.Vocab):
 
   Special tokens written out in a text become their ids, also those that only
   the settings beside the file name, with the flags that they give, as in
-  transformers. The BOS token is the one that the file's post-processor puts
-  before a text, as in transformers 5, which leaves `add_bos_token` unread (some
-  classes of transformers 4 follow it); what it puts behind a text is left out,
-  as truncation and padding are. Whether a text gets a space before it is the
-  file's, too. Where `add_bos_token` or `add_prefix_space` say otherwise, a
-  warning names both files.
+  transformers, and `eos_id` in any case. The BOS token is the one that the
+  file's post-processor puts before a text, as in transformers 5, which leaves
+  `add_bos_token` unread (some classes of transformers 4 follow it); what it
+  puts behind a text is left out, as truncation and padding are. Whether a text
+  gets a space before it is the file's, too. Where `add_bos_token` or
+  `add_prefix_space` say otherwise, a warning names both files.
 
   Some classes of transformers 5 (Qwen2Tokenizer, LlamaTokenizer, ...) take only
   the pieces, merges and post-processor from the file and have rules of their
@@ -126,7 +126,9 @@ class HuggingFaceVocab(base.Vocab):
                  or flags.get('special', token in others))
       flags = {flag: flags[flag] for flag in settings.FLAGS
                if flags.get(flag) is not None}
-      new.append(tokenizers.AddedToken(token, **flags | {'special': special}))
+      added = tokenizers.AddedToken(token, **flags | {'special': special})
+      if added.__getstate__() != known.get(token):
+        new.append(added)
     self._model.add_tokens(new)
     return absent
 

@@ -67,6 +67,14 @@ def test_it_is_one_token_that_decoding_leaves_out(tmp_path, files):
   assert again.encode(text) == ids and again.tokens == found.tokens
 
 
+def test_a_list_is_saved_as_transformers_reads_it(tmp_path):
+  special = {'additional_special_tokens': [{'content': _TOKEN, **_FLAGS}]}
+  _loaded(tmp_path / 'a', _tokenizer(), special_tokens_map=special).save(
+      tmp_path / 'b')
+  saved = json.loads((tmp_path / 'b/tokenizer_config.json').read_text())
+  assert saved['additional_special_tokens'] == [_TOKEN]
+
+
 @pytest.mark.parametrize('files', [_PLAIN, {'config': {'pad_token_id': 2}}])
 def test_a_word_that_nothing_names_stays_one(tmp_path, files):
   found = _loaded(tmp_path / 'a', _tokenizer(), **files)
@@ -91,15 +99,20 @@ _LEFT = {'special': True, 'lstrip': True}
     ({'special': False}, {'pad_token': _TOKEN}, True, False),
     ({'special': False}, _added(), True, False),
     ({'special': False}, {'extra_special_tokens': [_TOKEN]}, False, False),
+    ({'special': False}, {'extra_special_tokens': {'a': _TOKEN}}, True, False),
+    ({'special': False}, {'image_token': _TOKEN}, True, False),
     ({'special': True}, _added(special=False), True, False),
     ({}, _added(special=False), False, False),
     ({}, _added(special=False) | {'pad_token': _TOKEN}, True, False),
 ])
 def test_whose_flags_go_first(tmp_path, flags, settings, special, left):
   """As in transformers 5.24, flag by flag."""
-  found = _loaded(tmp_path, _tokenizer(**flags), tokenizer_config=settings)
-  assert (found.decode([2]) == '') == special
-  assert (found.encode(f' {_TOKEN}') == [2]) == left
+  found = _loaded(tmp_path / 'a', _tokenizer(**flags),
+                  tokenizer_config=settings)
+  found.save(tmp_path / 'b')
+  for same in (found, vocabs.load_vocab('huggingface', tmp_path / 'b')):
+    assert (same.decode([2]) == '') == special
+    assert (same.encode(f' {_TOKEN}') == [2]) == left
 
 
 @pytest.mark.parametrize('flags, special', [
