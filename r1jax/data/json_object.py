@@ -9,11 +9,13 @@ def parse(text: bytes) -> dict[str, Any]:
 
   Raises:
     ValueError: says why it is none, or which key it holds twice, with
-      different values; Python's json would take the last.
+      different values; Python's json would take the last. Half a character
+      (a lone surrogate), which no file can hold, is refused, too.
   """
   try:
     value = json.loads(text.decode('utf-8-sig'), object_pairs_hook=_once)
-  except (UnicodeDecodeError, json.JSONDecodeError) as problem:
+    json.dumps(value, ensure_ascii=False).encode()
+  except (UnicodeError, json.JSONDecodeError) as problem:
     raise ValueError(f'expected JSON ({problem})') from problem
   except RecursionError as problem:
     raise ValueError('expected JSON that is not nested so deep') from problem

@@ -50,8 +50,29 @@ class Files(NamedTuple):
 
   def added(self) -> dict[str, int]:
     """{token: id} of those that were added to a tokenizer later."""
-    return {_content(token): int(i) for i, token in (
-        self.tokenizer.get('added_tokens_decoder') or {}).items()}
+    return {entry['content']: i for i, entry in self.entries()}
+
+  def entries(self) -> list[tuple[int, dict[str, Any]]]:
+    """Those with their ids and flags, in the order of ids."""
+    return sorted(((int(i), entry) for i, entry in (
+        self.tokenizer.get('added_tokens_decoder') or {}).items()),
+                  key=lambda pair: pair[0])
+
+  def special(self) -> tuple[dict[str, dict[str, Any]], ...]:
+    """{token: its flags} of those that have a name, and of other special ones.
+
+    A name may be a model's own: {'image_token': '<image>'}.
+    """
+    named = [value for key, value in self.tokenizer.items()
+             if key.endswith('_token') and settings.is_token(value)]
+    others = []
+    for values in filter(None, map(self.tokenizer.get, settings.LISTS)):
+      if isinstance(values, dict):
+        named += values.values()
+      else:
+        others += values
+    return tuple({_content(x): x if isinstance(x, dict) else {} for x in tokens}
+                 for tokens in (named, others))
 
 
 def read_files(folder: pathlib.Path) -> Files:
@@ -78,15 +99,18 @@ def _add_special(folder: pathlib.Path, tokenizer: dict[str, Any]) -> None:
   """Adds the special tokens that tokenizer_config.json leaves out."""
   special = _settings(folder / _SPECIAL)
   settings.check(folder / _SPECIAL, special)
-  for role in settings.ROLES:
-    key = f'{role}_token'
-    ours, theirs = _content(tokenizer.get(key)), _content(special.get(key))
-    if None not in (ours, theirs) and ours != theirs:
-      raise errors.ConfigError(
-          'vocab.path', f'{folder}: {key} is {ours!r} in {_NAMES[0]} and '
-          f'{theirs!r} in {_SPECIAL}; change one of them')
-    if ours is None and theirs is not None:
-      tokenizer[key] = special[key]
+  for key, value in special.items():
+    known = tokenizer.get(key)
+    if key in settings.LISTS and value:
+      tokenizer[key] = known or (
+          value if isinstance(value, dict) else [*map(_content, value)])
+    elif key.endswith('_token') and settings.is_token(value):
+      if known is not None and _content(known) != _content(value):
+        raise errors.ConfigError(
+            'vocab.path', f'{folder}: {key} is {_content(known)!r} in '
+            f'{_NAMES[0]} and {_content(value)!r} in {_SPECIAL}; change one of '
+            'them')
+      tokenizer[key] = value if known is None else known
 
 
 def _add_tokens(folder: pathlib.Path, tokenizer: dict[str, Any]) -> None:
@@ -236,7 +260,8 @@ class Vocab(abc.ABC):
     for role, i in (('bos', self.bos_id), ('eos', self.eos_id),
                     ('pad', pad_id)):
       token = None if i is None else self.token(i)
-      if token is not None:
+      # A name makes a token special; a word whose id pads rows is none.
+      if token is not None and (role != 'pad' or not self.decode([i])):
         self.tokens[f'{role}_token'] = token
     self.chat_template = files.chat_template
 
@@ -258,9 +283,10 @@ class Vocab(abc.ABC):
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in self._model_files().items():
       (folder / name).write_bytes(content)
-    tokenizer = {'tokenizer_class': 'PreTrainedTokenizerFast',
-                 **self._files.tokenizer, **self._files.tokens(),
-                 **self.tokens}
+    tokenizer = {**self._files.tokenizer, **self._files.tokens(), **self.tokens,
+                 'clean_up_tokenization_spaces': False,
+                 'tokenizer_class': 'PreTrainedTokenizerFast'}
+    tokenizer.pop('auto_map', None)  # names code that is not here
     generation = {**self._files.generation,
                   'eos_token_id': list(self.eos_ids)}
     if 'pad_token' in self.tokens:  # else the end token fills rows
@@ -282,6 +308,19 @@ class Vocab(abc.ABC):
           'vocab.path', f'{self.path} asks for a token before each text '
           '(add_bos_token), and names one that it does not hold')
     return next(iter(ids), None)
+
+  def _settle(self, key: str, own: bool) -> None:
+    """Warns if a setting is not what the tokenizer does, which goes first.
+
+    What is saved agrees.
+    """
+    told = self._files.tokenizer.get(key)
+    if told is not None and told != own:
+      logging.warning(
+          '%s does otherwise than %s: %s in the %s beside it; the former is '
+          'followed', self.path, key, str(told).lower(), _NAMES[0])
+      self._files = self._files._replace(
+          tokenizer={**self._files.tokenizer, key: own})
 
   def _name_others(self, role: str, used: int | None) -> None:
     """Warns if files name different tokens of a role."""

@@ -160,7 +160,7 @@ def _byte_level(tables: _Tables, eos: str | None):
            if kind in (_CONTROL, _USER_DEFINED)}
   model = convert.byte_level(vocab, merges, added, _CUTS[cut], bos)
   return huggingface.HuggingFaceVocab(
-      tables.path, model, tables.files(add_bos), eos)
+      tables.path, model, tables.files(bos is not None), eos)
 
 
 def _sentencepiece(tables: _Tables, eos: str | None):

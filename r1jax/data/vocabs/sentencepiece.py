@@ -63,8 +63,8 @@ class SentencePieceVocab(base.Vocab):
         ('eos_token', self._model.eos_id()), ('pad_token', self._model.pad_id())
     ) if i >= 0 and files.tokenizer.get(role) is None}
     super().__init__(path, size, files._replace(
-        tokenizer={**files.tokenizer, **own, 'split_special_tokens': self._bare,
-                   'tokenizer_class': 'PreTrainedTokenizerFast'}), eos)
+        tokenizer={**files.tokenizer, **own,
+                   'split_special_tokens': self._bare}), eos)
 
   def encode(self, text: str) -> list[int]:
     if self._bare:

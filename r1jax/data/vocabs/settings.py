@@ -7,15 +7,24 @@ from typing import Any
 from r1jax import errors
 
 ROLES = ('bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask')  # of special tokens
+FLAGS = ('single_word', 'lstrip', 'rstrip', 'normalized', 'special')
+LISTS = ('additional_special_tokens', 'extra_special_tokens')  # old, new name
 
 
 def _is_id(value: Any) -> bool:
   return type(value) is int and -1 <= value < 2**31  # a bool is an int, too
 
 
-def _is_token(value: Any) -> bool:
+def is_token(value: Any) -> bool:
+  """Whether it is a token: a text, or an object that holds one."""
   return isinstance(value, str) or (
-      isinstance(value, dict) and isinstance(value.get('content'), str))
+      isinstance(value, dict) and isinstance(value.get('content'), str)
+      and all(isinstance(value.get(flag), bool | None) for flag in FLAGS))
+
+
+def _are_tokens(value: Any) -> bool:
+  values = value.values() if isinstance(value, dict) else value
+  return isinstance(value, list | dict) and all(map(is_token, values))
 
 
 def _is_templates(value: Any) -> bool:
@@ -26,18 +35,20 @@ def _is_templates(value: Any) -> bool:
 
 def _is_added(value: Any) -> bool:
   return isinstance(value, dict) and all(
-      key.isdecimal() and isinstance(x, dict) and _is_token(x)
+      key.isdecimal() and isinstance(x, dict) and is_token(x)
       for key, x in value.items())
 
 
 _BOOLS = ('a boolean', lambda value: isinstance(value, bool))
 _TYPES = {
     'add_bos_token': _BOOLS, 'split_special_tokens': _BOOLS,
+    'add_prefix_space': _BOOLS,
     'chat_template': ('a template, or templates with names', _is_templates),
     'added_tokens_decoder': ('tokens by their ids', _is_added),
 } | {
-    f'{role}_token': ('a token', _is_token)
-    for role in ROLES
+    f'{role}_token': ('a token', is_token) for role in ROLES
+} | {
+    name: ('a list of tokens', _are_tokens) for name in LISTS
 } | {
     f'{role}_token_id': ('an id', _is_id) for role in ('bos', 'pad')
 } | {

@@ -42,7 +42,8 @@ def test_what_is_written_is_read(tmp_path):
   assert not (tmp_path / 'config.json').exists()
 
 
-@pytest.mark.parametrize('content', [b'{', b'[]', b'\xff', b''])
+@pytest.mark.parametrize('content', [
+    b'{', b'[]', b'\xff', b'', b'{"a": ["\\ud800"]}'])
 def test_a_file_that_is_no_object_is_refused(tmp_path, content):
   (tmp_path / 'generation_config.json').write_bytes(content)
   with pytest.raises(errors.ConfigError,
@@ -54,7 +55,10 @@ def test_a_file_that_is_no_object_is_refused(tmp_path, content):
                                   'generation_config', 'special_tokens_map'])
 @pytest.mark.parametrize('key, value', [
     ('eos_token', 3), ('eos_token', {}), ('bos_token', {'content': 1}),
-    ('pad_token', ['a']), ('eos_token_id', '2'), ('eos_token_id', 2.),
+    ('pad_token', ['a']), ('unk_token', {'content': 'a', 'lstrip': 'no'}),
+    ('extra_special_tokens', 'a'), ('extra_special_tokens', {'a': 1}),
+    ('additional_special_tokens', [[]]), ('add_prefix_space', 0),
+    ('eos_token_id', '2'), ('eos_token_id', 2.),
     ('eos_token_id', True), ('eos_token_id', [1, None]), ('eos_token_id', {}),
     ('eos_token_id', -2), ('pad_token_id', [0]), ('bos_token_id', 'a'),
     ('add_bos_token', 'yes'), ('add_bos_token', 1),

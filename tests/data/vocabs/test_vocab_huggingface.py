@@ -3,6 +3,10 @@
 import json
 
 import pytest
+import tokenizers
+import tokenizers.normalizers
+import tokenizers.pre_tokenizers
+import tokenizers.processors
 
 from r1jax import errors
 from r1jax.data import vocabs
@@ -63,15 +67,11 @@ def test_files_that_name_other_ends(tmp_path, caplog, files, ends, said):
     (dict(generation_config={'eos_token_id': [0, 320]}), 'generation_config'),
     (dict(config={'eos_token_id': 999}), 'config.json'),
     (dict(tokenizer_config={'eos_token': '<|absent|>'}), 'config.vocab.eos'),
-    (dict(tokenizer_config={'add_bos_token': True, 'bos_token': 'absent'},
-          config={'eos_token_id': 0}), 'add_bos_token'),
-    (dict(tokenizer_config={'add_bos_token': True},
-          config={'eos_token_id': 0, 'bos_token_id': 320}), 'add_bos_token'),
     (dict(tokenizer_config={'added_tokens_decoder': {
-        '320': {'content': '<think>'}}}), "'<think>' as token 320"),
+        '321': {'content': '<think>'}}}), "'<think>' as token 321"),
     (dict(tokenizer_config={'added_tokens_decoder': {
         '7': {'content': small_vocabs.END}}}), 'the tokenizer as 0'),
-    (dict(added_tokens={'<think>': 320}), "'<think>' as token 320")])
+    (dict(added_tokens={'<think>': 319}), "'<think>' as token 319")])
 def test_a_token_that_the_tokenizer_does_not_hold(tmp_path, files, word):
   path = small_vocabs.save(tmp_path, small_vocabs.tokenizer(), **files)
   with pytest.raises(errors.ConfigError) as refusal:
@@ -103,17 +103,83 @@ def test_the_file_itself_can_be_named(huggingface_path):
   assert (file.eos_id, file.size) == (folder.eos_id, folder.size)
 
 
-@pytest.mark.parametrize('settings, begin, bos', [
-    ({}, True, 1), ({}, False, None), ({'add_bos_token': True}, False, None),
-    ({'add_bos_token': True, 'bos_token': '<|pad|>'}, False, 2),
-    ({'add_bos_token': False, 'bos_token': '<|pad|>'}, False, None)])
-def test_beginning_token_is_told_and_not_encoded(
-    tmp_path, settings, begin, bos):
-  path = small_vocabs.save(tmp_path, small_vocabs.tokenizer(begin=begin),
-                           tokenizer_config=settings)
-  found = vocabs.load_vocab('huggingface', path, small_vocabs.END)
-  assert found.bos_id == bos
+@pytest.mark.parametrize('begin', [False, True])
+@pytest.mark.parametrize('asked', [{}, {'add_bos_token': None},
+                                   {'add_bos_token': False},
+                                   {'add_bos_token': True}])
+def test_the_file_puts_a_token_before_a_text_not_the_settings(
+    tmp_path, caplog, begin, asked):
+  path = small_vocabs.save(
+      tmp_path, small_vocabs.tokenizer(begin), tokenizer_config={
+          'eos_token': small_vocabs.END, 'bos_token': '<|pad|>', **asked})
+  with caplog.at_level('WARNING'):
+    found = vocabs.load_vocab('huggingface', path)
+  assert found.bos_id == (1 if begin else None)
   assert not {1, 2} & set(found.encode(_TEXT))
+  told = asked.get('add_bos_token')
+  said = [r.getMessage() for r in caplog.records if 'add_bos' in r.getMessage()]
+  assert len(said) == (told not in (None, begin))
+  assert all('tokenizer.json does otherwise than add_bos_token: '
+             f'{str(told).lower()} in the tokenizer_config.json' in line
+             for line in said)
+  found.save(tmp_path / 'saved')
+  saved = json.loads((tmp_path / 'saved/tokenizer_config.json').read_text())
+  assert told is None or saved['add_bos_token'] == begin
+
+
+@pytest.mark.parametrize('single, bos', [
+    ('$A', None), ('<|begin|> $A', 1), ('$A <|end|>', None),
+    ('<|begin|> $A <|end|>', 1), ('<|end|> $A', 0), ('<|begin|> <|pad|> $A', 2)])
+def test_what_a_post_processor_puts_before_a_text(tmp_path, single, bos):
+  made = small_vocabs.tokenizer()
+  made.post_processor = tokenizers.processors.TemplateProcessing(
+      single=single, special_tokens=[
+          (small_vocabs.END, 0), (small_vocabs.BEGIN, 1), ('<|pad|>', 2)])
+  path = small_vocabs.save(tmp_path, made)
+  if bos == 2:
+    with pytest.raises(errors.ConfigError, match=r'vocab.path: .*puts 2 tokens '
+                       r'before a text \(<\|begin\|> <\|pad\|>'):
+      vocabs.load_vocab('huggingface', path, small_vocabs.END)
+  else:
+    assert vocabs.load_vocab(
+        'huggingface', path, small_vocabs.END).bos_id == bos
+
+
+_SPACE = '▁'
+
+
+@pytest.mark.parametrize('file, prefixes', [
+    (dict(pre=tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)), 0),
+    (dict(pre=tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)), 1),
+    (dict(pre=tokenizers.pre_tokenizers.Metaspace()), 1),
+    (dict(pre=tokenizers.pre_tokenizers.Metaspace(prepend_scheme='never')), 0),
+    (dict(norm=tokenizers.normalizers.Prepend(_SPACE)), 1),
+    (dict(norm=tokenizers.normalizers.Replace(' ', _SPACE)), 0)])
+@pytest.mark.parametrize('told', [None, False, True])
+def test_a_space_before_a_text_is_the_files(
+    tmp_path, caplog, file, prefixes, told):
+  made = small_vocabs.tokenizer()
+  made.normalizer = file.get('norm')
+  made.pre_tokenizer = file.get('pre')
+  path = small_vocabs.save(tmp_path, made, tokenizer_config={
+      'eos_token': small_vocabs.END, 'add_prefix_space': told})
+  with caplog.at_level('WARNING'):
+    vocabs.load_vocab('huggingface', path)
+  assert ('add_prefix_space' in caplog.text) == (told not in (None, prefixes))
+
+
+def test_random_merges_are_refused(tmp_path):
+  made = small_vocabs.tokenizer()
+  made.model.dropout = .1
+  with pytest.raises(errors.ConfigError, match='vocab.path: .*model.dropout'):
+    vocabs.load_vocab('huggingface', small_vocabs.save(tmp_path, made),
+                      small_vocabs.END)
+
+
+def test_a_tokenizer_without_tokens_is_refused(tmp_path):
+  made = tokenizers.Tokenizer(tokenizers.models.BPE())
+  with pytest.raises(errors.ConfigError, match='vocab.path: .*holds no token'):
+    vocabs.load_vocab('huggingface', small_vocabs.save(tmp_path, made), 'a')
 
 
 def test_truncation_in_the_file_is_switched_off(tmp_path, huggingface_path):
@@ -138,12 +204,15 @@ def test_settings_of_others_are_saved_too(tmp_path):
   path = small_vocabs.save(tmp_path / 'a', small_vocabs.tokenizer(),
                            tokenizer_config={'eos_token': small_vocabs.END,
                                              'tokenizer_class': 'Own',
+                                             'auto_map': {'a': 'own.Own'},
                                              'model_max_length': 7},
                            generation_config={'temperature': .6})
   vocabs.load_vocab('huggingface', path).save(tmp_path / 'b')
   saved = json.loads((tmp_path / 'b/tokenizer_config.json').read_text())
-  assert saved == {'eos_token': small_vocabs.END, 'tokenizer_class': 'Own',
-                   'model_max_length': 7}
+  assert saved == {  # the class that reads the file as it is, and decodes so
+      'eos_token': small_vocabs.END, 'model_max_length': 7,
+      'tokenizer_class': 'PreTrainedTokenizerFast',
+      'clean_up_tokenization_spaces': False}
   saved = json.loads((tmp_path / 'b/generation_config.json').read_text())
   assert saved == {'temperature': .6, 'eos_token_id': [0]}
 
@@ -156,17 +225,6 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, content):
   (tmp_path / 'tokenizer.json').write_bytes(content)
   with pytest.raises(errors.ConfigError, match='vocab.path: .*Hugging'):
     vocabs.load_vocab('huggingface', str(tmp_path), 'a')
-
-
-@pytest.mark.parametrize('asked, begins', [
-    (dict(add_bos_token=False), False), (dict(add_bos_token=True), True),
-    ({}, True)])
-def test_a_file_can_say_that_no_token_begins_a_text(tmp_path, asked, begins):
-  path = small_vocabs.save(
-      tmp_path, small_vocabs.tokenizer(begin=True), tokenizer_config=dict(
-          eos_token=small_vocabs.END, bos_token=small_vocabs.BEGIN) | asked)
-  found = vocabs.load_vocab('huggingface', path)
-  assert found.bos_id == (found._id(small_vocabs.BEGIN) if begins else None)
 
 
 @pytest.mark.parametrize('role', ['bos', 'pad'])

@@ -55,6 +55,8 @@ def test_neighbours_name_the_special_tokens(folder):
   assert found.tokens == {'eos_token': '<|end|>', 'bos_token': '</s>'}
   assert found.bos_id == 1
   assert folder(bos_token='</s>').bos_id is None
+  with pytest.raises(errors.ConfigError, match='add_bos_token'):
+    folder(bos_token='absent', add_bos_token=True)
 
 
 def test_the_models_own_end_is_the_tokenizers(folder, tmp_path, caplog):
