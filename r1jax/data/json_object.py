@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+_POINTER = b'version https://git-lfs.github.com/'
+
 
 def parse(text: bytes) -> dict[str, Any]:
   """The object that a JSON text holds.
@@ -11,6 +13,7 @@ def parse(text: bytes) -> dict[str, Any]:
     ValueError: says why it is none, or which key it holds twice, with
       different values; Python's json would take the last.
   """
+  check_fetched(text)
   try:
     value = json.loads(text.decode('utf-8-sig'), object_pairs_hook=_once)
   except (UnicodeDecodeError, json.JSONDecodeError) as problem:
@@ -20,6 +23,13 @@ def parse(text: bytes) -> dict[str, Any]:
   if not isinstance(value, dict):
     raise ValueError(f'expected a JSON object, received {value!r:.60}')
   return value
+
+
+def check_fetched(begin: bytes) -> None:
+  """Raises ValueError if a file begins as one that Git LFS has yet to fetch."""
+  if begin.startswith(_POINTER):
+    raise ValueError('is a Git LFS pointer, which stands for the file; run '
+                     "'git lfs pull' in its folder")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
