@@ -65,6 +65,8 @@ class Section:
     """
     value = self.raw(key)
     if value is None:
+      if default is dataclasses.MISSING and self.has(key):
+        raise self.refused(key, 'a value', None)
       if default is dataclasses.MISSING:
         raise self.error(f'the configuration lacks the key {self._full(key)!r}')
       return default

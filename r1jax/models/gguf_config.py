@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from r1jax.data import json_object
 from r1jax.data.vocabs import gguf_header
 from r1jax.models import architecture
 from r1jax.models import file_section
@@ -62,6 +63,7 @@ def header(path: str) -> gguf_header.Header:
 @functools.lru_cache(maxsize=2)
 def _header(path: str, changed: int, size: int) -> gguf_header.Header:
   del changed  # only tells an older state of the file from this one
+  _check_begin(path)
   try:
     found = gguf_header.read_header(path)
   except ValueError as problem:
@@ -77,6 +79,20 @@ def _header(path: str, changed: int, size: int) -> gguf_header.Header:
   top.fixed('split.count', 1, 0)
   _check_places(path, found, size)
   return found
+
+
+def _check_begin(path: str) -> None:
+  """Raises if the first bytes say that it is another kind of file."""
+  with open(path, 'rb') as file:
+    begin = file.read(100)
+  try:
+    json_object.check_fetched(begin)
+  except ValueError as problem:
+    raise tensor_files.file_error(path, str(problem)) from problem
+  if begin.startswith(b'GGUF\0\0'):  # then the version, as 4 bytes
+    raise tensor_files.file_error(
+        path, 'is big-endian; convert it to little-endian, as with '
+        'gguf-convert-endian of the package gguf')
 
 
 def _check_places(path: str, found: gguf_header.Header, size: int) -> None:

@@ -5,7 +5,7 @@ the files, cast and sent to it before the next is read, so that the host never
 holds more than one shard. Nothing in a file is executed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import pathlib
 import re
 from typing import Any
@@ -81,16 +81,19 @@ def load_params(path: str, config: architecture.Config, like: Params) -> Params:
       not belong to the model.
   """
   fields = read_fields(path)
-  tensors = _open_tensors(path, fields)
+  tensors = _open_tensors(path, fields, config.tied)
   leaves = hf_layout.leaves(config)
   shapes = {sharding.path_name(key): leaf.shape for key, leaf in
             jax.tree_util.tree_leaves_with_path(like)}
   wanted = {name: leaf.hf_shape(shapes[key])
             for key, leaf in leaves.items() if key in shapes
             for name in leaf.hf_names(shapes[key])}
-  _check_wanted(str(path), tensors, wanted)
+  keys = ', '.join(hf_config.left_out(fields))
+  left_out = f'; config.json leaves out {keys}' if keys else ''
+  _check_wanted(str(path), tensors, wanted, left_out)
   further, offset = hf_config.beyond(fields, str(path))
-  _check_unused(str(path), tensors, _unused(config, further, tensors, wanted))
+  _check_unused(str(path), tensors, _unused(
+      config, further, tensors, wanted), left_out)
   _check_head(str(path), config, tensors)
 
   def load(key, leaf):
@@ -112,7 +115,8 @@ def read_fields(path: str) -> dict[str, Any]:
   return tensor_files.read_json(folder / 'config.json')
 
 
-def _open_tensors(path: str, fields: dict[str, Any]) -> tensor_files.Tensors:
+def _open_tensors(path: str, fields: dict[str, Any], tied: bool
+                 ) -> tensor_files.Tensors:
   """The tensors by the names that a language model's file has."""
   if str(path).endswith('.gguf'):
     return gguf.open_tensors(path)
@@ -123,21 +127,27 @@ def _open_tensors(path: str, fields: dict[str, Any]) -> tensor_files.Tensors:
         folder / 'config.json', f'expected transformers_weights to be '
         f'{tensor_files.FILE}, received {asked!r}')
   tensors = tensor_files.open_folder(folder)
-  blocks = hf_config.float8_blocks(fields, str(path))
+  blocks = hf_float8.blocks(fields, str(path))
   if blocks is None:
     hf_float8.check_none(folder / 'config.json', tensors)
   else:
     tensors = hf_float8.dequantized(str(path), tensors, *blocks)
-  return tensors if _EMBEDDING in tensors.shapes else _prefixed(tensors)
-
-
-def _prefixed(tensors: tensor_files.Tensors) -> tensor_files.Tensors:
-  """Of a model saved without its head, whose names lack the first part."""
-  part, _, _ = _EMBEDDING.partition('.')
-  own = {name if name.startswith(_HEADS) else f'{part}.{name}': name
-         for name in tensors.shapes}
-  if _EMBEDDING not in own:
+  part, _, rest = _EMBEDDING.partition('.')
+  if _EMBEDDING in tensors.shapes:
     return tensors
+  if rest in tensors.shapes:  # saved without its head, whose names lack a part
+    return _renamed(tensors, lambda name: (
+        name if name.startswith(_HEADS) else f'{part}.{name}'))
+  if tied and _HEAD in tensors.shapes:  # saved once, by its other name
+    return _renamed(
+        tensors, lambda name: _EMBEDDING if name == _HEAD else name)
+  return tensors
+
+
+def _renamed(tensors: tensor_files.Tensors, name_of: Callable[[str], str]
+            ) -> tensor_files.Tensors:
+  """The tensors by the names that `name_of` gives to theirs."""
+  own = {name_of(name): name for name in tensors.shapes}
   return tensor_files.Tensors(
       {name: tensors.shapes[x] for name, x in own.items()},
       lambda name: tensors.read(own[name]),
@@ -145,33 +155,37 @@ def _prefixed(tensors: tensor_files.Tensors) -> tensor_files.Tensors:
 
 
 def _check_wanted(path: str, tensors: tensor_files.Tensors,
-                  wanted: Mapping[str, tuple[int, ...]]) -> None:
-  """Raises `ConfigError` unless all tensors of the model are there."""
+                  wanted: Mapping[str, tuple[int, ...]], left_out: str) -> None:
+  """Raises `ConfigError` unless all tensors of the model are there.
+
+  `left_out` ends the message: keys of config.json that may be the cause.
+  """
   for name, size in wanted.items():
     if name not in tensors.shapes:
       raise tensor_files.file_error(
           path, f'the tensor {name} is missing' + (
               '; of a model without one, config.json says '
-              'tie_word_embeddings=true' if name == _HEAD else ''))
+              'tie_word_embeddings=true' if name == _HEAD else left_out))
     if tuple(tensors.shapes[name]) != size:
       raise tensor_files.file_error(
           path, f'expected the tensor {name} to be {size}, received '
-          f'{tuple(tensors.shapes[name])}')
+          f'{tuple(tensors.shapes[name])}{left_out}')
 
 
 def _check_unused(path: str, tensors: tensor_files.Tensors,
-                  unused: list[str]) -> None:
+                  unused: list[str], left_out: str) -> None:
   """Raises `ConfigError` if a weight is unused, as of another architecture.
 
-  What holds no fractions is no weight, and is only named.
+  What holds no fractions, or nothing, is no weight, and is only named.
   """
   counts = [name for name in unused
-            if tensors.dtypes[name] in tensor_files.COUNTS]
+            if tensors.dtypes[name] in tensor_files.COUNTS
+            or 0 in tensors.shapes[name]]
   weights = [name for name in unused if name not in counts]
   if weights:
     raise tensor_files.file_error(
         path, f'{_few(weights)} does not belong to this model, whose '
-        'configuration is of one that computes without it')
+        f'configuration is of one that computes without it{left_out}')
   if counts:
     logging.warning('%s: %s does not belong to this model and is not read',
                     path, _few(counts))
@@ -210,7 +224,8 @@ def _check_head(path: str, config: architecture.Config,
   """Raises `ConfigError` if a tied model has a head of its own."""
   if not config.tied or config.scalar or _HEAD not in tensors.shapes:
     return
-  if not np.array_equal(tensors.read(_HEAD), tensors.read(_EMBEDDING)):
+  if not np.array_equal(  # a NaN, of weights that diverged, is the same, too
+      tensors.read(_HEAD), tensors.read(_EMBEDDING), equal_nan=True):
     raise tensor_files.file_error(
         path, f'holds an {_HEAD} that is not {_EMBEDDING}, while config.json '
         'says tie_word_embeddings=true, or leaves it to the default of its '

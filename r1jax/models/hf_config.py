@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from r1jax import errors
 from r1jax.models import architecture
 from r1jax.models import file_section
+from r1jax.models import hf_float8
 from r1jax.models import hf_rope
 from r1jax.models import rotary
 
@@ -42,20 +43,28 @@ _ACTIVATIONS = {
     'gelu': ('gelu_pytorch_tanh', 'gelu_new', 'gelu_fast', 'gelu_python_tanh',
              'gelu_accurate'),
     'exact_gelu': ('gelu', 'gelu_python')}
-_DTYPES = ('float32', 'bfloat16', 'float16', 'float64', 'float8_e4m3fn', 'auto')
+_DTYPES = {name: name for name in (  # and what PyTorch calls some of them, too
+    'float32', 'bfloat16', 'float16', 'float64', 'float8_e4m3fn', 'auto')} | {
+        'float': 'float32', 'half': 'float16', 'double': 'float64'}
 _KINDS = ('full_attention', 'sliding_attention')  # of layers; local: the second
 _NEVER_SET = 28  # transformers' default of max_window_layers
 # transformers has a default where they are absent, but refuses a null.
 _NEVER_NULL = ('tie_word_embeddings', 'rms_norm_eps', 'hidden_act')
 OFFSET = 'score_offset'  # a key of our own: the offset of layers.Score
 
+_FURTHER = 'num_nextn_predict_layers', 'num_mtp_layers'  # of transformers, too
+
 # Keys that change what a model computes, and the one value supported. Gemma 3
 # has a cap of attention scores that no implementation applies.
 _FIXED = dict(
     attention_bias=False, mlp_bias=False, use_bidirectional_attention=False,
-    attn_logit_softcapping=None, partial_rotary_factor=1,
+    is_causal=True, attn_logit_softcapping=None, partial_rotary_factor=1,
     per_layer_config=None, rope_interleave=True, scoring_func='sigmoid',
-    topk_method='noaux_tc', moe_layer_freq=1)
+    topk_method='noaux_tc', moe_layer_freq=1, kv_sharing_modes=None,
+    text_config=None, decoder=None, generator=None)
+# Of a family without local layers transformers computes without them, but its
+# cache keeps only so many tokens if no layer_types say otherwise.
+_CACHED = ('sliding_window', 'attention_chunk_size')
 
 
 class _Family(NamedTuple):
@@ -79,19 +88,21 @@ class _Family(NamedTuple):
 
 
 _FAMILIES = {  # by model_type
-    'llama': _Family('Llama', fixed=('attention_bias', 'mlp_bias')),
-    'qwen2': _Family('Qwen2', dict(qkv_bias=True), slides='max_window_layers',
-                     kv_heads=32),
-    'qwen3': _Family('Qwen3', dict(qk_norm=True), dict(head_size=128),
-                     ('attention_bias',), slides='max_window_layers',
-                     kv_heads=32),
+    'llama': _Family('Llama', defaults=dict(max_len=2048),
+                     fixed=('attention_bias', 'mlp_bias')),
+    'qwen2': _Family('Qwen2', dict(qkv_bias=True), dict(max_len=32_768),
+                     slides='max_window_layers', kv_heads=32),
+    'qwen3': _Family('Qwen3', dict(qk_norm=True),
+                     dict(head_size=128, max_len=32_768), ('attention_bias',),
+                     slides='max_window_layers', kv_heads=32),
     'gemma3_text': _Family(
         'Gemma3',
         dict(qk_norm=True, norm_offset=1., post_norms=True, embed_scale=True),
-        dict(head_size=256, tied=True, rope_theta=1e6, activation='gelu'),
+        dict(head_size=256, tied=True, rope_theta=1e6, activation='gelu',
+             max_len=131_072),
         ('attention_bias', 'use_bidirectional_attention'), 'Gemma3Text',
         'hidden_activation', 'hidden_act', 'sliding_window_pattern', 4),
-    'deepseek_v3': _Family('DeepseekV3', fixed=(
+    'deepseek_v3': _Family('DeepseekV3', defaults=dict(max_len=4096), fixed=(
         'attention_bias', 'rope_interleave', 'scoring_func', 'topk_method',
         'moe_layer_freq')),
 }
@@ -109,13 +120,16 @@ def from_json(fields: Fields, where: str) -> architecture.Config:
   family = _FAMILIES[kind]
   for key, only in _FIXED.items():
     top.fixed(key, only)
+  if not family.slides and not top.said('layer_types'):
+    for key in _CACHED:
+      top.fixed(key, None, reason=' without layer_types')
   for key in _NEVER_NULL:
     if top.has(key) and top.raw(key) is None and key != family.other_activation:
       raise top.refused(key, 'a value, or absent', None)
   beyond(fields, where)
   _check_dtypes(top)
-  float8_blocks(fields, where)
-  sizes = top.values(architecture.Config, _SIZES)
+  hf_float8.blocks(fields, where)
+  sizes = top.values(architecture.Config, _SIZES, family.defaults)
   if kind == 'deepseek_v3':
     rest = _deepseek(top, sizes)
   else:
@@ -143,43 +157,28 @@ def from_json(fields: Fields, where: str) -> architecture.Config:
 def beyond(fields: Fields, where: str) -> tuple[int, float]:
   """What no `architecture.Config` has: layers behind the last, and OFFSET.
 
-  The layers are those of DeepSeek-V3's multi-token prediction.
+  The layers are those of DeepSeek-V3's multi-token prediction. Without the key
+  there are none, so that no last layer is taken for one.
   """
   top = file_section.Section(fields, where)
-  keys = 'num_nextn_predict_layers', 'num_mtp_layers'  # of transformers, too
-  said = [top.plain(key, int, bound='>= 0') for key in keys if top.said(key)]
-  top.agree(*keys, len(set(said)) < 2)
+  said = [top.plain(key, int, bound='>= 0')
+          for key in _FURTHER if top.said(key)]
+  top.agree(*_FURTHER, len(set(said)) < 2)
   return max(said, default=0), top.plain(OFFSET, float, 0.)
 
 
-def float8_blocks(fields: Fields, where: str) -> tuple[int, int] | None:
-  """Rows and columns of float8 weights that share a scale; None: no float8.
-
-  Raises:
-    ConfigError: the weights are quantised in another way.
-  """
-  top = file_section.Section(fields, where)
-  other = 'compression_config'  # of the library compressed-tensors
-  if top.section(other):
-    raise top.refused(other, 'absent', fields[other])
-  section = top.section('quantization_config')
-  if section is None:
-    return None
-  for key, only in dict(quant_method='fp8', fmt='e4m3',
-                        activation_scheme='dynamic').items():
-    section.fixed(key, only)
-  blocks = section.raw('weight_block_size')
-  if section.raw('quant_method') is None or not (
-      isinstance(blocks, list) and len(blocks) == 2) or any(
-          architecture.misfit_plain(size, int, '>= 1') for size in blocks):
-    raise section.refused(
-        '', "that of DeepSeek-V3, quant_method = 'fp8' with weight_block_size "
-        'of two integers of at least 1', fields['quantization_config'])
-  for key in ('modules_to_not_convert', 'ignored_layers', 'scale_fmt',
-              'dequantize'):
-    section.raw(key)  # each weight's own dtype, and its scale, say it
-  section.finish()
-  return tuple(blocks)
+def left_out(fields: Fields) -> list[str]:
+  """The keys that a config.json leaves out, of those that decide what tensors
+  there are and whose default is a number of the architecture."""
+  kind = _kind(file_section.Section(fields, ''))[0]
+  family = _FAMILIES[kind]
+  keys = ['num_key_value_heads'] * bool(family.kv_heads) + [
+      'head_dim'] * ('head_size' in family.defaults)
+  if kind == 'deepseek_v3':
+    keys += [*_LATENT.values(), 'n_routed_experts', 'moe_intermediate_size',
+             'n_shared_experts', 'first_k_dense_replace']
+    keys += _FURTHER[:1] * (fields.get(_FURTHER[1]) is None)
+  return [key for key in keys if key not in fields]
 
 
 def to_json(config: architecture.Config) -> dict[str, Any]:
@@ -188,9 +187,8 @@ def to_json(config: architecture.Config) -> dict[str, Any]:
   Raises:
     ConfigError: no architecture of transformers has these switches.
   """
-  has_all = config.latent is not None and config.moe is not None
   for kind, family in _FAMILIES.items():
-    if (kind == 'deepseek_v3') != has_all or any(
+    if (kind == 'deepseek_v3') != (config.latent is not None) or any(
         getattr(config, key) != value
         for key, value in family.switches.items()):
       continue
@@ -234,13 +232,11 @@ def _kind(top: file_section.Section) -> tuple[str, bool]:
 def _check_dtypes(top: file_section.Section) -> None:
   """The tensors have dtypes of their own, but a wrong one is no dtype."""
   keys = 'dtype', 'torch_dtype'
-  said = [top.raw(key) for key in keys if top.said(key)]
-  for key in keys:
-    name = top.raw(key)
-    if name is not None and (
-        not isinstance(name, str) or name not in _DTYPES):
+  said = {key: top.raw(key) for key in keys if top.said(key)}
+  for key, name in said.items():
+    if not isinstance(name, str) or name not in _DTYPES:
       raise top.refused(key, ' or '.join(_DTYPES), name)
-  top.agree(*keys, len(set(said)) < 2)
+  top.agree(*keys, len({_DTYPES[name] for name in said.values()}) < 2)
 
 
 def _activation(top: file_section.Section, family: _Family) -> str:
@@ -258,11 +254,18 @@ def _activation(top: file_section.Section, family: _Family) -> str:
 
 
 def _deepseek(top: file_section.Section, sizes: Fields) -> dict[str, Any]:
-  """Fields of DeepSeek-V3: latent attention and experts."""
-  latent = architecture.Latent(**top.values(
-      architecture.Latent, _LATENT, dict(q_rank=None)))
-  moe = architecture.Experts(**top.values(
-      architecture.Experts, _EXPERTS, dict(shared=0)))
+  """Fields of DeepSeek-V3: latent attention and experts.
+
+  transformers' defaults are DeepSeek-V3's; a null is another thing.
+  """
+  def part(kind, keys, known, **nulls):
+    return kind(**top.values(kind, keys, nulls | {
+        field: getattr(known, field) for field, key in keys.items()
+        if not top.has(key)}))
+
+  known = architecture.PRESETS['deepseek_v3']
+  latent = part(architecture.Latent, _LATENT, known.latent, q_rank=None)
+  moe = part(architecture.Experts, _EXPERTS, known.moe, normalize=False)
   whole = latent.nope_size + latent.rope_size
   for key, value, other in (
       ('head_dim', latent.rope_size, 'qk_rope_head_dim'),
@@ -274,13 +277,15 @@ def _deepseek(top: file_section.Section, sizes: Fields) -> dict[str, Any]:
       architecture.Config, dict(rms_eps='rms_norm_eps',
                                 tied='tie_word_embeddings'),
       dict(rms_eps=1e-6, tied=False)) | dict(
-          latent=latent, moe=moe, head_size=whole, kv_heads=sizes['heads'])
+          latent=latent, head_size=whole, kv_heads=sizes['heads'],
+          moe=moe if moe.dense_layers < sizes['layers'] else None)
 
 
 def _gemma(top: file_section.Section, sizes: Fields) -> dict[str, Any]:
   """Fields of Gemma 3 alone."""
   rope, local = hf_rope.read_by_kind(top, sizes['max_len'], 1e6, 10_000.)
-  scalar = top.value(architecture.Config, 'width', 'query_pre_attn_scalar')
+  scalar = top.value(
+      architecture.Config, 'width', 'query_pre_attn_scalar', 256)
   return rope._asdict() | dict(
       rope_theta_local=local, attention_scale=scalar ** -0.5,
       softcap_final=top.value(
@@ -363,7 +368,9 @@ def _json_fields(config: architecture.Config, kind: str,
         sliding_window=config.window or 4096)  # it has to be there
   if kind == 'deepseek_v3':
     del fields['head_dim']
-    fields |= _to_keys(config.latent, _LATENT) | _to_keys(config.moe, _EXPERTS)
+    fields |= _to_keys(config.latent, _LATENT) | (
+        _to_keys(config.moe, _EXPERTS) if config.moe else
+        {_EXPERTS['dense_layers']: config.layers})
   return fields
 
 

@@ -3,13 +3,51 @@
 arXiv 2412.19437, 3.3; `quantization_config` of config.json says it.
 """
 
+from collections.abc import Mapping
 import pathlib
+from typing import Any
 
 import numpy as np
 
+from r1jax.models import architecture
+from r1jax.models import file_section
 from r1jax.models import tensor_files
 
 _SCALE = '_scale_inv'
+
+
+def blocks(fields: Mapping[str, Any], where: str) -> tuple[int, int] | None:
+  """Rows and columns of weights that share a scale; None: no float8.
+
+  Args:
+    fields: the config.json.
+    where: its path or folder, for errors.
+
+  Raises:
+    ConfigError: the weights are quantised in another way.
+  """
+  top = file_section.Section(fields, where)
+  other = 'compression_config'  # of the library compressed-tensors
+  if top.section(other):
+    raise top.refused(other, 'absent', fields[other])
+  section = top.section('quantization_config')
+  if section is None:
+    return None
+  for key, only in dict(quant_method='fp8', fmt='e4m3',
+                        activation_scheme='dynamic').items():
+    section.fixed(key, only)
+  size = section.raw('weight_block_size')
+  if section.raw('quant_method') is None or not (
+      isinstance(size, list) and len(size) == 2) or any(
+          architecture.misfit_plain(x, int, '>= 1') for x in size):
+    raise section.refused(
+        '', "that of DeepSeek-V3, quant_method = 'fp8' with weight_block_size "
+        'of two integers of at least 1', fields['quantization_config'])
+  for key in ('modules_to_not_convert', 'ignored_layers', 'scale_fmt',
+              'dequantize'):
+    section.raw(key)  # each weight's own dtype, and its scale, say it
+  section.finish()
+  return tuple(size)
 
 
 def check_none(path: pathlib.Path, tensors: tensor_files.Tensors) -> None:
@@ -28,7 +66,7 @@ def dequantized(path: str, tensors: tensor_files.Tensors, rows: int,
   Args:
     path: of the model's folder, for errors.
     tensors: of its files.
-    rows, columns: of a block (hf_config.float8_blocks).
+    rows, columns: of a block, as `blocks` says.
 
   Raises:
     ConfigError: a weight without its scales.

@@ -50,18 +50,21 @@ def read(top: file_section.Section, max_len: int, theta: float) -> Rotary:
 def read_by_kind(top: file_section.Section, max_len: int, theta: float,
                  local_theta: float) -> tuple[Rotary, float]:
   """The settings of Gemma 3's global layers, and theta of its local ones."""
-  both = top.section('rope_parameters')
+  both, scaling = top.section('rope_parameters'), top.section('rope_scaling')
   full = both and both.section('full_attention')
   sliding = both and both.section('sliding_attention')
   if both:
     both.finish()
-  rotary = _read_global(
-      top, [full, top.section('rope_scaling')], max_len, theta)
+  elif scaling and not scaling.said('rope_type'):
+    # transformers 5 puts it into a section whose rope_type is 'default'.
+    scaling.fixed('type', 'default', reason=', or the key rope_type in its '
+                  "place: releases differ in what 'type' does")
+  rotary = _read_global(top, [full, scaling], max_len, theta, True)
   key = 'rope_local_base_freq'
   local = Rotary(top.value(
       architecture.Config, 'rope_theta_local', key, local_theta), None)
   if sliding:
-    local = _read_one(top, sliding, key, max_len, local_theta)
+    local = _read_one(top, sliding, key, max_len, local_theta, True)
     if local.rope_scaling:
       raise sliding.refused('rope_type', "'default'", sliding.raw('rope_type'))
   return rotary, local.rope_theta
@@ -92,9 +95,10 @@ def write_by_kind(config: architecture.Config) -> dict[str, Any]:
 
 def _read_global(
     top: file_section.Section, sections: Sequence[file_section.Section | None],
-    max_len: int, theta: float) -> Rotary:
+    max_len: int, theta: float, by_kind: bool = False) -> Rotary:
   """What those of `sections` that are there say alike."""
-  found = {section.name: _read_one(top, section, 'rope_theta', max_len, theta)
+  found = {section.name: _read_one(
+      top, section, 'rope_theta', max_len, theta, by_kind)
            for section in sections if section}
   if not found:
     return Rotary(top.value(
@@ -105,20 +109,22 @@ def _read_global(
 
 
 def _read_one(top: file_section.Section, section: file_section.Section,
-              outer_key: str, max_len: int, theta: float) -> Rotary:
+              outer_key: str, max_len: int, theta: float, by_kind: bool
+             ) -> Rotary:
   """What one section says; `outer_key` may have its theta."""
   read_theta = lambda where, key, default: where.value(
       architecture.Config, 'rope_theta', key, default)
   outer = read_theta(top, outer_key, None)
   found = read_theta(section, 'rope_theta', theta if outer is None else outer)
   top.agree(f'{section.name}.rope_theta', outer_key, outer in (None, found))
-  scaling = _read_scaling(top, section, max_len)
+  scaling = _read_scaling(top, section, max_len, by_kind)
   section.finish()
   return Rotary(found, scaling)
 
 
 def _read_scaling(top: file_section.Section, section: file_section.Section,
-                  max_len: int) -> architecture.RopeScaling | None:
+                  max_len: int, by_kind: bool
+                 ) -> architecture.RopeScaling | None:
   named = {key: section.raw(key) for key in ('rope_type', 'type')
            if section.said(key)}
   if len(named) > 1:
@@ -132,12 +138,16 @@ def _read_scaling(top: file_section.Section, section: file_section.Section,
   keys, defaults = dict(_KEYS[kind]), {}
   if _ORIGINAL in keys.values():
     of = architecture.RopeScaling, 'original_len', _ORIGINAL
-    # At the top level some families have it; transformers then takes that.
+    # At the top level some families have it; transformers then takes that,
+    # but not for sections by kind of layer.
     outer = top.value(*of, None)
     defaults['original_len'] = length = section.value(
-        *of, max_len if outer is None else outer)
+        *of, max_len if outer is None or by_kind else outer)
     top.agree(f'{section.name}.{_ORIGINAL}', _ORIGINAL, outer in (None, length))
   if kind == 'yarn':
+    if by_kind:
+      section.fixed('truncate', True, reason=', as transformers reads it in no '
+                    'section of a kind of layer')
     defaults |= _YARN | dict(  # transformers takes a null as false
         factor=max_len / length, truncate=not section.has('truncate'))
   return architecture.RopeScaling(

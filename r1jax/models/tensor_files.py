@@ -8,7 +8,9 @@ DeepSeek-V3's float8 into NumPy.
 
 from collections.abc import Callable, Mapping
 import math
+import os
 import pathlib
+import stat
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -56,16 +58,37 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   Raises:
     ConfigError: the file does not exist, or does not hold a JSON object.
   """
-  if not path.is_file():
+  if not os.path.lexists(path):
     raise file_error(
         path.parent, f'there is no {path.name} in it; expected the folder of a '
         'Hugging Face model')
+  _check_file(path)
   try:
     return json_object.parse(path.read_bytes())
   except OSError as problem:
     raise file_error(path, f'cannot be read: {problem.strerror}') from problem
   except ValueError as problem:
     raise file_error(path, str(problem)) from problem
+
+
+def _check_file(path: pathlib.Path, index: pathlib.Path | None = None) -> None:
+  """Raises `ConfigError` unless a file is at a path, which `index` may name."""
+  try:
+    if stat.S_ISREG(path.stat().st_mode):
+      return
+    fault = 'is a folder or a device, no file'
+  except OSError as problem:
+    fault = 'is missing' if isinstance(problem, FileNotFoundError) else (
+        f'cannot be read: {problem.strerror}')
+    if os.path.islink(path):
+      fault = (f'is a link to {os.readlink(path)}, which {fault}; download or '
+               'copy the folder again, with what its links name')
+  except ValueError:  # characters that no name of a file has
+    fault = 'is missing'
+  if index is not None:
+    name = str(path.relative_to(index.parent))
+    raise file_error(index, f'names {name!r:.200}, which {fault}')
+  raise file_error(path, fault)
 
 
 def open_folder(path: pathlib.Path) -> Tensors:
@@ -88,15 +111,16 @@ def open_folder(path: pathlib.Path) -> Tensors:
 def _files(path: pathlib.Path) -> dict[pathlib.Path, set[str] | None]:
   """The safetensors files of a folder, and the tensors that an index names."""
   whole, index = path / FILE, path / INDEX
-  if index.exists():
+  if os.path.lexists(index):
     files = _indexed(index)
-    if whole.exists() and set(files) != {whole}:
+    if os.path.lexists(whole) and set(files) != {whole}:
       raise file_error(
           whole, f'stands beside {INDEX}, which names other files; '
           'transformers reads the first, other programs the second: remove the '
           'one that is not meant')
     return files
-  if whole.exists():
+  if os.path.lexists(whole):
+    _check_file(whole)
     return {whole: None}
   raise _no_tensors(path)
 
@@ -110,9 +134,14 @@ def _indexed(index: pathlib.Path) -> dict[pathlib.Path, set[str]]:
         index, 'expected a field weight_map with the file of each tensor')
   files = {}
   for tensor, name in places.items():
-    if pathlib.Path(name).name != name:
-      raise file_error(index, f'{name} is not in this folder')
-    files.setdefault(index.parent / name, set()).add(tensor)
+    inside = pathlib.PurePath(name)
+    if inside.is_absolute() or '..' in inside.parts or not inside.parts:
+      raise file_error(
+          index, f'expected a file in this folder for each tensor, received '
+          f'{name!r:.200} for {tensor!r:.200}')
+    files.setdefault(index.parent / inside, set()).add(tensor)
+  for file in files:
+    _check_file(file, index)
   return dict(sorted(files.items()))
 
 
@@ -144,8 +173,6 @@ def _no_tensors(path: pathlib.Path) -> errors.ConfigError:
 
 def _open_file(path: pathlib.Path) -> dict[str, _Stored]:
   """{name: its place} for the tensors of one file."""
-  if not path.is_file():
-    raise file_error(path, f'is missing; {INDEX} names it')
   try:
     header, begin = _header(path)
     data = np.memmap(path, np.uint8, 'r')[begin:]
@@ -163,6 +190,8 @@ def _header(path: pathlib.Path) -> tuple[dict[str, Any], int]:
   """A file's header, and the offset of its data."""
   size = path.stat().st_size
   with open(path, 'rb') as file:
+    json_object.check_fetched(file.read(100))
+    file.seek(0)
     length = int.from_bytes(file.read(8), 'little')
     if length > size - 8:
       raise ValueError(f'is no safetensors file, or cut short: a header of '

@@ -11,6 +11,8 @@ SAVED. QUESTIONS and ANSWERS have, as far as asked:
       on padding
     prompts [B, P], prompt_length [B], new -> greedy [B, new], and gap f32[B],
       the least by which a token of it was the likeliest
+    attributes -> those of the config that were looked up, there or not, while
+      the model was loaded and all this was computed
 """
 
 import pathlib
@@ -23,12 +25,14 @@ import transformers
 
 def main(path: str, questions: str, answers: str, saved: str | None = None):
   transformers.logging.set_verbosity_error()
+  with np.load(questions) as file:
+    asked = dict(file)
+  found, names = {}, set()
+  if 'attributes' in asked:
+    _note(names)
   model = _load(pathlib.Path(path))
   if saved is not None:
     _plain(model).save_pretrained(saved)
-  with np.load(questions) as file:
-    asked = dict(file)
-  found = {}
   model = model.to(getattr(torch, str(asked.get('dtype', 'float32'))))
   if 'tokens' in asked:
     logits, found['logp'] = _scores(model, asked['tokens'], asked['length'])
@@ -37,7 +41,27 @@ def main(path: str, questions: str, answers: str, saved: str | None = None):
   if 'prompts' in asked:
     found['greedy'], found['gap'] = _greedy(
         model, asked['prompts'], asked['prompt_length'], int(asked['new']))
+  if 'attributes' in asked:
+    found['attributes'] = sorted(names)
   np.savez(answers, **found)
+
+
+def _note(names: set[str]) -> None:
+  """From now on, adds each attribute of a config to `names` that is read.
+
+  But for methods, what the object has for itself, and settings of generation.
+  """
+  kind = transformers.PreTrainedConfig
+  plain = kind.__getattribute__
+  others = set(transformers.GenerationConfig().to_dict())
+
+  def note(self, name):
+    if name[0] != '_' and name not in others and not callable(
+        getattr(type(self), name, None)):
+      names.add(name)
+    return plain(self, name)
+
+  kind.__getattribute__ = note
 
 
 def _load(path: pathlib.Path) -> transformers.PreTrainedModel:

@@ -145,9 +145,12 @@ def test_what_is_no_such_file_is_refused(tmp_path):
   path = tmp_path / 'x.gguf'
   with pytest.raises(errors.ConfigError, match='there is no such file'):
     hf.read_config(str(path))
-  path.write_bytes(b'GGML')
-  with pytest.raises(errors.ConfigError, match='not a GGUF file'):
-    hf.read_config(str(path))
+  for begin, words in (
+      (b'GGML', 'not a GGUF file'), (b'GGUF\0\0\0\3', 'is big-endian'),
+      (b'version https://git-lfs.github.com/spec/v1\noid', 'git lfs pull')):
+    path.write_bytes(begin + bytes(16))
+    with pytest.raises(errors.ConfigError, match=words):
+      hf.read_config(str(path))
   gguf_files.write(path, {'general.architecture': 'mamba'}, {})
   with pytest.raises(errors.ConfigError, match="received 'mamba'"):
     hf.read_config(str(path))

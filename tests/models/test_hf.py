@@ -243,6 +243,39 @@ def test_a_tied_model_may_hold_its_output_too(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
+def test_a_tied_model_may_hold_its_output_alone(tmp_path):
+  folder = released.copy('llama3_rope', tmp_path)
+  weight = released.tensors(folder)['model.embed_tokens.weight']
+  released.edit(folder, {'lm_head.weight': weight,
+                         'model.embed_tokens.weight': None})
+  _, found = released.load(folder)
+  jax.tree.map(np.testing.assert_array_equal, found,
+               released.fixture('llama3_rope')[1])
+
+
+def test_the_same_output_with_a_number_that_is_none(tmp_path):
+  folder = released.copy('llama3_rope', tmp_path)
+  weight = np.array(released.tensors(folder)['model.embed_tokens.weight'])
+  weight[0, 0] = np.nan
+  released.edit(folder, dict.fromkeys(
+      ['lm_head.weight', 'model.embed_tokens.weight'], weight))
+  released.load(folder)
+  released.edit(folder, {'lm_head.weight': np.nan_to_num(weight)})
+  _refused(folder, 'holds an lm_head.weight that is not')
+
+
+def test_keys_that_are_left_out_are_named(tmp_path):
+  """Where their defaults are not what the tensors are of."""
+  for name, key in (
+      ('deepseek_v3', 'q_lora_rank'), ('deepseek_v3', 'v_head_dim'),
+      ('deepseek_v3', 'moe_intermediate_size'), ('qwen3', 'head_dim'),
+      ('deepseek_v3', 'first_k_dense_replace'),
+      ('gemma3_text', 'num_key_value_heads')):
+    folder = released.copy(name, tmp_path / key)
+    released.rewrite(folder, **{key: None})
+    _refused(folder, f'; config.json leaves out {key}')
+
+
 def test_a_tied_model_with_a_head_of_its_own(tmp_path):
   """transformers takes the head, others leave it."""
   folder = released.copy('llama', tmp_path)
@@ -266,10 +299,12 @@ def test_names_without_the_prefix(tmp_path, name):
   _refused(folder, 'model.layers.0.mlp.up_proj.weight', 'missing')
 
 
-@pytest.mark.parametrize('dtype', [np.int64, bool, np.uint8])
-def test_what_is_no_weight_is_named_and_not_read(tmp_path, caplog, dtype):
+@pytest.mark.parametrize('dtype, size', [
+    (np.int64, 3), (bool, 3), (np.uint8, 3), (np.float32, (0, 3))])
+def test_what_is_no_weight_is_named_and_not_read(
+    tmp_path, caplog, dtype, size):
   folder = released.copy('llama', tmp_path)
-  released.edit(folder, {f'some.{i}': np.ones(3, dtype) for i in range(5)})
+  released.edit(folder, {f'some.{i}': np.ones(size, dtype) for i in range(5)})
   with caplog.at_level('WARNING'):
     _, found = released.load(folder)
   assert 'some.0, some.1, some.2 (and 2 more)' in caplog.text
@@ -318,7 +353,7 @@ def test_a_last_layer_is_not_taken_for_another(tmp_path, further):
   folder = released.copy('deepseek_v3', tmp_path)
   released.rewrite(folder, num_hidden_layers=2,
                    num_nextn_predict_layers=further)
-  _refused(folder, 'num_nextn' if further else 'model.layers.2')
+  _refused(folder, 'model.layers.2' if further == 0 else 'num_nextn')
 
 
 def test_files_that_ask_for_more_than_the_folder_says(tmp_path):

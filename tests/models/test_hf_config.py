@@ -11,6 +11,7 @@ from r1jax import errors
 from r1jax.models import architecture
 from r1jax.models import hf
 from r1jax.models import hf_config
+from r1jax.models import hf_float8
 
 
 def _fields(name, file='config.json'):
@@ -220,19 +221,50 @@ def test_a_null_that_transformers_takes_as_false():
     ('deepseek_v3', 'moe_layer_freq', 2),
     *(('llama', key, None) for key in (
         'vocab_size', 'hidden_size', 'num_hidden_layers', 'intermediate_size',
-        'num_attention_heads', 'max_position_embeddings')),
+        'num_attention_heads')),
     *(('llama3_rope', f'rope_parameters.{key}', None) for key in (
         'factor', 'low_freq_factor', 'high_freq_factor')),
-    ('gemma3_text', 'query_pre_attn_scalar', None),
-    *(('deepseek_v3', key, None) for key in (
-        'kv_lora_rank', 'n_routed_experts', 'routed_scaling_factor',
-        'topk_group', 'norm_topk_prob')),
 ])
 def test_refusals_name_the_key(name, key, value):
   with pytest.raises(errors.ConfigError) as refusal:
     _read(_changed(name, key, value))
   assert key.rpartition('.')[2] in str(refusal.value)
   assert 'FOLDER' in str(refusal.value)
+
+
+# What transformers has for a key that is not there.
+_DEFAULTS = [
+    *((name, 'max_position_embeddings', value) for name, value in (
+        ('llama', 2048), ('qwen2', 32_768), ('qwen3', 32_768),
+        ('gemma3_text', 131_072), ('deepseek_v3', 4096))),
+    ('gemma3_text', 'query_pre_attn_scalar', 256),
+    *(('deepseek_v3', key, value) for key, value in dict(
+        q_lora_rank=1536, kv_lora_rank=512, v_head_dim=128,
+        moe_intermediate_size=2048, n_shared_experts=1,
+        routed_scaling_factor=2.5, norm_topk_prob=True).items())]
+
+
+@pytest.mark.parametrize('name, key, value', _DEFAULTS)
+def test_keys_that_are_left_out(name, key, value):
+  said = _changed(name, key, value)
+  left_out = {other: x for other, x in said.items() if other != key}
+  assert _read(left_out) == _read(said)
+
+
+def test_a_null_of_deepseek_is_not_its_default():
+  for key, value in (('norm_topk_prob', False), ('q_lora_rank', None)):
+    assert _read(_changed('deepseek_v3', key, None, there=True)) == _read(
+        _changed('deepseek_v3', key, value, there=True)) != _read(
+            _changed('deepseek_v3', key, None))
+  with pytest.raises(errors.ConfigError, match='n_group to be a value'):
+    _read(_changed('deepseek_v3', 'n_group', None, there=True))
+
+
+@pytest.mark.parametrize('dense', [3, 4])
+def test_deepseek_without_a_layer_of_experts(dense):
+  config = _read(_changed('deepseek_v3', 'first_k_dense_replace', dense))
+  assert config.moe is None
+  assert _read(hf_config.to_json(config)) == config
 
 
 _NUMBERS = (
@@ -338,7 +370,7 @@ def test_a_section_is_understood_as_a_whole(name, key):
             None, 16, [16], [0, 16], [16, 2.], ['8', 8], {}))])
 def test_weights_that_are_quantised_otherwise(changes):
   fields = _fields('deepseek_v3_fp8')
-  assert hf_config.float8_blocks(fields, '') == (8, 8)
+  assert hf_float8.blocks(fields, '') == (8, 8)
   fields['quantization_config'] |= changes
   with pytest.raises(errors.ConfigError, match='quantization_config'):
     _read(fields)

@@ -51,7 +51,8 @@ def test_refusals(name, changes, words):
 
 def test_the_same_said_twice():
   for name, changes in (
-      ('llama', dict(dtype='float16', torch_dtype='float16')),
+      ('llama', dict(dtype='float16', torch_dtype='half')),
+      ('llama', dict(torch_dtype='double')),
       ('llama', dict(architectures=['Own', 'LlamaModel', 'LlamaForCausalLM'])),
       ('llama', dict(partial_rotary_factor=1.0, compression_config=None)),
       ('deepseek_v3', dict(num_nextn_predict_layers=1, num_mtp_layers=1))):
@@ -69,6 +70,35 @@ def test_an_original_length_at_the_top_level():
   fields['original_max_position_embeddings'] = length
   assert hf_config.from_json(fields, '') == hf_config.from_json(
       _fields('qwen2'), '')
+
+
+_YARN = dict(rope_type='yarn', factor=4.)
+_ORIGINAL = 'original_max_position_embeddings'
+
+
+@pytest.mark.parametrize('changes, words', [
+    # transformers has a section whose rope_type is 'default' already.
+    (dict(rope_scaling=dict(type='linear', factor=8.)),
+     "rope_scaling.type to be 'default', or the key rope_type"),
+    # It reads these in no section of a kind of layer.
+    (dict(rope_scaling=_YARN, original_max_position_embeddings=32),
+     f'{_ORIGINAL} = None and {_ORIGINAL} = 32 disagree'),
+    (dict(rope_parameters=dict(full_attention=_YARN),
+          original_max_position_embeddings=32), f'{_ORIGINAL} = 32 disagree'),
+    (dict(rope_scaling=dict(_YARN, truncate=False)), 'truncate to be True')])
+def test_what_transformers_does_not_read_of_gemma(changes, words):
+  fields = _fields('gemma3_text')
+  fields.pop('rope_parameters')
+  with pytest.raises(errors.ConfigError, match=words):
+    hf_config.from_json(fields | changes, '')
+
+
+def test_the_original_length_of_gemma():
+  fields = _fields('gemma3_text') | dict(
+      rope_scaling=_YARN, original_max_position_embeddings=64)
+  fields.pop('rope_parameters')
+  fields['max_position_embeddings'] = 64
+  assert hf_config.from_json(fields, '').rope_scaling.original_len == 64
 
 
 @pytest.mark.parametrize('name, wanted', [

@@ -145,10 +145,30 @@ def test_a_header_that_makes_no_sense(tmp_path, header):
 
 def test_what_is_no_such_file(tmp_path):
   path = tmp_path / 'model.safetensors'
-  path.write_bytes(b'version https://git-lfs.github.com/spec/v1\noid sha256:4d')
-  _refused(tmp_path, str(path))
   path.write_bytes((5).to_bytes(8, 'little') + b'\xff\xfe{}x' + bytes(8))
   _refused(tmp_path, str(path))
+
+
+def test_what_stands_in_place_of_a_file(tmp_path):
+  """A pointer, a folder, or a link without its file; with an index and not."""
+  path, index = tmp_path / 'model.safetensors', tmp_path / tensor_files.INDEX
+  path.write_bytes(b'version https://git-lfs.github.com/spec/v1\noid sha256:4d')
+  _refused(tmp_path, str(path), 'Git LFS', 'git lfs pull')
+  path.rename(index)
+  _refused(tmp_path, str(index), 'Git LFS', 'git lfs pull')
+  index.unlink()
+  path.mkdir()
+  _refused(tmp_path, str(path), 'is a folder')
+  _index(tmp_path, dict(x='model.safetensors'))
+  _refused(tmp_path, str(index), "'model.safetensors', which is a folder")
+  path.rmdir()
+  path.symlink_to('../blobs/4d')
+  _refused(tmp_path, str(index), 'a link to ../blobs/4d, which is missing')
+  index.unlink()
+  _refused(tmp_path, str(path), 'a link to ../blobs/4d, which is missing')
+  path.rename(tmp_path / 'config.json')
+  with pytest.raises(errors.ConfigError, match='json: is a link to ../blobs'):
+    tensor_files.read_json(tmp_path / 'config.json')
 
 
 @pytest.mark.parametrize('name', [
@@ -214,10 +234,28 @@ def test_an_index_stays_in_its_folder(tmp_path):
   folder = released.copy('qwen3', tmp_path)
   outside = tmp_path / 'model.safetensors'
   released.write(outside, dict(x=_ENTRY), bytes(8))
-  for name in ('../model.safetensors', str(outside)):
+  for name in ('../model.safetensors', str(outside), '', '.', 'a/../../b'):
     (folder / 'model.safetensors.index.json').write_text(
         json.dumps(dict(weight_map=dict(x=name))), 'utf-8')
-    _refused(folder, name)
+    _refused(folder, 'index.json', f"received '{name}' for 'x'")
+
+
+@pytest.mark.parametrize('name', ['x' * 5000, 'a\0b', '\ud800', 'a\nb'])
+def test_an_index_and_names_that_no_file_has(tmp_path, name):
+  _index(tmp_path, dict(x=name))
+  with pytest.raises(errors.ConfigError) as refusal:
+    tensor_files.open_folder(tmp_path)
+  line = str(refusal.value)
+  assert 'index.json: names' in line and '\n' not in line and len(line) < 500
+
+
+def test_files_in_folders_of_this_folder(tmp_path):
+  (tmp_path / 'part').mkdir()
+  for name in ('a', 'part/b'):
+    released.write(tmp_path / f'{name}.safetensors', {name[-1]: _ENTRY},
+                   bytes(8))
+  _index(tmp_path, dict(a='./a.safetensors', b='part/b.safetensors'))
+  assert set(tensor_files.open_folder(tmp_path).shapes) == {'a', 'b'}
 
 
 @pytest.mark.parametrize('content, word', [

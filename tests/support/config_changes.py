@@ -122,6 +122,15 @@ PLAIN = (
     ('gemma3_text', dict(final_logit_softcapping=3.)),
     ('deepseek_v3', dict(head_dim=REMOVED, qk_head_dim=REMOVED)),
     ('deepseek_v3', dict(num_local_experts=12)),
+    *(('deepseek_v3', {key: REMOVED}) for key in (
+        'n_shared_experts', 'norm_topk_prob', 'routed_scaling_factor',
+        'max_position_embeddings', 'num_nextn_predict_layers')),
+    ('deepseek_v3', dict(norm_topk_prob=None)),
+    ('deepseek_v3', dict(first_k_dense_replace=3)),
+    ('gemma3_text', dict(query_pre_attn_scalar=REMOVED)),
+    ('qwen2', dict(max_position_embeddings=REMOVED, rope_parameters=dict(
+        rope_type='yarn', factor=4., rope_theta=1000.))),
+    ('llama', dict(torch_dtype='half', dtype=REMOVED)),
     ('deepseek_v3', dict(rms_norm_eps=REMOVED, rope_interleave=REMOVED)),
 )
 _ANYTHING = ('1', 'true', '', True, None, [], [1], {}, dict(a=1), 0, 0., -1,
