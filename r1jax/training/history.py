@@ -158,7 +158,7 @@ def _take_up(workdir: pathlib.Path, step: int, saved: Record | None,
       continue
     lost = (f'{path} is not what it was at the checkpoint of step {step}: '
             + (f'rows of the steps {gone} are gone' if gone else
-               'its last rows are others'))
+               'rows of it are gone or changed'))
     if name == ROLLOUTS and product:
       raise errors.ConfigError(
           '--workdir', f'{lost}, from which this stage makes its data; bring '

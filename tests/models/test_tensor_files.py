@@ -246,7 +246,7 @@ def test_an_index_and_names_that_no_file_has(tmp_path, name):
   with pytest.raises(errors.ConfigError) as refusal:
     tensor_files.open_folder(tmp_path)
   line = str(refusal.value)
-  assert 'index.json: names' in line and '\n' not in line and len(line) < 500
+  assert 'index.json: ' in line and '\n' not in line and len(line) < 500
 
 
 def test_files_in_folders_of_this_folder(tmp_path):

@@ -88,7 +88,7 @@ def test_an_evaluation_made_up_since_is_no_other_row(tmp_path, capsys, rows):
   made_up[-1]['a'] = 2.  # another
   files.write_rows(path, made_up)
   _take_up(tmp_path, rows, saved)
-  assert 'its last rows are others' in capsys.readouterr().out
+  assert 'rows of it are gone or changed' in capsys.readouterr().out
 
 
 def _without(workdir, name, *steps):
@@ -107,7 +107,7 @@ LOSSES = {  # what happens to a file: (its loss, what is said of it)
                     '1, 3 to 4'),
     'of another run': (lambda workdir, name: (workdir / name).write_text(
         (workdir / name).read_text().replace('1.', '2.').replace('x', 'y')),
-                       'its last rows are others'),
+                       'rows of it are gone or changed'),
 }
 
 
