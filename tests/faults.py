@@ -83,10 +83,11 @@ class Case:
 
   def end(self, process: subprocess.Popen) -> Done:
     out, err = process.communicate()
-    ours = [line for line in f'{out or ""}\n{err or ""}'.splitlines()
+    ours = [re.sub(r'^W\d{4} .*?\] ', 'warning: ', line)
+            for line in f'{out or ""}\n{err or ""}'.splitlines()
             if line.strip() and not line.startswith(('step ', 'steps '))
             and 'normalizer.cc' not in line
-            and not re.match(r'[IWE]\d{4} |WARNING: All log messages', line)]
+            and not re.match(r'[IWE]0000 |I\d{4} |WARNING: All log', line)]
     return Done(process.returncode, ours)
 
   def rows(self) -> int:
