@@ -73,7 +73,8 @@ def test_what_changes_attention_or_its_cache_is_refused(name, key, value):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', released.NAMES)
+@pytest.mark.parametrize('name', [
+    name for name in released.NAMES if not name.endswith('fp8')])  # needs a GPU
 def test_there_are_no_others(name, tmp_path):
   found = released.transformers(
       tmp_path, str(released.FOLDER / name), new=2, attributes=True,
