@@ -28,6 +28,10 @@ def check_environment() -> None:
   if jax.config.jax_enable_x64:
     raise _refused('JAX_ENABLE_X64', 'the models and their files are of 32 bits'
                    '; unset it')
+  for name, value in (('JAX_TRANSFER_GUARD', 'allow'),
+                      ('JAX_NUMPY_DTYPE_PROMOTION', 'standard')):
+    if os.environ.get(name, value) != value:
+      raise _refused(name, f'a run needs {value!r}; unset it')
   if os.environ.get(_XLA_FLAGS):
     _check_flags()
 

@@ -160,7 +160,9 @@ def _code(place: str) -> dict[str, str] | None:
     path = left.pop()
     if path.is_file() and str(path) not in digest:
       digest[str(path)] = files.file_digest(path)
-      left += [path.with_name(f'{name}.py') for name in _imports(path)]
+      for name in _imports(path):
+        left += [path.with_name(f'{name}.py'),
+                 *path.with_name(name).glob('**/*.py')]  # of a package
   return digest
 
 
@@ -175,6 +177,8 @@ def _imports(path: pathlib.Path) -> Iterator[str]:
       yield from (alias.name.partition('.')[0] for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and node.module:
       yield node.module.partition('.')[0]
+    elif isinstance(node, ast.ImportFrom):  # from . import NAME
+      yield from ('__init__', *(alias.name for alias in node.names))
 
 
 def _model(name: str, field: str, checkpoint: str) -> dict[str, str] | None:

@@ -45,8 +45,8 @@ class Checkpointer:
 
   Attributes:
     last: the step saved or restored last; None before.
-    record: what was saved beside the state that was restored; None of an
-      earlier version, or if nothing was.
+    record: what was saved beside the state that was restored or saved last;
+      None of an earlier version, or if nothing was.
   """
 
   def __init__(self, directory, *, keep: int):
@@ -100,7 +100,7 @@ class Checkpointer:
     self._saving = _Saving(step, replace, then)
     with self._writing():
       self._manager.save(step, force=True, args=ocp.args.Composite(**items))
-    self.last = step
+    self.last, self.record = step, record
 
   def restore_latest(
       self, abstract: types.TrainState

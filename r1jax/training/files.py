@@ -102,8 +102,8 @@ def append_rows(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
 
 
 def row_line(row: Mapping[str, Any]) -> bytes:
-  """The line of a row."""
-  return (json.dumps(row, ensure_ascii=False) + '\n').encode()
+  """The line of a row; half of a surrogate pair, no character, is a '?'."""
+  return (json.dumps(row, ensure_ascii=False) + '\n').encode('utf-8', 'replace')
 
 
 def write_rows(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
@@ -282,7 +282,7 @@ def saved_steps(checkpoints: pathlib.Path) -> list[int]:
   """The steps of the checkpoints in a directory, which need not be there."""
   with errors.faults(checkpoints):
     names = os.listdir(checkpoints) if checkpoints.exists() else []
-  return sorted(int(name) for name in names if name.isdigit())
+  return sorted(int(name) for name in names if name.isdecimal())
 
 
 def saved_with(checkpoints: pathlib.Path, name: str) -> list[pathlib.Path]:

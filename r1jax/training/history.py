@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 import contextlib
 import hashlib
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -54,23 +55,25 @@ def claim(workdir: pathlib.Path, config: Mapping[str, Any]):
 def _claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
   """As `claim`, in one process; the fields that were changed."""
   known = _known_config(workdir)
-  if fields := known and config_lib.changed(
-      known, config, changeable(workdir)):
-    raise errors.ConfigError(
-        '--workdir', f'{workdir} holds a run of another configuration: '
-        f'{", ".join(fields)}; give another --workdir, or the same values')
-  if changes := known and config_lib.changed(known, config):
+  for what, old in known.items():
+    if fields := config_lib.changed(old, config, changeable(workdir)):
+      raise errors.ConfigError(
+          '--workdir', f'{workdir} holds {what} of another configuration: '
+          f'{", ".join(fields)}; give another --workdir, or the same values')
+  changes = [field for old in [*known.values()][:1]
+             for field in config_lib.changed(old, config)]
+  if changes:
     _add_event(workdir, {'changed': changes})
   files.write_json(workdir / 'config.json', config)
-  return changes or []
+  return changes
 
 
-def _known_config(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """The config of the run that a workdir holds; None if it holds none.
+def _known_config(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
+  """The configs of the run that a workdir holds, by what has them.
 
-  It is in config.json; where that is gone, in the latest checkpoint. A run that
-  ended before it had computed anything, as one that found too little memory, is
-  none: what it was given may change.
+  They are in config.json and in the latest checkpoint, and the same unless one
+  is another run's. A run that ended before it had computed anything, as one
+  that found too little memory, has none: what it was given may change.
 
   Raises:
     ConfigError: the workdir holds a run of which nothing says the config.
@@ -79,21 +82,32 @@ def _known_config(workdir: pathlib.Path) -> dict[str, Any] | None:
   left = [name for name in _COMPUTED if (workdir / name).exists()]
   if not left and not files.saved_steps(workdir / 'checkpoints'):
     record_lib.forget(workdir)
-    return None
-  if known is not None:
-    return known
-  if saved := record_lib.saved(workdir):
-    return saved['config']
+    return {}
+  saved = record_lib.saved(workdir)
+  found = {'a run': known, 'checkpoints': saved and saved['config']}
+  found = {what: config for what, config in found.items() if config is not None}
+  if found:
+    return found
   raise errors.ConfigError(
       '--workdir', f'{workdir} holds {[*left, "checkpoints"][0]} of a run but '
       'no config.json, which says of what run; bring it back from a copy, or '
       'give another --workdir')
 
 
-def record(workdir: pathlib.Path, step: int, config: Mapping[str, Any]
-           ) -> Record:
-  """The record of a checkpoint of `step`; what it is of is on disk then."""
+def record(workdir: pathlib.Path, step: int, config: Mapping[str, Any],
+           before: Record | None = None) -> Record:
+  """The record of a checkpoint of `step`; what it is of is on disk then.
+
+  A file that no longer has what it had at the checkpoint before, with the
+  record `before`, is said.
+  """
   found = {}
+  for name, was in (before['files'] if before else {}).items():
+    if _end(workdir / name, was) is None:
+      distributed.say(
+          f'warning: {workdir / name} is not what it was at the checkpoint of '
+          f'step {before["step"]}: rows of it are gone or changed, and cannot '
+          'be written again')
   for name in (METRICS, ROLLOUTS):
     path = workdir / name
     if path.exists():
@@ -262,8 +276,11 @@ def seconds_before(workdir: pathlib.Path) -> float:
   """Seconds that this run took before, up to its last checkpoint."""
   try:
     saved = files.read_json(workdir / _SECONDS, {'seconds': (int, float)})
-    return float(saved['seconds']) if saved else 0.
-  except (errors.RunError, errors.ConfigError) as problem:
+    seconds = float(saved['seconds']) if saved else 0.
+    if not math.isfinite(seconds):
+      raise OverflowError(f'{workdir / _SECONDS} says {seconds}')
+    return seconds
+  except (errors.RunError, errors.ConfigError, OverflowError) as problem:
     logging.warning('The time of the run so far is not known: %s', problem)
     return 0.
 

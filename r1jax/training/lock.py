@@ -184,8 +184,10 @@ def _started(pid: int) -> str | None:
 
 def _read(path: pathlib.Path) -> Owner:
   try:
-    owner = json.loads(path.read_text('utf-8'))
-    return owner if owner.keys() == _identity().keys() else {}
+    owner, mine = json.loads(path.read_text('utf-8')), _identity()
+    return owner if owner.keys() == mine.keys() and all(
+        type(owner[name]) is type(mine[name]) for name in ('host', 'pid')
+    ) and owner['pid'] < 1 << 31 else {}
   except (OSError, ValueError, AttributeError):
     return {}
 

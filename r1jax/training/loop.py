@@ -164,6 +164,7 @@ def _begin(run: _Run) -> tuple[TrainState, int]:
         run.workdir, step, run.checkpointer.record,
         rollouts_every=run.settings.rollouts_every_steps,
         product=stage.makes_rollouts)
+    run.checkpointer.record = None  # what is gone has been said
   return restored or (stage.init(), 0)
 
 
@@ -242,8 +243,8 @@ def _save(run: _Run, done: int, state: TrainState, last: bool) -> bool:
   distributed.together(run.checkpointer.wait)  # for the one before
   run.checkpointer.save(
       done, state, replace=not skipped,
-      record=distributed.in_main(
-          lambda: history.record(run.workdir, done, run.config)),
+      record=distributed.in_main(lambda: history.record(
+          run.workdir, done, run.config, run.checkpointer.record)),
       then=lambda: history.save_seconds(run.workdir, seconds))
   return True
 
@@ -252,6 +253,14 @@ def _kept(run: _Run) -> str:
   """The state that a resume goes on from, in words."""
   step = run.checkpointer.last
   return 'no state saved' if step is None else f'the state of step {step} saved'
+
+
+def _without(run: _Run) -> str:
+  """What helps where the state that is saved is ruined, in words."""
+  step = run.checkpointer.last
+  return '' if step is None else (
+      '; if it diverges again at once, that state is ruined: remove '
+      f'{run.workdir}/checkpoints/{step} to go on from before it')
 
 
 @contextlib.contextmanager
@@ -269,7 +278,7 @@ def _noting_divergence(run: _Run):
         f'{problem}; {_kept(run)}: start the same command again with a lower '
         'config.optim.lr (clip_norm, warmup_steps and max_skipped_steps may '
         'change, too), or look at optim/grad_norm in metrics.jsonl'
-    ) from problem
+        + _without(run)) from problem
 
 
 def _log_rollouts(run: _Run, step: int, rows: Rows):

@@ -1,6 +1,7 @@
 """The file run.json of a workdir: what a run depends on beside its config."""
 
 from collections.abc import Collection, Mapping
+import contextlib
 import os
 import pathlib
 from typing import Any
@@ -18,22 +19,27 @@ START = 'checkpoints, where it starts'
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:
-  """The entries; where the file is gone, those that the last checkpoint has.
+  """The entries; what is gone is as the last checkpoint has it.
 
   A checkpoint of an earlier version has none.
   """
-  found = files.read_json(workdir / NAME, FORM)
-  if found is None:
+  found = files.read_json(workdir / NAME, FORM) or {}
+  if gone := FORM.keys() - found.keys():
     run = saved(workdir) or {}
-    found = {name: run[name] for name in FORM if name in run}
+    found = {name: run[name] for name in gone & run.keys()} | found
   return found
 
 
 def saved(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """The record in a workdir's last checkpoint (history.py), if it has one."""
-  paths = files.saved_with(workdir / 'checkpoints', 'run/metadata')
-  return files.read_json(
-      paths[-1], {'run': {'config': dict}})['run'] if paths else None
+  """The record in a workdir's last checkpoint (history.py), if one has it.
+
+  Damaged ones are passed over, as they are where the state is read.
+  """
+  for path in reversed(
+      files.saved_with(workdir / 'checkpoints', 'run/metadata')):
+    with contextlib.suppress(errors.ConfigError):
+      return files.read_json(path, {'run': {'config': dict}})['run']
+  return None
 
 
 def forget(workdir: pathlib.Path) -> None:

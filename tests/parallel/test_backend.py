@@ -26,6 +26,8 @@ with command.reported():
 @pytest.mark.parametrize('name, value, said', [
     ('JAX_ENABLE_X64', '1', 'are of 32 bits'),
     ('JAX_ENABLE_X64', 'banana', "truth value 'banana'"),
+    ('JAX_TRANSFER_GUARD', 'disallow', "needs 'allow'; unset it"),
+    ('JAX_NUMPY_DTYPE_PROMOTION', 'strict', "needs 'standard'; unset it"),
     ('JAX_PLATFORMS', 'cuda', 'no such device is here'),
     ('JAX_PLATFORMS', 'banana', "backend 'banana'"),
     ('JAX_PLATFORM_NAME', 'banana', 'Unknown backend banana'),

@@ -113,6 +113,22 @@ def test_a_change_behind_a_name_is_seen(folder, case):
   assert not record.changes(before, inputs.digests(config))
 
 
+def test_packages_beside_a_function_are_seen(tmp_path, monkeypatch):
+  texts = {'rew.py': 'from lib.deep import helper', 'lib/__init__.py': '',
+           'lib/deep/helper.py': '', 'pk/__init__.py': '',
+           'pk/r.py': 'from . import h', 'pk/h.py': '', 'other/no.py': ''}
+  for name, text in texts.items():
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(text)
+  monkeypatch.syspath_prepend(tmp_path)
+  seen = lambda place: {
+      str(pathlib.Path(path).relative_to(tmp_path))
+      for path in inputs.digests(dict(data=dict(task=place)))[place]}
+  assert seen(f'{tmp_path}/rew.py:f') == {
+      'rew.py', 'lib/__init__.py', 'lib/deep/helper.py'}
+  assert seen('pk.r:f') == {'pk/r.py', 'pk/h.py', 'pk/__init__.py'}
+
+
 def test_files_that_come_and_go_are_seen(folder):
   config = _config(folder, 'data.task', 'jsonl:{0}/*.jsonl')
   before = inputs.digests(config)

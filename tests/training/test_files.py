@@ -31,6 +31,11 @@ def test_round_trip_one_line_a_row(tmp_path):
   assert files.read_rows(path) == ROWS
 
 
+def test_half_a_surrogate_pair_is_no_character(tmp_path):
+  files.append_rows(tmp_path / 'x', [{'text': 'a\ud800é'}])
+  assert files.read_rows(tmp_path / 'x') == [{'text': 'a?é'}]
+
+
 def test_nan_survives(tmp_path):
   files.append_rows(tmp_path / 'x', [{'step': 0, 'loss': math.nan}])
   assert math.isnan(files.read_rows(tmp_path / 'x')[0]['loss'])

@@ -199,7 +199,8 @@ def test_the_time_of_a_run_is_a_convenience(tmp_path, caplog):
   history.save_seconds(tmp_path, 3.5)
   assert history.seconds_before(tmp_path) == 3.5
   for content in ('', '{"seconds"', '{}', '{"seconds": null}', '[1]',
-                  '{"seconds": "1"}'):
+                  '{"seconds": "1"}', '{"seconds": NaN}',
+                  '{"seconds": 1e400}', '{"seconds": 1' + '0' * 400 + '}'):
     (tmp_path / 'seconds.json').write_text(content)
     caplog.clear()
     assert history.seconds_before(tmp_path) == 0
@@ -215,7 +216,6 @@ def _status(workdir):
 
 
 ENDS = dict(config={}, inputs={}, outputs={}, seconds=1)
-CLAIM = lambda workdir: history.claim(workdir, CONFIG)
 INPUTS = lambda workdir: record.check_inputs(workdir, {'a': {'x': '1'}})
 NOTE = lambda workdir: surroundings.note(workdir, resumed=True)
 
@@ -226,8 +226,6 @@ NOTE = lambda workdir: surroundings.note(workdir, resumed=True)
     ('run.json', {'inputs': [1]}, INPUTS),
     ('run.json', {'inputs': {'a': '1'}}, INPUTS),
     ('run.json', {'surroundings': 'cpu'}, NOTE),
-    ('checkpoints/3/run/metadata', {'run': [1]}, CLAIM),
-    ('checkpoints/3/run/metadata', {'run': {'config': 1}}, CLAIM),
     ('summary.json', {'steps': '3'}, record.steps),
     ('manifest.json', {'steps': [3]}, record.steps),
     ('manifest.json', ENDS | {'seconds': '1'}, _status),
@@ -266,6 +264,9 @@ def test_what_run_json_held_is_known_from_the_checkpoint(tmp_path):
     record.check_inputs(tmp_path, {'a': {'x': '2'}})
   INPUTS(tmp_path)
   assert files.read_json(tmp_path / 'run.json') == before
+  files.write_json(tmp_path / 'run.json', {'surroundings': {}})
+  with pytest.raises(errors.ConfigError, match='a/x has changed'):
+    record.check_inputs(tmp_path, {'a': {'x': '2'}})
 
 
 def _save_record(workdir, step, config):
@@ -285,6 +286,22 @@ def test_a_config_that_is_gone_is_known_from_the_checkpoint(tmp_path):
   assert not (tmp_path / 'config.json').exists()
   history.claim(tmp_path, CONFIG | dict(name='renamed'))
   assert json.loads((tmp_path / 'config.json').read_text())['seed'] == 3
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+  """A backup that was brought back into the wrong workdir."""
+  history.claim(tmp_path, CONFIG)
+  _save_record(tmp_path, 3, CONFIG | dict(seed=5))
+  for name, content in (('3', None), ('4', '{"run"'), ('5', '{"run": [1]}')):
+    if content:  # a damaged record is passed over
+      files.make_folder(tmp_path / f'checkpoints/{name}/run')
+      (tmp_path / f'checkpoints/{name}/run/metadata').write_text(content)
+    with pytest.raises(errors.ConfigError, match=(
+        r'holds checkpoints of another configuration: config.seed \(5 there')):
+      history.claim(tmp_path, CONFIG)
+  files.write_json(tmp_path / 'config.json', {})
+  with pytest.raises(errors.ConfigError, match='holds a run of another'):
+    history.claim(tmp_path, CONFIG)
 
 
 def test_a_run_that_has_computed_nothing_may_be_given_other_values(tmp_path):

@@ -98,7 +98,7 @@ def test_a_live_process_is_respected_a_dead_one_is_not(tmp_path, other, capsys):
 
 @pytest.mark.parametrize('owner', [
     dict(host='elsewhere'), dict(boot='before'), dict(processes='a container'),
-    '', '{"pid": 1}', '[]'])
+    '', '{"pid": 1}', '[]', dict(pid='1'), dict(pid=None), dict(pid=10 ** 30)])
 def test_a_lock_of_another_machine_is_watched_and_then_taken(
     tmp_path, monkeypatch, capsys, owner):
   monkeypatch.setattr(lock, '_WATCH_SECONDS', .6)

@@ -252,6 +252,30 @@ def test_skipped_updates_in_a_row_stop_the_run(tmp_path):
   assert steps == [*range(4, STEPS)]
 
 
+def test_a_state_that_is_ruined_can_be_left(tmp_path):
+  """Finite, but no update can be made from it, at whatever rate."""
+  settings = SETTINGS._replace(
+      max_skipped_steps=3, checkpoint_every_steps=1, keep=1)
+  for _ in range(2):
+    with pytest.raises(logger.Diverged, match=(
+        'if it diverges again at once, that state is ruined: remove '
+        f'{tmp_path}/checkpoints/4 to go on from before it')):
+      _run(tmp_path, _stage(bad_from=4), settings)
+  shutil.rmtree(tmp_path / 'checkpoints/4')
+  assert _run(tmp_path, settings=settings, config=CONFIG | dict(
+      optim=dict(lr=.01)))['steps'] == STEPS
+
+
+@pytest.mark.parametrize('name', ['metrics', 'rollouts'])
+def test_rows_that_go_while_the_run_lives_are_told(tmp_path, capsys, name):
+  path = tmp_path / f'{name}.jsonl'
+  remove = lambda index: index == 7 and path.unlink()
+  _run(tmp_path, _stage(on_step=remove))
+  said = [line for line in capsys.readouterr().out.splitlines()
+          if line.startswith('warning: ')]
+  assert len(said) == 1 and f'{path} is not what it was at the' in said[0]
+
+
 def test_a_run_that_ends_with_skipped_updates_has_diverged(tmp_path):
   with pytest.raises(logger.Diverged, match=(
       'the last 2 updates .* were skipped; no state saved: ')):
