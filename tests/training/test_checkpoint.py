@@ -514,6 +514,7 @@ def test_a_power_cut_at_any_moment_of_a_save_leaves_a_checkpoint(
     if path.is_file():
       synced[path.stat().st_ino] = version(path.stat())
 
+  saves.mkdir()
   _trace_syncs(monkeypatch, seen)
   _save(saves, 1, 2, 3, keep=1)
   monkeypatch.undo()
