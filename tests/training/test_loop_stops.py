@@ -36,6 +36,14 @@ def _stopping(at, number=signal.SIGTERM):
   return test_loop._stage(on_evaluate=on_evaluate), asked
 
 
+@pytest.fixture(autouse=True)
+def _not_ignored():
+  """SIGHUP as in a terminal, also where nohup runs these tests."""
+  before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  yield
+  signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(name='whole', scope='module')
 def _whole(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('whole')
