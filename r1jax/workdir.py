@@ -74,7 +74,7 @@ def unusable(path: str | os.PathLike, error: OSError) -> Exception:
   if error.errno in errors.REMEDIES and error.errno not in _NOT_OURS:
     return errors.of_system(error.errno, str(error), path)
   place, ours = os.fspath(error.filename or ''), os.fspath(path)
-  other = place and ours not in place and '.r1jax-' not in place
+  other = place and place != ours and '.r1jax-' not in place
   return errors.ConfigError(
       '--workdir', f'expected a directory that can be written, received {ours}'
       f': {f"{place}: " if other else ""}{error.strerror or error}')

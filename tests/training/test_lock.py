@@ -173,6 +173,10 @@ def test_of_many_that_find_a_dead_owner_one_begins(tmp_path, monkeypatch):
   assert (len(begun), len(refused)) == (1, 7)
 
 
-def test_a_lock_that_cannot_be_written_is_a_workdir_that_cannot(tmp_path):
+def test_a_lock_that_cannot_be_written_is_a_workdir_that_cannot(
+    tmp_path, monkeypatch):
   (tmp_path / 'file').write_text('')
   _is_refused(tmp_path / 'file', '^--workdir: expected a directory that can be')
+  monkeypatch.setattr(lock, '_WATCH_SECONDS', .6)
+  (tmp_path / 'lock').mkdir()
+  _is_refused(tmp_path, f'received {tmp_path}: {tmp_path}/lock: Is a directory')
