@@ -431,6 +431,8 @@ def row(name: str, disturb: Callable[[Case], Result], at_rest: bool,
 
 
 def main(words: list[str]) -> None:
+  for number in (signal.SIGHUP, signal.SIGINT):  # also under nohup
+    signal.signal(number, signal.SIG_DFL)
   with tempfile.TemporaryDirectory() as temporary:
     place = pathlib.Path(temporary)
     cache = place / 'cache'
