@@ -75,12 +75,6 @@ def say(text: str) -> None:
     terminal.say(text)
 
 
-def wait_for_all(moment: str) -> None:
-  """Waits for every process; `moment` names where they meet, in errors."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(moment)
-
-
 def any_process(flag: bool) -> bool:
   """Whether `flag` holds in any process; every process must call this."""
   if jax.process_count() == 1:

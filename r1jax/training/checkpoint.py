@@ -13,7 +13,7 @@ those that were saved, one flipped bit included, and another step than the
 directory's name.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import pathlib
 import re
@@ -278,7 +278,7 @@ def restore(path, abstract: types.TrainState, *,
 def _read(manager, path, step, abstract: Mapping[str, Leaves],
           partial: bool) -> Leaves:
   """The items named in `abstract`; Damaged if they are not as saved."""
-  with _reading(path, 'its manifest: '):
+  with _Reading(path, 'its manifest: '):
     items = manager.restore(
         step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))
     entries = digest.check_manifest(items.manifest)
@@ -293,7 +293,7 @@ def _read(manager, path, step, abstract: Mapping[str, Leaves],
   saved = {name: entry for name, entry in entries.items()
            if _item(name) in abstract and (name in wanted or not partial)}
   digest.check_same_leaves(path, saved, wanted)
-  with _reading(path):
+  with _Reading(path):
     items = manager.restore(step, args=ocp.args.Composite(
         **{item: _restore_args(leaves, partial)
            for item, leaves in abstract.items() if leaves}))
@@ -308,7 +308,7 @@ def _read_record(path: pathlib.Path) -> dict[str, Any] | None:
   """The item `run`; Damaged if it is not as saved, None if there is none."""
   if not (path / 'run').is_dir():  # saved by an earlier version
     return None
-  with _reading(path, 'its record: '):
+  with _Reading(path, 'its record: '):
     return digest.unseal('run', files.read_json(path / 'run' / 'metadata'))
 
 
@@ -320,26 +320,30 @@ def _restore_args(leaves: Leaves, partial: bool):
       partial_restore=True)
 
 
-@contextlib.contextmanager
-def _reading(path: pathlib.Path, what: str = '') -> Iterator[None]:
-  """Turns what an unreadable file raises into `Damaged`.
+class _Reading:
+  """A context that turns what an unreadable file raises into `Damaged`.
 
   Not what the machine refuses, as when no more files may be open: nothing is
   known of the checkpoint then. Orbax wraps what it met inside an array's data
   into a bare `Exception`, whose cause then tells a file's fault from a
   device's.
   """
-  try:
-    yield
-  except Exception as error:  # pylint: disable=broad-exception-caught
-    inner = error.__cause__ if type(error) is Exception else error
+
+  def __init__(self, path: pathlib.Path, what: str = ''):
+    self._path, self._what = path, what
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, trace):
+    inner = error.__cause__ if kind is Exception else error
     if not isinstance(inner, orbax_errors.UNREADABLE):
-      raise
+      return
     line = str(inner).strip().partition('\n')[0][:200]
     if (number := orbax_errors.errno_of(error)) in errors.REMEDIES:
       raise errors.of_system(
-          number, line, f'checkpoint {path} cannot be read') from error
-    raise Damaged(f'{what}{type(inner).__name__}: {line}') from error
+          number, line, f'checkpoint {self._path} cannot be read') from error
+    raise Damaged(f'{self._what}{type(inner).__name__}: {line}') from error
 
 
 def _item(name: str) -> str:

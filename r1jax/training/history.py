@@ -60,8 +60,7 @@ def _claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
       raise errors.ConfigError(
           '--workdir', f'{workdir} holds {what} of another configuration: '
           f'{", ".join(fields)}; give another --workdir, or the same values')
-  changes = [field for old in [*known.values()][:1]
-             for field in config_lib.changed(old, config)]
+  changes = config_lib.changed(next(iter(known.values()), config), config)
   if changes:
     _add_event(workdir, {'changed': changes})
   files.write_json(workdir / 'config.json', config)
@@ -104,10 +103,8 @@ def record(workdir: pathlib.Path, step: int, config: Mapping[str, Any],
   found = {}
   for name, was in (before['files'] if before else {}).items():
     if _end(workdir / name, was) is None:
-      distributed.say(
-          f'warning: {workdir / name} is not what it was at the checkpoint of '
-          f'step {before["step"]}: rows of it are gone or changed, and cannot '
-          'be written again')
+      distributed.say(f'warning: {_lost(workdir / name, before["step"])}, and '
+                      'cannot be written again')
   for name in (METRICS, ROLLOUTS):
     path = workdir / name
     if path.exists():
@@ -170,9 +167,7 @@ def _take_up(workdir: pathlib.Path, step: int, saved: Record | None,
     # Not every step has rollouts, and an earlier version has not counted them.
     if not was and (not gone or name == ROLLOUTS and not product):
       continue
-    lost = (f'{path} is not what it was at the checkpoint of step {step}: '
-            + (f'rows of the steps {gone} are gone' if gone else
-               'rows of it are gone or changed'))
+    lost = _lost(path, step, gone)
     if name == ROLLOUTS and product:
       raise errors.ConfigError(
           '--workdir', f'{lost}, from which this stage makes its data; bring '
@@ -181,6 +176,13 @@ def _take_up(workdir: pathlib.Path, step: int, saved: Record | None,
     told.append(f'warning: {lost}, and cannot be written again; the run goes '
                 'on without them')
   return told
+
+
+def _lost(path: pathlib.Path, step: int, gone: str = '') -> str:
+  """What a file has lost since a checkpoint; `gone`: the steps, if known."""
+  rows = f'the steps {gone} are gone' if gone else 'it are gone or changed'
+  return (f'{path} is not what it was at the checkpoint of step {step}: '
+          f'rows of {rows}')
 
 
 def _begin_again(workdir: pathlib.Path) -> list[str]:

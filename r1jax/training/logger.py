@@ -165,7 +165,6 @@ class Log:
           label: float(metrics[name]) for name, label in self._shown.items()
           if name in metrics})
 
-
   def _raise_fault(self):
     if self._fault is not None:
       raise self._fault

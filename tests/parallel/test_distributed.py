@@ -67,7 +67,7 @@ abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
 stage = test_loop._stage(on_step=on_step)._replace(
     init=whole, abstract=abstract, evaluate=None)
 ended = loop.train(stage, test_loop.SETTINGS, str(folder), test_loop.CONFIG)
-distributed.wait_for_all('the lock is gone')
+distributed.gather('the lock is gone')
 said = dict(ended=ended, steps=steps, saved=sorted(
     path.name for path in folder.glob('checkpoints/[0-9]*')),
     locked=(folder / 'lock').exists())
