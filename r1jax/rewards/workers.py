@@ -353,9 +353,10 @@ class Pool:
     """
     if again:
       self.restarts += 1
-      logging.log_every_n_seconds(
-          logging.WARNING, 'a worker is lost, and its answer tried once more: '
-          '%s', 60, message.detail)
+      if worker.loaded:
+        logging.log_every_n_seconds(
+            logging.WARNING, 'a worker is lost, and its answer tried once '
+            'more: %s', 60, message.detail)
     batch.waiting.extendleft(reversed(again))
     if worker.together and message.status not in _LOST:
       return

@@ -218,7 +218,7 @@ def set_aside(path: pathlib.Path) -> None:
   target = path.with_name(f'damaged-{path.name}')
   with errors.faults(path):
     if path.exists():
-      shutil.rmtree(target, ignore_errors=True)  # of an earlier resume
+      files.remove(target)  # of an earlier resume
       path.rename(target)
 
 

@@ -43,14 +43,14 @@ def write_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   path = pathlib.Path(path)
   part = path.with_name(f'{path.name}.tmp')
   with errors.faults(path):
-    _remove(part)  # of a kill
+    remove(part)  # of a kill
     try:
       yield part
       sync(part)
       os.replace(part, path)
       sync(path.parent, within=False)
     finally:
-      _remove(part)
+      remove(part)
 
 
 def make_folder(path: pathlib.Path):
@@ -87,7 +87,7 @@ def sync(path: str | os.PathLike, *, within: bool = True):
       os.close(number)
 
 
-def _remove(path: pathlib.Path):
+def remove(path: pathlib.Path):
   """Removes a file or a folder, if there is one."""
   if path.is_dir():
     shutil.rmtree(path)
@@ -282,7 +282,9 @@ def saved_steps(checkpoints: pathlib.Path) -> list[int]:
   """The steps of the checkpoints in a directory, which need not be there."""
   with errors.faults(checkpoints):
     names = os.listdir(checkpoints) if checkpoints.exists() else []
-  return sorted(int(name) for name in names if name.isdecimal())
+  # 0012, a copy by someone's hand, is none.
+  return sorted(int(name) for name in names
+                if name.isdecimal() and name == str(int(name)))
 
 
 def saved_with(checkpoints: pathlib.Path, name: str) -> list[pathlib.Path]:

@@ -231,8 +231,14 @@ def test_values_that_are_readable_but_not_those_saved_are_damage(copied):
   assert _restore(copied)[1] == 1
 
 
-def test_a_damaged_step_can_be_saved_anew(copied):
-  _damage(_largest(copied / '2'), 'half')
+@pytest.mark.parametrize('how', ['damaged', 'twice damaged', 'renamed'])
+def test_a_step_that_is_lost_can_be_saved_anew(copied, how):
+  if how == 'renamed':
+    (copied / '2').rename(copied / '0002')
+  else:
+    _damage(_largest(copied / '2'), 'half')
+  if how == 'twice damaged':
+    (copied / 'damaged-2').write_text('of an earlier resume')
   saves = _open(copied)
   assert saves.restore_latest(_abstract(_state(0)))[1] == 1
   saves.save(2, _state(2))
