@@ -7,6 +7,7 @@ import pytest
 
 from r1jax import errors
 from r1jax import rewards as rewards_lib
+from r1jax.rewards import score
 import shared_data
 
 
@@ -98,6 +99,36 @@ def test_a_task_may_have_weights_of_its_own():
   assert scores.parts['accuracy'].tolist() == [1., 1.]
   np.testing.assert_allclose(scores.total, [1.5, .5])
   assert 'repetition' in scores.parts
+
+
+def test_a_part_may_count_against_a_response():
+  with _scorer({'accuracy': 1., 'repetition': -2.}) as scorer:
+    scores = scorer.score([_record('5')], [_response('5 ' + 'again ' * 60)])
+  assert scores.parts['repetition'][0] < 0.
+  np.testing.assert_allclose(scores.total, -2 * scores.parts['repetition'])
+
+
+def test_the_whole_of_a_summary_is_an_answer_if_it_was_not_cut():
+  responses = [rewards_lib.Response('<think>so</think> 72', 9, finished)
+               for finished in (True, False)]
+  with _scorer({'accuracy': 1.}, answer='summary') as scorer:
+    scores = scorer.score([_record('72')] * 2, responses)
+  assert scores.parts['accuracy'].tolist() == [1., 0.]
+
+
+def test_the_workers_end_with_the_scorer(monkeypatch):
+  closed = []
+  with _scorer() as scorer:
+    for part in (scorer._pool, scorer._functions):
+      monkeypatch.setattr(part, 'close', lambda part=part: closed.append(part))
+  assert closed == [scorer._pool, scorer._functions]
+
+
+def test_a_row_has_the_parts_and_what_functions_log_of_its_response():
+  scores = score.Scores(
+      np.float32([.5, 2.]), {'a': np.float32([.5, 1.])}, {}, ({}, {'seen': 3}))
+  assert scores.row(1) == {'reward': 2., 'a': 1., 'seen': 3}
+  assert scores._replace(columns=()).row(0) == {'reward': .5, 'a': .5}
 
 
 @pytest.mark.parametrize('weights, settings, message', [

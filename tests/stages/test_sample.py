@@ -1,6 +1,7 @@
 """Sampling as a stage: every prompt once, ranked, resumed, told."""
 
 import json
+import types
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from r1jax.rewards import filters
 from r1jax.rewards import score
 from r1jax.stages import rollouts
 from r1jax.stages import sample
+from r1jax.stages import scoring
 from r1jax.stages import model_rewards
 from r1jax.training import files
 from r1jax.training import loop
@@ -41,10 +43,11 @@ def test_responses_become_graded_preferences(tmp_path):
 
 def test_labels_stay_where_all_are_equal(tmp_path):
   files.append_rows(tmp_path / 'rollouts.jsonl', [
-      _row(0, 'a', 1.), _row(0, 'a', 1.), _row(1, 'b', 0.)])
+      _row(0, 'a', 1.), _row(0, 'a', 1.), _row(1, 'b', 0.),
+      _row(2, 'c', 1.) | {'prompt': 'p1'}])  # a row that has the same prompt
   sample.write_preferences(str(tmp_path), True, {})
   lines = files.read_rows(tmp_path / sample.PREFERENCES)
-  assert [line['grades'] for line in lines] == [[1.], [0.]]
+  assert [line['grades'] for line in lines] == [[1.], [0.], [1.]]
 
 
 def _stage(workdir, module=preferences, **changes):
@@ -90,6 +93,25 @@ def test_sampling_and_filters_are_as_the_config_says(tmp_path, monkeypatch):
   config.keep.update(keep)
   assert sample.filter_rules(config) == filters.Rules(
       languages=('en', 'zh'), **keep)
+
+
+def test_each_step_draws_anew_and_the_end_keeps_so_many(tmp_path, monkeypatch):
+  drawn = []
+  monkeypatch.setattr(
+      rollouts, 'Sampler', lambda *_: lambda params, *of: drawn.append(of))
+  config = rejection_sampling.get_config('mini').unlock()
+  config.init_from, config.seed = 'mini', 5
+  config.keep.update(shard_rows=7, per_prompt=3)
+  config.data.num_prompts, config.rl.prompts = 6, 4
+  row = dict(reward=1., tokens=3, accuracy=1., format=1., finished=True,
+             prompt='1?', response='<think>a</think> <answer>1</answer>')
+  scored = types.SimpleNamespace(rows=[row], counters={}, kept_rows=None)
+  monkeypatch.setattr(scoring, 'build', lambda *_: lambda *_: scored)
+  stage = sample.build(config, sharding.make_mesh({}, jax.devices()[:1]), '')
+  rows = [stage.step(stage.init(), index)[2] for index in (0, 1)]
+  assert [(seed, index) for _, seed, index in drawn] == [(5, 0), (5, 1)]
+  assert [row['dropped'] for (row,) in rows] == ['', '']
+  assert stage.finish.args[1:3] == (7, 3)
 
 
 @pytest.mark.parametrize('stops', [(2,), (1, 2)])
