@@ -1,4 +1,4 @@
-"""Layers: the scalar head of reward models and critics."""
+"""Layers: the norm, and the scalar head of reward models and critics."""
 
 import dataclasses
 import json
@@ -16,6 +16,7 @@ from r1jax import errors
 from r1jax.kernels import values
 from r1jax.models import hf
 from r1jax.models import hf_export
+from r1jax.models import layers
 from r1jax.models import lora
 from r1jax.models import packaged
 from r1jax.stages import model_source
@@ -69,6 +70,20 @@ def test_values_are_those_of_the_states_before_each_token():
   other[:, 0] = 9
   np.testing.assert_array_equal(value_NR[:, 0], _values(
       model, params, tiny.prompts(), other)[:, 0])
+
+
+def test_a_norm_and_a_score_of_bfloat16_are_computed_in_float32():
+  config = tiny.config(dtype='bfloat16', width=64)
+  x = np.random.default_rng(0).normal(size=(1, 99, 64)).astype(jnp.bfloat16)
+  wide, scale = np.float64(x), np.linspace(.5, 2., 64, dtype=np.float32)
+  normed = layers.RMSNorm(config, .5).apply({'params': {'scale': scale}}, x)
+  rms = np.sqrt(np.mean(wide ** 2, -1, keepdims=True) + .5)
+  np.testing.assert_array_equal(
+      normed, (wide / rms * scale).astype(np.float32).astype(jnp.bfloat16))
+  kernel = scale.astype(jnp.bfloat16)
+  score = layers.Score(config).apply(
+      {'params': {'kernel': kernel, 'offset': np.float32(.25)}}, x)
+  np.testing.assert_allclose(score, wide @ np.float64(kernel) - .25, atol=1e-4)
 
 
 def test_the_offset_lessens_every_score_and_takes_no_gradient():

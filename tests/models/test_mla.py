@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+from flax import linen as nn
 import jax
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import tiny
 from r1jax.kernels import group_sampling
 from r1jax.kernels import logprobs
 from r1jax.models import architecture
+from r1jax.models import layers
+from r1jax.models import lora
 
 SIZES = architecture.Latent(q_rank=8, kv_rank=4, nope_size=4, rope_size=2,
                      value_size=3)
@@ -61,6 +64,32 @@ def test_the_absorbed_decode_is_the_unabsorbed_pass(changes):
   assert rollout.mask.sum() > 60
   np.testing.assert_allclose(
       np.where(rollout.mask, logp, 0.), rollout.logp, atol=1e-5)
+
+
+def test_factors_of_lora_are_absorbed_with_their_weights():
+  settings = lora.Settings(rank=2, alpha=3., targets=('kv_b',))
+  model, base = tiny.model(lora_scale=settings.scale, **SWITCHES), tiny.params(
+      **SWITCHES)
+  params = lora.join(base, jax.tree.map(lambda x: x + .3, lora.init(
+      model.config, settings, base, jax.random.key(0))))
+  rollout = _sample(model, params, tiny.prompts())
+  np.testing.assert_allclose(
+      np.where(rollout.mask, _score(model, params, rollout), 0.), rollout.logp,
+      atol=1e-5)
+
+
+def test_the_norms_of_latents_have_the_eps_of_deepseeks_code():
+  found = {}
+
+  def look(call, args, kwargs, context):
+    if isinstance(context.module, layers.RMSNorm):
+      found[context.module.name] = context.module.eps
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(look):
+    tiny.model(**SWITCHES).init(jax.random.key(0))
+  assert found.pop('q_norm') == found.pop('kv_norm') == 1e-6
+  assert found and set(found.values()) == {None}  # the config's
 
 
 @pytest.mark.parametrize('scan_layers', [True, False])
