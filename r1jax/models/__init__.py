@@ -53,7 +53,7 @@ def build(config: architecture.Config,
         may share, and to everything in `cache`. With a cache, which excludes
         segments, k and v are its past with the new tokens appended; without,
         they are those of the new tokens alone. A model that does not scan its
-        layers gives tuples of L arrays
+        layers gives tuples of L arrays. With a cache, params are prepared ones
       forward_groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: one
         pass over prompts and over the first T tokens of the N / B responses to
         each

@@ -42,13 +42,6 @@ def param(module: nn.Module, name: str, axes: tuple[str, ...],
                  (c.lora_scale * factors['b']).astype(c.dtype))
 
 
-def merged(weight: Array | Adapted) -> Array:
-  """The weight as one array, for uses other than `dense`."""
-  if not isinstance(weight, Adapted):
-    return weight
-  return weight.weight + jnp.tensordot(weight.a, weight.b, 1)
-
-
 def linear(fan_in: int, scale: float = 1.) -> nn.initializers.Initializer:
   """The initializer of a weight whose product keeps the inputs' variance."""
   return nn.initializers.truncated_normal(scale * fan_in ** -0.5)

@@ -64,8 +64,7 @@ class LatentAttention(nn.Module):
     else:
       past, (latents, _) = attention.append_to_past(
           past, new, layout.filled, layer.index)
-      out = self._absorbed(
-          q_nope, q_rope, layers.merged(kv_b), latents, layout, layer)
+      out = self._absorbed(q_nope, q_rope, kv_b, latents, layout, layer)
     return layers.dense(out, wo, contract=2), past, new
 
   def _queries(self, x_BTD: Array, weight) -> Array:
