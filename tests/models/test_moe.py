@@ -246,7 +246,8 @@ def test_an_output_does_not_see_that_its_load_is_counted():
 
 @functools.cache
 def _decoder_gradient(**switches):
-  switches |= dict(layers=3, moe=dataclasses.replace(EXPERTS, dense_layers=1))
+  switches |= dict(layers=3, moe=dataclasses.replace(EXPERTS, dense_layers=1),
+                   window=3, local_layers=(False, True, False))
   model = tiny.model(**switches)
   tokens = np.random.default_rng(0).integers(0, tiny.SHAPE['vocab'], (4, 7))
   position = np.broadcast_to(np.arange(7), tokens.shape)
