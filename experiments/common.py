@@ -24,7 +24,7 @@ SEED = f'>= 0, < {2**32}'
 # Of logits: divided by less or by more, they are infinite or all equal.
 TEMPERATURE = '>= 1e-4, <= 1e4'
 OR_GREEDY = f'0 or {TEMPERATURE}'
-SECONDS = '> 0, <= 86400'  # a day; sockets take no limit of years
+SECONDS = '>= 0.01, <= 86400'  # a day; sockets take no limit of years
 
 
 ###############################################################################
@@ -89,7 +89,7 @@ def _run(kind: str) -> dict[str, fields.Field]:
   """The fields of every run, of a stage or a pipeline."""
   return dict(
       name=field('', '', 'file and variant of the experiment'),
-      stage=field(kind, '', 'kind of stage'),
+      stage=field(kind, (kind,), 'kind of stage'),
       distributed=field(False, '', 'True on a pod whose environment does not '
                         'tell that there are several hosts'))
 

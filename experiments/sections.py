@@ -112,7 +112,7 @@ def distill(**values: Any) -> ConfigDict:
       init_from=optional(str, "the teacher; it has the student's vocabulary"),
       kind=field('forward', ('forward', 'reverse'), 'KL(teacher || student), '
                  'or the reverse'),
-      weight=field(1.0, '>= 0, <= 1', "weight of the divergence; the data's "
+      weight=field(1.0, '> 0, <= 1', "weight of the divergence; the data's "
                    "cross-entropy has the rest"),
       temperature=field(1.0, TEMPERATURE, 'temperature of both distributions'),
       top_k=field(0, '>= 0', "the KL is over the teacher's k most likely "

@@ -28,6 +28,7 @@ _SPLIT = {  # logical axis: the field that a mesh axis must divide
 
 _NAME = re.compile(r'\w[\w-]*')
 _WEIGHT = re.compile(r'(.*\.)?rewards\.(weights|tasks\.[^.]+)\.[^.]+')
+_OF_TASK = re.compile(r'(.*\.)?rewards\.tasks\.[^.]+')
 
 # What a resumed run may change: none of it reaches a parameter.
 _CHANGEABLE = ('name', 'distributed', 'log.*', 'checkpoint.*')
@@ -147,8 +148,13 @@ def check_fields(config: ml_collections.ConfigDict) -> None:
   for name, value in flatten(config).items():
     if wrong := fields.unusable(value):
       raise errors.expected(name, *wrong)
-    if _WEIGHT.fullmatch(name) and not fields.is_number(value):
-      raise errors.expected(name, 'a number', value)
+    if _OF_TASK.fullmatch(name):
+      raise errors.expected(name, 'weights by name', value)
+    if _WEIGHT.fullmatch(name) and not (fields.is_number(value) and (
+        not value or 1e-6 <= abs(value) <= 1e6)):
+      raise errors.expected(
+          name, '0, or a number of 1e-6 to 1e6 in size: beyond, the standard '
+          'deviation of the rewards is not computed rightly', value)
   for name, field in fields.declared(config):
     if field.choices and field.get() is not None:
       errors.check_choice(name, field.get(), field.choices)

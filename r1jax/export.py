@@ -18,7 +18,7 @@ if __name__ == '__main__':  # before the imports, which take their time
 # pylint: disable=wrong-import-position
 import argparse
 import dataclasses
-import pathlib
+import os
 
 from r1jax import command
 
@@ -43,8 +43,9 @@ def export(init_from: str, out: str, dtype: str | None = None) -> None:
   Raises:
     ConfigError: names --workdir or --out.
   """
-  if pathlib.Path(out).exists():
-    raise errors.ConfigError('--out', f'{out} exists already')
+  if not out or os.path.lexists(out):
+    raise errors.ConfigError(
+        '--out', f'{out} exists already' if out else 'expected a path')
   source = model_source.find(init_from, '--workdir')
   with errors.at(init_from if source.kind == 'stage' else ''):
     config = source.model_config()

@@ -23,7 +23,8 @@ _COMPARISONS = {  # as a bound writes it: what it is in an error, how it is told
     '<=': ('at most', operator.le), '<': ('less than', operator.lt)}
 
 _INT32 = 2**31
-_TINY, _HUGE = 2. ** -126, (2 - 2. ** -23) * 2. ** 127  # of float32, normal
+# Of a number of a config: its square, and more of them, are within float32.
+_TINY, _HUGE = 1e-30, 1e15
 
 Bound = str | tuple[str, ...]
 
@@ -126,8 +127,7 @@ def unusable(value: Any) -> tuple[str, Any] | None:
   """What a number in a value should be, and the number that is not so.
 
   Every number of a config, also one that a user has named or put into a tuple,
-  is finite, as float32 too, in which devices compute, and is not taken for 0
-  there.
+  is finite, and of a size with which float32, in which devices compute, can.
   """
   if isinstance(value, Mapping):
     value = tuple(value.values())
@@ -138,8 +138,7 @@ def unusable(value: Any) -> tuple[str, Any] | None:
   if not math.isfinite(value):
     return 'a finite number', value
   if value and not _TINY <= abs(value) <= _HUGE:
-    return (f'0, or a number of {_TINY:.3g} to {_HUGE:.3g} '
-            'in size, as float32 has them', value)
+    return f'0, or a number of {_TINY:g} to {_HUGE:g} in size', value
   return None
 
 

@@ -18,8 +18,10 @@ Only the standard library is imported, so that a command can begin with this.
 
 from collections.abc import Iterator
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from typing import NoReturn
@@ -57,6 +59,7 @@ def install() -> None:
     if number != signal.SIGHUP or (
         signal.getsignal(number) != signal.SIG_IGN):
       signal.signal(number, _take)
+  sys.unraisablehook = _raise_again
   if _Signals.pipe is None:
     _Signals.pipe = os.pipe()
     os.set_blocking(_Signals.pipe[1], False)
@@ -140,6 +143,25 @@ def _take(number, frame):
   again, _Signals.asked = _Signals.asked, True
   if _Signals.begun and not (_Signals.noting or _Signals.several or again):
     raise Stopped
+
+
+def _raise_again(ignored):
+  """Raises `Stopped` once more where Python ignores what is raised.
+
+  As in a callback of the garbage collector, of which JAX has one.
+  """
+  if ignored.exc_type is not Stopped:
+    sys.__unraisablehook__(ignored)
+  else:  # by another thread, since here it would be ignored, too
+    threading.Thread(target=_raise_soon, daemon=True).start()
+
+
+def _raise_soon():
+  time.sleep(.02)
+  if not _Signals.noting:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(threading.main_thread().ident),
+        ctypes.py_object(Stopped))
 
 
 def _watch():

@@ -72,6 +72,18 @@ def test_with_nothing_to_save_a_signal_is_raised(number):
   assert (status, out, err) == (75, NOTHING, '') and seconds < 2
 
 
+@pytest.mark.parametrize('where', [
+    'import gc; gc.callbacks.append(slow); gc.collect()',
+    'import weakref; x = type("X", (), {})(); y = weakref.ref(x, slow); del x',
+    'X = type("X", (), {"__del__": slow}); X()'])
+def test_what_python_ignores_is_raised_again(where):
+  status, out, err, seconds = _signalled(
+      f'interrupts.begin(); slow = lambda *_: ready() or time.sleep(.5); {where}'
+      '; wait()', signal.SIGTERM)
+  assert (status, out.replace('ready\n', ''), err) == (75, NOTHING, '')
+  assert seconds < 2
+
+
 def test_a_program_that_runs_on_with_nothing_to_save_is_ended():
   status, _, err, seconds = _signalled(
       'interrupts.begin(); ready(); program()', signal.SIGTERM)

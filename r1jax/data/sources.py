@@ -324,8 +324,12 @@ def checked_record(pair: columns.Pair, row: dict[str, Any], place: str,
   return made | {'row': row} | ({'tolerance': tolerance} if tolerance else {})
 
 
-def examples(task: str, count: int, seed: int) -> list[tuple[str, str]]:
+def examples(task: str | None, count: int, seed: int) -> list[tuple[str, str]]:
   """The first `count` of a source of conversations as (question, answer)."""
+  if not task:
+    raise errors.expected(
+        'data.examples', 'a source of conversations, where config.data.shots '
+        'is not 0', task)
   with errors.renamed('data.task', to='data.examples'):
     kind, argument = split_task(task, CONVERSATIONS)
     pairs = list(map(_question_and_answer, CONVERSATIONS[kind](
@@ -347,10 +351,12 @@ def parts(task: str | Iterable[tuple[str, float]], options: dict[str, Any]
   if isinstance(task, str):
     return [(task, 1., options)]
   try:
-    tasks = [(str(name), float(rate)) for name, rate in task]
+    tasks = [(name, rate) for name, rate in task]
   except (TypeError, ValueError):
     tasks = []
-  if not tasks or not all(0 < rate < math.inf for _, rate in tasks):
+  if not tasks or not all(
+      isinstance(name, str) and type(rate) in (int, float)
+      and 0 < rate < math.inf for name, rate in tasks):
     raise errors.expected(
         'data.task', 'the name of a task or a list of (name, rate), each rate '
         'above 0', task)

@@ -164,6 +164,8 @@ def _checked(verifier: str, rule: str, records: list[Record]) -> list[Record]:
 def _tasks(tasks: str | Iterable[str], known: tuple[str, ...]
            ) -> tuple[str, ...]:
   tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
+  if not tasks:
+    raise errors.expected('data.options.tasks', 'at least one task', tasks)
   for task in tasks:
     errors.check_choice('data.options.tasks', task, known)
   return tasks

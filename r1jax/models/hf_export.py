@@ -6,6 +6,7 @@
 import contextlib
 import json
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -116,8 +117,13 @@ def _write_tensors(folder: pathlib.Path, config: architecture.Config,
     file_of |= dict.fromkeys(tensors, title)
     total += sum(x.nbytes for x in tensors.values())
     if distributed.is_main():
-      safetensors.numpy.save_file(
-          tensors, folder / title, metadata={'format': 'pt'})
+      try:
+        safetensors.numpy.save_file(
+            tensors, folder / title, metadata={'format': 'pt'})
+      except safetensors.SafetensorError as error:
+        if not (number := re.search(r'\(os error (\d+)\)', str(error))):
+          raise
+        raise OSError(int(number[1]), str(error), str(folder)) from error
       (folder / title).chmod(0o644)  # safetensors lets only the owner read
   if len(shards) > 1 and distributed.is_main():
     _write_json(folder / 'model.safetensors.index.json', {

@@ -21,6 +21,7 @@ from typing import Any
 from r1jax.data import user_code
 from r1jax.rewards import sandbox
 
+MAX_REWARD = 1e9  # its square, weighed, is within float32
 MAX_COLUMN_BYTES = 1 << 15  # of one call, as JSON
 
 _load = functools.lru_cache(maxsize=None)(user_code.load)
@@ -105,8 +106,9 @@ def _outcome(result: Any, timeout_seconds: float
   if number is None or not isinstance(columns, Mapping):
     return ('errors', 0., 'expected a number, or a number and a dict; '
             f'received {str(result):.80}', {})
-  if not -float('inf') < number < float('inf'):
-    return 'errors', 0., f'expected a finite number, received {number}', {}
+  if not abs(number) <= MAX_REWARD:
+    return ('errors', 0., f'expected a number of at most {MAX_REWARD:g} in '
+            f'size, received {number}', {})
   columns = {str(name): _plain(cell) for name, cell in columns.items()}
   if len(json.dumps(columns)) > MAX_COLUMN_BYTES:
     return ('errors', 0., 'expected columns of at most '

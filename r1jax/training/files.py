@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import contextlib
 import errno
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -41,16 +42,33 @@ def write_whole(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   may be a file or, where there is none yet, a folder.
   """
   path = pathlib.Path(path)
-  part = path.with_name(f'{path.name}.tmp')
+  part = path.with_name(f'.{path.name}.{os.getpid()}.part')
   with errors.faults(path):
-    remove(part)  # of a kill
     try:
+      for left in path.parent.glob(f'.{glob.escape(path.name)}.*.part'):
+        if left == part or not _is_process(left.name.split('.')[-2]):
+          remove(left)  # of a kill
       yield part
       sync(part)
       os.replace(part, path)
       sync(path.parent, within=False)
+    except OSError as error:
+      if str(part) not in str(error.filename):
+        raise
+      raise errors.of_system(error.errno, str(error), path) from error
     finally:
       remove(part)
+
+
+def _is_process(number: str) -> bool:
+  """Whether a process of this machine has the number."""
+  try:
+    os.kill(int(number), 0)
+  except (ProcessLookupError, ValueError, OverflowError):
+    return False
+  except PermissionError:  # another user's
+    pass
+  return True
 
 
 def make_folder(path: pathlib.Path):

@@ -6,6 +6,7 @@ import os
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import released
 import tiny
@@ -134,6 +135,21 @@ def test_a_folder_is_never_written_over(tmp_path):
   with pytest.raises(errors.ConfigError, match='out: expected a folder'):
     hf_export.save_folder(str(tmp_path / 'out'), config, params)
   assert (tmp_path / 'out' / 'model.safetensors').stat() == before
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+  out = tmp_path / 'out'
+  monkeypatch.setattr(safetensors.numpy, 'save_file', _full)
+  with pytest.raises(errors.RunError, match=(
+      f'^{out}: No space left on device; make room on its disk')):
+    hf_export.save_folder(str(out), tiny.config(), tiny.params())
+  assert not [*tmp_path.iterdir()]
+
+
+def _full(*unused, **kwargs):
+  raise safetensors.SafetensorError(
+      'Error while serializing: I/O error: No space left on device (os error '
+      '28)')
 
 
 def test_what_no_architecture_has_leaves_nothing_behind(tmp_path):

@@ -68,7 +68,7 @@ def test_truncation_drops_later_steps_and_a_torn_line(tmp_path, step):
 
 def test_what_a_killed_truncation_leaves_does_no_harm(tmp_path):
   path = _written(tmp_path)
-  path.with_name('rows.jsonl.tmp').write_text('{"step": 7}\n')
+  path.with_name(f'.rows.jsonl.{os.getpid()}.part').write_text('{"step": 7}\n')
   files.truncate_rows(path, 1)
   assert files.read_rows(path) == ROWS[:1]
 
@@ -157,12 +157,12 @@ def test_what_is_written_is_on_disk_with_its_folders(tmp_path, monkeypatch):
   assert synced == [str(tmp_path / 'a'), str(tmp_path)]
   files.write_json(tmp_path / 'a/b/x.json', {})
   assert synced[2:] == [
-      str(tmp_path / 'a/b/x.json.tmp'), str(tmp_path / 'a/b')]
+      str(tmp_path / f'a/b/.x.json.{os.getpid()}.part'), str(tmp_path / 'a/b')]
   with files.write_whole(tmp_path / 'model') as part:
     (part / 'in').mkdir(parents=True)
     (part / 'in/x').write_text('')
-  assert synced[4:] == [str(tmp_path / name) for name in (
-      'model.tmp/in/x', 'model.tmp/in', 'model.tmp', '')][:3] + [str(tmp_path)]
+  part = f'{tmp_path}/.model.{os.getpid()}.part'
+  assert synced[4:] == [f'{part}/in/x', f'{part}/in', part, str(tmp_path)]
 
 
 def _left(folder):
@@ -174,24 +174,28 @@ def test_what_is_written_takes_its_place_whole_or_not_at_all(tmp_path, before):
   path = tmp_path / 'page.html'
   if before:
     path.write_text(before)
-  path.with_name('page.html.tmp').write_text('what a kill has left')
+  path.with_name('page.html.tmp').write_text("a user's")
+  path.with_name('.page.html.99999999.part').write_text('what a kill has left')
   with pytest.raises(KeyboardInterrupt):
     with files.write_whole(path) as part:
       assert not part.exists() and part.parent == path.parent
       part.write_text('half')
       raise KeyboardInterrupt
-  assert _left(tmp_path) == (['page.html'] if before else [])
+  assert _left(tmp_path) == (
+      ['page.html', 'page.html.tmp'] if before else ['page.html.tmp'])
   assert not before or path.read_text() == before
   with files.write_whole(path) as part:
     part.write_text('new')
     assert path.exists() == bool(before)
-  assert path.read_text() == 'new' and _left(tmp_path) == ['page.html']
+  assert path.read_text() == 'new'
+  assert _left(tmp_path) == ['page.html', 'page.html.tmp']
 
 
 def test_a_folder_is_written_whole_too(tmp_path):
   folder = tmp_path / 'model'
-  folder.with_name('model.tmp').mkdir()
-  (folder.with_name('model.tmp') / 'of a kill').write_text('')
+  left = folder.with_name('.model.99999999.part')
+  left.mkdir()
+  (left / 'of a kill').write_text('')
   with pytest.raises(ValueError):
     with files.write_whole(folder) as part:
       part.mkdir()
@@ -201,6 +205,17 @@ def test_a_folder_is_written_whole_too(tmp_path):
     part.mkdir()
     (part / 'config.json').write_text('{}')
   assert _left(tmp_path) == ['model'] and _left(folder) == ['config.json']
+
+
+def test_two_processes_that_write_the_same_do_not_meet(tmp_path):
+  other = tmp_path / f'.model.{os.getppid()}.part'
+  other.mkdir()  # of a process that lives
+  with pytest.raises(errors.RunError, match=f'^{tmp_path}/model: Directory not'):
+    with files.write_whole(tmp_path / 'model') as part:
+      part.mkdir()
+      (tmp_path / 'model').mkdir()
+      (tmp_path / 'model/config.json').write_text('of the other')
+  assert _left(tmp_path) == [other.name, 'model']
 
 
 def test_write_replaces_whole_files_only(tmp_path):

@@ -205,7 +205,6 @@ def test_the_time_of_a_run_is_a_convenience(tmp_path, caplog):
     caplog.clear()
     assert history.seconds_before(tmp_path) == 0
     assert len(caplog.records) == 1
-  (tmp_path / 'seconds.json.tmp').mkdir()
   shutil.rmtree(tmp_path)
   history.save_seconds(tmp_path, 4.)  # nowhere to write to
 
