@@ -64,7 +64,7 @@ def export(init_from: str, out: str, dtype: str | None = None) -> None:
     packaged.save_params(out, config, params)
     return
   hf_export.save_folder(out, config, params, source.released_ancestor(),
-                        source.vocabulary(config.vocab))
+                        source.vocabulary(config.vocab), source.padding())
 
 
 def main() -> None:

@@ -28,7 +28,8 @@ _IDS = ('bos_token_id', 'eos_token_id', 'pad_token_id')
 
 
 def save_folder(out: str, config: architecture.Config, params: Params,
-                source: str | None = None, vocab: base.Vocab | None = None, *,
+                source: str | None = None, vocab: base.Vocab | None = None,
+                padding: int | None = None, *,
                 file_bytes: int = _FILE_BYTES) -> None:
   """Writes config.json and safetensors files; every process must call it.
 
@@ -39,6 +40,7 @@ def save_folder(out: str, config: architecture.Config, params: Params,
     source: the folder or GGUF file that the model came from; its config.json
       is kept if it describes the same architecture.
     vocab: the model's vocabulary, saved beside it if given.
+    padding: of a reward model, the end token that its scores are not read at.
     file_bytes: most bytes of tensors in a file, and in memory at a time.
 
   Raises:
@@ -48,7 +50,7 @@ def save_folder(out: str, config: architecture.Config, params: Params,
   if target.exists():
     raise errors.ConfigError(
         '--out', f'expected a folder that does not exist yet, received {out}')
-  fields = _fields(config, params, source, vocab)
+  fields = _fields(config, params, source, vocab, padding)
   target.parent.mkdir(parents=True, exist_ok=True)
   with (files.write_whole(target) if distributed.is_main()
         else contextlib.nullcontext(target)) as part:
@@ -62,7 +64,7 @@ def save_folder(out: str, config: architecture.Config, params: Params,
 
 
 def _fields(config: architecture.Config, params: Params, source: str | None,
-            vocab: base.Vocab | None) -> dict[str, Any]:
+            vocab: base.Vocab | None, padding: int | None) -> dict[str, Any]:
   """The config.json."""
   fields = hf_config.to_json(config)
   if source is not None:
@@ -77,8 +79,13 @@ def _fields(config: architecture.Config, params: Params, source: str | None,
   if config.moe:
     fields['num_nextn_predict_layers'] = 0  # not imported, see hf.py
   # For an id that is left out transformers has one of its own.
-  return dict.fromkeys(_IDS) | fields | _ids(vocab) | {
+  fields = dict.fromkeys(_IDS) | fields | _ids(vocab) | {
       'dtype': params['embedding'].dtype.name}
+  ends = fields['eos_token_id']
+  if config.scalar and fields['pad_token_id'] in (
+      ends if isinstance(ends, list) else [ends]):
+    fields['pad_token_id'] = padding  # at which no score is read
+  return fields
 
 
 def _ids(vocab: base.Vocab | None) -> dict[str, int | list[int]]:

@@ -107,7 +107,8 @@ def load_reward_model(section, name: str, weight: Callable[[str], float],
   score = jax.jit(functools.partial(_score, placed.model),
                   out_shardings=placed.batch)
   with errors.section('data', at=field):
-    encode = templates.pair_encoder(section.template or template, vocab, system)
+    encode = _without(source.padding(), templates.pair_encoder(
+        section.template or template, vocab, system))
   if scores == 'response':
     _check_thinking(encode, f'{field}.scores')
 
@@ -140,6 +141,20 @@ def _trained(source: model_source.ModelSource, field: str
         field, 'the workdir of a preference stage, with data.template and '
         'preference.scores in its config.json', source.path)
   return template, data.get('system'), scores
+
+
+def _without(padding: int | None, encode: templates.Encode
+             ) -> templates.Encode:
+  """As `encode`, of an answer all but the padding at its end.
+
+  What was never trained is left: an answer that is nothing but its end.
+  """
+  def encoded(prompt, answer):
+    asked, said = encode(prompt, answer)
+    while len(said) > 1 and said[-1] == padding:
+      said = said[:-1]
+    return asked, said
+  return encoded
 
 
 def _check_thinking(encode: templates.Encode, field: str) -> None:

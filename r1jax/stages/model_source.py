@@ -134,6 +134,16 @@ class ModelSource(NamedTuple):
       return 'sentencepiece', str(folder / 'tokenizer.model'), None
     return 'huggingface', self.path, None
 
+  def padding(self) -> int | None:
+    """The id that a published reward model passes over at the end of a text.
+
+    transformers reads a score at the last token that is not the padding of
+    config.json, which often is the end token. Our own are read at the last.
+    """
+    if self.kind != 'released':
+      return None
+    return hf.read_fields(self.path).get('pad_token_id')
+
   def released_ancestor(self) -> str | None:
     """The path of the published model that all stages started from."""
     if self.kind == 'stage':

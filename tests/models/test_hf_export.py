@@ -2,6 +2,7 @@
 
 import json
 import os
+import types
 
 import jax
 import numpy as np
@@ -126,6 +127,20 @@ def test_nothing_is_left_to_the_defaults_of_transformers(tmp_path, name):
   if name == 'deepseek_v3':
     assert fields['num_nextn_predict_layers'] == 0
     assert fields['scoring_func'] == 'sigmoid'
+
+
+@pytest.mark.parametrize('padding', [None, 2])
+def test_a_reward_model_s_padding_is_not_where_its_score_is_read(
+    tmp_path, padding):
+  """transformers passes it over: an end token, if that is not scored."""
+  config, params = tiny.config(scalar=True), tiny.params(scalar=True)
+  vocab = types.SimpleNamespace(
+      eos_ids=(2, 3), bos_id=None, pad_id=2, tokens={'pad_token': '</s>'})
+  fields = hf_export._fields(config, params, None, vocab, padding)
+  assert (fields['eos_token_id'], fields['pad_token_id']) == ([2, 3], padding)
+  vocab.pad_id = 0
+  fields = hf_export._fields(config, params, None, vocab, padding)
+  assert fields['pad_token_id'] == 0
 
 
 def test_a_folder_is_never_written_over(tmp_path):

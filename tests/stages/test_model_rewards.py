@@ -16,6 +16,7 @@ from r1jax.mini import lessons
 from r1jax.parallel import sharding
 from r1jax.rewards import endpoint
 from r1jax.stages import model_rewards
+from r1jax.stages import model_source
 
 TEXTS = ['What is 1+1?', 'Name the capital of France.', '法国的首都是哪里？']
 
@@ -105,6 +106,20 @@ def test_a_template_that_drops_thinking_scores_summaries_alone(dropped):
       check()
   else:
     check()
+
+
+def test_a_published_model_s_score_is_read_before_its_padding(tmp_path):
+  """Where the padding is the end token, as transformers does."""
+  encode = lambda prompt, answer: ([4, 1, 4], [*map(int, answer), 4])
+  for padding, answer, said in (
+      (4, '1', [1]), (4, '144', [1]), (4, '141', [1, 4, 1]), (4, '', [4]),
+      (5, '1', [1, 4]), (None, '1', [1, 4])):
+    got = model_rewards._without(padding, encode)('?', answer)
+    assert got == ([4, 1, 4], said)
+  (tmp_path / 'config.json').write_text('{"pad_token_id": 4}')
+  source = model_source.ModelSource('released', str(tmp_path), 'init_from')
+  assert source.padding() == 4
+  assert source._replace(kind='stage').padding() is None
 
 
 REFUSAL = 'rewards.judge.url', 'it answers 401'
