@@ -89,7 +89,7 @@ def _run(kind: str) -> dict[str, fields.Field]:
   """The fields of every run, of a stage or a pipeline."""
   return dict(
       name=field('', '', 'file and variant of the experiment'),
-      stage=field(kind, (kind,), 'kind of stage'),
+      stage=field(kind, '', 'kind of stage'),
       distributed=field(False, '', 'True on a pod whose environment does not '
                         'tell that there are several hosts'))
 

@@ -165,11 +165,13 @@ def check_overrides(argv: list[str],
         ours[arg] = _add
         continue
       raise ConfigError(field, _unknown(field, fields))
-    kind = _kind(config, field)
+    if field.rpartition('.')[2] == 'stage' and text != fields[field]:
+      raise errors.expected(field, f'{fields[field]!r}, which this experiment '
+                            'has the fields of', text)
     if text is not None and _unsets(config, field, text):
       ours[arg] = _unset
     elif text is not None:
-      _check_type(field, kind, text)
+      _check_type(field, _kind(config, field), text)
   return ours
 
 
@@ -373,10 +375,9 @@ def _unknown(field: str, fields: dict) -> str:
   if inside:
     return 'a section, set one of its fields' + errors.nearest(
         field, inside, 'config.')
-  section = field.rpartition('.')[0]
+  section, _, leaf = field.rpartition('.')
   siblings = [name for name in fields if name.rpartition('.')[0] == section]
-  by_leaf = [name for name in fields
-             if name.rpartition('.')[2] == field.rpartition('.')[2]]
+  by_leaf = [name for name in fields if name.rpartition('.')[2] == leaf]
   return 'no such field' + errors.nearest(
       field, by_leaf or siblings or fields, 'config.')
 

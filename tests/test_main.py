@@ -33,7 +33,8 @@ def _main(*args):
     (['--config.rl.group=1'], 'config.rl.group: expected at least 2'),
     (['--confg.rl.group=1'], "Unknown command line flag 'confg.rl.group'"),
     (['--config.stage=rk'],
-     "config.stage: 'rk' is not a stage; did you mean rl?"),
+     "config.stage: expected 'rl', which this experiment has the fields of"),
+    (['--config.stage=lm'], "config.stage: expected 'rl'"),
     (['stray'], "unexpected argument 'stray'"),
 ])
 def test_a_wrong_command_is_one_line_and_status_2(args, message, tmp_path):

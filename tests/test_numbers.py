@@ -90,7 +90,9 @@ def test_a_long_value_is_not_shown_whole():
 @pytest.mark.parametrize('field, value', [
     ('rewards.weights.accuracy', math.nan), ('rewards.weights.mine', math.inf),
     ('rewards.weights.mine', 1e39), ('rewards.weights.mine', '1'),
-    ('rewards.weights.mine', True), ('rewards.tasks.sums.mine', -math.inf),
+    ('rewards.weights.mine', True), ('rewards.weights.mine', 1e-7),
+    ('rewards.weights.accuracy', -1e7), ('rewards.tasks.sums', None),
+    ('rewards.tasks.sums.mine', -math.inf),
     ('data.options.size', math.nan), ('data.options.0.deep', -math.inf),
     ('data.options.rates', (1., (2., math.nan))),
     ('data.options.named', ({'a': math.inf},)),
@@ -117,7 +119,7 @@ def test_nor_is_one_that_a_user_names(field, value):
     'optim.lr': (0., 1e-12), 'optim.b1': (1., .999999999), 'optim.eps': (2.,),
     'optim.clip_norm': (-1., 1e-9), 'optim.final_fraction': (1.5, -.1),
     'optim.router_bias_rate': (-1., 2.), 'lora.alpha': (0., -32.),
-    'rewards.timeout_seconds': (0., 1e6), 'rl.beta': (-.1,),
+    'rewards.timeout_seconds': (0., 1e6, .001), 'optim.weight_decay': (1e30,), 'rl.beta': (-.1,),
     'rl.clip_low': (0.,), 'rl.clip_high': (-.2,),
     'rl.dual_clip': (1., 1 + 1e-12), 'rl.kl_target': (0.,),
     'eval.top_p': (0., 1.5), 'eval.top_k': (-1, 2**31), 'critic.lam': (1.01,),
@@ -143,7 +145,7 @@ def test_what_is_in_range_is_not_refused(field, values):
     config_lib.check_fields(config)
 
 
-@pytest.mark.parametrize('rate', [0., -1., math.nan, math.inf])
+@pytest.mark.parametrize('rate', [0., -1., math.nan, math.inf, '1', True])
 def test_each_task_of_a_mixture_has_a_rate(rate):
   with pytest.raises(errors.ConfigError, match='config.data.task: .*above 0'):
     sources.parts((('a', 1.), ('b', rate)), {})

@@ -107,8 +107,8 @@ def _outcome(result: Any, timeout_seconds: float
     return ('errors', 0., 'expected a number, or a number and a dict; '
             f'received {str(result):.80}', {})
   if not abs(number) <= MAX_REWARD:
-    return ('errors', 0., f'expected a number of at most {MAX_REWARD:g} in '
-            f'size, received {number}', {})
+    return ('errors', 0., f'expected a finite number of at most {MAX_REWARD:g} '
+            f'in size, received {number}', {})
   columns = {str(name): _plain(cell) for name, cell in columns.items()}
   if len(json.dumps(columns)) > MAX_COLUMN_BYTES:
     return ('errors', 0., 'expected columns of at most '

@@ -242,7 +242,8 @@ def test_drafts_are_shown_behind_their_prompt(tmp_path):
   for name, options, message in (
       ('mini_corpus', {}, 'one of .*mini_writing'),
       ('mini_general', dict(task='x'), 'config.data.options'),
-      ('mini_general', dict(tasks='x'), 'config.data.options.tasks')):
+      ('mini_general', dict(tasks='x'), 'config.data.options.tasks'),
+      ('mini_general', dict(tasks=()), 'tasks: expected at least one task')):
     with pytest.raises(errors.ConfigError, match=message):
       sources.drafts(name, 'train', 0, 4, **options)
 
@@ -444,3 +445,6 @@ def test_examples_are_blamed_on_their_field(tmp_path):
   with pytest.raises(errors.ConfigError,
                      match='^config.data.examples: .*:2: .* two texts'):
     sources.examples(f'jsonl:{path}', 2, 0)
+  with pytest.raises(errors.ConfigError, match=(
+      '^config.data.examples: expected a source of conversations')):
+    sources.examples(None, 2, 0)

@@ -6,6 +6,7 @@ import pytest
 
 from r1jax import errors
 from r1jax import rewards as rewards_lib
+from r1jax.rewards import function_worker
 from r1jax.rewards import functions
 
 CODE = '''
@@ -83,6 +84,14 @@ def _score(scored_by, texts, **record):
   records = [dict(prompt='?', answer='1', task='t', **record)] * len(texts)
   return scored_by.score(
       records, [rewards_lib.Response(text, 7, False) for text in texts])
+
+
+@pytest.mark.parametrize('value', [1e10, -1e300, float('nan'), float('inf')])
+def test_a_reward_whose_square_float32_does_not_hold_is_an_error(value):
+  status, number, detail, _ = function_worker._outcome(value, 1.)
+  assert (status, number) == ('errors', 0.)
+  assert detail.startswith('expected a finite number of at most 1e+09 in size')
+  assert function_worker._outcome(-1e9, 1.)[:2] == ('ok', -1e9)
 
 
 def test_a_function_sees_the_text_and_all_fields(make, capfd):
