@@ -185,7 +185,7 @@ def test_a_null_is_as_good_as_nothing():
   """As older releases wrote what was not set."""
   fields = _fields('llama') | dict(
       head_dim=None, num_key_value_heads=None, rope_scaling=None,
-      hidden_activation=None)
+      hidden_activation=None, partial_rotary_factor=None)
   config = _read(fields)
   assert (config.head_size, config.kv_heads) == (8, 4)
 
