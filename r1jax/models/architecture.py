@@ -4,7 +4,7 @@ A model family is a set of values of `Config`: sizes, and switches for what its
 layers do differently.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import math
 import types
@@ -191,6 +191,12 @@ class Config:
     return self.latent.rope_size if self.latent else self.head_size
 
 
+# Fields of RopeScaling that each kind reads, beside the factor.
+_SCALED_BY = {
+    'linear': (), 'llama3': ('original_len', 'low_freq', 'high_freq'),
+    'yarn': ('original_len', 'beta_fast', 'beta_slow', 'mscale',
+             'mscale_all_dim', 'attention_factor', 'truncate')}
+_ROUNDED = 1e-6  # relative: a GGUF file has 1e-5 as 9.99999975e-6
 _LARGEST = float(np.finfo(np.float32).max)
 _CALLED = {int: 'an integer', float: 'a finite number', bool: 'true or false',
            str: 'a text'}
@@ -270,18 +276,59 @@ def replaced(config: Config, fields: Mapping[str, Any]) -> Config:
   return dataclasses.replace(config, **sections(fields))
 
 
-def computed_as(config: Config, other: Config) -> Config:
-  """`config` with the fields of FREE as `other` has them."""
+def windows(window: int | None, local: Sequence[bool]) -> dict[str, Any]:
+  """The fields of Config that say which layers are `local`."""
+  local, usual = tuple(local), Config.global_every
+  if not any(local):
+    return dict(window=None, global_every=usual, local_layers=None)
+  period = local.index(False) + 1 if False in local else usual
+  if local == tuple((i + 1) % period != 0 for i in range(len(local))):
+    return dict(window=window, global_every=period, local_layers=None)
+  return dict(window=window, global_every=usual, local_layers=local)
+
+
+def canonical(config: Config) -> Config:
+  """The form of all configs that compute the same as `config`.
+
+  Fields that change nothing have their defaults.
+  """
+  local, fields = config.is_local(), {}
+  scaling, theta = config.rope_scaling, config.rope_theta_local
+  if scaling:
+    scaling = RopeScaling(scaling.kind, scaling.factor, **{
+        name: getattr(scaling, name) for name in _SCALED_BY[scaling.kind]})
+  if not any(local) or theta == config.rope_theta and scaling is None:
+    theta = None
+  if config.latent:  # whose attention does not look at these
+    fields = dict(kv_heads=config.heads, qkv_bias=False, qk_norm=False)
+  if config.attention_scale and math.isclose(
+      config.attention_scale, config.head_size ** -0.5, rel_tol=_ROUNDED):
+    fields |= dict(attention_scale=None)
   return dataclasses.replace(
-      config, **{field: getattr(other, field) for field in FREE})
+      config, rope_scaling=scaling, rope_theta_local=theta, **fields,
+      **windows(config.window, local))
+
+
+def difference(one: Config, other: Config) -> tuple[str, Any, Any] | None:
+  """A field by which two models differ, and its two `canonical` values.
+
+  None if they compute the same, by whatever fields. Those of FREE may differ.
+  """
+  one, other = canonical(one), canonical(other)
+  for field in dataclasses.fields(Config):
+    a, b = getattr(one, field.name), getattr(other, field.name)
+    same = math.isclose(a, b, rel_tol=_ROUNDED) if isinstance(
+        a, float) and isinstance(b, float) else a == b
+    if field.name not in FREE and not same:
+      return field.name, a, b
+  return None
 
 
 def check_same(known: Config, wanted: Config, where: str) -> None:
   """Raises `ConfigError` unless the parameters of `known` fit `wanted`.
 
   Args:
-    known: the model in `where`. Its floats may be rounded: a GGUF file has
-      1e-5 as 9.99999975e-6.
+    known: the model in `where`.
     wanted: the model to be initialised from it. A scalar model may take all
       but its head from a language model, but not the other way round, since a
       scalar model has no output matrix.
@@ -290,12 +337,10 @@ def check_same(known: Config, wanted: Config, where: str) -> None:
   if known.scalar and not wanted.scalar:
     raise errors.expected(
         'init_from', 'a language model; this one has a scalar head', where)
-  for field in dataclasses.fields(Config):
-    a, b = getattr(known, field.name), getattr(wanted, field.name)
-    same = math.isclose(a, b, rel_tol=1e-6) if isinstance(
-        a, float) and isinstance(b, float) else a == b
-    if field.name not in FREE and not same:
-      raise errors.expected(f'model.{field.name}', f'{a!r}, as in {where}', b)
+  found = difference(known, wanted)
+  if found:
+    name, value, other = found
+    raise errors.expected(f'model.{name}', f'{value!r}, as in {where}', other)
 
 
 def _is_mapping(value: Any) -> bool:

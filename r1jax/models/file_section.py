@@ -115,7 +115,7 @@ class Section:
     A null is as good as nothing, but where transformers takes it as false.
     """
     received = self.raw(key)
-    null = received is None and not (only == (True,) and key in self._fields)
+    null = received is None and not (only[0] is True and key in self._fields)
     same = any(received == value and isinstance(received, bool) == isinstance(
         value, bool) for value in only)  # 0 is no false
     if not same and not null:
@@ -143,7 +143,7 @@ class Section:
 
   def _shown(self, key: str) -> str:
     value: Any = self._fields
-    for part in key.split('.'):
+    for part in [key] if key in self._fields else key.split('.'):
       value = value.get(part) if isinstance(value, Mapping) else None
     return _short(value)
 

@@ -33,6 +33,7 @@ _BY_LAYER = (  # a number, or one for each layer
 # Keys of the section, and the values of each that change nothing.
 _NEUTRAL = {
     'expert_count': (0,), 'expert_used_count': (0,), 'logit_scale': (1.,),
+    'embedding_scale': (1.,), 'residual_scale': (1.,), 'pooling_type': (0,),
     'attention.causal': (True,), 'attention.max_alibi_bias': (0.,),
     'attention.clamp_kqv': (0.,), 'use_parallel_residual': (False,),
     'rope.scaling.finetuned': (True, False),

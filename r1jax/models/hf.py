@@ -30,7 +30,7 @@ _HEADS = ('lm_head.', 'score.')
 _ADAPTER = 'adapter_config.json'
 # Not read, since config.json has what they hold.
 _BUFFERS = (
-    r'.*\.rotary_emb\.((original_)?inv_freq|(cos|sin)_cached)',
+    r'(.*\.)?rotary_emb\.((original_)?inv_freq|(cos|sin)_cached)',
     r'.*\.position_ids', r'.*\.masked_bias',
     r'blk\.\d+\.attn_rot_embd\.weight')
 
@@ -162,8 +162,11 @@ def _check_wanted(path: str, tensors: tensor_files.Tensors,
   """
   for name, size in wanted.items():
     if name not in tensors.shapes:
+      wrapped = [x for x in tensors.shapes if x.endswith(f'.{name}')]
       raise tensor_files.file_error(
           path, f'the tensor {name} is missing' + (
+              f'; it is there as {wrapped[0]}, under the prefix of a wrapper: '
+              'save the model that is inside' if wrapped else
               '; of a model without one, config.json says '
               'tie_word_embeddings=true' if name == _HEAD else left_out))
     if tuple(tensors.shapes[name]) != size:

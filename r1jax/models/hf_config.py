@@ -185,21 +185,32 @@ def to_json(config: architecture.Config) -> dict[str, Any]:
   """The config.json of an architecture; `from_json` is its inverse.
 
   Raises:
-    ConfigError: no architecture of transformers has these switches.
+    ConfigError: names the field that no architecture of transformers has.
   """
-  for kind, family in _FAMILIES.items():
-    if (kind == 'deepseek_v3') != (config.latent is not None) or any(
-        getattr(config, key) != value
-        for key, value in family.switches.items()):
-      continue
-    fields = {'architectures': [f'{family.prefix}ForCausalLM'],
-              'model_type': kind, **_json_fields(config, kind, family)}
-    back = from_json(fields, 'config.json')
-    if architecture.computed_as(back, config) == config:
-      return fields
-  raise errors.ConfigError(
-      'model', 'no architecture of transformers has these settings, so '
-      f'it cannot be exported: {config}')
+  config = architecture.canonical(config)
+  kind = min(_FAMILIES, key=lambda kind: _misfits(config, kind))
+  family = _FAMILIES[kind]
+  fields = {'architectures': [f'{family.prefix}ForCausalLM'],
+            'model_type': kind, **_json_fields(config, kind, family)}
+  try:
+    found = architecture.difference(from_json(fields, 'config.json'), config)
+  except errors.ConfigError as problem:
+    raise errors.ConfigError(
+        'model', f'cannot be exported: {problem.message}') from problem
+  if found:
+    name, value, received = found
+    raise errors.expected(
+        f'model.{name}', f'{value!r} to export the model as {family.prefix}, '
+        'the nearest architecture of transformers', received)
+  return fields
+
+
+def _misfits(config: architecture.Config, kind: str) -> tuple[bool, int]:
+  """How far a family is from a config; its switches tell it from others."""
+  names = {name for family in _FAMILIES.values() for name in family.switches}
+  return (kind == 'deepseek_v3') != (config.latent is not None), sum(
+      getattr(config, name) != _FAMILIES[kind].switches.get(
+          name, getattr(architecture.Config, name)) for name in names)
 
 
 def to_scoring(fields: Fields, offset: float) -> dict[str, Any]:
@@ -306,20 +317,15 @@ def _windows(top: file_section.Section, family: _Family,
     # transformers writes Qwen's rule even if nobody has set it.
     if top.said(family.slides) and top.raw(family.slides) != _NEVER_SET:
       top.agree('layer_types', family.slides, rule == local)
-  if not any(local):
-    return dict(window=None)
-  if not family.slides:
+  if not family.slides and any(local):
     raise top.refused('layer_types', 'full_attention in every layer', kinds)
-  if window is None:
+  if window is None and any(local):
     if family.slides == 'max_window_layers':
       top.agree('use_sliding_window', 'layer_types',
                 top.raw('use_sliding_window') is True)
     raise top.refused('sliding_window', 'at least 1, as some layers are '
                       'sliding_attention', None)
-  period = local.index(False) + 1 if False in local else 6
-  if local == [(i + 1) % period != 0 for i in range(layers)]:
-    return dict(window=window, global_every=period)
-  return dict(window=window, local_layers=tuple(local))
+  return architecture.windows(window, local)
 
 
 def _local_by_rule(top: file_section.Section, family: _Family, layers: int
@@ -364,7 +370,7 @@ def _json_fields(config: architecture.Config, kind: str,
     if config.window and config.local_layers is None:
       fields['sliding_window_pattern'] = config.global_every
     fields |= _to_keys(config, dict(softcap_final=_CAP)) | dict(
-        query_pre_attn_scalar=round(rotary.score_scale(config) ** -2),
+        query_pre_attn_scalar=max(1, round(rotary.score_scale(config) ** -2)),
         sliding_window=config.window or 4096)  # it has to be there
   if kind == 'deepseek_v3':
     del fields['head_dim']

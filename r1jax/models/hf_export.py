@@ -68,7 +68,7 @@ def _fields(config: architecture.Config, params: Params, source: str | None,
   """The config.json."""
   fields = hf_config.to_json(config)
   if source is not None:
-    if architecture.computed_as(hf.read_config(source), config) == config:
+    if architecture.difference(hf.read_config(source), config) is None:
       names = {key: fields[key] for key in ('model_type', 'architectures')}
       fields = hf.read_fields(source) | names  # it may lack one
   if config.scalar:

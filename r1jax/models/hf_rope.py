@@ -86,11 +86,10 @@ def write(config: architecture.Config) -> dict[str, Any]:
 
 def write_by_kind(config: architecture.Config) -> dict[str, Any]:
   """`write`, of Gemma 3."""
-  fields, local = write(config), config.rope_theta_local
+  fields, local = write(config), config.rope_theta_local or config.rope_theta
   return fields | dict(rope_local_base_freq=local, rope_parameters=dict(
       full_attention=fields['rope_parameters'],
-      sliding_attention=local and {'rope_type': 'default',
-                                   'rope_theta': local}))
+      sliding_attention={'rope_type': 'default', 'rope_theta': local}))
 
 
 def _read_global(

@@ -60,6 +60,8 @@ _S, _G = 'sliding_attention', 'full_attention'
                'attention.head_count_kv': [2, 2],
                'feed_forward_length': [40, 40]}, {}),
     ('llama', {'attention.head_count_kv': None}, {'num_key_value_heads': 4}),
+    ('llama', {'pooling_type': 0, 'embedding_scale': 1.,
+               'residual_scale': 1.}, {}),
     ('llama', {'rope.scaling.type': 'none', 'rope.scaling.factor': 1.}, {}),
     ('llama', {'rope.scaling.type': 'linear', 'rope.scaling.factor': 4.},
      _rope('llama', rope_type='linear', factor=4.)),
@@ -126,7 +128,8 @@ def _near(one, other):
     ('rope.scaling.yarn_log_multiplier', .1), ('rope.scaling.alpha', 2.),
     ('attention.sliding_window', 8), ('attention.scale', .5),
     ('attention.causal', False), ('attention.clamp_kqv', 3.),
-    ('logit_scale', .5), ('expert_count', 8), ('final_logit_softcapping', 3.),
+    ('pooling_type', 2), ('pooling_type', False), ('embedding_scale', 2.),
+    ('residual_scale', .5), ('logit_scale', .5), ('expert_count', 8), ('final_logit_softcapping', 3.),
     ('rope.dimension_sections', [2, 2]), ('of_tomorrow', 1)])
 def test_a_key_of_llama_that_is_refused(read, key, value):
   _refused(read, 'llama', {key: value}, key)
@@ -149,7 +152,8 @@ def test_a_key_of_gemma_that_is_refused(read, key, value):
     ({'rope.scaling.type': 'linear'}, 'linear'),
     ({'rope.scaling.type': 'yarn'}, 'yarn'),
     ({'attention.key_length': 7}, 'attention.value_length'),
-    ({'rope.scaling.factor': 2., 'rope.scale_linear': 4.}, 'scale_linear'),
+    ({'rope.scaling.factor': 2., 'rope.scale_linear': 4.},
+     'factor = 2.0 and llama.rope.scale_linear = 4.0 disagree'),
     ({'attention.head_count': 5, 'attention.key_length': None}, 'head_count'),
     ({'attention.key_length': 16}, 'attention.value_length')])
 def test_keys_that_contradict_each_other(read, changes, key):

@@ -238,6 +238,7 @@ def test_a_tied_model_may_hold_its_output_too(tmp_path):
   released.edit(folder, {
       'lm_head.weight': np.asarray(wanted['embedding']),
       'model.layers.0.self_attn.rotary_emb.inv_freq': np.ones(8, np.float32),
+      'rotary_emb.inv_freq': np.ones(8, np.float32),
       'model.rotary_emb.cos_cached': np.ones((9, 8), np.float32)})
   _, found = released.load(folder)
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
@@ -297,6 +298,16 @@ def test_names_without_the_prefix(tmp_path, name):
   jax.tree.map(np.testing.assert_array_equal, found, released.fixture(name)[1])
   released.edit(folder, {'layers.0.mlp.up_proj.weight': None})
   _refused(folder, 'model.layers.0.mlp.up_proj.weight', 'missing')
+
+
+@pytest.mark.parametrize('prefix', ['pretrained_model', '_fsdp.module'])
+def test_names_under_the_prefix_of_a_wrapper(tmp_path, prefix):
+  folder = released.copy('llama', tmp_path)
+  tensors = released.tensors(folder)
+  released.edit(folder, dict.fromkeys(tensors) | {
+      f'{prefix}.{key}': x for key, x in tensors.items()})
+  _refused(folder, 'it is there as '
+           f'{prefix}.model.embed_tokens.weight, under the prefix')
 
 
 @pytest.mark.parametrize('dtype, size', [

@@ -185,7 +185,7 @@ def test_a_null_is_as_good_as_nothing():
   """As older releases wrote what was not set."""
   fields = _fields('llama') | dict(
       head_dim=None, num_key_value_heads=None, rope_scaling=None,
-      hidden_activation=None)
+      hidden_activation=None, partial_rotary_factor=None)
   config = _read(fields)
   assert (config.head_size, config.kv_heads) == (8, 4)
 
@@ -433,13 +433,13 @@ def test_what_transformers_insists_on_is_written():
   assert type(hf_config.to_json(config)['sliding_window']) is int
 
 
-@pytest.mark.parametrize('switches', [
-    dict(softcap_final=2.), dict(qkv_bias=True, qk_norm=True),
-    dict(post_norms=True), dict(norm_offset=1.), dict(embed_scale=True),
-    dict(window=3), dict(attention_scale=2.)])
-def test_what_no_architecture_can_say_is_not_written(switches):
-  with pytest.raises(errors.ConfigError, match='no architecture'):
-    hf_config.to_json(tiny.config(**switches))
+@pytest.mark.parametrize('name, value', [
+    ('softcap_final', 2.), ('softcap_attention', 2.), ('post_norms', True),
+    ('norm_offset', 1.), ('embed_scale', True), ('window', 3),
+    ('attention_scale', 2.)])
+def test_what_no_architecture_can_say_is_not_written(name, value):
+  with pytest.raises(errors.ConfigError, match=f'model.{name}: expected'):
+    hf_config.to_json(tiny.config(**{name: value}))
 
 
 def test_how_a_model_computes_is_not_what_it_is():

@@ -1,5 +1,6 @@
 """Exported folders hold what was imported, to the bit, and load elsewhere."""
 
+import dataclasses
 import json
 import os
 import types
@@ -12,7 +13,9 @@ import safetensors.numpy
 import released
 import tiny
 from r1jax import errors
+from r1jax.models import architecture
 from r1jax.models import hf
+from r1jax.models import hf_config
 from r1jax.models import hf_export
 
 WHOLE = [name for name in released.NAMES if name != 'deepseek_v3_fp8']
@@ -169,10 +172,92 @@ def _full(*unused, **kwargs):
 
 def test_what_no_architecture_has_leaves_nothing_behind(tmp_path):
   switches = dict(softcap_final=2.)
-  with pytest.raises(errors.ConfigError, match='no architecture'):
+  with pytest.raises(errors.ConfigError, match='softcap_final: expected None'):
     hf_export.save_folder(str(tmp_path / 'out'), tiny.config(**switches),
                    tiny.params(**switches))
   assert not os.listdir(tmp_path)
+
+
+_SCALING = architecture.RopeScaling
+_QWEN2 = dict(qkv_bias=True, window=3)
+_GEMMA = dict(qk_norm=True, norm_offset=1., post_norms=True, embed_scale=True,
+              window=3, global_every=2)
+# The same as other fields say: {what it computes: the other fields}.
+_ALIKE = [
+    (_QWEN2 | dict(local_layers=(True, False, True)), dict(
+        local_layers=None, global_every=2)),
+    (_QWEN2 | dict(local_layers=(True, True, False)), dict(
+        local_layers=None, global_every=3)),
+    (_QWEN2 | dict(local_layers=(True, True, True)), dict(local_layers=None)),
+    (_QWEN2 | dict(local_layers=(False, False, False), rope_theta_local=7.),
+     dict(local_layers=None, window=None)),
+    (_GEMMA | dict(rope_theta_local=50.), dict(attention_scale=.5)),
+    (_GEMMA | dict(rope_theta=50.), dict(rope_theta_local=50.)),
+    (_GEMMA | dict(rope_theta_local=50., softcap_final=4., tied=False,
+                   rope_scaling=_SCALING('linear', 8., original_len=9)),
+     dict(rope_scaling=_SCALING('linear', 8.))),
+    (_GEMMA | dict(rope_theta_local=50., activation='gelu',
+                   rope_scaling=_SCALING('yarn', 4., original_len=32)),
+     dict(attention_scale=.5)),
+    (dict(rope_scaling=_SCALING('llama3', 8., original_len=32, beta_fast=9.),
+          global_every=2), dict(
+              global_every=6,
+              rope_scaling=_SCALING('llama3', 8., original_len=32))),
+    (dict(latent=architecture.Latent(4, 4, 2, 2, 4), qk_norm=True), dict(
+        kv_heads=4, qk_norm=False))]
+
+
+@pytest.mark.parametrize('switches, other', _ALIKE)
+def test_what_computes_the_same_is_written_the_same(switches, other):
+  switches = dict(layers=3) | switches
+  config, same = tiny.config(**switches), tiny.config(**switches | other)
+  assert config != same and architecture.difference(config, same) is None
+  fields = hf_config.to_json(config)
+  assert hf_config.to_json(same) == fields
+  back = hf_config.from_json(fields, '')
+  assert architecture.difference(back, config) is None
+
+
+@pytest.mark.parametrize('switches', [switches for switches, _ in _ALIKE])
+def test_no_field_that_counts_is_taken_as_the_same(switches):
+  config = tiny.config(**dict(layers=3) | switches)
+  local = [not x for x in config.is_local()]
+  changes = [dict(rope_theta=3.), dict(window=2, local_layers=tuple(local)),
+             dict(attention_scale=.7), dict(rope_scaling=_SCALING('linear', 2.))]
+  if config.window and any(config.is_local()):
+    changes += [dict(window=2), dict(rope_theta_local=3.)]
+  for change in changes:
+    other = dataclasses.replace(config, **change)
+    name, one, two = architecture.difference(config, other)
+    assert one != two and name in {*change, 'window'}, change
+
+
+@pytest.mark.parametrize('switches, words', [
+    (dict(moe=architecture.Experts(4, 2, 8)), 'model.moe: expected None'),
+    (dict(_QWEN2, qk_norm=True), 'model.qk_norm: expected False .* Qwen2'),
+    (dict(_GEMMA, attention_scale=.3), 'attention_scale: expected 0.3015'),
+    (dict(_GEMMA, attention_scale=3.), 'attention_scale: expected 1.0'),
+    (dict(_GEMMA, rope_scaling=_SCALING('linear', 2.)),
+     'rope_theta_local: expected 10000.0'),
+    (dict(_GEMMA, rope_scaling=_SCALING('yarn', 2., truncate=False)),
+     'exported: .*truncate to be True')])
+def test_the_field_that_cannot_be_written_is_named(switches, words):
+  with pytest.raises(errors.ConfigError, match=words):
+    hf_config.to_json(tiny.config(**switches))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('switches', [switches for switches, _ in _ALIKE])
+def test_transformers_computes_the_same_of_what_is_written(tmp_path, switches):
+  switches = dict(layers=3, rms_eps=1e-3) | switches
+  model, params = tiny.model(**switches), tiny.params(**switches)
+  hf_export.save_folder(str(tmp_path / 'out'), model.config, params)
+  tokens = np.random.default_rng(0).integers(0, 30, (2, 40))
+  found = released.transformers(
+      tmp_path, 'out', tokens=tokens, length=np.array([40, 40]))
+  ours = released.logits(model, params, tokens, None, released.positions(tokens))
+  np.testing.assert_allclose(
+      found['logits'], ours, rtol=0, atol=released.TOLERANCE)
 
 
 @pytest.mark.slow
