@@ -60,6 +60,8 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
 
   Another version of the code is reported, and changes nothing else.
   """
+  if node.workdir.is_dir():
+    files.check_plain(node.workdir, '--workdir')
   manifest = files.read_json(node.workdir / _MANIFEST, _ENDS)
   begun = files.read_json(node.workdir / _BEGUN, _BEGINS) or manifest
   if begun is None:
@@ -96,13 +98,18 @@ def _lost(node: graph.Node, manifest: dict[str, Any]) -> list[str]:
   """What a stage had left and is gone, emptied or cut, as its last checkpoint.
 
   A person who edits a file leaves whole lines.
+
+  Raises:
+    ConfigError: one of its small files is no whole JSON object.
   """
   there, left = files.output_digests(node.workdir), manifest['outputs']
   lost = [name for name, digest in left.items() if name not in there
           or there[name] != digest and (
               name == 'checkpoint' or _is_cut(node.workdir / name))]
-  summary = (node.workdir / _SUMMARY).exists()
-  return lost if summary else [*lost, _SUMMARY]
+  counted = [f'{name}.json' for name in _COUNTED
+             if name in manifest.get('figures', {})]
+  return lost + [name for name in ('config.json', _SUMMARY, *counted)
+                 if files.read_json(node.workdir / name) is None]
 
 
 def _saved_digest(workdir: pathlib.Path) -> str | None:

@@ -70,7 +70,7 @@ def write_collected(workdir: str, seed: int, parts: dict[str, list[Record]],
         'beyond_rows': len(distinct) - len(taken)}
   folder = pathlib.Path(workdir)
   random.Random(seed).shuffle(lines)
-  files.write_rows(folder / COLLECTED, lines)
+  files.write_output(folder / COLLECTED, lines)
   files.write_json(folder / 'collected.json', table)
   return (f'{describe(table)}\n'
           f'collected: {len(lines)} answers in {folder / COLLECTED}\n'

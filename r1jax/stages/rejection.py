@@ -43,7 +43,7 @@ def write_kept(folder: pathlib.Path, shard_rows: int, source: Mapping[str, Any],
   shards = []
   while (shard := list(itertools.islice(lines, shard_rows))) or not shards:
     shards.append(folder / f'kept-{len(shards):05}.jsonl')
-    files.write_rows(shards[-1], shard)
+    files.write_output(shards[-1], shard)
   for path in set(folder.glob(SHARDS)).difference(shards):
     if _OWN.fullmatch(path.name):
       path.unlink()  # of a longer run before

@@ -127,7 +127,7 @@ def write_preferences(workdir: str, labels: bool,
     lines.append(dict(prompt=group[0]['prompt'], responses=list(distinct),
                       grades=grades, task=group[0]['task']))
   path = folder / PREFERENCES
-  files.write_rows(path, lines)
+  files.write_output(path, lines)
   responses = sum(len(line['responses']) for line in lines)
   return (
       f'sampled: {len(rows)} responses; kept {responses} to {len(lines)} '

@@ -17,6 +17,7 @@ A digest names what a file, or a config, holds: of equal ones it is equal.
 from collections.abc import Collection, Iterable, Iterator, Mapping
 import contextlib
 import errno
+import filecmp
 import functools
 import glob
 import hashlib
@@ -26,11 +27,32 @@ import pathlib
 import shutil
 from typing import Any
 
+from absl import logging
+
 from r1jax import errors
 
 Needs = Collection[str] | Mapping[str, Any]  # of an object, see `read_json`
 
 _BLOCK = 1 << 16  # bytes read at a time from the end of a file
+
+
+def check_plain(path: str | os.PathLike, field: str):
+  """Refuses a named pipe or a device, which to read may take for ever.
+
+  Args:
+    path: of a file, or of a folder whose files are looked at.
+    field: what it is in the error.
+
+  Raises:
+    ConfigError: names the file.
+  """
+  folder = os.path.isdir(path)
+  for file in [os.path.join(path, name) for name in os.listdir(path)] if (
+      folder) else [path]:
+    if os.path.exists(file) and not (
+        os.path.isfile(file) or os.path.isdir(file)):
+      raise errors.ConfigError(
+          field, f'{file} is a named pipe or a device; expected a file')
 
 
 @contextlib.contextmanager
@@ -128,6 +150,22 @@ def write_rows(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
   """Makes the file of `rows` alone, whole or not at all."""
   with write_whole(path) as part:
     append_rows(part, rows)
+
+
+def write_output(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
+  """As `write_rows`, of a file that a person may have edited since.
+
+  One that is not what is written now stays as NAME.old, with a warning.
+  """
+  path = pathlib.Path(path)
+  with write_whole(path) as part:
+    append_rows(part, rows)
+    if path.exists() and not filecmp.cmp(part, path, shallow=False):
+      old = path.with_name(f'{path.name}.old')
+      os.replace(path, old)
+      logging.warning('%s is not what its stage writes, as if it had been '
+                      'edited, and is written anew; it is kept as %s', path,
+                      old)
 
 
 def stream_rows(path: str | os.PathLike) -> Iterator[dict[str, Any]]:

@@ -65,6 +65,7 @@ def _take(path: pathlib.Path) -> Owner:
   mine = _identity()
   try:
     files.make_folder(path.parent)
+    files.check_plain(path.parent, '--workdir')
     while True:
       with _alone(path.parent):
         if _create(path, mine):

@@ -66,6 +66,18 @@ def test_truncation_drops_later_steps_and_a_torn_line(tmp_path, step):
   assert [p.name for p in tmp_path.iterdir()] == ['rows.jsonl']
 
 
+def test_an_output_that_was_edited_is_kept(tmp_path, caplog):
+  path = tmp_path / 'kept-00000.jsonl'
+  for _ in range(2):
+    files.write_output(path, ROWS)
+  assert [p.name for p in tmp_path.iterdir()] == [path.name] and (
+      not caplog.messages)
+  path.write_text('edited\n')
+  files.write_output(path, ROWS)
+  assert files.read_rows(path) == ROWS and str(path) in caplog.text
+  assert path.with_name(f'{path.name}.old').read_text() == 'edited\n'
+
+
 def test_what_a_killed_truncation_leaves_does_no_harm(tmp_path):
   path = _written(tmp_path)
   path.with_name(f'.rows.jsonl.{os.getpid()}.part').write_text('{"step": 7}\n')

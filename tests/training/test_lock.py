@@ -57,6 +57,16 @@ def test_the_folders_that_it_makes_are_on_disk(tmp_path, monkeypatch):
     assert {str(tmp_path), str(tmp_path / 'a')} <= set(synced)
 
 
+@pytest.mark.parametrize('name', ['run.json', 'lock'])
+def test_a_named_pipe_in_it_is_refused(tmp_path, name):
+  (tmp_path / 'link').symlink_to('nowhere')
+  os.mkfifo(tmp_path / name)
+  _is_refused(tmp_path, f'{tmp_path}/{name} is a named pipe or a device')
+  (tmp_path / name).unlink()
+  with lock.held(tmp_path):
+    pass
+
+
 def test_what_is_written_there_stays(tmp_path):
   with lock.held(tmp_path / 'run'):
     (tmp_path / 'run/file').write_text('')
