@@ -174,15 +174,31 @@ def test_a_signal_while_a_decision_is_written_waits_for_it(
     monkeypatch.setattr(files, 'append_rows', append)
     os.kill(os.getpid(), signal.SIGTERM)
     append(path, rows)
-  with interrupts.handled():
-    def ask(line):
-      del line
+  def ask(line):
+    del line
+    if not interrupts.asked():
       monkeypatch.setattr(files, 'append_rows', signalled)
-      return 'a'
+    return 'a'
+  with interrupts.handled():
     counts = review.review(RECORDS, tmp_path / 'out', ask=ask, say=len)
   assert (counts['accepted'], counts['left']) == (1, 4)
   for name in ('out', 'out.decisions'):
     assert len(files.read_rows(tmp_path / name)) == 1
+
+
+def test_a_signal_while_the_accepted_are_written_waits_for_them(
+    tmp_path, monkeypatch):
+  keys, writes, write = iter('aq'), [], files.write_rows
+  def signalled(path, rows):
+    writes.append(path)
+    if len(writes) == 2:  # the first is the trial
+      os.kill(os.getpid(), signal.SIGTERM)
+    write(path, rows)
+  monkeypatch.setattr(files, 'write_rows', signalled)
+  with interrupts.handled():
+    review.review(RECORDS, tmp_path / 'out', ask=lambda line: next(keys),
+                  say=len)
+  assert len(files.read_rows(tmp_path / 'out')) == 1
 
 
 def test_two_reviews_do_not_write_one_file(tmp_path):
@@ -221,8 +237,10 @@ def test_a_disk_without_room_is_seen_before_it_asks(tmp_path, monkeypatch):
   def refuse(path, rows):
     raise errors.of_system(28, '', path)
   monkeypatch.setattr(files, 'write_rows', refuse)
+  asked = []
   with pytest.raises(errors.RunError, match='out: No space'):
-    review.review(RECORDS, tmp_path / 'out', ask=None)
+    review.review(RECORDS, tmp_path / 'out', ask=asked.append, say=len)
+  assert not asked
 
 
 @pytest.mark.parametrize('args, said', [
