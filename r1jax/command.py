@@ -4,6 +4,7 @@
 machine, 2 for what was refused, 75 when a signal stopped it.
 """
 
+import argparse
 from collections.abc import Iterator
 import contextlib
 import importlib
@@ -17,6 +18,13 @@ from r1jax import interrupts
 from r1jax import terminal
 
 _FAULT = 1
+
+
+class Parser(argparse.ArgumentParser):
+  """Of a command's arguments; a wrong one ends it with one line."""
+
+  def error(self, message: str) -> NoReturn:
+    flags.fail(errors.ConfigError('', message))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import difflib
 import errno
 import os
 import re
+import stat
 from typing import Any
 
 _FEW = 12  # as many names are listed in full
@@ -21,6 +22,9 @@ REMEDIES = {  # of faults of the machine, by their errno
     errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS,
     errno.EIO: 'look at its disk',
 }
+_NO_FILES = {  # which have a path
+    stat.S_IFDIR: 'a folder', stat.S_IFIFO: 'a pipe', stat.S_IFCHR: 'a device',
+    stat.S_IFBLK: 'a device', stat.S_IFSOCK: 'a socket'}
 
 
 class ConfigError(ValueError):
@@ -78,9 +82,42 @@ def faults(path: Any) -> Iterator[None]:
         error.errno, str(error), error.filename or path) from error
 
 
+@contextlib.contextmanager
+def no_exit(field: str, place: str) -> Iterator[None]:
+  """Inside, user's code at `place` that ends the program is a `ConfigError`.
+
+  After its sys.exit(0) a run that has done nothing would seem to have ended.
+  """
+  try:
+    yield
+  except SystemExit as end:
+    raise ConfigError(field, f'{place} ends the program, by {end!r}; '
+                      'expected it to return, or to raise an error') from end
+
+
 def expected(field: str, wanted: str, received: Any) -> ConfigError:
   """The error of a field that is not as `wanted`."""
   return ConfigError(field, f'expected {wanted}, received {shown(received)}')
+
+
+def check_text(field: str, text: str) -> None:
+  """Raises `ConfigError` about `field` for what the command line has as bytes.
+
+  Paths may be that, but files in JSON and most libraries take text alone.
+  """
+  try:
+    text.encode('utf-8')
+  except UnicodeEncodeError:
+    raise expected(field, 'text in UTF-8, also of a path',
+                   os.fsencode(text)) from None
+
+
+def no_file(path: str | os.PathLike) -> str:
+  """Says what is at a path where a file was expected."""
+  if not os.path.exists(path):
+    return f'no such file: {path}'
+  kind = _NO_FILES.get(stat.S_IFMT(os.stat(path).st_mode), 'no plain file')
+  return f'{path} is {kind}; expected a file'
 
 
 def shown(value: Any) -> str:

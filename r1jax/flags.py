@@ -306,14 +306,15 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
   """Runs `get_config` of `FILE` or `FILE:ARG`.
 
   Raises:
-    ConfigError: there is no such file.
+    ConfigError: there is no such file, or it would end the program.
   """
   path, *arg = spec.split(':', 1)
   path = _find_file(path, spec)
   module_spec = importlib.util.spec_from_file_location('_experiment', path)
   module = importlib.util.module_from_spec(module_spec)
-  module_spec.loader.exec_module(module)
-  return module.get_config(*arg)
+  with errors.no_exit('', f'--config={spec}'):
+    module_spec.loader.exec_module(module)
+    return module.get_config(*arg)
 
 
 def _find_file(path: str, spec: str) -> str:

@@ -64,8 +64,12 @@ def parse(argv: list[str]) -> list[str]:
   A pipeline's config takes seconds to make.
   """
   given = flags.value_of('workdir', argv)
-  if given and not any(arg.partition('=')[0] in _WRITE_NOTHING for arg in argv):
-    with command.reported():
+  with command.reported():
+    for before, arg in zip(argv, argv[1:]):
+      flag = (arg if arg.startswith('-') else before).partition('=')[0]
+      errors.check_text(flag, arg)
+    if given and not any(
+        arg.partition('=')[0] in _WRITE_NOTHING for arg in argv):
       workdir_lib.check(given)
   return flags.parse(argv)
 

@@ -11,36 +11,38 @@ stops: the accepted candidates in their order, each with its decision. Equal
 candidates are shown once.
 """
 
+from r1jax import interrupts
+from r1jax import terminal
+
+if __name__ == '__main__':  # before the imports, which take their time
+  interrupts.install()
+  terminal.secure()
+
+# pylint: disable=wrong-import-position
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import fcntl
 import fnmatch
 import hashlib
 import os
 import pathlib
 import shlex
+import signal
 import subprocess
 import tempfile
 from typing import Any
 import unicodedata
 
-from absl import app
-from absl import flags as absl_flags
-
 from r1jax import command
 from r1jax import config as config_lib
 from r1jax import errors
-from r1jax import terminal
 from r1jax import workdir as workdir_lib
 from r1jax.data import json_lines
 from r1jax.training import files
 
-_CANDIDATES = absl_flags.DEFINE_string(
-    'candidates', None, 'JSONL with a prompt and a response per line; * for '
-    'several files.', required=True)
-_OUT = absl_flags.DEFINE_string(
-    'out', None, 'JSONL of what was accepted.', required=True)
-
 _KEYS = {'a': 'accepted', 'e': 'edited', 'd': 'dropped'}
+_UNDONE = 'undone'  # the decision that takes back one before it
 _ASK = '[a]ccept  [e]dit  [d]rop  [u]ndo  [q]uit > '
 
 Record = dict[str, Any]
@@ -52,6 +54,8 @@ def review(candidates: Sequence[Record], out: pathlib.Path, *,
            say: Callable[[str], Any] = terminal.say) -> dict[str, int]:
   """Asks about every candidate not yet decided, until 'q' or the end of input.
 
+  A signal that asks to stop is as 'q'.
+
   Args:
     candidates: with 'prompt' and 'response'.
     out: where accepted candidates go; the decisions are kept beside it.
@@ -61,55 +65,101 @@ def review(candidates: Sequence[Record], out: pathlib.Path, *,
 
   Returns:
     {'accepted': ..., 'edited': ..., 'dropped': ..., 'left': ...}.
+
+  Raises:
+    ConfigError: names --out; it is no file, or another review writes it.
   """
-  out.parent.mkdir(parents=True, exist_ok=True)
   log = _decisions_path(out)
-  decided = {row['id']: row for row in files.read_rows(log)}
-  files.write_rows(log, decided.values())  # without a line that a kill cut
+  for path in (out, log):
+    if path.exists() and not path.is_file():
+      raise errors.ConfigError('--out', errors.no_file(path))
+  out.parent.mkdir(parents=True, exist_ok=True)
   records: dict[str, Record] = {}
   for record in candidates:
     records.setdefault(_record_id(record), record)
-  ids = [*records]
-  history = [each for each in decided if each in records]
-  index = 0
-  try:
-    while index < len(ids):
-      current = ids[index]
-      if current in decided:
-        index += 1
-        continue
-      say(_describe(records[current], index, len(ids)))
-      key = _read_key(ask)
-      if key == 'q':
-        break
-      if key == 'u':
-        if not history:
-          say('there is no decision to undo')
-        else:
-          undone = history.pop()
-          del decided[undone]
-          files.write_rows(log, decided.values())
-          index = ids.index(undone)
-        continue
-      row = {'id': current, 'decision': _KEYS[key]}
-      if key == 'e':
-        text = _edit(records[current]['response'], edit or _in_editor, say)
-        if text is None:
-          continue
-        row['response'] = text
-      decided[current] = row
-      history.append(current)
-      files.append_rows(log, [row])
-  finally:
-    files.write_rows(out, _accepted(records, decided))
+  with _alone(log):
+    decided = _decided(log)
+    write = lambda: files.write_rows(out, _accepted(records, decided))
+    write()  # where that is refused, nobody decides in vain
+    try:
+      _ask_each(records, decided, log, ask, edit or _in_editor, say)
+    except interrupts.Stopped:
+      pass
+    finally:
+      with interrupts.noted():
+        write()
   counts = collections.Counter(
-      decided[each]['decision'] if each in decided else 'left' for each in ids)
+      decided[each]['decision'] if each in decided else 'left'
+      for each in records)
   return {decision: counts[decision] for decision in (*_KEYS.values(), 'left')}
+
+
+def _ask_each(records: Mapping[str, Record], decided: dict[str, Record],
+              log: pathlib.Path, ask: Callable[[str], str],
+              edit: Callable[[str], str], say: Callable[[str], Any]) -> None:
+  """Asks, and adds to `decided` and to the file `log` what is decided."""
+  while left := [each for each in records if each not in decided]:
+    interrupts.check()
+    current = left[0]
+    say(_describe(records[current], len(records) - len(left), len(records)))
+    key = _read_key(ask)
+    if key == 'q':
+      return
+    row = {'id': current, 'decision': _KEYS.get(key, _UNDONE)}
+    if key == 'u':
+      mine = [each for each in decided if each in records]
+      if not mine:
+        say('there is no decision to undo')
+        continue
+      row['id'] = mine[-1]
+    if key == 'e':
+      text = _edit(records[current]['response'], edit, say)
+      if text is None:
+        continue
+      row['response'] = text
+    with interrupts.noted():
+      files.append_rows(log, [row])
+      _decide(decided, row)
+
+
+def _decide(decided: dict[str, Record], row: Record) -> None:
+  """Adds a decision, in the order of time, or takes one back."""
+  decided.pop(row['id'], None)
+  if row['decision'] != _UNDONE:
+    decided[row['id']] = row
+
+
+def _decided(log: pathlib.Path) -> dict[str, Record]:
+  """The decisions in a file, from which a line that a kill cut is removed."""
+  files.cut_rows(log, log.read_bytes().rfind(b'\n') + 1)
+  decided = {}
+  for row in files.read_rows(log):
+    if not {'id', 'decision'} <= row.keys():
+      raise errors.ConfigError(
+          '--out', f'{log}: expected decisions of a review, received '
+          f'{str(row)[:80]}; name another file')
+    _decide(decided, row)
+  return decided
 
 
 def _decisions_path(out: pathlib.Path) -> pathlib.Path:
   """The file of the decisions that lead to `out`."""
   return out.with_name(out.name + '.decisions')
+
+
+@contextlib.contextmanager
+def _alone(log: pathlib.Path) -> Iterator[None]:
+  """Inside, no other review adds to `log`, which is made if need be."""
+  with open(log, 'ab') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as problem:
+      raise errors.ConfigError(
+          '--out', f'another review adds to {log} now; end it first, or name '
+          'another file') from problem
+    except OSError:
+      pass  # a file system that has no locks
+    yield
 
 
 def _accepted(records: Mapping[str, Record], decided: Mapping[str, Record]
@@ -151,11 +201,11 @@ def _visible(text: str) -> str:
 
 
 def _read_key(ask: Callable[[str], str]) -> str:
-  """The letter of one of the choices; the end of input and Ctrl-C quit."""
+  """The letter of one of the choices; the end of input quits."""
   while True:
     try:
       key = ask(_ASK).strip().lower()[:1]
-    except (EOFError, KeyboardInterrupt):
+    except EOFError:
       return 'q'
     if key in (*_KEYS, 'u', 'q'):
       return key
@@ -167,8 +217,6 @@ def _edit(text: str, edit: Callable[[str], str],
   try:
     edited = edit(text)
     problem = None if edited.strip() else 'the text is empty; d drops it'
-  except KeyboardInterrupt:
-    problem = 'interrupted'
   # ValueError: $EDITOR is not a command line, or what it saved is not UTF-8.
   except (OSError, ValueError, subprocess.CalledProcessError) as error:
     problem = f'{error}; $EDITOR names the editor'
@@ -179,12 +227,17 @@ def _edit(text: str, edit: Callable[[str], str],
 
 
 def _in_editor(text: str) -> str:
-  """The text as it was saved in $EDITOR."""
+  """The text as it was saved in $EDITOR, whose Ctrl-C is until it ends."""
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'response.txt'
     path.write_text(text, 'utf-8')
-    command = shlex.split(os.environ.get('EDITOR', 'vi'))
-    subprocess.run([*command, str(path)], check=True)
+    editor = shlex.split(os.environ.get('EDITOR', 'vi'))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+      subprocess.run([*editor, str(path)], check=True, preexec_fn=lambda:
+                     signal.signal(signal.SIGINT, signal.SIG_DFL))
+    finally:
+      signal.signal(signal.SIGINT, before)
     return path.read_text('utf-8').rstrip('\n')
 
 
@@ -216,17 +269,24 @@ def _candidates(pattern: str, out: pathlib.Path) -> list[Record]:
   return [row for _, row in rows]
 
 
-def main(argv):
-  del argv
+def main() -> None:
+  parser = command.Parser(description=__doc__.partition('\n')[0])
+  parser.add_argument(
+      '--candidates', required=True,
+      help='JSONL with a prompt and a response per line; * for several files')
+  parser.add_argument('--out', required=True, help='JSONL of what was accepted')
+  args = parser.parse_args()
   with command.reported():
-    out = pathlib.Path(workdir_lib.expanded(_OUT.value, '--out'))
-    pattern = workdir_lib.expanded(_CANDIDATES.value, '--candidates')
+    interrupts.begin()
+    out = pathlib.Path(workdir_lib.expanded(args.out, '--out'))
+    pattern = workdir_lib.expanded(args.candidates, '--candidates')
     with errors.faults(out):
       counts = review(_candidates(pattern, out), out)
   terminal.say('\n' + ', '.join(
       f'{decision} {n}' for decision, n in counts.items()) + f'; {out}')
+  if interrupts.asked():
+    command.end_stopped()
 
 
 if __name__ == '__main__':
-  terminal.secure()
-  app.run(main)
+  main()

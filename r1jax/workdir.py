@@ -22,8 +22,10 @@ def expanded(path: str, flag: str) -> str:
   Shells leave them as they are behind `--workdir=`.
 
   Raises:
-    ConfigError: names `flag`; there is no such user. ./~NAME is a file.
+    ConfigError: names `flag`; it is not UTF-8, or there is no such user.
+      ./~NAME is a file.
   """
+  errors.check_text(flag, path)
   found = os.path.expanduser(path)
   if found.startswith('~'):
     raise errors.ConfigError(
@@ -42,7 +44,9 @@ def absolute(path: str) -> str:
     raise errors.ConfigError(
         '--workdir', 'expected a path of a file system that every host mounts, '
         f'received {path!r}')
-  return os.path.abspath(expanded(path, '--workdir'))
+  path = os.path.abspath(expanded(path, '--workdir'))
+  errors.check_text('--workdir', path)  # the current directory, too
+  return path
 
 
 def check(path: str) -> str:

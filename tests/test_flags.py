@@ -268,6 +268,14 @@ def test_an_experiment_works_from_any_folder(tmp_path, monkeypatch, parse):
     flags.check_overrides(['main', '--config=experiments/sf.py:mini'])
 
 
+@pytest.mark.parametrize('text', [
+    'raise SystemExit(0)', 'def get_config(arg=""):\n  raise SystemExit'])
+def test_an_experiment_that_ends_the_program_is_an_error(tmp_path, text):
+  (tmp_path / 'own.py').write_text(text)
+  with pytest.raises(errors.ConfigError, match='^--config=.*own.py ends the '):
+    flags.load_config(f'{tmp_path}/own.py')
+
+
 def test_every_reward_can_be_weighed_from_the_command_line(parse):
   config = parse(
       R1_ZERO, '--config.rewards.weights.overlong=1',

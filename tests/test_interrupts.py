@@ -3,6 +3,7 @@
 Signals end processes, so each phase is a small program that imports no jax.
 """
 
+import ast
 import os
 import pathlib
 import signal
@@ -56,6 +57,16 @@ def _signalled(body, *numbers, pause=.4, **more):
 
 NOTHING = 'stopped; nothing was to be saved\n'
 ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@pytest.mark.parametrize('name', ['main', 'export', 'review'])
+def test_a_command_begins_with_the_handlers(name):
+  path = ROOT / 'r1jax' / f'{name}.py'
+  _, *begin = ast.parse(path.read_text('utf-8')).body[:4]
+  assert [ast.unparse(node) for node in begin] == [
+      'from r1jax import interrupts', 'from r1jax import terminal',
+      "if __name__ == '__main__':\n    interrupts.install()\n"
+      '    terminal.secure()']
 
 
 @pytest.mark.parametrize('number', ALL)

@@ -1,14 +1,19 @@
 """A person who accepts, edits, drops, takes back, stops and goes on."""
 
+import fcntl
 import json
+import os
 import pathlib
+import re
 import shlex
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from r1jax import errors
+from r1jax import interrupts
 from r1jax import review
 from r1jax.training import files
 
@@ -117,17 +122,20 @@ def test_nothing_to_take_back_is_said(tmp_path):
   assert 'draft.step 3' in shown[0]
 
 
-def test_ctrl_c_in_the_editor_asks_again(tmp_path):
-  def interrupted(text):
-    raise KeyboardInterrupt(text)
-  keys, shown = iter('eq'), []
-  def ask(line):
-    del line
-    return next(keys)
-  counts = review.review(RECORDS, tmp_path / 'out', ask=ask, say=shown.append,
-                         edit=interrupted)
-  assert counts['left'] == 5 and shown[1] == 'not edited: interrupted'
-  assert 'r0' in shown[2]
+def test_ctrl_c_in_the_editor_is_the_editor_s(monkeypatch):
+  def stop(*args):
+    raise interrupts.Stopped
+  monkeypatch.setenv('EDITOR', shlex.join([
+      sys.executable, '-c', 'import os, pathlib, signal, sys\n'
+      'os.kill(os.getppid(), signal.SIGINT)\n'
+      'own = signal.getsignal(signal.SIGINT) == signal.default_int_handler\n'
+      'pathlib.Path(sys.argv[1]).write_text(str(own))']))
+  before = signal.signal(signal.SIGINT, stop)
+  try:
+    assert review._in_editor('text') == 'True'
+    assert signal.getsignal(signal.SIGINT) == stop
+  finally:
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize('field', ['prompt', 'response', 'task', 'source'])
@@ -140,35 +148,142 @@ def test_a_candidate_does_not_steer_the_terminal(tmp_path, field):
           ) in shown[0]
 
 
-def test_ctrl_c_stops_as_q_does(tmp_path):
+@pytest.mark.parametrize('key', [None, 'a', 'd'])
+def test_a_signal_stops_as_q_does(tmp_path, key):
+  """While it waits for a key (None), or after it."""
+  keys, out = iter('a'), tmp_path / 'out'
   def ask(line):
-    raise KeyboardInterrupt(line)
-  counts = review.review(RECORDS, tmp_path / 'out', ask=ask, say=len)
-  assert counts['left'] == 5 and (tmp_path / 'out').exists()
+    del line
+    return next(keys, None) or key or os.kill(os.getpid(), signal.SIGTERM)
+  def describe(*args):
+    if len(files.read_rows(f'{out}.decisions')) == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return str(args)
+  with pytest.MonkeyPatch.context() as patch, interrupts.handled():
+    patch.setattr(review, '_describe', describe)
+    counts = review.review(RECORDS, out, ask=ask, say=len)
+    assert interrupts.asked()
+  assert counts['left'] == (4 if key is None else 3)
+  assert len(files.read_rows(out)) == counts['accepted'] == 1 + (key == 'a')
+
+
+def test_a_signal_while_a_decision_is_written_waits_for_it(
+    tmp_path, monkeypatch):
+  append = files.append_rows
+  def signalled(path, rows):
+    monkeypatch.setattr(files, 'append_rows', append)
+    os.kill(os.getpid(), signal.SIGTERM)
+    append(path, rows)
+  def ask(line):
+    del line
+    if not interrupts.asked():
+      monkeypatch.setattr(files, 'append_rows', signalled)
+    return 'a'
+  with interrupts.handled():
+    counts = review.review(RECORDS, tmp_path / 'out', ask=ask, say=len)
+  assert (counts['accepted'], counts['left']) == (1, 4)
+  for name in ('out', 'out.decisions'):
+    assert len(files.read_rows(tmp_path / name)) == 1
+
+
+def test_a_signal_while_the_accepted_are_written_waits_for_them(
+    tmp_path, monkeypatch):
+  keys, writes, write = iter('aq'), [], files.write_rows
+  def signalled(path, rows):
+    writes.append(path)
+    if len(writes) == 2:  # the first is the trial
+      os.kill(os.getpid(), signal.SIGTERM)
+    write(path, rows)
+  monkeypatch.setattr(files, 'write_rows', signalled)
+  with interrupts.handled():
+    review.review(RECORDS, tmp_path / 'out', ask=lambda line: next(keys),
+                  say=len)
+  assert len(files.read_rows(tmp_path / 'out')) == 1
+
+
+def test_two_reviews_do_not_write_one_file(tmp_path):
+  out = tmp_path / 'out'
+  def ask(line):
+    del line
+    with pytest.raises(errors.ConfigError, match='^--out: another review adds'):
+      review.review(RECORDS, out, ask=None)
+    return next(keys, 'q')
+  keys = iter('auda')  # the file is never replaced, which would be unlocked
+  assert review.review(RECORDS, out, ask=ask, say=len)['accepted'] == 1
+  assert [row['decision'] for row in files.read_rows(f'{out}.decisions')] == [
+      'accepted', 'undone', 'dropped', 'accepted']
+  with open(f'{out}.decisions', 'ab') as file:  # free again
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize('name', ['out', 'out.decisions'])
+@pytest.mark.parametrize('make, kind', [
+    (os.mkdir, 'a folder'), (os.mkfifo, 'a pipe')])
+def test_what_is_no_file_is_refused_before_it_asks(tmp_path, name, make, kind):
+  make(tmp_path / name)
+  with pytest.raises(errors.ConfigError, match=f'^--out: .*{name} is {kind}'):
+    review.review(RECORDS, tmp_path / 'out', ask=None)
+  assert os.listdir(tmp_path) == [name]
+
+
+def test_decisions_that_are_none_are_refused(tmp_path):
+  files.write_rows(tmp_path / 'out.decisions', [dict(id=3)])
+  with pytest.raises(errors.ConfigError, match='^--out: .*expected decisions'):
+    review.review(RECORDS, tmp_path / 'out', ask=None)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_a_disk_without_room_is_seen_before_it_asks(tmp_path, monkeypatch):
+  def refuse(path, rows):
+    raise errors.of_system(28, '', path)
+  monkeypatch.setattr(files, 'write_rows', refuse)
+  asked = []
+  with pytest.raises(errors.RunError, match='out: No space'):
+    review.review(RECORDS, tmp_path / 'out', ask=asked.append, say=len)
+  assert not asked
+
+
+@pytest.mark.parametrize('args, said', [
+    ([], 'the following arguments are required: --candidates, --out'),
+    (['--candidates=a', '--out=b', '--ot=c'], 'unrecognized arguments: --ot=c'),
+    (['--candidates=a', '--out=\udcff'], "--out: .*received b'.xff'"),
+    (['--candidates=\udcff', '--out=b'], "--candidates: .*received b'.xff'"),
+    (['--candidates=no', '--out=b'], '--candidates: no such file: no'),
+    (['--candidates=rows.jsonl', '--out=b'],
+     "--candidates: .*rows.jsonl:1 has no text in field 'response'"),
+    (['--candidates=*.jsonl', '--out=b.jsonl'], '--out: b.jsonl is, or would')])
+def test_a_wrong_command_is_one_line_and_status_2(
+    tmp_path, monkeypatch, capsys, args, said):
+  monkeypatch.chdir(tmp_path)
+  files.write_rows('rows.jsonl', [dict(prompt='p')])
+  monkeypatch.setattr(sys, 'argv', ['review', *args])
+  with pytest.raises(SystemExit) as ended, interrupts.handled():
+    review.main()
+  line, = capsys.readouterr().err.splitlines()
+  assert ended.value.code == 2
+  assert re.match(f'error: {said}', line), line
+  assert os.listdir() == ['rows.jsonl']
 
 
 def test_the_command(tmp_path):
-  path = tmp_path / 'kept-00000.jsonl'
-  files.append_rows(path, RECORDS)
-  run = lambda keys, source=tmp_path / 'kept-*.jsonl': subprocess.run(
-      [sys.executable, '-m', 'r1jax.review', f'--candidates={source}',
-       f'--out={tmp_path}/out.jsonl'], input=keys, cwd=ROOT, text=True,
-      capture_output=True, check=False)
-  done = run('a\nd\n')
-  assert done.returncode == 0, done.stderr
-  assert 'accepted 1, edited 0, dropped 1, left 3' in done.stdout
+  files.append_rows(tmp_path / 'kept-00000.jsonl', RECORDS)
+  with subprocess.Popen(
+      [sys.executable, '-m', 'r1jax.review', f'--out={tmp_path}/out.jsonl',
+       f'--candidates={tmp_path}/kept-*.jsonl'], cwd=ROOT, text=True,
+      stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE) as process:
+    process.stdin.write('a\nd\n')
+    process.stdin.flush()
+    for line in process.stdout:
+      if '3 of 5' in line:
+        process.send_signal(signal.SIGINT)
+        break
+    said = process.stdout.read().splitlines()
+    assert process.wait() == 75 and not process.stderr.read()
+  assert said[-1] == (
+      f'accepted 1, edited 0, dropped 1, left 3; {tmp_path}/out.jsonl')
   assert files.read_rows(tmp_path / 'out.jsonl') == [
       RECORDS[0] | dict(review='accepted')]
-  before = path.read_bytes()
-  done = run('d\n' * 5, tmp_path / '*.jsonl')
-  assert done.returncode == 2 and path.read_bytes() == before
-  assert done.stderr.startswith('error: --out: ')
-  path.write_text(json.dumps(dict(prompt='p')) + '\n')
-  for source, word in (
-      (path, "field 'response'"), (tmp_path / 'no', 'no such')):
-    done = run('', source)
-    assert done.returncode == 2 and word in done.stderr
-    assert done.stderr.startswith('error: --candidates')
 
 
 @pytest.mark.parametrize('source, out', [

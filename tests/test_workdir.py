@@ -11,6 +11,8 @@ import tempfile
 import pytest
 
 from r1jax import errors
+from r1jax import flags
+from r1jax import main
 from r1jax import workdir
 from r1jax.training import lock
 
@@ -38,6 +40,7 @@ def _places(tmp_path):
     ('/sys/run', '/sys/run: '),
     ('gs://bucket/run', "received 'gs://bucket/run'"),
     ('~no-such-user/run', "no user 'no-such-user'"),
+    ('q\udcff', r"UTF-8, also of a path, received b'/"),
 ])
 def test_what_cannot_be_written_is_refused_with_its_path(places, name, said):
   path = name if ':' in name or '~' in name else str(places / name)
@@ -58,6 +61,25 @@ def test_a_home_directory_is_what_it_stands_for(tmp_path, monkeypatch):
   assert workdir.check('~/run') == f'{tmp_path}/run'
   assert workdir.expanded('~root/x', '--out') == os.path.expanduser('~root/x')
   assert workdir.expanded('./~x', '--out') == './~x'
+
+
+def test_a_current_directory_that_is_no_text_is_refused(tmp_path, monkeypatch):
+  os.mkdir(tmp_path / 'q\udcff')
+  monkeypatch.chdir(tmp_path / 'q\udcff')
+  with pytest.raises(errors.ConfigError, match=r'^--workdir: .*q.xff/run'):
+    workdir.check('run')
+
+
+@pytest.mark.parametrize('args', [
+    ['--config.data.task=\udcff'], ['--config.data.task', 'jsonl:a\udcff'],
+    ['--workdir=run', '--config.data.task=\udcff', '--help']])
+def test_what_is_no_text_is_refused_before_a_config_is_made(
+    capsys, monkeypatch, args):
+  monkeypatch.setattr(flags, 'parse', None)
+  with pytest.raises(SystemExit, match='2'):
+    main.parse(['main', '--config=a.py', *args])
+  line, = capsys.readouterr().err.splitlines()
+  assert line.startswith('error: --config.data.task: expected text in UTF-8')
 
 
 def _main(*args, **more):

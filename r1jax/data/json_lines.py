@@ -56,8 +56,9 @@ def paths(argument: str, split: str) -> list[pathlib.Path]:
         f"'train'; received {split!r}; write '{{split}}' in the path to name "
         "a file of each split, or 'train[1800:]' for a part of it")
   found = sorted(path.parent.glob(path.name)) if '*' in path.name else [path]
-  if not found or not found[0].is_file():
-    raise errors.ConfigError('data.task', f'no such file: {path}')
+  for each in found or [path]:  # a pipe would be waited for
+    if not each.is_file():
+      raise errors.ConfigError('data.task', errors.no_file(each))
   return found
 
 

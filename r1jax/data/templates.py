@@ -79,8 +79,12 @@ def load_template(name: str) -> Fill:
     if not name.endswith(_FILES) and len(path.parts) < 2:
       errors.check_choice('data.template', name, (*TEMPLATES, CHAT))
     if not path.is_file():
-      raise errors.ConfigError('data.template', f'no such file: {path}')
-    text = path.read_text(encoding='utf-8').removesuffix('\n')
+      raise errors.ConfigError('data.template', errors.no_file(path))
+    try:
+      text = path.read_text(encoding='utf-8').removesuffix('\n')
+    except UnicodeDecodeError as problem:
+      raise errors.ConfigError('data.template', f'{path}: {problem}'
+                              ) from problem
     jinja = path.suffix in ('.jinja', '.j2')
   if not jinja and _PLACE.search(text):
     return lambda question, record=None: _PLACE.sub(lambda _: question, text)

@@ -50,15 +50,17 @@ def load(place: str, field: str) -> Callable[..., Any]:
   """The function at a place; its file is run once per process.
 
   Raises:
-    ConfigError: there is no such file, module or function; names
-      `config.<field>`. What the user's code raises is not caught.
+    ConfigError: there is no such file, module or function, or it would end the
+      program; names `config.<field>`. What else the user's code raises is not
+      caught.
   """
   check(place, field)
   path, _, name = place.rpartition(':')
-  if path.endswith('.py'):
-    module = _run_file(str(pathlib.Path(path).expanduser().resolve()))
-  else:
-    module = _import(path, field)
+  with errors.no_exit(field, place):
+    if path.endswith('.py'):
+      module = _run_file(str(pathlib.Path(path).expanduser().resolve()))
+    else:
+      module = _import(path, field)
   function = getattr(module, name, None)
   if callable(function):
     return function
@@ -97,8 +99,8 @@ def rows(place: str, split: str, seed: int | None, count: int | None,
   """(place, dict) of what a user's function yields, at most `count`.
 
   Raises:
-    ConfigError: there is no such function, it does not take an option, or it
-      yields something else.
+    ConfigError: there is no such function, it does not take an option, it
+      yields something else, or it would end the program.
   """
   function = load(place, 'data.task')
   parameters = inspect.signature(function).parameters.values()
@@ -114,12 +116,14 @@ def rows(place: str, split: str, seed: int | None, count: int | None,
   except TypeError as problem:
     raise errors.ConfigError(
         'data.options', f'{place}: {problem}') from problem
-  found = _dicts(function(**known, **options), place)
-  if 'split' not in known:
-    found = ((at, row) for at, row in found if splits.in_split(
-        str(next((row[name] for name in (*columns.QUESTIONS, 'messages', 'text')
-                  if name in row), row)), split))
-  return list(itertools.islice(found, count))
+  with errors.no_exit('data.task', place):
+    found = _dicts(function(**known, **options), place)
+    if 'split' not in known:
+      found = ((at, row) for at, row in found if splits.in_split(
+          str(next((row[name] for name in
+                    (*columns.QUESTIONS, 'messages', 'text') if name in row),
+                   row)), split))
+    return list(itertools.islice(found, count))
 
 
 def _dicts(rows: Iterable, place: str) -> Iterator[tuple[str, dict[str, Any]]]:

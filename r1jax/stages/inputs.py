@@ -134,8 +134,8 @@ def matches(pattern: str, config: Mapping[str, Any]) -> list[str]:
     path = os.path.expanduser(pattern.replace(SPLIT, split))
     folder, name = os.path.split(path)
     found |= set(glob.glob(os.path.join(glob.escape(folder), name))
-                 if '*' in name else [path] if os.path.isfile(path) else [])
-  return sorted(found)
+                 if '*' in name else [path])
+  return sorted(filter(os.path.isfile, found))
 
 
 ###############################################################################

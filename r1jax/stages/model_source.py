@@ -230,6 +230,8 @@ def find(init_from: str, field: str = 'init_from') -> ModelSource:
   if init_from in packaged.SHIPPED:
     return ModelSource('file', init_from, field)
   path = pathlib.Path(os.path.expanduser(init_from))
+  if path.suffix in ('.npz', '.gguf') and path.exists() and not path.is_file():
+    raise errors.ConfigError(field, errors.no_file(path))
   if path.suffix == '.npz':
     return ModelSource('file', str(path), field)
   if path.suffix == '.gguf':
@@ -256,12 +258,14 @@ def _no_model(init_from: str, path: pathlib.Path) -> str:
     return f'{path} is a file; expected its folder, or an .npz or .gguf file'
   if path.is_dir():
     return f'{path} is no model: there is no config.json in it' + _inside(path)
-  hub = re.fullmatch(r'[\w.-]+/[\w.-]+', init_from)
-  return (
-      f"expected {', '.join(map(repr, packaged.SHIPPED))}, 'smollm2', an .npz "
-      'or .gguf file, the folder of a Hugging Face model or the workdir of a '
-      f'stage, received {init_from!r}'
-      + (', which is no folder here; nothing is downloaded' if hub else ''))
+  models = ('an .npz or .gguf file, the folder of a Hugging Face model or the '
+            'workdir of a stage')
+  if '/' in init_from:
+    hub = re.fullmatch(r'[\w.-]+/[\w.-]+', init_from)
+    return f'{path} is not there; expected {models}' + (
+        '; nothing is downloaded' if hub else '')
+  return (f"expected {', '.join(map(repr, packaged.SHIPPED))}, 'smollm2', "
+          f'{models}, received {init_from!r}, which is not here')
 
 
 def _inside(folder: pathlib.Path) -> str:

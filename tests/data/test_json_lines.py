@@ -4,6 +4,7 @@ import datetime
 import decimal
 import gzip
 import json
+import os
 import sys
 
 import pytest
@@ -152,11 +153,16 @@ def test_a_file_that_cannot_be_read_is_one_line(
   _refused(path, message)
 
 
-def test_a_folder_of_that_name_is_one_line(tmp_path):
+@pytest.mark.parametrize('make, kind', [
+    (os.mkdir, 'a folder'), (os.mkfifo, 'a pipe'),
+    (lambda path: path.symlink_to('/dev/null'), 'a device')])
+@pytest.mark.parametrize('name', ['b.jsonl', '*.jsonl'])
+def test_what_is_no_file_is_said_to_be_that(tmp_path, name, make, kind):
+  """It is not read either, for which a pipe would wait."""
   (tmp_path / 'a.jsonl').write_bytes(_LINES)
-  (tmp_path / 'b.jsonl').mkdir()
-  with pytest.raises(errors.ConfigError, match='b.jsonl cannot be read: '):
-    _read(tmp_path / '*.jsonl')
+  make(tmp_path / 'b.jsonl')
+  with pytest.raises(errors.ConfigError, match=f'b.jsonl is {kind}; expected'):
+    _read(tmp_path / name)
 
 
 def test_parquet_has_rows_as_json(tmp_path):

@@ -39,6 +39,13 @@ def one(kind):
 
 def open_file(split):
   yield dict(prompt='Hi', answer='2', check=lambda: 0)
+
+def ends(split):
+  yield dict(prompt='Hi', answer='2')
+  raise SystemExit(0)
+
+def ends_at_once(split):
+  raise SystemExit
 '''
 
 
@@ -119,6 +126,15 @@ def test_what_a_function_cannot_be_is_refused(place, tmp_path):
     sources.user_records('no.such:f', 'train', 0, 1)
 
 
+def test_a_function_that_ends_the_program_is_an_error(place, tmp_path):
+  for name in ('ends', 'ends_at_once'):
+    with _refused(f'config.data.task: .*:{name} ends the program, by SystemE'):
+      sources.user_records(place(name), 'train', 0, None)
+  (tmp_path / 'ends.py').write_text('import sys\nsys.exit(0)')
+  with _refused(r'config.a.b: .*ends.py:f ends the .* by SystemExit\(0\)'):
+    user_code.load(f'{tmp_path}/ends.py:f', 'a.b')
+
+
 def test_a_function_may_be_what_another_source_reads(place):
   assert sources.split_task(f'drafts:{place("numbers")}', sources.PROMPTS) == (
       'drafts', place('numbers'))
@@ -152,6 +168,11 @@ def test_a_template_of_ones_own(tmp_path, name, text, filled):
 def test_a_template_that_cannot_be_is_refused(tmp_path):
   with _refused('config.data.template: no such file'):
     templates.load_template(str(tmp_path / 'absent.txt'))
+  with _refused(f'config.data.template: {tmp_path} is a folder'):
+    templates.load_template(str(tmp_path))
+  (tmp_path / 'b.txt').write_bytes(b'Caf\xe9 {prompt}')
+  with _refused('config.data.template: .*b.txt: .*byte 0xe9 in position 3'):
+    templates.load_template(str(tmp_path / 'b.txt'))
   (tmp_path / 'a.txt').write_text('Answer this.')
   with _refused("config.data.template: expected a text with '{prompt}'"):
     templates.load_template(str(tmp_path / 'a.txt'))

@@ -479,7 +479,7 @@ def test_a_model_that_is_not_there_is_said_beforehand(tmp_path, capsys):
   config.dry_run = True
   pipeline.run_pipeline(config, str(tmp_path))
   out = capsys.readouterr().out
-  assert 'config.stages.b.init_from: expected' in out
+  assert f'config.stages.b.init_from: {tmp_path}/nothing is not there' in out
   assert 'config.stages.c' not in out
 
 

@@ -151,12 +151,14 @@ def test_an_async_function_that_blocks_is_ended(make):
     ('x', '{0}/own.py:lenth', "functions.x: .* no function 'lenth'; did you mea"
      'n length'),
     ('x', '{0}/bad.py:f', 'functions.x: .*:f cannot be loaded: NameError'),
+    ('x', '{0}/ends.py:f', 'functions.x: .*ends.py:f ends the program'),
     ('x', 'no.such.module:f', "functions.x: no module named 'no.such.module'"),
     ('format', '{0}/own.py:length', 'functions.format: the name is taken'),
 ])
 def test_a_function_that_is_none_is_refused(tmp_path, name, place, message):
   (tmp_path / 'own.py').write_text(CODE)
   (tmp_path / 'bad.py').write_text('undefined()')
+  (tmp_path / 'ends.py').write_text('raise SystemExit(0)')
   with pytest.raises(errors.ConfigError, match=message):
     functions.Functions({name: place.format(tmp_path)}, 1, 20.,
                         reserved=('format',))

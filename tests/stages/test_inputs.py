@@ -131,6 +131,7 @@ def test_packages_beside_a_function_are_seen(tmp_path, monkeypatch):
 
 def test_files_that_come_and_go_are_seen(folder):
   config = _config(folder, 'data.task', 'jsonl:{0}/*.jsonl')
+  (folder / 'z.jsonl').mkdir()  # no file: what reads it refuses it
   before = inputs.digests(config)
   (folder / 'c.jsonl').write_text('{}')
   (folder / 'a.jsonl').unlink()

@@ -216,8 +216,8 @@ def test_a_wrong_shape_is_refused(model, message):
     _architecture(None, model)
 
 
-@pytest.mark.parametrize('init_from', ['absent', '/no/such/folder', 'mini2'])
-def test_what_is_not_there_is_refused(init_from):
+@pytest.mark.parametrize('init_from', ['absent', 'mini2'])
+def test_what_is_no_name_is_refused(init_from):
   with pytest.raises(errors.ConfigError, match='config.init_from: expected'):
     model_source.find(init_from)
 
@@ -243,7 +243,11 @@ def test_a_path_from_the_home(folder, tmp_path, monkeypatch):
     ('quantised', ['no config.json', 'x.gguf']),
     ('adapter', ['adapter_config.json', 'merge']),
     ('damaged', ['config.json', 'JSON']),
-    ('HuggingFaceTB/SmolLM2-135M', ['nothing is downloaded'])])
+    ('file.npz', ['file.npz is a folder']),
+    ('file.gguf', ['file.gguf is a folder']),
+    ('/no/such/folder', ['/no/such/folder is not there; expected an .npz']),
+    ('~/nowhere', ['/nowhere is not there']),
+    ('HuggingFaceTB/SmolLM2-135M', ['not there', 'nothing is downloaded'])])
 def test_what_looks_like_a_model(tmp_path, monkeypatch, path, words):
   monkeypatch.chdir(tmp_path)
   for name, content in {
@@ -252,6 +256,7 @@ def test_what_looks_like_a_model(tmp_path, monkeypatch, path, words):
       'stage/checkpoints/1/x': '', 'recipe/config.json': '{"stages": {}}',
       'quantised/x.gguf': '', 'adapter/adapter_config.json': '{}',
       'cache/snapshots/1/config.json': '{}', 'damaged/config.json': '{',
+      'file.npz/x': '', 'file.gguf/x': '',
   }.items():
     file = tmp_path / name
     file.parent.mkdir(parents=True, exist_ok=True)
