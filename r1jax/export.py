@@ -16,7 +16,6 @@ if __name__ == '__main__':  # before the imports, which take their time
   terminal.secure()
 
 # pylint: disable=wrong-import-position
-import argparse
 import dataclasses
 import os
 
@@ -68,7 +67,7 @@ def export(init_from: str, out: str, dtype: str | None = None) -> None:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+  parser = command.Parser(description=__doc__.partition('\n')[0])
   parser.add_argument(
       '--workdir', required=True,
       help='of a stage, or another model that config.init_from may name')

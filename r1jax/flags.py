@@ -155,8 +155,7 @@ def check_overrides(argv: list[str],
   for arg in _joined(argv, config)[1:]:
     if arg == '--':
       break
-    override = _OVERRIDE.fullmatch(arg)
-    if override is None:
+    if not (override := _OVERRIDE.fullmatch(arg)):
       continue
     _, field, text = override.groups()
     if field not in fields:

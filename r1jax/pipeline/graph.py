@@ -136,7 +136,7 @@ def find_missing(node: Node, every: Collection[str]
     elif value is not None and name.split('.')[-1] == 'init_from':
       no_models += _no_model(field, value, every)
     no_files += [
-        errors.ConfigError(field, f'no such file: {os.path.abspath(path)}')
+        errors.ConfigError(field, errors.no_file(os.path.abspath(path)))
         for path in inputs_lib.patterns(value)
         if not _REFERENCE.search(path.replace(inputs_lib.SPLIT, ''))
         and not inputs_lib.matches(path, node.config)]

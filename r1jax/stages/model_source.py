@@ -129,7 +129,7 @@ class ModelSource(NamedTuple):
     if self.path.endswith('.gguf'):
       return 'gguf', self.path, None
     folder = pathlib.Path(self.path)
-    if not (folder / 'tokenizer.json').exists() and (
+    if not os.path.lexists(folder / 'tokenizer.json') and (
         folder / 'tokenizer.model').exists():
       return 'sentencepiece', str(folder / 'tokenizer.model'), None
     return 'huggingface', self.path, None
@@ -241,6 +241,7 @@ def find(init_from: str, field: str = 'init_from') -> ModelSource:
   if not any((path / name).exists() for name in (
       'config.json', 'adapter_config.json')):
     raise errors.ConfigError(field, _no_model(init_from, path))
+  files.check_plain(path, field)
   with errors.section('init_from', at=field):
     fields = hf.read_fields(str(path))
   if 'model_type' not in fields and {'stage', 'stages'} & fields.keys():

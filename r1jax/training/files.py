@@ -37,7 +37,7 @@ _BLOCK = 1 << 16  # bytes read at a time from the end of a file
 
 
 def check_plain(path: str | os.PathLike, field: str):
-  """Refuses a named pipe or a device, which to read may take for ever.
+  """Refuses a pipe or a device, which to read may take for ever.
 
   Args:
     path: of a file, or of a folder whose files are looked at.
@@ -51,8 +51,7 @@ def check_plain(path: str | os.PathLike, field: str):
       folder) else [path]:
     if os.path.exists(file) and not (
         os.path.isfile(file) or os.path.isdir(file)):
-      raise errors.ConfigError(
-          field, f'{file} is a named pipe or a device; expected a file')
+      raise errors.ConfigError(field, errors.no_file(file))
 
 
 @contextlib.contextmanager

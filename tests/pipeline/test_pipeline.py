@@ -289,6 +289,7 @@ def test_a_file_of_a_stage_that_is_gone_changes_no_result(
   whole = _manifests(tmp_path)
   for name, said in (
       ('summary.json', 'b (to be resumed, summary.json lost)'),
+      ('config.json', 'b (to be resumed, config.json lost)'),
       ('manifest.json', 'b (to be resumed)'), ('begun.json', 'b  done'),
       ('', 'b (new)')):
     path = tmp_path / 'b' / name
@@ -297,6 +298,12 @@ def test_a_file_of_a_stage_that_is_gone_changes_no_result(
     assert pipeline.run_pipeline(_config(), str(tmp_path))
     assert said in capsys.readouterr().out and _manifests(tmp_path) == whole
     assert not list(tmp_path.glob('*.old*'))
+  (tmp_path / 'b/config.json').write_text('{"half')
+  with pytest.raises(errors.ConfigError, match='b/config.json: expected a wh'):
+    pipeline.run_pipeline(_config(), str(tmp_path))
+  (tmp_path / 'b/config.json').unlink()  # as it says
+  assert pipeline.run_pipeline(_config(), str(tmp_path))
+  assert _manifests(tmp_path) == whole
   for name in ('begun.json', 'manifest.json'):  # what was it made of?
     (tmp_path / 'b' / name).unlink()
   ran.clear()

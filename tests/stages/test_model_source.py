@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import pathlib
 import shutil
 
 import jax
@@ -51,6 +52,15 @@ def test_a_folder_gives_shape_and_parameters(folder):
   assert config == tiny.config(**ROTATED, remat='full')
   jax.tree.map(np.testing.assert_array_equal, _load(folder, **ROTATED),
                tiny.params(**ROTATED))
+
+
+@pytest.mark.parametrize('name', ['config.json', 'tokenizer.json'])
+def test_a_pipe_in_a_folder_is_refused(folder, name):
+  path = pathlib.Path(folder, name)
+  path.unlink(missing_ok=True)
+  os.mkfifo(path)
+  with pytest.raises(errors.ConfigError, match=f'{name} is a pipe; expected'):
+    model_source.find(folder)
 
 
 def test_a_file_of_ours_does(tmp_path):

@@ -61,7 +61,7 @@ def test_the_folders_that_it_makes_are_on_disk(tmp_path, monkeypatch):
 def test_a_named_pipe_in_it_is_refused(tmp_path, name):
   (tmp_path / 'link').symlink_to('nowhere')
   os.mkfifo(tmp_path / name)
-  _is_refused(tmp_path, f'{tmp_path}/{name} is a named pipe or a device')
+  _is_refused(tmp_path, f'{tmp_path}/{name} is a pipe; expected a file')
   (tmp_path / name).unlink()
   with lock.held(tmp_path):
     pass

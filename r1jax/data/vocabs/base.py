@@ -3,6 +3,7 @@
 import abc
 from collections.abc import Callable, Iterable
 import json
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -90,7 +91,7 @@ def read_files(folder: pathlib.Path) -> Files:
   template = tokenizer.pop('chat_template', None)
   if isinstance(template, list):  # several, by name
     template = {t['name']: t['template'] for t in template}.get('default')
-  if (folder / _TEMPLATE).exists():
+  if os.path.lexists(folder / _TEMPLATE):
     template = _template(folder / _TEMPLATE, template)
   return Files(tokenizer, generation, model, template)
 
@@ -178,7 +179,7 @@ def _named(role: str, values: dict[str, Any],
 
 
 def _settings(file: pathlib.Path) -> dict[str, Any]:
-  if not file.exists():
+  if not os.path.lexists(file):  # a broken link is no absence
     return {}
   try:
     return json_object.parse(file.read_bytes())

@@ -101,6 +101,14 @@ def test_added_tokens_are_in_two_files(tmp_path):
       read({'<b>': value})
 
 
+@pytest.mark.parametrize('name', [
+    'tokenizer_config.json', 'generation_config.json', 'chat_template.jinja'])
+def test_a_broken_link_is_not_taken_for_no_file(tmp_path, name):
+  (tmp_path / name).symlink_to('gone')
+  with pytest.raises(errors.ConfigError, match=f'expected .* in .*/{name} '):
+    base.read_files(tmp_path)
+
+
 def test_a_template_in_two_files(tmp_path, caplog):
   """The file of its own goes first, as in transformers; another is said."""
   def read(template):
