@@ -41,6 +41,9 @@ def small() -> common.ConfigDict:
       stage.optim.warmup_steps = 0
     if stage.stage == 'sample':
       stage.rl.group = 4
+  # Of few prompts do rewards differ: some are to be left to train on.
+  config.stages.preferences.data.num_prompts = 64
+  config.stages.preferences.rl.prompts = 32
   # What two steps have taught is seldom right; it may pass on here.
   for name in ('few_shot', 'zero_samples', 'rejection', 'judged', 'refined',
                'thoughts', 'instructed'):
