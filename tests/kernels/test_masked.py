@@ -76,6 +76,12 @@ def test_divide_by_nothing_is_zero_with_zero_gradient():
   assert gradient == (0, 0)
 
 
+def test_a_fill_takes_the_dtype_of_what_is_selected():
+  for fill in (1, 1., np.float32(1), np.float64(1)):
+    found = masked.select(jnp.ones(2, jnp.bfloat16), np.array([1, 0], bool), fill)
+    assert found.dtype == jnp.bfloat16
+
+
 def test_sums_are_float32_and_counts_exact():
   x = jnp.full(1000, 1.01, jnp.bfloat16)
   total = masked.total(x, True)
