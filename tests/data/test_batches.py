@@ -37,9 +37,13 @@ def test_a_batch_belongs_together():
   np.testing.assert_array_equal(batch.tokens, prompts.tokens[batch.id])
   np.testing.assert_array_equal(batch.length, prompts.length[batch.id])
   assert [r['prompt'] for r in batch.records] == [str(i) for i in batch.id]
+  assert batches.with_step(batch, 5).records == tuple(
+      record | {'step': 5} for record in batch.records)
 
 
 def test_order_is_a_function_of_seed_and_step_for_ever():
+  with pytest.raises(ValueError, match='read-only'):  # it is kept
+    batches._permutation(0, 0, 6)[0] = 1
   # Never update these: a changed order breaks the resumption of every run.
   assert _ids(_set(6), range(4), 3) == GOLDEN
   assert _ids(_set(6), [3, 0], 3) == [GOLDEN[3], GOLDEN[0]]

@@ -71,6 +71,7 @@ def test_the_win_rate_compares_all_responses_to_a_prompt():
      '+3.5 pp [-1.0, +8.0]'),
     ((1.234, 1., 2.), dict(fraction=False), '1.23'),
     ((12.34, 1., 2.), dict(fraction=False), '12'),
+    ((10., 1., 2.), dict(fraction=False), '10'),
     ((-12.34, -13., -11.), dict(fraction=False, interval=True),
      '-12 [-13, -11]')])
 def test_figures_as_text(figure, form, text):

@@ -43,6 +43,12 @@ def test_every_response_is_in_one_shard_or_counted(tmp_path, shard_rows, sizes):
   assert [path.read_bytes() for path in shards] == before
 
 
+def test_tasks_are_in_the_order_of_their_names(tmp_path):
+  files.append_rows(
+      tmp_path / 'rollouts.jsonl', [_row(0, 'x', task='u'), _row(1, 'y')])
+  assert [*rejection.write_kept(tmp_path, 9, {})] == ['t', 'u']
+
+
 def test_a_prompt_has_so_many_over_the_whole_run(tmp_path):
   """Whatever its number and its task are; the first ones stay."""
   said = ['a', ' a', 'b', 'wrong', 'a', 'c', 'd']

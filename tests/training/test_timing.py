@@ -38,8 +38,9 @@ def test_parts_add_up_to_the_step(hands):
   clock = timing.Clock(read=hands)
   for rollout, update, aside in ((4, 2, 0), (5, 3, 10), (6, 1, 20)):
     hands.now += rollout
-    rolled_out = clock.step_time(hands.now)
+    reading = hands()
     hands.now += update
+    rolled_out = clock.step_time(reading)  # as it was read before
     with clock.aside():  # an evaluation: the step ends behind it
       hands.now += aside
     assert clock.end_step(clock.step_time(), rolled_out) == {
