@@ -164,6 +164,8 @@ def test_no_prompt_left_to_balance_is_one_line(tmp_path, vocab):
   with pytest.raises(errors.ConfigError, match=(
       'config.preference.balance_length: expected False: in each of the 3')):
     _rows(_config(tmp_path, rows, balance_length=True), vocab)
+  held_out = _config(tmp_path, [PAIR], held_out=rows, balance_length=True)
+  assert len(_rows(held_out, vocab, held_out.eval.split).records) == 3
 
 
 def test_summaries_that_are_equal_are_no_pair(tmp_path, vocab, capsys):
