@@ -1,5 +1,7 @@
 """What is decoded, what the scorer is told, and what is logged."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -33,9 +35,9 @@ def _scored(placed, scorer, batch, step, models=()):
 
 
 def test_responses_are_decoded_by_their_length():
-  """Without EOS, told how they ended, though padding has EOS's id."""
+  """Without EOS, told how they ended, whatever fills a row up."""
   tokens = np.int32(
-      [[4, 6, EOS, EOS], [4, 3, 5, 7], [EOS] * 4, [8, 8, 8, EOS]])
+      [[4, 6, EOS, EOS], [4, 3, 5, 7], [EOS, 9, 9, 9], [8, 8, 8, EOS]])
   mask = np.array([[1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 1]])
   prompts = tiny.prompts((3, 2))
   scorer = _Remembering()
@@ -101,6 +103,23 @@ def test_what_fills_a_batch_up_is_sampled_and_not_scored(sizes):
   np.testing.assert_array_equal(
       got.reward[:3 * group], every.reward[:3 * group])
   assert not np.any(got.reward[3 * group:])
+
+
+def test_rows_are_in_their_order_whichever_host_scored_them(monkeypatch):
+  scored = lambda: _scored(tiny.setup(), tiny_rl.Scorer(), tiny_rl.draw(0), 5)
+  alone = scored()
+  monkeypatch.setattr(
+      scoring.distributed, 'gather', lambda found: [(found[0][::-1], found[1])])
+  assert scored().rows == alone.rows
+  np.testing.assert_array_equal(scored().reward, alone.reward)
+
+
+def test_means_of_columns_are_over_what_is_trained_on():
+  rows = [{'length/words': 1.}, {'length/words': 5.}]
+  scored = types.SimpleNamespace(counters={}, rows=rows, kept_rows=None)
+  assert scoring.scorer_metrics(scored) == {'reward/length/words': 3.}
+  scored.kept_rows = rows[1:]
+  assert scoring.scorer_metrics(scored) == {'reward/length/words': 5.}
 
 
 def test_select_takes_whole_groups_of_several_rollouts():
