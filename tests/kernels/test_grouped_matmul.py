@@ -47,18 +47,6 @@ def test_a_row_may_be_spread_several_times():
       grouped_matmul.combine(spread, tiles, 2), [[14.], [18.]])
 
 
-def test_sums_over_rows_of_bfloat16_are_float32():
-  tiles = grouped_matmul.arrange(jnp.asarray(GROUP), E, ROWS)
-  x, y = (_floats(seed, len(GROUP), size).astype(jnp.bfloat16)
-          for seed, size in ((0, D), (1, F)))
-  got = grouped_matmul._outer(*(grouped_matmul.spread(z, tiles, 1)
-                                for z in (x, y)), tiles)
-  for group in range(E):
-    mine = GROUP == group
-    np.testing.assert_allclose(
-        got[group], np.float64(x)[mine].T @ np.float64(y)[mine], atol=1e-5)
-
-
 def test_each_is_the_others_gradient():
   tiles = grouped_matmul.arrange(jnp.asarray(GROUP), E, ROWS)
   x, y = _floats(0, len(GROUP) // 2, D), _floats(1, *tiles.source.shape, D)
