@@ -89,7 +89,6 @@ class Preferences(NamedTuple):
   parent: Array  # i32[B, T], (1 + s) (1 + K) in prompt s and its responses
   position: Array  # i32[B, T], continues from the prompt in each response
   end: Array  # i32[B, S, K], the index in T of a response's last token
-  answer: Array  # bool[B, T], true on responses, false on prompts
   grade: Array  # f32[B, S, K], greater for the better response
   real: Array  # bool[B, S, K], false where there is no such response
 

@@ -196,7 +196,6 @@ class Batch(NamedTuple):
   parent: np.ndarray  # i32[B, T], (1 + s) (1 + K) in prompt s and its responses
   position: np.ndarray  # i32[B, T], continues from the prompt in each response
   end: np.ndarray  # i32[B, S, K], index in T of a response's last token
-  answer: np.ndarray  # bool[B, T], true on responses, false on prompts
   grade: np.ndarray  # f32[B, S, K]
   real: np.ndarray  # bool[B, S, K], false where there is no such response
 
@@ -233,11 +232,10 @@ class Rows(NamedTuple):
     end_BSK = self.packed.column[piece_BS][..., None] + self.end[record_BS]
     real_BSK = self.real[record_BS] & (piece_BS >= 0)[..., None]
     each = lambda values: self.packed._replace(tokens=values).take(row).tokens
-    part_BT = each(self.part)
     parent_BT = filled.segment * (1 + self.end.shape[1])
     return Batch(
-        filled.tokens, parent_BT + part_BT, parent_BT, each(self.position),
-        np.where(real_BSK, end_BSK, 0).astype(np.int32), part_BT > 0,
+        filled.tokens, parent_BT + each(self.part), parent_BT,
+        each(self.position), np.where(real_BSK, end_BSK, 0).astype(np.int32),
         np.where(real_BSK, self.grade[record_BS], 0).astype(np.float32),
         real_BSK)
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import logprobs
-from r1jax.kernels import masked
 from r1jax.types import Array, Params, Preferences, Prompts
 
 
@@ -48,7 +47,6 @@ def of_rows(model, params: Params, batch: Preferences) -> Array:
 
 def sums_of_rows(value_BT: Array, batch: Preferences) -> Array:
   """The sum of per-token values over each response, f32[B, S, K]."""
-  value_BT = masked.select(value_BT, batch.answer)
   prompts, responses = batch.end.shape[1:]
   sum_BX = jax.vmap(lambda value, segment: jax.ops.segment_sum(
       value, segment, (1 + prompts) * (1 + responses)))(value_BT, batch.segment)

@@ -197,7 +197,7 @@ def test_a_tie_is_a_half_whatever_rounds():
         ('pairwise', 'pointwise', 'dpo'), 1.))])
 def test_so_it_is_in_training(monkeypatch, loss, score, accuracy):
   monkeypatch.setattr(preference, 'raw_scores', lambda *_: np.float32([score]))
-  batch = Preferences(*[None] * 6, grade=np.float32([[[1, 0]]]),
+  batch = Preferences(*[None] * 5, grade=np.float32([[[1, 0]]]),
                       real=np.ones((1, 1, 2), bool))
   _, figures = preference.loss(
       None, preference.Objective(loss, 0., 1), None, None, batch)
@@ -209,7 +209,7 @@ def test_so_it_is_in_training(monkeypatch, loss, score, accuracy):
 def test_the_margin_is_the_lead_that_is_asked_for(monkeypatch, loss):
   monkeypatch.setattr(
       preference, 'raw_scores', lambda *_: np.float32([[[1, 0]]]))
-  batch = Preferences(*[None] * 6, grade=np.float32([[[1, 0]]]),
+  batch = Preferences(*[None] * 5, grade=np.float32([[[1, 0]]]),
                       real=np.ones((1, 1, 2), bool))
   for margin in (0., 1., 3.):
     (total, _), _ = preference.loss(
