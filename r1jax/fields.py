@@ -23,7 +23,8 @@ _COMPARISONS = {  # as a bound writes it: what it is in an error, how it is told
     '<=': ('at most', operator.le), '<': ('less than', operator.lt)}
 
 _INT32 = 2**31
-# Of a number of a config: its square, and more of them, are within float32.
+# Of a number of a config: float32 has the least as it is, and the square of the
+# largest, and sums of such.
 _TINY, _HUGE = 1e-30, 1e15
 
 Bound = str | tuple[str, ...]
@@ -127,7 +128,7 @@ def unusable(value: Any) -> tuple[str, Any] | None:
   """What a number in a value should be, and the number that is not so.
 
   Every number of a config, also one that a user has named or put into a tuple,
-  is finite, and of a size with which float32, in which devices compute, can.
+  is finite, and of a size that float32 has, in which devices compute.
   """
   if isinstance(value, Mapping):
     value = tuple(value.values())

@@ -1,7 +1,6 @@
 """A person who accepts, edits, drops, takes back, stops and goes on."""
 
 import fcntl
-import json
 import os
 import pathlib
 import re
