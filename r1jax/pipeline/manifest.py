@@ -147,6 +147,9 @@ def _edited(node: graph.Node, manifest: dict[str, Any]) -> list[str]:
       were = f', {rows[name]} when it ended' if name in rows else ''
       words.append(
           f'{name} edited ({_count(node.workdir / name)} rows{were})')
+  path = node.workdir / 'metrics.jsonl'  # no output: it has times
+  if manifest.get('figures', {}).get('last') and not path.exists():
+    words.append(f'{path.name} gone')
   return words
 
 

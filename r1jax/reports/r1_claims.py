@@ -149,7 +149,7 @@ def tokens_passed(folder: pathlib.Path) -> float:
   """
   kind = files.need_json(folder / 'config.json', ['stage'])['stage']
   tokens = sum(row['perf/tokens']
-               for row in files.stream_rows(folder / 'metrics.jsonl'))
+               for row in files.need_rows(folder / 'metrics.jsonl'))
   return {'lm': 3, 'rl': 5}[kind] * tokens / 1e6
 
 
@@ -160,7 +160,7 @@ def judge_agreement(folder: pathlib.Path) -> dict[str, intervals.Figure]:
   of a `sample` stage, that are the rule's; 'kept_right': the share of the
   responses kept that are right by the rule.
   """
-  judged = [row for row in files.stream_rows(folder / 'rollouts.jsonl')
+  judged = [row for row in files.need_rows(folder / 'rollouts.jsonl')
             if not row['no_verdict']]
   with contextlib.closing(workers.Pool(1, _RULE_SECONDS)) as pool:
     right = accuracy.check_answers(

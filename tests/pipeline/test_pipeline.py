@@ -342,6 +342,16 @@ def test_an_output_that_is_cut_is_lost_and_one_that_is_edited_is_said(
       before if 'lost' in said else damage)
 
 
+def test_metrics_of_a_stage_that_are_gone_are_said(tmp_path, capsys):
+  config = _config()
+  config.until = 'a'
+  pipeline.run_pipeline(config, str(tmp_path))
+  (tmp_path / 'a/metrics.jsonl').unlink()
+  capsys.readouterr()
+  assert pipeline.run_pipeline(config, str(tmp_path))
+  assert 'a  done, metrics.jsonl gone\n' in capsys.readouterr().out
+
+
 def test_a_template_that_has_changed_begins_a_stage_anew(tmp_path, capsys):
   """But a stage that began before such files were recorded is as it was."""
   template = tmp_path / 'template.txt'

@@ -165,6 +165,15 @@ def test_a_judge_is_worth_what_the_rule_says(folder):
   assert found['kept_right'].value == 1.
 
 
+@pytest.mark.parametrize('figure, gone', [
+    (r1_claims.tokens_passed, 'metrics.jsonl'),
+    (r1_claims.judge_agreement, 'rollouts.jsonl')])
+def test_no_figure_is_made_from_a_file_that_is_gone(tmp_path, figure, gone):
+  files.write_json(tmp_path / 'config.json', {'stage': 'lm'})
+  with pytest.raises(errors.ConfigError, match=gone):
+    figure(tmp_path)
+
+
 def test_the_page_says_what_holds_and_what_does_not(folder):
   stages = {name: {} for name in ('zero', 'zero_language', 'reasoning',
                                   'no_language', 'shots', 'shots_base')}
