@@ -99,7 +99,7 @@ def open_folder(path: pathlib.Path) -> Tensors:
       says.
   """
   stored = {}
-  for file, names in _files(path).items():
+  for file, names in files(path).items():
     held = _open_file(file)
     _check_names(file, held, names)
     stored |= held
@@ -108,17 +108,21 @@ def open_folder(path: pathlib.Path) -> Tensors:
                  {name: x.dtype for name, x in stored.items()})
 
 
-def _files(path: pathlib.Path) -> dict[pathlib.Path, set[str] | None]:
-  """The safetensors files of a folder, and the tensors that an index names."""
+def files(path: pathlib.Path) -> dict[pathlib.Path, set[str] | None]:
+  """The safetensors files of a folder, and the tensors that an index names.
+
+  Raises:
+    ConfigError: one is missing, or the index is not to be read.
+  """
   whole, index = path / FILE, path / INDEX
   if os.path.lexists(index):
-    files = _indexed(index)
-    if os.path.lexists(whole) and set(files) != {whole}:
+    indexed = _indexed(index)
+    if os.path.lexists(whole) and set(indexed) != {whole}:
       raise file_error(
           whole, f'stands beside {INDEX}, which names other files; '
           'transformers reads the first, other programs the second: remove the '
           'one that is not meant')
-    return files
+    return indexed
   if os.path.lexists(whole):
     _check_file(whole)
     return {whole: None}
@@ -132,17 +136,17 @@ def _indexed(index: pathlib.Path) -> dict[pathlib.Path, set[str]]:
       isinstance(name, str) for name in places.values()):
     raise file_error(
         index, 'expected a field weight_map with the file of each tensor')
-  files = {}
+  found = {}
   for tensor, name in places.items():
     inside = pathlib.PurePath(name)
     if inside.is_absolute() or '..' in inside.parts or not inside.parts:
       raise file_error(
           index, f'expected a file in this folder for each tensor, received '
           f'{name!r:.200} for {tensor!r:.200}')
-    files.setdefault(index.parent / inside, set()).add(tensor)
-  for file in files:
+    found.setdefault(index.parent / inside, set()).add(tensor)
+  for file in found:
     _check_file(file, index)
-  return dict(sorted(files.items()))
+  return dict(sorted(found.items()))
 
 
 def _check_names(file: pathlib.Path, held: Mapping[str, _Stored],

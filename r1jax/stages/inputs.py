@@ -23,7 +23,9 @@ from typing import Any
 from r1jax import config as config_lib
 from r1jax import errors
 from r1jax.data import user_code
+from r1jax.data import vocabs
 from r1jax.models import packaged
+from r1jax.models import tensor_files
 from r1jax.stages import model_source
 from r1jax.training import files
 from r1jax.training import record
@@ -31,9 +33,7 @@ from r1jax.training import record
 SPLIT = '{split}'
 _JSONL, _TFDS = 'jsonl:', 'tfds:'
 
-_TOKENIZER = (
-    'tokenizer.json', 'tokenizer.model', 'tokenizer_config.json', 'config.json',
-    'generation_config.json', 'chat_template.jinja')
+# What an index names may lie elsewhere.
 _WEIGHTS = ('*.safetensors', '*.safetensors.index.json', 'adapter_config.json')
 
 _WHOLE = 64 << 20  # bytes of a file that is read whole
@@ -201,7 +201,18 @@ def _model(name: str, field: str, checkpoint: str) -> dict[str, str] | None:
     return {'': content_digest(path)}
   return _tokenizer(path) | {
       file.name: content_digest(file)
-      for pattern in _WEIGHTS for file in sorted(path.glob(pattern))}
+      for pattern in _WEIGHTS for file in sorted(path.glob(pattern))
+  } | _elsewhere(path)
+
+
+def _elsewhere(path: pathlib.Path) -> dict[str, str]:
+  """The weights of a folder that lie in folders of it."""
+  try:
+    indexed = tensor_files.files(path)
+  except errors.ConfigError:
+    return {}  # the stage that reads it names what is wrong
+  return {str(file): content_digest(file) for file in indexed
+          if file.parent != path}
 
 
 def _stage(source: model_source.ModelSource, checkpoint: str
@@ -239,8 +250,9 @@ def _tokenizer(path: pathlib.Path) -> dict[str, str]:
   if path.suffix == '.gguf':
     return own
   folder = path if path.is_dir() else path.parent
-  return own | {name: content_digest(folder / name) for name in _TOKENIZER
-                if (folder / name).is_file()}
+  found = own | {name: content_digest(folder / name) for name in vocabs.FILES
+                 if (folder / name).is_file()}
+  return found and dict.fromkeys(record.LATER, record.ABSENT) | found
 
 
 def _tfds(name: str, config: Mapping[str, Any]) -> dict[str, str]:

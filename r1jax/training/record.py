@@ -16,6 +16,9 @@ FORM = {'inputs': ({str: {str: str}}, None), 'surroundings': (dict, None)}
 # The checkpoint of another run that a training run starts from: read until it
 # has saved one of its own.
 START = 'checkpoints, where it starts'
+# Files that earlier versions did not record; the record says if one is ABSENT.
+# Nor did they record weights in folders of a model's folder.
+LATER, ABSENT = ('special_tokens_map.json', 'added_tokens.json'), ''
 
 
 def read(workdir: pathlib.Path) -> dict[str, Any]:
@@ -87,7 +90,9 @@ def check_inputs(workdir: pathlib.Path,
           '--workdir', f'{workdir} holds a run that read other files: '
           f'{", ".join(found)}; restore them as they were, or give another '
           '--workdir')
-    update(workdir, 'inputs', {**inputs, **before})
+    update(workdir, 'inputs', {**inputs, **{
+        source: {**inputs.get(source, {}), **names}
+        for source, names in before.items()}})
   if inputs:
     distributed.in_main(check)
 
@@ -98,16 +103,24 @@ def changes(before: Mapping[str, Mapping[str, str]],
   """What differs in the sources that both have, in words.
 
   A source without any file is not compared: what is needed of it is missed
-  where it is read. Nor are the names that are `ignored`.
+  where it is read. Nor are the names that are `ignored`, or that an earlier
+  version did not record.
   """
   words = []
   for source in sorted(before.keys() & now.keys()):
     old, new = before[source], now[source]
     for name in sorted(old.keys() | new.keys()) if new else ():
-      if old.get(name) == new.get(name) or name in ignored:
+      if (old.get(name) == new.get(name) or name in ignored
+          or name not in old and _is_later(name)):
         continue
       place = name if os.sep in name else os.path.join(source, name)
-      how = ('is gone' if name not in new else
-             'is new' if name not in old else 'has changed')
+      how = ('is gone' if new.get(name, ABSENT) == ABSENT else
+             'is new' if old.get(name, ABSENT) == ABSENT else 'has changed')
       words.append(f'{place if name else source} {how}')
   return words
+
+
+def _is_later(name: str) -> bool:
+  """Whether earlier versions did not record a file; the index names weights."""
+  return os.path.basename(name) in LATER or (
+      os.sep in name and name.endswith('.safetensors'))

@@ -34,7 +34,8 @@ CASES = {
     'option': ('data.options.0.path', '{0}/a.csv', ['a.csv']),
     'template': ('tests.first.data.template', '{0}/t.jinja', ['t.jinja']),
     'tokenizer': ('vocab.path', '{0}/model', [
-        'model/tokenizer.json', 'model/chat_template.jinja']),
+        'model/tokenizer.json', 'model/chat_template.jinja',
+        'model/special_tokens_map.json', 'model/added_tokens.json']),
     'tokenizer file': ('vocab.path', '{0}/model/tokenizer.model', [
         'model/tokenizer.model', 'model/generation_config.json']),
     'GGUF vocabulary': ('vocab.path', '{0}/a.gguf', ['a.gguf']),
@@ -42,7 +43,8 @@ CASES = {
     'npz': ('init_from', '{0}/a.npz', ['a.npz']),
     'released': ('rewards.models.one.init_from', '{0}/model', [
         'model/config.json', 'model/model-1.safetensors',
-        'model/model.safetensors.index.json', 'model/tokenizer.json']),
+        'model/part/b.safetensors', 'model/model.safetensors.index.json',
+        'model/tokenizer.json', 'model/special_tokens_map.json']),
     'stage': ('distill.init_from', '{0}/stage', [
         'stage/checkpoints/10/manifest/metadata', 'model/tokenizer.json',
         'stage/config.json']),
@@ -64,6 +66,8 @@ def _folder(tmp_path, monkeypatch):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text('{}')
   (tmp_path / 'own.py').write_text('import json\nfrom beside import x\n')
+  (tmp_path / 'model/model.safetensors.index.json').write_text(
+      '{"weight_map": {"a": "model-1.safetensors", "b": "part/b.safetensors"}}')
   for name, parent in (('stage', 'model'), ('second', 'stage')):
     (tmp_path / name / 'checkpoints').mkdir(parents=True, exist_ok=True)
     (tmp_path / name / 'config.json').write_text(json.dumps(dict(
@@ -142,6 +146,28 @@ def test_files_that_come_and_go_are_seen(folder):
   (folder / 'model/tokenizer_config.json').write_text('{}')
   assert record.changes(before, inputs.digests(config)) == [
       f'{folder}/model/tokenizer_config.json is new']
+
+
+def test_what_an_earlier_version_did_not_record_is_not_new(folder, tmp_path):
+  config = _config(folder, 'init_from', '{0}/model')
+  (folder / 'model/added_tokens.json').unlink()
+  (name, now), = inputs.digests(config).items()
+  later = ('special_tokens_map.json', 'added_tokens.json',
+           str(folder / 'model/part/b.safetensors'))
+  workdir = tmp_path / 'old'
+  workdir.mkdir()
+  record.update(workdir, 'inputs', {
+      name: {file: now[file] for file in now.keys() - set(later)}})
+  record.check_inputs(workdir, {name: now})  # and are recorded from then on
+  assert record.read(workdir)['inputs'] == {name: now}
+  (folder / 'model/special_tokens_map.json').unlink()
+  for file in ('added_tokens.json', 'part/b.safetensors'):
+    (folder / 'model' / file).write_text('{"a": 1}')
+  with pytest.raises(errors.ConfigError) as refused:
+    record.check_inputs(workdir, inputs.digests(config))
+  for words in ('added_tokens.json is new', 'part/b.safetensors has changed',
+                'special_tokens_map.json is gone'):
+    assert f'{folder}/model/{words}' in str(refused.value)
 
 
 @pytest.mark.parametrize('field, value', [

@@ -21,6 +21,8 @@ KINDS = {
     'huggingface': huggingface.load,
     'gguf': gguf.load,
 }
+# What is read of a folder, where it is there.
+FILES = (huggingface.NAME, sentencepiece.NAME, *base.SETTINGS)
 
 
 def load_vocab(kind: str, path: str, eos: str | None = None) -> Vocab:

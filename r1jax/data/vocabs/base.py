@@ -16,6 +16,7 @@ from r1jax.data.vocabs import settings
 _TEMPLATE = 'chat_template.jinja'
 _NAMES = ('tokenizer_config.json', 'generation_config.json', 'config.json')
 _SPECIAL, _ADDED = 'special_tokens_map.json', 'added_tokens.json'
+SETTINGS = (*_NAMES, _SPECIAL, _ADDED, _TEMPLATE)  # files beside a tokenizer
 
 
 class Files(NamedTuple):

@@ -10,14 +10,14 @@ from r1jax import errors
 from r1jax.data.vocabs import base
 from r1jax.data.vocabs import settings
 
-_NAME = 'tokenizer.json'
+NAME = 'tokenizer.json'
 
 _Flags = dict[str, dict[str, Any]]
 
 
 def load(path: str, eos: str | None = None) -> 'HuggingFaceVocab':
   """Reads a tokenizer.json, or the folder that holds it. See load_vocab."""
-  file = base.existing(path, _NAME)
+  file = base.existing(path, NAME)
   return HuggingFaceVocab(
       str(file), file.read_bytes(), base.read_files(file.parent), eos)
 
@@ -153,4 +153,4 @@ class HuggingFaceVocab(base.Vocab):
     return text[:1] in ('Ġ', '▁', ' ')
 
   def _model_files(self) -> dict[str, bytes]:
-    return {_NAME: self._model.to_str(pretty=True).encode()}
+    return {NAME: self._model.to_str(pretty=True).encode()}

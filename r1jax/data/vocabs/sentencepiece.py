@@ -7,12 +7,12 @@ from r1jax import errors
 from r1jax.data.vocabs import base
 from r1jax.data.vocabs import convert
 
-_NAME = 'tokenizer.model'
+NAME = 'tokenizer.model'
 
 
 def load(path: str, eos: str | None = None) -> 'SentencePieceVocab':
   """Reads a model file, or a folder's tokenizer.model. See load_vocab."""
-  file = base.existing(path, _NAME)
+  file = base.existing(path, NAME)
   return SentencePieceVocab(
       str(file), file.read_bytes(), base.read_files(file.parent), eos)
 
@@ -91,4 +91,4 @@ class SentencePieceVocab(base.Vocab):
     except ValueError as e:
       raise errors.ConfigError(
           'vocab.path', f'{self.path} cannot be saved: {e}') from e
-    return {_NAME: self._bytes, 'tokenizer.json': converted}
+    return {NAME: self._bytes, 'tokenizer.json': converted}
