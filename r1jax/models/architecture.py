@@ -317,11 +317,18 @@ def difference(one: Config, other: Config) -> tuple[str, Any, Any] | None:
   one, other = canonical(one), canonical(other)
   for field in dataclasses.fields(Config):
     a, b = getattr(one, field.name), getattr(other, field.name)
-    same = math.isclose(a, b, rel_tol=_ROUNDED) if isinstance(
-        a, float) and isinstance(b, float) else a == b
-    if field.name not in FREE and not same:
+    if field.name not in FREE and not _same(a, b):
       return field.name, a, b
   return None
+
+
+def _same(one: Any, other: Any) -> bool:
+  """Whether values of a field are, but for rounding."""
+  if isinstance(one, float) and isinstance(other, float):
+    return math.isclose(one, other, rel_tol=_ROUNDED)
+  if dataclasses.is_dataclass(one) and type(one) is type(other):
+    return all(map(_same, dataclasses.astuple(one), dataclasses.astuple(other)))
+  return one == other
 
 
 def check_same(known: Config, wanted: Config, where: str) -> None:

@@ -49,7 +49,7 @@ def read_config(path: str) -> architecture.Config:
 
 
 def _check_beside(path: pathlib.Path, config: architecture.Config) -> None:
-  """Warns if the config.json beside a GGUF file is of another model."""
+  """Warns if the config.json beside a GGUF file says what it does not."""
   beside = path.parent / 'config.json'
   if not beside.exists():
     return
@@ -59,12 +59,12 @@ def _check_beside(path: pathlib.Path, config: architecture.Config) -> None:
     logging.warning('%s: the config.json beside it is not read (%s)', path,
                     problem.message)
     return
-  sizes = ('vocab', 'width', 'layers', 'heads', 'kv_heads', 'head_size', 'mlp')
-  differ = [f'{name} {getattr(config, name)} and {getattr(other, name)}'
-            for name in sizes if getattr(config, name) != getattr(other, name)]
-  if differ:
-    logging.warning('%s is another model than %s, which is not read: %s',
-                    path, beside, ', '.join(differ))
+  found = architecture.difference(config, other)
+  if found is None and config.max_len != other.max_len:  # one of FREE
+    found = 'max_len', config.max_len, other.max_len
+  if found:
+    logging.warning('%s is another model than %s, which is not read: %s is %r '
+                    'in the first, %r in the second', path, beside, *found)
 
 
 def load_params(path: str, config: architecture.Config, like: Params) -> Params:

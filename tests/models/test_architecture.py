@@ -5,6 +5,7 @@ import json
 import math
 
 import jax
+import numpy as np
 import pytest
 
 import tiny
@@ -123,3 +124,12 @@ def test_every_bound_is_of_a_field_and_every_choice_is_computed():
   bounds = {name: field.bound for name, field in fields.declared(section)}
   assert bounds == dict(
       rms_eps='> 0', heads='>= 1', remat=('none', 'full', 'dots'), tied='')
+
+
+def test_what_float32_rounds_is_no_difference():
+  """As a GGUF file has a factor, within a section, too."""
+  one, same, other = (tiny.config(
+      rms_eps=x * 1e-5, rope_scaling=architecture.RopeScaling('linear', x))
+                      for x in (1.1, float(np.float32(1.1)), 1.2))
+  assert architecture.difference(one, same) is None
+  assert architecture.difference(one, other)[0] == 'rope_scaling'

@@ -181,8 +181,16 @@ def test_transformers_reads_the_same_from_llama(tmp_path, changes):
 
 
 @pytest.mark.parametrize('changes, words', [
-    ({}, ''), (dict(hidden_size=64), 'is another model than'),
-    (dict(hidden_size='8'), 'is not read')])
+    ({}, ''), (dict(hidden_size='8'), 'is not read'),
+    (dict(hidden_size=64), 'width is 32 in the first, 64 in the second'),
+    *((dict([change]), f'{field} is') for field, change in dict(
+        rope_theta=('rope_parameters', dict(
+            rope_type='default', rope_theta=7.)),
+        rms_eps=('rms_norm_eps', .1), tied=('tie_word_embeddings', True),
+        activation=('hidden_act', 'gelu'),
+        rope_scaling=('rope_parameters', dict(
+            rope_type='linear', rope_theta=500., factor=4.)),
+        max_len=('max_position_embeddings', 7)).items())])
 def test_a_configuration_beside_it_that_is_of_another_model(
     tmp_path, caplog, changes, words):
   path = gguf_files.write(tmp_path / 'x.gguf', gguf_files.header('llama'),
