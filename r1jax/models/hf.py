@@ -91,6 +91,8 @@ def load_params(path: str, config: architecture.Config, like: Params) -> Params:
   keys = ', '.join(hf_config.left_out(fields))
   left_out = f'; config.json leaves out {keys}' if keys else ''
   _check_wanted(str(path), tensors, wanted, left_out)
+  if hf_float8.blocks(fields, str(path)) is None:
+    hf_float8.check_none(str(path), tensors, wanted)
   further, offset = hf_config.beyond(fields, str(path))
   _check_unused(str(path), tensors, _unused(
       config, further, tensors, wanted), left_out)
@@ -128,9 +130,7 @@ def _open_tensors(path: str, fields: dict[str, Any], tied: bool
         f'{tensor_files.FILE}, received {asked!r}')
   tensors = tensor_files.open_folder(folder)
   blocks = hf_float8.blocks(fields, str(path))
-  if blocks is None:
-    hf_float8.check_none(folder / 'config.json', tensors)
-  else:
+  if blocks is not None:
     tensors = hf_float8.dequantized(str(path), tensors, *blocks)
   part, _, rest = _EMBEDDING.partition('.')
   if _EMBEDDING in tensors.shapes:

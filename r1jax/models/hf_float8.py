@@ -3,8 +3,7 @@
 arXiv 2412.19437, 3.3; `quantization_config` of config.json says it.
 """
 
-from collections.abc import Mapping
-import pathlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,13 +49,20 @@ def blocks(fields: Mapping[str, Any], where: str) -> tuple[int, int] | None:
   return tuple(size)
 
 
-def check_none(path: pathlib.Path, tensors: tensor_files.Tensors) -> None:
-  """Refuses float8 weights, whose scales the config.json `path` must say."""
-  for name, dtype in tensors.dtypes.items():
-    if dtype.startswith('F8') or name.endswith(_SCALE):
+def check_none(path: str, tensors: tensor_files.Tensors,
+               wanted: Iterable[str]) -> None:
+  """Refuses float8 weights, whose scales the config.json must say.
+
+  Args:
+    path: of the model's folder.
+    tensors: of its files.
+    wanted: the names of those that are read.
+  """
+  for name in wanted:
+    if tensors.dtypes[name].startswith('F8') or name + _SCALE in tensors.shapes:
       raise tensor_files.file_error(
-          path, f'expected a quantization_config, as the tensor {name} is of a '
-          'float8 model; received none')
+          f'{path}/config.json', 'expected a quantization_config, as the '
+          f'tensor {name} is of a float8 model; received none')
 
 
 def dequantized(path: str, tensors: tensor_files.Tensors, rows: int,

@@ -7,6 +7,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -185,9 +186,10 @@ def test_a_tensor_that_is_not_there(tmp_path, name, tensor):
     ('llama', 'score.weight'),
     ('deepseek_v3', _EXPERT.replace('11', '12')),
     ('deepseek_v3', 'model.layers.1.mlp.gate_proj.weight')])
-def test_a_tensor_that_has_no_place(tmp_path, name, tensor):
+@pytest.mark.parametrize('dtype', [np.float32, ml_dtypes.float8_e5m2])
+def test_a_tensor_that_has_no_place(tmp_path, name, tensor, dtype):
   folder = released.copy(name, tmp_path)
-  released.edit(folder, {tensor: np.ones((2, 2), np.float32)})
+  released.edit(folder, {tensor: np.ones((2, 2), dtype)})
   _refused(folder, tensor, 'does not belong')
 
 
@@ -214,7 +216,7 @@ def test_float8_needs_a_scale_a_block(tmp_path, changes):
 def test_float8_needs_to_be_announced(tmp_path):
   folder = released.copy('deepseek_v3_fp8', tmp_path)
   released.rewrite(folder, quantization_config=None)
-  _refused(folder, '_scale_inv')
+  _refused(folder, 'config.json: expected a quantization_config', 'float8')
   released.rewrite(folder, quantization_config=dict(quant_method='gptq'))
   _refused(folder, 'quantization_config', 'gptq')
 

@@ -1,14 +1,12 @@
 """config.json: what transformers refuses, or would take otherwise."""
 
 import json
-import shutil
 
 import pytest
 
 import released
 import tiny
 from r1jax import errors
-from r1jax.models import hf
 from r1jax.models import hf_config
 from r1jax.models import hf_export
 
@@ -109,16 +107,6 @@ def test_key_heads_that_go_without_saying(name, wanted):
   assert hf_config.from_json(fields, '').kv_heads == wanted
   fields['num_key_value_heads'] = None
   assert hf_config.from_json(fields, '').kv_heads == 64
-
-
-def test_float8_without_its_section(tmp_path):
-  folder = tmp_path / 'model'
-  shutil.copytree(released.FOLDER / 'deepseek_v3_fp8', folder)
-  fields = _fields('deepseek_v3_fp8')
-  del fields['quantization_config']
-  (folder / 'config.json').write_text(json.dumps(fields))
-  with pytest.raises(errors.ConfigError, match='expected a quantization_conf'):
-    hf.load_params(str(folder), hf.read_config(str(folder)), {})
 
 
 @pytest.mark.parametrize('removed, changes', [

@@ -146,7 +146,8 @@ def tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 def edit(folder: pathlib.Path, changes: dict[str, np.ndarray | None]) -> None:
   """Sets tensors of a folder with one file, or drops them."""
-  names = dict(float32='F32', int64='I64', bool='BOOL', uint8='U8')
+  names = dict(float32='F32', int64='I64', bool='BOOL', uint8='U8',
+               float8_e5m2='F8_E5M2')
   path = folder / 'model.safetensors'
   content = path.read_bytes()
   begin = 8 + int.from_bytes(content[:8], 'little')
