@@ -325,7 +325,7 @@ class Vocab(abc.ABC):
           tokenizer={**self._files.tokenizer, key: own})
 
   def _name_others(self, role: str, used: int | None) -> None:
-    """Warns if files name different tokens of a role."""
+    """Warns if files name different tokens of a role, or none of its tokens."""
     added = self._files.added()
     by_file = self._files.by_file(
         role, lambda token: added.get(token, self._id(token)))
@@ -334,6 +334,13 @@ class Vocab(abc.ABC):
           '%s: the files beside it name different %s tokens, %s; this is used: '
           '%s', self.path, role,
           ', '.join(f'{name} {ids}' for name, ids in by_file.items()), used)
+    behind = [i for ids in by_file.values() for i in ids if i is not None
+              and i >= self.size and i not in added.values()]
+    if behind:
+      logging.warning(
+          '%s: the files beside it name the %s token %d, expected one of %d '
+          'tokens; this is used: %s', self.path, role, behind[0], self.size,
+          used)
 
   def _ends(self) -> list[int | None]:
     """The ids that end a response, the tokenizer's first."""

@@ -79,6 +79,22 @@ def test_a_token_that_the_tokenizer_does_not_hold(tmp_path, files, word):
   assert word in str(refusal.value) and '\n' not in str(refusal.value)
 
 
+@pytest.mark.parametrize('role', ['pad', 'bos'])
+@pytest.mark.parametrize('name', ['config', 'generation_config'])
+@pytest.mark.parametrize('token, said', [
+    (-1, False), (319, False), (320, True), (10 ** 9, True)])
+def test_an_id_that_is_no_token_is_named(tmp_path, caplog, role, name, token,
+                                         said):
+  """Llama 1 has no padding, -1."""
+  path = small_vocabs.save(
+      tmp_path, small_vocabs.tokenizer(), **{name: {f'{role}_token_id': token}})
+  with caplog.at_level('WARNING'):
+    found = vocabs.load_vocab('huggingface', path, small_vocabs.END)
+  assert (f'{role} token {token}, expected one of 320' in caplog.text) == said
+  assert found.pad_id == (319 if (role, token) == ('pad', 319) else 0)
+  assert found.bos_id is None
+
+
 def test_tokens_that_were_added_and_are_there(tmp_path):
   path = small_vocabs.save(
       tmp_path, small_vocabs.tokenizer(), added_tokens={small_vocabs.END: 0},
