@@ -22,6 +22,7 @@ import functools
 import glob
 import hashlib
 import json
+import mmap
 import os
 import pathlib
 import shutil
@@ -149,6 +150,19 @@ def write_rows(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):
   """Makes the file of `rows` alone, whole or not at all."""
   with write_whole(path) as part:
     append_rows(part, rows)
+
+
+def replace_last_row(path: str | os.PathLike, row: Mapping[str, Any]):
+  """Puts `row`, of a longer line, in the place of the last complete one.
+
+  It is written over it at once, so that a kill leaves the one or the other.
+  """
+  with errors.faults(path), open(path, 'r+b') as file:
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
+      file.seek(held.rfind(b'\n', 0, held.rfind(b'\n')) + 1)
+    file.write(row_line(row))
+    file.truncate()
+  sync(path)
 
 
 def write_output(path: str | os.PathLike, rows: Iterable[Mapping[str, Any]]):

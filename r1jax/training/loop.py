@@ -328,12 +328,11 @@ def _make_up_evaluation(run: _Run, state: TrainState, done: int):
   distributed.check_stopped()
 
   def write():
-    *rows, last = files.read_rows(path)
     step, *row = last.items()
     timed = next(n for n, (name, _) in enumerate(row)
                  if name.startswith(('time/', 'timing/')))
     row[:timed] = sorted([*row[:timed], *figures.items()])  # as jax has them
-    files.write_rows(path, [*rows, dict([step, *row])])
+    files.replace_last_row(path, dict([step, *row]))
   distributed.in_main(write)
 
 

@@ -110,8 +110,13 @@ def test_rows_are_read_backwards_and_no_more_than_asked(tmp_path, monkeypatch):
       rows = [{'n': '中' * rng.randrange(9)} for _ in range(rng.randrange(6))]
       files.write_rows(path, rows)
       with open(path, 'ab') as file:
-        file.write(rng.choice([b'', b'{"torn', b'{}', b'\0\0']))
+        file.write(rng.choice([b'', b'{"torn', b'{' * 200, b'\0\0']))
       assert [*files.stream_backwards(path)] == rows[::-1]
+      if rows:
+        longer = {'n': 'x' * 99}
+        files.replace_last_row(path, longer)
+        wanted = b''.join(map(files.row_line, [*rows[:-1], longer]))
+        assert path.read_bytes() == wanted
   path.write_bytes(b'not read\n' * 20_000 + b'{"n": 1}\n{"n": 2}\n')
   assert next(files.stream_backwards(path)) == {'n': 2}
   assert not [*files.stream_backwards(tmp_path / 'none')]
