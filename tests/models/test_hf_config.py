@@ -267,6 +267,22 @@ def test_deepseek_without_a_layer_of_experts(dense):
   assert _read(hf_config.to_json(config)) == config
 
 
+@pytest.mark.parametrize('name, ours', [
+    ('silu', 'silu'), ('swish', 'silu'), ('gelu', 'exact_gelu'),
+    ('gelu_python', 'exact_gelu'), ('gelu_new', 'gelu'), ('gelu_fast', 'gelu'),
+    ('gelu_pytorch_tanh', 'gelu')])
+def test_an_activation_has_several_names(name, ours):
+  assert _read(_changed('llama', 'hidden_act', name)).activation == ours
+
+
+@pytest.mark.parametrize('first', [0, 1, 2])
+@pytest.mark.parametrize('slides', [True, False])
+def test_the_first_layers_of_qwen_do_not_slide(first, slides):
+  fields = _changed('qwen2', 'layer_types', None) | dict(
+      use_sliding_window=slides, sliding_window=5, max_window_layers=first)
+  assert _read(fields).is_local() == [slides and i >= first for i in range(2)]
+
+
 _NUMBERS = (
     'vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads',
     'intermediate_size', 'max_position_embeddings', 'num_key_value_heads',
