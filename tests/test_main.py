@@ -209,6 +209,25 @@ def test_a_run_ends_well_wherever_its_output_goes(tmp_path, redirect):
   assert summary['steps'] == 3 and (tmp_path / 'run/checkpoints/3').exists()
 
 
+def test_a_run_looks_at_the_machine_and_at_what_its_config_names(
+    tmp_path, monkeypatch):
+  calls, config = [], r1_zero.get_config('mini')
+  (tmp_path / 'a.jsonl').write_text('{}')
+  config.data.task = f'jsonl:{tmp_path}/a.jsonl'
+  for module, name in (
+      (run.backend, 'check_environment'), (run.distributed, 'initialize'),
+      (run.backend, 'check_devices'), (run.stages, 'check'),
+      (run.stages, 'build'), (run.loop, 'train'), (run.memory, 'keep_freed')):
+    monkeypatch.setattr(module, name, lambda *args, called=name, **_: (
+        calls.append((called, args))))
+  run.run(config, str(tmp_path))
+  assert [name for name, _ in calls] == [
+      'check_environment', 'initialize', 'check_devices', 'keep_freed', 'check',
+      'build', 'train']
+  *_, inputs = calls[-1][1]
+  assert inputs[f'{tmp_path}/a.jsonl'].keys() == {f'{tmp_path}/a.jsonl'}
+
+
 @pytest.fixture(name='gin_config')
 def _gin_config():
   gin = pytest.importorskip('gin')
