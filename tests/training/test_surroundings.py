@@ -68,6 +68,11 @@ def test_what_an_older_version_did_not_record_is_not_said(
   assert capsys.readouterr().out == '' and found == surroundings.found()
 
 
+def test_cores_that_the_process_may_not_use_do_not_count(monkeypatch):
+  monkeypatch.setattr(os, 'sched_getaffinity', lambda process: {7, 9, 11})
+  assert surroundings.found()['cores'] == 3
+
+
 def test_a_package_that_runs_from_its_source_has_no_version(monkeypatch):
   def version(name):
     raise metadata.PackageNotFoundError(name)
