@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import types
 
 import pytest
 
@@ -59,6 +60,9 @@ def test_what_can_be_written_is_left_as_it_was(places, name):
 def test_a_home_directory_is_what_it_stands_for(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
   assert workdir.check('~/run') == f'{tmp_path}/run'
+  flag = types.SimpleNamespace(value='~/run')
+  monkeypatch.setattr(main, '_WORKDIR', flag)
+  assert main._workdir({}) == f'{tmp_path}/run'
   assert workdir.expanded('~root/x', '--out') == os.path.expanduser('~root/x')
   assert workdir.expanded('./~x', '--out') == './~x'
 
