@@ -54,6 +54,9 @@ def test_no_response_has_all_parts_and_counters():
   with _scorer(weights, languages=('en', 'zh')) as scorer:
     none = scorer.score([], [])
     one = scorer.score([_record('72')], [_response('72')])
+    scorer._pool.restarts += 2  # each is counted once
+    restarts = [scorer.score([], []).counters['restarts'] for _ in range(2)]
+  assert restarts == [2, 0]
   assert none.total.shape == (0,)
   assert {name: part.shape for name, part in none.parts.items()} == (
       dict.fromkeys(one.parts, (0,)))
