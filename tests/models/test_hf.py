@@ -195,7 +195,9 @@ def test_a_tensor_that_has_no_place(tmp_path, name, tensor, dtype):
 
 @pytest.mark.parametrize('tensor, shape', [
     (_GATE, (32, 40)), (_GATE, (1280,)), ('model.norm.weight', (31,)),
-    ('model.norm.weight', (32, 1)), ('lm_head.weight', (32, 96))])
+    ('model.norm.weight', (32, 1)), ('lm_head.weight', (32, 96)),
+    ('model.embed_tokens.weight', (95, 32)),
+    ('model.embed_tokens.weight', (97, 32))])
 def test_a_tensor_of_another_shape(tmp_path, tensor, shape):
   folder = released.copy('llama', tmp_path)
   released.edit(folder, {tensor: np.ones(shape, np.float32)})
