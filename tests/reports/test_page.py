@@ -1,12 +1,16 @@
 """The report: self-contained, well-formed, and deaf to what a model writes."""
 
+import errno
 from html import parser
+import os
+import pathlib
 import re
 import sys
 
 import jinja2
 import pytest
 
+from r1jax import errors
 from r1jax.reports import charts
 from r1jax.reports import intervals
 from r1jax.reports import page as page_lib
@@ -81,6 +85,18 @@ def test_one_file_that_fetches_and_runs_nothing(tmp_path):
   assert not re.search(r'url\(|@import|https?:', html)
   assert [p.name for p in tmp_path.iterdir()] == ['report.html']
   assert page.names.count('svg') == 4
+
+
+def test_a_full_disk_leaves_the_page_as_it_was(tmp_path, monkeypatch):
+  html, path = _write(tmp_path), tmp_path / 'report.html'
+  def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  with monkeypatch.context() as patched:
+    patched.setattr(pathlib.Path, 'write_text', full)
+    with pytest.raises(errors.RunError, match=(
+        f'^{path}: No space left on device; make room')):
+      _write(tmp_path)
+  assert path.read_text('utf-8') == html and [*tmp_path.iterdir()] == [path]
 
 
 def test_what_it_says(tmp_path, monkeypatch):
