@@ -180,6 +180,7 @@ def test_the_loss_is_the_one_by_hand(changes):
 def test_kl_in_the_reward_is_subtracted_from_it():
   objective = OBJECTIVE._replace(kl_in='reward', kl='k1')
   experience, metrics = _learn(objective)
+  assert not np.any(np.asarray(experience.ref_logp)[~_rollout().mask])
   estimate = kl.k1(_rollout().logp, experience.ref_logp)
   penalty = np.where(_rollout().mask, estimate, 0).sum(1)
   expected = _rewards() - 0.1 * penalty

@@ -9,6 +9,7 @@ import pytest
 
 import tiny
 from experiments import common
+from experiments import sft
 from r1jax import errors
 from r1jax.data import batches
 from r1jax.parallel import sharding
@@ -124,6 +125,21 @@ def test_factors_are_learned_and_measured_over_their_base(monkeypatch):
   figures, _ = lm.make_evaluator(setup, _rows(), 4, chunk=6)(state)
   assert figures == {
       'n': _rows().size, 'loss': .5, 'token_accuracy': .25}
+
+
+def test_a_stage_is_built_as_its_config_says(monkeypatch):
+  config, read = sft.get_config('mini').unlock(), []
+  config.steps, config.epochs = None, 2
+  config.data.split = 'learned'
+  config.eval.update(split='heldout', problems=3)
+  config.lm.update(batch=8, micro_batches=4, logp_chunk=6)
+  monkeypatch.setattr(
+      lm, 'read_rows', lambda *given: read.append(given[3:]) or _rows())
+  monkeypatch.setattr(lm, 'make_evaluator', lambda *given: given)
+  stage = lm.build(config, sharding.make_mesh({}, jax.devices()[:1]), '')
+  assert stage.steps == 2 * (_rows().size // 8)
+  assert read == [('learned',), ('heldout', 3)]
+  assert stage.evaluate[2:] == (2, 6)
 
 
 def test_the_loss_falls():
