@@ -197,6 +197,13 @@ def test_kl_in_the_reward_is_subtracted_from_it():
       advantages.grpo(expected.reshape(B, G)).reshape(N), atol=1e-4)
 
 
+def test_the_estimate_in_the_reward_is_the_one_that_was_asked_for():
+  experience, _ = _learn(OBJECTIVE._replace(kl_in='reward', kl='k2'))
+  estimate = kl.k2(_rollout().logp, experience.ref_logp)
+  np.testing.assert_allclose(experience.reward, _rewards() - 0.1 * np.where(
+      _rollout().mask, estimate, 0).sum(1), atol=1e-5)
+
+
 def test_no_reference_is_asked_without_a_penalty():
   for objective in (PLAIN, OBJECTIVE._replace(beta=0.)):
     experience, _ = jax.eval_shape(
