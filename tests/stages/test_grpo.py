@@ -175,6 +175,12 @@ def test_the_loss_is_the_one_by_hand(changes):
   total, count = figures['policy/logp_drift']
   np.testing.assert_allclose(
       total / count, mean(np.abs(logp - experience.old_logp)), rtol=1e-4)
+  ratio, a = np.exp(logp - experience.old_logp), experience.advantage
+  for name, clipped in (
+      ('low', (ratio < 1 - objective.clip_low) & (a < 0)),
+      ('high', (ratio > 1 + objective.clip_high) & (a > 0))):
+    total, count = figures[f'policy/clipped_{name}']
+    assert total / count == pytest.approx(mean(clipped)) and total > 0
 
 
 def test_kl_in_the_reward_is_subtracted_from_it():
