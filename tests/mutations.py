@@ -1,11 +1,11 @@
 """Changes of one place in r1jax that a test must notice.
 
-    python tests/mutations.py             # all, an hour and a half on two cores
+    python tests/mutations.py             # all, two hours on two cores
     python tests/mutations.py WORD ...    # those of files named so
 
 Each line of mutations.jsonl has the text of a file that is replaced, by what,
 and the test that then fails: an operator, a constant, an axis or a bound of a
-kernel, a mask, a reward or a stage. Where no test can tell, 'same' says why. A
+kernel, a model, a reward or a stage. Where no test can tell, 'same' says why. A
 text that is no longer there, since the code has changed, is counted.
 """
 

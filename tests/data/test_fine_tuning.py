@@ -59,8 +59,13 @@ def test_long_conversations_are_left_out_and_counted(config, capsys):
   packed, _ = _rows(config, 100)
   assert packed.counts['documents'] == 2 and packed.counts['split'] == 0
   assert '1 of 3 conversations are longer' in capsys.readouterr().out
-  with pytest.raises(errors.ConfigError, match='lm.length.*at least'):
-    _rows(config, 8)
+  _, rows = _rows(config, 512)
+  lengths = sorted(int((rows.segment == n).sum(1).max()) for n in (1, 2, 3))
+  for length, count in ((lengths[2], 3), (lengths[2] - 1, 2)):
+    assert _rows(config, length)[0].counts['documents'] == count
+  with pytest.raises(errors.ConfigError, match=(
+      f'lm.length: expected at least {lengths[0]}, ')):
+    _rows(config, lengths[0] - 1)
 
 
 def test_without_a_chat_template_a_question_and_its_answer_are_framed(config):

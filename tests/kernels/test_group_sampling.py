@@ -226,6 +226,8 @@ def test_truncation_is_by_rank_as_in_numpy(top_k, top_p):
     ([0, 0, 0, 0], 0, .5, {0, 1}), ([0, 0, 0, 0], 0, .99, {0, 1, 2, 3}),
     # Of the first three, each has a third.
     ([0, 0, 0, 0], 3, .6, {0, 1}), ([-9, 0, 0, 0], 0, 1e-9, {1}),
+    # Of twelve, 8 have 8/12, whatever their sum is rounded to.
+    ([0] * 12, 0, 8 / 12, set(range(8))),
     ([-np.inf, 0, -np.inf, 0], 3, 1., {1, 3}), ([0, -0., 0], 1, 1., {0})])
 def test_truncation_by_hand(logits, top_k, top_p, kept):
   assert _truncated([logits], top_k, top_p) == [kept]

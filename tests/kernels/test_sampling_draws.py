@@ -111,6 +111,37 @@ def test_temperature_divides_the_logits():
   assert np.any(cold != again)  # each token has noise of its own
 
 
+def test_truncation_is_of_what_the_temperature_leaves():
+  """At 1/2, .5 .3 .2 become .25 .09 .04 of .38: the first alone has .6."""
+  logits = jnp.log(jnp.tile(jnp.array([[.5, .3, .2]]), (100, 1)))
+  keys = jax.random.split(jax.random.key(0), 100)
+  for temperature, kept in ((.5, {0}), (1., {0, 1}), (4., {0, 1})):
+    token, logp = group_sampling.draw(
+        logits, keys, 0, temperature=temperature, top_k=0, top_p=.6)
+    assert set(np.unique(token)) == kept
+    share = np.array([.5, .3, .2]) ** (1 / temperature)
+    np.testing.assert_allclose(
+        logp, np.log(share / share[sorted(kept)].sum())[token], atol=1e-5)
+
+
+def test_a_greedy_token_has_the_log_probability_of_the_model():
+  token, logp = group_sampling.draw(
+      jnp.log(jnp.array([[.5, .3, .2], [.1, .1, .8]])), None, 0,
+      temperature=0., top_k=0, top_p=1.)
+  np.testing.assert_array_equal(token, [0, 2])
+  np.testing.assert_allclose(logp, np.log([.5, .8]), atol=1e-5)
+
+
+def test_only_differences_of_logits_count():
+  """Of each row by itself: exp(1000) is infinite, and exp(-1000) is 0."""
+  rows = jnp.log(jnp.tile(jnp.array([[.5, .3, .2]]), (3, 1)))
+  uniform = jnp.full((3, 2), .6)
+  token, logp = group_sampling.categorical(
+      rows + jnp.array([[0.], [1000.], [-1000.]]), uniform)
+  np.testing.assert_array_equal(token, token[0])
+  np.testing.assert_allclose(logp, logp[0], atol=1e-4)
+
+
 def test_the_cache_doubles_up_to_the_response():
   assert group_sampling.cache_sizes(100, 16) == [16, 32, 64, 100]
   assert group_sampling.cache_sizes(64, 64) == [64]

@@ -30,7 +30,7 @@ def main(path: str, questions: str, answers: str, saved: str | None = None):
   found, names = {}, set()
   if 'attributes' in asked:
     _note(names)
-  model = _load(pathlib.Path(path))
+  model = load(pathlib.Path(path))
   if saved is not None:
     _plain(model).save_pretrained(saved)
   model = model.to(getattr(torch, str(asked.get('dtype', 'float32'))))
@@ -64,7 +64,8 @@ def _note(names: set[str]) -> None:
   kind.__getattribute__ = note
 
 
-def _load(path: pathlib.Path) -> transformers.PreTrainedModel:
+def load(path: pathlib.Path) -> transformers.PreTrainedModel:
+  """The model in a folder or a GGUF file, in float32."""
   where = dict(pretrained_model_name_or_path=path)
   if path.suffix == '.gguf':
     where = dict(pretrained_model_name_or_path=path.parent, gguf_file=path.name)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import config_changes
+import gguf_files
 import released
 from r1jax import errors
 from r1jax import models
@@ -61,6 +62,24 @@ def _computed(tmp_path_factory):
   cases += [('plain', f'{name}: {changed}', fields)
             for (name, changed), (_, fields) in zip(
                 config_changes.PLAIN, config_changes.plain())]
+  return _by_name(folder, cases)
+
+
+@pytest.fixture(name='computed_gguf', scope='module')
+def _computed_gguf(tmp_path_factory):
+  """`computed`, of GGUF headers."""
+  folder, cases = tmp_path_factory.mktemp('changed_gguf'), []
+  for kind in gguf_files.KINDS:
+    for change, values, arrays in gguf_files.changes(kind):
+      path = folder / str(len(cases)) / 'x.gguf'
+      path.parent.mkdir()
+      gguf_files.write(path, values, arrays)
+      cases.append((kind, change, path.name))
+  return _by_name(folder, cases)
+
+
+def _by_name(folder, cases):
+  """Has transformers compute (name, change, config.json or GGUF file)."""
   (folder / 'cases.json').write_text(json.dumps(
       [fields for _, _, fields in cases]))
   program = released.FOLDER.with_name('run_changed_configs.py')
@@ -81,11 +100,16 @@ def _model(config):
   return model, released.like(model)
 
 
+def _path(folder):
+  """The GGUF file of a folder that has one, or the folder."""
+  return str(next(folder.glob('*.gguf'), folder))
+
+
 def _logits(folder):
   """What we compute; max_len and the like change nothing of it."""
-  config = hf.read_config(str(folder))
+  config = hf.read_config(_path(folder))
   model, like = _model(dataclasses.replace(config, max_len=64))
-  params = hf.load_params(str(folder), model.config, like)
+  params = hf.load_params(_path(folder), model.config, like)
   tokens = np.load(folder / 'tokens.npy')[None]
   return released.logits(model, params, tokens, None,
                          released.positions(tokens))[0]
@@ -95,7 +119,7 @@ def _outcome(folder):
   """What has become of a case, and how far off it is."""
   raised = folder / 'raised.txt'
   if raised.exists():
-    line, _ = _refusal(hf.read_config, str(folder))
+    line, _ = _refusal(hf.read_config, _path(folder))
     large = raised.read_text() == 'ValueError: large'
     return (f'{"too large" if large else "raised"} there, '
             f'{"refused" if line else "read"}'), 0.
@@ -110,12 +134,24 @@ def _outcome(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', [*config_changes.NAMES, 'plain'])
 def test_every_change_is_as_in_transformers_or_refused(name, computed):
-  found = {change: _outcome(folder) for change, folder in computed[name]}
+  _compare(name, computed[name], 'equal' if name == 'plain' else 'refused')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', gguf_files.KINDS)
+def test_every_header_is_as_in_transformers_or_refused(kind, computed_gguf):
+  """It knows no rope.scaling, and reads less of Gemma's keys; the others are
+  compared with a config.json, in test_gguf_config.py."""
+  _compare(f'{kind}.gguf', computed_gguf[kind], 'refused')
+
+
+def _compare(name, computed, other):
+  """Prints what has become of the cases; each must be equal, or the `other`."""
+  found = {change: _outcome(folder) for change, folder in computed}
   count = collections.Counter(outcome for outcome, _ in found.values())
   print(f'\n{name}: {dict(sorted(count.items()))}')
-  wanted = ('equal',) if name == 'plain' else ('equal', 'refused')
   wrong = [f'{change}: {outcome}, off by {off:.1e}' for change, (
       outcome, off) in found.items()
-      if outcome not in wanted and (
-          name == 'plain' or ' there' not in outcome)]
+      if outcome not in ('equal', other) and (
+          other == 'equal' or ' there' not in outcome)]
   assert not wrong, '\n'.join(wrong)

@@ -10,6 +10,7 @@ import pytest
 import gguf_files
 import released
 from r1jax import errors
+from r1jax.models import gguf_config
 from r1jax.models import hf
 from r1jax.models import hf_config
 
@@ -95,8 +96,8 @@ def test_a_header_is_the_config_json_that_says_the_same(
 
 def _near(one, other):
   """Equal, but for the rounding of eps to float32."""
-  return abs(one.rms_eps - other.rms_eps) < 1e-9 and one == dataclasses.replace(
-      other, rms_eps=one.rms_eps)
+  return one.rms_eps == pytest.approx(other.rms_eps, rel=1e-6) and (
+      one == dataclasses.replace(other, rms_eps=one.rms_eps))
 
 
 @pytest.mark.parametrize('key, value', [
@@ -178,19 +179,88 @@ _MORE = (
     'general.alignment', 'split.count', 'tokenizer.ggml.tokens', 'unheard.of')
 
 
-def test_any_change_of_a_key_is_read_or_refused_in_one_line(read):
-  rng, refused = random.Random(0), 0
-  for _ in range(200):
-    kind = rng.choice(['llama', 'gemma3'])
-    keys = [key.removeprefix(f'{kind}.') for key in gguf_files.header(kind)
-            if key != 'general.architecture']
-    changes = {rng.choice([*keys, *_MORE]): rng.choice(_VALUES)}
+_SAYS = {  # a key of a header, and that of config.json
+    'context_length': 'max_position_embeddings',
+    'embedding_length': 'hidden_size',
+    'feed_forward_length': 'intermediate_size',
+    'attention.head_count': 'num_attention_heads',
+    'attention.head_count_kv': 'num_key_value_heads',
+    'attention.layer_norm_rms_epsilon': 'rms_norm_eps',
+    'attention.sliding_window': 'sliding_window',
+    'final_logit_softcapping': 'final_logit_softcapping'}
+_ROPE = {'rope.freq_base': 'rope_theta', 'rope.scaling.factor': 'factor',
+         'rope.scale_linear': 'factor'}
+# Known without the key, and values that are as good as no key.
+_SAYS_AGAIN = ('vocab_size', 'attention.key_length', 'attention.value_length',
+               'rope.dimension_count')
+_SAYS_NOTHING = gguf_config._NEUTRAL | {
+    'general.type': ('model',), 'split.count': (0, 1),
+    'general.alignment': (32,)}
+_LEFT_OUT = {  # what a key that is left out stands for
+    'rope.freq_base': 10_000., 'rope.freq_base_swa': 10_000.,
+    'attention.sliding_window_pattern': 6, 'attention.head_count_kv': 4}
+
+
+def _says(kind, key, value):
+  """What config.json says if a key has the value; None: it is refused."""
+  old = gguf_files.header(kind).get(f'{kind}.{key}')
+  if value == old or value is None and key in _SAYS_AGAIN:
+    return {}
+  if value is None:
+    value = _LEFT_OUT.get(key)
+  elif isinstance(value, list) and value == value[:1] * len(value) and (
+      key in gguf_config._BY_LAYER):
+    value = value[0]
+  if key in _SAYS:
+    return {_SAYS[key]: value}
+  if key in _ROPE:
+    scaling = {'rope_type': 'linear', 'factor': 8.} if (
+        kind == 'gemma3' or key != 'rope.freq_base') else {}
+    return _rope(kind, **scaling | {_ROPE[key]: value})
+  if key == 'rope.freq_base_swa':
+    rope = _rope(kind, rope_type='linear', factor=8.)
+    rope['rope_parameters'][_S]['rope_theta'] = value
+    return rope
+  if key == 'attention.sliding_window_pattern':
+    local = value if isinstance(value, list) else [
+        (layer + 1) % value for layer in range(4)]
+    return {'layer_types': [_S if x else _G for x in local]}
+  if key == 'rope.scaling.type' and kind == 'gemma3' and value is None:
+    return {}  # its factor is linear
+  return {} if value in _SAYS_NOTHING.get(key, ()) else None
+
+
+def _changes():
+  """(kind, key, value): each key with values like its own and with others."""
+  rng = random.Random(0)
+  for kind in gguf_files.KINDS:
+    values = {key.removeprefix(f'{kind}.'): value
+              for key, value in gguf_files.header(kind).items()}
+    del values['general.architecture']
+    for key in sorted({*values, *_MORE}):
+      old = values.get(key, 8.)
+      near = [] if isinstance(old, str) else [
+          2 * old, old + 1, old / 2, old // 2]
+      for value in [*near, None, [True, False] * 2, *rng.sample(_VALUES, 5)]:
+        yield kind, key, value
+
+
+def test_any_change_of_a_key_is_what_it_says_or_refused_in_one_line(read):
+  refused, others = 0, set()
+  for kind, key, value in _changes():
     try:
-      read(kind, changes).check()
+      config = read(kind, {key: value})
+      config.check()
     except errors.ConfigError as refusal:
-      assert 'x.gguf' in str(refusal) and '\n' not in str(refusal), changes
+      assert 'x.gguf' in str(refusal) and '\n' not in str(refusal), value
       refused += 1
-  assert 100 < refused < 200
+      continue
+    says = _says(kind, key, value)
+    assert says is not None, (kind, key, value)
+    assert _near(config, _config_json(kind, says)), (kind, key, value)
+    others |= {key} if says else set()
+  assert 300 < refused < 500 and others == {
+      *_SAYS, *_ROPE, 'rope.freq_base_swa', 'attention.sliding_window_pattern'}
 
 
 def test_any_change_of_bytes_is_read_or_refused_in_one_line(tmp_path, read):

@@ -109,6 +109,11 @@ def test_the_best_scores_are_chosen_and_weigh():
   assert _route(score, active=2, scale=3.) == pytest.approx({1: 2., 3: 1.})
 
 
+def test_scores_that_are_all_0_weigh_nothing():
+  """A sigmoid of -200 is 0 in float32."""
+  assert _route([0.] * 4, active=2) == {0: 0., 1: 0.}
+
+
 def test_the_bias_changes_the_choice_and_no_weight():
   assert _route([.1, .6, .2, .3], [.4, -1., 0., 0.], active=2) == (
       pytest.approx({0: .25, 3: .75}))
@@ -207,6 +212,18 @@ def test_bfloat16_keeps_routing_and_bias_in_float32():
   expected = _numpy_layer(EXPERTS, params, x[:1])
   got = np.asarray(_apply(layer, params, x[:1]), np.float32)
   assert np.abs(got - expected).max() < .03 * np.abs(expected).max()
+
+
+def test_scores_of_bfloat16_are_not_rounded():
+  """By .2 % expert 5 is the best, which bfloat16 has not."""
+  layer = _layer(dtype='bfloat16', active=1, groups=1, active_groups=1)
+  params = _params(layer)
+  router = jnp.zeros((WIDTH, 8)).at[0, 3].set(1.).at[0, 5].set(1.)
+  params = params | {
+      'router': router.at[1, 5].set(2. ** -9).astype(jnp.bfloat16),
+      'router_bias': jnp.zeros(8)}
+  _, (grads, _) = _gradients(layer, params, jnp.ones((4, 1, WIDTH), 'bfloat16'))
+  assert grads['router_bias'].tolist() == [0.] * 5 + [4.] + [0.] * 2
 
 
 def _load(weight=1.):
@@ -324,6 +341,19 @@ def test_no_buffer_holds_every_expert_of_every_token():
   stats = _gradients.lower(layer, _params(layer), x).compile().memory_analysis()
   one = 4 * 256 * LENGTH * 128 * 32
   assert stats.temp_size_in_bytes < one / 2
+
+
+def test_it_begins_with_products_that_keep_the_variance():
+  """Less what the residual stream sums over layers."""
+  experts = dataclasses.replace(EXPERTS, mlp=40)
+  layer = moe.MoE(tiny.config(width=64, layers=3, moe=experts), None)
+  params = nn.meta.unbox(layer.init(
+      jax.random.key(0), jnp.zeros((1, 1, 64))))['params']
+  inputs = dict(router=64, gate=64, up=64, down=40 * 6)
+  for name, fan_in in inputs.items():
+    assert .8 < np.std(params[name]) * fan_in ** .5 < 1.05, name
+  assert params['shared']['gate'].shape == (64, 2 * 40)
+  assert not params['router_bias'].any()
 
 
 def test_a_width_may_be_a_layers_own():

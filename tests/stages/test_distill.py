@@ -89,6 +89,10 @@ def test_the_loss_is_what_the_weight_mixes():
             for model, weights in (
                 (tiny.model(), params),
                 (tiny.model(**WIDE), tiny.params(**WIDE)))]
+  logp = jax.nn.log_softmax(logits[0])
+  np.testing.assert_allclose(
+      figures['lm/entropy'][0],
+      -np.sum(batch.weight[:, 1:, None] * np.exp(logp) * logp), rtol=1e-5)
   apart = np.sum(batch.weight[:, 1:] * distillation.divergence(
       *logits, 'reverse', temperature=2., top_k=3))
   (mixed, count), figures = loss(

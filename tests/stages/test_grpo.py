@@ -175,11 +175,18 @@ def test_the_loss_is_the_one_by_hand(changes):
   total, count = figures['policy/logp_drift']
   np.testing.assert_allclose(
       total / count, mean(np.abs(logp - experience.old_logp)), rtol=1e-4)
+  ratio, a = np.exp(logp - experience.old_logp), experience.advantage
+  for name, clipped in (
+      ('low', (ratio < 1 - objective.clip_low) & (a < 0)),
+      ('high', (ratio > 1 + objective.clip_high) & (a > 0))):
+    total, count = figures[f'policy/clipped_{name}']
+    assert total / count == pytest.approx(mean(clipped)) and total > 0
 
 
 def test_kl_in_the_reward_is_subtracted_from_it():
   objective = OBJECTIVE._replace(kl_in='reward', kl='k1')
   experience, metrics = _learn(objective)
+  assert not np.any(np.asarray(experience.ref_logp)[~_rollout().mask])
   estimate = kl.k1(_rollout().logp, experience.ref_logp)
   penalty = np.where(_rollout().mask, estimate, 0).sum(1)
   expected = _rewards() - 0.1 * penalty
@@ -194,6 +201,13 @@ def test_kl_in_the_reward_is_subtracted_from_it():
   np.testing.assert_allclose(
       experience.advantage[:, 0],
       advantages.grpo(expected.reshape(B, G)).reshape(N), atol=1e-4)
+
+
+def test_the_estimate_in_the_reward_is_the_one_that_was_asked_for():
+  experience, _ = _learn(OBJECTIVE._replace(kl_in='reward', kl='k2'))
+  estimate = kl.k2(_rollout().logp, experience.ref_logp)
+  np.testing.assert_allclose(experience.reward, _rewards() - 0.1 * np.where(
+      _rollout().mask, estimate, 0).sum(1), atol=1e-5)
 
 
 def test_no_reference_is_asked_without_a_penalty():

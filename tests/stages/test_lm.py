@@ -9,11 +9,13 @@ import pytest
 
 import tiny
 from experiments import common
+from experiments import sft
 from r1jax import errors
 from r1jax.data import batches
 from r1jax.parallel import sharding
 from r1jax.stages import lm
 from r1jax.stages import train_state
+from r1jax.training import accumulate
 from r1jax.training import files
 from r1jax.training import optim
 from r1jax.types import LMBatch, TrainState
@@ -103,6 +105,41 @@ def test_held_out_loss_and_token_accuracy(sizes, batch):
       [-(picked * weight).sum() / weight.sum(),
        ((logits.argmax(-1) == target) * weight).sum() / weight.sum()],
       rtol=1e-5)
+
+
+def test_factors_are_learned_and_measured_over_their_base(monkeypatch):
+  """Of LoRA: the base stands in `ref`."""
+  state = TrainState(0, {'lora': 1.}, None, {'base': 2.}, 0)
+  monkeypatch.setattr(lm, 'loss', lambda model, chunk, params, part: params)
+  monkeypatch.setattr(accumulate, 'gradients', lambda loss, params, parts: (
+      loss(params, None), {}))
+  monkeypatch.setattr(optim, 'update', lambda optimizer, grads, state: (
+      state._replace(params=grads), {}))
+  batch = LMBatch(*_rows().take(np.arange(4)))
+  stepped, _ = lm.train_step(None, None, 2, 6, None, state, batch)
+  assert stepped.params == {'lora': 1., 'base': 2.} and stepped.step == 1
+  monkeypatch.setattr(lm, 'measured', lambda model, chunk, params, batch: (
+      params['base'], params['lora'], 4.))
+  setup = types.SimpleNamespace(model=None, mesh=sharding.make_mesh(
+      {}, jax.devices()[:1]))
+  figures, _ = lm.make_evaluator(setup, _rows(), 4, chunk=6)(state)
+  assert figures == {
+      'n': _rows().size, 'loss': .5, 'token_accuracy': .25}
+
+
+def test_a_stage_is_built_as_its_config_says(monkeypatch):
+  config, read = sft.get_config('mini').unlock(), []
+  config.steps, config.epochs = None, 2
+  config.data.split = 'learned'
+  config.eval.update(split='heldout', problems=3)
+  config.lm.update(batch=8, micro_batches=4, logp_chunk=6)
+  monkeypatch.setattr(
+      lm, 'read_rows', lambda *given: read.append(given[3:]) or _rows())
+  monkeypatch.setattr(lm, 'make_evaluator', lambda *given: given)
+  stage = lm.build(config, sharding.make_mesh({}, jax.devices()[:1]), '')
+  assert stage.steps == 2 * (_rows().size // 8)
+  assert read == [('learned',), ('heldout', 3)]
+  assert stage.evaluate[2:] == (2, 6)
 
 
 def test_the_loss_falls():

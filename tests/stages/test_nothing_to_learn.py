@@ -75,6 +75,34 @@ def test_answers_that_say_nothing_teach_nothing(vocab, capsys):
   assert not lm.says_something(tokens, none, vocab).any()
 
 
+class _Words:
+  """A vocabulary whose pieces below 5 are white space."""
+
+  def decode(self, ids):
+    return 'word' if ids[0] >= 5 else ' '
+
+
+@pytest.mark.parametrize('tokens, weights, says', [
+    ([], [], False), ([5], [1], False),  # nothing predicts the first
+    ([5, 1], [1, 1], True), ([5, 1], [1, 0], False), ([1, 5], [0, 1], True),
+    ([1, 5], [1, 0], False), ([1, 1], [1, 1], False),
+    ([5, 6, 7], [0, 0, .1], True)])
+def test_what_says_something_by_hand(tokens, weights, says):
+  """Of a document between two others."""
+  documents, weights = [[1, 1], tokens, [1, 7]], [[1, 1], weights, [0, 1]]
+  found = lm.says_something(
+      [np.int32(x) for x in documents], weights, _Words())
+  assert found.tolist() == [False, says, True]
+
+
+def test_what_is_left_keeps_its_weights():
+  documents = [np.int32(x) for x in ([1, 1], [5, 6, 7], [8, 9])]
+  weights = [np.float32(x) for x in ([1, 1], [0, .5, 0], [0, .25])]
+  rows = lm._packed(documents, weights, _Words(), 8, 'train').batch(0, 1, 0)
+  assert dict(zip(rows.tokens[0].tolist(), rows.weight[0].tolist())) == {
+      5: 0., 6: .5, 7: 0., 8: 0., 9: .25, 0: 0.}
+
+
 def test_a_row_of_ends_alone_is_none():
   """Of 17 tokens, 16 are a row, and the last is predicted from nothing."""
   rows = batches.packed([np.arange(17)] * 20, 16)

@@ -9,14 +9,19 @@ import pytest
 
 import tiny
 import tiny_rl
+from experiments import ppo as experiment
+from r1jax import errors
 from r1jax.kernels import advantages
 from r1jax.kernels import losses
 from r1jax.kernels import values
+from r1jax.parallel import sharding
 from r1jax.stages import grpo
 from r1jax.stages import ppo
+from r1jax.training import accumulate
 from r1jax.training import checkpoint
 from r1jax.training import loop
-from r1jax.types import Experience, Rollout
+from r1jax.training import optim
+from r1jax.types import Experience, Rollout, TrainState
 
 CRITIC = dict(gamma=1., lam=.95, whiten=True, value_clip=.2)
 OBJECTIVE = tiny_rl.OBJECTIVE._replace(
@@ -171,6 +176,28 @@ def test_beta_adapts_to_its_target_and_is_part_of_the_state():
   assert betas[0] == np.float32(.1) and betas[1] < betas[0]
   assert history[2]['kl/response'] > 1e-3
   assert state.beta == pytest.approx(betas[2] * 1.02)
+
+
+@pytest.mark.parametrize('size', [7, 10 ** 6])
+def test_a_critic_of_another_vocabulary_is_refused(size):
+  config = experiment.get_config('reasoning')
+  mesh = sharding.make_mesh({}, jax.devices()[:1])
+  with pytest.raises(errors.ConfigError, match=(
+      f"critic.init_from: .* of the policy's vocabulary, {size} pieces")):
+    ppo.make_critic(config, mesh, ('rl.prompt_tokens', 192), size)
+
+
+def test_a_critic_s_factors_are_learned_over_their_base(monkeypatch):
+  monkeypatch.setattr(ppo, 'loss', lambda critic, params, part: params)
+  monkeypatch.setattr(grpo, 'mini_batch', lambda *_: None)
+  monkeypatch.setattr(accumulate, 'gradients', lambda loss, params, parts: (
+      loss(params, None), {'loss': 0.}))
+  monkeypatch.setattr(
+      optim, 'update', lambda optimizer, grads, state: (
+          state._replace(params=grads), {}))
+  state, _ = ppo.update(None, None, None, TrainState(
+      0, {'lora': 1}, None, {'head': 2}, 0), None, 0)
+  assert state.params == {'lora': 1, 'head': 2} and state.step == 1
 
 
 def test_grpo_is_the_same_trainer_without_a_critic():

@@ -258,6 +258,7 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
   assert settings == rl.Settings(3, 0, 2, 2., config.seed)
   assert {draw(0).id.max(), draw(1).id.max()} <= {3, 4}
   assert critic.critic[1:] == (.9, .8, False, .3)
+  assert critic.critic.model.config.scalar
   assert stage.abstract.beta.dtype == np.float32
   (_, held_out, _, settings), _ = built['make_evaluator'][0]
   assert len(held_out.records) == 3

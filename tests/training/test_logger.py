@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from r1jax import errors
 from r1jax import types as r1_types
 from r1jax.training import files
 from r1jax.training import logger
@@ -189,6 +190,15 @@ def test_metrics_are_waited_for_by_themselves(tmp_path, clock):
   log.close()
 
 
+def test_a_step_whose_metrics_are_there_may_still_be_under_way(
+    tmp_path, clock, monkeypatch):
+  monkeypatch.setattr(logger, '_skipped', lambda state: state.skipped)
+  log = _log(tmp_path, clock)
+  log.take(0, {'loss': 1.}, _state(Device(clock).run(STEP)))
+  assert not _rows(tmp_path) and clock.now == 100
+  log.close()
+
+
 def test_a_state_may_be_donated_once_it_was_taken(tmp_path):
   log, state = _log(tmp_path), _state(jnp.int32(1))
   log.take(0, {}, state)
@@ -197,6 +207,24 @@ def test_a_state_may_be_donated_once_it_was_taken(tmp_path):
   with pytest.raises(logger.Diverged, match='step 1'):
     log.take(2, {}, _state(jnp.int32(0)))
   log.close()
+
+
+def test_a_row_that_cannot_be_written_is_told_before_a_save(
+    tmp_path, monkeypatch):
+  def full(path, rows):
+    del rows
+    raise errors.RunError(f'{path}: no space')
+
+  log, flushed = _log(tmp_path), []
+  monkeypatch.setattr(log._writer, 'flush', lambda: flushed.append(True))
+  log.take(0, {}, _state(jnp.int32(0)))
+  with log.aside(_state(jnp.int32(0))):
+    assert flushed
+  monkeypatch.setattr(files, 'append_rows', full)
+  log.take(1, {}, _state(jnp.int32(0)))
+  with pytest.raises(errors.RunError, match='metrics.jsonl: no space'):
+    with log.aside(_state(jnp.int32(0))):
+      raise AssertionError('saved')
 
 
 def test_a_critic_s_skipped_updates_count_too(tmp_path):
@@ -237,18 +265,23 @@ def test_rows_hold_plain_numbers(tmp_path):
       'share': 1 / 7}
 
 
-def test_what_is_not_a_scalar_is_refused_by_name(tmp_path):
+@pytest.mark.parametrize('size', [0, 2])
+def test_what_is_not_a_scalar_is_refused_by_name(tmp_path, size):
   writer = _run(tmp_path, 0, 0)
-  with pytest.raises(ValueError, match=r'metric kl: .* shape \(2,\)'):
-    writer.write(0, {'kl': jnp.zeros(2)})
+  with pytest.raises(ValueError, match=rf'metric kl: .* shape \({size},\)'):
+    writer.write(0, {'kl': jnp.zeros(size)})
 
 
-def test_only_the_first_process_writes(tmp_path, monkeypatch):
+def test_only_the_first_process_writes(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(jax, 'process_index', lambda: 1)
   writer = _run(tmp_path / 'other', 0, 2)
   writer.flush()
   writer.close()
   assert not (tmp_path / 'other').exists()
+  log = _log(tmp_path / 'other')
+  log.take(0, {'loss': 1.}, _state(jnp.int32(0)))
+  log.close()
+  assert not capsys.readouterr().err
 
 
 @pytest.mark.slow  # imports TensorFlow
@@ -356,10 +389,10 @@ def _steps(out, total=10, seconds=1., stop=None, values=VALUES):
 
 def test_a_log_gets_a_line_every_two_seconds_and_the_last():
   out = io.StringIO()
-  _steps(out, total=10, seconds=.9).close()
+  _steps(out, total=11, seconds=.9).close()
   lines = out.getvalue().splitlines()
   assert [line.split('/')[0] for line in lines] == [
-      'step  1', 'step  4', 'step  7', 'step 10']
+      'step  1', 'step  4', 'step  7', 'step 10', 'step 11']
   assert '\r' not in out.getvalue() and '\x1b' not in out.getvalue()
 
 
@@ -431,3 +464,6 @@ def test_odd_values_are_shown():
   out = io.StringIO()
   logger.Progress(0, out).update(0, {'a': float('nan'), 'b': -3.2e7})
   assert out.getvalue() == 'step 0/0  a nan  b -32.0M\n'
+  out = _Terminal()
+  logger.Progress(0, out).update(0)
+  assert out.getvalue().startswith('\r─') and 'step 0/0' in out.getvalue()

@@ -66,10 +66,12 @@ def test_weight_decay_spares_norms_biases_and_vectors():
   np.testing.assert_allclose(new['w'], PARAMS['w'] * (1 - 0.1 * 0.5))
   for name in ('bias', 'norm_scale', 'vector'):
     np.testing.assert_array_equal(new[name], PARAMS[name])
+  stacked = {'scale': jnp.ones((2, 3)), 'q_norm': jnp.ones((2, 3))}
+  assert not any(optim.decays(stacked).values())
 
 
 def test_two_updates_against_adam_by_hand():
-  b1, b2, eps, lr, decay = 0.9, 0.95, 1e-8, 0.01, 0.1
+  b1, b2, eps, lr, decay = 0.9, 0.95, 0.02, 0.01, 0.1
   optimizer = optim.make_optimizer(lr=lr, steps=10, b1=b1, b2=b2, eps=eps,
                                    weight_decay=decay, clip_norm=1.0)
   params = {'w': jnp.array([[1., 2.]])}
@@ -209,6 +211,15 @@ def test_a_parameter_that_was_set_since_counts_and_its_master_does_not():
       optimizer, {'w': jnp.ones((2, 2))}, params, state)
   np.testing.assert_allclose(
       state.weights['w'], [[1.9999, .9999], [.9999, .9999]], rtol=1e-6)
+
+
+def test_masters_are_arrays_of_their_own():
+  """The next step may donate the parameters."""
+  params = {'bias': jnp.ones(2)}
+  optimizer = optim.make_optimizer(lr=.1, steps=9, master_weights=True)
+  state = optimizer.init(params)
+  params['bias'].delete()
+  np.testing.assert_array_equal(state.weights['bias'], [1., 1.])
 
 
 def test_no_rounding_is_left_to_a_conversion():
