@@ -1,0 +1,91 @@
+r"""The benchmarks: where a suite's problems are, how it is asked and checked.
+
+    python -m r1jax.evaluate --model=smollm2 --suite=gsm8k,math500
+    python -m r1jax.contamination --train=jsonl:MY_DATA.jsonl --suite=gsm8k
+
+`{data}` stands for the folder that the user names; below it lie the files as
+their authors publish them, under their names. A suite can also be read from
+TFDS or any other source of data/sources.py: only its task changes.
+
+Samples and lengths are those of DeepSeek-R1's evaluation: temperature 0.6,
+top-p 0.95, 32,768 tokens; 64 samples a problem for AIME and GPQA, 16 for MATH
+and Codeforces, 8 for LiveCodeBench ([v1] arXiv 2501.12948v1, 3; [v2] its second
+version, D.1). Where the paper gives no number of samples, it is one.
+"""
+
+from typing import Any, NamedTuple
+
+from r1jax import errors
+
+TEMPERATURE, TOP_P = 0.6, 0.95  # [v1] 3
+RESPONSE_TOKENS = 32_768  # [v1] 3
+
+# As DeepSeek-R1's model card advises, without a system message.
+_BOXED = r'Please reason step by step, and put your final answer within \boxed{}.'
+_FOLDER = 'jsonl:{data}/evaluation_suite'  # of five suites of mathematics
+
+_V1, _V2 = 'arXiv 2501.12948v1, 3', 'arXiv 2501.12948v2, D.1'
+
+
+class Suite(NamedTuple):
+  """A benchmark: the sections `data`, `rewards`, `rl` and `eval` of a test."""
+  task: str  # config.data.task; {data}: the folder with the files
+  problems: int  # as published
+  source: str  # of the problems, and of what is set here
+  split: str = 'train'  # a single file is that split
+  samples: int = 1  # responses to a problem, k
+  answer: str = 'boxed'  # config.rewards.answer
+  instruction: str | None = _BOXED  # appended to every prompt
+  template: str = 'chat'
+  prompt_tokens: int = 1_024  # a longer prompt is left out, and counted
+  response_tokens: int = RESPONSE_TOKENS
+  options: dict[str, Any] = {}  # config.data.options
+  functions: dict[str, str] = {}  # config.rewards.functions: further figures
+
+
+SUITES = {
+    # Mathematics. The answer of a box is compared as mathematics: units, lists,
+    # intervals and alternatives as the references have them.
+    'gsm8k': Suite(
+        'jsonl:{data}/gsm8k/test.jsonl', 1_319, 'arXiv 2110.14168',
+        answer='number', prompt_tokens=384),
+    'aime': Suite(
+        f'{_FOLDER}/aime.jsonl', 30, f'AIME 2024; {_V1}', samples=64),
+    'amc': Suite(f'{_FOLDER}/amc.jsonl', 83, 'AMC 12 2022 and 2023'),
+    'math500': Suite(
+        f'{_FOLDER}/math.jsonl', 500,
+        f'arXiv 2103.03874, the 500 of 2305.20050; {_V2}', samples=16),
+    'minerva': Suite(
+        f'{_FOLDER}/minerva.jsonl', 272, 'arXiv 2206.14858, OCWCourses; '
+        'decimals within 1 %', options=dict(tolerance=0.01)),
+    'olympiad_bench': Suite(
+        f'{_FOLDER}/olympiad_bench.jsonl', 675,
+        'arXiv 2402.14008, open-ended, English, text only',
+        prompt_tokens=2_048),
+    # The miniature world: problems that no stage has seen.
+    'mini_reasoning': Suite(
+        'mini_reasoning', 512, 'r1jax/mini', 'heldout', answer='summary',
+        instruction=None, template='mini', prompt_tokens=48,
+        response_tokens=160),
+    'mini_general': Suite(
+        'mini_general', 192, 'r1jax/mini', 'heldout', answer='summary',
+        instruction=None, template='mini', prompt_tokens=48,
+        response_tokens=160),
+}
+
+_GYM = 'reasoning_gym:'
+
+
+def find(name: str, data: str = '.') -> Suite:
+  """The suite of a name, its files below the folder `data`.
+
+  'reasoning_gym:NAME' is 100 held-out problems of that data set.
+
+  Raises:
+    ConfigError: there is none of this name.
+  """
+  if name.startswith(_GYM):
+    return Suite(name, 100, 'reasoning_gym', 'heldout')
+  errors.check_choice('--suite', name, SUITES)
+  suite = SUITES[name]
+  return suite._replace(task=suite.task.replace('{data}', data))

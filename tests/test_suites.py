@@ -1,0 +1,57 @@
+"""Tests of the table of benchmarks, on the real files where they are here."""
+
+import pytest
+
+from experiments import suites
+from r1jax import errors
+from r1jax.data import sources
+from r1jax.data import templates
+from r1jax.rewards import answers
+import shared_data
+
+
+def _records(suite):
+  kind, argument = sources.split_task(suite.task, sources.PROMPTS)
+  read = sources.PROMPTS[kind]
+  sources.check_options(read, suite.options)
+  return read(argument, suite.split, 0, suite.problems, **suite.options)
+
+
+@pytest.mark.parametrize('name', suites.SUITES)
+def test_a_suite_can_be_read_and_asked(name):
+  suite = suites.find(name, 'FOLDER')
+  kind, argument = sources.split_task(suite.task, sources.PROMPTS)
+  sources.check_options(sources.PROMPTS[kind], suite.options)
+  assert suite.answer in answers.ANSWERS
+  assert suite.template in (*templates.TEMPLATES, templates.CHAT)
+  assert '{data}' not in argument
+  assert suite.samples >= 1 and suite.problems >= 1 and suite.source
+
+
+@pytest.mark.parametrize('name', [
+    name for name, suite in suites.SUITES.items()
+    if suite.task.startswith(('jsonl:{data}/gsm8k',
+                              'jsonl:{data}/evaluation_suite'))])
+def test_the_real_files_have_the_problems_of_the_paper(name):
+  path = suites.SUITES[name].task.partition('{data}/')[2]
+  folder = str(shared_data.path(path)).removesuffix(f'/{path}')
+  suite = suites.find(name, folder)
+  records = _records(suite)
+  assert len(records) == suite.problems
+  assert all(record['verifier'] == 'math' for record in records)
+  longest = max(len(record['prompt']) for record in records)
+  assert longest / 3 < suite.prompt_tokens  # three letters a token, at least
+
+
+def test_a_suite_of_reasoning_gym_and_one_that_does_not_exist():
+  suite = suites.find('reasoning_gym:chain_sum')
+  assert suite.task == 'reasoning_gym:chain_sum' and suite.split == 'heldout'
+  assert '{data}' in suites.SUITES['gsm8k'].task
+  with pytest.raises(errors.ConfigError, match='did you mean math500'):
+    suites.find('math50')
+
+
+def test_the_paper_samples_aime_64_times():
+  samples = {name: suite.samples for name, suite in suites.SUITES.items()}
+  assert samples['aime'] == 64 and samples['math500'] == 16
+  assert (suites.TEMPERATURE, suites.TOP_P) == (.6, .95)
