@@ -21,7 +21,8 @@ TEMPERATURE, TOP_P = 0.6, 0.95  # [v1] 3
 RESPONSE_TOKENS = 32_768  # [v1] 3
 
 # As DeepSeek-R1's model card advises, without a system message.
-_BOXED = r'Please reason step by step, and put your final answer within \boxed{}.'
+_BOXED = ('Please reason step by step, and put your final answer within '
+          r'\boxed{}.')
 _FOLDER = 'jsonl:{data}/evaluation_suite'  # of five suites of mathematics
 
 _V1, _V2 = 'arXiv 2501.12948v1, 3', 'arXiv 2501.12948v2, D.1'
@@ -62,6 +63,23 @@ SUITES = {
         f'{_FOLDER}/olympiad_bench.jsonl', 675,
         'arXiv 2402.14008, open-ended, English, text only',
         prompt_tokens=2_048),
+    # Multiple choice, asked as in simple-evals, and rules.
+    'gpqa': Suite(
+        'gpqa:{data}/gpqa/gpqa_diamond.csv', 198,
+        f'arXiv 2311.12022, Diamond; {_V1}', samples=64, answer='whole',
+        instruction=None, prompt_tokens=2_048),
+    'mmlu': Suite(
+        'mmlu:{data}/mmlu/test/*.csv', 14_042, f'arXiv 2009.03300; {_V1}',
+        answer='whole', instruction=None, prompt_tokens=2_048),
+    'mmlu_pro': Suite(
+        'mmlu:{data}/mmlu_pro/test-*.parquet', 12_032,
+        f'arXiv 2406.01574; {_V1}', answer='whole', instruction=None,
+        prompt_tokens=2_048),
+    'ifeval': Suite(
+        'ifeval:{data}/ifeval/input_data.jsonl', 541,
+        f'arXiv 2311.07911, prompt-level, strict; {_V1}', answer='whole',
+        instruction=None,
+        functions=dict(ifeval='r1jax.rewards.instructions:reward')),
     # The miniature world: problems that no stage has seen.
     'mini_reasoning': Suite(
         'mini_reasoning', 512, 'r1jax/mini', 'heldout', answer='summary',

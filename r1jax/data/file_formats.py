@@ -1,11 +1,14 @@
-"""What files hold: text, gzipped or with Zstandard, and parquet's rows.
+"""What files hold: text, gzipped or with Zstandard; rows of CSV and parquet.
 
 Parquet and Zstandard need pyarrow, the extra 'parquet'.
 """
 
+from collections.abc import Sequence
+import csv
 import datetime
 import decimal
 import gzip
+import io
 import pathlib
 from typing import Any
 import zlib
@@ -42,6 +45,42 @@ def read_text(path: pathlib.Path) -> str:
     raise errors.ConfigError(
         'data.task', f'{path}:{line}: not UTF-8: {problem.reason}, '
         f'{content[problem.start:problem.start + 4]}') from problem
+
+
+def csv_rows(path: pathlib.Path, names: Sequence[str] | None = None) -> Rows:
+  """The rows of a CSV file (RFC 4180); every field is text.
+
+  A place is FILE:3, the line in which the row begins: a quoted field may have
+  line breaks. A byte order mark may come first, and lines may be blank.
+
+  Args:
+    path: the file, plain or packed.
+    names: of its columns, where it has no header.
+
+  Raises:
+    ConfigError: it cannot be read, a quote is not closed, a row has more or
+      fewer fields than the header, or two columns have one name; in one line.
+  """
+  text = read_text(path).removeprefix('\ufeff')
+  reader = csv.reader(io.StringIO(text, newline=''), strict=True)
+  rows, line = [], 1
+  try:
+    for fields in reader:
+      if names is None and fields:
+        names = fields
+        if len(set(names)) < len(names):
+          raise csv.Error(f'two columns have one name, of {names}')
+      elif fields:
+        if len(fields) != len(names):
+          raise csv.Error(f'expected {len(names)} fields ({", ".join(names)}), '
+                          f'received {len(fields)}')
+        rows.append((f'{path}:{line}', dict(zip(names, fields))))
+      line = reader.line_num + 1
+  except csv.Error as problem:
+    raise errors.ConfigError(
+        'data.task', f'{path}:{line}: not a row of CSV: {problem}'
+        ) from problem
+  return rows
 
 
 def parquet_rows(path: pathlib.Path) -> Rows:

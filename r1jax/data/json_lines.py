@@ -1,12 +1,14 @@
 """Rows of data files, each with its place for errors.
 
-A file is JSON Lines or one JSON array of objects, gzipped, with Zstandard or
-neither; or parquet. Lines may be blank, and a byte order mark may come first. A
-place is FILE:3, a line counted from 1; FILE:3[7] in an array, whose elements
-are counted from 0 and of which this one begins in line 3; FILE[7] in parquet.
+A file is JSON Lines, one JSON array of objects or CSV, gzipped, with Zstandard
+or neither; or parquet. Lines may be blank, and a byte order mark may come
+first. A place is FILE:3, a line counted from 1; FILE:3[7] in an array, whose
+elements are counted from 0 and of which this one begins in line 3; FILE[7] in
+parquet.
 """
 
 import collections
+from collections.abc import Sequence
 import json
 import pathlib
 import re
@@ -17,7 +19,8 @@ from r1jax.data import columns
 from r1jax.data import file_formats
 from r1jax.data import splits
 
-SUFFIXES = ('.json', '.jsonl', '.gz', '.zst', '.parquet')
+SUFFIXES = ('.json', '.jsonl', '.gz', '.zst', '.parquet', '.csv')
+_CSV = ('.csv', '.csv.gz', '.csv.zst')
 
 Rows = file_formats.Rows
 
@@ -25,16 +28,21 @@ Rows = file_formats.Rows
 _SPACE = re.compile(r'[ \t\r\n\ufeff]*')
 
 
-def read_rows(argument: str, split: str) -> Rows:
+def read_rows(argument: str, split: str,
+              names: Sequence[str] | None = None) -> Rows:
   """Lists (place, object) of the files that `paths` finds.
 
   A split may be a part of one, 'train[:1800]' or 'train[1800:]', as in TFDS.
+  `names` are the columns of CSV files without a header.
   """
   _, part = _part(split)
   rows = []
   for path in paths(argument, split):
     if path.suffix == '.parquet':
       rows += file_formats.parquet_rows(path)
+      continue
+    if path.name.endswith(_CSV):
+      rows += file_formats.csv_rows(path, names)
       continue
     text = file_formats.read_text(path)
     array = text.startswith('[', _SPACE.match(text).end())
@@ -52,7 +60,7 @@ def paths(argument: str, split: str) -> list[pathlib.Path]:
   path = pathlib.Path(argument.replace('{split}', name)).expanduser()
   if '{split}' not in argument and name != 'train':
     raise errors.ConfigError(
-        splits.FIELD, f'jsonl:{argument} is one file, of split '
+        splits.FIELD, f'{argument} is one file, of split '
         f"'train'; received {split!r}; write '{{split}}' in the path to name "
         "a file of each split, or 'train[1800:]' for a part of it")
   found = sorted(path.parent.glob(path.name)) if '*' in path.name else [path]

@@ -9,13 +9,16 @@ record is a dict of
     prompt    the question, before any template
     answer    the reference answer
     task      the name of what it came from
-    verifier  'math', 'reasoning_gym', 'exact', 'same' (as a draft), 'taste' or
+    verifier  'math', 'choice' (multiple choice), 'instructions' (IFEval's),
+              'reasoning_gym', 'exact', 'same' (as a draft), 'taste' or
               'refusal' (of the mini world): the rule that scores it; or
               'judge', where only a model can check it
     row       all fields of the line of a file, or of what a function yielded
     shown     the text that the model is given, where it is not the prompt
     source    where it comes from, as rejection sampling notes it
     entry     the whole reasoning_gym entry, where the verifier needs it
+    options   the texts of a multiple choice, in order
+    instructions  (kind, arguments) of each instruction in the prompt
     alternatives  further right answers, where the reference lists several
     tolerance  relative, by which decimals may differ from the answer
 
@@ -42,6 +45,7 @@ from r1jax.data import columns
 from r1jax.data import gym
 from r1jax.data import json_lines
 from r1jax.data import spoken
+from r1jax.data import suites
 from r1jax.data import user_code
 from r1jax.mini import sources
 from r1jax.rewards import accuracy
@@ -261,11 +265,13 @@ def _question_and_answer(messages: Sequence[Mapping[str, Any]]
         f'messages of {", ".join(roles)}')
 
 
-PROMPTS = {**sources.PROMPTS, 'jsonl': jsonl, 'drafts': drafts,
-           'reasoning_gym': reasoning_gym, USER: user_records}
+PROMPTS = {**sources.PROMPTS, **suites.PROMPTS, 'jsonl': jsonl,
+           'drafts': drafts, 'reasoning_gym': reasoning_gym, USER: user_records}
 DOCUMENTS = {**sources.DOCUMENTS, 'jsonl': jsonl_texts, USER: user_texts}
 CONVERSATIONS = {**sources.CONVERSATIONS, 'jsonl': jsonl_conversations,
                  USER: user_conversations}
+
+FILES = ('jsonl', *suites.PROMPTS)  # sources whose argument is a path
 
 
 def split_task(task: str, known: Collection[str], field: str = 'data.task'

@@ -57,12 +57,12 @@ class Languages:
 
   def share(self, text: str, target: str) -> float:
     """The share of words that may be of `target`; 1 for a text without any."""
-    words = [self._of_word(*word) for word in _words(text)]
+    words = [self._of_word(*word) for word in words_of(text)]
     return sum(target in word for word in words) / len(words) if words else 1.
 
   def of(self, text: str) -> str:
     """The language that most words may be of; the first of equals."""
-    words = [self._of_word(*word) for word in _words(text)]
+    words = [self._of_word(*word) for word in words_of(text)]
     return max(self.codes, key=lambda code: sum(code in word for word in words))
 
   def due(self, prompt: str, response: str) -> str:
@@ -70,7 +70,7 @@ class Languages:
 
     If the prompt has no word of any, such as "12 * 34 = ?": the response's own.
     """
-    spoken = any(self._of_word(*word) for word in _words(prompt))
+    spoken = any(self._of_word(*word) for word in words_of(prompt))
     return self.of(prompt if spoken else response)
 
   def mixed(self, text: str) -> bool:
@@ -101,8 +101,8 @@ def consistency(languages: Languages, text: str, target: str) -> float:
   return languages.share(thought, target) if thought.strip() else 0.
 
 
-def _words(text: str) -> Iterator[tuple[str, str]]:
-  """Yields each word, in lower case, with its script."""
+def words_of(text: str) -> Iterator[tuple[str, str]]:
+  """Yields each word, in lower case, with its script: 'LATIN', 'CJK', ..."""
   word, script = [], None
   for letter in _NO_LANGUAGE.sub(' ', text) + ' ':
     kind = _script(letter)

@@ -18,6 +18,8 @@ import re
 from typing import Any, Callable, Mapping, NamedTuple
 
 from r1jax.rewards import answers
+from r1jax.rewards import choices
+from r1jax.rewards import instructions
 
 # Scorers that call `eval`, meant for a Python list of numbers or strings.
 LITERAL_TASKS = frozenset(
@@ -152,12 +154,19 @@ def _reasoning_gym(score_answer, answer: str, entry: dict) -> bool:
   return float(score_answer(answer, entry)) >= 1.0
 
 
+def _with_options(record: Mapping, reference: str) -> tuple[str, tuple]:
+  return reference, record.get('options', ())
+
+
 VERIFIERS = {
     'math': Verifier(
         _plainly_equal, _load_math, max_chars=1_000, terms=_math_terms),
     'reasoning_gym': Verifier(
         load=_load_reasoning_gym, is_safe=_is_safe_entry, max_chars=10_000,
         reference='entry'),
+    'choice': Verifier(choices.same_choice, terms=_with_options),
+    'instructions': Verifier(
+        instructions.followed, reference='instructions'),
     'exact': Verifier(_same_text),
     'same': Verifier(_same_summary),
     'judge': Verifier(_wrong),

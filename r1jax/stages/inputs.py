@@ -17,11 +17,13 @@ import glob
 import hashlib
 import os
 import pathlib
+import re
 import sys
 from typing import Any
 
 from r1jax import config as config_lib
 from r1jax import errors
+from r1jax.data import sources
 from r1jax.data import user_code
 from r1jax.data import vocabs
 from r1jax.models import packaged
@@ -31,7 +33,8 @@ from r1jax.training import files
 from r1jax.training import record
 
 SPLIT = '{split}'
-_JSONL, _TFDS = 'jsonl:', 'tfds:'
+_TFDS = 'tfds:'
+_FILE = re.compile(rf'\b(?:{"|".join(sources.FILES)}):(.*)', re.DOTALL)
 
 # What an index names may lie elsewhere.
 _WEIGHTS = ('*.safetensors', '*.safetensors.index.json', 'adapter_config.json')
@@ -118,9 +121,8 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def patterns(value: Any) -> list[str]:
-  """The paths of all 'jsonl:PATH' within, as they are written."""
-  return [text.partition(_JSONL)[2] for text in strings(value)
-          if _JSONL in text]
+  """The paths of all 'jsonl:PATH' and the like within, as they are written."""
+  return [match[1] for match in map(_FILE.search, strings(value)) if match]
 
 
 def matches(pattern: str, config: Mapping[str, Any]) -> list[str]:
