@@ -111,7 +111,7 @@ def _help(argv: list[str]) -> str:
   chosen = absl_flags.FLAGS.config
   if chosen is not None:
     return explain.config(value_of('config', argv), chosen)
-  folder = _experiments_folder()
+  folder = experiments_folder()
   return '\n'.join([sys.modules['__main__'].__doc__,
                     *([explain.experiments(folder)] if folder else [])])
 
@@ -318,7 +318,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
 
 def _find_file(path: str, spec: str) -> str:
   """The path of an experiment's file, an installed one's too."""
-  installed = _experiments_folder()
+  installed = experiments_folder()
   if os.path.isfile(path):
     return path
   folder = os.path.dirname(path) or '.'
@@ -334,7 +334,7 @@ def _find_file(path: str, spec: str) -> str:
       + (errors.nearest(path, files) if files else ''))
 
 
-def _experiments_folder() -> pathlib.Path | None:
+def experiments_folder() -> pathlib.Path | None:
   """The folder of the installed experiments; makes them importable.
 
   They are beside the package, also in a clone that is not installed. A folder

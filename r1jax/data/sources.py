@@ -17,6 +17,7 @@ record is a dict of
     shown     the text that the model is given, where it is not the prompt
     source    where it comes from, as rejection sampling notes it
     entry     the whole reasoning_gym entry, where the verifier needs it
+    question  the problem alone, where the prompt also says how to answer
     options   the texts of a multiple choice, in order
     instructions  (kind, arguments) of each instruction in the prompt
     alternatives  further right answers, where the reference lists several

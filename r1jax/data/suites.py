@@ -122,7 +122,8 @@ def _asked(question: str, options: Sequence[str], number: int) -> Record:
   return dict(
       prompt=_ASKED.format(
           letters=letters, question=question.strip(), options=listed),
-      answer=letters[number], options=tuple(options), verifier='choice')
+      question=question, answer=letters[number], options=tuple(options),
+      verifier='choice')
 
 
 def ifeval(argument: str, split: str, seed: int, count: int | None

@@ -48,14 +48,19 @@ _WORD = re.compile(r'[\u3400-\u9fff]|[^\W\u3400-\u9fff]+')
 _LOOP_BYTES, _LOOP_RATIO = 500, 10
 
 
+def words(text: str) -> list[str]:
+  """The words of a text, in lower case and without punctuation."""
+  return _WORD.findall(text.casefold())
+
+
 def repetition_penalty(text: str, n: int = 4) -> float:
   """-(1 - distinct n-grams / n-grams) of `text`, in (-1, 0].
 
   Case and punctuation are ignored. With n = 2, "a b a b a b" has five pairs,
   two of them distinct: -0.6. A text of fewer than n words has none: 0.
   """
-  words = _WORD.findall(text.casefold())
-  ngrams = list(zip(*(words[i:] for i in range(n))))
+  found = words(text)
+  ngrams = list(zip(*(found[i:] for i in range(n))))
   if not ngrams:
     return 0.0
   return len(set(ngrams)) / len(ngrams) - 1.0
