@@ -9,13 +9,14 @@ record is a dict of
     prompt    the question, before any template
     answer    the reference answer
     task      the name of what it came from
-    verifier  'math', 'reasoning_gym', 'exact', 'same' (as a draft), 'taste' or
-              'refusal' (of the mini world): the rule that scores it; or
-              'judge', where only a model can check it
+    verifier  'math', 'reasoning_gym', 'code', 'exact', 'same' (as a draft),
+              'taste' or 'refusal' (of the mini world): the rule that scores it;
+              or 'judge', where only a model can check it
     row       all fields of the line of a file, or of what a function yielded
     shown     the text that the model is given, where it is not the prompt
     source    where it comes from, as rejection sampling notes it
     entry     the whole reasoning_gym entry, where the verifier needs it
+    tests     of a program, see rewards/code/unit_tests.py
     alternatives  further right answers, where the reference lists several
     tolerance  relative, by which decimals may differ from the answer
 
@@ -38,6 +39,7 @@ import re
 from typing import Any
 
 from r1jax import errors
+from r1jax.data import code_tasks
 from r1jax.data import columns
 from r1jax.data import gym
 from r1jax.data import json_lines
@@ -261,8 +263,8 @@ def _question_and_answer(messages: Sequence[Mapping[str, Any]]
         f'messages of {", ".join(roles)}')
 
 
-PROMPTS = {**sources.PROMPTS, 'jsonl': jsonl, 'drafts': drafts,
-           'reasoning_gym': reasoning_gym, USER: user_records}
+PROMPTS = {**sources.PROMPTS, **code_tasks.PROMPTS, 'jsonl': jsonl,
+           'drafts': drafts, 'reasoning_gym': reasoning_gym, USER: user_records}
 DOCUMENTS = {**sources.DOCUMENTS, 'jsonl': jsonl_texts, USER: user_texts}
 CONVERSATIONS = {**sources.CONVERSATIONS, 'jsonl': jsonl_conversations,
                  USER: user_conversations}

@@ -57,6 +57,8 @@ class Verifier(NamedTuple):
   is_safe: Callable[[str, str], bool] = lambda task, answer: True  # no code
   max_chars: int = 0  # of an answer that goes to a worker
   reference: str = 'answer'  # the field of a record that it compares with
+  # The answer is the response's program, which workers of its own judge (code).
+  program: bool = False
   # (record, reference) -> what `at_once` and the loaded verifier compare with.
   terms: Callable[[Mapping, Any], Any] = lambda record, reference: reference
 
@@ -158,6 +160,7 @@ VERIFIERS = {
     'reasoning_gym': Verifier(
         load=_load_reasoning_gym, is_safe=_is_safe_entry, max_chars=10_000,
         reference='entry'),
+    'code': Verifier(max_chars=100_000, reference='tests', program=True),
     'exact': Verifier(_same_text),
     'same': Verifier(_same_summary),
     'judge': Verifier(_wrong),
