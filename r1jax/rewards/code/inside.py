@@ -15,13 +15,11 @@ these. Only their content is sent, so that no object of a program, whose `==`
 may say anything, comes near the tests.
 """
 
-import ast
 import builtins
 import json
 import os
 import resource
 import sys
-import traceback
 
 _INT = 1 << 63  # larger ones are written as hexadecimal digits
 _ITEMS = 1_000_000  # of an iterator, at most
@@ -165,8 +163,8 @@ def _load_filter(code):
 
 
 def last_line(error):
-  """The last line of a traceback, as in the worker of other verifiers."""
-  return traceback.format_exception_only(type(error), error)[-1].strip()[:_LINE]
+  """An exception as the last line of a traceback has it."""
+  return f'{type(error).__name__}: {error}'[:_LINE]
 
 
 def _describe(error):
@@ -228,8 +226,8 @@ def _run(source, confine):
       status = 0
     except SystemExit as end:
       status = end.code if isinstance(end.code, int) else int(bool(end.code))
-    except BaseException:  # pylint: disable=broad-except
-      traceback.print_exc()
+    except BaseException as error:  # pylint: disable=broad-except
+      print(last_line(error), file=sys.stderr)
     try:
       sys.stdout.flush()
       sys.stderr.flush()
@@ -262,8 +260,8 @@ def calls(job, channel, confine):
 
 
 def _function(program, name):
-  """A function of a program, or the method of its class Solution."""
-  if name not in program and hasattr(program.get('Solution'), name):
+  """The method of a program's class Solution, or a function of its own."""
+  if hasattr(program.get('Solution'), name):
     return getattr(program['Solution'](), name)
   if name not in program:
     raise NameError(f'the program does not define {name!r}')
@@ -306,39 +304,38 @@ def tests(job, channel, confine):
   space = {'__name__': 'tests'}
   try:
     exec(compile(job['setup'], 'setup.py', 'exec'), space)
-    tree = ast.parse(job['source'], 'tests.py')
-    for name in _free_names(tree).difference(space, vars(builtins)):
-      space[name] = (__import__(name) if name in _modules(tree)
-                     else proxy(name))
+    names, modules = _open_names(job['source'])
+    for name in names.difference(space, vars(builtins)):
+      space[name] = __import__(name) if name in modules else proxy(name)
     space.update({name: proxy(name) for name in job['names']})
-    exec(compile(tree, 'tests.py', 'exec'), space)
+    exec(compile(job['source'], 'tests.py', 'exec'), space)
     channel.send({'passed': True})
   except Exception as error:  # pylint: disable=broad-except
     channel.send(_describe(error) | {
         'program': any(error is each for each in raised)})
 
 
-def _free_names(tree):
-  """The names that code reads and does not bind anywhere."""
-  names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-  bound = {node.id for node in names if not isinstance(node.ctx, ast.Load)}
-  for node in ast.walk(tree):
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+def _open_names(source):
+  """What code reads and binds nowhere: names, and which of them are modules.
+
+  A module is one of the standard library whose attributes are read, as in
+  math.isclose.
+  """
+  import ast  # pylint: disable=g-import-not-at-top
+  names, bound, modules = set(), set(), set()
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Name):
+      (names if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+    elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef,
+                           ast.ClassDef, ast.ExceptHandler)):
       bound.add(node.name)
     elif isinstance(node, ast.arg):
       bound.add(node.arg)
     elif isinstance(node, ast.alias):
       bound.add((node.asname or node.name).partition('.')[0])
-    elif isinstance(node, ast.ExceptHandler) and node.name:
-      bound.add(node.name)
-  return {node.id for node in names}.difference(bound)
-
-
-def _modules(tree):
-  """The standard modules whose attributes code reads, as in math.isclose."""
-  return {node.value.id for node in ast.walk(tree)
-          if isinstance(node, ast.Attribute) and isinstance(
-              node.value, ast.Name)}.intersection(sys.stdlib_module_names)
+    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+      modules.add(node.value.id)
+  return names - bound, modules.intersection(sys.stdlib_module_names)
 
 
 def main():

@@ -18,13 +18,16 @@ from r1jax.rewards.code import system_calls
 
 FILE_BYTES = 64 << 20  # of a program's files, together
 FIELD = 'rewards.code.unsafe_subprocess'
-_PLACE = '/inside.py'
 _SECONDS = 60.0  # for a first sandbox
 
 
 def command(unsafe: bool) -> list[str]:
   """The command that starts `inside`, in a sandbox unless `unsafe`."""
-  path = os.path.abspath(inside.__file__)
+  # Compiled, where importing it has left that: a sixth of the time to start.
+  cached = inside.__cached__
+  path = os.path.abspath(
+      cached if os.path.isfile(cached) else inside.__file__)
+  place = '/inside' + os.path.splitext(path)[1]
   # No environment, no site-packages, no bytecode written, text in UTF-8.
   python = [_python(), '-I', '-S', '-B', '-X', 'utf8']
   if unsafe:
@@ -33,8 +36,8 @@ def command(unsafe: bool) -> list[str]:
       shutil.which('bwrap') or 'bwrap', '--unshare-all', '--die-with-parent',
       '--new-session', '--clearenv', '--cap-drop', 'ALL', '--uid', '65534',
       '--gid', '65534', '--hostname', 'sandbox', *_libraries(),
-      '--ro-bind', path, _PLACE, '--size', str(FILE_BYTES), '--tmpfs', '/tmp',
-      '--remount-ro', '/', '--chdir', '/tmp', '--', *python, _PLACE]
+      '--ro-bind', path, place, '--size', str(FILE_BYTES), '--tmpfs', '/tmp',
+      '--remount-ro', '/', '--chdir', '/tmp', '--', *python, place]
 
 
 def _python() -> str:

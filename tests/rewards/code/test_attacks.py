@@ -130,7 +130,7 @@ class Any(list):
   def __eq__(self, other): return True
 def f(a, b): return Any()"""),
     'not_a_number': ('wrong', 'def f(a, b): return float("nan")'),
-    'patched_builtins': ('wrong', """
+    'patched_builtins': ('!', """
 import builtins
 builtins.AssertionError = type('Never', (Exception,), {})
 builtins.isinstance = lambda *args: True
@@ -232,7 +232,7 @@ def test_host_files_are_not_there(judged, tmp_path):
 def test_what_is_there_is_little(judged):
   top = judged.printed('import os; print(sorted(os.listdir("/")))')
   assert set(top[len('printed '):].strip('\'"n\\[]').replace("'", '').split(
-      ', ')) <= {'inside.py', 'lib', 'lib64', 'usr', 'tmp', *(
+      ', ')) <= {'inside.pyc', 'inside.py', 'lib', 'lib64', 'usr', 'tmp', *(
           pathlib.Path(os.path.realpath(os.__file__)).parts[1:2])}
   assert "['lib'" in judged.printed('import os; print(os.listdir("/usr"))') or (
       "['lib64'" in judged.printed('import os; print(os.listdir("/usr"))'))
@@ -259,7 +259,7 @@ def test_no_connection_is_made(judged):
       server.accept()
 
 
-@pytest.mark.parametrize('path', ['/written', '/inside.py', '/usr/lib/written',
+@pytest.mark.parametrize('path', ['/written', '/inside.pyc', '/usr/lib/written',
                                   os.__file__, '/tmp/../written'])
 def test_nothing_is_written_outside(path, judged):
   before = pathlib.Path(path).read_bytes() if os.path.exists(path) else None
