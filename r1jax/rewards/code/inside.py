@@ -197,7 +197,7 @@ def _compile(source):
 
 def _file(content=b''):
   """A file without a name, whose content is to be read or written."""
-  name = 'file'
+  name = f'file-{os.urandom(16).hex()}'
   file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
   os.unlink(name)
   while content:
