@@ -274,6 +274,7 @@ def rewards(weights: dict[str, float] | None = None,
       models=models or {},
       functions={},  # {name: 'FILE.py:FUNCTION'}, rewards/functions.py
       judge=judge(),
+      code=code(),
       # DAPO: the penalty's ramp below rl.response_tokens.
       overlong_cache_tokens=optional(
           int, 'tokens below response_tokens from which the overlong penalty '
@@ -336,6 +337,23 @@ def judge(**values: Any) -> ConfigDict:
       retries=field(2, '>= 0', 'further attempts after a malformed verdict'),
       timeout_seconds=field(
           120.0, SECONDS, 'time limit of a request to url')), values)
+
+
+def code(**values: Any) -> ConfigDict:
+  """What a program may use that is run on tests, in a sandbox."""
+  return section(dict(
+      seconds=field(5.0, SECONDS, "wall-clock time of a test, or of a suite's "
+                    'test code; a problem may have its own'),
+      total_seconds=field(30.0, SECONDS, 'of all tests of a program'),
+      memory_mib=field(512, '>= 64', 'address space, the interpreter included; '
+                       'a problem may have its own'),
+      output_kib=field(
+          256, '>= 1', 'what a test may print, write or return'),
+      tests=optional(int, 'only the first so many tests; unset: all', '>= 1'),
+      unsafe_subprocess=field(
+          False, '', 'run programs without a sandbox where bubblewrap cannot '
+          'make one: they can then read and change what this user can')),
+                 values)
 
 
 def keep(**values: Any) -> ConfigDict:

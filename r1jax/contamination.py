@@ -152,9 +152,9 @@ def main() -> None:
     if not suites:
       raise errors.expected('--suite', 'a suite', args.suite)
     with errors.renamed('data.task', to='--train'):
-      found = overlap.overlaps(
-          suites, (row for task in args.train
-                   for row in training_texts(task, args.split, args.rows)), args.n)
+      rows = (row for task in args.train
+              for row in training_texts(task, args.split, args.rows))
+      found = overlap.overlaps(suites, rows, args.n)
     terminal.say(table(found, args.n))
     if args.out is not None:
       out = pathlib.Path(workdir_lib.expanded(args.out, '--out'))

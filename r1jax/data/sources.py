@@ -10,7 +10,7 @@ record is a dict of
     answer    the reference answer
     task      the name of what it came from
     verifier  'math', 'choice' (multiple choice), 'instructions' (IFEval's),
-              'reasoning_gym', 'exact', 'same' (as a draft), 'taste' or
+              'reasoning_gym', 'code', 'exact', 'same' (as a draft), 'taste' or
               'refusal' (of the mini world): the rule that scores it; or
               'judge', where only a model can check it
     row       all fields of the line of a file, or of what a function yielded
@@ -20,6 +20,7 @@ record is a dict of
     question  the problem alone, where the prompt also says how to answer
     options   the texts of a multiple choice, in order
     instructions  (kind, arguments) of each instruction in the prompt
+    tests     of a program, see rewards/code/unit_tests.py
     alternatives  further right answers, where the reference lists several
     tolerance  relative, by which decimals may differ from the answer
 
@@ -42,6 +43,7 @@ import re
 from typing import Any
 
 from r1jax import errors
+from r1jax.data import code_tasks
 from r1jax.data import columns
 from r1jax.data import gym
 from r1jax.data import json_lines
@@ -266,13 +268,15 @@ def _question_and_answer(messages: Sequence[Mapping[str, Any]]
         f'messages of {", ".join(roles)}')
 
 
-PROMPTS = {**sources.PROMPTS, **suites.PROMPTS, 'jsonl': jsonl,
-           'drafts': drafts, 'reasoning_gym': reasoning_gym, USER: user_records}
+PROMPTS = {**sources.PROMPTS, **suites.PROMPTS, **code_tasks.PROMPTS,
+           'jsonl': jsonl, 'drafts': drafts, 'reasoning_gym': reasoning_gym,
+           USER: user_records}
 DOCUMENTS = {**sources.DOCUMENTS, 'jsonl': jsonl_texts, USER: user_texts}
 CONVERSATIONS = {**sources.CONVERSATIONS, 'jsonl': jsonl_conversations,
                  USER: user_conversations}
 
-FILES = ('jsonl', *suites.PROMPTS)  # sources whose argument is a path
+# Sources whose argument is a path.
+FILES = ('jsonl', *suites.PROMPTS, *code_tasks.PROMPTS)
 
 
 def split_task(task: str, known: Collection[str], field: str = 'data.task'

@@ -4,7 +4,8 @@ Each is a function (argument, split, seed, count, *, options), like those of
 data/sources.py; the argument is what follows the colon in a task.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+import itertools
 import random
 from typing import Any
 
@@ -13,6 +14,7 @@ from r1jax.data import splits
 from r1jax.mini import corpus
 from r1jax.mini import general
 from r1jax.mini import lessons
+from r1jax.mini import programs
 
 Record = dict[str, Any]
 
@@ -25,6 +27,32 @@ def mini_reasoning(argument: str, split: str, seed: int, count: int | None, *,
   splits.check(split)
   return _checked(verifier, 'reasoning_gym', corpus.reasoning_records(
       split, made(size, count), seed, _tasks(tasks, corpus.TASKS)))
+
+
+def mini_code(argument: str, split: str, seed: int, count: int | None, *,
+              size: int | None = None) -> list[Record]:
+  """Small functions to program, checked by tests."""
+  del argument
+  return [programs.record(prompt, steps) for prompt, steps in _functions(
+      random.Random(f'code/{split}/{seed}'), split, made(size, count))]
+
+
+def mini_code_answers(argument: str, split: str, seed: int, count: int | None,
+                      *, size: int | None = None
+                      ) -> list[list[dict[str, Any]]]:
+  """The same with programs that are right or wrong, as conversations."""
+  del argument
+  rng = random.Random(f'code answers/{split}/{seed}')
+  return [conversation((prompt, programs.respond(rng, steps)))
+          for prompt, steps in _functions(rng, split, made(size, count))]
+
+
+def _functions(rng: random.Random, split: str, count: int
+               ) -> Iterator[tuple[str, list[programs.Step]]]:
+  splits.check(split)
+  return itertools.islice(
+      (problem for problem in programs.problems(rng)
+       if splits.in_split(problem[0], split)), count)
 
 
 def mini_writing(argument: str, split: str, seed: int, count: int | None
@@ -122,11 +150,13 @@ def lesson_answers(argument: str, split: str, seed: int, count: int | None, *,
       argument, split, made(size, count), seed)))
 
 
-PROMPTS = {'mini_reasoning': mini_reasoning, 'mini_writing': mini_writing,
+PROMPTS = {'mini_reasoning': mini_reasoning, 'mini_code': mini_code,
+           'mini_writing': mini_writing,
            'mini_general': mini_general_prompts,
            'mini_requests': mini_request_prompts}
 DOCUMENTS = {'mini_corpus': mini_corpus}
 CONVERSATIONS = {'mini_writing': mini_demonstrations,
+                 'mini_code': mini_code_answers,
                  'mini_worked': mini_worked,
                  'mini_general': mini_general_answers,
                  'mini_requests': mini_request_answers,

@@ -14,6 +14,7 @@ from r1jax.reports import charts
 from r1jax.reports import intervals
 from r1jax.reports import page
 from r1jax.rewards import answers
+from r1jax.rewards.code import judge as code_judge
 from r1jax.training import files
 
 _CARDS = (  # of an evaluation: key, name, unit
@@ -161,12 +162,15 @@ def fault(sample: Mapping[str, Any], rewards: Mapping[str, Any]) -> str:
   """Why a wrong response is wrong, other than by its answer; '' if unknown.
 
   Args:
-    sample: {'text', 'finished'}, of an evaluation's samples.
+    sample: {'text', 'finished'}, of an evaluation's samples; 'verdict' of a
+      program.
     rewards: the section of the config; a judge needs no marked answer.
   """
   finished = sample.get('finished', True)
   if not finished:
     return 'cut at the token limit'
+  if 'verdict' in sample:  # why a program has not passed
+    return code_judge.MEANINGS[sample['verdict']]
   judge = rewards.get('judge') or {}
   if (judge.get('init_from') or judge.get('url') or answers.extract_answer(
       sample['text'], rewards['answer'], finished) is not None):

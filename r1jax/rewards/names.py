@@ -13,6 +13,7 @@ TAKEN = frozenset([
     # Columns of a response, in files and reports, besides score.NAMES.
     'step', 'id', 'task', 'prompt', 'answer', 'response', 'tokens', 'finished',
     'reward', 'no_verdict', 'source', 'dropped', 'variety',
+    'verdict', 'verdict_detail',
     # Metrics reward/...
     'mean', 'std', 'frac_zero_std',
     # Results of an evaluation.

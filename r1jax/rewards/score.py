@@ -5,6 +5,7 @@ To add a part: a function of (response, record, settings), and its line in
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
 import re
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from r1jax.rewards import functions as functions_lib
 from r1jax.rewards import language as language_lib
 from r1jax.rewards import text_rules
 from r1jax.rewards import workers as workers_lib
+from r1jax.rewards.code import runner as runner_lib
 
 ACCURACY = 'accuracy'  # the part that is computed a batch at a time
 _REASON = re.compile(r"\S* [^\d'\"]*")  # the task and the reason, no answer
@@ -35,7 +37,7 @@ class Scores(NamedTuple):
   total: np.ndarray  # f32[N], the weighted sum
   parts: dict[str, np.ndarray]  # f32[N] each, unweighted
   counters: dict[str, int]  # of what could not be scored, and so scores 0
-  # N, the columns that reward functions log; (): none.
+  # N, the columns that programs and reward functions log; (): none.
   columns: Sequence[Mapping[str, Any]] = ()
 
   def row(self, n: int) -> dict[str, Any]:
@@ -115,6 +117,7 @@ class Scorer:
                timeout_seconds: float, answer: str, form: str = 'answer',
                languages: Sequence[str] = (), language: str | None = None,
                functions: Mapping[str, str] | None = None,
+               code: runner_lib.Limits = runner_lib.Limits(),
                reserved: Iterable[str] = ()):
     """Checks the settings; starts processes for the user's functions alone.
 
@@ -131,6 +134,7 @@ class Scorer:
       languages: to distinguish; (): no language rewards.
       language: that the thinking should be in; None: the prompt's.
       functions: {name: 'my_rewards.py:function'}, the user's own parts.
+      code: what programs may use.
       reserved: names that these cannot have, such as those of reward models.
 
     Raises:
@@ -161,6 +165,9 @@ class Scorer:
     self._logged = set()  # reasons already logged
     self._restarts = 0  # of workers, already counted
     self._pool = workers_lib.Pool(workers, timeout_seconds)
+    self._programs = workers_lib.Pool(
+        workers, code.total_seconds + 2 * runner_lib.START_SECONDS,
+        load=json.dumps(code._asdict()), serve='r1jax.rewards.code.worker')
     self._functions = functions_lib.Functions(
         functions, workers, timeout_seconds, reserved=(*NAMES, *reserved))
 
@@ -173,8 +180,10 @@ class Scorer:
       RunError: the verifiers themselves cannot be loaded.
     """
     accurate = accuracy.check_answers(
-        records, [answers.extract_answer(r.text, self._answer, r.finished)
-                  for r in responses], self._pool)
+        records, [
+            accuracy.find_answer(record, r.text, self._answer, r.finished)
+            for record, r in zip(records, responses)],
+        self._pool, self._programs)
     self._log('no verdict on an answer', accurate.errors)
     values = {ACCURACY: accurate.right}
     for name, part in PARTS.items():
@@ -191,10 +200,12 @@ class Scorer:
       total += part * np.float32(
           [self.weight(name, record['task']) for record in records])
     before, self._restarts = (
-        self._restarts, self._pool.restarts + self._functions.restarts)
+        self._restarts, self._pool.restarts + self._programs.restarts
+        + self._functions.restarts)
     return Scores(
         total, parts, accurate.counters | scored.counters
-        | {'restarts': self._restarts - before}, scored.columns)
+        | {'restarts': self._restarts - before},
+        [a | b for a, b in zip(accurate.columns, scored.columns)])
 
   def weight(self, part: str, task: str) -> float:
     """The weight of a part in the rewards of a task."""
@@ -224,6 +235,7 @@ class Scorer:
 
   def close(self):
     self._pool.close()
+    self._programs.close()
     self._functions.close()
 
   def __enter__(self):

@@ -59,6 +59,8 @@ class Verifier(NamedTuple):
   is_safe: Callable[[str, str], bool] = lambda task, answer: True  # no code
   max_chars: int = 0  # of an answer that goes to a worker
   reference: str = 'answer'  # the field of a record that it compares with
+  # The answer is the response's program, which workers of its own judge (code).
+  program: bool = False
   # (record, reference) -> what `at_once` and the loaded verifier compare with.
   terms: Callable[[Mapping, Any], Any] = lambda record, reference: reference
 
@@ -167,6 +169,7 @@ VERIFIERS = {
     'choice': Verifier(choices.same_choice, terms=_with_options),
     'instructions': Verifier(
         instructions.followed, reference='instructions'),
+    'code': Verifier(max_chars=100_000, reference='tests', program=True),
     'exact': Verifier(_same_text),
     'same': Verifier(_same_summary),
     'judge': Verifier(_wrong),

@@ -120,4 +120,5 @@ def samples(rows: list[dict], count: int) -> list[dict[str, Any]]:
   return [{'prompt': row['prompt'], 'answer': row['answer'],
            'text': row['response'], 'reward': row['reward'],
            'correct': row['accuracy'] == 1., 'finished': row['finished']}
+          | ({'verdict': row['verdict']} if 'verdict' in row else {})
           for row in rows[:count]]

@@ -32,6 +32,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
           test.data, vocab, config.rl.prompt_tokens, split=config.eval.split,
           count=test.problems)
     scoring.check_judge(config.rewards, prompts)
+    scoring.check_code(config.rewards, prompts)
     rule_scorer = scoring.make_rule_scorer(
         rewards_of_test(config.rewards, test.rewards),
         config.rl.response_tokens)

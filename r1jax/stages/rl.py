@@ -310,6 +310,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     scoring.check_weights(config.rewards, prompts)
   for each in (prompts, held_out):
     scoring.check_judge(config.rewards, each)
+    scoring.check_code(config.rewards, each)
   settings, batch_prompts = rollouts.policy_settings(rl, vocab), rl.prompts
   learner = Learner(
       placed, optimizer, abstract, objective, Settings(

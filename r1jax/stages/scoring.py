@@ -20,6 +20,9 @@ from r1jax.data import batches
 from r1jax.data import vocabs
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
+from r1jax.rewards import accuracy
+from r1jax.rewards.code import runner as runner_lib
+from r1jax.rewards.code import sandbox
 from r1jax.stages import model_rewards
 from r1jax.types import Rollout
 
@@ -160,7 +163,10 @@ def make_rule_scorer(rewards: Mapping[str, Any], max_tokens: int
            for task, weights in rewards['tasks'].items()}
   return rewards_lib.Scorer(
       of_rules(rewards['weights']), tasks, max_tokens=max_tokens,
-      functions=dict(rewards['functions']), reserved=models, **{
+      functions=dict(rewards['functions']), reserved=models,
+      code=runner_lib.Limits(**{
+          name: rewards['code'][name] for name in runner_lib.Limits._fields}),
+      **{
           name: rewards[name] for name in (
               'overlong_cache_tokens', 'workers', 'timeout_seconds', 'answer',
               'form', 'languages', 'language')})
@@ -197,6 +203,12 @@ def check_judge(rewards, prompts: batches.PromptSet) -> None:
       raise errors.expected(
           'rewards.judge.init_from', 'a judge here or at rewards.judge.url: it '
           f'is the verifier of task {record["task"]!r}', None)
+
+
+def check_code(rewards, prompts: batches.PromptSet) -> None:
+  """Refuses records whose answers are programs where none can be run."""
+  if any(map(accuracy.is_program, prompts.records)):
+    sandbox.check(rewards.code.unsafe_subprocess)
 
 
 def sum_counters(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:

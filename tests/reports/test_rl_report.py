@@ -96,6 +96,8 @@ def test_a_judge_needs_no_marked_answer():
   assert not rl_report.fault(
       sample, dict(answer='tags', judge=dict(url='http://')))
   assert not rl_report.fault(sample, dict(answer='number'))
+  assert rl_report.fault(sample | dict(verdict='memory'), dict(
+      answer='tags')) == 'out of memory'
   del sample['finished']  # evaluated before that was kept
   assert rl_report.fault(sample, dict(answer='tags')) == 'no answer found'
 

@@ -179,6 +179,18 @@ def test_the_rules_have_the_weights_of_all_but_models():
     scoring.make_rule_scorer(rewards, 100)
 
 
+def test_programs_are_refused_where_there_is_no_sandbox(tmp_path, monkeypatch):
+  monkeypatch.setenv('PATH', str(tmp_path))
+  prompts = lambda verifier: batches.PromptSet(
+      None, None, [dict(task='t', verifier=verifier)])
+  rewards = sections.rewards()
+  scoring.check_code(rewards, prompts('math'))
+  with pytest.raises(errors.ConfigError, match='unsafe_subprocess.*installed'):
+    scoring.check_code(rewards, prompts('code'))
+  rewards.code.unsafe_subprocess = True
+  scoring.check_code(rewards, prompts('code'))
+
+
 @pytest.mark.parametrize('sizes', [None, dict(data=2, fsdp=2, tensor=2)])
 def test_reward_models_are_parts_of_the_reward(sizes):
   placed, judge, batch = tiny.setup(sizes), _Judge(), tiny_rl.draw(0)

@@ -1,0 +1,56 @@
+"""The tests of a problem: what is asked of a program, in three forms.
+
+    script  cases [(standard input, what is to be printed), ...]
+    calls   name, and cases [(arguments, value), ...] of the function
+    tests   names of the functions under test, and source that asserts what they
+            give, after `setup`, which is the suite's own
+
+A record's 'tests' is a dict of one of these, with `kind`. `prelude` is put
+before the program; `seconds` and `memory_mib`, where there, take the place of
+the config's.
+"""
+
+import ast
+from typing import Any, Mapping, NamedTuple
+
+KINDS = ('script', 'calls', 'tests')
+
+
+class SuiteError(ValueError):
+  """Tests that cannot be read, or that did not run: the suite's fault."""
+
+
+class Tests(NamedTuple):
+  """The tests of one problem; see above."""
+  kind: str
+  cases: tuple[tuple[Any, Any], ...] = ()  # of scripts and calls
+  name: str = ''  # of the function that is called
+  names: tuple[str, ...] = ()  # of the functions under test
+  setup: str = ''
+  source: str = ''
+  prelude: str = ''
+  seconds: float | None = None
+  memory_mib: int | None = None
+
+
+def read(given: Mapping[str, Any]) -> Tests:
+  """Tests as a record has them; raises SuiteError unless they can run."""
+  unknown = sorted(set(given).difference(Tests._fields))
+  if unknown or given.get('kind') not in KINDS:
+    raise SuiteError(
+        f'tests need a kind of {KINDS} and may have {Tests._fields[1:]}; '
+        f'received {sorted(given)} of kind {given.get("kind")!r}')
+  tests = Tests(**given)
+  for field in ('setup', 'source', 'prelude'):
+    try:
+      ast.parse(getattr(tests, field))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as problem:
+      raise SuiteError(f'{field} of the tests is not Python: {problem}'
+                       ) from problem
+  if tests.kind == 'tests' and not tests.source.strip():
+    raise SuiteError('the tests have no source')
+  if tests.kind != 'tests' and not tests.cases:
+    raise SuiteError('the tests have no cases')
+  if tests.kind == 'calls' and not tests.name:
+    raise SuiteError('the tests do not name the function')
+  return tests
