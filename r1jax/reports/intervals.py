@@ -1,9 +1,9 @@
 """Confidence intervals: shares, means, paired changes, win rates.
 
-All intervals are 95 % intervals. Those of shares are Wilson's; those of means
-and of changes are normal ones, over prompts: two policies that answer the same
-prompts are compared prompt by prompt. None includes the variation between seeds
-of training.
+All intervals are 95 % intervals. Those of shares are Wilson's, over problems
+where each has several samples; those of means and of changes are normal ones,
+over prompts: two policies that answer the same prompts are compared prompt by
+prompt. None includes the variation between seeds of training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,15 +22,35 @@ class Figure(NamedTuple):
   high: float | None = None
 
 
-def wilson(share: float, n: int) -> list[float]:
-  """Wilson's score interval of a share among n problems, within [0, 1].
-
-  With several samples per problem it is too wide, never too narrow.
-  """
+def wilson(share: float, n: float) -> list[float]:
+  """Wilson's score interval of a share among n problems, within [0, 1]."""
   centre = (share + _Z * _Z / (2 * n)) / (1 + _Z * _Z / n)
   half = _Z / (1 + _Z * _Z / n) * math.sqrt(
       share * (1 - share) / n + _Z * _Z / (4 * n * n))
   return [max(0., centre - half), min(1., centre + half)]
+
+
+def clustered(means: Sequence[float], samples: int) -> list[float]:
+  """The interval of the mean over problems, each with several samples.
+
+  Samples of a problem are alike, so that the problems are what varies: the
+  variance s² / n of their means counts as that of so many independent samples,
+  n' = p (1 - p) n / s², for which the interval is Wilson's. There are at least
+  as many as problems and at most as many as samples. With one sample it is
+  Wilson's of the problems; and unlike the normal interval it has a width where
+  all problems agree, and stays within [0, 1].
+
+  Args:
+    means: of each problem, 0 to 1.
+    samples: of each problem.
+  """
+  n, value = len(means), float(np.mean(means))
+  variance = float(np.var(means, ddof=1)) if n > 1 else 0.
+  most = n * samples
+  size = value * (1 - value) * n / variance if variance else most
+  if not 0. < value < 1.:
+    size = n  # all problems agree, as few of them might by chance
+  return wilson(value, min(max(size, n), most))
 
 
 def share(sample: Sequence[float]) -> Figure:
