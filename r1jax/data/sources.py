@@ -22,6 +22,7 @@ record is a dict of
     instructions  (kind, arguments) of each instruction in the prompt
     tests     of a program, see rewards/code/unit_tests.py
     alternatives  further right answers, where the reference lists several
+    opened    true where the prompt, in its template, opens the thinking
     tolerance  relative, by which decimals may differ from the answer
 
 A user's function yields dicts with the fields of a JSONL line, 'prompt' and

@@ -25,6 +25,7 @@ from r1jax.data import chat
 from r1jax.data import sources
 from r1jax.data import templates
 from r1jax.data import tfds_source
+from r1jax.data import thinking
 from r1jax.data import vocabs
 
 tf.config.set_visible_devices([], 'GPU')  # GPUs are left to JAX
@@ -70,8 +71,8 @@ def prompt_set(
   begin = template != templates.CHAT
   dataset = _dataset(
       task, 'inputs', {'inputs': _feature(vocab)},
-      [frame, *_tokenized(vocab, 'inputs', begin), mark_long], split, seed,
-      num_prompts, options or {}, limit=prompt_tokens)
+      [frame, _mark_opened, *_tokenized(vocab, 'inputs', begin), mark_long],
+      split, seed, num_prompts, options or {}, limit=prompt_tokens)
   tokens, records, too_long = [], [], 0
   for example in dataset.as_numpy_iterator():
     if len(records) == num_prompts:
@@ -82,7 +83,8 @@ def prompt_set(
       too_long += 1
     else:
       tokens.append(example['inputs'])
-      records.append(pickle.loads(example['record']))
+      opened = {'opened': True} if example['opened'] else {}
+      records.append(pickle.loads(example['record']) | opened)
   if not (records or too_long):
     raise _empty(task, split)
   if not records:
@@ -183,6 +185,12 @@ def mark_long(dataset: tf.data.Dataset, sequence_length: dict[str, int],
   return dataset.map(lambda x: {**x, 'long': tf.size(x['inputs']) > limit})
 
 
+def _mark_opened(dataset: tf.data.Dataset) -> tf.data.Dataset:
+  """Adds 'opened', whether the prompt ends by opening the thinking."""
+  return dataset.map(lambda x: {**x, 'opened': tf.strings.regex_full_match(
+      x['inputs'], thinking.OPENED)})
+
+
 def _feature(vocab: vocabs.Vocab, add_eos: bool = False) -> seqio.Feature:
   return seqio.Feature(seqio_vocabulary(vocab), add_eos, dtype=tf.int32)
 
@@ -221,7 +229,7 @@ def _dataset(
   return seqio.MixtureRegistry.add(mixture, rates).get_dataset(
       dict.fromkeys(features, limit), split=split, shuffle=False, seed=seed,
       num_epochs=1, trim_output_features=False,
-      passthrough_features=('record', 'long', 'problem'))
+      passthrough_features=('record', 'opened', 'long', 'problem'))
 
 
 def _source(name: str, column: str, split: str, seed: int, count: int | None,

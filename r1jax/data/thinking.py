@@ -1,22 +1,35 @@
 """The parts of a response: its thinking, and the answer that follows.
 
 The tags are those of DeepSeek-R1 (arXiv 2501.12948, table 1). R1-Zero tags its
-answer, too; R1 writes a summary after its thinking.
+answer, too; R1 writes a summary after its thinking. The chat template that R1
+was released with opens the thinking itself: what is sampled has no <think>, and
+is read as if it began with it.
 """
+
+import re
 
 THINK, END_OF_THINKING = '<think>', '</think>'
 ANSWER, END_OF_ANSWER = '<answer>', '</answer>'
 TAGS = (THINK, END_OF_THINKING, ANSWER, END_OF_ANSWER)
 
+# A prompt that ends by opening the thinking, and what its response then begins
+# with; also in TensorFlow's regular expressions.
+OPENED, OPEN = rf'(?s).*{THINK}\s*', f'{THINK}\n'
+
 THOUGHT = f'{THINK} {{}} {END_OF_THINKING}'  # to be filled with a thought,
 TAGGED = f'{THOUGHT} {ANSWER} {{}} {END_OF_ANSWER}'  # and an answer
+
+
+def opened(prompt: str) -> bool:
+  """Whether a prompt, in its template, ends by opening the thinking."""
+  return re.fullmatch(OPENED, prompt) is not None
 
 
 def summary(response: str) -> str:
   """The text after the thinking: all that helpfulness is judged by.
 
-  Empty where the thinking is not closed. DeepSeek-R1 (arXiv 2501.12948, 2.3.4):
+  Empty where thinking is not closed. DeepSeek-R1 (arXiv 2501.12948, 2.3.4):
   helpfulness on the final summary, harmlessness on the whole response.
   """
-  _, ended, text = response.rpartition(END_OF_THINKING)
-  return '' if not ended and THINK in response else text.strip()
+  text = response.rpartition(END_OF_THINKING)[2]
+  return '' if THINK in text else text.strip()

@@ -4,7 +4,7 @@ import re
 
 from r1jax.data import thinking
 
-ANSWERS = ('tags', 'boxed', 'any', 'number', 'summary', 'whole')
+ANSWERS = ('tags', 'boxed', 'any', 'number', 'last', 'summary', 'whole')
 
 # -1,234.5, .5, 1.5e3, 1.5 \times 10^{3}, 2^{10}, 3/4, 1 1/2, \frac{1}{3}. A
 # minus after a number or bracket is a subtraction; 10/12/2024 is no fraction.
@@ -36,26 +36,37 @@ def extract_answer(text: str, answer: str, finished: bool = True) -> str | None:
       'boxed': the content of the last \\boxed{...} or \\fbox{...}.
       'any': tags, else boxed.
       'number': the last number, for models that were trained on no other form.
-      'summary': the summary's box, else its tags, else all of the summary.
-      'whole': the text, where nothing marks an answer.
-    finished: it was not cut at the token limit; the whole of a summary that
-      was cut is not an answer.
+      'last': boxed, else number: for models that seldom follow a form.
+      'summary': a box, else tags, else all of it.
+      'whole': all of it, where nothing marks an answer.
+    finished: it was not cut at the token limit. Of one that was, only an answer
+      that is marked counts: the last number was perhaps not the last.
+
+  No draft in the thinking is an answer, and a response that never ends its
+  thinking gives none; but an <answer> block that ends the text is one even
+  where </think> is missing, which costs the format reward.
   """
-  if answer == 'summary':
-    text = thinking.summary(text)
-    content = _boxed(text)
-    if content is None:
-      content = _tagged(text) or (text if finished else '')
-    return content.strip() or None
-  if answer == 'number':
-    found = _NUMBER.findall(text)
-    return _PLAIN.sub('-', found[-1]) if found else None
-  content = text if answer == 'whole' else None
+  said = thinking.summary(text)
+  content = None
   if answer in ('tags', 'any'):
     content = _tagged(text)
-  if content is None and answer in ('boxed', 'any'):
-    content = _boxed(text)
+  if content is None and answer in ('boxed', 'any', 'last', 'summary'):
+    content = _boxed(said, finished)
+  if content is None and answer == 'summary':
+    content = _tagged(said) or None
+  if content is None and finished:
+    content = {'number': _last_number, 'last': _last_number,
+               'summary': str, 'whole': str}.get(answer, _nothing)(said)
   return content.strip() or None if content is not None else None
+
+
+def _nothing(text: str) -> None:
+  del text
+
+
+def _last_number(text: str) -> str | None:
+  found = _NUMBER.findall(text)
+  return _PLAIN.sub('-', found[-1]) if found else None
 
 
 def _tagged(text: str) -> str | None:
@@ -66,7 +77,7 @@ def _tagged(text: str) -> str | None:
   return match.group(1) if match else None
 
 
-def _boxed(text: str) -> str | None:
+def _boxed(text: str, finished: bool = True) -> str | None:
   box = None
   for box in _BOX.finditer(text):
     pass
@@ -75,7 +86,8 @@ def _boxed(text: str) -> str | None:
   start = box.end()
   if text[start:start + 1] != '{':  # \boxed 5
     bare = _BARE.match(text, start)
-    return bare and bare[0]
+    whole = bare and (finished or bare.end() < len(text))
+    return bare[0] if whole else None
   depth = 0
   for brace in _BRACE.finditer(text, start):
     depth += {'{': 1, '}': -1}.get(brace.group(), 0)

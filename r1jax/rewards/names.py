@@ -12,13 +12,15 @@ from r1jax import config
 TAKEN = frozenset([
     # Columns of a response, in files and reports, besides score.NAMES.
     'step', 'id', 'task', 'prompt', 'answer', 'response', 'tokens', 'finished',
-    'reward', 'no_verdict', 'source', 'dropped', 'variety',
+    'reward', 'no_verdict', 'source', 'dropped', 'variety', 'extracted',
+    'test', 'sample', 'vote', 'prompt_tokens',
     'verdict', 'verdict_detail',
     # Metrics reward/...
     'mean', 'std', 'frac_zero_std',
     # Results of an evaluation.
     'n', 'pass@1', 'ci95', 'greedy', 'response_length', 'truncated', 'tasks',
-    'verifier'])
+    'verifier', 'samples', 'left_out', 'answered', 'intervals', 'sampling',
+    'response_tokens'])
 
 
 def check(field: str, names: Iterable[str], others: Iterable[str] = ()) -> None:

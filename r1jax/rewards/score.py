@@ -18,6 +18,7 @@ from r1jax.rewards import answers
 from r1jax.rewards import functions as functions_lib
 from r1jax.rewards import language as language_lib
 from r1jax.rewards import text_rules
+from r1jax.rewards import votes
 from r1jax.rewards import workers as workers_lib
 from r1jax.rewards.code import runner as runner_lib
 
@@ -39,12 +40,15 @@ class Scores(NamedTuple):
   counters: dict[str, int]  # of what could not be scored, and so scores 0
   # N, the columns that programs and reward functions log; (): none.
   columns: Sequence[Mapping[str, Any]] = ()
+  # N, the answers that were checked, None where there is none; (): not known.
+  answers: Sequence[str | None] = ()
 
   def row(self, n: int) -> dict[str, Any]:
     """The fields of response `n` in rollouts.jsonl."""
     parts = {name: float(part[n]) for name, part in self.parts.items()}
     return {'reward': float(self.total[n])} | parts | (
-        self.columns[n] if self.columns else {})
+        {'extracted': self.answers[n]} if self.answers else {}) | (
+            self.columns[n] if self.columns else {})
 
 
 class Settings(NamedTuple):
@@ -179,11 +183,10 @@ class Scorer:
       ValueError: a record without a known verifier or its reference.
       RunError: the verifiers themselves cannot be loaded.
     """
+    extracted = [accuracy.find_answer(record, r.text, self._answer, r.finished)
+                 for record, r in zip(records, responses)]
     accurate = accuracy.check_answers(
-        records, [
-            accuracy.find_answer(record, r.text, self._answer, r.finished)
-            for record, r in zip(records, responses)],
-        self._pool, self._programs)
+        records, extracted, self._pool, self._programs)
     self._log('no verdict on an answer', accurate.errors)
     values = {ACCURACY: accurate.right}
     for name, part in PARTS.items():
@@ -205,7 +208,13 @@ class Scorer:
     return Scores(
         total, parts, accurate.counters | scored.counters
         | {'restarts': self._restarts - before},
-        [a | b for a, b in zip(accurate.columns, scored.columns)])
+        [a | b for a, b in zip(accurate.columns, scored.columns)], extracted)
+
+  def votes(self, records: Sequence[Mapping],
+            extracted: Sequence[Sequence[str | None]]
+            ) -> tuple[list[list[int | None]], dict[str, int]]:
+    """The classes of equal answers to each problem; see votes.classes."""
+    return votes.classes(records, extracted, self._pool)
 
   def weight(self, part: str, task: str) -> float:
     """The weight of a part in the rewards of a task."""

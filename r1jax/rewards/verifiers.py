@@ -61,6 +61,8 @@ class Verifier(NamedTuple):
   reference: str = 'answer'  # the field of a record that it compares with
   # The answer is the response's program, which workers of its own judge (code).
   program: bool = False
+  # Whether it also says that two responses give the same answer (votes.py).
+  compares: bool = False
   # (record, reference) -> what `at_once` and the loaded verifier compare with.
   terms: Callable[[Mapping, Any], Any] = lambda record, reference: reference
 
@@ -162,15 +164,17 @@ def _with_options(record: Mapping, reference: str) -> tuple[str, tuple]:
 
 VERIFIERS = {
     'math': Verifier(
-        _plainly_equal, _load_math, max_chars=1_000, terms=_math_terms),
+        _plainly_equal, _load_math, max_chars=1_000, terms=_math_terms,
+        compares=True),
     'reasoning_gym': Verifier(
         load=_load_reasoning_gym, is_safe=_is_safe_entry, max_chars=10_000,
         reference='entry'),
-    'choice': Verifier(choices.same_choice, terms=_with_options),
+    'choice': Verifier(
+        choices.same_choice, terms=_with_options, compares=True),
     'instructions': Verifier(
         instructions.followed, reference='instructions'),
     'code': Verifier(max_chars=100_000, reference='tests', program=True),
-    'exact': Verifier(_same_text),
+    'exact': Verifier(_same_text, compares=True),
     'same': Verifier(_same_summary),
     'judge': Verifier(_wrong),
 }

@@ -17,6 +17,7 @@ import numpy as np
 from r1jax import errors
 from r1jax import rewards as rewards_lib
 from r1jax.data import batches
+from r1jax.data import thinking
 from r1jax.data import vocabs
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
@@ -67,7 +68,8 @@ class RolloutScorer:
     mine = [n for n in sorted(tokens) if n < len(batch.records) * group]
     prompts = [n // group for n in mine]
     records = [batch.records[b] for b in prompts]
-    responses = [self._decode(tokens[n], int(masks[n].sum())) for n in mine]
+    responses = [self._decode(tokens[n], int(masks[n].sum()), record)
+                 for n, record in zip(mine, records)]
     scores = self._rule_scorer.score(records, responses)
     rows = _log_rows(records, batch.id[prompts], responses, scores)
     # A verifier's limit is in seconds: scored on two hosts, a response could
@@ -90,12 +92,32 @@ class RolloutScorer:
     return Scored(rollout, column('reward'), {n: column(n) for n in names},
                   column('tokens', np.int32), counts, rows)
 
-  def _decode(self, tokens: np.ndarray, length: int) -> rewards_lib.Response:
-    """The response in i32[R] `tokens`, of which the first `length` count."""
+  def add_votes(self, batch: batches.PromptBatch, rows: Sequence[dict]
+               ) -> dict[str, int]:
+    """Adds to the rows of a batch the class of their answer, 'vote'.
+
+    Answers to a problem that its verifier takes for the same have one number;
+    None is no answer. Returns counters of the comparisons.
+    """
+    group = len(rows) // len(batch.records)
+    groups = [rows[n:n + group] for n in range(0, len(rows), group)]
+    votes, counters = distributed.in_main(lambda: self._rule_scorer.votes(
+        batch.records, [[row['extracted'] for row in part] for part in groups]))
+    for part, numbers in zip(groups, votes, strict=True):
+      for row, number in zip(part, numbers, strict=True):
+        row['vote'] = number
+    return {f'vote_{name}': count for name, count in counters.items()}
+
+  def _decode(self, tokens: np.ndarray, length: int, record: Mapping[str, Any]
+             ) -> rewards_lib.Response:
+    """The response in i32[R] `tokens`, of which the first `length` count.
+
+    Where the prompt has opened the thinking, its text begins so, too.
+    """
     finished = int(tokens[length - 1]) in self._vocab.eos_ids
-    return rewards_lib.Response(
-        self._vocab.decode(tokens[:length - finished].tolist()), length,
-        finished)
+    text = self._vocab.decode(tokens[:length - finished].tolist())
+    opening = thinking.OPEN if record.get('opened') else ''
+    return rewards_lib.Response(opening + text, length, finished)
 
 
 def _log_rows(records, ids, responses, scores) -> list[dict[str, Any]]:
