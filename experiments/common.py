@@ -51,7 +51,7 @@ def base(kind: str, **changes: Any) -> ConfigDict:
   """A stage of a kind, with the fields that all such stages have.
 
   Args:
-    kind: lm | preference | rl | sample | collect | measure | bench.
+    kind: lm | preference | rl | sample | collect | evaluate | bench.
     **changes: values by field name: a dict of fields for a section that every
       stage of the kind has; for one of OPTIONAL_SECTIONS the whole section,
       made by `model`, `vocab` or a function of sections.py.
@@ -78,8 +78,8 @@ def base(kind: str, **changes: Any) -> ConfigDict:
         float, 'passes over the data, if config.steps is unset', '> 0, <= 1e6')
   if kind == 'sample':
     made |= dict(checkpoint=checkpoint(kind), log=log(kind))
-  if kind == 'measure':
-    made['eval'] = evaluation(kind)
+  if kind == 'evaluate':
+    made |= dict(checkpoint=checkpoint(kind), eval=evaluation(kind))
   if kind == 'bench':
     made['optim'] = optim()
   return _set(ConfigDict(made), changes, OPTIONAL_SECTIONS[kind])
@@ -97,9 +97,9 @@ def _run(kind: str) -> dict[str, fields.Field]:
 OPTIONAL_SECTIONS = {  # by kind of stage; an experiment gives those it needs
     'lm': ('model', 'vocab', 'data', 'lm', 'distill'),
     'preference': ('model', 'vocab', 'data', 'preference'),
-    'rl': ('model', 'vocab', 'data', 'rl', 'rewards', 'critic'),
+    'rl': ('model', 'vocab', 'data', 'rl', 'rewards', 'critic', 'tests'),
     'sample': ('model', 'vocab', 'data', 'rl', 'rewards', 'keep', 'labels'),
-    'measure': ('model', 'vocab', 'rl', 'rewards', 'tests'),
+    'evaluate': ('model', 'vocab', 'rl', 'rewards', 'tests'),
     'collect': ('collect',),
     'bench': ('model', 'rl', 'bench'),
 }
@@ -323,9 +323,9 @@ def optim(**values: Any) -> ConfigDict:
 
 def checkpoint(kind: str) -> ConfigDict:
   """When state is saved: more often where a step samples, which is slow."""
+  every = {'evaluate': 1, 'rl': 10, 'sample': 10}.get(kind, 50)
   return ConfigDict(dict(
-      every_steps=field(10 if kind in ('rl', 'sample') else 50, '>= 1',
-                        'steps between two checkpoints'),
+      every_steps=field(every, '>= 1', 'steps between two checkpoints'),
       keep=field(2, '>= 1', 'number of latest checkpoints that are kept')))
 
 
@@ -346,7 +346,7 @@ def evaluation(kind: str) -> ConfigDict:
       str, 'held-out split, or a part of one: train[:64]'
       + ('; unset: no evaluation' if kind == 'lm' else ''),
       value='heldout'))
-  if kind != 'measure':  # there every test sets its own number of problems
+  if kind != 'evaluate':  # there every test sets its own number of problems
     made |= dict(
         problems=field(512, '>= 1', 'held-out prompts, or texts'),
         every_steps=field(
@@ -354,9 +354,9 @@ def evaluation(kind: str) -> ConfigDict:
             'the first step and after the last; 0: only those'))
   if kind != 'lm':
     made['shown'] = field(6, '>= 0', 'responses that the report shows')
-  if kind in ('rl', 'measure'):
+  if kind in ('rl', 'evaluate'):
     made |= dict(
-        batch=field(128, '>= 1', 'prompts at a time'),
+        batch=field(128, '>= 1', 'prompts at a time; of tests, responses'),
         samples=field(
             1, '>= 1', 'responses per prompt, k; pass@1 is their mean'),
         temperature=field(

@@ -248,7 +248,7 @@ def measured(init_from: str, model: common.ConfigDict) -> common.ConfigDict:
   They sample as the paper's evaluations do ([v1] arXiv 2501.12948v1, 3).
   """
   return common.base(
-      'measure', init_from=init_from, model=model, vocab=common.mini_vocab(),
+      'evaluate', init_from=init_from, model=model, vocab=common.mini_vocab(),
       rl=sections.lengths(
           prompt_tokens=48, response_tokens=160, sample_chunk=80),
       rewards=sections.rewards(answer='summary', form='summary'),
@@ -265,7 +265,7 @@ def shots(init_from: str) -> common.ConfigDict:
   Four take 385 tokens, more than any model here was trained on (256).
   """
   return common.base(
-      'measure', init_from=init_from, model=common.mini_model(max_len=640),
+      'evaluate', init_from=init_from, model=common.mini_model(max_len=640),
       vocab=common.mini_vocab(),
       rl=sections.lengths(
           prompt_tokens=400, response_tokens=160, sample_chunk=80),

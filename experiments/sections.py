@@ -5,6 +5,7 @@ common.py. Symbols and values are those of DeepSeek-R1 ([v2] arXiv
 2501.12948v2) and DeepSeekMath (arXiv 2402.03300) where nothing else is said.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from experiments import common
@@ -219,7 +220,7 @@ def sampling(**values: Any) -> ConfigDict:
 
 
 def lengths(**values: Any) -> ConfigDict:
-  """The fields of `rl` in a `measure` stage; config.eval has its sampling."""
+  """The fields of `rl` in an `evaluate` stage; config.eval has its sampling."""
   return section(_lengths(), values)
 
 
@@ -396,16 +397,36 @@ def part(task: str, rows: int | None = None, order: str = 'random',
       options={}), dict(rows=rows, order=order, options=options))
 
 
-def test(data: ConfigDict, problems: int, **changed: Any) -> ConfigDict:
-  """One of several tests; its own rewards override those of the stage."""
+def test(data: ConfigDict, problems: int,
+         settings: Mapping[str, Any] | None = None, **changed: Any
+         ) -> ConfigDict:
+  """One of several tests.
+
+  Args:
+    data: `questions`.
+    problems: at most so many.
+    settings: of its sampling, in place of config.eval's and config.rl's.
+    **changed: fields of its rewards, which override those of the stage.
+  """
+  other = lambda kind, name, bound='': optional(
+      kind, f'in place of config.{name}', bound)
   own = rewards(**changed)
   for name in set(own) - set(changed):
     del own[name]
   for part in set(own.get('weights', ())) - set(changed.get('weights', ())):
     del own.weights[part]
-  return ConfigDict(dict(
+  return section(dict(
       data=data, problems=field(problems, '>= 1', 'prompts of the test'),
-      rewards=own))
+      split=other(str, 'eval.split'),
+      samples=other(int, 'eval.samples', '>= 1'),
+      temperature=other(float, 'eval.temperature', common.OR_GREEDY),
+      top_k=other(int, 'eval.top_k', '>= 0'),
+      top_p=other(float, 'eval.top_p', '> 0, <= 1'),
+      prompt_tokens=other(int, 'rl.prompt_tokens', '>= 1'),
+      response_tokens=optional(
+          int, 'in place of config.rl.response_tokens; at most what the model '
+          'has room for', '>= 1'),
+      rewards=own), settings or {})
 
 
 def bench(**values: Any) -> ConfigDict:

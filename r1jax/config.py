@@ -45,11 +45,14 @@ RETIRED = {
     'rl': ('epochs', 'critic.optim.max_skipped_steps'),
     'sample': (*_TRAINED, 'eval.*'),
     'collect': (*_TRAINED, 'eval.*', 'rules'),
-    'measure': (
+    'evaluate': (
         *_TRAINED, 'eval.problems', 'eval.every_steps', 'rl.prompts',
         'rl.group', 'rl.temperature', 'rl.top_k', 'rl.top_p',
         'tests.*.data.split', 'tests.*.data.num_prompts'),
 }
+
+# Kinds of stages that once had another name.
+RENAMED = {'measure': 'evaluate'}
 
 # Fields that a config of an older version lacks, and what was done then.
 ADDED = {
@@ -370,6 +373,7 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any],
   patterns of further fields that may change.
   """
   old, new = (json.loads(json.dumps(flatten(c))) for c in (old, new))
+  old['stage'] = RENAMED.get(old.get('stage'), old.get('stage'))
   retired = RETIRED.get(new.get('stage'), ())
   schedules = new.get('optim.schedule'), new.get('critic.optim.schedule')
   found = []

@@ -225,8 +225,8 @@ def test_what_a_resumed_run_may_change():
      ['eval.split']),
     (dict(stage='lm', eval=dict(batch=8)), dict(
         stage='lm', eval=dict(batch=9)), ['eval.batch']),
-    (dict(stage='measure', tests=dict(a=dict(data=dict(split='x', seed=1)))),
-     dict(stage='measure'), ['tests.a.data.seed']),
+    (dict(stage='evaluate', tests=dict(a=dict(data=dict(split='x', seed=1)))),
+     dict(stage='evaluate'), ['tests.a.data.seed']),
     (dict(stage='lm', name='a', names=1), dict(stage='lm', name='b'),
      ['names']),
     # What older versions had not, and what is unset however that is said.

@@ -21,7 +21,7 @@ from r1jax.rewards import names
 from r1jax.rewards import score
 from r1jax.stages import collect
 from r1jax.stages import evaluation
-from r1jax.stages import measure
+from r1jax.stages import evaluate
 from r1jax.stages import model_rewards
 from r1jax.stages import rl
 from r1jax.stages import sample
@@ -98,7 +98,7 @@ def test_tests_and_parts_are_named_so(tmp_path):
   config = r1.measured('mini', common.mini_model())
   config.tests = {'a/b': config.tests.reasoning}
   with pytest.raises(errors.ConfigError, match='config.tests: expected names'):
-    measure.build(config, mesh, str(tmp_path))
+    evaluate.build(config, mesh, str(tmp_path))
   config = common.base('collect', collect={'a/b': sections.part('jsonl:x')})
   with pytest.raises(errors.ConfigError, match='config.collect: expected nam'):
     collect.build(config, mesh, str(tmp_path))

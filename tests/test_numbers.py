@@ -200,7 +200,7 @@ def test_one_with_something_to_do_is_not(make, changes):
 @pytest.mark.parametrize('name', ['collect', 'tests', 'stages'])
 def test_nothing_is_no_collection_no_test_and_no_pipeline(name):
   config = ml_collections.ConfigDict({
-      'stage': {'stages': 'pipeline', 'tests': 'measure'}.get(name, name),
+      'stage': {'stages': 'pipeline', 'tests': 'evaluate'}.get(name, name),
       name: {}})
   _refused(config, name, (
       stages.check if name == 'stages' else config_lib.check_parts))
@@ -213,7 +213,7 @@ def test_the_penalty_of_length_begins_within_it_in_every_stage():
       rewards=sections.rewards(overlong_cache_tokens=101))
   _refused(config, 'rewards.overlong_cache_tokens', _check)
   config = common.base(
-      'measure', rl=sections.lengths(response_tokens=100),
+      'evaluate', rl=sections.lengths(response_tokens=100),
       rewards=sections.rewards(), tests=dict(a=sections.test(
           sections.questions('mini_reasoning'), 4,
           overlong_cache_tokens=101)))

@@ -129,6 +129,8 @@ def _small(config, folder):
   for test in config.get('tests', {}).values():
     test.data.update(shots=1, examples='mini_worked:short_en')
     test.problems = 4
+    if test.prompt_tokens:
+      test.prompt_tokens = 200
   for model in config.get('rewards', {}).get('models', {}).values():
     model.init_from = str(folder / 'scores')
   return config

@@ -1,6 +1,6 @@
 """Results of the policies of R1's recipe, and the paper's claims tested.
 
-All policies answer the same prompts (stages/measure.py), one response each:
+All policies answer the same prompts (stages/evaluate.py), one response each:
 two of them are compared prompt by prompt (intervals.py).
 
 The claims are the paper's (DeepSeek-R1, arXiv 2501.12948v2, 2 to 4 and its
@@ -60,12 +60,15 @@ KINDS = {
 
 
 def responses(folder: pathlib.Path) -> dict[str, Rows]:
-  """The responses of every test in the workdir of a stage that measures.
+  """The responses of every test in the workdir of a stage that evaluates.
 
-  Those of 'writing' get their 'variety'.
+  Those of 'writing' get their 'variety'. Earlier versions wrote a file a test.
   """
-  tests = {path.name.removesuffix('_0.jsonl'): files.read_rows(path)
-           for path in folder.glob('*_0.jsonl')}
+  tests = {}
+  for row in files.read_rows(folder / 'rollouts.jsonl'):
+    tests.setdefault(row['test'], []).append(row)
+  tests = tests or {path.name.removesuffix('_0.jsonl'): files.read_rows(path)
+                    for path in folder.glob('*_0.jsonl')}
   written = tests.get('writing', [])
   for row, value in zip(written, variety([r['response'] for r in written])):
     row['variety'] = value

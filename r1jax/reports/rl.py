@@ -57,11 +57,11 @@ def write_report(config: Mapping[str, Any], workdir: str,
       change=change and intervals.text(change, interval=True, signed=True),
       direction=change and intervals.direction(change),
       breakdown=_breakdown(before, after), truncated=after['truncated'],
-      curves=_curves(rows, before, after),
+      curves=_curves(rows, before, after) + _tests(config, rows, before, after),
       panels=[charts.Chart(title, {'': charts.points(rows, key)}, unit,
                            fraction, caption=caption)
               for key, title, unit, fraction, caption in _PANELS],
-      samples=_samples(folder, config['rewards']), facts=_facts(summary))
+      samples=_samples(folder, config['rewards']), facts=facts(summary))
   return '\n'.join([
       *_measured(before, after, change), *_lost(folder, summary['steps']),
       f'report: {folder / "report.html"}',
@@ -132,6 +132,17 @@ def _breakdown(before, after) -> list[tuple[str, str, str]]:
       ('cut at the token limit', *both(lambda side: side['truncated']))]
 
 
+def _tests(config, rows, before, after) -> list[charts.Chart]:
+  """pass@1 of each of config.tests before, during and after."""
+  figure = lambda side, name: intervals.Figure(
+      side[f'{name}/pass@1'], *side[f'{name}/ci95'])
+  return [
+      charts.Chart(f'{name}, pass@1', {}, percent=True,
+                   evaluations=charts.points(rows, f'eval/{name}/pass@1'),
+                   before=figure(before, name), after=figure(after, name))
+      for name in config.get('tests', {}) if f'{name}/pass@1' in before]
+
+
 def _curves(rows, before, after) -> list[charts.Chart]:
   figure = lambda side, name: intervals.Figure(
       side[name], *(side['ci95'] if name == 'pass@1' else ()))
@@ -184,7 +195,8 @@ def _devices() -> str:
           f'{"s" if count > 1 else ""}')
 
 
-def _facts(summary: Mapping[str, Any]) -> dict[str, Any]:
+def facts(summary: Mapping[str, Any]) -> dict[str, Any]:
+  """Where and with what a run was made, for the foot of its page."""
   return {
       'seed': summary['seed'], 'config digest': summary['config_digest'],
       'jax': jax.__version__, 'flax': flax.__version__,

@@ -24,7 +24,8 @@ def classes(records: Sequence[Mapping],
   Two answers are the same if the record's verifier takes one for the other as
   its reference, or by a chain of such; where it compares no two answers, as a
   judge does not, if their texts are. What the verifier cannot decide is not
-  the same, and counted. Of 64 different formulas 2,016 pairs are compared.
+  the same, and counted; what it does not take for itself, as a text without the
+  letter of a choice, has no vote. 64 different formulas make 2,080 pairs.
 
   Args:
     records: B problems.
@@ -41,7 +42,7 @@ def classes(records: Sequence[Mapping],
   pairs, asked = [], []
   for problem, (record, found) in enumerate(zip(records, texts)):
     if _compares(record):
-      for one, other in itertools.combinations(found, 2):
+      for one, other in itertools.combinations_with_replacement(found, 2):
         pairs.append((problem, one, other))
         asked.append({**record, 'answer': one, 'alternatives': ()})
   checked = accuracy.check_answers(
@@ -50,7 +51,9 @@ def classes(records: Sequence[Mapping],
   for (problem, *pair), right in zip(pairs, checked.right):
     if right == 1.:
       same[problem].add(tuple(pair))
-  numbers = [joined(found, equal) for found, equal in zip(texts, same)]
+  numbers = [joined([text for text in found if not _compares(record)
+                     or (text, text) in equal], equal)
+             for record, found, equal in zip(records, texts, same)]
   return ([[number.get(answer) for answer in part]
            for part, number in zip(answers, numbers)], checked.counters)
 
@@ -68,7 +71,7 @@ def _text(record: Mapping, answer: str) -> str:
 def joined(texts: Sequence[str], same: set[tuple[str, str]]) -> dict[str, int]:
   """The number of each text's class, where the pairs in `same` are joined."""
   number = {text: n for n, text in enumerate(texts)}
-  for one, other in sorted(same):
+  for one, other in sorted(pair for pair in same if set(pair) <= set(texts)):
     low, high = sorted((number[one], number[other]))
     number = {text: low if n == high else n for text, n in number.items()}
   names = {n: i for i, n in enumerate(sorted(set(number.values())))}

@@ -17,8 +17,8 @@ from r1jax.training import loop
 
 KINDS = {  # config.stage: its module
     'collect': 'r1jax.stages.collect',
+    'evaluate': 'r1jax.stages.evaluate',
     'lm': 'r1jax.stages.lm',
-    'measure': 'r1jax.stages.measure',
     'preference': 'r1jax.stages.preference',
     'rl': 'r1jax.stages.rl',
     'sample': 'r1jax.stages.sample',

@@ -320,10 +320,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       rollouts.Sampler(placed, settings), scorer,
       lambda number: batches.prompt_batch(
           prompts, number, batch_prompts, seed), critic)
-  evaluate = evaluation.make_evaluator(
-      placed, held_out, scorer, evaluation.sampling_settings(config, vocab),
-      batch=eval_config.batch, shown=eval_config.shown, seed=seed,
-      workdir=workdir)
+  evaluate = evaluation.build(config, policy, vocab, held_out, scorer, workdir)
 
   def init():
     params = train_state.init_params(placed, policy.source, seed)

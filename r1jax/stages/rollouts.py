@@ -1,7 +1,7 @@
 """Rollouts: groups of responses to prompts, sampled on the mesh."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -66,9 +66,14 @@ class Sampler:
                         np.uint32(seed), np.uint32(stream))
 
 
-def read_prompts(data, vocab: vocabs.Vocab, prompt_tokens: int, *, split: str,
-                 count: int | None) -> batches.PromptSet:
-  """The prompts of a split of `config.data`; says how many are too long.
+def read_prompts(*args: Any, **fields: Any) -> batches.PromptSet:
+  """The prompts of `read_counted` alone."""
+  return read_counted(*args, **fields)[0]
+
+
+def read_counted(data, vocab: vocabs.Vocab, prompt_tokens: int, *, split: str,
+                 count: int | None) -> tuple[batches.PromptSet, int]:
+  """The prompts of a split of `config.data`, and how many are too long.
 
   Args:
     data: the section.
@@ -89,8 +94,8 @@ def read_prompts(data, vocab: vocabs.Vocab, prompt_tokens: int, *, split: str,
   if counts['too_long']:
     distributed.say(
         f'{counts["too_long"]} prompts of split {split!r} are longer than '
-        f'config.rl.prompt_tokens = {prompt_tokens} and left out')
-  return prompts
+        f'prompt_tokens = {prompt_tokens} and left out')
+  return prompts, counts['too_long']
 
 
 def longest_sequence(section) -> tuple[str, int]:

@@ -51,6 +51,9 @@ class Stage(NamedTuple):
   # state -> results, samples for the report. Called before the first and after
   # the last step and every `eval_every_steps`; it does not change the state.
   evaluate: Callable[[TrainState], tuple[Metrics, Rows]] | None = None
+  # () -> the results after the last step, from what the steps have left in the
+  # workdir: of a stage whose steps are the evaluation. In the main process.
+  results: Callable[[], Metrics] | None = None
   # summary -> closing words for the terminal; writes the report.
   finish: Callable[[Metrics], str] | None = None
   # Whether rollouts.jsonl is what the stage is for: no row of it may be gone.
@@ -130,6 +133,8 @@ def _train(stage: Stage, settings: Settings, workdir: pathlib.Path,
       raise interrupts.Stopped
     distributed.check_stopped()
     after = _evaluate(run, state, done, done, 'evaluation_after.json')
+    if stage.results is not None:
+      after = distributed.in_main(stage.results)
   history.save_seconds(run.workdir, run.clock.seconds())
   summary = {
       'stage': config.get('stage'),

@@ -9,6 +9,7 @@ import hosts
 import tiny
 import tiny_rl
 from r1jax.data import batches
+from r1jax.reports import intervals
 from r1jax.stages import evaluation
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
@@ -29,11 +30,26 @@ def test_results_by_hand():
   results = evaluation.results(rows, greedy, group=2)
   interval = results.pop('ci95')
   assert results == {
-      'n': 4, 'pass@1': .5, 'greedy': .75, 'format': 7 / 8,
-      'response_length': 5., 'truncated': 1 / 8,
-      'tasks': {'a': .75, 'b': .25}}
-  # Wilson, p = .5, n = 4, z = 1.96: (.9802 +- .6861) / 1.9604.
-  np.testing.assert_allclose(interval, [.1500, .8500], atol=1e-4)
+      'n': 4, 'samples': 2, 'pass@1': .5, 'pass@2': .75, 'greedy': .75,
+      'format': 7 / 8, 'response_length': 5., 'truncated': 1 / 8,
+      'tasks': {'a': .75, 'b': .25},
+      'intervals': {'pass@2': pytest.approx(intervals.wilson(.75, 4))}}
+  # The problems' variance is 1/6: as of 4 * .25 * 6 = 6 independent samples.
+  np.testing.assert_allclose(interval, intervals.wilson(.5, 6.), atol=1e-9)
+
+
+def test_the_majority_of_the_samples_by_hand():
+  """The first problem's wrong answer wins, the second's ties with a wrong one.
+  """
+  votes = [[0, 1, 1, None], [0, 0, 1, 1]]
+  rows = [_row(vote == 0, vote=vote, extracted=None if vote is None else 'x')
+          for part in votes for vote in part]
+  found = evaluation.results(rows, None, group=4)
+  assert (found['cons@4'], found['pass@1'], found['pass@4']) == (.25, 3 / 8, 1.)
+  assert found['answered'] == 7 / 8
+  # Of the first, 1 in 4 right: two of them have it in half of the pairs.
+  assert found['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2)
+  assert set(found['intervals']) == {'pass@2', 'pass@4', 'cons@4'}
 
 
 class _Sampler:

@@ -31,7 +31,7 @@ def small() -> common.ConfigDict:
       stage.update(steps=2, epochs=None)
       stage.optim.warmup_steps = 0
       stage.lm.batch = 4
-    if stage.stage == 'measure':
+    if stage.stage == 'evaluate':
       for test in stage.tests.values():
         test.problems = 8
     if stage.stage == 'preference':

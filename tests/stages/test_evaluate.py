@@ -8,7 +8,7 @@ from experiments import sections
 from r1jax import errors
 from r1jax import stages
 from r1jax.parallel import sharding
-from r1jax.stages import measure
+from r1jax.stages import evaluation
 from r1jax.training import files
 from r1jax.training import loop
 
@@ -39,14 +39,15 @@ def test_each_test_has_its_figures_and_responses(tmp_path, capsys):
   assert 'greedy' not in after['general']
   assert after['general']['verifier'] == dict(
       errors=0, timeouts=0, refused=0, restarts=0)
-  rows = files.read_rows(tmp_path / 'reasoning_0.jsonl')
+  tests = files.read_rows(tmp_path / 'rollouts.jsonl')
+  rows = [row for row in tests if row['test'] == 'reasoning']
   assert [row['task'] for row in rows[:2]] == ['chain_sum', 'leg_counting']
   # The base speaks in tags now and then, which is no summary.
   assert sum(row['format'] for row in rows) > 0
-  assert len(files.read_rows(tmp_path / 'general_0.jsonl')) == 5
-  assert 'verifier: nothing failed\nreasoning: ' in capsys.readouterr().out
-  assert not (tmp_path / 'checkpoints').exists() or not list(
-      (tmp_path / 'checkpoints').iterdir())
+  assert len(tests) - len(rows) == 5
+  words = capsys.readouterr().out
+  assert 'verifier' not in words and '\nreasoning' in words
+  assert (tmp_path / 'report.html').exists()
 
 
 def test_a_tests_rewards_go_before_the_stages():
@@ -54,7 +55,7 @@ def test_a_tests_rewards_go_before_the_stages():
   config.rewards.weights.language = .5
   test = sections.test(sections.questions('mini_general'), 3, answer='tags',
                        weights=dict(format=0.))
-  rewards = measure.rewards_of_test(config.rewards, test.rewards)
+  rewards = evaluation.rewards_of_test(config.rewards, test.rewards)
   assert (rewards['answer'], rewards['form']) == ('tags', 'summary')
   weights = config.rewards.weights.to_dict()
   assert weights['format'] == 1. and rewards['weights'] == weights | dict(

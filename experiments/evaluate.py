@@ -1,0 +1,73 @@
+r"""Evaluation of a policy: any model on any of the suites in suites.py.
+
+    python -m r1jax.evaluate --model=smollm2 --suite=gsm8k --data=FOLDER
+
+is the command to use; it runs this config as r1jax.main does:
+
+    python -m r1jax.main --config=experiments/evaluate.py:mini --workdir=DIR
+
+`:mini` measures the base model of the mini world, offline, in a minute.
+`:suite` is the five of mathematics and GSM8K; `:gsm8k,math500` any others by
+name, each a test of its own. {data} in a task is the folder with the files as
+they are published; --config.tests.gsm8k.data.task=jsonl:PATH names another.
+
+Responses are sampled as in DeepSeek-R1's evaluation ([v1] arXiv 2501.12948v1,
+3): k samples a problem at temperature 0.6 and top-p 0.95. Where a suite has one
+sample, so it is here.
+"""
+
+import functools
+
+from experiments import common
+from experiments import sections
+from experiments import suites
+
+WHOLE = ('gsm8k', 'math500', 'aime', 'amc', 'minerva', 'olympiad_bench')
+MINI = ('mini_reasoning', 'mini_general')
+FOLDER = 'data'  # {data}, where no other is named
+
+
+def get_config(arg: str = 'mini') -> common.ConfigDict:
+  named = {name: [name] for name in suites.SUITES} | {'suite': WHOLE}
+  if ',' in arg or ':' in arg:
+    named[arg] = arg.split(',')
+  return common.variant(__file__, arg, {'mini': mini} | {
+      name: functools.partial(of_suites, names)
+      for name, names in named.items()})
+
+
+def mini() -> common.ConfigDict:
+  config = of_suites(MINI)
+  config.init_from, config.rewards.form = 'mini', 'answer'
+  for one in config.tests.values():
+    one.samples, one.problems = 4, 128
+  return config
+
+
+def of_suites(names, data: str = FOLDER) -> common.ConfigDict:
+  """The evaluation of a model in init_from on several suites."""
+  return common.base(
+      'evaluate', model=common.released_model(), vocab=common.vocab(),
+      rl=sections.lengths(prompt_tokens=64, response_tokens=64,
+                          sample_chunk=128),
+      # All but accuracy is measured, too; nothing is trained.
+      rewards=sections.rewards(weights=dict(format=0.0), form='summary'),
+      tests={name.replace(':', '-'): test(suites.find(name, data))
+             for name in names},
+      eval=dict(split='train', batch=64, temperature=suites.TEMPERATURE,
+                top_p=suites.TOP_P))
+
+
+def test(suite: suites.Suite) -> common.ConfigDict:
+  """A suite as a test of an evaluation."""
+  made = sections.test(
+      sections.questions(
+          suite.task, template=suite.template, instruction=suite.instruction,
+          options=suite.options),
+      suite.problems, dict(
+          split=suite.split, samples=suite.samples,
+          prompt_tokens=suite.prompt_tokens,
+          response_tokens=suite.response_tokens),
+      answer=suite.answer)
+  made.rewards.functions = suite.functions
+  return made
