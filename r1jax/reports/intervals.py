@@ -33,10 +33,10 @@ def wilson(share: float, n: float) -> list[float]:
 def clustered(means: Sequence[float], samples: int) -> list[float]:
   """The interval of the mean over problems, each with several samples.
 
-  Samples of a problem are alike, so that the problems are what varies: the
-  variance s² / n of their means counts as that of so many independent samples,
-  n' = p (1 - p) n / s², for which the interval is Wilson's. There are at least
-  as many as problems and at most as many as samples. With one sample it is
+  Samples of a problem are alike, so that the problems are what varies. The
+  variance v of the mean of their means p is that of n' = p (1 - p) / v
+  independent samples, for which the interval is Wilson's. They count as at
+  least the problems and at most the samples. With one sample it is
   Wilson's of the problems; and unlike the normal interval it has a width where
   all problems agree, and stays within [0, 1].
 
@@ -44,10 +44,9 @@ def clustered(means: Sequence[float], samples: int) -> list[float]:
     means: of each problem, 0 to 1.
     samples: of each problem.
   """
-  n, value = len(means), float(np.mean(means))
-  variance = float(np.var(means, ddof=1)) if n > 1 else 0.
+  n, value, variance = len(means), float(np.mean(means)), _variance(means)
   most = n * samples
-  size = value * (1 - value) * n / variance if variance else most
+  size = value * (1 - value) / variance if variance else most
   if not 0. < value < 1.:
     size = n  # all problems agree, as few of them might by chance
   return wilson(value, min(max(size, n), most))

@@ -55,6 +55,12 @@ def test_a_verifier_that_compares_no_two_answers_compares_texts(pool):
   assert [found[0] == found[1], len(set(found))] == [True, 4]
 
 
+def test_what_names_no_choice_has_no_vote(pool):
+  found, _ = _classes(['C', 'so it is (C)', 'I do not know', 'D'], pool,
+                      verifier='choice', options=('a', 'b', 'c', 'd'))
+  assert found[0] == found[1] not in (None, found[3]) and found[2] is None
+
+
 def test_a_comparison_that_fails_is_counted_and_joins_nothing(pool):
   long = '1' * 2_000  # is refused
   found, counters = _classes([long, long + ' + 0', '3'], pool)

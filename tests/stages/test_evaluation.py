@@ -52,6 +52,12 @@ def test_the_majority_of_the_samples_by_hand():
   assert set(found['intervals']) == {'pass@2', 'pass@4', 'cons@4'}
 
 
+def test_graded_answers_are_right_where_they_are_1():
+  rows = [_row(value) for value in (.5, .25, 1., .5)]
+  found = evaluation.results(rows, None, group=2)
+  assert (found['pass@1'], found['pass@2']) == (2.25 / 4, .5)
+
+
 class _Sampler:
   """Says how many samples a prompt has, and remembers what it was asked."""
 
@@ -155,7 +161,14 @@ class _Counting(tiny_rl.Scorer):
 
   def score(self, records, responses):
     scores = super().score(records, responses)
-    return scores._replace(counters={'errors': len(responses)})
+    return scores._replace(
+        counters={'errors': len(responses)},
+        answers=[response.text[:1] or None for response in responses])
+
+  def votes(self, records, extracted):
+    assert len(records) == len(extracted)
+    return [[answer and int(answer) for answer in part] for part in extracted
+            ], {'refused': len(records)}
 
 
 def measured(sizes=None):
@@ -184,7 +197,10 @@ def test_two_hosts_measure_what_one_does():
   assert results['n'] == 6
   assert 0 < results['pass@1'] < 1 and 0 < results['truncated'] < 1
   assert len(alone['rows']) == alone['counters']['errors'] == 16
-  assert alone['counted'] == {'errors': 6 * tiny_rl.GROUP}
+  assert alone['counted'] == {'errors': 6 * tiny_rl.GROUP, 'vote_refused': 6}
+  assert [row['vote'] for row in alone['evaluated']] == [
+      row['extracted'] and int(row['extracted']) for row in alone['evaluated']]
+  assert f'cons@{tiny_rl.GROUP}' in results
   for said in hosts.run("""
 import test_evaluation as test
 said = [test.measured(sizes) for sizes in test.SIZES]

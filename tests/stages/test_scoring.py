@@ -67,6 +67,20 @@ def test_responses_are_decoded_by_their_length():
       None, None, {'id': 4}, {'id': 4}]
 
 
+def test_what_the_prompt_has_opened_begins_the_response():
+  scorer = _Remembering()
+  prompts, batch = tiny.prompts((3, 2)), tiny_rl.draw(0, 2)
+  rollout = sharding.from_host(Rollout(
+      prompts, np.int32([[4, EOS], [6, EOS]]), np.ones((2, 2), bool),
+      np.zeros((2, 2), 'f')), tiny.setup().mesh)
+  records = batch.records[0] | {'opened': True}, batch.records[1]
+  with pytest.raises(ValueError):  # the tiny scorer reads numbers alone
+    scoring.RolloutScorer(tiny_rl.Vocab(), scorer)(
+        rollout, batches.PromptBatch(*prompts, records))
+  assert [r.text for r in scorer.responses] == ['<think>\n4', '6']
+  assert [r.tokens for r in scorer.responses] == [2, 2]
+
+
 def test_a_rollout_and_its_rows_agree_on_every_mesh():
   every = []
   for sizes in (None, dict(data=4, tensor=2)):
