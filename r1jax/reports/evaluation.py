@@ -60,6 +60,8 @@ def write_report(config: Mapping[str, Any], workdir: str, shown: int,
           'name': name, 'results': found, 'bars': bars(name, found),
           'lengths': histogram(rows[name]),
           'longest': max(row['tokens'] for row in rows[name]),
+          'figures': [(key, charts.number(value))
+                      for key, value in found['figures'].items()],
           'failures': failures(found)} for name, found in tests.items()],
       curve=pass_at_k_curve(tests), samples=_samples(config, rows, shown),
       facts=rl_report.facts(summary), paper=published.PAPER)

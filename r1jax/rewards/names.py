@@ -20,7 +20,7 @@ TAKEN = frozenset([
     # Results of an evaluation.
     'n', 'pass@1', 'ci95', 'greedy', 'response_length', 'truncated', 'tasks',
     'verifier', 'samples', 'left_out', 'answered', 'intervals', 'sampling',
-    'response_tokens'])
+    'figures', 'response_tokens'])
 
 
 def check(field: str, names: Iterable[str], others: Iterable[str] = ()) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from r1jax import rewards as rewards_lib
 from r1jax.reports import evaluation as evaluation_report
 from r1jax.stages import evaluation
 from r1jax.stages import model_rewards
@@ -86,6 +87,7 @@ def results(folder: pathlib.Path, tests: Mapping[str, evaluation.Test],
     found[name] = evaluation.results(part, None, test.settings.group)
     found[name] |= evaluation.means_of_models(test.scorer, part) | {
         'left_out': test.left_out, 'sampling': sampling(test),
+        'figures': rewards_lib.column_means(part),
         'verifier': counters(steps)} | cost(part, steps)
   return found
 
