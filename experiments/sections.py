@@ -120,10 +120,11 @@ def distill(**values: Any) -> ConfigDict:
 
 
 def preference(**values: Any) -> ConfigDict:
-  """How a reward model learns from grades, or a policy by DPO."""
+  """How a reward model learns from grades or labels, or a policy by DPO."""
   return section(dict(
-      loss=field('pairwise', ('pairwise', 'pointwise', 'dpo'), 'Bradley-Terry '
-                 'on pairs; safe or unsafe, one by one; or DPO of a policy'),
+      loss=field('pairwise', ('pairwise', 'pointwise', 'stepwise', 'dpo'),
+                 'Bradley-Terry on pairs; safe or unsafe, one by one; each '
+                 'step of a response; or DPO of a policy'),
       scores=field('response', _PARTS, 'what is scored: all of a response, or '
                    'what follows its thinking'),
       margin=field(
@@ -136,6 +137,8 @@ def preference(**values: Any) -> ConfigDict:
                            'response is the longer one in half of them'),
       reference=field(512, '>= 1', 'prompts over whose responses the mean '
                       'score is made 0 after training'),
+      separator=field('\n', '', 'stepwise: ends each step; its score is read '
+                      'there'),
       # Of DPO, arXiv 2305.18290: 0.1 to 0.5.
       beta=field(0.1, '> 0', 'dpo: beta, weight of the KL to the reference'),
       logp_chunk=field(

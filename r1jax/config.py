@@ -52,7 +52,8 @@ RETIRED = {
 }
 
 # Fields that a config of an older version lacks, and what was done then.
-ADDED = {'optim.master_weights': False, 'critic.optim.master_weights': False}
+ADDED = {'optim.master_weights': False, 'critic.optim.master_weights': False,
+         'preference.separator': '\n'}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '', *,
@@ -180,10 +181,10 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
     raise errors.expected(
         'lm.prompt_weight', 'a number, for conversations '
         '(config.data.template)', None)
-  if leaves.get('preference.loss') == 'pointwise' and (
-      leaves.get('preference.margin')):
+  loss = leaves.get('preference.loss')
+  if loss in ('pointwise', 'stepwise') and leaves.get('preference.margin'):
     raise errors.expected(
-        'preference.margin', "0, where config.preference.loss is 'pointwise': "
+        'preference.margin', f'0, where config.preference.loss is {loss!r}: '
         'no response leads', leaves['preference.margin'])
   if 'rl.advantage' in leaves:
     _check_objective(leaves)
