@@ -10,6 +10,8 @@ from typing import Any
 from experiments import common
 from r1jax import fields
 from r1jax.rewards import answers
+from r1jax.rewards import cutting
+from r1jax.rewards import process
 from r1jax.rewards import text_rules
 
 ConfigDict, section = common.ConfigDict, common.section
@@ -158,7 +160,7 @@ def rl(**values: Any) -> ConfigDict:
 def timed_rl(**values: Any) -> ConfigDict:
   """The fields of `rl` that a benchmark uses: reference and beta are fixed."""
   declared = _rl()
-  for name in ('ref_every_steps', 'kl_target'):
+  for name in ('ref_every_steps', 'kl_target', 'process'):
     del declared[name]
   return section(declared, values)
 
@@ -176,6 +178,11 @@ def _rl() -> dict[str, fields.Field]:
                         'sampling and in the loss'),
       advantage=field('grpo', ('grpo', 'rloo', 'gae'), 'estimator of the '
                       'advantage, A; gae with a section critic'),
+      # DeepSeekMath, 4.1.3.
+      process=optional(str, 'process supervision: the name of a model of '
+                       'rewards.models that was trained on steps; the '
+                       'advantages of its rewards of steps are added; unset: '
+                       'none'),
       # The papers write std and leave its divisor open. Population keeps a
       # group's advantages at mean square 1 whatever its size.
       std=field(
@@ -314,6 +321,10 @@ def reward_model(**values: Any) -> ConfigDict:
       scores=optional(
           str, 'what is scored; unset: what it was trained to score', _PARTS),
       template=optional(str, 'prompt template; unset: as in its training'),
+      cut=optional(str, 'of a process reward model, what ends a step; unset: '
+                   'lines', cutting.CUTS),
+      combine=optional(str, "the steps' scores as one; unset: min",
+                       tuple(process.COMBINATIONS)),
       batch=field(64, '>= 1', 'responses at a time')), values)
 
 

@@ -302,6 +302,11 @@ def _check_objective(leaves: dict[str, Any]) -> None:
     raise errors.expected(
         'rl.group', 'at least 2: in a group of one there is nothing to compare '
         'with, its advantage is always 0', leaves['rl.group'])
+  if leaves.get('rl.process') is not None:
+    for field, needed in (('rl.advantage', 'grpo'), ('rl.sampling_rounds', 0)):
+      if leaves.get(field) != needed:
+        raise errors.expected(
+            field, f'{needed!r} with config.rl.process', leaves.get(field))
   if leaves.get('rl.kl_target'):
     for field, words, holds in (
         ('rl.kl_in', "'reward'", leaves.get('rl.kl_in') == 'reward'),

@@ -12,7 +12,7 @@ from r1jax import config
 TAKEN = frozenset([
     # Columns of a response, in files and reports, besides score.NAMES.
     'step', 'id', 'task', 'prompt', 'answer', 'response', 'tokens', 'finished',
-    'reward', 'no_verdict', 'source', 'dropped', 'variety',
+    'reward', 'no_verdict', 'source', 'dropped', 'variety', 'step_ends',
     # Metrics reward/...
     'mean', 'std', 'frac_zero_std',
     # Results of an evaluation.
