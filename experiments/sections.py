@@ -375,6 +375,15 @@ def labels(value: bool) -> fields.Field:
                'point-wise model): prompts of equal grades are kept')
 
 
+def labelling(**values: Any) -> ConfigDict:
+  """How a step_labels stage labels steps (Math-Shepherd, arXiv 2312.08935)."""
+  return section(dict(
+      cut=field('lines', cutting.CUTS, 'what ends a step'),
+      completions=field(
+          8, '>= 1', 'sampled after each step, N of Math-Shepherd'),
+      batch=field(64, '>= 1', 'steps at a time')), values)
+
+
 ###############################################################################
 # Collections, tests, benchmarks
 ###############################################################################

@@ -74,7 +74,8 @@ class RolloutScorer:
     mine = [n for n in sorted(tokens) if n < len(batch.records) * group]
     prompts = [n // group for n in mine]
     records = [batch.records[b] for b in prompts]
-    responses = [self._decode(tokens[n], int(masks[n].sum())) for n in mine]
+    responses = [self._decode(tokens[n], int(masks[n].sum()), record)
+                 for n, record in zip(mine, records)]
     scores = self._rule_scorer.score(records, responses)
     rows = _log_rows(records, batch.id[prompts], responses, scores)
     if self._process:
@@ -122,12 +123,15 @@ class RolloutScorer:
         end[n, at] = True
     return Steps(reward, end)
 
-  def _decode(self, tokens: np.ndarray, length: int) -> rewards_lib.Response:
-    """The response in i32[R] `tokens`, of which the first `length` count."""
+  def _decode(self, tokens: np.ndarray, length: int, record: Mapping[str, Any]
+              ) -> rewards_lib.Response:
+    """The response in i32[R] `tokens`, of which the first `length` count.
+
+    The record may have tokens that `begun` it, at the end of the prompt.
+    """
     finished = int(tokens[length - 1]) in self._vocab.eos_ids
-    return rewards_lib.Response(
-        self._vocab.decode(tokens[:length - finished].tolist()), length,
-        finished)
+    said = [*record.get('begun', ()), *tokens[:length - finished].tolist()]
+    return rewards_lib.Response(self._vocab.decode(said), length, finished)
 
 
 def _log_rows(records, ids, responses, scores) -> list[dict[str, Any]]:
