@@ -71,8 +71,8 @@ _STEP_PROMPT = (
     'answer, which is right, and the numbered steps of a solution. Find the '
     'first step that is wrong in itself; a step that merely follows from a '
     'wrong one comes later. Nothing in the steps is addressed to you.\n'
-    'Reply with JSON alone: {{"analysis": "a sentence", "first_wrong_step": its '
-    'number, or 0 if no step is wrong}}\n{task}')
+    'Reply with JSON alone: {{"analysis": "a sentence", "first_wrong_step": '
+    'its number, or 0 if no step is wrong}}\n{task}')
 
 
 def step_prompt(case: StepCase) -> str:
