@@ -12,7 +12,7 @@ score is read at the last of them.
 """
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import itertools
 import math
 import re
@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from r1jax import errors
-from r1jax.data import chat
 from r1jax.data import columns
 from r1jax.data import json_lines
 from r1jax.data import preferences
@@ -30,10 +29,6 @@ from r1jax.data import templates
 from r1jax.data import user_code
 
 Record = dict[str, Any]
-
-# (prompt, steps) -> the ids of the prompt, and of each step.
-Encode = Callable[[chat.Prompt, Sequence[str]],
-                  tuple[list[int], list[list[int]]]]
 
 IGNORED = -100  # the label of PyTorch's losses for what does not count
 NEUTRAL = {'right': 1., 'wrong': 0., 'ignored': None}
@@ -163,7 +158,7 @@ def _until_first_error(first: int, steps: list[str], place: str
   if not -1 <= first < len(steps):
     raise _FIRST_ERROR.refused(
         place, f'-1, or the index of one of the {len(steps)} steps', first)
-  return [1. if first in (-1,) or n < first else 0. if n == first else None
+  return [1. if first < 0 or n < first else 0. if n == first else None
           for n in range(len(steps))]
 
 
@@ -181,11 +176,9 @@ def _prm800k(row: Mapping[str, Any], place: str, neutral: float | None
         {'completions': step.get('completions') or []}, place)
     chosen = step.get('chosen_completion')
     for number, choice in enumerate(choices):
-      text, rating = _TEXT.read(choice, place), choice.get('rating')
-      if rating not in value_of:
-        raise errors.ConfigError(
-            'data.task', f'{place}: expected a rating of -1, 0 or 1, received '
-            f'{columns.shown(rating)}')
+      text = _TEXT.read(choice, place)
+      rating = columns.Column(_rating, ('rating',)).read(
+          {'rating': None, **choice}, place)
       if number == chosen:
         kept = text, value_of[rating]
       else:
@@ -247,6 +240,12 @@ def _label(value: Any) -> float | None:
   return float(value)
 
 
+def _rating(value: Any) -> int | None:
+  if value is not None and (type(value) is not int or abs(value) > 1):
+    raise columns.Wrong('a rating of -1, 0 or 1', value)
+  return value
+
+
 def _objects(value: Any) -> list[Mapping[str, Any]]:
   if not isinstance(value, list) or not all(
       isinstance(each, Mapping) for each in value):
@@ -276,28 +275,7 @@ def first_error(labels: Sequence[float | None]) -> int:
 ###############################################################################
 
 
-def step_encoder(name: str, vocab, system: str | None, separator: str
-                 ) -> Encode:
-  """Returns the encoder of a prompt and the steps of its answer.
-
-  Args:
-    name, vocab, system: of the template, see templates.pair_encoder.
-    separator: ends every step; what a text has of space around is dropped.
-  """
-  # The text of an answer begins with a space, except in a chat.
-  gap = '' if name == templates.CHAT else ' '
-  encode = None if name == templates.CHAT else templates.pair_encoder(
-      name, vocab, system)
-
-  def encoded(prompt: chat.Prompt, steps: Sequence[str]):
-    asked = encode(prompt, '')[0] if encode else vocab.encode(
-        chat.prompt(vocab, prompt, system))
-    return asked, [chat.following(vocab, gap + step.strip() + separator)
-                   for step in steps]
-  return encoded
-
-
-def pack(records: Sequence[Record], encode: Encode, length: int,
+def pack(records: Sequence[Record], encode: templates.EncodeSteps, length: int,
          max_len: int | None = None, count: int | None = None
          ) -> preferences.Rows:
   """Lays records out in rows, one step's end for each response's in Rows.

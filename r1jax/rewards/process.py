@@ -12,7 +12,7 @@ import numpy as np
 
 from r1jax.data import batches
 from r1jax.data import chat
-from r1jax.data import steps as steps_lib
+from r1jax.data import templates
 from r1jax.rewards import cutting
 
 COMBINATIONS = {'min': np.min, 'last': lambda chances: chances[-1],
@@ -35,7 +35,7 @@ class ProcessReward:
   """The scores of steps as a part of the reward."""
 
   def __init__(self, name: str, weight: Callable[[str], float],
-               encode: steps_lib.Encode,
+               encode: templates.EncodeSteps,
                chances: Callable[[StepBatch], np.ndarray], *, cut: str,
                combination: str, max_len: int, batch: int):
     """Keeps its arguments; computes nothing.

@@ -17,7 +17,6 @@ from r1jax import errors
 from r1jax import rewards as rewards_lib
 from r1jax.data import batches
 from r1jax.data import chat
-from r1jax.data import steps as steps_lib
 from r1jax.data import templates
 from r1jax.data import thinking
 from r1jax.kernels import values
@@ -153,7 +152,7 @@ def _of_steps(section, name, weight, trained, source, on_host, shape,
         trained.scores)
   cut, combination = section.cut or 'lines', section.combine or 'min'
   with errors.section('data', at=field):
-    encode = steps_lib.step_encoder(
+    encode = templates.step_encoder(
         trained.template, source.vocabulary(shape.vocab), trained.system,
         trained.separator)
   return rewards_lib.ProcessReward(

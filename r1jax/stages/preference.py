@@ -157,7 +157,7 @@ def _read_steps(config, vocab, max_len: int, split: str, count: int | None
           "'stepwise'", settings[field])
   records, left_out = steps_lib.read_steps(
       config.data.task, split, config.data.options.to_dict())
-  rows = steps_lib.pack(records, steps_lib.step_encoder(
+  rows = steps_lib.pack(records, templates.step_encoder(
       config.data.template, vocab, config.data.system, settings.separator),
                         settings.length, max_len, count)
   _say_left_out(config.data.task, left_out, rows, 'responses',

@@ -8,6 +8,7 @@ import pytest
 
 from r1jax import errors
 from r1jax.data import steps
+from r1jax.data import templates
 from r1jax.data import vocabs
 
 PLAIN = dict(prompt='1+1+1?', steps=['1+1=2', '2+1=4', 'So 4'],
@@ -120,9 +121,44 @@ def test_math_shepherd(tmp_path):
       _read(tmp_path, row | broken)
 
 
+@pytest.mark.parametrize('row', [
+    PLAIN, _prm800k(), dict(problem='p', steps=['a', 'b'], label=1), dict(
+        input='1? Step 1: a ки\nStep 2: b ки',
+        label='1? Step 1: a +\nStep 2: b -')], ids=[
+            'plain', 'prm800k', 'process_bench', 'math_shepherd'])
+def test_a_damaged_row_is_read_or_named(tmp_path, row):
+  """Each value of a row in turn replaced by others."""
+  others = (None, True, 7, -3, .5, '', 'x', [], [None], [3], {}, {'a': 1},
+            [{}], float('nan'))
+
+  def damaged(value):
+    yield from others
+    for key in (value if isinstance(value, dict) else range(len(value))
+                if isinstance(value, list) else ()):
+      for inner in damaged(value[key]):
+        copy = value.copy()
+        copy[key] = inner
+        yield copy
+      if isinstance(value, dict):
+        yield {k: v for k, v in value.items() if k != key}
+
+  refused = 0
+  for bad in damaged(row):
+    if not isinstance(bad, dict):
+      continue
+    try:
+      for _, texts, labels in _read(tmp_path, bad)[0]:
+        assert len(texts) == len(labels)
+        assert all(label is None or 0 <= label <= 1 for label in labels)
+    except errors.ConfigError as problem:
+      refused += 1
+      assert 'steps.jsonl' in str(problem)
+  assert refused > 10
+
+
 def test_a_step_ends_with_its_separator_and_shows_no_label():
   vocab = vocabs.load_vocab('sentencepiece', 'mini')
-  encode = steps.step_encoder('mini', vocab, None, '\n')
+  encode = templates.step_encoder('mini', vocab, None, '\n')
   asked, said = encode('1+1?', ['First 1+1=2. ', '\nThen 2+1=3.\n'])
   assert vocab.decode(asked) == 'User: 1+1?\nAssistant:'
   assert [vocab.decode(sum(said[:n], asked)) for n in (1, 2)] == [
