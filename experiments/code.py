@@ -8,6 +8,7 @@ pass their tests. The sandbox is bubblewrap's (`apt-get install bubblewrap`).
 """
 
 from experiments import common
+from experiments import reward_sections
 from experiments import sections
 
 
@@ -40,6 +41,6 @@ def _rl(init_from: str) -> common.ConfigDict:
           prompts=16, group=8, prompt_tokens=64, response_tokens=96,
           micro_batch=64, sample_chunk=96, logp_chunk=48),
       # A right program is all that counts, with thinking or without.
-      rewards=sections.rewards(
+      rewards=reward_sections.rewards(
           weights=dict(format=0.0), form='summary', languages=()),
       optim=dict(lr=3e-4, warmup_steps=5), eval=dict(problems=256))

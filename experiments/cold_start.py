@@ -22,6 +22,7 @@ is trained first; --config.stages.zero_samples.init_from=DIR samples another.
 
 from experiments import common
 from experiments import r1_zero
+from experiments import reward_sections
 from experiments import sections
 from r1jax.mini import lessons
 
@@ -53,7 +54,8 @@ def helper_samples(task: str, *, group: int, prompt_tokens: int,
       rl=sections.sampling(
           prompts=64, group=group, prompt_tokens=prompt_tokens,
           response_tokens=160, sample_chunk=80),
-      rewards=rewards or sections.rewards(answer='summary', form='summary'),
+      rewards=rewards or reward_sections.rewards(
+          answer='summary', form='summary'),
       keep=sections.keep(per_prompt=2, reflection=reflection))
 
 
@@ -79,7 +81,8 @@ def zero_samples() -> common.ConfigDict:
       rl=sections.sampling(
           prompts=64, group=2, prompt_tokens=32, response_tokens=160,
           sample_chunk=80),
-      rewards=sections.rewards(answer='tags', form='answer', languages=()),
+      rewards=reward_sections.rewards(
+          answer='tags', form='answer', languages=()),
       keep=sections.keep(per_prompt=2))
 
 

@@ -51,7 +51,8 @@ def base(kind: str, **changes: Any) -> ConfigDict:
   """A stage of a kind, with the fields that all such stages have.
 
   Args:
-    kind: lm | preference | rl | sample | collect | evaluate | bench.
+    kind: lm | preference | rl | sample | step_labels | collect | evaluate |
+      bench.
     **changes: values by field name: a dict of fields for a section that every
       stage of the kind has; for one of OPTIONAL_SECTIONS the whole section,
       made by `model`, `vocab` or a function of sections.py.
@@ -76,7 +77,7 @@ def base(kind: str, **changes: Any) -> ConfigDict:
   if kind in ('lm', 'preference'):
     made['epochs'] = optional(
         float, 'passes over the data, if config.steps is unset', '> 0, <= 1e6')
-  if kind == 'sample':
+  if kind in ('sample', 'step_labels'):
     made |= dict(checkpoint=checkpoint(kind), log=log(kind))
   if kind == 'evaluate':
     made |= dict(checkpoint=checkpoint(kind), eval=evaluation(kind))
@@ -99,6 +100,7 @@ OPTIONAL_SECTIONS = {  # by kind of stage; an experiment gives those it needs
     'preference': ('model', 'vocab', 'data', 'preference'),
     'rl': ('model', 'vocab', 'data', 'rl', 'rewards', 'critic', 'tests'),
     'sample': ('model', 'vocab', 'data', 'rl', 'rewards', 'keep', 'labels'),
+    'step_labels': ('model', 'vocab', 'data', 'rl', 'rewards', 'labelling'),
     'evaluate': ('model', 'vocab', 'rl', 'rewards', 'tests'),
     'collect': ('collect',),
     'bench': ('model', 'rl', 'bench'),
@@ -323,7 +325,7 @@ def optim(**values: Any) -> ConfigDict:
 
 def checkpoint(kind: str) -> ConfigDict:
   """When state is saved: more often where a step samples, which is slow."""
-  every = {'evaluate': 1, 'rl': 10, 'sample': 10}.get(kind, 50)
+  every = {'lm': 50, 'preference': 50, 'evaluate': 1}.get(kind, 10)
   return ConfigDict(dict(
       every_steps=field(every, '>= 1', 'steps between two checkpoints'),
       keep=field(2, '>= 1', 'number of latest checkpoints that are kept')))

@@ -19,6 +19,7 @@ sample, so it is here.
 import functools
 
 from experiments import common
+from experiments import reward_sections
 from experiments import sections
 from experiments import suites
 
@@ -51,7 +52,7 @@ def of_suites(names, data: str = FOLDER) -> common.ConfigDict:
       rl=sections.lengths(prompt_tokens=64, response_tokens=64,
                           sample_chunk=128),
       # All but accuracy is measured, too; nothing is trained.
-      rewards=sections.rewards(weights=dict(format=0.0), form='summary'),
+      rewards=reward_sections.rewards(weights=dict(format=0.0), form='summary'),
       tests={name.replace(':', '-'): test(suites.find(name, data))
              for name in names},
       eval=dict(split='train', batch=64, temperature=suites.TEMPERATURE,

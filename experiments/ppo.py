@@ -14,6 +14,7 @@ miniature; --config.critic.lam=0.95 is the paper's other PPO.
 
 from experiments import common
 from experiments import r1_zero
+from experiments import reward_sections
 from experiments import sections
 
 
@@ -35,10 +36,10 @@ def mini(init_from: str | None = None, reward_model: str | None = None,
           aggregate='token_mean', mini_batches=2, kl='k1', kl_in='reward',
           beta=beta, measure_kl=True),
       critic=sections.critic(init_from=critic),
-      rewards=sections.rewards(
+      rewards=reward_sections.rewards(
           answer='whole',
           weights=dict(accuracy=0.0, format=0.0, preference=1.0),
-          models=dict(preference=sections.reward_model(
+          models=dict(preference=reward_sections.reward_model(
               init_from=reward_model))),
       optim=dict(lr=1e-4, warmup_steps=3),
       eval=dict(problems=96, batch=32, samples=4))

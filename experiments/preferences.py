@@ -8,6 +8,7 @@ the mini world the rule is the reader's taste (r1jax/mini/gold.py).
 """
 
 from experiments import common
+from experiments import reward_sections
 from experiments import sections
 
 
@@ -23,4 +24,4 @@ def mini(init_from: str | None = None) -> common.ConfigDict:
       rl=sections.sampling(
           prompts=32, group=8, prompt_tokens=40, response_tokens=128),
       labels=sections.labels(False),
-      rewards=sections.rewards(answer='whole', weights=dict(format=0.0)))
+      rewards=reward_sections.rewards(answer='whole', weights=dict(format=0.0)))

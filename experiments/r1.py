@@ -23,6 +23,7 @@ from experiments import common
 from experiments import distill
 from experiments import r1_paper
 from experiments import r1_zero
+from experiments import reward_sections
 from experiments import sections
 from r1jax.mini import lessons
 
@@ -93,7 +94,7 @@ def rejection() -> common.ConfigDict:
       rl=sections.sampling(
           prompts=64, group=4, prompt_tokens=32, response_tokens=160,
           sample_chunk=80),
-      rewards=sections.rewards(answer='summary', form='summary'),
+      rewards=reward_sections.rewards(answer='summary', form='summary'),
       keep=sections.keep(per_prompt=2))
 
 
@@ -110,7 +111,7 @@ def judged() -> common.ConfigDict:
       rl=sections.sampling(
           prompts=64, group=4, prompt_tokens=32, response_tokens=160,
           sample_chunk=80),
-      rewards=sections.rewards(
+      rewards=reward_sections.rewards(
           answer='summary', form='summary', judge=dict(
               init_from='mini_helper', template='mini',
               prompt=lessons.JUDGE, prompt_tokens=256,
@@ -124,7 +125,7 @@ def thoughts() -> common.ConfigDict:
       'drafts:mini_general', num_prompts=768, seed=9,
       instruction=lessons.THINK, options=dict(tasks=('translation',)),
       group=1, prompt_tokens=256,
-      rewards=sections.rewards(
+      rewards=reward_sections.rewards(
           answer='summary', form='summary', languages=()))
 
 
@@ -168,7 +169,8 @@ def pairs() -> common.ConfigDict:
       rl=sections.sampling(
           prompts=32, group=8, prompt_tokens=40, response_tokens=128),
       labels=sections.labels(False),
-      rewards=sections.rewards(answer='summary', weights=dict(format=0.0)))
+      rewards=reward_sections.rewards(
+          answer='summary', weights=dict(format=0.0)))
 
 
 def labels() -> common.ConfigDict:
@@ -181,7 +183,8 @@ def labels() -> common.ConfigDict:
       rl=sections.sampling(
           prompts=32, group=4, prompt_tokens=40, response_tokens=128),
       labels=sections.labels(True),
-      rewards=sections.rewards(answer='summary', weights=dict(format=0.0)))
+      rewards=reward_sections.rewards(
+          answer='summary', weights=dict(format=0.0)))
 
 
 def helpful() -> common.ConfigDict:
@@ -231,13 +234,13 @@ def secondary() -> common.ConfigDict:
   config.data = sections.prompts(
       (('mini_reasoning', 0.5), ('mini_writing', 0.25),
        ('mini_requests', 0.25)), num_prompts=640, seed=11)
-  config.rewards = sections.rewards(
+  config.rewards = reward_sections.rewards(
       answer='summary', form='summary', weights=dict(language=1.0),
       # The harmless model was trained on no writings: its scores of them are
       # noise.
       tasks=dict(writing=general | dict(harmless=0.0),
                  requests=general | dict(harmless=1.0)),
-      models={name: sections.reward_model(init_from=f'{{{name}}}')
+      models={name: reward_sections.reward_model(init_from=f'{{{name}}}')
               for name in ('helpful', 'harmless')})
   return config
 
@@ -251,7 +254,7 @@ def measured(init_from: str, model: common.ConfigDict) -> common.ConfigDict:
       'evaluate', init_from=init_from, model=model, vocab=common.mini_vocab(),
       rl=sections.lengths(
           prompt_tokens=48, response_tokens=160, sample_chunk=80),
-      rewards=sections.rewards(answer='summary', form='summary'),
+      rewards=reward_sections.rewards(answer='summary', form='summary'),
       tests={task: sections.test(
           sections.questions(f'mini_{task}', seed=20), problems)
              for task, problems in dict(reasoning=512, general=192, writing=96,
@@ -269,7 +272,7 @@ def shots(init_from: str) -> common.ConfigDict:
       vocab=common.mini_vocab(),
       rl=sections.lengths(
           prompt_tokens=400, response_tokens=160, sample_chunk=80),
-      rewards=sections.rewards(answer='summary', form='summary'),
+      rewards=reward_sections.rewards(answer='summary', form='summary'),
       tests={f'shots_{n}': sections.test(
           sections.questions('mini_reasoning', seed=20, shots=n,
                              examples='mini_worked:short_en'), 256)

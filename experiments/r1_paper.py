@@ -21,6 +21,7 @@ empty). For the reward models pairs/, with lines {"prompt": ..., "chosen": ...,
 from experiments import common
 from experiments import r1_zero
 from experiments import reward_model
+from experiments import reward_sections
 from experiments import sections
 
 _PROMPT, _CONTEXT = 1024, 32_768  # tokens; of a prompt, not published
@@ -93,7 +94,7 @@ def reasoning() -> common.ConfigDict:
   config = zero()
   config.init_from, config.data.template = '{cold_start}', 'chat'
   config.rl.clip_low = config.rl.clip_high = 10.0
-  config.rewards = sections.rewards(
+  config.rewards = reward_sections.rewards(
       answer='summary', form='summary', weights=dict(language=1.0))
   return config
 
@@ -121,10 +122,10 @@ def secondary() -> common.ConfigDict:
       template='chat', num_prompts=208_000, options={
           '1': dict(task='helpful', verifier='exact'),
           '2': dict(task='harmless', verifier='exact')})
-  config.rewards = sections.rewards(
+  config.rewards = reward_sections.rewards(
       answer='summary', form='summary', weights=dict(language=1.0),
       tasks={kind: {'accuracy': 0.0, kind: 1.0} for kind in kinds},
-      models={kind: sections.reward_model(init_from=f'{{{kind}}}')
+      models={kind: reward_sections.reward_model(init_from=f'{{{kind}}}')
               for kind in kinds})
   return config
 
@@ -139,7 +140,7 @@ _JUDGE = dict(prompt_tokens=8192, response_tokens=4096)
 
 def _summaries(**values) -> common.ConfigDict:
   """The rewards of responses in R1's form: thinking, then a summary."""
-  return sections.rewards(**dict(
+  return reward_sections.rewards(**dict(
       answer='summary', form='summary', judge=_JUDGE) | values)
 
 
@@ -178,7 +179,7 @@ def zero_samples() -> common.ConfigDict:
   """[v2] B.3.2: R1-Zero's responses, in the template of its training."""
   return _samples(
       '{zero_long}', _REASONING, template='r1_zero', seed=5,
-      rewards=sections.rewards(
+      rewards=reward_sections.rewards(
           answer='tags', form='answer', languages=(), judge=_JUDGE))
 
 

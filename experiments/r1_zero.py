@@ -15,6 +15,7 @@ model of its Qwen-32B-Zero comparison. `:paper_long` continues from its workdir
 """
 
 from experiments import common
+from experiments import reward_sections
 from experiments import sections
 
 
@@ -31,7 +32,7 @@ def mini() -> common.ConfigDict:
       rl=sections.rl(
           prompts=16, group=8, prompt_tokens=32, response_tokens=160,
           micro_batch=64, sample_chunk=80, logp_chunk=40),
-      rewards=sections.rewards(), optim=dict(lr=3e-4, warmup_steps=5))
+      rewards=reward_sections.rewards(), optim=dict(lr=3e-4, warmup_steps=5))
 
 
 def smollm2() -> common.ConfigDict:
@@ -46,7 +47,8 @@ def smollm2() -> common.ConfigDict:
           # At temperature 1 half of so small a model's text is noise.
           temperature=0.7, sample_chunk=32, logp_chunk=16),
       # The model was never trained on the tags: its last number is the answer.
-      rewards=sections.rewards(answer='number', weights=dict(format=0.0)),
+      rewards=reward_sections.rewards(
+          answer='number', weights=dict(format=0.0)),
       optim=dict(lr=5e-4, warmup_steps=3),
       eval=dict(problems=256, batch=64, temperature=0.7))
 
@@ -81,7 +83,7 @@ def paper() -> common.ConfigDict:
           clip_low=0.2, clip_high=0.2,
           ref_every_steps=REF_EVERY_STEPS // UPDATES),
       # [v2] 2.1: accuracy + format, equal weights
-      rewards=sections.rewards(),
+      rewards=reward_sections.rewards(),
       optim=dict(lr=3e-6),  # [v2] 2.1
       eval=dict(
           split='test',

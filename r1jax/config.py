@@ -59,7 +59,8 @@ ADDED = {
     'optim.master_weights': False, 'critic.optim.master_weights': False,
     'rewards.code.seconds': 5.0, 'rewards.code.total_seconds': 30.0,
     'rewards.code.memory_mib': 512, 'rewards.code.output_kib': 256,
-    'rewards.code.unsafe_subprocess': False}
+    'rewards.code.unsafe_subprocess': False,
+    'preference.separator': '\n'}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '', *,
@@ -187,10 +188,10 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
     raise errors.expected(
         'lm.prompt_weight', 'a number, for conversations '
         '(config.data.template)', None)
-  if leaves.get('preference.loss') == 'pointwise' and (
-      leaves.get('preference.margin')):
+  loss = leaves.get('preference.loss')
+  if loss in ('pointwise', 'stepwise') and leaves.get('preference.margin'):
     raise errors.expected(
-        'preference.margin', "0, where config.preference.loss is 'pointwise': "
+        'preference.margin', f'0, where config.preference.loss is {loss!r}: '
         'no response leads', leaves['preference.margin'])
   if 'rl.advantage' in leaves:
     _check_objective(leaves)
@@ -308,6 +309,11 @@ def _check_objective(leaves: dict[str, Any]) -> None:
     raise errors.expected(
         'rl.group', 'at least 2: in a group of one there is nothing to compare '
         'with, its advantage is always 0', leaves['rl.group'])
+  if leaves.get('rl.process') is not None:
+    for field, needed in (('rl.advantage', 'grpo'), ('rl.sampling_rounds', 0)):
+      if leaves.get(field) != needed:
+        raise errors.expected(
+            field, f'{needed!r} with config.rl.process', leaves.get(field))
   if leaves.get('rl.kl_target'):
     for field, words, holds in (
         ('rl.kl_in', "'reward'", leaves.get('rl.kl_in') == 'reward'),

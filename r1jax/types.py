@@ -40,6 +40,12 @@ class Rollout(NamedTuple):
   logp: Array  # f32[N, R], of the behaviour policy at its temperature
 
 
+class Steps(NamedTuple):
+  """The rewards of a rollout's steps, by a process reward model."""
+  reward: Array  # f32[N, R], at a step's last token
+  end: Array  # bool[N, R], true on the last token of each step
+
+
 class Experience(NamedTuple):
   """A rollout with its rewards and advantages: the input of the updates."""
   rollout: Rollout

@@ -9,6 +9,7 @@ import pytest
 
 from experiments import common
 from experiments import r1
+from experiments import reward_sections
 from experiments import sections
 from r1jax import config as config_lib
 from r1jax import errors
@@ -57,18 +58,18 @@ def test_every_name_of_ours_is_taken():
 def test_no_reward_is_called_as_ours(name):
   match = f'config.rewards.models.{name}: the name is taken' if (
       '@' not in name) else 'config.rewards.models: expected names of'
-  rewards = sections.rewards(models={name: sections.reward_model()})
+  rewards = reward_sections.rewards(models={name: reward_sections.reward_model()})
   with pytest.raises(errors.ConfigError, match=match):
     model_rewards.load(rewards, None, common.RULES, 0)
   with pytest.raises(errors.ConfigError,
                      match=match.replace('models', 'functions')):
     scoring.make_rule_scorer(
-        sections.rewards(functions={name: 'f.py:f'}).to_dict(), 8)
+        reward_sections.rewards(functions={name: 'f.py:f'}).to_dict(), 8)
 
 
 def test_a_function_and_a_model_have_two_names():
-  rewards = sections.rewards(
-      functions={'mine': 'f.py:f'}, models={'mine': sections.reward_model()})
+  rewards = reward_sections.rewards(
+      functions={'mine': 'f.py:f'}, models={'mine': reward_sections.reward_model()})
   with pytest.raises(errors.ConfigError,
                      match='rewards.functions.mine: the name is taken'):
     scoring.make_rule_scorer(rewards.to_dict(), 8)

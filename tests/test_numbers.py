@@ -17,6 +17,7 @@ from experiments import ppo
 from experiments import pretrain
 from experiments import r1_zero
 from experiments import reward_model
+from experiments import reward_sections
 from experiments import sections
 from r1jax import config as config_lib
 from r1jax import errors
@@ -210,11 +211,11 @@ def test_the_penalty_of_length_begins_within_it_in_every_stage():
   """Also in one that only samples, and in the rewards of a test."""
   config = common.base(
       'sample', rl=sections.sampling(response_tokens=100),
-      rewards=sections.rewards(overlong_cache_tokens=101))
+      rewards=reward_sections.rewards(overlong_cache_tokens=101))
   _refused(config, 'rewards.overlong_cache_tokens', _check)
   config = common.base(
       'evaluate', rl=sections.lengths(response_tokens=100),
-      rewards=sections.rewards(), tests=dict(a=sections.test(
+      rewards=reward_sections.rewards(), tests=dict(a=sections.test(
           sections.questions('mini_reasoning'), 4,
           overlong_cache_tokens=101)))
   _refused(config, 'tests.a.rewards.overlong_cache_tokens', _check)

@@ -16,6 +16,7 @@ import pytest
 
 import every_config
 from experiments import common
+from experiments import prm
 from experiments import reward_model
 from r1jax import config as config_lib
 from r1jax import stages
@@ -117,8 +118,10 @@ def _small(config, folder):
   if 'vocab' in config:
     config.vocab = common.mini_vocab().copy_and_resolve_references()
   if config.stage in ('lm', 'preference'):
+    steps = leaves.get('preference.loss') == 'stepwise'
     config.data.task, config.data.options = dict(
-        lm='mini_writing', preference=f'jsonl:{folder}/pairs.jsonl'
+        lm='mini_writing', preference=f'jsonl:{folder}/'
+        f'{"steps" if steps else "pairs"}.jsonl'
         )[config.stage], dict(size=16) if config.stage == 'lm' else {}
   if config.stage == 'preference':
     config.data.split, config.eval.split = 'train[:2]', 'train[2:]'
@@ -132,7 +135,7 @@ def _small(config, folder):
     if test.prompt_tokens:
       test.prompt_tokens = 200
   for model in config.get('rewards', {}).get('models', {}).values():
-    model.init_from = str(folder / 'scores')
+    model.init_from = str(folder / ('steps' if model.cut else 'scores'))
   return config
 
 
@@ -157,9 +160,13 @@ def _folder(tmp_path_factory):
   (folder / 'kept.jsonl').write_text(''.join(
       json.dumps(dict(prompt=row['prompt'], response='1 2')) + '\n'
       for row in rows))
-  (folder / 'scores/checkpoints').mkdir(parents=True)
-  scores = reward_model.mini('mini').to_dict()
-  (folder / 'scores/config.json').write_text(json.dumps(scores))
+  (folder / 'steps.jsonl').write_text(''.join(json.dumps(dict(
+      prompt=row['prompt'], steps=['1', '2'], labels=[1, 0])) + '\n'
+                                              for row in rows))
+  for name, made in (('scores', reward_model.mini('mini')),
+                     ('steps', prm.process_model())):
+    (folder / name / 'checkpoints').mkdir(parents=True)
+    (folder / name / 'config.json').write_text(json.dumps(made.to_dict()))
   return folder
 
 

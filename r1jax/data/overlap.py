@@ -9,7 +9,6 @@ GPT-3 counted 13 (arXiv 2005.14165, C).
 
 import collections
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-import re
 from typing import Any, NamedTuple
 import unicodedata
 

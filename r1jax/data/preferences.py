@@ -288,16 +288,32 @@ def pack(records: Sequence[Record], encode: templates.Encode,
   if not kept:
     raise errors.ConfigError(
         'data.task', f'no prompts; left out: {why_left_out(left_out)}')
+  width = max(map(len, ends))
+  pad = lambda rows, dtype: np.array(
+      [list(row) + [0] * (width - len(row)) for row in rows], dtype)
+  return lay_out(
+      documents, parts, positions, length, pad(ends, np.int64),
+      pad([record['grades'] for record in kept], np.float32),
+      pad([[True] * len(end) for end in ends], bool), kept,
+      {'prompts': len(kept), **left_out})
+
+
+def lay_out(documents: Sequence[Sequence[int]], parts: Sequence[np.ndarray],
+            positions: Sequence[np.ndarray], length: int, end: np.ndarray,
+            grade: np.ndarray, real: np.ndarray, records: Sequence[Record],
+            counts: Counts) -> Rows:
+  """Puts M documents into rows of `length` tokens.
+
+  Args:
+    documents: the tokens of each record, all of them.
+    parts, positions: of all tokens, as in Rows, in pieces.
+    length: of a row.
+    end, grade, real, records, counts: as in Rows.
+  """
   packed = batches.packed(documents, length)
   count = np.diff(packed.first)
   nth = np.arange(count.max())
   piece = np.where(nth < count[:, None], packed.first[:-1, None] + nth, -1)
-  width = max(map(len, ends))
-  pad = lambda rows, dtype: np.array(
-      [list(row) + [0] * (width - len(row)) for row in rows], dtype)
-  flat = lambda parts: np.concatenate(parts).astype(np.int32)
-  return Rows(packed, flat(parts), flat(positions), piece, pad(ends, np.int64),
-              pad([record['grades'] for record in kept], np.float32),
-              pad([[True] * len(end) for end in ends], bool), kept,
-              {'prompts': len(kept), **left_out})
-
+  flat = lambda pieces: np.concatenate(pieces).astype(np.int32)
+  return Rows(packed, flat(parts), flat(positions), piece, end, grade, real,
+              records, counts)

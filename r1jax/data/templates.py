@@ -50,6 +50,9 @@ _FILES = ('.txt', '.jinja', '.j2')
 
 # (prompt, answer) -> the ids of both, the answer's with the end token.
 Encode = Callable[[chat.Prompt, str], tuple[list[int], list[int]]]
+# (prompt, steps of an answer) -> the ids of the prompt, and of each step.
+EncodeSteps = Callable[[chat.Prompt, Sequence[str]],
+                       tuple[list[int], list[list[int]]]]
 # (question, its record) -> the text that is continued.
 Fill = Callable[..., str]
 
@@ -174,3 +177,24 @@ def pair_encoder(name: str, vocab: base.Vocab, system: str | None = None
     return chat.answer_tokens(vocab, chat.messages_of(prompt, system), answer)
 
   return conversation if name == CHAT else plain
+
+
+def step_encoder(name: str, vocab: base.Vocab, system: str | None,
+                 separator: str) -> EncodeSteps:
+  """Returns the encoder of a prompt and the steps of its answer.
+
+  Args:
+    name, vocab, system: see `prompt_function`.
+    separator: ends every step; what a text has of space around is dropped.
+  """
+  # The text of an answer begins with a space, except in a chat.
+  gap = '' if name == CHAT else ' '
+  encode = None if name == CHAT else pair_encoder(
+      name, vocab, system)
+
+  def encoded(prompt: chat.Prompt, steps: Sequence[str]):
+    asked = encode(prompt, '')[0] if encode else vocab.encode(
+        chat.prompt(vocab, prompt, system))
+    return asked, [chat.following(vocab, gap + step.strip() + separator)
+                   for step in steps]
+  return encoded

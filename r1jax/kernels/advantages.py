@@ -3,7 +3,7 @@
 GRPO and RLOO compare a response with its group: they take rewards f32[B, G],
 the G >= 2 responses to a prompt in one row (config.py checks G), and return
 advantages of the same shape. PPO compares every token with a critic's
-prediction: `gae`.
+prediction: `gae`. A process reward model grades steps: `process`.
 """
 
 from jax import lax
@@ -49,6 +49,42 @@ def grpo(reward_BG: Array, std: str = 'population', eps: float = 1e-6
   ddof = {'population': 0, 'sample': 1}[std]
   std_B1 = jnp.std(advantage_BG, axis=-1, ddof=ddof, keepdims=True)
   return masked.divide(advantage_BG, std_B1 + eps)
+
+
+def process(reward_NR: Array, end_NR: Array, group: int,
+            std: str = 'population', eps: float = 1e-6) -> Array:
+  """Process supervision's advantages, f32[N, R].
+
+  The rewards of all steps of a group's responses are normalised together, as
+  those of responses in `grpo`; a token's advantage is the sum over the steps
+  that end at it or after it (DeepSeekMath, arXiv 2402.03300, 4.1.3). Example:
+  steps of rewards 1, 0 | 0, 1 that end at tokens 0 and 2 give 0, -1, -1 and
+  0, 1, 1.
+
+  Args:
+    reward_NR: of each step, at its last token.
+    end_NR: bool, true on the last token of each step.
+    group: G, responses per prompt.
+    std, eps: as in `grpo`. Equal rewards get exactly 0.
+  """
+  shape = jnp.shape(end_NR)
+  end_BX = jnp.reshape(end_NR, (-1, group * shape[1]))
+  reward_BX = masked.select(
+      jnp.asarray(reward_NR, jnp.float32).reshape(end_BX.shape), end_BX)
+  # From one of them, as in _centered: equal rewards are then exactly 0.
+  offset_BX = reward_BX - jnp.max(
+      reward_BX, axis=1, where=end_BX, initial=-jnp.inf, keepdims=True)
+  centered_BX = masked.select(offset_BX, end_BX) - masked.mean(
+      offset_BX, end_BX, axis=1, keepdims=True)
+  if std != 'none':
+    count_B1 = masked.count(end_BX, end_BX, axis=1, keepdims=True)
+    square_B1 = masked.total(
+        jnp.square(centered_BX), end_BX, axis=1, keepdims=True)
+    freedom = {'population': 0, 'sample': 1}[std]
+    centered_BX = masked.divide(centered_BX, eps + jnp.sqrt(
+        masked.divide(square_B1, count_B1 - freedom)))
+  step_NR = masked.select(centered_BX, end_BX).reshape(shape)
+  return jnp.cumsum(step_NR[:, ::-1], axis=1)[:, ::-1]
 
 
 def rloo(reward_BG: Array) -> Array:

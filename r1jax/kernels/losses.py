@@ -142,6 +142,35 @@ def pointwise(score_N: Array, good_N: Array, weight_N: Array) -> Pair:
   return jnp.sum(weight_N * loss_N), jnp.sum(weight_N)
 
 
+def stepwise(score_N: Array, label_N: Array, real_N: Array
+             ) -> tuple[Pair, Pair]:
+  """-y log sigma(s) - (1 - y) log sigma(-s) over the labelled steps.
+
+  The cross-entropy of a process reward model, whose sigma(s) is the probability
+  that a step is right (Math-Shepherd, arXiv 2312.08935, eq. 1 and 2). Example:
+  a score of 0 gives 0.69315 whatever the label; of 2, with a label of 0.75,
+  0.62693.
+
+  Args:
+    score_N: s, at the end of each step.
+    label_N: y, from 0 to 1: hard, or a share of right completions.
+    real_N: bool, false where a step has no label.
+
+  Returns:
+    (sum of losses, labelled steps), and (steps on the label's side of 1/2,
+    steps whose label is not 1/2), where a score of 0 counts a half.
+  """
+  score_N, label_N = (
+      masked.select(jnp.asarray(x, jnp.float32), real_N)
+      for x in (score_N, label_N))
+  side_N = jnp.sign(label_N - .5)
+  return (masked.total(jax.nn.softplus(score_N) - label_N * score_N, real_N),
+          masked.count(score_N, real_N).astype(jnp.float32)), (
+              masked.total(won(side_N * score_N), real_N & (side_N != 0)),
+              masked.count(score_N, real_N & (side_N != 0)).astype(
+                  jnp.float32))
+
+
 def aggregate(loss_NR: Array, mask_NR: Array, weight_N: Array, how: str,
               max_length: int) -> Pair:
   """The loss of a batch of responses from a loss at each of their tokens.

@@ -25,6 +25,19 @@ def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array,
   return model.score(params, last_N1D)[:, 0]
 
 
+def of_steps(model, params: Params, tokens_NT: Array, end_NK: Array) -> Array:
+  """A process reward model's score of each step, f32[N, K].
+
+  Read at index `end_NK` of the tokens of prompt and response, which is the
+  step's last token; what follows it does not matter.
+  """
+  hidden_NTD, _ = model.forward(
+      params, tokens_NT, None,
+      jnp.broadcast_to(jnp.arange(tokens_NT.shape[1]), tokens_NT.shape))
+  return model.score(
+      params, jnp.take_along_axis(hidden_NTD, end_NK[..., None], 1))
+
+
 def of_states(model, params: Params, prompts: Prompts, tokens_NR: Array
               ) -> Array:
   """A critic's value of the state before each response token, f32[N, R].

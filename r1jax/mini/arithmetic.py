@@ -9,12 +9,15 @@ carried to the end.
 
 import operator
 import random
+import re
 from typing import Any, Callable, Iterator, NamedTuple
 
 from r1jax.data import thinking
 from r1jax.mini import general
 
 _OPERATORS = {'+': operator.add, '-': operator.sub, '*': operator.mul}
+_WRITTEN = re.compile(r'(?<![\d+*-])(-?\d{1,9})([-+*])(-?\d{1,9})=(-?\d{1,9})'
+                      r'(?![\d+*-])')
 
 
 class Step(NamedTuple):
@@ -172,6 +175,13 @@ _WORDS = {
 
 def _equation(step: Step) -> str:
   return f'{step.a}{step.op}{step.b}={step.value}'
+
+
+def holds(text: str) -> bool | None:
+  """Whether all equations in a text hold; None if it has none."""
+  found = [_OPERATORS[op](int(a), int(b)) == int(value)
+           for a, op, b, value in _WRITTEN.findall(text)]
+  return all(found) if found else None
 
 
 def _label(step: Step, lang: str) -> str:

@@ -10,6 +10,7 @@ A reward is a weighted sum of named parts, each a number per response:
     repetition  0 down to -1 as word n-grams repeat
     a user's function                                           (functions)
     the score of a reward model                                     (model)
+    the scores of a response's steps, as one                      (process)
 
 The table of parts is in score, that of verifiers in verifiers; whether an
 answer is the reference is up to mathematics. Where no rule can check an answer,
@@ -21,11 +22,15 @@ from r1jax.rewards.functions import column_means
 from r1jax.rewards.judge import GenerativeJudge
 from r1jax.rewards.model import RewardModel
 from r1jax.rewards.model import ScoreBatch
+from r1jax.rewards.process import ProcessReward
+from r1jax.rewards.process import StepBatch
 from r1jax.rewards.score import Response
 from r1jax.rewards.score import Scorer
 from r1jax.rewards.score import Scores
 
-ModelReward = RewardModel | GenerativeJudge  # a reward that a model computes
+# A reward that a model computes.
+ModelReward = RewardModel | ProcessReward | GenerativeJudge
 
-__all__ = ['GenerativeJudge', 'ModelReward', 'Response', 'RewardModel',
-           'ScoreBatch', 'Scorer', 'Scores', 'column_means']
+__all__ = ['GenerativeJudge', 'ModelReward', 'ProcessReward', 'Response',
+           'RewardModel', 'ScoreBatch', 'Scorer', 'Scores', 'StepBatch',
+           'column_means']

@@ -54,7 +54,7 @@ class GenerativeJudge:
     Raises:
       ConfigError: the prompt does not have '{task}' once as its only field.
     """
-    self._ask, self._weight, self._retries = ask, weight, retries
+    self.ask, self._weight, self.retries = ask, weight, retries
     self._prompt = verdicts.PROMPT if prompt is None else prompt
     fields = [field for _, field, *_ in string.Formatter().parse(self._prompt)
               if field is not None]
@@ -74,10 +74,10 @@ class GenerativeJudge:
       row[self.name] = 0.
     asked = [(row, records[n // group]) for n, row in enumerate(rows)
              if records[n // group]['verifier'] == 'judge']
-    verdict = ask_verdicts(self._ask, [
+    verdict = ask_verdicts(self.ask, [
         verdicts.Case(record['prompt'], record['answer'],
                       thinking.summary(row['response']))
-        for row, record in asked], retries=self._retries, prompt=self._prompt)
+        for row, record in asked], retries=self.retries, prompt=self._prompt)
     for (row, _), right in zip(asked, verdict.right):
       row[self.name] = float(right is None)
       row['accuracy'] = float(bool(right))
@@ -103,9 +103,37 @@ def ask_verdicts(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int,
     attempt got no reply, 'judge_malformed' the others.
   """
   texts = [verdicts.judge_prompt(case, prompt, max_chars) for case in cases]
-  verdict_of = {text: False for text, case in zip(texts, cases)
-                if not case.prediction.strip()}
-  silent = set()
+  return Verdicts(*ask_all(
+      ask, texts, verdicts.parse_verdict, retries,
+      known={text: False for text, case in zip(texts, cases)
+             if not case.prediction.strip()}))
+
+
+def ask_first_errors(ask: Ask, cases: Sequence[verdicts.StepCase], *,
+                     retries: int) -> tuple[list[int | None], dict[str, int]]:
+  """Where a judge finds the first wrong step of N responses.
+
+  Returns:
+    The index of that step, -1 where all are right, None without a verdict; and
+    the counters of Verdicts.
+  """
+  found, counters = ask_all(
+      ask, list(map(verdicts.step_prompt, cases)),
+      verdicts.parse_first_error, retries)
+  valid = lambda index, case: index is not None and index < len(case.steps)
+  return [index if valid(index, case) else None
+          for index, case in zip(found, cases)], counters
+
+
+def ask_all(ask: Ask, texts: Sequence[str], parse: Callable[[str], Any],
+            retries: int, known: Mapping[str, Any] | None = None
+            ) -> tuple[list[Any], dict[str, int]]:
+  """The verdict that `parse` reads of the reply to each text, None without one.
+
+  Equal texts are asked once, those of `known`, which have their verdict, never.
+  The counters are those of Verdicts.
+  """
+  verdict_of, silent = dict(known or {}), set()
   counters = dict(judge_malformed=0, judge_silent=0, judge_retries=0)
   left = [text for text in dict.fromkeys(texts) if text not in verdict_of]
   for attempt in range(retries + 1):
@@ -115,11 +143,11 @@ def ask_verdicts(ask: Ask, cases: Sequence[verdicts.Case], *, retries: int,
     replies = ask(left, attempt)
     silent = {text for text, reply in zip(left, replies, strict=True)
               if reply is None}
-    verdict_of |= {text: verdicts.parse_verdict(reply)
+    verdict_of |= {text: parse(reply)
                    for text, reply in zip(left, replies) if reply is not None}
     left = [text for text in left if verdict_of.get(text) is None]
-  right = [verdict_of.get(text) for text in texts]
-  none = [text in silent for text, value in zip(texts, right) if value is None]
+  found = [verdict_of.get(text) for text in texts]
+  none = [text in silent for text, value in zip(texts, found) if value is None]
   counters['judge_silent'] = sum(none)
   counters['judge_malformed'] = len(none) - sum(none)
-  return Verdicts(right, counters)
+  return found, counters

@@ -13,8 +13,8 @@ TAKEN = frozenset([
     # Columns of a response, in files and reports, besides score.NAMES.
     'step', 'id', 'task', 'prompt', 'answer', 'response', 'tokens', 'finished',
     'reward', 'no_verdict', 'source', 'dropped', 'variety', 'extracted',
-    'test', 'sample', 'vote', 'prompt_tokens',
-    'verdict', 'verdict_detail',
+    'test', 'sample', 'vote', 'prompt_tokens', 'verdict', 'verdict_detail',
+    'step_ends',
     # Metrics reward/...
     'mean', 'std', 'frac_zero_std',
     # Results of an evaluation.

@@ -21,7 +21,7 @@ from r1jax.kernels import masked
 from r1jax.models import lora
 from r1jax.training import accumulate
 from r1jax.training import optim
-from r1jax.types import Array, Experience, TrainState
+from r1jax.types import Array, Experience, Steps, TrainState
 
 
 class Objective(NamedTuple):
@@ -126,7 +126,8 @@ def group_relative(objective: Objective, critic, rollout, reward: Array,
 
 
 def experience(model, objective: Objective, ref, rollout, reward: Array,
-               critic=None, beta: Array | None = None, estimate=group_relative
+               critic=None, beta: Array | None = None,
+               steps: Steps | None = None, estimate=group_relative
                ) -> tuple[Experience, dict[str, Array]]:
   """From rewards to advantages; adds the reference's log-probabilities. Pure.
 
@@ -140,6 +141,8 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
     reward: f32[N].
     beta: f32[] of a KL penalty in the reward, where it adapts; None: the
       objective's.
+    steps: rewards of steps, whose advantages are added to those of responses
+      (process supervision).
     estimate: the advantage estimator, `group_relative` or ppo.gae; static.
 
   Returns:
@@ -161,6 +164,10 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
       penalty = beta * kl.estimate(objective.kl, logp, ref_logp)
   estimated, critic_metrics = estimate(
       objective, critic, rollout, reward, penalty)
+  if steps is not None:
+    estimated = estimated._replace(
+        advantage=estimated.advantage + advantages.process(
+            steps.reward, steps.end & mask, objective.group, objective.std))
   return Experience(
       rollout, estimated.reward, estimated.advantage, logp, ref_logp, weight_N,
       estimated.value, estimated.target), metrics | critic_metrics

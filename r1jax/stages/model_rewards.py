@@ -6,7 +6,7 @@ mesh, or one behind an endpoint.
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 import zlib
 
 import jax
@@ -74,11 +74,13 @@ def weight_of(rewards, part: str) -> Callable[[str], float]:
 
 def load_reward_model(section, name: str, weight: Callable[[str], float],
                       mesh: jax.sharding.Mesh, rules: sharding.Rules
-                      ) -> rewards_lib.RewardModel:
+                      ) -> rewards_lib.RewardModel | rewards_lib.ProcessReward:
   """A reward model: the workdir of a preference stage, or a published model.
 
   A workdir records how the model was trained. A published model scores whole
-  responses in its own chat template. `scores` and `template` override both.
+  responses in its own chat template. `scores` and `template` override both. One
+  trained on labelled steps is a process reward model, the only kind that `cut`
+  and `combine` are of.
 
   Args:
     section: `config.rewards.models.<name>`.
@@ -99,48 +101,94 @@ def load_reward_model(section, name: str, weight: Callable[[str], float],
     raise errors.expected(f'{field}.init_from', 'a reward model (with a scalar '
                           'head)', section.init_from)
   placed = train_state.place_model(shape, mesh, rules)
-  template, system, scores = _trained(source, f'{field}.init_from')
-  scores = section.scores or scores
-  errors.check_choice(f'{field}.scores', scores, ('response', 'summary'))
-  vocab = source.vocabulary(shape.vocab)
+  trained = _trained(source, f'{field}.init_from')
+  trained = trained._replace(
+      template=section.template or trained.template,
+      scores=section.scores or trained.scores)
+  errors.check_choice(
+      f'{field}.scores', trained.scores, ('response', 'summary'))
   params = train_state.init_params(placed, source, seed=0)
-  score = jax.jit(functools.partial(_score, placed.model),
-                  out_shardings=placed.batch)
+
+  def on_host(function):
+    score = jax.jit(functools.partial(function, placed.model),
+                    out_shardings=placed.batch)
+    def scored(batch):
+      distributed.check_stopped()
+      return sharding.to_host(score(params, sharding.from_host(batch, mesh)))
+    return scored
+
+  load = _of_steps if trained.loss == 'stepwise' else _of_responses
+  return load(section, name, weight, trained, source, on_host, shape,
+              sharding.batch_shards(mesh))
+
+
+def _of_responses(section, name, weight, trained, source, on_host, shape,
+                  shards: int) -> rewards_lib.RewardModel:
+  """A reward model of whole responses, or of their summaries."""
+  field = f'rewards.models.{name}'
+  for setting in ('cut', 'combine'):
+    if section[setting] is not None:
+      raise errors.expected(
+          f'{field}.{setting}', 'None: this model was not trained on steps '
+          "(preference.loss 'stepwise')", section[setting])
   with errors.section('data', at=field):
     encode = _without(source.padding(), templates.pair_encoder(
-        section.template or template, vocab, system))
-  if scores == 'response':
+        trained.template, source.vocabulary(shape.vocab), trained.system))
+  if trained.scores == 'response':
     _check_thinking(encode, f'{field}.scores')
-
-  def score_on_host(batch):
-    distributed.check_stopped()
-    return sharding.to_host(score(params, sharding.from_host(batch, mesh)))
-
   return rewards_lib.RewardModel(
-      name, weight, encode, score_on_host,
-      summary=scores == 'summary', max_len=shape.max_len, batch=section.batch,
-      shards=sharding.batch_shards(mesh))
+      name, weight, encode, on_host(_score),
+      summary=trained.scores == 'summary', max_len=shape.max_len,
+      batch=section.batch, shards=shards)
 
 
-def _trained(source: model_source.ModelSource, field: str
-            ) -> tuple[str, str | None, str]:
-  """(template, system prompt, what is scored) of a reward model's training.
+def _of_steps(section, name, weight, trained, source, on_host, shape,
+              shards: int) -> rewards_lib.ProcessReward:
+  """A process reward model."""
+  field = f'rewards.models.{name}'
+  if trained.scores != 'response':
+    raise errors.expected(
+        f'{field}.scores', "'response': the steps are those of the thinking",
+        trained.scores)
+  cut, combination = section.cut or 'lines', section.combine or 'min'
+  with errors.section('data', at=field):
+    encode = templates.step_encoder(
+        trained.template, source.vocabulary(shape.vocab), trained.system,
+        trained.separator)
+  return rewards_lib.ProcessReward(
+      name, weight, encode, on_host(_step_chances), cut=cut,
+      combination=combination, max_len=shape.max_len,
+      batch=-(-section.batch // shards) * shards)
+
+
+class _Trained(NamedTuple):
+  """How a reward model was trained, and is to be asked."""
+  template: str
+  system: str | None
+  scores: str  # response | summary
+  loss: str | None = None
+  separator: str = ''  # of steps
+
+
+def _trained(source: model_source.ModelSource, field: str) -> _Trained:
+  """How the reward model of a source was trained.
 
   Raises:
     ConfigError: of `field`; the workdir is not that of a preference stage.
   """
   stage = source.stage_config()
   if stage is None:
-    return templates.CHAT, None, 'response'
-  data, preference = (stage.get(name) for name in ('data', 'preference'))
-  template, scores = (
-      part.get(name) if isinstance(part, ml_collections.ConfigDict) else None
-      for part, name in ((data, 'template'), (preference, 'scores')))
+    return _Trained(templates.CHAT, None, 'response')
+  data, preference = (
+      part if isinstance(part, ml_collections.ConfigDict) else {}
+      for part in (stage.get('data'), stage.get('preference')))
+  template, scores = data.get('template'), preference.get('scores')
   if not (isinstance(template, str) and isinstance(scores, str)):
     raise errors.expected(
         field, 'the workdir of a preference stage, with data.template and '
         'preference.scores in its config.json', source.path)
-  return template, data.get('system'), scores
+  return _Trained(template, data.get('system'), scores, preference.get('loss'),
+                  preference.get('separator', ''))
 
 
 def _without(padding: int | None, encode: templates.Encode
@@ -171,6 +219,10 @@ def _score(model, params, batch: rewards_lib.ScoreBatch):
   prompts = Prompts(batch.tokens, batch.length, id=None)  # nothing is sampled
   return values.of_responses(
       model, params, prompts, batch.response, batch.response_length)
+
+
+def _step_chances(model, params, batch: rewards_lib.StepBatch):
+  return jax.nn.sigmoid(values.of_steps(model, params, batch.tokens, batch.end))
 
 
 def make_ask(section, field: str, mesh: jax.sharding.Mesh,

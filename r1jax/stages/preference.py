@@ -1,5 +1,8 @@
 """Learning from graded responses: a reward model, or a policy by DPO.
 
+With loss 'stepwise' the model is a process reward model: it scores each step of
+a response by what is before it (data/steps.py).
+
 The loss is pair-wise where the grades rank (Bradley-Terry, over all pairs of a
 prompt's responses) and point-wise where they say safe or unsafe (DeepSeek-R1,
 arXiv 2501.12948v2, 3.1: helpful and harmless). After training, the scores are
@@ -12,7 +15,7 @@ beta log(pi / pi_ref): the same pairs and loss, no reward model and no sampling
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 from typing import NamedTuple
 
@@ -23,6 +26,7 @@ import numpy as np
 from r1jax import errors
 from r1jax.data import batches
 from r1jax.data import preferences
+from r1jax.data import steps as steps_lib
 from r1jax.data import templates
 from r1jax.data import thinking
 from r1jax.kernels import logprobs
@@ -33,6 +37,7 @@ from r1jax.models import lora
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.stages import preference_figures
+from r1jax.stages import step_figures
 from r1jax.stages import train_state
 from r1jax.training import accumulate
 from r1jax.training import loop
@@ -42,7 +47,7 @@ from r1jax.types import Array, Preferences, TrainState
 
 class Objective(NamedTuple):
   """What is minimised; fields of config.preference. Hashable."""
-  loss: str  # pairwise | pointwise | dpo
+  loss: str  # pairwise | pointwise | stepwise | dpo
   margin: float
   micro_batches: int
   beta: float = 0.1  # of dpo
@@ -81,13 +86,16 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   def step(state, index):
     batch = Preferences(*rows.batch(index, batch_rows, seed))
     state, metrics = update(state, sharding.from_host(batch, mesh))
-    if index + 1 == steps and not direct:
+    if index + 1 == steps and objective.loss in ('pairwise', 'pointwise'):
       state = normalized(
           state, score.mean(state, rows, reference))
     tokens = int((batch.segment > 0).sum())
     return state, metrics | {'perf/tokens': tokens}, []
 
   def evaluate(state):
+    if objective.loss == 'stepwise':
+      return step_figures.evaluate(
+          held_out.records, score(state, held_out), shown)
     offset = 0. if direct else float(
         lora.join(state.ref, state.params)['head']['offset'])
     return preference_figures.evaluate(
@@ -96,8 +104,9 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 
   return loop.Stage(
       steps, init, abstract, step, evaluate=evaluate,
-      finish=functools.partial(
-          preference_figures.closing_words, objective.loss),
+      finish=step_figures.closing_words if objective.loss == 'stepwise' else (
+          functools.partial(
+              preference_figures.closing_words, objective.loss)),
       progress={'loss': 'loss', 'preference/accuracy': 'accuracy'})
 
 
@@ -111,9 +120,11 @@ def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
     ConfigError: names the field of the data or of the layout that is wrong; or
       there is nothing to learn from, or to evaluate on.
   """
+  settings, learned = config.preference, split == config.data.split
+  if settings.loss == 'stepwise':
+    return _read_steps(config, vocab, max_len, split, count)
   records, left_out = preferences.read_preferences(
       config.data.task, split, config.data.options.to_dict())
-  settings, learned = config.preference, split == config.data.split
   if settings.scores == 'summary':
     records = [record | {'responses': [
         thinking.summary(text) for text in record['responses']]}
@@ -130,13 +141,38 @@ def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
   rows = preferences.pack(
       records, encode, settings.length, max_len, count)
   _check_grades(rows.records, settings.loss, learned)
+  _say_left_out(config.data.task, left_out, rows, 'prompts',
+                preferences.why_left_out)
+  return rows
+
+
+def _read_steps(config, vocab, max_len: int, split: str, count: int | None
+                ) -> preferences.Rows:
+  """As `read_rows`, of responses with labelled steps."""
+  settings = config.preference
+  for field, value in (('scores', 'response'), ('balance_length', False)):
+    if settings[field] != value:
+      raise errors.expected(
+          f'preference.{field}', f'{value!r}, where config.preference.loss is '
+          "'stepwise'", settings[field])
+  records, left_out = steps_lib.read_steps(
+      config.data.task, split, config.data.options.to_dict())
+  rows = steps_lib.pack(records, templates.step_encoder(
+      config.data.template, vocab, config.data.system, settings.separator),
+                        settings.length, max_len, count)
+  _say_left_out(config.data.task, left_out, rows, 'responses',
+                steps_lib.why_left_out)
+  return rows
+
+
+def _say_left_out(task: str, left_out: preferences.Counts,
+                  rows: preferences.Rows, what: str,
+                  why: Callable[[preferences.Counts], str]) -> None:
   counts = collections.Counter(left_out) + collections.Counter(rows.counts)
   kept = counts.pop('prompts')
   if counts:
-    distributed.say(
-        f'{counts.total()} of {kept + counts.total()} prompts of '
-        f'{config.data.task} are left out: {preferences.why_left_out(counts)}')
-  return rows
+    distributed.say(f'{counts.total()} of {kept + counts.total()} {what} of '
+                    f'{task} are left out: {why(counts)}')
 
 
 def _balanced(records: Sequence[preferences.Record]
@@ -202,7 +238,9 @@ def loss(model, objective: Objective, trained, ref, batch: Preferences):
       x.reshape(-1, x.shape[-1]) for x in (
           raw_scores(model, objective, trained, ref, batch), batch.grade,
           batch.real))
-  if objective.loss != 'pointwise':
+  if objective.loss == 'stepwise':
+    pair, right = losses.stepwise(score, grade, real)
+  elif objective.loss != 'pointwise':
     pair, right = losses.bradley_terry(score, grade, real, objective.margin)
   else:
     good = grade > 0
@@ -244,7 +282,7 @@ class RawScorer:
 
   def __call__(self, state: TrainState, rows: preferences.Rows,
                count: int | None = None) -> list[np.ndarray]:
-    """f32[responses] of each record, in order.
+    """f32[responses], or f32[labelled steps], of each record, in order.
 
     With a `count`, scoring stops after the batch that completes so many
     records; the arrays of the others are empty.

@@ -155,7 +155,8 @@ class Learner:
     experience, measured = self._experience(
         state.ref, scored.rollout,
         sharding.from_host(scored.reward, self._placed.mesh),
-        critic and lora.join(critic.ref, critic.params), beta)
+        critic and lora.join(critic.ref, critic.params), beta,
+        scored.steps and sharding.from_host(scored.steps, self._placed.mesh))
     return experience, measured | ({} if beta is None else {'kl/beta': beta})
 
   def update(self, state: TrainState, step: int, experience: Experience,
@@ -224,7 +225,7 @@ def step_metrics(scored: scoring.Scored, group: int, measured: Metrics,
           'sampling/logp_difference': updated[0]['policy/logp_drift']}
   metrics |= {f'reward/{name}': part[kept].mean()
               for name, part in scored.parts.items()}
-  return metrics | measured | {
+  return metrics | scoring.step_metrics(scored.steps) | measured | {
       name: sum(one[name] for one in updated) / len(updated)
       for name in updated[0]}
 
@@ -291,7 +292,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     raise errors.expected(
         'rl.ref_every_steps', '0 with config.lora: the reference is the frozen '
         'base', rl.ref_every_steps)
-  scorer = scoring.build(config, vocab, mesh)
+  scorer = scoring.build(config, vocab, mesh, rl.process)
   objective = make_objective(rl)
   optimizer = train_state.optimizer(
       config.optim, config.steps * rl.epochs * rl.mini_batches, placed.trained)
@@ -306,7 +307,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       for split, count in ((config.data.split, config.data.num_prompts),
                            (eval_config.split, eval_config.problems)))
   scoring.check_tasks(config.rewards, prompts)
-  if config.steps:
+  if config.steps and rl.process is None:
     scoring.check_weights(config.rewards, prompts)
   for each in (prompts, held_out):
     scoring.check_judge(config.rewards, each)

@@ -22,10 +22,14 @@ from r1jax.data import vocabs
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.rewards import accuracy
+from r1jax.rewards import cutting
 from r1jax.rewards.code import runner as runner_lib
 from r1jax.rewards.code import sandbox
 from r1jax.stages import model_rewards
-from r1jax.types import Rollout
+from r1jax.types import Rollout, Steps
+
+
+_ENDS = 'step_ends'  # of a logged response, tokens
 
 
 class Scored(NamedTuple):
@@ -42,15 +46,21 @@ class Scored(NamedTuple):
   # rows; None: all.
   kept: np.ndarray | None = None
   kept_rows: Sequence[dict[str, Any]] | None = None
+  steps: Steps | None = None  # rewards of steps, with process supervision
 
 
 class RolloutScorer:
   """Scores the responses of a policy, by rules and by models."""
 
   def __init__(self, vocab: vocabs.Vocab, rule_scorer: rewards_lib.Scorer,
-               models: Sequence[rewards_lib.ModelReward] = ()):
-    """`models` score after the rules; a judge overwrites `accuracy`."""
+               models: Sequence[rewards_lib.ModelReward] = (),
+               process: rewards_lib.ProcessReward | None = None):
+    """`models` score after the rules; a judge overwrites `accuracy`.
+
+    `process` is that of `models` whose rewards of steps are wanted.
+    """
     self._vocab, self._rule_scorer, self.models = vocab, rule_scorer, models
+    self._process = process
 
   def __call__(self, rollout: Rollout, batch: batches.PromptBatch) -> Scored:
     """The rewards of a rollout of `batch`, B prompts and N = B G responses.
@@ -72,6 +82,9 @@ class RolloutScorer:
                  for n, record in zip(mine, records)]
     scores = self._rule_scorer.score(records, responses)
     rows = _log_rows(records, batch.id[prompts], responses, scores)
+    if self._process:
+      for n, row in zip(mine, rows):
+        row[_ENDS] = self._step_ends(tokens[n], row)
     # A verifier's limit is in seconds: scored on two hosts, a response could
     # get two rewards. So each is scored once, and the others are told.
     shares, counters = zip(*distributed.gather(
@@ -90,7 +103,9 @@ class RolloutScorer:
 
     names = [*scores.parts, *(model.name for model in self.models)]
     return Scored(rollout, column('reward'), {n: column(n) for n in names},
-                  column('tokens', np.int32), counts, rows)
+                  column('tokens', np.int32), counts, rows,
+                  steps=self._process and self._steps(
+                      rows, rollout.tokens.shape))
 
   def add_votes(self, batch: batches.PromptBatch, rows: Sequence[dict]
                ) -> dict[str, int]:
@@ -108,16 +123,38 @@ class RolloutScorer:
         row['vote'] = number
     return {f'vote_{name}': count for name, count in counters.items()}
 
+  def _step_ends(self, tokens: np.ndarray, row: Mapping[str, Any]) -> list[int]:
+    """The index of the last token of each step of a logged response."""
+    said = tokens[:row['tokens'] - row['finished']].tolist()
+    return cutting.last_tokens(
+        self._process.steps(row['response']), said, self._vocab.decode)
+
+  def _steps(self, rows: Sequence[Mapping[str, Any]], shape: tuple[int, int]
+             ) -> Steps:
+    """The rewards of the steps of the logged responses; padding has none.
+
+    Steps that end at one token are one: the worse counts.
+    """
+    reward, end = np.zeros(shape, np.float32), np.zeros(shape, bool)
+    for n, row in enumerate(rows):
+      for at, chance in zip(
+          row[_ENDS], row[f'{self._process.name}/steps'], strict=True):
+        reward[n, at] = min(chance, reward[n, at]) if end[n, at] else chance
+        end[n, at] = True
+    return Steps(reward, end)
+
   def _decode(self, tokens: np.ndarray, length: int, record: Mapping[str, Any]
-             ) -> rewards_lib.Response:
+              ) -> rewards_lib.Response:
     """The response in i32[R] `tokens`, of which the first `length` count.
 
-    Where the prompt has opened the thinking, its text begins so, too.
+    The record may have tokens that `begun` it, at the end of the prompt. Where
+    the prompt has opened the thinking, the text begins so, too.
     """
     finished = int(tokens[length - 1]) in self._vocab.eos_ids
-    text = self._vocab.decode(tokens[:length - finished].tolist())
+    said = [*record.get('begun', ()), *tokens[:length - finished].tolist()]
     opening = thinking.OPEN if record.get('opened') else ''
-    return rewards_lib.Response(opening + text, length, finished)
+    return rewards_lib.Response(
+        opening + self._vocab.decode(said), length, finished)
 
 
 def _log_rows(records, ids, responses, scores) -> list[dict[str, Any]]:
@@ -157,17 +194,25 @@ def _jitted_pick(out_shardings: jax.sharding.NamedSharding):
                  out_shardings=out_shardings)
 
 
-def build(config, vocab: vocabs.Vocab, mesh) -> RolloutScorer:
+def build(config, vocab: vocabs.Vocab, mesh, process: str | None = None
+          ) -> RolloutScorer:
   """The scorer that `config.rewards` describes.
 
   Args:
     config: of a stage that samples.
     vocab: of the policy, to decode what it sampled.
     mesh: where reward models and a judge live.
+    process: `config.rl.process`, the model whose rewards of steps are wanted.
   """
-  return RolloutScorer(
-      vocab, make_rule_scorer(config.rewards, config.rl.response_tokens),
-      model_rewards.load(config.rewards, mesh, config.rules, config.seed))
+  rule_scorer = make_rule_scorer(config.rewards, config.rl.response_tokens)
+  models = model_rewards.load(config.rewards, mesh, config.rules, config.seed)
+  of_steps = {model.name: model for model in models
+              if isinstance(model, rewards_lib.ProcessReward)}
+  if process is not None and process not in of_steps:
+    raise errors.expected(
+        'rl.process', 'the name of a model of config.rewards.models that was '
+        'trained on steps', process)
+  return RolloutScorer(vocab, rule_scorer, models, of_steps.get(process))
 
 
 def make_rule_scorer(rewards: Mapping[str, Any], max_tokens: int
@@ -251,6 +296,15 @@ def scorer_metrics(scored: Scored) -> dict[str, float]:
   rows = scored.rows if scored.kept_rows is None else scored.kept_rows
   return counts | {f'reward/{name}': mean for name, mean in (
       rewards_lib.column_means(rows).items())}
+
+
+def step_metrics(steps: Steps | None) -> dict[str, float]:
+  """The mean number of steps of a response, and the mean reward of a step."""
+  if steps is None:
+    return {}
+  return {'process/steps': float(steps.end.sum(1).mean()),
+          'process/reward': float(steps.reward.sum() / max(
+              steps.end.sum(), 1))}
 
 
 def describe_counters(counts: Mapping[str, int]) -> str:

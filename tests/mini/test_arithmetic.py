@@ -1,6 +1,7 @@
 """The base corpus's responses: right by the scorer, and mixed as written."""
 
 import collections
+import itertools
 import random
 import re
 
@@ -123,3 +124,23 @@ def test_greedy_decoding_of_the_corpus_answers_at_once(problems):
   assert first.most_common(1)[0][0] == '<think>'
   (likeliest, count), (_, runner_up) = second.most_common(2)
   assert likeliest == 'I' and count > 1.2 * runner_up
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('First 3+4=7.', True), ('再算3+4=8。', False), ('Easy.', None),
+    ('2+18: 2+10=12, 12+8=20.', True), ('2+18: 2+10=12, 12+8=21.', False),
+    ('Then 6--1=7.', True), ('Then -6+1=-5.', True), ('3+4+1=8', None),
+    ('6*1=6*2', None)])
+def test_whether_the_equations_of_a_text_hold(text, expected):
+  assert arithmetic.holds(text) is expected
+
+
+def test_all_equations_of_worked_steps_hold(problems):
+  rng = random.Random(0)
+  for entry in [record['entry'] for record in problems]:
+    steps, _ = arithmetic.solve(entry)
+    assert arithmetic.holds(arithmetic.short_thought(
+        steps, itertools.repeat('en'))) is True
+    slipped, _ = arithmetic.solve(entry, rng, 0)
+    assert arithmetic.holds(arithmetic.short_thought(
+        slipped, itertools.repeat('zh'))) is False

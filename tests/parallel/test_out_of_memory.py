@@ -13,7 +13,7 @@ import pytest
 import every_config
 from experiments import dpo
 from experiments import r1_zero
-from experiments import sections
+from experiments import reward_sections
 from experiments import sft
 from r1jax import config as config_lib
 from r1jax import errors
@@ -65,7 +65,7 @@ def test_only_fields_that_the_stage_has_are_named(module, field):
 def test_models_of_the_rewards_are_among_what_helps():
   config = r1_zero.get_config('mini')
   config.rewards.judge.init_from = 'mini'
-  config.rewards.models = dict(fluency=sections.reward_model(init_from='x'))
+  config.rewards.models = dict(fluency=reward_sections.reward_model(init_from='x'))
   with pytest.raises(errors.RunError) as caught, memory.explained(config):
     raise MemoryError
   for field in ('judge', 'models.fluency'):

@@ -20,7 +20,7 @@ from experiments import pretrain
 from experiments import r1
 from experiments import rejection_sampling
 from experiments import rlhf
-from experiments import sections
+from experiments import reward_sections
 from r1jax import config as config_lib
 from r1jax import errors
 from r1jax import pipeline
@@ -429,7 +429,7 @@ def test_what_is_to_be_set_is_said_before_anything_runs(tmp_path, capsys):
   config.stages.c.data = dict(
       task=(('jsonl:{a}/x.jsonl', .5), ('jsonl:/no/{split}.jsonl', .5)),
       options=dict(verifier='judge'))
-  config.stages.c.rewards = dict(judge=sections.judge())
+  config.stages.c.rewards = dict(judge=reward_sections.judge())
   config.dry_run = True
   assert not pipeline.run_pipeline(config, str(tmp_path))
   out = capsys.readouterr().out
@@ -458,7 +458,7 @@ def _missing(stage):
 
 def test_every_model_that_is_not_named_is_said():
   config = ppo.mini()
-  config.rewards.judge = sections.judge()
+  config.rewards.judge = reward_sections.judge()
   assert config.critic.init_from is None  # the policy's own
   assert _missing(config) == [
       'init_from', 'rewards.models.preference.init_from']

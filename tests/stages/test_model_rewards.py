@@ -12,7 +12,7 @@ import pytest
 import tiny
 from experiments import common
 from experiments import r1
-from experiments import sections
+from experiments import reward_sections
 from r1jax import errors
 from r1jax import rewards as rewards_lib
 from r1jax.data import chat
@@ -30,7 +30,7 @@ TEXTS = ['What is 1+1?', 'Name the capital of France.', '法国的首都是哪�
 
 
 def _section(**fields):
-  return sections.judge(**dict(
+  return reward_sections.judge(**dict(
       init_from='mini', template='mini', prompt_tokens=24, response_tokens=32,
       batch=2) | fields)
 
@@ -187,7 +187,7 @@ def _load(monkeypatch, stage=None, scalar=True, drops=False, **fields):
   monkeypatch.setattr(
       rewards_lib, 'RewardModel', lambda *args, **kwargs: (args, kwargs))
   return model_rewards.load_reward_model(
-      sections.reward_model(**dict(init_from='x') | fields), 'taste', 'weight',
+      reward_sections.reward_model(**dict(init_from='x') | fields), 'taste', 'weight',
       sharding.make_mesh(dict(data=8)), common.RULES)
 
 
@@ -224,9 +224,9 @@ def test_mistakes_of_a_reward_model_are_named(monkeypatch, fields, match):
 
 
 def test_judge_and_reward_models_have_the_weights_of_their_parts(monkeypatch):
-  rewards = sections.rewards(
+  rewards = reward_sections.rewards(
       dict(accuracy=.5, taste=2.), {'t': dict(taste=1., accuracy=3.)},
-      dict(taste=sections.reward_model()))
+      dict(taste=reward_sections.reward_model()))
   monkeypatch.setattr(model_rewards, 'make_ask', lambda *given: given)
   monkeypatch.setattr(
       model_rewards, 'load_reward_model', lambda *given: given)
@@ -243,7 +243,7 @@ def test_judge_and_reward_models_have_the_weights_of_their_parts(monkeypatch):
   assert given(weight) == [3., .5]
   assert settings == dict(retries=7, prompt='{task}?')
   assert given(model_rewards.weight_of(rewards, 'absent')) == [0., 0.]
-  rewards.models = {'accuracy': sections.reward_model()}
+  rewards.models = {'accuracy': reward_sections.reward_model()}
   with pytest.raises(errors.ConfigError, match='rewards.models.accuracy'):
     model_rewards.load(rewards, 'mesh', 'rules', 5)
 

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import r1_zero
 from experiments import reward_model
-from experiments import sections
+from experiments import reward_sections
 from r1jax import errors
 from r1jax.data import batches
 from r1jax.data import templates
@@ -254,7 +254,7 @@ def test_the_margin_is_the_lead_that_is_asked_for(monkeypatch, loss):
     (dict(accuracy=0., format=0.), {}, {'other': {'language': 1.}}, False),
     ({}, {}, {'sums': dict(accuracy=0., format=0.)}, False)])
 def test_rewards_that_are_all_0_are_one_line(weights, functions, tasks, learns):
-  rewards = sections.rewards(weights, tasks, functions=functions)
+  rewards = reward_sections.rewards(weights, tasks, functions=functions)
   prompts = batches.PromptSet(None, None, ({'task': 'sums'},))
   if learns:
     scoring.check_weights(rewards, prompts)

@@ -10,7 +10,7 @@ import pytest
 
 import tiny
 from experiments import reward_model
-from experiments import sections
+from experiments import reward_sections
 from r1jax import errors
 from r1jax.data import preferences
 from r1jax.data import vocabs
@@ -256,8 +256,8 @@ def test_the_stage_ends_normalised_and_resumes_bitwise(tmp_path):
   assert states[0].params['head']['offset'] != 0
   assert summary['after']['n'] == 2
   # What the stage left is a reward model for RL, asked as it was trained.
-  judges = model_rewards.load(sections.rewards(
-      weights=dict(taste=.5), models=dict(taste=sections.reward_model(
+  judges = model_rewards.load(reward_sections.rewards(
+      weights=dict(taste=.5), models=dict(taste=reward_sections.reward_model(
           init_from=str(tmp_path / 'whole'), batch=4))), mesh, config.rules, 0)
   rows = [dict(task='t', response=text, reward=1.) for text in ('1 1', '1 2')]
   assert judges[0].apply([dict(prompt='Count 1')], rows) == {'taste_cut': 0}

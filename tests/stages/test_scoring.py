@@ -8,7 +8,7 @@ import pytest
 
 import tiny
 import tiny_rl
-from experiments import sections
+from experiments import reward_sections
 from r1jax import errors
 from r1jax import rewards as rewards_lib
 from r1jax.data import batches
@@ -181,9 +181,9 @@ class _Judge:
 
 
 def test_the_rules_have_the_weights_of_all_but_models():
-  rewards = sections.rewards(
+  rewards = reward_sections.rewards(
       dict(accuracy=.5, taste=2.), {'t': dict(format=3., taste=1.)},
-      dict(taste=sections.reward_model(init_from='nowhere')))
+      dict(taste=reward_sections.reward_model(init_from='nowhere')))
   with scoring.make_rule_scorer(rewards, 100) as scorer:
     weights = [scorer.weight(part, task) for task in 'tu'
                for part in ('accuracy', 'format', 'taste')]
@@ -197,7 +197,7 @@ def test_programs_are_refused_where_there_is_no_sandbox(tmp_path, monkeypatch):
   monkeypatch.setenv('PATH', str(tmp_path))
   prompts = lambda verifier: batches.PromptSet(
       None, None, [dict(task='t', verifier=verifier)])
-  rewards = sections.rewards()
+  rewards = reward_sections.rewards()
   scoring.check_code(rewards, prompts('math'))
   with pytest.raises(errors.ConfigError, match='unsafe_subprocess.*installed'):
     scoring.check_code(rewards, prompts('code'))

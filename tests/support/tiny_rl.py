@@ -66,7 +66,7 @@ class Run:
 
   def __init__(self, sizes=None, objective=OBJECTIVE, settings=SETTINGS,
                scorer=Scorer(), lora=None, critic=None, models=(), draw=draw,
-               epochs=1, ref_every_steps=0, sampling_rounds=0, kl_target=None,
+               process=None, epochs=1, ref_every_steps=0, sampling_rounds=0, kl_target=None,
                **switches):
     self.placed = tiny.setup(sizes, lora, **switches)
     self._switches, self._objective = switches, objective
@@ -75,7 +75,8 @@ class Run:
         self.placed, OPTIMIZER, objective, self.critic,
         adaptive=kl_target is not None)
     self.sampler = rollouts.Sampler(self.placed, settings)
-    self.scorer = scoring.RolloutScorer(Vocab(), scorer, models)
+    self.scorer = scoring.RolloutScorer(
+        Vocab(), scorer, models, process)
     self.learner = rl.Learner(
         self.placed, OPTIMIZER, self.abstract, objective, rl.Settings(
             epochs, ref_every_steps, sampling_rounds, kl_target),

@@ -1,0 +1,80 @@
+"""Responses are cut into steps, and the steps found among the tokens."""
+
+import random
+
+import pytest
+
+from r1jax import errors
+from r1jax.data import vocabs
+from r1jax.rewards import cutting
+
+THOUGHT = ('<think> First 1+2=3. Then 3+0=3. 再算3+8=11。 </think> '
+           '<answer> 2.5 </answer>')
+
+
+@pytest.mark.parametrize('how, text, steps', [
+    ('sentences', THOUGHT, [
+        '<think> First 1+2=3.', ' Then 3+0=3.', ' 再算3+8=11。',
+        ' </think> <answer> 2.5 </answer>']),
+    ('sentences', 'Is it 2.5?! Yes.', ['Is it 2.5?!', ' Yes.']),
+    ('sentences', 'A. ... B', ['A. ...', ' B']),
+    ('lines', 'a\n\nb\n---\nc', ['a\n\n', 'b\n---\n', 'c']),
+    ('lines', '\n\na', ['\n\na']),
+    ('lines', 'a. b.', ['a. b.']),
+    ('paragraphs', 'a\nb\n \nc\n\n\n\nd\n', ['a\nb\n \n', 'c\n\n\n\n', 'd\n']),
+    ('lines', ' \n-', []),
+    ('sentences', '', []),
+])
+def test_the_pieces_of_a_text(how, text, steps):
+  assert cutting.cut(text, how) == steps
+  assert ''.join(steps) == text or not steps
+
+
+def test_end_to_end_the_pieces_are_the_text():
+  rng = random.Random(0)
+  for _ in range(300):
+    text = ''.join(rng.choices('ab1. \n。!?-', k=rng.randrange(40)))
+    for how in cutting.CUTS:
+      steps = cutting.cut(text, how)
+      if steps:
+        assert ''.join(steps) == text
+        assert all(any(c.isalnum() for c in step) for step in steps)
+      else:
+        assert not any(c.isalnum() for c in text)
+
+
+def test_no_other_way_to_cut():
+  with pytest.raises(errors.ConfigError, match='lines'):
+    cutting.cut('a', 'line')
+
+
+def test_a_step_ends_with_the_token_that_completes_it():
+  vocab = vocabs.load_vocab('sentencepiece', 'mini')
+  tokens = vocab.encode(' ' + THOUGHT)
+  text = vocab.decode(tokens)
+  steps = cutting.cut(text, 'sentences')
+  last = cutting.last_tokens(steps, tokens, vocab.decode)
+  assert last == sorted(set(last)) and last[-1] == len(tokens) - 1
+  for number, at in enumerate(last, 1):
+    whole = ''.join(steps[:number])
+    assert vocab.decode(tokens[:at + 1]).startswith(whole)
+    assert not vocab.decode(tokens[:at]).startswith(whole)
+
+
+def test_a_token_of_two_steps_completes_the_first():
+  pieces = ['a', '.\nb', '.', '\n', 'c']
+  decode = lambda ids: ''.join(pieces[i] for i in ids)
+  ids = list(range(5))
+  steps = cutting.cut(decode(ids), 'lines')
+  assert steps == ['a.\n', 'b.\n', 'c']
+  assert cutting.last_tokens(steps, ids, decode) == [1, 3, 4]
+
+
+def test_half_a_character_completes_nothing():
+  decode = lambda ids: bytes(ids).decode('utf-8', 'replace')
+  ids = list('a。b'.encode())
+  steps = cutting.cut(decode(ids), 'sentences')
+  assert cutting.last_tokens(steps, ids, decode) == [3, 4]
+  ids = ids[:4] + ids[1:3]  # cut within one
+  steps = cutting.cut(decode(ids) + 'b', 'sentences')[:1] + ['?']
+  assert cutting.last_tokens(steps, ids, decode) == [3, 5]

@@ -1,0 +1,116 @@
+"""GRPO with process supervision: rewards of steps reach the right tokens."""
+
+import jax
+import numpy as np
+import pytest
+
+import tiny_rl
+from experiments import r1_zero
+from r1jax import config as config_lib
+from r1jax import errors
+from r1jax import rewards as rewards_lib
+from r1jax.stages import scoring
+
+
+class Process(rewards_lib.ProcessReward):
+  """A step is a number; its chance is its size, of 30."""
+
+  def __init__(self):
+    super().__init__('prm', lambda task: 0., None, None, cut='lines',
+                     combination='min', max_len=1, batch=1)
+
+  def steps(self, text):
+    words = text.split(' ')
+    return words[:1] + [f' {word}' for word in words[1:]] if text else []
+
+  def score(self, prompts, responses):
+    return [[int(step) / 30 for step in steps] for steps in responses], 0
+
+
+class Nothing:
+  """No reward but that of steps."""
+
+  def score(self, records, responses):
+    zero = np.zeros(len(responses), np.float32)
+    return rewards_lib.Scores(zero, {'accuracy': zero}, {})
+
+
+def _run(**changes):
+  prm = Process()
+  return tiny_rl.Run(models=[prm], process=prm, **changes)
+
+
+def _experience(run):
+  state = run.init()
+  rollout, batch = run.learner.sample(state, 0)
+  scored = run.learner.score(rollout, batch)
+  return scored, run.learner.experience(state, scored)[0]
+
+
+def test_a_token_has_the_rewards_of_the_steps_that_end_at_it_or_later():
+  scored, experience = _experience(_run(scorer=Nothing()))
+  tokens, mask = map(np.asarray, (
+      scored.rollout.tokens, scored.rollout.mask))
+  expected = np.zeros(tokens.shape)
+  for first in range(0, len(tokens), tiny_rl.GROUP):
+    rows = range(first, first + tiny_rl.GROUP)
+    steps = {n: [token / 30 for token, there in zip(tokens[n], mask[n])
+                 if there and token != 1] for n in rows}
+    every = sum(steps.values(), [])
+    for n in rows:
+      for t in range(tokens.shape[1]):
+        expected[n, t] = sum((x - np.mean(every)) / (np.std(every) + 1e-6)
+                             for x in steps[n][t:])
+  np.testing.assert_allclose(experience.advantage, expected, atol=1e-5)
+  assert np.any(expected)
+  assert scored.steps.end.sum() == sum(
+      len(row['step_ends']) for row in scored.rows)
+
+
+def test_the_advantages_of_responses_are_added():
+  _, steps = _experience(_run(scorer=Nothing()))
+  _, both = _experience(_run())
+  _, outcome = _experience(tiny_rl.Run())
+  np.testing.assert_allclose(
+      both.advantage, steps.advantage + outcome.advantage, atol=1e-5)
+
+
+def test_it_learns_what_the_steps_reward():
+  run = _run(scorer=Nothing(), epochs=2)
+  _, history = tiny_rl.steps(run, 12)
+  reward = [metrics['process/reward'] for metrics in history]
+  assert np.mean(reward[-3:]) > np.mean(reward[:3]) + .1
+  assert all(metrics['process/steps'] > 0 for metrics in history)
+
+
+def test_a_mesh_changes_nothing():
+  _, one = _experience(_run())
+  _, many = _experience(_run(sizes=dict(data=4, tensor=2)))
+  np.testing.assert_allclose(many.advantage, one.advantage, atol=1e-5)
+
+
+def test_steps_that_end_at_one_token_are_one_the_worse():
+  scorer = scoring.RolloutScorer(tiny_rl.Vocab(), Nothing(), (), Process())
+  rows = [{'step_ends': [1, 1, 2], 'prm/steps': [.5, .25, .75]},
+          {'step_ends': [], 'prm/steps': []}]
+  steps = scorer._steps(rows, (3, 4))
+  np.testing.assert_array_equal(steps.end, [[0, 1, 1, 0]] + [[0] * 4] * 2)
+  np.testing.assert_array_equal(
+      steps.reward, [[0, .25, .75, 0]] + [[0] * 4] * 2)
+
+
+@pytest.mark.parametrize('changes, match', [
+    (dict(process='prm', advantage='rloo'), 'rl.advantage'),
+    (dict(process='prm', sampling_rounds=2), 'rl.sampling_rounds')])
+def test_what_it_does_not_go_with_is_refused(changes, match):
+  config = r1_zero.get_config('mini').unlock()
+  config.rl.update(changes)
+  with pytest.raises(errors.ConfigError, match=match):
+    config_lib.check(config, 1)
+
+
+def test_a_model_that_is_not_there_is_named():
+  config = r1_zero.get_config('mini').unlock()
+  with pytest.raises(errors.ConfigError, match='rl.process.*trained on steps'):
+    scoring.build(config, tiny_rl.Vocab(),
+                  jax.make_mesh((1,), ('data',)), 'prm')
