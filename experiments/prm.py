@@ -83,7 +83,7 @@ def _models(**names: str) -> dict[str, common.ConfigDict]:
 def best_of_n() -> common.ConfigDict:
   """The base's samples, scored by both models."""
   return common.base(
-      'measure', init_from='mini', model=common.mini_model(),
+      'evaluate', init_from='mini', model=common.mini_model(),
       vocab=common.mini_vocab(), rl=sections.lengths(**_lengths()),
       rewards=reward_sections.rewards(
           weights=dict(format=0.0), models=_models(orm='{orm}')),
