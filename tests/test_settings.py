@@ -132,6 +132,9 @@ def _small(config, folder):
   for test in config.get('tests', {}).values():
     test.data.update(shots=1, examples='mini_worked:short_en')
     test.problems = 4
+    if not test.data.task.startswith('mini'):
+      test.data.update(task='mini_reasoning', template='mini', options={})
+      test.split = 'heldout'
     if test.prompt_tokens:
       test.prompt_tokens = 200
   for model in config.get('rewards', {}).get('models', {}).values():

@@ -156,7 +156,8 @@ def _samples(config: Mapping[str, Any], rows: Mapping[str, list[dict]],
     for row in [r for r in part if not r['sample']][:shown]:
       response = {
           'name': name, 'text': row['response'], 'finished': row['finished'],
-          'correct': row['accuracy'] == 1.}
+          'correct': row['accuracy'] == 1.} | (
+              {'verdict': row['verdict']} if 'verdict' in row else {})
       made.append({'prompt': row['prompt'], 'answer': row['answer'],
                    'responses': [response | {'fault': rl_report.fault(
                        response, {**config['rewards'], **own})}]})

@@ -7,7 +7,7 @@ from r1jax.data import vocabs
 
 
 def _records(template):
-  vocab = vocabs.load('sentencepiece', 'mini')
+  vocab = vocabs.load_vocab('sentencepiece', 'mini')
   prompts, _ = tasks.prompt_set(
       (('mini_reasoning', 1.), ('mini_general', 1.)), vocab, 64,
       split='heldout', template=template, num_prompts=4)

@@ -57,6 +57,17 @@ def test_the_page_claims_no_more_than_was_measured(tmp_path):
   assert page.count('<svg') == 2 and page.count('no values were') == 6
 
 
+def test_tests_have_curves_of_their_own(tmp_path):
+  rows = [{'step': n, 'eval/aime/pass@1': n / 10} for n in range(3)]
+  sides = [_figures(10) | {'aime/pass@1': value, 'aime/ci95': [.1, .2]}
+           for value in (.1, .3)]
+  chart, = rl_report._tests(_CONFIG | dict(tests=dict(aime={})), rows, *sides)
+  assert chart.title == 'aime, pass@1' and chart.evaluations == [
+      (0, 0.), (1, .1), (2, .2)]
+  assert (chart.before, chart.after) == ((.1, .1, .2), (.3, .1, .2))
+  assert not rl_report._tests(_CONFIG, rows, *sides)
+
+
 def test_a_mixture_is_named_by_its_tasks(tmp_path):
   _write(tmp_path, config=_CONFIG | dict(
       data=dict(task=(('mini_reasoning', .5), ('mini_general', .5)))))

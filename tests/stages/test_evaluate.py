@@ -18,10 +18,15 @@ from r1jax.training import files
 from r1jax.training import loop
 
 
-def _run(config, workdir):
-  stage = stages.build(config, sharding.make_mesh(config.mesh), str(workdir))
-  return loop.train(stage, stages.loop_settings(config), str(workdir),
-                  config.to_dict())
+def _stage(config, workdir, mesh=None):
+  return stages.build(
+      config, mesh or sharding.make_mesh(config.mesh), str(workdir))
+
+
+def _run(config, workdir, mesh=None):
+  return loop.train(
+      _stage(config, workdir, mesh), stages.loop_settings(config), str(workdir),
+      config.to_dict())
 
 
 def _config():
@@ -91,9 +96,9 @@ def test_a_killed_evaluation_ends_with_the_same_rows_and_figures(tmp_path):
   config = _config()
   config.eval.batch = 4  # responses: two problems at a time
   config.tests.general.samples = config.tests.reasoning.samples = 2
-  whole = _run(config, tmp_path / 'whole')['after']
-  stage = stages.build(
-      config, sharding.make_mesh(config.mesh), str(tmp_path / 'killed'))
+  mesh = sharding.make_mesh({}, jax.devices()[:1])
+  whole = _run(config, tmp_path / 'whole', mesh)['after']
+  stage = _stage(config, tmp_path / 'killed', mesh)
   assert stage.steps == 3 + 3
 
   def step(state, index):
@@ -106,7 +111,7 @@ def test_a_killed_evaluation_ends_with_the_same_rows_and_figures(tmp_path):
                str(tmp_path / 'killed'), config.to_dict())
   assert files.read_rows(tmp_path / 'killed/rollouts.jsonl')[-1]['step'] == 3
   assert not (tmp_path / 'killed/summary.json').exists()
-  again = _run(config, tmp_path / 'killed')['after']
+  again = _run(config, tmp_path / 'killed', mesh)['after']
   rows = [(tmp_path / name / 'rollouts.jsonl').read_bytes()
           for name in ('whole', 'killed')]
   assert rows[0] == rows[1]
@@ -168,7 +173,7 @@ def test_several_greedy_samples_are_refused(changes, field, tmp_path):
   config.update_from_flattened_dict(changes)
   with pytest.raises(errors.ConfigError,
                      match=f'config.{field}: .*greedy samples are all the'):
-    stages.build(config, sharding.make_mesh(config.mesh), str(tmp_path))
+    _stage(config, tmp_path)
 
 
 def test_a_test_samples_as_it_says_within_the_models_length(tmp_path, capsys):
