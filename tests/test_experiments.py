@@ -25,8 +25,9 @@ import small_vocabs
 
 OLD = pathlib.Path(__file__).parent / 'old_configs'
 LEAVES = {  # files that a stage leaves for others, by its kind
-    'collect': 'collected.jsonl', 'sample with keep': 'kept-*.jsonl',
-    'sample': 'preferences.jsonl'}
+    'collect': ('collected.jsonl',), 'sample with keep': ('kept-*.jsonl',),
+    'sample': ('preferences.jsonl',),
+    'step_labels': ('steps.jsonl', 'preferences.jsonl')}
 
 
 @pytest.fixture(name='configs', scope='module')
@@ -68,7 +69,7 @@ def test_a_pipelines_stages_refer_to_what_others_leave(configs):
         assert other in stages, f'{name}: {text}'
         stage = stages[other]
         kind = stage['stage'] + (' with keep' if 'keep' in stage else '')
-        assert file in ('', LEAVES.get(kind)), f'{name}: {text}'
+        assert file in ('', *LEAVES.get(kind, ())), f'{name}: {text}'
 
 
 def _strings(value):
@@ -85,8 +86,9 @@ def test_every_field_says_what_it_means(configs):
   for name, config in configs.items():
     known = dict(fields.declared(config))
     for field in config_lib.flatten(config):
-      # Its name and meaning are the data source's.
-      assert field in known or '.options.' in f'.{field}', f'{name}: {field}'
+      # Its name and meaning are the data source's, or the function's.
+      assert field in known or '.options.' in f'.{field}' or (
+          '.functions.' in field), f'{name}: {field}'
     for field, declared in known.items():
       assert declared.meaning, f'{name}: {field}'
 
@@ -120,7 +122,7 @@ def test_a_run_begun_before_goes_on(configs, file):
   config = configs[name].stages[key] if key else configs[name]
   old, new = json.loads(file.read_text('utf-8')), config.to_dict()
   unset = {field for field, value in config_lib.flatten(new).items()
-           if value is None and field.startswith('tests.')}
+           if value is None}
   assert config_lib.flatten(old).keys() > config_lib.flatten(
       new).keys() - unset - {
       'vocab.eos', 'data.template', 'lm.prompt_weight', *config_lib.ADDED}
