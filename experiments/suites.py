@@ -74,7 +74,7 @@ SUITES = {
     'mmlu_pro': Suite(
         'mmlu:{data}/mmlu_pro/test-*.parquet', 12_032,
         f'arXiv 2406.01574; {_V1}', answer='whole', instruction=None,
-        prompt_tokens=2_048),
+        prompt_tokens=2_048, options=dict(task='mmlu_pro')),
     'ifeval': Suite(
         'ifeval:{data}/ifeval/input_data.jsonl', 541,
         f'arXiv 2311.07911, prompt-level, strict; {_V1}', answer='whole',

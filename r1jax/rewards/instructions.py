@@ -173,7 +173,7 @@ def _two_responses(text):
   first, *rest = text.split('******')
   parts = [part.strip() for part in (first, *rest)]
   parts = parts[not parts[0]:len(parts) - (not parts[-1])]
-  return len(parts) == 2 and all(parts) and parts[0] != parts[1]
+  return len(parts) == 2 and parts[0] != parts[1]
 
 
 def _repeats_the_prompt(text, prompt_to_repeat):
