@@ -28,17 +28,22 @@ def test_a_suite_can_be_read_and_asked(name):
   assert suite.samples >= 1 and suite.problems >= 1 and suite.source
 
 
+_HERE = {'jsonl:{data}/gsm8k': 'math', 'jsonl:{data}/evaluation_suite': 'math',
+         'humaneval:': 'code'}  # those whose files are here, their verifiers
+
+
 @pytest.mark.parametrize('name', [
     name for name, suite in suites.SUITES.items()
-    if suite.task.startswith(('jsonl:{data}/gsm8k',
-                              'jsonl:{data}/evaluation_suite'))])
+    if suite.task.startswith(tuple(_HERE))])
 def test_the_real_files_have_the_problems_of_the_paper(name):
   path = suites.SUITES[name].task.partition('{data}/')[2]
   folder = str(shared_data.path(path)).removesuffix(f'/{path}')
   suite = suites.find(name, folder)
   records = _records(suite)
   assert len(records) == suite.problems
-  assert all(record['verifier'] == 'math' for record in records)
+  verifier, = (_HERE[task] for task in _HERE if suite.task.startswith(
+      task.replace('{data}', folder)))
+  assert {record['verifier'] for record in records} == {verifier}
   longest = max(len(record['prompt']) for record in records)
   assert longest / 3 < suite.prompt_tokens  # three letters a token, at least
 
