@@ -90,7 +90,7 @@ def table(found: Mapping[str, overlap.Overlap], n: int) -> str:
   lines = [f'training set: {some.rows:,} rows, {some.words:,} words; {n} words '
            'in a row count',
            f'{"suite":20} {"problems":>8} {"short":>6} {"exact":>6} '
-           f'{"question":>8} {"solution":>8} {"any":>6}']
+           f'{"question":>8} {"solution":>8} {"any":>6}  share']
   for name, each in found.items():
     counts = each.counts()
     share = counts['any'] / max(each.problems, 1)
