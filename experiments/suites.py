@@ -49,7 +49,7 @@ SUITES = {
     # intervals and alternatives as the references have them.
     'gsm8k': Suite(
         'jsonl:{data}/gsm8k/test.jsonl', 1_319, 'arXiv 2110.14168',
-        answer='number', prompt_tokens=384),
+        answer='last', prompt_tokens=384),
     'aime': Suite(
         f'{_FOLDER}/aime.jsonl', 30, f'AIME 2024; {_V1}', samples=64),
     'amc': Suite(f'{_FOLDER}/amc.jsonl', 83, 'AMC 12 2022 and 2023'),
