@@ -106,6 +106,6 @@ class _NoPool:
     'answer is ', 'Answer: ', '(A) ', '\n', ' ', '*', r'\boxed{', 'option ',
     'Answer:\n', '**A', '# ', '\u9009', 'the '], ids=repr)
 def test_hostile_answers_take_no_time(text):
-  begun = time.perf_counter()
+  begun = time.process_time()
   choices.letter(text * (100_000 // len(text)), OPTIONS)
-  assert time.perf_counter() - begun < 3
+  assert time.process_time() - begun < 3

@@ -188,6 +188,6 @@ def test_null_is_no_argument():
 def test_hostile_responses_take_no_time(text):
   asked = [instructions.instruction(kind, arguments)
            for kind, arguments, *_ in CASES]
-  begun = time.perf_counter()
+  begun = time.process_time()
   instructions.strict(text * (60_000 // len(text)), asked)
-  assert time.perf_counter() - begun < 3
+  assert time.process_time() - begun < 3
