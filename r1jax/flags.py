@@ -38,9 +38,8 @@ _OPEN = re.compile(
     r'((?:stages\.[^.]+\.)?(data\.options|rewards\.functions|rewards\.weights))'
     r'\.(.+)')
 _EXPERIMENTS = 'experiments'
-# A source whose argument is a path: neither a name nor a user's function.
-_OF_FILE = re.compile(
-    r'(?<![.\w])((?!(?:reasoning_gym|tfds|mini_\w+|drafts):)\w+:).*')
+# Sources whose arguments are paths; not names, nor users' functions.
+_OF_FILE = re.compile(r'(?<![.\w])((?!reasoning_|tfds|mini_|drafts)\w+:).*')
 _PARSERS = {
     int: absl_flags.IntegerParser(),
     float: absl_flags.FloatParser(),
@@ -293,11 +292,7 @@ def _sources(config: ml_collections.ConfigDict, prefix: str = ''
 
 def _sources_by_place(task: str | Sequence[tuple[str, float]]
                      ) -> dict[str, str]:
-  """The source of a task by '', or those of a mixture by '0.', '1.', ...
-
-  A prefix of the names of its options, in data/sources.parts. Another file of
-  jsonl:PATH, gpqa:PATH, ... is the same source.
-  """
+  """The sources of a task, by the prefix of their options: '', or '0.', ..."""
   source = lambda name: _OF_FILE.sub(r'\1', str(name))
   if isinstance(task, str):
     return {'': source(task)}
