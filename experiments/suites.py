@@ -49,7 +49,7 @@ SUITES = {
     # intervals and alternatives as the references have them.
     'gsm8k': Suite(
         'jsonl:{data}/gsm8k/test.jsonl', 1_319, 'arXiv 2110.14168',
-        answer='number', prompt_tokens=384),
+        answer='last', prompt_tokens=384),
     'aime': Suite(
         f'{_FOLDER}/aime.jsonl', 30, f'AIME 2024; {_V1}', samples=64),
     'amc': Suite(f'{_FOLDER}/amc.jsonl', 83, 'AMC 12 2022 and 2023'),
@@ -74,12 +74,28 @@ SUITES = {
     'mmlu_pro': Suite(
         'mmlu:{data}/mmlu_pro/test-*.parquet', 12_032,
         f'arXiv 2406.01574; {_V1}', answer='whole', instruction=None,
-        prompt_tokens=2_048),
+        prompt_tokens=2_048, options=dict(task='mmlu_pro')),
     'ifeval': Suite(
         'ifeval:{data}/ifeval/input_data.jsonl', 541,
         f'arXiv 2311.07911, prompt-level, strict; {_V1}', answer='whole',
         instruction=None,
         functions=dict(ifeval='r1jax.rewards.instructions:reward')),
+    # Programs, run against tests in a sandbox (rewards/code).
+    'humaneval': Suite(
+        'humaneval:{data}/humaneval/HumanEval.jsonl.gz', 164,
+        'arXiv 2107.03374', answer='whole', instruction=None),
+    'mbpp': Suite(
+        'mbpp:{data}/mbpp/mbpp.jsonl', 500,
+        'arXiv 2108.07732, tasks 11 to 510', 'train[10:510]', answer='whole',
+        instruction=None),
+    'livecodebench': Suite(
+        'livecodebench:{data}/livecodebench/test*.jsonl', 1_055,
+        f'arXiv 2403.07974, release v6; {_V2}', samples=8, answer='whole',
+        instruction=None, prompt_tokens=4_096),
+    'codeforces': Suite(
+        'codeforces:{data}/codeforces/test*.parquet', 468,
+        f'open-r1/codeforces; {_V2}', samples=16, answer='whole',
+        instruction=None, prompt_tokens=4_096),
     # The miniature world: problems that no stage has seen.
     'mini_reasoning': Suite(
         'mini_reasoning', 512, 'r1jax/mini', 'heldout', answer='summary',

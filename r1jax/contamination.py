@@ -6,10 +6,12 @@ r"""Says which problems of a benchmark a training set holds.
 Every text of the training set is compared: of a file's row all columns, of
 another source (data/sources.py) prompts, answers, documents or conversations. A
 problem counts as exact if one of them holds its whole question, word for word;
-by its question or solution if it has --n words in a row in common with it
-(data/overlap.py). A question of fewer words is found only as a whole text. With
---out the problems found are written to OUT/SUITE.jsonl, each with the place
-that has most of it, and the counts to OUT/contamination.json.
+by its question or solution if the training set has --n words in a row of it
+(data/overlap.py); as half if it has at least half of all such n-grams of the
+question, which a phrase in common does not explain. A question of fewer words
+(short) is found only as a whole text. With --out the problems found are written
+to OUT/SUITE.jsonl, each with the place that has most of it, and the counts to
+OUT/contamination.json.
 """
 
 from r1jax import interrupts
@@ -90,13 +92,14 @@ def table(found: Mapping[str, overlap.Overlap], n: int) -> str:
   lines = [f'training set: {some.rows:,} rows, {some.words:,} words; {n} words '
            'in a row count',
            f'{"suite":20} {"problems":>8} {"short":>6} {"exact":>6} '
-           f'{"question":>8} {"solution":>8} {"any":>6}']
+           f'{"half":>6} {"question":>8} {"solution":>8} {"any":>6}  share']
   for name, each in found.items():
     counts = each.counts()
     share = counts['any'] / max(each.problems, 1)
     lines.append(
         f'{name:20} {counts["problems"]:8} {counts["short"]:6} '
-        f'{counts["exact"]:6} {counts["question"]:8} {counts["solution"]:8} '
+        f'{counts["exact"]:6} {counts["half"]:6} {counts["question"]:8} '
+        f'{counts["solution"]:8} '
         f'{counts["any"]:6}  {share:.1%}')
   return '\n'.join(lines)
 

@@ -38,6 +38,8 @@ _OPEN = re.compile(
     r'((?:stages\.[^.]+\.)?(data\.options|rewards\.functions|rewards\.weights))'
     r'\.(.+)')
 _EXPERIMENTS = 'experiments'
+# Sources whose arguments are paths; not names, nor users' functions.
+_OF_FILE = re.compile(r'(?<![.\w])((?!reasoning_|tfds|mini_|drafts)\w+:).*')
 _PARSERS = {
     int: absl_flags.IntegerParser(),
     float: absl_flags.FloatParser(),
@@ -290,11 +292,8 @@ def _sources(config: ml_collections.ConfigDict, prefix: str = ''
 
 def _sources_by_place(task: str | Sequence[tuple[str, float]]
                      ) -> dict[str, str]:
-  """The source of a task by '', or those of a mixture by '0.', '1.', ...
-
-  A prefix of the names of its options, in data/sources.parts.
-  """
-  source = lambda name: re.sub('(jsonl:).*', r'\1', str(name))
+  """The sources of a task, by the prefix of their options: '', or '0.', ..."""
+  source = lambda name: _OF_FILE.sub(r'\1', str(name))
   if isinstance(task, str):
     return {'': source(task)}
   return {f'{place}.': source(part[0]) for place, part in enumerate(task or ())

@@ -50,11 +50,11 @@ def test_the_command_prints_a_table_and_writes_what_it_finds(folder):
   assert (done.returncode, done.stderr) == (0, '')
   lines = done.stdout.splitlines()
   assert lines[0].startswith('training set: 2 rows, 23 words; 10 words')
-  assert lines[2].split() == ['gsm8k', *'211101', '50.0%']
-  assert lines[3].split() == ['aime', *'111001', '100.0%']
+  assert lines[2].split() == ['gsm8k', *'2111101', '50.0%']
+  assert lines[3].split() == ['aime', *'1111001', '100.0%']
   report = files.read_json(out / 'contamination.json')
   assert report['n'] == 10 and report['suites']['gsm8k'] == dict(
-      problems=2, short=1, exact=1, question=1, solution=0, any=1)
+      problems=2, short=1, exact=1, half=1, question=1, solution=0, any=1)
   row, = files.read_rows(out / 'gsm8k.jsonl')
   assert row['problem'] == 0 and row['question'] == f'{LONG}?'
   assert row['place'] == f'{folder}/train.jsonl:1'
@@ -115,7 +115,7 @@ def test_gsm8k_has_no_test_question_in_its_training_set():
   found = overlap.overlaps(suites, contamination.training_texts(
       f'jsonl:{train}', 'train'), contamination.N)['gsm8k']
   assert found.counts() == dict(
-      problems=1319, short=0, exact=0, question=9, solution=61, any=68)
+      problems=1319, short=0, exact=0, half=1, question=9, solution=61, any=68)
   # The trap: a 'training set' of both.
   both = overlap.overlaps(suites, contamination.training_texts(
       f'jsonl:{test}', 'train'), contamination.N)['gsm8k']

@@ -209,6 +209,18 @@ def test_so_they_are_in_each_stage_and_in_a_mixture(
   assert config.stages[stage].data.options.to_dict() == expected
 
 
+@pytest.mark.parametrize('one, other, same', [
+    ('jsonl:a', 'jsonl:b', True), ('mmlu:a/*.csv', 'mmlu:b', True),
+    ('drafts:jsonl:a', 'drafts:jsonl:b', True),
+    ('mmlu:a', 'gpqa:a', False), ('drafts:jsonl:a', 'jsonl:a', False),
+    ('reasoning_gym:a', 'reasoning_gym:b', False), ('tfds:a', 'tfds:b', False),
+    ('my.py:a', 'my.py:b', False), ('my.data:a', 'my.data:b', False),
+    ('mini_worked:long_en', 'mini_worked:short_en', False)])
+def test_another_file_is_the_same_source(one, other, same):
+  found = [flags._sources_by_place(task) for task in (one, other)]
+  assert (found[0] == found[1]) == same
+
+
 def test_options_of_a_file_stay_if_it_is_elsewhere(parse):
   """And those of a task that the experiment leaves to its user."""
   config = parse('--config=experiments/r1.py:paper',

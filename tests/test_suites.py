@@ -7,6 +7,7 @@ from r1jax import errors
 from r1jax.data import sources
 from r1jax.data import templates
 from r1jax.rewards import answers
+from r1jax.rewards import verifiers
 import shared_data
 
 
@@ -28,19 +29,41 @@ def test_a_suite_can_be_read_and_asked(name):
   assert suite.samples >= 1 and suite.problems >= 1 and suite.source
 
 
+_HERE = {'jsonl:{data}/gsm8k': 'math', 'jsonl:{data}/evaluation_suite': 'math',
+         'humaneval:': 'code'}  # those whose files are here, their verifiers
+
+
 @pytest.mark.parametrize('name', [
     name for name, suite in suites.SUITES.items()
-    if suite.task.startswith(('jsonl:{data}/gsm8k',
-                              'jsonl:{data}/evaluation_suite'))])
+    if suite.task.startswith(tuple(_HERE))])
 def test_the_real_files_have_the_problems_of_the_paper(name):
   path = suites.SUITES[name].task.partition('{data}/')[2]
   folder = str(shared_data.path(path)).removesuffix(f'/{path}')
   suite = suites.find(name, folder)
   records = _records(suite)
   assert len(records) == suite.problems
-  assert all(record['verifier'] == 'math' for record in records)
+  verifier, = (_HERE[task] for task in _HERE if suite.task.startswith(
+      task.replace('{data}', folder)))
+  assert {record['verifier'] for record in records} == {verifier}
   longest = max(len(record['prompt']) for record in records)
   assert longest / 3 < suite.prompt_tokens  # three letters a token, at least
+
+
+@pytest.mark.parametrize('name', [
+    name for name, suite in suites.SUITES.items()
+    if suite.task.startswith('jsonl:')])
+def test_a_reference_in_the_form_that_is_asked_for_is_right(name):
+  path = suites.SUITES[name].task.partition('{data}/')[2]
+  suite = suites.find(
+      name, str(shared_data.path(path)).removesuffix(f'/{path}'))
+  equal = verifiers.load_verifier('math', '')
+  for record in _records(suite):
+    for reference in (record['answer'], *record.get('alternatives', ())):
+      found = answers.extract_answer(
+          f'<think> \\boxed{{0}} </think> So it is \\boxed{{{reference}}}.',
+          suite.answer)
+      terms = verifiers.VERIFIERS['math'].terms(record, reference)
+      assert equal(found, terms) == 1., (found, terms)
 
 
 def test_a_suite_of_reasoning_gym_and_one_that_does_not_exist():

@@ -52,11 +52,13 @@ def _column(name: str, kind: columns.Type = columns.filled) -> columns.Column:
   return columns.Column(kind, (name,))
 
 
-def _records(argument: str, split: str, make: Callable[..., Record | None]
-             ) -> list[Record]:
+def _records(argument: str, split: str, make: Callable[..., Record | None],
+             task: str | None = None) -> list[Record]:
   """The records that `make` gives for each row and its place; None: left out.
+
+  `task` is their name; None: the file's.
   """
-  task, records, left_out = json_lines.title(argument, split), [], 0
+  task, records, left_out = json_lines.title(argument, split, task), [], 0
   for place, row in json_lines.read_rows(argument, split):
     record = make(row, place)
     if record is None:
@@ -85,10 +87,11 @@ def humaneval(argument: str, split: str, seed: int, count: int | None
             'prompt', 'entry_point', 'test', 'canonical_solution'))
     stub = f'{prompt}    pass\n'  # its imports and helpers, in both places
     return dict(
-        prompt=_COMPLETE.format(prompt), answer=prompt + answer, tests=dict(
+        prompt=_COMPLETE.format(prompt), question=prompt,
+        answer=prompt + answer, tests=dict(
             kind='tests', names=(name,), setup=stub, prelude=stub,
             source=f'{test}\n\ncheck({name})\n'))
-  return _records(argument, split, make)
+  return _records(argument, split, make, 'humaneval')
 
 
 def own(argument: str, split: str, seed: int, count: int | None
@@ -121,11 +124,11 @@ def mbpp(argument: str, split: str, seed: int, count: int | None
     if row.get('test_imports'):
       tests['setup'] = '\n'.join(
           _column('test_imports', columns.texts).read(row, place))
+    question = prompt.read(row, place)
     return dict(
-        prompt=_FUNCTION.format(
-            prompt.read(row, place), '\n'.join(asserts)),
-        answer=_column('code').read(row, place), tests=tests)
-  return _records(argument, split, make)
+        prompt=_FUNCTION.format(question, '\n'.join(asserts)),
+        question=question, answer=_column('code').read(row, place), tests=tests)
+  return _records(argument, split, make, 'mbpp')
 
 
 def livecodebench(argument: str, split: str, seed: int, count: int | None
@@ -148,16 +151,19 @@ def livecodebench(argument: str, split: str, seed: int, count: int | None
             place, f'test cases ({problem})', row[field]) from problem
     kinds = {kind for kind, _, _ in cases}
     if kinds == {'stdin'}:
-      return dict(prompt=_PROGRAM.format(question), tests=dict(
-          kind='script', cases=tuple((i, o) for _, i, o in cases)))
+      return dict(
+          prompt=_PROGRAM.format(question), question=question, tests=dict(
+              kind='script', cases=tuple((i, o) for _, i, o in cases)))
     if kinds != {'functional'}:
       raise _column('public_test_cases').refused(
           place, "test cases, all of testtype 'stdin' or 'functional'",
           sorted(kinds))
-    return dict(prompt=_STARTED.format(question, starter), tests=dict(
-        kind='calls', name=_function_name(row, place), prelude=_PRELUDE,
-        cases=_functional(cases, place)))
-  return _records(argument, split, make)
+    return dict(
+        prompt=_STARTED.format(question, starter), question=question,
+        tests=dict(
+            kind='calls', name=_function_name(row, place), prelude=_PRELUDE,
+            cases=_functional(cases, place)))
+  return _records(argument, split, make, 'livecodebench')
 
 
 _UNREADABLE = (ValueError, KeyError, TypeError, EOFError, pickle.PicklingError,
@@ -251,8 +257,10 @@ def codeforces(argument: str, split: str, seed: int, count: int | None
         if not value > 0:
           raise _column(field).refused(place, 'a number above 0', value)
         tests[name] = int(value + more) if more else float(value)
-    return dict(prompt=_PROGRAM.format(_statement(row, place)), tests=tests)
-  return _records(argument, split, make)
+    question = _statement(row, place)
+    return dict(prompt=_PROGRAM.format(question), question=question,
+                tests=tests)
+  return _records(argument, split, make, 'codeforces')
 
 
 def _examples(row: Mapping, field: str, place: str

@@ -46,10 +46,13 @@ class Overlap(NamedTuple):
   words: int  # of it
 
   def counts(self) -> dict[str, int]:
-    """Problems, and those found: exactly, by question, by solution."""
+    """Problems, and those found: exactly, by half of the question, by any n
+    words of it, by n words of the solution."""
     return dict(
         problems=self.problems, short=self.short,
         exact=sum(match.exact for match in self.matches),
+        half=sum(match.exact or 0 < match.grams <= 2 * match.shared
+                 for match in self.matches),
         question=sum(match.shared > 0 for match in self.matches),
         solution=sum(match.solution > 0 for match in self.matches),
         any=len(self.matches))

@@ -33,18 +33,18 @@ _MMLU = ('question', *'ABCD', 'answer')  # a row without a header
 _QUESTION = columns.Column(columns.filled, ('question', 'Question'))
 
 
-def gpqa(argument: str, split: str, seed: int, count: int | None
-        ) -> list[Record]:
+def gpqa(argument: str, split: str, seed: int, count: int | None, *,
+         task: str = 'gpqa') -> list[Record]:
   """The questions of a file of GPQA, their options shuffled.
 
   The order is a function of the seed and the question alone, whatever the
-  file's order: the right letter is uniform.
+  file's order: the right letter is uniform. `task` is the name of the records.
   """
   del count
   right = columns.Column(columns.filled, ('Correct Answer',))
   wrong = [columns.Column(columns.filled, (f'Incorrect Answer {n}',))
            for n in (1, 2, 3)]
-  task, records = json_lines.title(argument, split), []
+  task, records = json_lines.title(argument, split, task), []
   for place, row in json_lines.read_rows(argument, split):
     question = _QUESTION.read(row, place)
     options = [column.read(row, place).strip() for column in (right, *wrong)]
@@ -54,11 +54,13 @@ def gpqa(argument: str, split: str, seed: int, count: int | None
 
 
 def mmlu(argument: str, split: str, seed: int, count: int | None, *,
-         header: bool = False, shuffle: bool = False) -> list[Record]:
+         task: str = 'mmlu', header: bool = False, shuffle: bool = False
+        ) -> list[Record]:
   """The questions of a file of MMLU or MMLU-Pro.
 
   Args:
     argument, split, seed, count: see data/sources.py.
+    task: the name of the records.
     header: whether a CSV file's first row names its columns (question, A to D,
       answer); those of hendrycks/test have none.
     shuffle: whether the options are shuffled, as GPQA's are.
@@ -67,7 +69,7 @@ def mmlu(argument: str, split: str, seed: int, count: int | None, *,
   for name, value in dict(header=header, shuffle=shuffle).items():
     if not isinstance(value, bool):
       raise errors.expected(f'data.options.{name}', 'True or False', value)
-  task, records = json_lines.title(argument, split), []
+  task, records = json_lines.title(argument, split, task), []
   for place, row in json_lines.read_rows(
       argument, split, None if header else _MMLU):
     question, options = _QUESTION.read(row, place), _options(row, place)
@@ -126,9 +128,11 @@ def _asked(question: str, options: Sequence[str], number: int) -> Record:
       verifier='choice')
 
 
-def ifeval(argument: str, split: str, seed: int, count: int | None
-          ) -> list[Record]:
+def ifeval(argument: str, split: str, seed: int, count: int | None, *,
+           task: str = 'ifeval') -> list[Record]:
   """The prompts of a file of IFEval, each with the instructions in it.
+
+  `task` is the name of the records.
 
   Raises:
     ConfigError: an instruction is unknown or lacks an argument; names it.
@@ -137,7 +141,7 @@ def ifeval(argument: str, split: str, seed: int, count: int | None
   prompt = columns.Column(columns.filled, ('prompt',))
   names = columns.Column(columns.texts, ('instruction_id_list',))
   arguments = columns.Column(_objects, ('kwargs',))
-  task, records = json_lines.title(argument, split), []
+  task, records = json_lines.title(argument, split, task), []
   for place, row in json_lines.read_rows(argument, split):
     listed = names.read(row, place)
     given = arguments.read(row, place)

@@ -5,7 +5,7 @@ or a sentence 'the answer is (C)', 'option C is correct'. Without one the last
 line is the answer: C, (C), **C**, C) with its text, the text alone, or a
 sentence with just one letter in brackets or bold. Nothing in the thinking
 counts, no letter within a sentence ('A dog ...'), and no statement that leaves
-several open ('A or B', '(A) and (C)'): such an answer is wrong.
+several open ('A or B', '(A) and (C)', A with the text of C): it is wrong.
 """
 
 from collections.abc import Iterator, Sequence
@@ -110,8 +110,8 @@ def _read(text: str, options: Sequence[str], closed: bool = False
     marks, rest = match[2], match[3].rstrip('. ')
     if not rest:
       return found
-    if options and rest.casefold() == texts[letters.index(found)]:
-      return found
+    if rest.casefold() in texts:  # of this letter, or of another one
+      return found if rest.casefold() == texts[letters.index(found)] else None
     if _FURTHER.match(marks.strip() + rest if ',' in marks else rest) or (
         _marked(text) - {found}):
       return None

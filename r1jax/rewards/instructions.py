@@ -6,11 +6,12 @@ follows all of them (prompt-level accuracy, strict). Loosely, an instruction is
 followed if one of eight variants of the response follows it: with or without
 its first line, its last line, and Markdown's asterisks (section 2.3 there).
 
-The rules are those of IFEval, table 1. Where its own script takes an argument
-for a pattern or another letter, here it is the text that the prompt has: the
-keyword 'c++', the letter '#'. Languages, sentences and words in capitals are
-told by rules of our own (written_language.py, sentences.py) rather than by
-langdetect and NLTK: a few responses may be judged otherwise.
+The rules are those of IFEval, table 1, and where that is open of its own
+script: ---, too, begins with the mark of an item. Where the script takes an
+argument for a pattern or another letter, here it is the text that the prompt
+has: the keyword 'c++', the letter '#'. Languages, sentences and words in
+capitals are told by rules of our own (written_language.py, sentences.py) rather
+than by langdetect and NLTK: a few responses may be judged otherwise.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -135,7 +136,8 @@ def _postscript(text, postscript_marker):
 
 
 def _number_of_bullets(text, num_bullets):
-  return len(re.findall(r'^[ \t]*[*-][ \t]+\S', text, re.MULTILINE)
+  """A line that begins with - or one * is an item, whatever follows."""
+  return len(re.findall(r'^[ \t]*(?:\*[^*]|-)', text, re.MULTILINE)
              ) == num_bullets
 
 
@@ -144,9 +146,9 @@ def _one_of_the_options(text):
 
 
 def _number_of_highlights(text, num_highlights):
-  """*emphasis* and **strong** are highlights, and an item's asterisk is none.
-  """
-  found = re.findall(r'\*\*[^\n*]+\*\*|\*(?=[^\s*])[^\n*]+\*', text)
+  """What is within asterisks of a line, single or double, and not blank."""
+  found = re.findall(r'\*[^\n*]+\*', text.replace('**', '\n')) + re.findall(
+      r'\*\*[^\n*]+\*\*', text)
   return sum(bool(part.strip('* ')) for part in found) >= num_highlights
 
 
@@ -310,12 +312,15 @@ def reward(response: str, record: Mapping[str, Any]
           ) -> tuple[float, dict[str, int]]:
   """IFEval's four figures of one response, as a reward function gives them.
 
+  A response that was cut at the limit follows nothing, as in `accuracy`.
+
   Returns prompt-level strict accuracy, and columns: `loose`, prompt-level;
   `instructions`, their number, of which `followed` strictly and
   `followed_loose` loosely. Over all prompts the mean of `followed` divided by
   that of `instructions` is the instruction-level accuracy.
   """
-  answer, asked = thinking.summary(response), record['instructions']
+  answer = thinking.summary(response) if record.get('finished', True) else ''
+  asked = record['instructions']
   exactly, nearly = strict(answer, asked), loose(answer, asked)
   return float(all(exactly)), dict(
       loose=int(all(nearly)), instructions=len(asked), followed=sum(exactly),

@@ -10,13 +10,13 @@ from r1jax.data import overlap
 Problem = overlap.Problem
 
 
+def _grams(text, n):
+  words = re.findall(r'\w+', text.lower())
+  return {tuple(words[i:i + n]) for i in range(len(words) - n + 1)}
+
+
 def _slow(suites, rows, n):
   """Counts by comparing every n words of each text with every other's."""
-
-  def grams(text):
-    words = re.findall(r'\w+', text.lower())
-    return {tuple(words[i:i + n]) for i in range(len(words) - n + 1)}
-
   found = {}
   for name, problems in suites.items():
     for number, (question, solution) in enumerate(problems):
@@ -24,8 +24,8 @@ def _slow(suites, rows, n):
       common, solved, exact = set(), set(), False
       for _, texts in rows:
         for text in texts:
-          common |= grams(question) & grams(text)
-          solved |= grams(solution) & grams(text)
+          common |= _grams(question, n) & _grams(text, n)
+          solved |= _grams(solution, n) & _grams(text, n)
           other = re.findall(r'\w+', text.lower())
           if len(words) >= n:
             exact |= any(other[i:i + len(words)] == words
@@ -63,6 +63,11 @@ def test_against_brute_force(n):
     mine = [value for key, value in expected.items() if key[0] == name]
     assert counts['exact'] == sum(exact for exact, _, _ in mine)
     assert counts['question'] == sum(bool(common) for _, common, _ in mine)
+    grams = {key[1]: len(_grams(suites[name][key[1]].question, n))
+             for key in expected if key[0] == name}
+    assert counts['half'] == sum(
+        exact or bool(common) and len(common) >= grams[key[1]] / 2
+        for key, (exact, common, _) in expected.items() if key[0] == name)
     assert counts['solution'] == sum(bool(solved) for _, _, solved in mine)
     assert counts['any'] == len(mine) and counts['problems'] == 40
     assert each.rows == len(rows)

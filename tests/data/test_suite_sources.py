@@ -83,7 +83,7 @@ def test_gpqa_is_asked_in_the_words_of_simple_evals(tmp_path):
           f'{letter}) {option}'
           for letter, option in zip('ABCD', record['options'])))
   assert record['answer'] == letters['right 0']
-  assert (record['task'], record['verifier']) == ('gpqa_diamond', 'choice')
+  assert (record['task'], record['verifier']) == ('gpqa', 'choice')
   assert record['row']['Record ID'] == 'rec0'
 
 
@@ -134,7 +134,8 @@ def test_mmlu_in_its_three_forms(tmp_path):
   assert record['answer'] == 'B' and record['options'] == ('1', '2', '3')
   assert 'one of ABC.' in record['prompt']
   pro = _file(tmp_path, json.dumps(_PRO), 'pro.jsonl')
-  record, = suites.mmlu(pro, 'train', 0, None)
+  record, = suites.mmlu(pro, 'train', 0, None, task='mmlu_pro')
+  assert record['task'] == 'mmlu_pro'
   assert record['answer'] == 'C' and record['prompt'].endswith('J) 9')
 
 

@@ -201,6 +201,18 @@ def test_the_mini_world(small):
   assert len(documents) == 20 and documents[0][-1] == small.eos_id
 
 
+def test_benchmarks(small, tmp_path):
+  path = tmp_path / 'gpqa_diamond.csv'
+  path.write_text('Question,Correct Answer,' + ','.join(
+      f'Incorrect Answer {n}' for n in (1, 2, 3)) + '\n1+1?,2,3,4,5\n')
+  prompts, counts = tasks.prompt_set(f'gpqa:{path}', small, 2_000)
+  record, = prompts.records
+  assert counts['prompts'] == 1 and set(record['options']) == set('2345')
+  assert record['options']['ABCD'.index(record['answer'])] == '2'
+  others, _ = tasks.prompt_set(f'gpqa:{path}', small, 2_000, seed=1)
+  assert others.records[0]['options'] != record['options']
+
+
 def test_reasoning_gym(small):
   prompts, counts = tasks.prompt_set(
       'reasoning_gym:chain_sum', small, 512, seed=2,

@@ -57,7 +57,7 @@ def test_the_letter_of_an_answer(answer, letter):
     'Answer: A dog has four legs', 'The answer is A dogged pursuit',
     'The answer is not A.', '<think> Answer: C </think> I give up.',
     '<think> Answer: C', 'Answer:', "Answer: D'Arcy", 'A-B',
-    '12 J or 3/4',
+    '12 J or 3/4', 'Answer: B) 12 J', 'A) 3/4',
 ])
 def test_what_gives_no_letter(answer):
   assert choices.letter(answer, OPTIONS) is None
@@ -106,6 +106,6 @@ class _NoPool:
     'answer is ', 'Answer: ', '(A) ', '\n', ' ', '*', r'\boxed{', 'option ',
     'Answer:\n', '**A', '# ', '\u9009', 'the '], ids=repr)
 def test_hostile_answers_take_no_time(text):
-  begun = time.perf_counter()
+  begun = time.process_time()
   choices.letter(text * (100_000 // len(text)), OPTIONS)
-  assert time.perf_counter() - begun < 3
+  assert time.process_time() - begun < 3

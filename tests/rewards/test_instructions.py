@@ -54,14 +54,14 @@ CASES = [
     ('detectable_content:postscript', dict(postscript_marker='P.P.S'),
      ['Bye\nP.P.S more', 'p. p. s. more'], ['P.S. more']),
     ('detectable_format:number_bullet_lists', dict(num_bullets=2),
-     ['* a\n* b', 'Text:\n  - a\n  * b', '- a\ntext\n- b'],
-     ['* a', '* a\n* b\n* c', '*a* b\n*c* d', '---\n* a', '**a**\n* b']),
+     ['* a\n* b', 'Text:\n  - a\n  * b', '- a\ntext\n- b', '---\n*a* b'],
+     ['* a', '* a\n* b\n* c', '**a**\n* b', 'a - b\n* c']),
     ('detectable_format:constrained_response', {},
      ['My answer is yes.', 'Well.\nMy answer is maybe.'],
      ['my answer is yes', 'Yes.', 'My answer is not yes.']),
     ('detectable_format:number_highlighted_sections', dict(num_highlights=2),
-     ['*a* and *b c*', '**a** and *b*', '**a**\n**b**'],
-     ['*a*', '**', '* a\n* b\n* c', '**a** b', '*\na*b']),
+     ['*a* and *b c*', '**a** and *b*', '**a**\n**b**', '**a**b**c**'],
+     ['*a*', '**', '* a\n* b\n* c', '**a** b', '*\na*b', '** ** *a*']),
     ('detectable_format:multiple_sections',
      dict(section_spliter='SECTION', num_sections=2),
      ['SECTION 1\na\nSECTION 2\nb', 'SECTION 1 a SECTION 2 b SECTION 3'],
@@ -75,7 +75,7 @@ CASES = [
     ('combination:two_responses', {},
      ['a\n******\nb', '******a******b', 'a ****** b ******'],
      ['a', 'a ****** a', 'a ****** b ****** c', 'a ************ b',
-      '****** a']),
+      '****** a', '************ a', 'a ******\n******']),
     ('combination:repeat_prompt', dict(prompt_to_repeat='Write a poem. '),
      ['Write a poem.\n\nRoses', 'write a poem. Roses'],
      ['Sure! Write a poem. Roses', 'Write poem.']),
@@ -135,6 +135,9 @@ def test_the_four_figures_and_the_accuracy_that_is_rewarded():
       '<think>well, no</think>\nHere:\n"so it is"', record)
   assert value == 0. and columns == dict(
       loose=1, instructions=2, followed=1, followed_loose=2)
+  cut = record | dict(finished=False)
+  assert instructions.reward('"a"', cut)[0] == 0.
+  assert instructions.reward('"a"', cut)[1]['followed_loose'] == 0
   value, columns = instructions.reward('"a"', record)
   assert value == 1. and columns == dict(
       loose=1, instructions=2, followed=2, followed_loose=2)
@@ -185,6 +188,6 @@ def test_null_is_no_argument():
 def test_hostile_responses_take_no_time(text):
   asked = [instructions.instruction(kind, arguments)
            for kind, arguments, *_ in CASES]
-  begun = time.perf_counter()
+  begun = time.process_time()
   instructions.strict(text * (60_000 // len(text)), asked)
-  assert time.perf_counter() - begun < 3
+  assert time.process_time() - begun < 3

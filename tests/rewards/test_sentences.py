@@ -51,6 +51,6 @@ def test_the_sentences_of_a_text(text, expected):
 @pytest.mark.parametrize('text', [
     '.', '. ', 'a. ', '"', '\n', '1. ', '- \n', '!"', '(', 'U.S. '], ids=repr)
 def test_hostile_texts_take_no_time(text):
-  begun = time.perf_counter()
+  begun = time.process_time()
   sentences.count(text * (100_000 // len(text)))
-  assert time.perf_counter() - begun < 3
+  assert time.process_time() - begun < 3
