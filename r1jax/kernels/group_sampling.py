@@ -140,12 +140,11 @@ def begin(model, params: Params, prompts: Prompts, rows: int,
     response_tokens: R, for which the state has room; its cache has none yet.
   """
   batch, length = prompts.tokens.shape
+  group, shape = rows // batch, (rows, response_tokens)
   hidden_BPD, prompt_kv = model.forward(
       params, prompts.tokens, None,
       jnp.broadcast_to(jnp.arange(length), (batch, length)))
-  shape = (rows, response_tokens)
-  first_ND = jnp.repeat(
-      logprobs.last_states(hidden_BPD, prompts), rows // batch, 0)
+  first_ND = jnp.repeat(logprobs.last_states(hidden_BPD, prompts), group, 0)
   return prompt_kv, SamplingState(
       jnp.zeros((), jnp.int32), first_ND, jnp.zeros(rows, bool),
       jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool),
@@ -188,7 +187,8 @@ def advance(model, params: Params, prompts: Prompts, prompt_kv: KeysValues,
     end: at most the tokens that the cache has room for; i32[] or a constant.
     eos_ids, temperature, top_k, top_p: as in `sample`.
   """
-  start_N = jnp.repeat(prompts.length, len(key_N) // len(prompts.length))
+  group = len(key_N) // len(prompts.length)
+  start_N = jnp.repeat(prompts.length, group)
 
   def step(state: SamplingState) -> SamplingState:
     index, hidden_ND, done_N, tokens, mask, logp, k, v = state
