@@ -32,7 +32,6 @@ import signal
 import subprocess
 import tempfile
 from typing import Any
-import unicodedata
 
 from r1jax import command
 from r1jax import config as config_lib
@@ -188,16 +187,9 @@ def _describe(record: Record, index: int, count: int) -> str:
   if isinstance(source, dict):
     source = ', '.join(
         f'{k} {v}' for k, v in config_lib.flatten(source).items())
-  return _visible(f'\n{rule}\n{index + 1} of {count}   '
+  return terminal.visible(f'\n{rule}\n{index + 1} of {count}   '
                   f'{record.get("task", "")}   {source}\n{rule}\n'
                   f'{record["prompt"]}\n{rule}\n{record["response"]}\n{rule}')
-
-
-def _visible(text: str) -> str:
-  """The text with control and invisible characters as escapes."""
-  return ''.join(
-      letter if letter in '\n\t' or unicodedata.category(letter) not in (
-          'Cc', 'Cf', 'Cs') else ascii(letter)[1:-1] for letter in text)
 
 
 def _read_key(ask: Callable[[str], str]) -> str:

@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from typing import TextIO
+import unicodedata
 
 _PLAIN = {'→': '->', '←': '<-', '−': '-', '─': '-', '━': '=', '·': '.'}
 _ERRORS = 'r1jax.plain'  # the name of this way to encode
@@ -28,6 +29,34 @@ def say(text: str, file: TextIO | None = None, end: str = '\n') -> None:
     file.flush()
   except (OSError, ValueError):  # ValueError: the stream is closed
     _point_to_nowhere(file)
+
+
+def dims(file: TextIO | None) -> bool:
+  """Whether what is written to `file` may be dimmed: on a terminal that can.
+
+  Not where NO_COLOR is set (no-color.org).
+  """
+  try:
+    return bool(file and file.isatty() and not os.environ.get('NO_COLOR')
+                and os.environ.get('TERM') != 'dumb')
+  except ValueError:  # it is closed
+    return False
+
+
+def dimmed(text: str) -> str:
+  """The text in fainter letters, on a terminal."""
+  return f'\x1b[2m{text}\x1b[22m' if text else text
+
+
+def visible(text: str, kinds: tuple[str, ...] = ('Cc', 'Cf', 'Cs')) -> str:
+  """The text with control and invisible characters as escapes.
+
+  Else a model could move the cursor and colour the screen. `kinds` are the
+  categories of Unicode that are escaped; line ends and tabs never are.
+  """
+  return ''.join(
+      letter if letter in '\n\t' or unicodedata.category(letter) not in kinds
+      else ascii(letter)[1:-1] for letter in text)
 
 
 def secure() -> None:

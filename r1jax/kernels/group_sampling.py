@@ -1,9 +1,11 @@
-"""Sampling of a group of responses to each prompt, as one program.
+"""Sampling of a group of responses to each prompt.
 
 A prompt is prefilled once, and its group shares its keys and values. The cache
 of the responses' own tokens doubles when it is full, and the loop ends when
 every response has ended. Every random number is a function of (seed, stream,
-prompt id, sample, token), so samples do not depend on how a batch is split.
+prompt id, sample, token), so samples do not depend on how a batch is split, nor
+on whether they are drawn by one program, `sample`, or a few tokens at a time,
+by `begin`, `grow` and `advance`, of which it is made.
 """
 
 import math
@@ -16,6 +18,9 @@ import jax.numpy as jnp
 from r1jax.kernels import logprobs
 from r1jax.types import Array, Cache, Params, Prompts, Rollout
 
+
+# Of a cache, as in types.Cache.
+KeysValues = tuple[Array | tuple[Array, ...], Array | tuple[Array, ...] | None]
 
 _ROUNDING = 1e-6  # of a sum of probabilities in float32
 
@@ -122,14 +127,87 @@ def cache_sizes(response_tokens: int, chunk: int) -> list[int]:
   return sizes
 
 
-def empty_past(prompt_k: Array, prompt_v: Array | None, rows: int, size: int
-               ) -> tuple[Array, Array | None]:
-  """Zeros for the keys and values of `rows` responses of `size` tokens."""
+def begin(model, params: Params, prompts: Prompts, rows: int,
+          response_tokens: int) -> tuple[KeysValues, SamplingState]:
+  """Prefills the prompts: their keys and values, and the state of `rows` = N.
+
+  Args:
+    model: `models.Model`.
+    params: of the behaviour policy.
+    prompts: B prompts, padded as the caller likes: a prompt's padding changes
+      no sample.
+    rows: N, a multiple of B.
+    response_tokens: R, for which the state has room; its cache has none yet.
+  """
+  batch, length = prompts.tokens.shape
+  group, shape = rows // batch, (rows, response_tokens)
+  hidden_BPD, prompt_kv = model.forward(
+      params, prompts.tokens, None,
+      jnp.broadcast_to(jnp.arange(length), (batch, length)))
+  first_ND = jnp.repeat(logprobs.last_states(hidden_BPD, prompts), group, 0)
+  return prompt_kv, SamplingState(
+      jnp.zeros((), jnp.int32), first_ND, jnp.zeros(rows, bool),
+      jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool),
+      jnp.zeros(shape, jnp.float32), *_empty_past(*prompt_kv, rows))
+
+
+def _empty_past(prompt_k: Array, prompt_v: Array | None, rows: int
+                ) -> KeysValues:
+  """The keys and values of no tokens of `rows` responses."""
   k = jax.tree.map(lambda x: jnp.zeros(
-      (*x.shape[:-4], rows, *x.shape[-3:-1], size), x.dtype), prompt_k)
+      (*x.shape[:-4], rows, *x.shape[-3:-1], 0), x.dtype), prompt_k)
   v = jax.tree.map(lambda x: jnp.zeros(
-      (*x.shape[:-4], rows, x.shape[-3], size, x.shape[-1]), x.dtype), prompt_v)
+      (*x.shape[:-4], rows, x.shape[-3], 0, x.shape[-1]), x.dtype), prompt_v)
   return k, v
+
+
+def grow(state: SamplingState, size: int) -> SamplingState:
+  """The state with room for the keys and values of `size` tokens."""
+  def put(shape, x):
+    return lax.dynamic_update_slice(
+        jnp.zeros(shape, x.dtype), x, (0,) * x.ndim)
+
+  return state._replace(
+      k=jax.tree.map(lambda x: put((*x.shape[:-1], size), x), state.k),
+      v=jax.tree.map(
+          lambda x: put((*x.shape[:-2], size, x.shape[-1]), x), state.v))
+
+
+def advance(model, params: Params, prompts: Prompts, prompt_kv: KeysValues,
+            key_N: Array, state: SamplingState, end: Array | int, *,
+            eos_ids: tuple[int, ...], temperature: float, top_k: int = 0,
+            top_p: float = 1.) -> SamplingState:
+  """Draws tokens until `end` are drawn, or all responses have ended.
+
+  Args:
+    model: `models.Model`.
+    params: `model.prepare`d ones.
+    prompts, prompt_kv, state: as `begin` has left them, or `advance`.
+    key_N: from `sample_keys`.
+    end: at most the tokens that the cache has room for; i32[] or a constant.
+    eos_ids, temperature, top_k, top_p: as in `sample`.
+  """
+  group = len(key_N) // len(prompts.length)
+  start_N = jnp.repeat(prompts.length, group)
+
+  def step(state: SamplingState) -> SamplingState:
+    index, hidden_ND, done_N, tokens, mask, logp, k, v = state
+    logits_NV = model.unembed(params, hidden_ND[:, None])[:, 0]
+    token_N, logp_N = draw(logits_NV, key_N, index, temperature=temperature,
+                           top_k=top_k, top_p=top_p)
+    token_N = jnp.where(done_N, 0, token_N).astype(jnp.int32)
+    put = lambda x, y: lax.dynamic_update_index_in_dim(x, y, index, 1)
+    tokens, mask, logp = (put(tokens, token_N), put(mask, ~done_N),
+                          put(logp, jnp.where(done_N, 0., logp_N)))
+    done_N = done_N | jnp.isin(token_N, jnp.array(eos_ids, jnp.int32))
+    hidden_N1D, (k, v) = model.forward(
+        params, token_N[:, None], None, (start_N + index)[:, None],
+        Cache(*prompt_kv, prompts.length, k, v, filled=index))
+    return SamplingState(
+        index + 1, hidden_N1D[:, 0], done_N, tokens, mask, logp, k, v)
+
+  return lax.while_loop(
+      lambda s: (s.index < end) & ~jnp.all(s.done), step, state)
 
 
 def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
@@ -150,41 +228,11 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
     top_k, top_p: for evaluation only; log p is that of the truncated
       distribution.
   """
-  rows, (batch, length) = key_N.shape[0], prompts.tokens.shape
-  group = rows // batch
-  hidden_BPD, prompt_kv = model.forward(
-      params, prompts.tokens, None,
-      jnp.broadcast_to(jnp.arange(length), (batch, length)))
+  prompt_kv, state = begin(
+      model, params, prompts, len(key_N), response_tokens)
   params = model.prepare(params)
-  start_N = jnp.repeat(prompts.length, group)
-
-  def step(state: SamplingState) -> SamplingState:
-    index, hidden_ND, done_N, tokens, mask, logp, k, v = state
-    logits_NV = model.unembed(params, hidden_ND[:, None])[:, 0]
-    token_N, logp_N = draw(logits_NV, key_N, index, temperature=temperature,
-                           top_k=top_k, top_p=top_p)
-    token_N = jnp.where(done_N, 0, token_N).astype(jnp.int32)
-    put = lambda x, y: lax.dynamic_update_index_in_dim(x, y, index, 1)
-    tokens, mask, logp = (put(tokens, token_N), put(mask, ~done_N),
-                          put(logp, jnp.where(done_N, 0., logp_N)))
-    done_N = done_N | jnp.isin(token_N, jnp.array(eos_ids, jnp.int32))
-    hidden_N1D, (k, v) = model.forward(
-        params, token_N[:, None], None, (start_N + index)[:, None],
-        Cache(*prompt_kv, prompts.length, k, v, filled=index))
-    return SamplingState(
-        index + 1, hidden_N1D[:, 0], done_N, tokens, mask, logp, k, v)
-
-  shape = (rows, response_tokens)
-  first_ND = jnp.repeat(logprobs.last_states(hidden_BPD, prompts), group, 0)
-  state = SamplingState(
-      jnp.zeros((), jnp.int32), first_ND, jnp.zeros(rows, bool),
-      jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool),
-      jnp.zeros(shape, jnp.float32), *empty_past(*prompt_kv, rows, 0))
   for end in cache_sizes(response_tokens, chunk):
-    k, v = jax.tree.map(
-        lambda room, x: lax.dynamic_update_slice(room, x, (0,) * x.ndim),
-        empty_past(*prompt_kv, rows, end), (state.k, state.v))
-    state = lax.while_loop(
-        lambda s, end=end: (s.index < end) & ~jnp.all(s.done), step,
-        state._replace(k=k, v=v))
+    state = advance(
+        model, params, prompts, prompt_kv, key_N, grow(state, end), end,
+        eos_ids=eos_ids, temperature=temperature, top_k=top_k, top_p=top_p)
   return Rollout(prompts, state.tokens, state.mask, state.logp)

@@ -43,10 +43,11 @@ def _of(init_from):
 
 
 def test_a_published_model_has_its_own_chat_template(tmp_path):
-  asked = _of(_folder(tmp_path / 'model'))
+  asked = _of(_folder(tmp_path / 'model', begin=True))
   text = asked._replace(system='Be brief.').text('Why?', [('Who?', 'I.')])
   assert text == ('<system>Be brief.<|end|><user>Who?<|end|><assistant>I.'
                   '<|end|><user>Why?<|end|><assistant>')
+  assert asked.vocab.bos_id is not None  # which the template would write
   assert asked.tokens(text) == asked.vocab.encode(text)
   assert [asked.vocab.token(i) for i in asked.vocab.eos_ids] == ['<|end|>']
 
