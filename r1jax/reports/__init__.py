@@ -3,6 +3,7 @@
 REPORTS = {  # config.report: the module whose write_report(config, workdir)
     'comparison': 'r1jax.reports.comparison',
     'prm': 'r1jax.reports.prm',
+    'drawbacks': 'r1jax.reports.drawbacks',
     'r1': 'r1jax.reports.r1',
     'rlhf': 'r1jax.reports.rlhf',
 }

@@ -1,0 +1,103 @@
+"""The report of R1's drawbacks, from what its stages would leave."""
+
+import numpy as np
+import pytest
+
+from experiments import drawbacks as experiment
+from r1jax.reports import drawbacks
+from r1jax.reports import r1_claims
+from r1jax.training import files
+
+TESTS = ('en', 'zh', 'it', 'shots_1', 'shots_2', 'general', 'repair')
+ENGLISH = '<think> First 3+4=7. </think> <answer> 7 </answer>'
+ITALIAN = '<think> Prima 3+4=7. </think> <answer> 7 </answer>'
+NOTHING = '<think> 3+4=7. </think> <answer> 7 </answer>'
+
+
+def _rows(right, response=ENGLISH, of=100):
+  return [dict(prompt=f'{n}?', response=response, accuracy=float(n < right))
+          for n in range(of)]
+
+
+def _tests(right, **changed):
+  return {test: _rows(right) for test in TESTS} | changed
+
+
+@pytest.fixture(name='models')
+def _models():
+  """R1 repairs as before, thinks in English, and is ruined by examples."""
+  italian = dict(it=_rows(30, ITALIAN), repair=_rows(50),
+                 shots_2=_rows(70), general=_rows(95))
+  models = {name: [_tests(20, **italian)] for name in ('base', 'base_student')}
+  for name in ('zero', 'cold_start', 'reasoning', 'sft', 'r1', 'distilled'):
+    models[name] = [
+        _tests(right, it=_rows(right - 10), repair=_rows(50 + change),
+               shots_1=_rows(40), general=_rows(80))
+        for right, change in ((90, -1), (92, 0), (94, 1))]
+  return models
+
+
+def test_an_interval_is_students_over_seeds_and_wilsons_of_one():
+  found = drawbacks.over_seeds([.90, .92, .94], 128)
+  # 4.303 is the 97.5 % quantile of 2 degrees of freedom.
+  assert found.value == pytest.approx(.92)
+  assert found.high - found.value == pytest.approx(4.3027 * .02 / 3**.5, 1e-4)
+  assert drawbacks.over_seeds([.99, 1.], 128).high == 1.
+  one = drawbacks.over_seeds([.5], 100)
+  assert one == pytest.approx((.5, .404, .596), abs=1e-3)
+
+
+def test_thinking_counts_where_it_has_words():
+  rows = [dict(response=text) for text in (
+      ENGLISH, ITALIAN, ITALIAN, '<think> 再算3+4=7。 </think> 7', NOTHING,
+      '7', '<think> First 3+4')]
+  assert drawbacks.spoken(rows) == dict(en=.25, zh=.25, it=.5)
+  assert drawbacks.spoken(rows[4:]) == dict(en=0., zh=0., it=0.)
+  said = '<think> First it. </think> Prima dopo trova numeri'
+  assert drawbacks.spoken([dict(response=said)])['it'] == 0.  # what follows
+
+
+def test_claims_go_by_the_changes_within_seeds(models):
+  found = {claim.said: claim for claim in drawbacks.claims(models)}
+  forgets = found['RL on reasoning alone forgets general skill']
+  assert forgets.change.value == pytest.approx(-.15)
+  assert forgets.verdict == r1_claims.HOLDS
+  assert found['Another one is not'].verdict == r1_claims.HOLDS
+  assert found['… but English is thought instead'].after.value == 1.
+  worse = found['… and reasoning is worse in it']
+  # The seeds differ, but each is worse by ten points.
+  assert worse.change == pytest.approx((-.1, -.1, -.1))
+  assert worse.verdict == r1_claims.HOLDS
+  assert found['… and hurt R1'].change.value == pytest.approx(-.52)
+  assert found['… more of them more'].verdict == r1_claims.FAILS
+  repair = found['… software engineering does, too']
+  assert repair.change.value == pytest.approx(0.)
+  assert repair.change.high == pytest.approx(4.3027 * .01 / 3**.5, 1e-3)
+  assert repair.verdict == r1_claims.FAILS
+  helped = found['Examples in the prompt help a base']  # by its problems
+  assert helped.change.value == pytest.approx(.5)
+  assert helped.change.high == pytest.approx(
+      .5 + 1.96 * np.std(50 * [0.] + 50 * [1.], ddof=1) / 10)
+
+
+def test_the_page_and_the_summary(tmp_path, models):
+  config = experiment.get_config().to_dict()
+  for stage in config['stages']:
+    folder = tmp_path / stage
+    folder.mkdir()
+    files.write_json(folder / 'manifest.json', dict(seconds=60.))
+    seed, _, name = stage.rpartition('measured_')
+    if name in models:
+      tests = models[name][int(seed[4:-1]) if seed else 0]
+      for test, rows in tests.items():
+        files.write_rows(folder / f'{test}_0.jsonl', rows)
+  words = drawbacks.write_report(config, str(tmp_path))
+  summary = files.read_json(tmp_path / 'summary.json')
+  assert set(summary['models']) == set(models)
+  assert summary['models']['r1']['reasoning']['value'] == pytest.approx(.92)
+  assert len(summary['claims']) == len(drawbacks.claims(models))
+  text = (tmp_path / 'report.html').read_text('utf-8')
+  assert '92.0 % [87.0, 97.0]' in text and '3 runs of the recipe in' in text
+  assert text.count('<article>') == 9 and 'Prima 3+4=7' in text
+  assert ('Reasoning rises: reasoning, base → R1: 20.0 % → 92.0 %: holds'
+          in words)
