@@ -30,7 +30,7 @@ SEEDS = (0, 1, 2)
 PAID = ('en', 'zh')  # languages of the reasoning prompts of all stages
 LANGUAGES = (*PAID, 'it')
 ROW = 384  # tokens: a prompt with examples, and its response
-PROBLEMS = 128
+PROBLEMS = 96
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
@@ -48,9 +48,9 @@ def mini() -> common.ConfigDict:
 
 def wider(config: common.ConfigDict, init_from: str) -> common.ConfigDict:
   """A base model that reads on: a wider corpus, in longer rows."""
-  config.init_from, config.steps = init_from, 240
+  config.init_from, config.steps = init_from, 400
   config.model.max_len = ROW
-  config.data = sections.texts('mini_wider', options=dict(size=16_000))
+  config.data = sections.texts('mini_wider', options=dict(size=26_000))
   config.lm.batch, config.lm.length = 16, ROW
   config.optim.lr, config.optim.warmup_steps = 2e-3, 20
   return config
@@ -71,7 +71,7 @@ def recipe(seed: int) -> dict[str, common.ConfigDict]:
   for name in ('zero', 'reasoning', 'rejection'):
     stages[name].data.options = dict(languages=PAID)
   for name in ('zero', 'reasoning', 'r1'):
-    models[name].steps, models[name].eval.problems = 32, 32
+    models[name].steps, models[name].eval.problems = 28, 32
   stages |= {f'measured_{name}': measured(name) for name in models}
   for stage in stages.values():
     stage.seed = seed

@@ -25,7 +25,7 @@ _HEAD = re.compile(r'\s*(?:def f\(a, ?b, ?c\):\s*)?(?:return\s)?\s*')
 _DO = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
 _SIGNS = {'+': operator.add, '-': operator.sub, '*': operator.mul}
 _INPUTS = tuple(itertools.product((2, 3, 7), repeat=3))  # hidden tests
-_WORKED, _TAGGED = .5, .15  # shares of answers with a thought, and without one
+_WORKED, _TAGGED = .7, .1  # shares of answers with a thought, and without one
 
 Problem = tuple[str, str, str]  # the question, the right line, a thought
 
@@ -42,7 +42,7 @@ def problems(rng: random.Random, split: str) -> Iterator[Problem]:
     if (fixes == [right] and _value(wrong, numbers) != value
         and splits.in_split(asked, split)):
       yield asked, f'return {_written(right)}', _thought(
-          rng, wrong, right, numbers)
+          wrong, right, numbers)
 
 
 def records(split: str, count: int, seed: int) -> list[dict[str, Any]]:
@@ -139,14 +139,13 @@ def _worked(ops: tuple[str, str], numbers: tuple[int, ...]
   return [first, do(first[-1], two, c)]
 
 
-def _thought(rng: random.Random, wrong: tuple[str, str],
-             right: tuple[str, str], numbers: tuple[int, ...]) -> str:
-  """Tries changes of one operator, in any order, up to the right one."""
-  tried = _changed(wrong)
-  rng.shuffle(tried)
-  lines = []
+def _thought(wrong: tuple[str, str], right: tuple[str, str],
+             numbers: tuple[int, ...]) -> str:
+  """Tries the changes of one operator, in their order, up to the right one."""
+  tried, wanted, lines = _changed(wrong), _value(right, numbers), []
   for ops in tried[:tried.index(right) + 1]:
     small = ', '.join(f'{a}{sign}{b}={value}'
                       for a, sign, b, value in _worked(ops, numbers))
-    lines.append(f'{_written(ops)}: {small}.')
-  return ' '.join([*lines, 'Yes.'])
+    lines.append(f'{_written(ops)}: {small}, ' + (
+        'yes.' if ops == right else f'not {wanted}.'))
+  return ' '.join(lines)

@@ -18,7 +18,7 @@ from r1jax.mini import lessons
 from r1jax.mini import questions
 from r1jax.mini import repair
 
-KINDS = {'base': .35, 'one': .25, 'row': .2, 'repair': .2}  # of documents
+KINDS = {'base': .3, 'one': .3, 'row': .15, 'repair': .25}  # of documents
 _MODES = {  # of a response; * is a language
     'direct': .22, 'direct_tagged': .33, 'short_*': .28, 'long_*': .17}
 _OWN = 2 / 3  # share of thoughts in the language of the question

@@ -10,6 +10,7 @@ r1_claims.py.
 
 import collections
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import pathlib
 import re
 from typing import Any, NamedTuple
@@ -21,7 +22,10 @@ from r1jax.data import thinking
 from r1jax.reports import intervals
 from r1jax.reports import page
 from r1jax.reports import r1_claims
+from r1jax.rewards import accuracy
+from r1jax.rewards import answers
 from r1jax.rewards import language
+from r1jax.rewards import workers
 from r1jax.training import files
 
 _MEASURED = re.compile(r'(?:seed(\d+)_)?measured_(\w+)')
@@ -30,6 +34,9 @@ _ORDER = ('base', 'zero', 'cold_start', 'reasoning', 'sft', 'r1',
 _LANGUAGES = language.Languages(('en', 'zh', 'it'))
 _SHOWN = ('it', 'shots_1', 'repair')  # tests
 _PROMPTS = 3  # shown of each of them
+_NEXT = '\nUser:'  # where the next question begins, in the mini template
+_VERIFIERS = {'general': 'exact', 'repair': 'repair'}  # by test; else 'math'
+_RULE_SECONDS = 5.  # for one answer
 
 Tests = Mapping[str, r1_claims.Rows]  # the responses of a model, by test
 Models = Mapping[str, Sequence[Tests]]  # by name, of each seed
@@ -204,11 +211,33 @@ def write_report(config: Mapping[str, Any], workdir: str) -> str:
 def read_models(folder: pathlib.Path, stages: Mapping[str, Any]) -> Models:
   """The responses of each model that stages have measured, seed by seed."""
   found = collections.defaultdict(dict)
-  for stage in stages:
-    if match := _MEASURED.fullmatch(stage):
-      found[match[2]][int(match[1] or 0)] = r1_claims.responses(folder / stage)
+  with contextlib.closing(workers.Pool(1, _RULE_SECONDS)) as pool:
+    for stage in stages:
+      if match := _MEASURED.fullmatch(stage):
+        found[match[2]][int(match[1] or 0)] = {
+            test: cut(rows, _VERIFIERS.get(test, 'math'), pool)
+            for test, rows in r1_claims.responses(folder / stage).items()}
   return {name: [found[name][seed] for seed in sorted(found[name])]
           for name in _ORDER}
+
+
+def cut(rows: r1_claims.Rows, verifier: str, pool: workers.Pool
+       ) -> r1_claims.Rows:
+  """The responses up to where the model asks itself the next question.
+
+  A base model goes on like that after its answer, above all where examples are
+  before the question; evaluations stop there. `verifier` scores what is left.
+  """
+  cut_off = [n for n, row in enumerate(rows) if _NEXT in row['response']]
+  changed = [rows[n] | dict(
+      response=rows[n]['response'].partition(_NEXT)[0], verifier=verifier)
+             for n in cut_off]
+  right = accuracy.check_answers(changed, [
+      answers.extract_answer(row['response'], 'summary') for row in changed],
+                                 pool).right
+  again = {n: row | dict(accuracy=float(value))
+           for n, row, value in zip(cut_off, changed, right)}
+  return [again.get(n, row) for n, row in enumerate(rows)]
 
 
 def _samples(models: Models) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ def test_thoughts_are_mostly_in_the_language_of_the_question(documents):
       thought = said.partition('</think>')[0].removeprefix('<think>')
       found[lang].append(LANGUAGES.share(thought, lang) == 1.)
   for lang, own in found.items():
-    assert len(own) > 80 and abs(sum(own) / len(own) - 2 / 3) < .12, lang
+    assert len(own) > 50 and abs(sum(own) / len(own) - 2 / 3) < .15, lang
 
 
 def test_no_problem_of_it_is_held_out(documents):
@@ -59,7 +59,7 @@ def test_no_problem_of_it_is_held_out(documents):
       assert not any(asked in prompts for prompts in held_out.values())
 
 
-def test_repairs_are_a_fifth_and_the_corpus_is_of_its_seed(documents):
+def test_repairs_are_a_share_and_the_corpus_is_of_its_seed(documents):
   repairs = [text for text in documents if 'assert f(' in text]
   assert abs(len(repairs) / len(documents) - wider.KINDS['repair']) < .04
   assert wider.documents(20, 3) != wider.documents(20, 4)

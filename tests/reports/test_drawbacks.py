@@ -1,11 +1,14 @@
 """The report of R1's drawbacks, from what its stages would leave."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from experiments import drawbacks as experiment
 from r1jax.reports import drawbacks
 from r1jax.reports import r1_claims
+from r1jax.rewards import workers
 from r1jax.training import files
 
 TESTS = ('en', 'zh', 'it', 'shots_1', 'shots_2', 'general', 'repair')
@@ -55,6 +58,25 @@ def test_thinking_counts_where_it_has_words():
   assert drawbacks.spoken(rows[4:]) == dict(en=0., zh=0., it=0.)
   said = '<think> First it. </think> Prima dopo trova numeri'
   assert drawbacks.spoken([dict(response=said)])['it'] == 0.  # what follows
+
+
+def test_a_response_ends_where_the_next_question_begins():
+  said = '<think> {} </think> The answer is \\boxed{{{}}}.'
+  rows = [dict(prompt='?', task='x', answer=answer, accuracy=was, response=text)
+          for answer, was, text in (
+              ('7', 0., said.format(1, 7) + '\nUser: 3+4?\nAssistant: 8'),
+              ('-9.0 + 27.0i', 0., said.format(1, '-9+27i') + '\nUser:'),
+              ('7', 1., said.format(1, 8) + '\nUser: ?\nAssistant: '
+               + said.format(1, 7)),
+              ('7', 1., said.format(1, 7)), ('7', 0., 'User: 7'))]
+  with contextlib.closing(workers.Pool(1, 5.)) as pool:
+    found = drawbacks.cut(rows, 'math', pool)
+    line = dict(prompt='?', task='repair', answer='return a+b*c', accuracy=0.,
+                response=' return b*c+a\nUser: Repair')
+    repaired, = drawbacks.cut([line], 'repair', pool)
+  assert [row['accuracy'] for row in found] == [1., 1., 0., 1., 0.]
+  assert found[2]['response'] == said.format(1, 8) and found[3:] == rows[3:]
+  assert repaired['accuracy'] == 1. and repaired['response'] == ' return b*c+a'
 
 
 def test_claims_go_by_the_changes_within_seeds(models):
