@@ -38,17 +38,18 @@ def get_config(arg: str = 'mini') -> common.ConfigDict:
 
 
 def mini() -> common.ConfigDict:
-  stages = dict(base=wider(pretrain.mini(), 'mini'),
-                base_student=wider(pretrain.student(), 'mini_student'))
+  stages = dict(base=wider(pretrain.mini(), 'mini', 400),
+                base_student=wider(pretrain.student(), 'mini_student', 240))
   stages |= {f'measured_{name}': measured(name) for name in stages}
   for seed in SEEDS:
     stages |= recipe(seed)
   return common.pipeline('drawbacks', stages)
 
 
-def wider(config: common.ConfigDict, init_from: str) -> common.ConfigDict:
+def wider(config: common.ConfigDict, init_from: str, steps: int
+         ) -> common.ConfigDict:
   """A base model that reads on: a wider corpus, in longer rows."""
-  config.init_from, config.steps = init_from, 400
+  config.init_from, config.steps = init_from, steps
   config.model.max_len = ROW
   config.data = sections.texts('mini_wider', options=dict(size=26_000))
   config.lm.batch, config.lm.length = 16, ROW
@@ -70,8 +71,10 @@ def recipe(seed: int) -> dict[str, common.ConfigDict]:
       examples=examples(), rejection=r1.rejection(), sft_data=sft_data())
   for name in ('zero', 'reasoning', 'rejection'):
     stages[name].data.options = dict(languages=PAID)
-  for name in ('zero', 'reasoning', 'r1'):
-    models[name].steps, models[name].eval.problems = 28, 32
+  for name, steps in dict(zero=20, reasoning=12, r1=12).items():
+    models[name].steps, models[name].eval.problems = steps, 32
+    models[name].optim.lr, models[name].optim.warmup_steps = 5e-4, 3
+  stages['rejection'].data.num_prompts = 320
   stages |= {f'measured_{name}': measured(name) for name in models}
   for stage in stages.values():
     stage.seed = seed
@@ -94,7 +97,7 @@ def examples() -> common.ConfigDict:
   """The cold start's: long chains of thought in the prompt's language."""
   return common.base('collect', collect={
       language: sections.part(
-          f'mini_worked:long_{language}', 320, asked=language)
+          f'mini_worked:long_{language}', 192, asked=language)
       for language in PAID})
 
 
@@ -127,7 +130,8 @@ def measured(name: str) -> common.ConfigDict:
            else common.mini_model)
   config = r1.measured(f'{{{name}}}', model(max_len=ROW))
   config.rl.prompt_tokens = ROW - config.rl.response_tokens
-  config.rewards.languages = LANGUAGES
+  config.rewards.languages, config.rewards.workers = LANGUAGES, 1
+  config.eval.batch = PROBLEMS
   problems = lambda language='en', shots=0, **examples: sections.questions(
       'mini_reasoning', seed=20, shots=shots,
       options=dict(languages=(language,)), **examples)

@@ -75,20 +75,20 @@ COLUMNS = {
 
 
 def spoken(rows: r1_claims.Rows) -> dict[str, float]:
-  """The share of thinking in each language, mean over the thoughts with words.
+  """The share of thoughts in each language: that of most of their words.
 
   A response without thoughts, or whose thoughts are of mathematics alone, does
   not count; 0 of each where there is no other.
   """
-  shares = []
+  found = []
   for row in rows:
     thought, ended, _ = row['response'].partition(thinking.END_OF_THINKING)
     thought = thought.partition(thinking.THINK)[2]
-    each = [_LANGUAGES.share(thought, code) for code in _LANGUAGES.codes]
-    if ended and min(each) < 1.:  # without words every share is 1
-      shares.append(each)
-  means = np.mean(shares or [[0.] * len(_LANGUAGES.codes)], 0)
-  return dict(zip(_LANGUAGES.codes, map(float, means)))
+    shares = [_LANGUAGES.share(thought, code) for code in _LANGUAGES.codes]
+    if ended and min(shares) < 1.:  # without words every share is 1
+      found.append(_LANGUAGES.of(thought))
+  return {code: found.count(code) / max(len(found), 1)
+          for code in _LANGUAGES.codes}
 
 
 def over_seeds(values: Sequence[float], problems: int) -> intervals.Figure:

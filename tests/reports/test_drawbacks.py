@@ -56,8 +56,10 @@ def test_thinking_counts_where_it_has_words():
       '7', '<think> First 3+4')]
   assert drawbacks.spoken(rows) == dict(en=.25, zh=.25, it=.5)
   assert drawbacks.spoken(rows[4:]) == dict(en=0., zh=0., it=0.)
-  said = '<think> First it. </think> Prima dopo trova numeri'
-  assert drawbacks.spoken([dict(response=said)])['it'] == 0.  # what follows
+  # What follows it does not count; and most of its words decide.
+  for said in ('<think> First it. </think> Prima dopo trova numeri',
+               '<think> First we need 再. Dopo </think>'):
+    assert drawbacks.spoken([dict(response=said)]) == dict(en=1., zh=0., it=0.)
 
 
 def test_a_response_ends_where_the_next_question_begins():
