@@ -24,6 +24,7 @@ from experiments import common
 from experiments import distill
 from experiments import pretrain
 from experiments import r1
+from experiments import reward_sections
 from experiments import sections
 
 SEEDS = (0, 1, 2)
@@ -118,7 +119,7 @@ def secondary() -> common.ConfigDict:
       (('mini_reasoning', 0.5), ('mini_writing', 0.25),
        ('mini_requests', 0.25)), num_prompts=640, seed=11,
       options={'0': dict(languages=PAID)})
-  config.rewards = sections.rewards(
+  config.rewards = reward_sections.rewards(
       answer='summary', form='summary', weights=dict(language=1.0),
       tasks=dict(writing=dict(format=0.0), requests=dict(format=0.0)))
   return config
@@ -129,7 +130,7 @@ def measured(name: str) -> common.ConfigDict:
   model = (common.student_model if name in ('base_student', 'distilled')
            else common.mini_model)
   config = r1.measured(f'{{{name}}}', model(max_len=ROW))
-  config.rl.prompt_tokens = ROW - config.rl.response_tokens
+  config.rl.prompt_tokens = 64
   config.rewards.languages, config.rewards.workers = LANGUAGES, 1
   config.eval.batch = PROBLEMS
   problems = lambda language='en', shots=0, **examples: sections.questions(
@@ -138,8 +139,9 @@ def measured(name: str) -> common.ConfigDict:
   tests = {language: sections.test(
       problems(language), PROBLEMS, language=language)
            for language in LANGUAGES}
+  room = dict(prompt_tokens=ROW - config.rl.response_tokens)
   tests |= {f'shots_{shots}': sections.test(
-      problems(shots=shots, examples='mini_worked:short_en'), PROBLEMS)
+      problems(shots=shots, examples='mini_worked:short_en'), PROBLEMS, room)
             for shots in (1, 2)}
   tests |= {name: sections.test(
       sections.questions(f'mini_{name}', seed=20), PROBLEMS)
