@@ -80,6 +80,10 @@ SUITES = {
         f'arXiv 2311.07911, prompt-level, strict; {_V1}', answer='whole',
         instruction=None,
         functions=dict(ifeval='r1jax.rewards.instructions:reward')),
+    # Software engineering: --data=experiments.
+    'repair': Suite(
+        'code:{data}/repair.jsonl', 20, 'experiments/repair.jsonl',
+        answer='whole', instruction=None, response_tokens=2_048),
     # The miniature world: problems that no stage has seen.
     'mini_reasoning': Suite(
         'mini_reasoning', 512, 'r1jax/mini', 'heldout', answer='summary',
