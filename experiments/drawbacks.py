@@ -8,7 +8,8 @@ in English and Chinese, in which RL is paid for thinking, and in Italian, which
 no stage is; reasoning with examples before the problem; and functions to repair
 (arXiv 2501.12948v2, Conclusion and limitations). The recipe is r1.py's, cut
 short, on a base that has read Italian, several problems in a row and repairs
-(mini/wider.py). After the two bases, all stages run once per seed.
+(mini/wider.py). After the two bases, all stages run once per seed; `:one_seed`
+runs the first alone, and `:mini` goes on from its workdir.
 
 Stages that are cut: the cold start's examples are written by rule; problems
 that need a judge and texts with thoughts are left out; and secondary RL is paid
@@ -35,14 +36,15 @@ PROBLEMS = 96
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(__file__, arg, {'mini': mini})
+  return common.variant(__file__, arg, {
+      'mini': mini, 'one_seed': lambda: mini(SEEDS[:1])})
 
 
-def mini() -> common.ConfigDict:
+def mini(seeds: tuple[int, ...] = SEEDS) -> common.ConfigDict:
   stages = dict(base=wider(pretrain.mini(), 'mini', 400),
                 base_student=wider(pretrain.student(), 'mini_student', 240))
   stages |= {f'measured_{name}': measured(name) for name in stages}
-  for seed in SEEDS:
+  for seed in seeds:
     stages |= recipe(seed)
   return common.pipeline('drawbacks', stages)
 

@@ -42,43 +42,45 @@ Tests = Mapping[str, r1_claims.Rows]  # the responses of a model, by test
 Models = Mapping[str, Sequence[Tests]]  # by name, of each seed
 
 
-def _right(test: str) -> Callable[[Tests], float]:
-  return lambda tests: float(np.mean([row['accuracy'] for row in tests[test]]))
-
-
-def _thinks(test: str, code: str) -> Callable[[Tests], float]:
-  return lambda tests: spoken(tests[test])[code]
-
-
 class Column(NamedTuple):
-  """A result of a model."""
+  """A result of a model: a share of its responses to a test."""
   title: str
   test: str
-  value: Callable[[Tests], float]  # a share
+  language: str = ''  # of their thoughts; '': those that are right
+
+  def values(self, tests: Tests) -> np.ndarray:
+    """1 or 0 of each response that counts; one 0 where none does."""
+    rows = tests[self.test]
+    if not self.language:
+      return np.array([row['accuracy'] for row in rows])
+    found = [code == self.language for code in spoken(rows)]
+    return np.array(found or [0.], float)
+
+  def share(self, tests: Tests) -> float:
+    return float(self.values(tests).mean())
 
 
 COLUMNS = {
-    'general': Column('general tasks', 'general', _right('general')),
-    'reasoning': Column('reasoning', 'en', _right('en')),
-    'shots_1': Column('… one example', 'shots_1', _right('shots_1')),
-    'shots_2': Column('… two', 'shots_2', _right('shots_2')),
-    'chinese': Column('… in Chinese', 'zh', _right('zh')),
-    'italian': Column('… in Italian', 'it', _right('it')),
-    'thinks_en': Column('thinks English, asked in it', 'en',
-                        _thinks('en', 'en')),
-    'thinks_zh': Column('Chinese, asked in it', 'zh', _thinks('zh', 'zh')),
-    'thinks_it': Column('Italian, asked in it', 'it', _thinks('it', 'it')),
-    'it_in_en': Column('English, asked in Italian', 'it', _thinks('it', 'en')),
-    'it_in_zh': Column('Chinese, asked in Italian', 'it', _thinks('it', 'zh')),
-    'repair': Column('repair', 'repair', _right('repair')),
+    'general': Column('general tasks', 'general'),
+    'reasoning': Column('reasoning', 'en'),
+    'shots_1': Column('… one example', 'shots_1'),
+    'shots_2': Column('… two', 'shots_2'),
+    'chinese': Column('… in Chinese', 'zh'),
+    'italian': Column('… in Italian', 'it'),
+    'thinks_en': Column('thinks English, asked in it', 'en', 'en'),
+    'thinks_zh': Column('Chinese, asked in it', 'zh', 'zh'),
+    'thinks_it': Column('Italian, asked in it', 'it', 'it'),
+    'it_in_en': Column('English, asked in Italian', 'it', 'en'),
+    'it_in_zh': Column('Chinese, asked in Italian', 'it', 'zh'),
+    'repair': Column('repair', 'repair'),
 }
 
 
-def spoken(rows: r1_claims.Rows) -> dict[str, float]:
-  """The share of thoughts in each language: that of most of their words.
+def spoken(rows: r1_claims.Rows) -> list[str]:
+  """The language of each thought: that of most of its words.
 
-  A response without thoughts, or whose thoughts are of mathematics alone, does
-  not count; 0 of each where there is no other.
+  A response without a thought, or whose thought is mathematics alone, does not
+  count.
   """
   found = []
   for row in rows:
@@ -87,8 +89,7 @@ def spoken(rows: r1_claims.Rows) -> dict[str, float]:
     shares = [_LANGUAGES.share(thought, code) for code in _LANGUAGES.codes]
     if ended and min(shares) < 1.:  # without words every share is 1
       found.append(_LANGUAGES.of(thought))
-  return {code: found.count(code) / max(len(found), 1)
-          for code in _LANGUAGES.codes}
+  return found
 
 
 def over_seeds(values: Sequence[float], problems: int) -> intervals.Figure:
@@ -113,7 +114,7 @@ def _mean(values: Sequence[float]) -> tuple[float, float]:
 def results(models: Models) -> dict[str, dict[str, intervals.Figure]]:
   """The results of each model, by COLUMNS."""
   return {name: {
-      key: over_seeds([column.value(tests) for tests in seeds],
+      key: over_seeds([column.share(tests) for tests in seeds],
                       len(seeds[0][column.test]))
       for key, column in COLUMNS.items()} for name, seeds in models.items()}
 
@@ -161,20 +162,20 @@ def claims(models: Models) -> list[r1_claims.Claim]:
 def _claim(models: Models, said: str, measured: str, before: Result,
            after: Result, rises: bool) -> r1_claims.Claim:
   """A claim on the change within each seed; the base is of every seed."""
-  figures, values = [], []
-  for name, key in (before, after):
-    column, seeds = COLUMNS[key], models[name]
-    values.append(np.array([column.value(tests) for tests in seeds]))
-    figures.append(over_seeds(values[-1].tolist(),
-                              len(seeds[0][column.test])))
-  changes = values[1] - values[0]
+  columns = [COLUMNS[key] for _, key in (before, after)]
+  sides = [models[name] for name, _ in (before, after)]
+  shares = [np.array([column.share(tests) for tests in seeds])
+            for column, seeds in zip(columns, sides)]
+  figures = [over_seeds(share.tolist(), len(seeds[0][column.test]))
+             for share, column, seeds in zip(shares, columns, sides)]
+  changes = shares[1] - shares[0]
   if len(changes) > 1:
     mean, half = _mean(changes)
     change = intervals.Figure(mean, mean - half, mean + half)
-  else:  # of the base, by problems
-    change = intervals.change(*(
-        np.array([row['accuracy'] for row in models[name][0][
-            COLUMNS[key].test]]) for name, key in (before, after)))
+  else:  # of one seed, or of the base: by responses
+    change = intervals.change(
+        *(column.values(seeds[0]) for column, seeds in zip(columns, sides)),
+        paired=not any(column.language for column in columns))
   return r1_claims.Claim(
       said, measured, *figures, change, r1_claims.verdict(change, rises))
 

@@ -54,12 +54,13 @@ def test_thinking_counts_where_it_has_words():
   rows = [dict(response=text) for text in (
       ENGLISH, ITALIAN, ITALIAN, '<think> 再算3+4=7。 </think> 7', NOTHING,
       '7', '<think> First 3+4')]
-  assert drawbacks.spoken(rows) == dict(en=.25, zh=.25, it=.5)
-  assert drawbacks.spoken(rows[4:]) == dict(en=0., zh=0., it=0.)
+  assert drawbacks.spoken(rows) == ['en', 'it', 'it', 'zh']
+  assert drawbacks.COLUMNS['thinks_it'].share({'it': rows}) == .5
+  assert drawbacks.COLUMNS['thinks_it'].share({'it': rows[4:]}) == 0.
   # What follows it does not count; and most of its words decide.
   for said in ('<think> First it. </think> Prima dopo trova numeri',
                '<think> First we need 再. Dopo </think>'):
-    assert drawbacks.spoken([dict(response=said)]) == dict(en=1., zh=0., it=0.)
+    assert drawbacks.spoken([dict(response=said)]) == ['en']
 
 
 def test_a_response_ends_where_the_next_question_begins():
@@ -102,6 +103,18 @@ def test_claims_go_by_the_changes_within_seeds(models):
   assert helped.change.value == pytest.approx(.5)
   assert helped.change.high == pytest.approx(
       .5 + 1.96 * np.std(50 * [0.] + 50 * [1.], ddof=1) / 10)
+
+
+def test_one_seed_is_compared_by_responses(models):
+  one = {name: seeds[:1] for name, seeds in models.items()}
+  found = {claim.said: claim for claim in drawbacks.claims(one)}
+  forgets = found['RL on reasoning alone forgets general skill']  # 95 → 80
+  deviation = np.std(15 * [1.] + 85 * [0.], ddof=1)
+  assert forgets.change.low == pytest.approx(-.15 - 1.96 * deviation / 10)
+  # Thoughts in Italian, all and none; those are no pairs.
+  assert found['Another one is not'].change == pytest.approx((-1., -1., -1.))
+  one['r1'][0]['it'][40:] = _rows(40, NOTHING)[40:]
+  assert drawbacks.claims(one)[3].change.value == -1.
 
 
 def test_the_page_and_the_summary(tmp_path, models):
