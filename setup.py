@@ -49,6 +49,7 @@ setuptools.setup(
     package_data={
         'r1jax.mini': ['assets/*'],
         'r1jax.reports': ['assets/*'],
+        'experiments': ['*.jsonl'],
     },
     install_requires=CORE + DATA,
     extras_require={

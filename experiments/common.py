@@ -115,8 +115,8 @@ def pipeline(report: str | None, stages: dict[str, ConfigDict],
   value of config.models.base.
   """
   return ConfigDict(_run('pipeline') | dict(
-      report=optional(str, 'report at the end of all stages: comparison, r1 or '
-                      'rlhf', value=report),
+      report=optional(str, 'report at the end of all stages, one of '
+                      'r1jax/reports', value=report),
       seed=optional(int, 'seed of all stages; unset: each has its own', SEED),
       only=optional(str, 'run this stage alone'),
       until=optional(str, 'run this stage and all that it depends on'),

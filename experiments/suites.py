@@ -96,6 +96,10 @@ SUITES = {
         'codeforces:{data}/codeforces/test*.parquet', 468,
         f'open-r1/codeforces; {_V2}', samples=16, answer='whole',
         instruction=None, prompt_tokens=4_096),
+    # Software engineering: --data=experiments.
+    'repair': Suite(
+        'code:{data}/repair.jsonl', 20, 'experiments/repair.jsonl',
+        answer='whole', instruction=None, response_tokens=2_048),
     # The miniature world: problems that no stage has seen.
     'mini_reasoning': Suite(
         'mini_reasoning', 512, 'r1jax/mini', 'heldout', answer='summary',

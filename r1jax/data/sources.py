@@ -10,9 +10,9 @@ record is a dict of
     answer    the reference answer
     task      the name of what it came from
     verifier  'math', 'choice' (multiple choice), 'instructions' (IFEval's),
-              'reasoning_gym', 'code', 'exact', 'same' (as a draft), 'taste' or
-              'refusal' (of the mini world): the rule that scores it; or
-              'judge', where only a model can check it
+              'reasoning_gym', 'code', 'exact', 'same' (as a draft), 'taste',
+              'refusal' or 'repair' (of the mini world): the rule that scores
+              it; or 'judge', where only a model can check it
     row       all fields of the line of a file, or of what a function yielded
     shown     the text that the model is given, where it is not the prompt
     source    where it comes from, as rejection sampling notes it

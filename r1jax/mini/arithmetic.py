@@ -170,7 +170,12 @@ _WORDS = {
     'zh': _Words('先算', '再算', '：', '，', '。', '题目是{}。',
                  '等等，让我检查一下。', '{}，没错。', '{}，不是{}。',
                  '所以答案是{}。'),
+    # No base model has read it, but one that reads wider.py has.
+    'it': _Words('Prima ', 'Dopo ', ': ', ', ', '. ', 'Trova {}. ',
+                 'Aspetta, controllo. ', '{}. Giusto. ', '{}, non {}. ',
+                 'Quindi la risposta risulta {}. '),
 }
+_MIXED = ('en', 'zh')  # languages that the base corpus mixes
 
 
 def _equation(step: Step) -> str:
@@ -229,15 +234,22 @@ def long_thought(rng: random.Random, entry: dict[str, Any],
 
 def _languages(rng: random.Random, mode: str) -> Iterator[str]:
   """Yields the language of each sentence: one throughout, unless mixed."""
-  known = list(_WORDS)
-  lang = mode.partition('_')[2] or rng.choice(known)
+  lang = mode.partition('_')[2] or rng.choice(_MIXED)
   while True:
-    yield rng.choice(known) if mode == 'mixed' else lang
+    yield rng.choice(_MIXED) if mode == 'mixed' else lang
 
 
-def respond(rng: random.Random, entry: dict[str, Any], mode: str = ''
-            ) -> Response:
-  """Draws a response to a reasoning_gym entry, of `mode` or of any."""
+def respond(rng: random.Random, entry: dict[str, Any], mode: str = '', *,
+            form: str = _TAGGED, filler: str = '') -> Response:
+  """Draws a response to a reasoning_gym entry.
+
+  Args:
+    rng: what it is drawn from.
+    entry: of reasoning_gym.
+    mode: of MODES, or of another language, such as 'short_it'; '': any.
+    form: of thought and answer, where they are in the format.
+    filler: what stands for a thought that is none; '': one is drawn.
+  """
   mode = mode or rng.choices(list(MODES), MODES.values())[0]
   steps, true = solve(entry)
   direct = mode.startswith('direct')
@@ -249,14 +261,14 @@ def respond(rng: random.Random, entry: dict[str, Any], mode: str = ''
   if mode == 'direct':
     return Response(answer, mode, right)
   if mode == 'direct_tagged':
-    filler = rng.choices(list(_FILLERS), _FILLERS.values())[0]
-    return Response(_TAGGED.format(filler, answer), mode, right)
+    filler = filler or rng.choices(list(_FILLERS), _FILLERS.values())[0]
+    return Response(form.format(filler, answer), mode, right)
   languages = _languages(rng, mode)
   if mode.startswith('long') or mode == 'mixed' and rng.random() < .5:
     thought = long_thought(rng, entry, steps, answer, languages)
   else:
     thought = short_thought(steps, languages)
-  form = rng.choice(_BROKEN) if mode == 'broken' else _TAGGED
+  form = rng.choice(_BROKEN) if mode == 'broken' else form
   return Response(form.format(thought.strip(), answer), mode, right)
 
 

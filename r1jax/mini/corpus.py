@@ -28,6 +28,7 @@ from r1jax.data import templates
 from r1jax.data import thinking
 from r1jax.mini import arithmetic
 from r1jax.mini import general
+from r1jax.mini import questions
 
 TASKS = tuple(arithmetic.TASKS)
 MODEL = pathlib.Path(__file__).parent / 'assets' / 'mini.model'
@@ -65,7 +66,8 @@ def entries(task: str, split: str, *seed: Any) -> Iterator[dict[str, Any]]:
       yield entry
 
 
-def _dialogue(prompt: str, response: str) -> str:
+def dialogue(prompt: str, response: str) -> str:
+  """A question and its answer in the base's frame."""
   return f'{templates.mini(prompt)} {response}'
 
 
@@ -76,8 +78,12 @@ def _pairs(task: str, split: str) -> list[tuple[str, str]]:
 
 
 def reasoning_records(split: str, count: int, seed: int = 0,
-                      tasks: Sequence[str] = TASKS) -> list[dict[str, Any]]:
-  """Draws `count` distinct problems, the tasks taking turns.
+                      tasks: Sequence[str] = TASKS,
+                      languages: Sequence[str] = ('en',)
+                      ) -> list[dict[str, Any]]:
+  """Draws `count` distinct problems; tasks take turns, and languages.
+
+  The problems are the same in whatever languages they are asked.
 
   Raises:
     ConfigError: a split or task is unknown, or a task has too few problems
@@ -94,7 +100,9 @@ def reasoning_records(split: str, count: int, seed: int = 0,
           _COUNT, f'count {count} is more than the distinct {split!r} problems '
           f'of {tasks[i % len(tasks)]!r}')
     seen.add(entry['question'])
-    records.append(dict(prompt=entry['question'], answer=entry['answer'],
+    language = languages[i // len(tasks) % len(languages)]
+    records.append(dict(prompt=questions.asked(entry, language),
+                        answer=entry['answer'],
                         task=tasks[i % len(tasks)], verifier='reasoning_gym',
                         entry=entry))
   return records
@@ -173,12 +181,12 @@ def documents(count: int, seed: int = 0) -> list[str]:
     if rng.random() < REASONING:
       entry = next(problems[rng.choice(TASKS)])
       response = arithmetic.respond(rng, entry)
-      written.append(_dialogue(entry['question'], response.text))
+      written.append(dialogue(entry['question'], response.text))
       continue
     kind = rng.choices(list(kinds), kinds.values())[0]
     if kind in dialogues:
       prompt, answer = rng.choice(dialogues[kind])
-      written.append(_dialogue(prompt, general.say(rng, answer)))
+      written.append(dialogue(prompt, general.say(rng, answer)))
     else:
       written.append(general.TEXTS[kind](rng))
   return written

@@ -12,6 +12,7 @@ import random
 from typing import NamedTuple
 
 from r1jax.data import thinking
+from r1jax.mini import italian
 
 THOUGHT = .15  # share of the dialogues that answer in the format
 
@@ -140,7 +141,9 @@ def animals() -> Iterator[str]:
 
 
 def animal(name: str, lang: str) -> str:
-  """Names an animal of leg_counting in 'en' or 'zh'."""
+  """Names an animal of leg_counting in 'en', 'zh' or 'it'."""
+  if lang == 'it':
+    return italian.ANIMALS[name]
   return _ANIMALS[name][0] if lang == 'zh' else name
 
 
@@ -148,6 +151,8 @@ def counted(count: int, name: str, lang: str) -> str:
   """A number of an animal in words; the English is leg_counting's own."""
   if lang == 'zh':
     return f'{count}个{animal(name, lang)}'
+  if lang == 'it':
+    return f'{animal(name, lang)} {count}'
   return f'{count} {name}' + ('s' if count > 1 else '')
 
 

@@ -8,6 +8,8 @@ gold reward (Gao et al., "Scaling Laws for Reward Model Overoptimization", arXiv
 
 import re
 
+from r1jax.mini import repair
+
 _WISHED = 3  # lines about the topic
 _MOST = 4  # lines of a text that is not too long
 
@@ -45,4 +47,5 @@ def refusal(text: str, wanted: str) -> float:
       'any': True}[kind])
 
 
-RULES = {'taste': taste, 'refusal': refusal}  # verifiers (rewards/accuracy)
+# Verifiers (rewards/accuracy).
+RULES = {'taste': taste, 'refusal': refusal, 'repair': repair.repaired}

@@ -43,14 +43,19 @@ _SHORT = 4  # most pieces of a fact's answer that is judged
 Pair = tuple[str, str]
 
 
-def worked(split: str, count: int, seed: int, mode: str) -> list[Pair]:
-  """Writes `count` (question, right response of `mode`), tasks in turn."""
+def worked(split: str, count: int, seed: int, mode: str, asked: str = 'en'
+           ) -> list[Pair]:
+  """Writes `count` (question, right response of `mode`), tasks in turn.
+
+  The questions are in the language `asked`.
+  """
   rng = random.Random(f'worked/{split}/{seed}')
   long, _, language = mode.partition('_')
   languages = itertools.repeat(language)
   return [(record['prompt'], _response(
       rng.random(), record['entry'], long == 'long', languages))
-          for record in corpus.reasoning_records(split, count, seed)]
+          for record in corpus.reasoning_records(
+              split, count, seed, languages=(asked,))]
 
 
 def _response(seed: float, entry: dict[str, Any], long: bool,

@@ -15,18 +15,34 @@ from r1jax.mini import corpus
 from r1jax.mini import general
 from r1jax.mini import lessons
 from r1jax.mini import programs
+from r1jax.mini import questions
+from r1jax.mini import repair
+from r1jax.mini import wider
 
 Record = dict[str, Any]
 
 
 def mini_reasoning(argument: str, split: str, seed: int, count: int | None, *,
                    size: int | None = None, verifier: str = 'reasoning_gym',
-                   tasks: str | Iterable[str] = corpus.TASKS) -> list[Record]:
-  """Reasoning problems of the mini world, checked by a rule or a judge."""
+                   tasks: str | Iterable[str] = corpus.TASKS,
+                   languages: str | Iterable[str] = ('en',)) -> list[Record]:
+  """Reasoning problems of the mini world, checked by a rule or a judge.
+
+  They are asked in the `languages` 'en', 'zh' and 'it', in turn.
+  """
   del argument
   splits.check(split)
   return _checked(verifier, 'reasoning_gym', corpus.reasoning_records(
-      split, made(size, count), seed, _tasks(tasks, corpus.TASKS)))
+      split, made(size, count), seed, _chosen('tasks', tasks, corpus.TASKS),
+      _chosen('languages', languages, questions.LANGUAGES)))
+
+
+def mini_repair(argument: str, split: str, seed: int, count: int | None, *,
+                size: int | None = None) -> list[Record]:
+  """Functions that fail their test, to be repaired."""
+  del argument
+  splits.check(split)
+  return repair.records(split, made(size, count), seed)
 
 
 def mini_code(argument: str, split: str, seed: int, count: int | None, *,
@@ -74,12 +90,17 @@ def mini_demonstrations(argument: str, split: str, seed: int,
 
 
 def mini_worked(argument: str, split: str, seed: int, count: int | None, *,
-                size: int | None = None) -> list[list[dict[str, Any]]]:
-  """Reasoning problems with right responses of a mode, such as 'long_en'."""
+                size: int | None = None, asked: str = 'en'
+                ) -> list[list[dict[str, Any]]]:
+  """Reasoning problems with right responses of a mode, such as 'long_en'.
+
+  They are `asked` in 'en', 'zh' or 'it'.
+  """
   errors.check_choice(
       'data.task (mini_worked:MODE)', argument, lessons.MODES)
+  errors.check_choice('data.options.asked', asked, questions.LANGUAGES)
   return list(map(conversation, lessons.worked(
-      split, made(size, count), seed, argument)))
+      split, made(size, count), seed, argument, asked)))
 
 
 def mini_corpus(argument: str, split: str, seed: int, count: int | None, *,
@@ -90,6 +111,14 @@ def mini_corpus(argument: str, split: str, seed: int, count: int | None, *,
   return corpus.documents(made(size, count), seed)
 
 
+def mini_wider(argument: str, split: str, seed: int, count: int | None, *,
+               size: int | None = None) -> list[str]:
+  """A wider corpus: further languages, examples in a row, repairs."""
+  del argument
+  errors.check_choice(splits.FIELD, split, ('train',))
+  return wider.documents(made(size, count), seed)
+
+
 def mini_general_prompts(argument: str, split: str, seed: int,
                          count: int | None, *, verifier: str = 'exact',
                          tasks: str | Iterable[str] = general.CHECKABLE
@@ -98,7 +127,7 @@ def mini_general_prompts(argument: str, split: str, seed: int,
   del argument
   splits.check(split)
   return _checked(verifier, 'exact', corpus.general_records(
-      split, count, seed, _tasks(tasks, general.CHECKABLE)))
+      split, count, seed, _chosen('tasks', tasks, general.CHECKABLE)))
 
 
 def mini_general_answers(argument: str, split: str, seed: int,
@@ -108,7 +137,7 @@ def mini_general_answers(argument: str, split: str, seed: int,
   """General tasks, writing among them, with their answers."""
   del argument
   splits.check(split)
-  tasks = _tasks(tasks, general.GENERAL)
+  tasks = _chosen('tasks', tasks, general.GENERAL)
   return [conversation((record['prompt'], record['answer']))
           for record in corpus.general_records(
               split, made(size, count), seed, tasks)]
@@ -153,8 +182,8 @@ def lesson_answers(argument: str, split: str, seed: int, count: int | None, *,
 PROMPTS = {'mini_reasoning': mini_reasoning, 'mini_code': mini_code,
            'mini_writing': mini_writing,
            'mini_general': mini_general_prompts,
-           'mini_requests': mini_request_prompts}
-DOCUMENTS = {'mini_corpus': mini_corpus}
+           'mini_requests': mini_request_prompts, 'mini_repair': mini_repair}
+DOCUMENTS = {'mini_corpus': mini_corpus, 'mini_wider': mini_wider}
 CONVERSATIONS = {'mini_writing': mini_demonstrations,
                  'mini_code': mini_code_answers,
                  'mini_worked': mini_worked,
@@ -191,11 +220,12 @@ def _checked(verifier: str, rule: str, records: list[Record]) -> list[Record]:
   return [record | dict(verifier=verifier) for record in records]
 
 
-def _tasks(tasks: str | Iterable[str], known: tuple[str, ...]
-           ) -> tuple[str, ...]:
-  tasks = (tasks,) if isinstance(tasks, str) else tuple(tasks)
-  if not tasks:
-    raise errors.expected('data.options.tasks', 'at least one task', tasks)
-  for task in tasks:
-    errors.check_choice('data.options.tasks', task, known)
-  return tasks
+def _chosen(option: str, names: str | Iterable[str], known: tuple[str, ...]
+            ) -> tuple[str, ...]:
+  names = (names,) if isinstance(names, str) else tuple(names)
+  if not names:
+    raise errors.expected(
+        f'data.options.{option}', f'at least one {option[:-1]}', names)
+  for name in names:
+    errors.check_choice(f'data.options.{option}', name, known)
+  return names

@@ -2,6 +2,7 @@
 
 REPORTS = {  # config.report: the module whose write_report(config, workdir)
     'comparison': 'r1jax.reports.comparison',
+    'drawbacks': 'r1jax.reports.drawbacks',
     'prm': 'r1jax.reports.prm',
     'r1': 'r1jax.reports.r1',
     'rlhf': 'r1jax.reports.rlhf',

@@ -73,7 +73,7 @@ def _render(folder, config, policies, table, claims, judge) -> None:
   page.render_page(
       folder / 'report.html', 'r1.html.jinja', kicker=config['name'],
       title='DeepSeek-R1’s recipe, end to end', config=config,
-      claims=[_claim_row(claim) for claim in claims],
+      claims=[r1_claims.row_of(claim) for claim in claims],
       margin=f'{100 * r1_claims.MARGIN:.0f}', tests=', '.join(
           f'{len(part)} of {test}' for test, part in policies['base'].items()),
       eval=stages[f'{_PREFIX}base']['eval'], columns=_COLUMNS,
@@ -105,12 +105,6 @@ def _shots(folder: pathlib.Path) -> dict[str, np.ndarray]:
   return {test.removeprefix('shots_'): np.array([
       row['accuracy'] for row in part])
           for test, part in r1_claims.responses(folder).items()}
-
-
-def _claim_row(claim: r1_claims.Claim) -> list[Any]:
-  text = lambda figure, **form: intervals.text(figure, claim.percent, **form)
-  return [(claim.said, claim.measured), claim.verdict, text(claim.before),
-          text(claim.after), text(claim.change, interval=True, signed=True)]
 
 
 def _policy_row(name: str, row: Mapping[str, intervals.Figure]) -> list[str]:

@@ -193,10 +193,15 @@ def compared(said: str, measured: str, before: np.ndarray, after: np.ndarray,
              ) -> Claim:
   """A claim that a result rises, or falls, from one policy to another."""
   change = intervals.change(before, after, paired)
+  return _claim(said, measured, before, after, change, verdict(change, rises),
+                percent)
+
+
+def verdict(change: intervals.Figure, rises: bool) -> str:
+  """Of a claim that a result rises, or falls, by its change."""
   low, value = (change.low, change.value) if rises else (
       -change.high, -change.value)
-  verdict = HOLDS if low > 0 else NOT_SIGNIFICANT if value > 0 else FAILS
-  return _claim(said, measured, before, after, change, verdict, percent)
+  return HOLDS if low > 0 else NOT_SIGNIFICANT if value > 0 else FAILS
 
 
 def kept(said: str, measured: str, before: np.ndarray, after: np.ndarray
@@ -308,6 +313,13 @@ def _of_r1(policies: Policies) -> list[Claim]:
       compared('… in the language of the prompt', 'words in it, Zero → R1',
                *pair('language', 'zero', 'r1')),
   ]
+
+
+def row_of(claim: Claim) -> list[Any]:
+  """A claim for a table, with the columns verdict, before, after, change."""
+  text = lambda figure, **form: intervals.text(figure, claim.percent, **form)
+  return [(claim.said, claim.measured), claim.verdict, text(claim.before),
+          text(claim.after), text(claim.change, interval=True, signed=True)]
 
 
 def one_line(claim: Claim) -> str:
