@@ -25,6 +25,7 @@ from r1jax.training import files
 _HACKED = 'grpo_process'
 _RUNS = {_HACKED: 'GRPO on the PRM', 'grpo_rule': 'GRPO on the rule'}
 _SHOWN = 4  # hacked responses
+_DRAWN = ('PRM, least', 'ORM', 'majority')  # of the ways to choose
 _WINDOW = 5  # steps of training over which a curve is averaged
 
 
@@ -110,7 +111,7 @@ def _best_chart(curves) -> charts.Chart:
   return charts.Chart(
       'Accuracy of the choice', {
           name: [(np.log2(n), figure.value) for n, figure in part.items()]
-          for name, part in curves.items() if name != 'any of them right'},
+          for name, part in curves.items() if name in _DRAWN},
       percent=True, x_label='doublings of N')
 
 
