@@ -32,7 +32,7 @@ _WINDOW = 5  # steps of training over which a curve is averaged
 def write_report(config: Mapping[str, Any], workdir: str) -> str:
   """Writes report.html into a pipeline's workdir; returns the closing words."""
   folder = pathlib.Path(workdir)
-  samples = files.need_rows(folder / 'best_of_n' / 'samples_0.jsonl')
+  samples = files.need_rows(folder / 'best_of_n' / 'rollouts.jsonl')
   models = {name: files.need_json(folder / name / 'summary.json', ['after'])
             ['after'] for name in ('prm', 'orm')}
   curves = choices(samples)
@@ -257,6 +257,6 @@ def statements(curves: Mapping[str, Mapping[int, intervals.Figure]],
         f'{_RUNS[name]}: PRM {before["prm"]:.3f} to {after["prm"]:.3f}, '
         f'accuracy {percent(before["pass@1"])} to {percent(after["pass@1"])}, '
         f'in training at best {percent(part["best"]["accuracy"])} at steps '
-        f'{part["best"]["step"]} to {part["best"]["step"] + _WINDOW - 1}, where '
-        f'the PRM gave {part["best"]["prm"]:.3f}')
+        f'{part["best"]["step"]} to {part["best"]["step"] + _WINDOW - 1}, '
+        f'where the PRM gave {part["best"]["prm"]:.3f}')
   return found

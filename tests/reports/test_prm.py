@@ -36,7 +36,7 @@ def _labels():
 def _folder(tmp_path):
   for name in ('best_of_n', 'labels', 'prm', 'orm', *prm._RUNS):
     (tmp_path / name).mkdir()
-  files.write_rows(tmp_path / 'best_of_n/samples_0.jsonl', _samples())
+  files.write_rows(tmp_path / 'best_of_n/rollouts.jsonl', _samples())
   files.write_rows(tmp_path / 'labels/rollouts.jsonl', _labels())
   after = dict(accuracy=.9, ci95=[.8, .95], f1=None, calibration_error=.05)
   for name in ('prm', 'orm'):
