@@ -6,11 +6,12 @@ Steps of the base model's responses are labelled by Monte-Carlo rollouts
 (Math-Shepherd, arXiv 2312.08935), a process reward model learns the labels, and
 an outcome reward model learns from the same responses which are right. Both
 rank the base's samples (best of N, beside the majority); then GRPO maximises
-the process reward model's scores, step by step (DeepSeekMath, arXiv 2402.03300,
-4.1.3) or as one number, beside GRPO on the rule. report.html shows whether the
-score that training maximises and the accuracy that it stands for part: the
-hacking for which DeepSeek-R1 gave process reward models up ([v1] arXiv
-2501.12948v1, 4.2).
+the process reward model's scores of steps (DeepSeekMath, arXiv 2402.03300,
+4.1.3), beside GRPO on the rule. report.html shows whether the score that is
+maximised and the accuracy that it stands for part: the hacking for which
+DeepSeek-R1 gave process reward models up ([v1] arXiv 2501.12948v1, 4.2).
+--config.stages.grpo_process.rl.process=None and .rewards.weights.prm=1.0 reward
+the least score of a response instead.
 """
 
 from experiments import common
@@ -26,8 +27,7 @@ def mini() -> common.ConfigDict:
   return common.pipeline('prm', dict(
       labels=labels(), prm=process_model(), orm=outcome_model(),
       best_of_n=best_of_n(),
-      grpo_process=grpo(process='prm'), grpo_score=grpo(prm=1.0),
-      grpo_rule=grpo(accuracy=1.0)))
+      grpo_process=grpo(process='prm'), grpo_rule=grpo(accuracy=1.0)))
 
 
 def labels() -> common.ConfigDict:
@@ -93,7 +93,7 @@ def best_of_n() -> common.ConfigDict:
 
 
 def grpo(process: str | None = None, **weights: float) -> common.ConfigDict:
-  """GRPO from the base; `weights` are all that the response is rewarded for."""
+  """GRPO from the base; `weights` are all that a response is rewarded for."""
   return common.base(
       'rl', steps=40, init_from='mini', model=common.mini_model(),
       vocab=common.mini_vocab(), data=sections.prompts('mini_reasoning'),

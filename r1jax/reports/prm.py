@@ -22,17 +22,17 @@ from r1jax.rewards import answers
 from r1jax.rewards import process
 from r1jax.training import files
 
-_RUNS = {'grpo_process': 'GRPO on the rewards of steps',
-         'grpo_score': 'GRPO on the least of them',
-         'grpo_rule': 'GRPO on the rule'}
-_LAST = 5  # steps over which the end of a curve is averaged
-_SHOWN = 3  # hacked responses
+_HACKED = 'grpo_process'
+_RUNS = {_HACKED: 'GRPO on the PRM', 'grpo_rule': 'GRPO on the rule'}
+_SHOWN = 4  # hacked responses
+_DRAWN = ('PRM, least', 'ORM', 'majority')  # of the ways to choose
+_WINDOW = 5  # steps of training over which a curve is averaged
 
 
 def write_report(config: Mapping[str, Any], workdir: str) -> str:
   """Writes report.html into a pipeline's workdir; returns the closing words."""
   folder = pathlib.Path(workdir)
-  samples = files.need_rows(folder / 'best_of_n' / 'samples_0.jsonl')
+  samples = files.need_rows(folder / 'best_of_n' / 'rollouts.jsonl')
   models = {name: files.need_json(folder / name / 'summary.json', ['after'])
             ['after'] for name in ('prm', 'orm')}
   curves = choices(samples)
@@ -40,7 +40,7 @@ def write_report(config: Mapping[str, Any], workdir: str) -> str:
       files.need_rows(folder / 'labels' / 'rollouts.jsonl'))
   metrics = {name: files.need_rows(folder / name / 'metrics.jsonl')
              for name in _RUNS}
-  policies = {name: outcome(folder / name) for name in _RUNS}
+  policies = {name: outcome(folder / name, metrics[name]) for name in _RUNS}
   files.write_json(folder / 'summary.json', {
       'best_of_n': {name: dict(part) for name, part in curves.items()},
       'labels': labelled, 'models': models, 'policies': policies})
@@ -111,7 +111,7 @@ def _best_chart(curves) -> charts.Chart:
   return charts.Chart(
       'Accuracy of the choice', {
           name: [(np.log2(n), figure.value) for n, figure in part.items()]
-          for name, part in curves.items() if name != 'any of them right'},
+          for name, part in curves.items() if name in _DRAWN},
       percent=True, x_label='doublings of N')
 
 
@@ -178,13 +178,22 @@ def _model_rows(models: Mapping[str, Any]) -> list[tuple[str, str]]:
 ###############################################################################
 
 
-def outcome(folder: pathlib.Path) -> dict[str, dict[str, float]]:
-  """The evaluations 'before' and 'after' of an RL run: what of them is shown.
+def outcome(folder: pathlib.Path, metrics: Sequence[Mapping[str, Any]]
+            ) -> dict[str, dict[str, float]]:
+  """The evaluations 'before' and 'after' of an RL run, what of them is shown;
+  and its 'best' steps, five in a row by their accuracy in training.
   """
   summary = files.need_json(folder / 'summary.json', ['before', 'after'])
-  return {when: {name: summary[when][name] for name in (
+  found = {when: {name: summary[when][name] for name in (
       'pass@1', 'ci95', 'prm', 'response_length', 'format', 'n')}
-          for when in ('before', 'after')}
+           for when in ('before', 'after')}
+  mean = lambda name, at: float(np.mean(
+      [row[name] for row in metrics[at:at + _WINDOW]]))
+  at = max(range(max(len(metrics) - _WINDOW + 1, 1)),
+           key=lambda at: mean('reward/accuracy', at))
+  return found | {'best': {
+      'step': at, 'accuracy': mean('reward/accuracy', at),
+      'prm': mean('reward/prm', at)}}
 
 
 def _policy_cells(found: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -211,23 +220,19 @@ def _over_steps(metrics: Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def _hacked(folder: pathlib.Path) -> list[dict[str, Any]]:
-  """Wrong responses with the highest scores of the trained policies."""
-  by_prompt = {}
-  for name in ('grpo_process', 'grpo_score'):
-    done = files.need_json(
-        folder / name / 'summary.json', ['steps'])['steps']
-    rows = files.need_rows(folder / name / f'evaluation_{done}.jsonl')
-    wrong = sorted((row for row in rows if row['accuracy'] < 1),
-                   key=lambda row: -row['prm'])
-    seen = set()
-    for row in wrong:
-      if len(seen) < _SHOWN and row['id'] not in seen:
-        seen.add(row['id'])
-        by_prompt.setdefault(row['id'], (row, []))[1].append({
-            'name': _RUNS[name], 'text': row['response'],
-            'reward': row['prm'], 'correct': False, 'fault': ''})
-  return [{'prompt': row['prompt'], 'answer': row['answer'],
-           'responses': responses} for row, responses in by_prompt.values()]
+  """Wrong responses with the highest scores of the policy that maximised them.
+  """
+  run = folder / _HACKED
+  done = files.need_json(run / 'summary.json', ['steps'])['steps']
+  rows = files.need_rows(run / f'evaluation_{done}.jsonl')
+  wrong = {}
+  for row in sorted(rows, key=lambda row: -row['prm']):
+    if row['accuracy'] < 1:
+      wrong.setdefault(row['id'], row)
+  return [{'prompt': row['prompt'], 'answer': row['answer'], 'responses': [{
+      'name': _RUNS[_HACKED], 'text': row['response'], 'reward': row['prm'],
+      'correct': False, 'fault': ''}]}
+          for row in list(wrong.values())[:_SHOWN]]
 
 
 def statements(curves: Mapping[str, Mapping[int, intervals.Figure]],
@@ -250,5 +255,8 @@ def statements(curves: Mapping[str, Mapping[int, intervals.Figure]],
     before, after = part['before'], part['after']
     found.append(
         f'{_RUNS[name]}: PRM {before["prm"]:.3f} to {after["prm"]:.3f}, '
-        f'accuracy {percent(before["pass@1"])} to {percent(after["pass@1"])}')
+        f'accuracy {percent(before["pass@1"])} to {percent(after["pass@1"])}, '
+        f'in training at best {percent(part["best"]["accuracy"])} at steps '
+        f'{part["best"]["step"]} to {part["best"]["step"] + _WINDOW - 1}, '
+        f'where the PRM gave {part["best"]["prm"]:.3f}')
   return found

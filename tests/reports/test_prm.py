@@ -36,7 +36,7 @@ def _labels():
 def _folder(tmp_path):
   for name in ('best_of_n', 'labels', 'prm', 'orm', *prm._RUNS):
     (tmp_path / name).mkdir()
-  files.write_rows(tmp_path / 'best_of_n/samples_0.jsonl', _samples())
+  files.write_rows(tmp_path / 'best_of_n/rollouts.jsonl', _samples())
   files.write_rows(tmp_path / 'labels/rollouts.jsonl', _labels())
   after = dict(accuracy=.9, ci95=[.8, .95], f1=None, calibration_error=.05)
   for name in ('prm', 'orm'):
@@ -48,8 +48,9 @@ def _folder(tmp_path):
     files.write_json(tmp_path / name / 'summary.json', dict(
         steps=3, before=figures(.25, .2), after=figures(.75, .1)))
     files.write_rows(tmp_path / name / 'metrics.jsonl', [
-        {'step': i, 'reward/prm': .1 * i, 'reward/accuracy': .2,
-         'response_length/mean': 30., 'policy/entropy': 1.} for i in range(3)])
+        {'step': i, 'reward/prm': .1 * i, 'reward/accuracy': right,
+         'response_length/mean': 30., 'policy/entropy': 1.}
+        for i, right in enumerate((.1, .6, .6, .6, .6, .6, .1))])
     files.write_rows(tmp_path / name / 'evaluation_3.jsonl', _samples())
   return tmp_path
 
@@ -79,7 +80,8 @@ def test_the_page_says_what_was_measured_and_shows_what_was_hacked(folder):
   assert page.count('<svg') == 5 and '&lt;0&gt;' in page
   assert 'PRM 0.250 to 0.750, accuracy 20.0 % to 10.0 %' in words
   assert 'best of 4: PRM, least 100.0 %, ORM 50.0 %' in words
-  assert page.count('✗ wrong') == 4  # the best wrong one of two problems, twice
+  assert page.count('✗ wrong') == 2  # the best one of each problem
+  assert ('at best 60.0 % at steps 1 to 5, where the PRM gave 0.300') in words
   kept = files.read_json(folder / 'summary.json')
   assert kept['policies']['grpo_rule']['after']['pass@1'] == .1
   assert kept['labels']['steps'] == 5
