@@ -21,3 +21,18 @@ os.environ['XLA_FLAGS'] = ' '.join(
 os.environ['NPROC'] = '64'
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _programs_of_a_module_go_with_it():
+  """Or a process that has run a thousand tests holds gigabytes of programs,
+  which every collection of garbage and every save walks through."""
+  yield
+  import gc
+  import sys
+  if 'jax' in sys.modules:
+    sys.modules['jax'].clear_caches()
+  gc.collect()

@@ -147,7 +147,7 @@ def _edited(node: graph.Node, manifest: dict[str, Any]) -> list[str]:
       were = f', {rows[name]} when it ended' if name in rows else ''
       words.append(
           f'{name} edited ({_count(node.workdir / name)} rows{were})')
-  path = node.workdir / 'metrics.jsonl'  # no output: it has times
+  path = node.workdir / history.METRICS  # no output: it has times
   if manifest.get('figures', {}).get('last') and not path.exists():
     words.append(f'{path.name} gone')
   return words
@@ -201,7 +201,7 @@ def undo(node: graph.Node, aside: pathlib.Path | None) -> bool:
 
   True if it was undone, and the outputs set `aside` are back in their place.
   """
-  if (node.workdir / 'metrics.jsonl').exists():
+  if (node.workdir / history.METRICS).exists():
     return False
   if aside is not None:
     shutil.rmtree(node.workdir)

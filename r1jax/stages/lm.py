@@ -27,6 +27,7 @@ from r1jax.stages import distill
 from r1jax.stages import train_state
 from r1jax.training import accumulate
 from r1jax.training import files
+from r1jax.training import history
 from r1jax.training import loop
 from r1jax.training import optim
 from r1jax.types import LMBatch, Params, TrainState
@@ -82,7 +83,7 @@ def closing_words(workdir: str, summary) -> str:
   if not summary['steps']:
     return held_out or 'nothing was trained: config.steps is 0'
   rows = list(itertools.islice(files.stream_backwards(
-      pathlib.Path(workdir) / 'metrics.jsonl'), 50))
+      pathlib.Path(workdir) / history.METRICS), 50))
   trained = rows and (
       f'trained: {sum(row["loss"] for row in rows) / len(rows):.3f} nats per '
       f'token over the last {len(rows)} of {summary["steps"]} steps\n')

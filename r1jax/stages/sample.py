@@ -27,6 +27,7 @@ from r1jax.stages import rollouts
 from r1jax.stages import scoring
 from r1jax.stages import train_state
 from r1jax.training import files
+from r1jax.training import history
 from r1jax.training import loop
 
 PREFERENCES = 'preferences.jsonl'
@@ -151,7 +152,7 @@ def _sampled(workdir: str) -> pathlib.Path:
 def counted(folder: pathlib.Path) -> str:
   """The counts of verifiers and judges over all steps, in words."""
   total = collections.Counter()
-  for row in files.stream_rows(folder / 'metrics.jsonl'):
+  for row in files.stream_rows(folder / history.METRICS):
     total.update({name.removeprefix('verifier/'): count
                   for name, count in row.items()
                   if name.startswith('verifier/')})

@@ -99,7 +99,8 @@ def test_packed_sums_are_those_of_the_tokens_of_each_response():
   rows = _rows()
   batch = Preferences(*rows.take(np.arange(4)))
   got = values.sums_of_rows(
-      np.where(batch.segment > batch.parent, batch.tokens, np.nan).astype(np.float32), batch)
+      np.where(batch.segment > batch.parent, batch.tokens, np.nan).astype(
+          np.float32), batch)
   for b, s in np.argwhere(rows.record(np.arange(4)) >= 0):
     record = rows.records[rows.record(np.arange(4))[b, s]]
     expected = [sum(_encode(record['prompt'], text)[1])
