@@ -7,7 +7,11 @@ emitters, in one piece, they compile in a half of the time or less. Processes
 that tests start inherit them.
 """
 
+import gc
 import os
+import sys
+
+import pytest
 
 _FLAGS = ('--xla_force_host_platform_device_count=8',
           '--xla_backend_optimization_level=0',
@@ -23,16 +27,11 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 
-import pytest
-
-
 @pytest.fixture(autouse=True, scope='module')
-def _programs_of_a_module_go_with_it():
-  """Or a process that has run a thousand tests holds gigabytes of programs,
-  which every collection of garbage and every save walks through."""
+def _compiled_programs_end_with_their_module():
+  """Else a process holds gigabytes of them, and whatever walks through its
+  memory takes longer from test to test."""
   yield
-  import gc
-  import sys
   if 'jax' in sys.modules:
     sys.modules['jax'].clear_caches()
   gc.collect()

@@ -51,12 +51,16 @@ def _run(*flags):
   assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_an_old_pretraining_resumes_and_is_started_from(old):
+def test_an_old_pretraining_resumes(old):
   _run(*LM, f'--workdir={old}/lm', '--config.steps=3')
   summary = json.loads((old / 'lm/summary.json').read_text())
   assert summary['steps'] == 3
   assert [row['step'] for row in files.read_rows(old / 'lm/metrics.jsonl')] == [
       0, 1, 2]
+
+
+@pytest.mark.slow
+def test_a_run_begins_from_an_old_one(old):
   _run(*RL, f'--workdir={old}/new', f'--config.init_from={old}/lm',
        '--config.steps=1')
   assert (old / 'new/checkpoints/1').is_dir()

@@ -621,8 +621,9 @@ def test_an_unchanged_outcome_reruns_nothing_further(tmp_path):
   assert pipeline.run_pipeline(config, str(tmp_path)) and not ran
 
 
-@pytest.mark.parametrize('name', 'abc')
-@pytest.mark.parametrize('at', [0, 1])
+@pytest.mark.parametrize('name, at', [
+    ('a', 0), ('c', 1), *(pytest.param(*place, marks=pytest.mark.slow)
+                          for place in (('a', 1), ('b', 0), ('b', 1), ('c', 0)))])
 def test_interrupted_anywhere_it_ends_with_the_same_manifests(
     tmp_path, monkeypatch, name, at):
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'

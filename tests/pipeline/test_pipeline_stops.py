@@ -48,7 +48,8 @@ def _asking(monkeypatch):
 
 @pytest.mark.parametrize('place', [
     'build', 'init', 'evaluate', 'step', 'finish'])
-@pytest.mark.parametrize('steps', [0, 2])
+@pytest.mark.parametrize('steps', [
+    pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_signal_in_any_stage_ends_the_pipeline(
     tmp_path, asking, capsys, place, steps):
   if place == 'step' and not steps:
