@@ -101,7 +101,7 @@ class Chat:
       self._note(f'the conversation has {len(ids)} tokens, as many as the '
                  f'model reads ({self._max_len}) or more: /reset begins anew')
       return False
-    opened = prompting.opens_thinking(prompt)
+    opened = thinking.opened(prompt)
     text, parts = streamed.Text(self.asked.vocab), streamed.Parts(opened)
     said, drawn, ended, times = '', 0, False, [time.monotonic()]
     with _interrupts_counted() as interrupted:

@@ -18,6 +18,8 @@ from r1jax.reports import rl as rl_report
 from r1jax.training import files
 
 _BINS = 24  # of a histogram of lengths
+_VERDICT = 'code_'  # begins a count of programs (rewards/accuracy.py)
+_NO_FAILURES = (_VERDICT, 'restarts')
 _HEAD = ('test', 'problems', 'pass@1', 'majority', 'pass@k', 'answered',
          'format', 'tokens', 'cut', 'total tokens', 'tokens/s')
 
@@ -60,8 +62,7 @@ def write_report(config: Mapping[str, Any], workdir: str, shown: int,
           'name': name, 'results': found, 'bars': bars(name, found),
           'lengths': histogram(rows[name]),
           'longest': max(row['tokens'] for row in rows[name]),
-          'figures': [(key, charts.number(value))
-                      for key, value in found['figures'].items()],
+          'figures': figures(found),
           'failures': failures(found)} for name, found in tests.items()],
       curve=pass_at_k_curve(tests), samples=_samples(config, rows, shown),
       facts=rl_report.facts(summary), paper=published.PAPER)
@@ -89,16 +90,22 @@ def cells(name: str, found: Mapping[str, Any]) -> list[str]:
 
 
 def failures(found: Mapping[str, Any]) -> list[str]:
-  """What could not be scored or was left out, in words; each counts as wrong,
-  but for prompts that are too long.
-  """
+  """What could not be scored, and so counts as wrong, or was left out."""
   counted = [f'{name} {count}' for name, count in found['verifier'].items()
-             if count]
+             if count and not name.startswith(_NO_FAILURES)]
   words = ['verifier: ' + ', '.join(counted)] if counted else []
   if found['left_out']:
     words.append(f'{found["left_out"]} problems left out: their prompts are '
                  'too long')
   return words
+
+
+def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Means of reward functions' columns, and the verdicts on programs."""
+  verdicts = {name: count for name, count in found['verifier'].items()
+              if name.startswith(_VERDICT)}
+  return [(name, charts.number(value))
+          for name, value in {**found['figures'], **verdicts}.items()]
 
 
 def lines(table: list[list[str]]) -> list[str]:

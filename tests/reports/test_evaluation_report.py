@@ -42,10 +42,12 @@ def test_a_table_has_columns():
 
 def test_what_was_not_scored_is_said():
   assert evaluation.failures(FOUND) == []
-  found = FOUND | {'left_out': 3, 'verifier': {'errors': 0, 'timeouts': 2}}
+  found = FOUND | {'left_out': 3, 'verifier': {
+      'errors': 0, 'timeouts': 2, 'restarts': 1, 'code_crash': 4}}
   assert evaluation.failures(found) == [
       'verifier: timeouts 2',
       '3 problems left out: their prompts are too long']
+  assert evaluation.figures(found) == [('code_crash', '4')]
 
 
 def test_the_papers_figures_are_marked_and_apart():
