@@ -4,7 +4,9 @@
 
 The mini world's base is fine-tuned on small programs (r1jax/mini/programs.py)
 of which fewer than one in five are right, and then learns by GRPO which of them
-pass their tests. The sandbox is bubblewrap's (`apt-get install bubblewrap`).
+pass their tests. In a quarter of an hour on two busy cores pass@1 rises from
+11.3 to 91.0 % (seed 0). The sandbox is bubblewrap's (`apt-get install
+bubblewrap`).
 """
 
 from experiments import common
