@@ -18,11 +18,13 @@ _OPERATORS = {'add': '+', 'subtract': '-', 'multiply by': '*'}
 _INPUTS = (-3, 0, 1, 2, 5, 10)  # that the tests call f with
 _STEPS = 3
 
-KINDS = {  # of responses, and their shares
-    'right': .28,
-    'flat': .32,  # no brackets: another value
-    'slip': .20,  # a number or an operator is another
-    'broken': .12,  # not Python
+# Of responses, and their shares. Most forget the brackets, so that greedy
+# decoding after fine-tuning does, too.
+KINDS = {
+    'right': .18,
+    'flat': .56,  # no brackets: another value
+    'slip': .10,  # a number or an operator is another
+    'broken': .08,  # not Python
     'bare': .08,  # the expression without a block
 }
 WORKED = .5  # share of responses that think first

@@ -304,38 +304,15 @@ def tests(job, channel, confine):
   space = {'__name__': 'tests'}
   try:
     exec(compile(job['setup'], 'setup.py', 'exec'), space)
-    names, modules = _open_names(job['source'])
-    for name in names.difference(space, vars(builtins)):
-      space[name] = __import__(name) if name in modules else proxy(name)
+    for name in set(job['open']).difference(space):
+      space[name] = (
+          __import__(name) if name in job['modules'] else proxy(name))
     space.update({name: proxy(name) for name in job['names']})
     exec(compile(job['source'], 'tests.py', 'exec'), space)
     channel.send({'passed': True})
   except Exception as error:  # pylint: disable=broad-except
     channel.send(_describe(error) | {
         'program': any(error is each for each in raised)})
-
-
-def _open_names(source):
-  """What code reads and binds nowhere: names, and which of them are modules.
-
-  A module is one of the standard library whose attributes are read, as in
-  math.isclose.
-  """
-  import ast  # pylint: disable=g-import-not-at-top
-  names, bound, modules = set(), set(), set()
-  for node in ast.walk(ast.parse(source)):
-    if isinstance(node, ast.Name):
-      (names if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-    elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef,
-                           ast.ClassDef, ast.ExceptHandler)):
-      bound.add(node.name)
-    elif isinstance(node, ast.arg):
-      bound.add(node.arg)
-    elif isinstance(node, ast.alias):
-      bound.add((node.asname or node.name).partition('.')[0])
-    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-      modules.add(node.value.id)
-  return names - bound, modules.intersection(sys.stdlib_module_names)
 
 
 def main():

@@ -203,8 +203,9 @@ def _as_json(value: Any) -> Any:
 
 def _tests(run: _Run, source: str) -> None:
   """Runs a suite's tests in a sandbox of their own."""
+  names, modules = unit_tests.open_names(run.tests.source)
   suite = run.start('tests', source=run.tests.source, setup=run.tests.setup,
-                    names=run.tests.names)
+                    names=run.tests.names, open=names, modules=modules)
   process = run.start('calls', source=source)
   if 'error' in (reply := run.ask(process, None)):
     run.fail(reply)

@@ -11,6 +11,8 @@ the config's.
 """
 
 import ast
+import builtins
+import sys
 from typing import Any, Mapping, NamedTuple
 
 KINDS = ('script', 'calls', 'tests')
@@ -54,3 +56,27 @@ def read(given: Mapping[str, Any]) -> Tests:
   if tests.kind == 'calls' and not tests.name:
     raise SuiteError('the tests do not name the function')
   return tests
+
+
+def open_names(source: str) -> tuple[list[str], list[str]]:
+  """What test code reads and binds nowhere: names, and which are modules.
+
+  The names are those of functions under test, unless the suite's setup defines
+  them. A module is one of the standard library whose attributes are read, as in
+  math.isclose.
+  """
+  names, bound, modules = set(), set(vars(builtins)), set()
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Name):
+      (names if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+    elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef,
+                           ast.ClassDef, ast.ExceptHandler)):
+      bound.add(node.name)
+    elif isinstance(node, ast.arg):
+      bound.add(node.arg)
+    elif isinstance(node, ast.alias):
+      bound.add((node.asname or node.name).partition('.')[0])
+    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+      modules.add(node.value.id)
+  return (sorted(names - bound),
+          sorted(modules.intersection(sys.stdlib_module_names)))
