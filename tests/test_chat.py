@@ -1,6 +1,5 @@
 """A conversation: what is asked, shown, remembered, stopped and refused."""
 
-import fcntl
 import io
 import os
 import pathlib
@@ -10,7 +9,6 @@ import select
 import signal
 import subprocess
 import sys
-import termios
 
 import pytest
 
@@ -200,6 +198,7 @@ def _main(monkeypatch, capsys, *args, stdin=''):
   """(status, standard output, standard error) of the command."""
   monkeypatch.setattr(sys, 'argv', ['chat', *args])
   monkeypatch.setattr(sys, 'stdin', io.StringIO(stdin))
+  monkeypatch.setattr(chat.backend, 'check_environment', lambda: None)  # forks
   before, status = signal.getsignal(signal.SIGINT), 0
   try:
     chat.main()
@@ -254,12 +253,18 @@ def test_a_wrong_command_is_one_line_and_status_2(
   assert status == 2 and not out and re.match(f'error: {said}', line), line
 
 
+IN_TERMINAL = '''
+import fcntl, runpy, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # its Ctrl-C is this program's
+runpy.run_module('r1jax.chat', run_name='__main__', alter_sys=True)
+'''
+
+
 def test_in_a_terminal():
   ours, theirs = pty.openpty()
   with subprocess.Popen(
-      [sys.executable, '-m', 'r1jax.chat', '--model=mini', *BRIEF], cwd=ROOT,
+      [sys.executable, '-c', IN_TERMINAL, '--model=mini', *BRIEF], cwd=ROOT,
       stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-      preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
       env=os.environ | {'TERM': 'xterm', 'NO_COLOR': ''}) as process:
     os.close(theirs)
     shown, read = b'', 0
@@ -267,16 +272,18 @@ def test_in_a_terminal():
     def until(words):
       nonlocal shown, read
       while (found := shown.find(words, read)) < 0:
-        assert select.select([ours], [], [], 120)[0], shown
+        if not select.select([ours], [], [], 60)[0]:
+          process.kill()
+          pytest.fail(f'it is silent after {shown}')
         shown += os.read(ours, 4096)
       read = found + len(words)
 
-    until(b'> ')
+    until(b'\n> ')
     os.write(ours, b'Compute 3 + 4 * 2.\n')
-    until(b'> ')
+    until(b'\n> ')
     os.write(ours, b'\x03')  # Ctrl-C
     until(b'Ctrl-D ends')
-    until(b'> ')
+    until(b'\n> ')
     os.write(ours, b'\x04')  # Ctrl-D
     assert process.wait(60) == 0
   os.close(ours)
