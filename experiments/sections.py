@@ -138,8 +138,8 @@ def preference(**values: Any) -> ConfigDict:
                            'response is the longer one in half of them'),
       reference=field(512, '>= 1', 'prompts over whose responses the mean '
                       'score is made 0 after training'),
-      separator=field('\n', '', 'stepwise: ends each step; its score is read '
-                      'there'),
+      separator=optional(str, 'stepwise: ends each step, whose score is read '
+                         'there; unset: a line break'),
       # Of DPO, arXiv 2305.18290: 0.1 to 0.5.
       beta=field(0.1, '> 0', 'dpo: beta, weight of the KL to the reference'),
       logp_chunk=field(

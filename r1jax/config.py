@@ -59,8 +59,7 @@ ADDED = {
     'optim.master_weights': False, 'critic.optim.master_weights': False,
     'rewards.code.seconds': 5.0, 'rewards.code.total_seconds': 30.0,
     'rewards.code.memory_mib': 512, 'rewards.code.output_kib': 256,
-    'rewards.code.unsafe_subprocess': False,
-    'preference.separator': '\n'}
+    'rewards.code.unsafe_subprocess': False}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '', *,

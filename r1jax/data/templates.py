@@ -179,22 +179,23 @@ def pair_encoder(name: str, vocab: base.Vocab, system: str | None = None
   return conversation if name == CHAT else plain
 
 
-def step_encoder(name: str, vocab: base.Vocab, system: str | None,
-                 separator: str) -> EncodeSteps:
+def step_encoder(name: str, vocab: base.Vocab, system: str | None = None,
+                 separator: str | None = None) -> EncodeSteps:
   """Returns the encoder of a prompt and the steps of its answer.
 
   Args:
     name, vocab, system: see `prompt_function`.
-    separator: ends every step; what a text has of space around is dropped.
+    separator: ends every step, in place of the space around its text; None: a
+      line break.
   """
   # The text of an answer begins with a space, except in a chat.
   gap = '' if name == CHAT else ' '
-  encode = None if name == CHAT else pair_encoder(
-      name, vocab, system)
+  end = '\n' if separator is None else separator
+  encode = None if name == CHAT else pair_encoder(name, vocab, system)
 
   def encoded(prompt: chat.Prompt, steps: Sequence[str]):
     asked = encode(prompt, '')[0] if encode else vocab.encode(
         chat.prompt(vocab, prompt, system))
-    return asked, [chat.following(vocab, gap + step.strip() + separator)
+    return asked, [chat.following(vocab, gap + step.strip() + end)
                    for step in steps]
   return encoded

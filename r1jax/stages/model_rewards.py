@@ -167,7 +167,7 @@ class _Trained(NamedTuple):
   system: str | None
   scores: str  # response | summary
   loss: str | None = None
-  separator: str = ''  # of steps
+  separator: str | None = None  # of steps
 
 
 def _trained(source: model_source.ModelSource, field: str) -> _Trained:
@@ -188,7 +188,7 @@ def _trained(source: model_source.ModelSource, field: str) -> _Trained:
         field, 'the workdir of a preference stage, with data.template and '
         'preference.scores in its config.json', source.path)
   return _Trained(template, data.get('system'), scores, preference.get('loss'),
-                  preference.get('separator', ''))
+                  preference.get('separator'))
 
 
 def _without(padding: int | None, encode: templates.Encode

@@ -123,6 +123,10 @@ def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
   settings, learned = config.preference, split == config.data.split
   if settings.loss == 'stepwise':
     return _read_steps(config, vocab, max_len, split, count)
+  if settings.separator is not None:
+    raise errors.expected(
+        'preference.separator', "None: only config.preference.loss 'stepwise' "
+        'has steps', settings.separator)
   records, left_out = preferences.read_preferences(
       config.data.task, split, config.data.options.to_dict())
   if settings.scores == 'summary':

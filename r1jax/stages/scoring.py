@@ -83,8 +83,9 @@ class RolloutScorer:
     scores = self._rule_scorer.score(records, responses)
     rows = _log_rows(records, batch.id[prompts], responses, scores)
     if self._process:
-      for n, row in zip(mine, rows):
-        row[_ENDS] = self._step_ends(tokens[n], row)
+      for n, row, record in zip(mine, rows, records):
+        row[_ENDS] = self.step_ends(
+            record, row, tokens[n], self._process.steps(row['response']))
     # A verifier's limit is in seconds: scored on two hosts, a response could
     # get two rewards. So each is scored once, and the others are told.
     shares, counters = zip(*distributed.gather(
@@ -123,11 +124,15 @@ class RolloutScorer:
         row['vote'] = number
     return {f'vote_{name}': count for name, count in counters.items()}
 
-  def _step_ends(self, tokens: np.ndarray, row: Mapping[str, Any]) -> list[int]:
-    """The index of the last token of each step of a logged response."""
+  def step_ends(self, record: Mapping[str, Any], row: Mapping[str, Any],
+                tokens: np.ndarray, steps: Sequence[str]) -> list[int]:
+    """The index in i32[R] `tokens` of the last one of each step of a response.
+
+    `record` is that of the prompt, `row` of the response, which is logged.
+    """
     said = tokens[:row['tokens'] - row['finished']].tolist()
     return cutting.last_tokens(
-        self._process.steps(row['response']), said, self._vocab.decode)
+        steps, said, functools.partial(self._text, record))
 
   def _steps(self, rows: Sequence[Mapping[str, Any]], shape: tuple[int, int]
              ) -> Steps:
@@ -147,14 +152,19 @@ class RolloutScorer:
               ) -> rewards_lib.Response:
     """The response in i32[R] `tokens`, of which the first `length` count.
 
+    finished = int(tokens[length - 1]) in self._vocab.eos_ids
+    return rewards_lib.Response(
+        self._text(record, tokens[:length - finished].tolist()), length,
+        finished)
+
+  def _text(self, record: Mapping[str, Any], tokens: Sequence[int]) -> str:
+    """What the tokens of a response say.
+
     The record may have tokens that `begun` it, at the end of the prompt. Where
     the prompt has opened the thinking, the text begins so, too.
     """
-    finished = int(tokens[length - 1]) in self._vocab.eos_ids
-    said = [*record.get('begun', ()), *tokens[:length - finished].tolist()]
     opening = thinking.OPEN if record.get('opened') else ''
-    return rewards_lib.Response(
-        opening + self._vocab.decode(said), length, finished)
+    return opening + self._vocab.decode([*record.get('begun', ()), *tokens])
 
 
 def _log_rows(records, ids, responses, scores) -> list[dict[str, Any]]:

@@ -81,7 +81,9 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     begun = []
     for n, row in enumerate(scored.rows):
       row['steps'] = cutting.cut(row['response'], cut)
-      begun.append(_beginnings(row, tokens[n], vocab.decode))
+      last = scorer.step_ends(
+          batch.records[n // settings.group], row, tokens[n], row['steps'])
+      begun.append([tuple(tokens[n, :end + 1].tolist()) for end in last[:-1]])
     shares, spent = complete(params(), batch, begun, index)
     for row, share in zip(scored.rows, shares):
       row['soft'] = share + [row['accuracy']] * bool(row['steps'])
@@ -94,14 +96,6 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       finish=functools.partial(finish, workdir), makes_rollouts=True,
       progress={'reward/accuracy': 'accuracy', 'labels/soft': 'label',
                 'perf/tokens_per_second': 'tok/s'})
-
-
-def _beginnings(row: Mapping[str, Any], tokens: np.ndarray, decode
-                ) -> list[tuple[int, ...]]:
-  """The tokens of a response up to each of its steps but the last."""
-  said = tokens[:row['tokens'] - row['finished']].tolist()
-  last = cutting.last_tokens(row['steps'], said, decode)
-  return [tuple(said[:end + 1]) for end in last[:-1]]
 
 
 class Completer:

@@ -158,12 +158,14 @@ def test_a_damaged_row_is_read_or_named(tmp_path, row):
 
 def test_a_step_ends_with_its_separator_and_shows_no_label():
   vocab = vocabs.load_vocab('sentencepiece', 'mini')
-  encode = templates.step_encoder('mini', vocab, None, '\n')
+  encode = templates.step_encoder('mini', vocab)
   asked, said = encode('1+1?', ['First 1+1=2. ', '\nThen 2+1=3.\n'])
   assert vocab.decode(asked) == 'User: 1+1?\nAssistant:'
   assert [vocab.decode(sum(said[:n], asked)) for n in (1, 2)] == [
       'User: 1+1?\nAssistant: First 1+1=2.\n',
       'User: 1+1?\nAssistant: First 1+1=2.\n Then 2+1=3.\n']
+  other = templates.step_encoder('mini', vocab, separator=' |')
+  assert vocab.decode(sum(other('1+1?', ['a\n', 'b'])[1], [])) == ' a | b |'
   record = PLAIN | dict(task='t')
   rows = [steps.pack([record | dict(labels=labels)], encode, 64).take(
       np.array([0])) for labels in ([1., 0., 0.], [0., 1., .5])]

@@ -99,6 +99,15 @@ def test_steps_that_end_at_one_token_are_one_the_worse():
       steps.reward, [[0, .25, .75, 0]] + [[0] * 4] * 2)
 
 
+def test_a_step_is_found_where_the_prompt_has_opened_the_thinking():
+  scorer = scoring.RolloutScorer(tiny_rl.Vocab(), Nothing())
+  row, tokens = dict(tokens=4, finished=True), np.array([5, 6, 7, 1, 0])
+  for record, first in (({}, '5'), (dict(opened=True), '<think>\n5'),
+                        (dict(begun=[3]), '3 5')):
+    assert scorer.step_ends(
+        record, row, tokens, [first, ' 6 7']) == [0, 2]
+
+
 @pytest.mark.parametrize('changes, match', [
     (dict(process='prm', advantage='rloo'), 'rl.advantage'),
     (dict(process='prm', sampling_rounds=2), 'rl.sampling_rounds')])
