@@ -20,7 +20,7 @@ from r1jax.training import files
 _BINS = 24  # of a histogram of lengths
 _VERDICT = 'code_'  # begins a count of programs (rewards/accuracy.py)
 _NO_FAILURES = (_VERDICT, 'restarts')
-_HEAD = ('test', 'problems', 'pass@1', 'majority', 'pass@k', 'answered',
+_HEAD = ('test', 'problems', 'pass@1', 'cons@k', 'pass@k', 'answered',
          'format', 'tokens', 'cut', 'total tokens', 'tokens/s')
 
 
@@ -74,16 +74,16 @@ def write_report(config: Mapping[str, Any], workdir: str, shown: int,
 def cells(name: str, found: Mapping[str, Any]) -> list[str]:
   """The row of a test in the table."""
   samples, percent = found['samples'], intervals.percent
-  several = lambda kind: next(
-      (f'{key}: {percent(value)}' for key, value in reversed(found.items())
-       if key.startswith(kind) and key != 'pass@1'), '–')
+  of_all = lambda kind: percent(
+      found[f'{kind}@{samples}']) if f'{kind}@{samples}' in found else '–'
   greedy = '' if found['sampling']['temperature'] else ', greedy'
   speed = found['perf/tokens_per_second']
   return [
       name, f'{found["n"]} × {samples}{greedy}',
       intervals.text(intervals.Figure(found['pass@1'], *found['ci95']),
                      interval=True),
-      several('cons@'), several('pass@'), percent(found['answered']),
+      of_all('cons'), of_all('pass') if samples > 1 else '–',
+      percent(found['answered']),
       percent(found['format']), f'{found["response_length"]:.0f}',
       percent(found['truncated']), f'{found["tokens"]["total"]:,}',
       '–' if speed is None else f'{speed:,.0f}']
