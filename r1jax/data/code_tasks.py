@@ -4,7 +4,8 @@
     mbpp:PATH           mbpp.jsonl or sanitized-mbpp.json (arXiv 2108.07732)
     livecodebench:PATH  test*.jsonl of code_generation_lite (arXiv 2403.07974)
     codeforces:PATH     open-r1/codeforces, parquet or JSON Lines
-    code:PATH           one's own: each row has `prompt` and `tests`
+    code:PATH           one's own: a row has `prompt` and `tests`, and perhaps
+                        a solution in `code`
 
 The record of a problem has `tests`, in one of the forms of
 rewards/code/unit_tests.py; its verifier is 'code'. A row whose tests cannot be
@@ -96,12 +97,14 @@ def humaneval(argument: str, split: str, seed: int, count: int | None
 
 def own(argument: str, split: str, seed: int, count: int | None
         ) -> list[Record]:
-  """Problems with tests in the form of unit_tests.py."""
+  """Problems with tests in the form of unit_tests.py, and perhaps a solution.
+  """
   del seed, count
-  tests = _column('tests', _table)
+  tests, code = _column('tests', _table), _column('code', columns.optional)
   return _records(argument, split, lambda row, place: dict(
       prompt=_column('prompt').read(row, place),
-      tests=tests.read(row, place)))
+      tests=tests.read(row, place),
+      answer=code.read(row, place) if code.name(row) else ''))
 
 
 def _table(value: Any) -> dict[str, Any]:

@@ -150,8 +150,7 @@ class RolloutScorer:
 
   def _decode(self, tokens: np.ndarray, length: int, record: Mapping[str, Any]
               ) -> rewards_lib.Response:
-    """The response in i32[R] `tokens`, of which the first `length` count.
-
+    """The response in i32[R] `tokens`, of which the first `length` count."""
     finished = int(tokens[length - 1]) in self._vocab.eos_ids
     return rewards_lib.Response(
         self._text(record, tokens[:length - finished].tolist()), length,

@@ -80,7 +80,7 @@ class _Run:
     return self.tests.cases[:self.limits.tests]
 
   def start(self, kind: str, **job: Any) -> runner_lib.Process:
-    """A process that is ready for its first message, of which none is late."""
+    """A process that is ready for a message; the time of the tests begins."""
     self._processes.append(self._runner.start(
         self.tests.memory_mib or self.limits.memory_mib, kind=kind, **job))
     self._total = time.monotonic() + self.limits.total_seconds

@@ -10,6 +10,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -124,7 +125,8 @@ class Process:
 
   def close(self) -> None:
     """Kills it, and with its sandbox all that it has started."""
-    self._process.kill()
+    if self._process.poll() is None:
+      os.killpg(self._process.pid, signal.SIGKILL)  # without a sandbox, too
     self._process.wait()
     self._process.stdin.close()
     self._process.stdout.close()

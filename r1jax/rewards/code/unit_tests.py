@@ -16,6 +16,13 @@ import sys
 from typing import Any, Mapping, NamedTuple
 
 KINDS = ('script', 'calls', 'tests')
+_CASES = {'script': 'an input and an output, two texts',
+          'calls': 'a list of arguments, and a value', 'tests': 'none'}
+_LIST, _NOTHING = (list, tuple), type(None)
+_TYPES = dict(
+    cases=_LIST, name=str, names=_LIST, setup=str, source=str, prelude=str,
+    seconds=(int, float, _NOTHING), memory_mib=(int, _NOTHING))
+_LARGEST = 1 << 30  # of a limit
 
 
 class SuiteError(ValueError):
@@ -43,6 +50,13 @@ def read(given: Mapping[str, Any]) -> Tests:
         f'tests need a kind of {KINDS} and may have {Tests._fields[1:]}; '
         f'received {sorted(given)} of kind {given.get("kind")!r}')
   tests = Tests(**given)
+  for field, types in _TYPES.items():
+    if not isinstance(getattr(tests, field), types):
+      raise SuiteError(f'{field} of the tests is a '
+                       f'{type(getattr(tests, field)).__name__}')
+  for limit in (tests.seconds, tests.memory_mib):
+    if limit is not None and not 0 < limit < _LARGEST:
+      raise SuiteError(f'a limit of the tests is {limit}')
   for field in ('setup', 'source', 'prelude'):
     try:
       ast.parse(getattr(tests, field))
@@ -55,7 +69,20 @@ def read(given: Mapping[str, Any]) -> Tests:
     raise SuiteError('the tests have no cases')
   if tests.kind == 'calls' and not tests.name:
     raise SuiteError('the tests do not name the function')
+  for number, case in enumerate(tests.cases):
+    if not _is_case(tests.kind, case):
+      raise SuiteError(f'case {number} of the tests is {case!r:.80}; expected '
+                       f'{_CASES[tests.kind]}')
   return tests
+
+
+def _is_case(kind: str, case: Any) -> bool:
+  if not isinstance(case, _LIST) or len(case) != 2:
+    return False
+  given, wanted = case
+  if kind == 'calls':
+    return isinstance(given, _LIST)
+  return isinstance(given, str) and isinstance(wanted, str)
 
 
 def open_names(source: str) -> tuple[list[str], list[str]]:

@@ -130,7 +130,15 @@ def test_all_tests_together_have_a_limit(make_judge):
     {'kind': 'calls', 'cases': [([1], 1)]}, {'kind': 'tests', 'source': ' '},
     {'kind': 'tests', 'source': 'assert f('},
     {'kind': 'tests', 'source': 'f()', 'setup': 'x = ('},
-    {'kind': 'tests', 'source': 'f()', 'tests': 1}])
+    {'kind': 'tests', 'source': 'f()', 'tests': 1}, {'kind': ['calls']},
+    {'kind': 'tests', 'source': 1}, {'kind': 'tests', 'source': 'f()', 'names': 'f'},
+    {'kind': 'script', 'cases': 1}, {'kind': 'script', 'cases': ['ab']},
+    {'kind': 'script', 'cases': [['1']]}, {'kind': 'script', 'cases': [['1', 2]]},
+    {'kind': 'calls', 'name': 'f', 'cases': [[1, 2]]},
+    {'kind': 'calls', 'name': 1, 'cases': [[[1], 2]]},
+    {'kind': 'calls', 'name': 'f', 'cases': [[[1], 2]], 'seconds': 0},
+    {'kind': 'calls', 'name': 'f', 'cases': [[[1], 2]], 'seconds': float('nan')},
+    {'kind': 'calls', 'name': 'f', 'cases': [[[1], 2]], 'memory_mib': '1'}])
 def test_tests_that_cannot_run_are_the_suites_fault(tests):
   with pytest.raises(unit_tests.SuiteError):
     unit_tests.read(tests)
@@ -236,6 +244,17 @@ def test_without_a_sandbox_limits_still_hold():
   assert run('while True: pass') == judge.TIME
   assert run('x = [0] * 10 ** 10') == judge.MEMORY
   assert run('import os\nos.fork()') == judge.CRASH
+  process = runner.start(256, kind='script', source='while True: pass')
+  process.send({'stdin': ''}, time.monotonic() + 9)
+  with pytest.raises(runner_lib.Late):
+    process.receive(time.monotonic() + 0.5, 99)
+  children = pathlib.Path(
+      f'/proc/{process._process.pid}/task/{process._process.pid}/children')
+  left = list(map(int, children.read_text().split()))
+  assert len(left) == 1 and _lives(left[0])
+  process.close()
+  time.sleep(0.2)
+  assert not _lives(left[0])
   runner.close()
 
 
