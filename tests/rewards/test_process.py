@@ -53,13 +53,14 @@ def test_any_number_of_responses_in_batches_of_one_size():
 def test_a_long_prompt_loses_its_beginning_and_a_long_response_its_end():
   seen = []
   found, cut = _model(batches=seen, max_len=6).score(
-      ['abcdef', 'abc', 'x'], [['1', '2'], ['1234', '5678'], []])
-  assert cut == 2
+      ['abcdef', 'abc', 'x', 'c'],
+      [['1', '2'], ['1234', '5678'], [], ['12345', '6']])
+  assert cut == 3
   assert [''.join(map(chr, row)).rstrip('\0') for row in seen[0].tokens[:3]
           ] == ['cdef12', 'c12345', 'x']
   assert found[0] == [pytest.approx(.05), pytest.approx(.06)]
   assert found[1] == [pytest.approx(.05), 0.]  # the second was not read whole
-  assert found[2] == []
+  assert found[2] == [] and found[3] == [pytest.approx(.06), 0.]
 
 
 def test_scores_are_columns_and_the_weighted_sum_has_them():
