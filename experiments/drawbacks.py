@@ -42,7 +42,7 @@ def get_config(arg: str = 'mini') -> common.ConfigDict:
 
 def mini(seeds: tuple[int, ...] = SEEDS) -> common.ConfigDict:
   stages = dict(base=wider(pretrain.mini(), 'mini', 400),
-                base_student=wider(pretrain.student(), 'mini_student', 240))
+                student_base=wider(pretrain.student(), 'mini_student', 240))
   stages |= {f'measured_{name}': measured(name) for name in stages}
   for seed in seeds:
     stages |= recipe(seed)
@@ -68,7 +68,7 @@ def recipe(seed: int) -> dict[str, common.ConfigDict]:
       sft=r1.sft(collected), r1=secondary(), distilled=distill.mini(collected))
   for name in ('zero', 'cold_start', 'sft'):
     models[name].init_from = '{base}'
-  models['distilled'].init_from = '{base_student}'
+  models['distilled'].init_from = '{student_base}'
   models['cold_start'].data.task = 'jsonl:{examples}/collected.jsonl'
   stages = models | dict(
       examples=examples(), rejection=r1.rejection(), sft_data=sft_data())
@@ -129,7 +129,7 @@ def secondary() -> common.ConfigDict:
 
 def measured(name: str) -> common.ConfigDict:
   """The tests of a stage's model; problems are the same in all languages."""
-  model = (common.student_model if name in ('base_student', 'distilled')
+  model = (common.student_model if name in ('student_base', 'distilled')
            else common.mini_model)
   config = r1.measured(f'{{{name}}}', model(max_len=ROW))
   config.rl.prompt_tokens = 64

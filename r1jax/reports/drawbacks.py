@@ -30,7 +30,7 @@ from r1jax.training import files
 
 _MEASURED = re.compile(r'(?:seed(\d+)_)?measured_(\w+)')
 _ORDER = ('base', 'zero', 'cold_start', 'reasoning', 'sft', 'r1',
-          'base_student', 'distilled')
+          'student_base', 'distilled')
 _LANGUAGES = language.Languages(('en', 'zh', 'it'))
 _SHOWN = ('it', 'shots_1', 'repair')  # tests
 _PROMPTS = 3  # shown of each of them

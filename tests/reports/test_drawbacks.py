@@ -31,7 +31,7 @@ def _models():
   """R1 repairs as before, thinks in English, and is ruined by examples."""
   italian = dict(it=_rows(30, ITALIAN), repair=_rows(50),
                  shots_2=_rows(70), general=_rows(95))
-  models = {name: [_tests(20, **italian)] for name in ('base', 'base_student')}
+  models = {name: [_tests(20, **italian)] for name in ('base', 'student_base')}
   for name in ('zero', 'cold_start', 'reasoning', 'sft', 'r1', 'distilled'):
     models[name] = [
         _tests(right, it=_rows(right - 10), repair=_rows(50 + change),
