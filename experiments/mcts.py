@@ -41,7 +41,7 @@ def mini() -> common.ConfigDict:
           _policy(loop, n - 1), f'{{{loop}_value_{n - 1}}}', seed=n)
       stages[f'{loop}_value_{n}'] = value(f'{{{loop}_search_{n}}}', labels)
     stages[f'rejection_search_{n}'] = search(
-        _policy('rejection', n - 1), None, seed=n, simulations=0, group=12)
+        _policy('rejection', n - 1), None, seed=n, simulations=0, group=10)
     for loop in LOOPS:
       stages[f'{loop}_policy_{n}'] = policy(
           _policy(loop, n - 1), f'{{{loop}_search_{n}}}')
@@ -49,7 +49,7 @@ def mini() -> common.ConfigDict:
     models = _policy('alphazero', n), f'{{alphazero_value_{n}}}'
     stages |= {
         f'tree_{n}': test(*models), f'small_tree_{n}': test(
-            *models, simulations=8),
+            *models, simulations=4),
         f'samples_{n}': test(*models, simulations=0, group=32)}
     for loop in LOOPS if n else ('alphazero',):
       stages[f'{loop}_greedy_{n}'] = test(
@@ -68,7 +68,7 @@ def search(policy: str, value: str | None, *, seed: int = 0, group: int = 8,
   Each round has problems of its own.
   """
   return _search(policy, value, sections.prompts(
-      'mini_reasoning', num_prompts=192, seed=30 + seed),
+      'mini_reasoning', num_prompts=128, seed=30 + seed),
                  sections.sampling(prompts=_BATCH, group=group, **_TOKENS),
                  dict(keep=sections.keep(per_prompt=2)), **changes)
 
@@ -90,13 +90,13 @@ def _search(policy, value, data, sampling, parts, **changes
       vocab=common.mini_vocab(), data=data, rl=sampling,
       rewards=reward_sections.rewards(), search=sections.search(
           init_from=value, ends=('.', '。', '\n'), step_tokens=24,
-          **dict(least_visits=2) | changes), **parts)
+          **dict(simulations=16, least_visits=2) | changes), **parts)
 
 
 def value(search: str, labels: str) -> common.ConfigDict:
   """The value model, from the base, on the steps that a search has found."""
   return common.base(
-      'preference', init_from='mini', epochs=3.,
+      'preference', init_from='mini', epochs=2.,
       model=common.mini_model(scalar=True), vocab=common.mini_vocab(),
       data=sections.preferences(
           f'jsonl:{search}/steps.jsonl', split='train[:-64]',
