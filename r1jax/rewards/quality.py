@@ -1,4 +1,4 @@
-"""Quality values of steps, inferred from the responses that a tree has ended in.
+"""Quality values of steps, inferred from the ends of a tree of responses.
 
 ReST-MCTS* (arXiv 2406.03816): the process rewards that a value model learns
 come from the answers alone. A step is right if a right response goes through

@@ -14,12 +14,16 @@ from experiments import reward_sections
 from experiments import sections
 from r1jax import errors
 from r1jax import stages
+from r1jax.data import batches
+from r1jax.data import vocabs
 from r1jax.kernels import step_tree
 from r1jax.parallel import sharding
 from r1jax.stages import scoring
 from r1jax.stages import search
+from r1jax.stages import train_state
 from r1jax.training import files
 from r1jax.training import loop
+from r1jax.types import Prompts, Rollout
 
 pytest.importorskip('mctx')
 
@@ -128,8 +132,8 @@ def _config(**changes):
       'search', init_from='mini', model=common.mini_model(),
       vocab=common.mini_vocab(),
       data=sections.prompts('mini_reasoning', num_prompts=12, seed=1),
-      rl=sections.sampling(prompts=8, group=4, prompt_tokens=32,
-                           response_tokens=16, sample_chunk=16),
+      rl=sections.sampling(prompts=8, group=2, prompt_tokens=32,
+                           response_tokens=32, sample_chunk=32),
       rewards=reward_sections.rewards(), keep=sections.keep(format=False),
       search=sections.search(
           width=2, ends=('.', '。'), step_tokens=8, **changes))
@@ -141,39 +145,78 @@ def _run(config, workdir):
                     config.to_dict())
 
 
-@pytest.mark.parametrize('simulations', [
-    0, pytest.param(3, marks=pytest.mark.slow)])
-def test_a_run_leaves_its_files_and_resumes(simulations, tmp_path, capsys):
-  config = _config(simulations=simulations)
-  _run(config, tmp_path / 'whole')
+class _Said:
+  """In place of a searcher: two responses to each prompt, which cost 50."""
+
+  def __init__(self, policy, value, plain, trees):
+    assert (value, trees.simulations, trees.width) == (None, 3, 2)
+    self._mesh, self._length = policy.mesh, plain.response_tokens
+    self._vocab = vocabs.load_vocab('sentencepiece', 'mini')
+
+  def __call__(self, params, batch, seed, stream):
+    assert params.policy == {} and params.value is None
+    rows = [self._vocab.encode(f' <think> {n}. </think> <answer> {said} '
+                               '</answer>') + [self._vocab.eos_id]
+            for n, record in zip(batch.id, [*batch.records, *batch.records])
+            for said in ('?', record['answer'])]
+    tokens, length = batches.pad_right(rows, self._length)
+    mask = np.arange(self._length) < length[:, None]
+    count = len(rows) // 2
+    return search.Found(
+        Rollout(sharding.from_host(Prompts(batch.tokens, batch.length, batch.id),
+                                   self._mesh),
+                *sharding.from_host((tokens, mask, 0. * mask), self._mesh)),
+        np.full(2 * count, .25, np.float32), np.ones(2 * count, bool),
+        np.full(count, 50), [{'search/visits': [[3, 0]]}] * count)
+
+
+def test_a_run_leaves_its_files_and_resumes(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(search, 'Searcher', _Said)
+  monkeypatch.setattr(train_state, 'init_params', lambda *args: {})
+  _run(_config(simulations=3), tmp_path / 'whole')
   said = capsys.readouterr().out
   rows = files.read_rows(tmp_path / 'whole/rollouts.jsonl')
-  assert sorted({(row['step'], row['id']) for row in rows}) == [
-      (n // 8, n) for n in range(12)]
+  assert [(row['step'], row['id']) for row in rows] == [
+      (n // 8, n) for n in range(12) for _ in range(2)]
+  assert [row['accuracy'] for row in rows[1::2]] == 12 * [1.]
   assert all(''.join(row['search/steps']).strip() == row['response'].strip()
-             for row in rows)
-  chosen = 12 if simulations else len(rows)
-  assert f'of {chosen} responses are right' in said and 'kept' in said
+             and len(row['search/steps']) == 2 for row in rows)
+  assert 'of 12 responses are right; 50 tokens drawn for a prompt' in said
   lines = files.read_rows(tmp_path / 'whole/steps.jsonl')
-  assert len(lines) == len(rows)
-  assert list((tmp_path / 'whole').glob('kept-*.jsonl'))
+  assert lines[1]['quality'][-1] == 1. and len(lines) == 24
+  kept, = (tmp_path / 'whole').glob('kept-*.jsonl')
+  assert len(files.read_rows(kept)) == 12 and f'{12} ' in said
 
-  stage = stages.build(
-      config, sharding.make_mesh(config.mesh), str(tmp_path / 'parts'))
+  stage = stages.build(_config(simulations=3), sharding.make_mesh({}),
+                       str(tmp_path / 'parts'))
 
   def stopped(state, index):
     if index == 1:
       raise KeyboardInterrupt
     return stage.step(state, index)
 
-  settings = stages.loop_settings(config)._replace(checkpoint_every_steps=1)
+  settings = stages.loop_settings(_config())._replace(checkpoint_every_steps=1)
   with pytest.raises(KeyboardInterrupt):
-    loop.train(stage._replace(step=stopped), settings,
-               str(tmp_path / 'parts'), config.to_dict())
-  _run(config, tmp_path / 'parts')
+    loop.train(stage._replace(step=stopped), settings, str(tmp_path / 'parts'),
+               _config(simulations=3).to_dict())
+  _run(_config(simulations=3), tmp_path / 'parts')
   for name in ('rollouts.jsonl', 'steps.jsonl'):
     assert (tmp_path / 'parts' / name).read_bytes() == (
         tmp_path / 'whole' / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('simulations', [0, 3])
+def test_the_mini_model_is_searched_from_one_step_to_the_next(
+    simulations, tmp_path):
+  _run(_config(simulations=simulations), tmp_path)
+  rows = files.read_rows(tmp_path / 'rollouts.jsonl')
+  assert sorted({(row['step'], row['id']) for row in rows}) == [
+      (n // 8, n) for n in range(12)]
+  assert all(''.join(row['search/steps']).strip() == row['response'].strip()
+             for row in rows)
+  chosen = [row for row in rows if row['search/chosen']]
+  assert len(chosen) == (12 if simulations else len(rows))
 
 
 def test_a_value_model_needs_a_head_and_the_policys_vocabulary(tmp_path):
