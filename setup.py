@@ -1,4 +1,5 @@
-"""pip install -e . ; extras: tpu, cuda (CUDA 13, driver >= 580), parquet, test.
+"""pip install -e . ; extras: tpu, cuda (CUDA 13, driver >= 580), parquet,
+search, test.
 """
 
 import pathlib
@@ -56,6 +57,8 @@ setuptools.setup(
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],  # jax[cuda12] for older drivers, by hand
         'parquet': ['pyarrow'],  # data files .parquet and .zst
-        'test': ['pytest', 'pytest-xdist', 'nbclient', 'nbformat', 'ipykernel'],
+        'search': ['mctx'],  # the stage that searches trees of steps
+        'test': ['pytest', 'pytest-xdist', 'nbclient', 'nbformat', 'ipykernel',
+                 'mctx'],
     },
 )

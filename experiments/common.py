@@ -51,8 +51,8 @@ def base(kind: str, **changes: Any) -> ConfigDict:
   """A stage of a kind, with the fields that all such stages have.
 
   Args:
-    kind: lm | preference | rl | sample | step_labels | collect | evaluate |
-      bench.
+    kind: lm | preference | rl | sample | search | step_labels | collect |
+      evaluate | bench.
     **changes: values by field name: a dict of fields for a section that every
       stage of the kind has; for one of OPTIONAL_SECTIONS the whole section,
       made by `model`, `vocab` or a function of sections.py.
@@ -77,7 +77,7 @@ def base(kind: str, **changes: Any) -> ConfigDict:
   if kind in ('lm', 'preference'):
     made['epochs'] = optional(
         float, 'passes over the data, if config.steps is unset', '> 0, <= 1e6')
-  if kind in ('sample', 'step_labels'):
+  if kind in ('sample', 'search', 'step_labels'):
     made |= dict(checkpoint=checkpoint(kind), log=log(kind))
   if kind == 'evaluate':
     made |= dict(checkpoint=checkpoint(kind), eval=evaluation(kind))
@@ -100,6 +100,7 @@ OPTIONAL_SECTIONS = {  # by kind of stage; an experiment gives those it needs
     'preference': ('model', 'vocab', 'data', 'preference'),
     'rl': ('model', 'vocab', 'data', 'rl', 'rewards', 'critic', 'tests'),
     'sample': ('model', 'vocab', 'data', 'rl', 'rewards', 'keep', 'labels'),
+    'search': ('model', 'vocab', 'data', 'rl', 'rewards', 'keep', 'search'),
     'step_labels': ('model', 'vocab', 'data', 'rl', 'rewards', 'labelling'),
     'evaluate': ('model', 'vocab', 'rl', 'rewards', 'tests'),
     'collect': ('collect',),

@@ -277,6 +277,26 @@ def keep(**values: Any) -> ConfigDict:
       shard_rows=field(10_000, '>= 1', 'lines of each kept-*.jsonl')), values)
 
 
+def search(**values: Any) -> ConfigDict:
+  """Tree search over the steps of a response; see r1jax/stages/search.py."""
+  return section(dict(
+      init_from=optional(str, 'the value model, a workdir of a preference '
+                         'stage (loss stepwise); unset: the policy alone leads'
+                         ),
+      simulations=field(32, '>= 0', 'steps that a search adds to a tree; 0: '
+                        'plain samples, no tree'),
+      width=field(4, '>= 1', 'samples of the next step at a node: the cap on '
+                  'its extensions'),
+      ends=field(('\n',), '', 'a step ends with a token that has one of these '
+                 'texts in it'),
+      step_tokens=field(64, '>= 1', 'the longest step'),
+      # MuZero, arXiv 1911.08265, appendix B.
+      exploration=field(1.25, '>= 0', "c of PUCT, weight of the prior's term"),
+      least_visits=field(4, '>= 1', 'a search takes its most visited step, and '
+                         'further ones of at least so many visits')),
+                 values)
+
+
 def labels(value: bool) -> fields.Field:
   """In place of `keep`, in a stage that grades responses."""
   return field(value, '', 'whether grades are absolute labels (for a '

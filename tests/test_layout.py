@@ -23,7 +23,7 @@ JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'chex'}
 # Not needed to import and train; jax, flax, optax, orbax, ml-collections,
 # numpy and absl are.
 OPTIONAL = TENSORFLOW | {
-    'clu', 'gguf', 'gin', 'jinja2', 'mpmath', 'reasoning_gym',
+    'clu', 'gguf', 'gin', 'jinja2', 'mctx', 'mpmath', 'reasoning_gym',
     'pyarrow', 'safetensors', 'sentencepiece', 'simplemma', 'tokenizers'}
 TASKS = {'r1jax.data.tasks', 'r1jax.data.tfds_source'}
 MATHEMATICS = 'r1jax.rewards.mathematics'  # which verifying workers import

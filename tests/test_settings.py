@@ -137,6 +137,8 @@ def _small(config, folder):
       test.split = 'heldout'
     if test.prompt_tokens:
       test.prompt_tokens = 200
+  if 'search' in config:
+    config.search.init_from = str(folder / 'scores')
   for model in config.get('rewards', {}).get('models', {}).values():
     model.init_from = str(folder / ('steps' if model.cut else 'scores'))
   return config

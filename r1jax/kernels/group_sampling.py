@@ -32,7 +32,7 @@ class SamplingState(NamedTuple):
   in types.Cache, which also says how they differ with latent attention.
   """
   index: Array  # i32[], the response token that is drawn next
-  hidden: Array  # [N, D], the hidden state that predicts it
+  hidden: Array  # [N, D], predicts it; once ended, at the end token
   done: Array  # bool[N], the response has its end token
   tokens: Array  # i32[N, R], 0 where none is drawn
   mask: Array  # bool[N, R], true on tokens drawn, the end token included
@@ -199,12 +199,14 @@ def advance(model, params: Params, prompts: Prompts, prompt_kv: KeysValues,
     put = lambda x, y: lax.dynamic_update_index_in_dim(x, y, index, 1)
     tokens, mask, logp = (put(tokens, token_N), put(mask, ~done_N),
                           put(logp, jnp.where(done_N, 0., logp_N)))
+    ended_N1 = done_N[:, None]
     done_N = done_N | jnp.isin(token_N, jnp.array(eos_ids, jnp.int32))
     hidden_N1D, (k, v) = model.forward(
         params, token_N[:, None], None, (start_N + index)[:, None],
         Cache(*prompt_kv, prompts.length, k, v, filled=index))
+    hidden_ND = jnp.where(ended_N1, hidden_ND, hidden_N1D[:, 0])
     return SamplingState(
-        index + 1, hidden_N1D[:, 0], done_N, tokens, mask, logp, k, v)
+        index + 1, hidden_ND, done_N, tokens, mask, logp, k, v)
 
   return lax.while_loop(
       lambda s: (s.index < end) & ~jnp.all(s.done), step, state)

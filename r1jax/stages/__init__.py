@@ -22,6 +22,7 @@ KINDS = {  # config.stage: its module
     'preference': 'r1jax.stages.preference',
     'rl': 'r1jax.stages.rl',
     'sample': 'r1jax.stages.sample',
+    'search': 'r1jax.stages.search',
     'step_labels': 'r1jax.stages.step_labels',
 }
 _OTHERS = ('bench', 'pipeline')  # that `main` runs without the loop

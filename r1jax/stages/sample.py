@@ -100,7 +100,7 @@ def finish_rejection(workdir: str, shard_rows: int, per_prompt: int | None,
                source: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
   """Writes the kept responses; returns the table of why others are dropped."""
   del summary
-  folder = _sampled(workdir)
+  folder = sampled(workdir)
   table = rejection.write_kept(folder, shard_rows, source, per_prompt)
   return (f'{rejection.counts_table(table)}\n{counted(folder)}\n'
           f'kept: {folder / rejection.SHARDS}\n'
@@ -115,7 +115,7 @@ def write_preferences(workdir: str, labels: bool,
   responses all have the same reward, unless grades are `labels`.
   """
   del summary
-  folder = _sampled(workdir)
+  folder = sampled(workdir)
   lines, dropped, equal = [], 0, 0
   rows = files.read_rows(folder / 'rollouts.jsonl')
   for _, group in itertools.groupby(rows, key=lambda row: row['id']):
@@ -139,7 +139,7 @@ def write_preferences(workdir: str, labels: bool,
       f'next: a reward model, --config.data.task=jsonl:{path}')
 
 
-def _sampled(workdir: str) -> pathlib.Path:
+def sampled(workdir: str) -> pathlib.Path:
   """The workdir; ConfigError if its rollouts are gone."""
   folder = pathlib.Path(workdir)
   if not (folder / 'rollouts.jsonl').exists():

@@ -1,0 +1,120 @@
+"""Tree search over reasoning steps, which the paper tried and gave up.
+
+    python -m r1jax.main --config=experiments/mcts.py:mini --workdir=/tmp/mcts
+
+The loop of AlphaZero on the mini world's problems ([v1] arXiv 2501.12948, 4.2):
+a tree of steps is searched for each problem, guided by a value model; the
+policy learns the right responses that were found, the value model which steps
+led to them; and the search begins again with both, for two rounds. The first
+search has no value model: it makes the data of the first one. In each round the
+search is measured on held-out problems beside greedy decoding, the majority,
+and best of N by the same value model, over the tokens that each draws.
+
+ReST-MCTS* (arXiv 2406.03816) is the same loop with the process rewards that it
+infers from the trees as the targets of the value model; rejection sampling is
+the loop without trees or values, at about as many tokens. report.html has the
+figures, and what of the paper's reasons is seen in them.
+"""
+
+from experiments import common
+from experiments import reward_sections
+from experiments import sections
+
+ROUNDS = (1, 2)
+LOOPS = ('alphazero', 'rest', 'rejection')
+_TOKENS = dict(prompt_tokens=32, response_tokens=112, sample_chunk=56)
+_BATCH = 64  # prompts
+
+
+def get_config(arg: str = 'mini') -> common.ConfigDict:
+  return common.variant(__file__, arg, {'mini': mini})
+
+
+def mini() -> common.ConfigDict:
+  stages = dict(
+      first=search('mini', None),
+      alphazero_value_0=value('{first}', 'outcome'),
+      rest_value_0=value('{first}', 'quality'))
+  for n in ROUNDS:
+    for loop, labels in (('alphazero', 'outcome'), ('rest', 'quality')):
+      stages[f'{loop}_search_{n}'] = search(
+          _policy(loop, n - 1), f'{{{loop}_value_{n - 1}}}', seed=n)
+      stages[f'{loop}_value_{n}'] = value(f'{{{loop}_search_{n}}}', labels)
+    stages[f'rejection_search_{n}'] = search(
+        _policy('rejection', n - 1), None, seed=n, simulations=0, group=10)
+    for loop in LOOPS:
+      stages[f'{loop}_policy_{n}'] = policy(
+          _policy(loop, n - 1), f'{{{loop}_search_{n}}}')
+  for n in (0, *ROUNDS):
+    models = _policy('alphazero', n), f'{{alphazero_value_{n}}}'
+    stages |= {
+        f'tree_{n}': test(*models), f'small_tree_{n}': test(
+            *models, simulations=4),
+        f'samples_{n}': test(*models, simulations=0, group=32)}
+    for loop in LOOPS if n else ('alphazero',):
+      stages[f'{loop}_greedy_{n}'] = test(
+          _policy(loop, n), None, simulations=0, top_k=1)
+  return common.pipeline('mcts', stages)
+
+
+def _policy(loop: str, n: int) -> str:
+  return f'{{{loop}_policy_{n}}}' if n else 'mini'
+
+
+def search(policy: str, value: str | None, *, seed: int = 0, group: int = 8,
+           **changes) -> common.ConfigDict:
+  """Responses to problems, found by trees or sampled, and those that are kept.
+
+  Each round has problems of its own.
+  """
+  return _search(policy, value, sections.prompts(
+      'mini_reasoning', num_prompts=128, seed=30 + seed),
+                 sections.sampling(prompts=_BATCH, group=group, **_TOKENS),
+                 dict(keep=sections.keep(per_prompt=2)), **changes)
+
+
+def test(policy: str, value: str | None, *, group: int = 1, top_k: int = 0,
+         **changes) -> common.ConfigDict:
+  """The responses chosen for held-out problems, the same for all."""
+  return _search(policy, value, sections.prompts(
+      'mini_reasoning', num_prompts=128, seed=20, split='heldout'),
+                 sections.sampling(
+                     prompts=_BATCH, group=group, top_k=top_k, **_TOKENS),
+                 {}, **changes)
+
+
+def _search(policy, value, data, sampling, parts, **changes
+           ) -> common.ConfigDict:
+  return common.base(
+      'search', init_from=policy, model=common.mini_model(),
+      vocab=common.mini_vocab(), data=data, rl=sampling,
+      rewards=reward_sections.rewards(), search=sections.search(
+          init_from=value, ends=('.', '。', '\n'), step_tokens=24,
+          **dict(simulations=16, least_visits=2) | changes), **parts)
+
+
+def value(search: str, labels: str) -> common.ConfigDict:
+  """The value model, from the base, on the steps that a search has found."""
+  return common.base(
+      'preference', init_from='mini', epochs=2.,
+      model=common.mini_model(scalar=True), vocab=common.mini_vocab(),
+      data=sections.preferences(
+          f'jsonl:{search}/steps.jsonl', split='train[:-64]',
+          options=dict(labels=labels)),
+      # A step's own end is in its text.
+      preference=sections.preference(
+          loss='stepwise', separator='', batch=8, length=256,
+          balance_length=False),
+      optim=dict(lr=1e-3, schedule='cosine', warmup_steps=5),
+      eval=dict(split='train[-64:]', problems=64))
+
+
+def policy(init_from: str, search: str) -> common.ConfigDict:
+  """The policy fine-tuned on the responses that are right and readable."""
+  return common.base(
+      'lm', init_from=init_from, epochs=3., model=common.mini_model(),
+      vocab=common.mini_vocab(),
+      data=sections.texts(f'jsonl:{search}/kept-*.jsonl', template='mini'),
+      lm=sections.lm(batch=4, length=256),
+      optim=dict(lr=5e-4, schedule='cosine', warmup_steps=3),
+      eval=dict(split=None))
