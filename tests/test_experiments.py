@@ -26,7 +26,8 @@ import small_vocabs
 OLD = pathlib.Path(__file__).parent / 'old_configs'
 LEAVES = {  # files that a stage leaves for others, by its kind
     'collect': ('collected.jsonl',), 'sample with keep': ('kept-*.jsonl',),
-    'sample': ('preferences.jsonl',),
+    'sample': ('preferences.jsonl',), 'search': ('steps.jsonl',),
+    'search with keep': ('kept-*.jsonl', 'steps.jsonl'),
     'step_labels': ('steps.jsonl', 'preferences.jsonl')}
 
 
