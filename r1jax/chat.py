@@ -101,14 +101,14 @@ class Chat:
       self._note(f'the conversation has {len(ids)} tokens, as many as the '
                  f'model reads ({self._max_len}) or more: /reset begins anew')
       return False
-    opened = prompting.opens_thinking(prompt)
+    opened = thinking.opened(prompt)
     text, parts = streamed.Text(self.asked.vocab), streamed.Parts(opened)
     said, drawn, ended, times = '', 0, False, [time.monotonic()]
     with _interrupts_counted() as interrupted:
       for new in self._sample(ids, self._turn, min(room, self._max_tokens)):
         times.append(time.monotonic())
         if opened and not drawn:  # by the template; the reader should know
-          self._show([(True, thinking.THINK + '\n')])
+          self._show([(True, thinking.OPEN)])
         drawn += len(new)
         ended = bool(new) and new[-1] in self.asked.vocab.eos_ids
         piece = text.add(new[:-1] if ended else new)

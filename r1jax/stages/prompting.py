@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from r1jax import errors
 from r1jax.data import templates
-from r1jax.data import thinking
 from r1jax.data import vocabs
 from r1jax.models import packaged
 from r1jax.stages import model_source
@@ -52,11 +51,6 @@ class Prompting(NamedTuple):
     """The ids of a prompt. No BOS is put before what a chat template wrote."""
     begin = self.template != templates.CHAT and self.vocab.bos_id is not None
     return [self.vocab.bos_id] * begin + self.vocab.encode(text)
-
-
-def opens_thinking(prompt: str) -> bool:
-  """Whether a prompt ends by opening the thinking, as R1's template does."""
-  return prompt.rstrip().endswith(thinking.THINK)
 
 
 def of(source: model_source.ModelSource, pieces: int) -> Prompting:

@@ -107,10 +107,3 @@ def test_a_system_message_needs_a_template_that_has_one():
   asked = _of('mini')._replace(system='Be brief.')
   with pytest.raises(errors.ConfigError, match='^--system: .*None with'):
     asked.checked('--system')
-
-
-@pytest.mark.parametrize('text, opens', [
-    ('<assistant><think>', True), ('<assistant><think>\n', True),
-    ('<think> </think>', False), ('Assistant:', False)])
-def test_a_prompt_may_open_the_thinking(text, opens):
-  assert prompting.opens_thinking(text) == opens
