@@ -108,7 +108,7 @@ class Chat:
       for new in self._sample(ids, self._turn, min(room, self._max_tokens)):
         times.append(time.monotonic())
         if opened and not drawn:  # by the template; the reader should know
-          self._show([(True, thinking.THINK + '\n')])
+          self._show([(True, thinking.OPEN)])
         drawn += len(new)
         ended = bool(new) and new[-1] in self.asked.vocab.eos_ids
         piece = text.add(new[:-1] if ended else new)
