@@ -56,6 +56,10 @@ while True: sys.stderr.write('y' * 1000)"""),
     'large_file': ('crash', """
 with open('file', 'wb') as file:
   while True: file.write(bytes(1 << 16))"""),
+    'file_over_the_limit': ('crash', """
+with open('file', 'wb', buffering=0) as file:
+  for _ in range(20): assert file.write(bytes(1 << 13)) == 1 << 13
+print(sum(map(int, input().split())))"""),
     'many_files': ('!', """
 for n in range(9999):
   with open(f'file{n}', 'wb') as file: file.write(bytes(60000))"""),
