@@ -171,5 +171,5 @@ def _needed(stage: str, field: str, leaves: Mapping[str, Any]) -> bool:
   if section[-1:] == ['data']:
     shots = leaves.get('.'.join([*section, 'shots']), 0)
     return name == 'task' or name == 'examples' and shots > 0
-  # By default a critic starts from the policy.
-  return name == 'init_from' and field != 'critic.init_from'
+  # By default a critic starts from the policy, and no value leads a search.
+  return name == 'init_from' and section not in (['critic'], ['search'])

@@ -15,6 +15,7 @@ import pytest
 
 from experiments import common
 from experiments import distill
+from experiments import mcts
 from experiments import ppo
 from experiments import pretrain
 from experiments import r1
@@ -466,6 +467,8 @@ def test_every_model_that_is_not_named_is_said():
   assert sorted(_missing(config)) == ['data.task', 'distill.init_from']
   config = pretrain.get_config('mini')
   assert config.init_from is None and not _missing(config)
+  config = mcts.search('mini', None)  # no value leads it
+  assert config.search.init_from is None and not _missing(config)
   config = pretrain.get_config('mini').unlock()
   config.data.template = 'mini'
   assert _missing(config) == ['init_from']
