@@ -148,16 +148,16 @@ def begin(model, params: Params, prompts: Prompts, rows: int,
   return prompt_kv, SamplingState(
       jnp.zeros((), jnp.int32), first_ND, jnp.zeros(rows, bool),
       jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool),
-      jnp.zeros(shape, jnp.float32), *_empty_past(*prompt_kv, rows))
+      jnp.zeros(shape, jnp.float32), *empty_past(*prompt_kv, rows, 0))
 
 
-def _empty_past(prompt_k: Array, prompt_v: Array | None, rows: int
-                ) -> KeysValues:
-  """The keys and values of no tokens of `rows` responses."""
+def empty_past(prompt_k: Array, prompt_v: Array | None, rows: int, size: int
+               ) -> KeysValues:
+  """Zeros for the keys and values of `rows` responses of `size` tokens."""
   k = jax.tree.map(lambda x: jnp.zeros(
-      (*x.shape[:-4], rows, *x.shape[-3:-1], 0), x.dtype), prompt_k)
+      (*x.shape[:-4], rows, *x.shape[-3:-1], size), x.dtype), prompt_k)
   v = jax.tree.map(lambda x: jnp.zeros(
-      (*x.shape[:-4], rows, x.shape[-3], 0, x.shape[-1]), x.dtype), prompt_v)
+      (*x.shape[:-4], rows, x.shape[-3], size, x.shape[-1]), x.dtype), prompt_v)
   return k, v
 
 

@@ -172,7 +172,7 @@ def _value(model, params: Params, node: Node, step_BJ: Array, count_B: Array
   kv = _layers_first(node.value_kv)
   hidden_BJD, new = model.forward(
       params, step_BJ, None, start_B[:, None] + jnp.arange(size),
-      Cache(*kv, start_B, *_empty(kv, rows, size),
+      Cache(*kv, start_B, *group_sampling.empty_past(*kv, rows, size),
             filled=jnp.zeros((), jnp.int32)))
   last_B1D = jnp.take_along_axis(hidden_BJD, _last(count_B)[:, None, None], 1)
   value_B = jax.nn.sigmoid(model.score(params, last_B1D)[:, 0])
@@ -197,7 +197,7 @@ def _with_steps(model, params: Params, node: Node, hidden_BD: Array,
       jnp.zeros((), jnp.int32), jnp.repeat(hidden_BD, width, 0),
       jnp.repeat(node.done, width), jnp.zeros((rows, size), jnp.int32),
       jnp.zeros((rows, size), bool), jnp.zeros((rows, size), jnp.float32),
-      *_empty(kv, rows, size))
+      *group_sampling.empty_past(*kv, rows, size))
   state = group_sampling.advance(
       model, params, Prompts(None, start_B, None), kv, key_BW.reshape(-1),
       state, size, eos_ids=settings.eos_ids + settings.stop_ids,
@@ -257,17 +257,6 @@ def _with_room(kv: KeysValues, size: int) -> KeysValues:
   k, v = kv
   return (jax.tree.map(lambda x: pad(x, -1), k),
           jax.tree.map(lambda x: pad(x, -2), v))
-
-
-def _empty(kv: KeysValues, rows: int, size: int) -> KeysValues:
-  """Zeros for `size` tokens of `rows` rows, layers first as in `kv`."""
-  k, v = kv
-  shape = lambda x: (*x.shape[:-4], rows, x.shape[-3])
-  return (
-      jax.tree.map(lambda x: jnp.zeros(
-          (*shape(x), x.shape[-2], size), x.dtype), k),
-      jax.tree.map(lambda x: jnp.zeros(
-          (*shape(x), size, x.shape[-1]), x.dtype), v))
 
 
 def _put(kv: KeysValues, step_kv: KeysValues, start_B: Array) -> KeysValues:

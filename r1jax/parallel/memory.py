@@ -26,8 +26,9 @@ _SMALLER = {
     'rl.logp_chunk': 'a smaller', 'lm.micro_batches': 'a larger',
     'lm.logp_chunk': 'a smaller', 'preference.micro_batches': 'a larger',
     'preference.logp_chunk': 'a smaller', 'eval.batch': 'a smaller',
-    'rewards.models.*.batch': 'a smaller', 'rewards.judge.batch': 'a smaller',
-    'bench.matmul': 'a smaller', 'model.attention_chunk': 'a smaller',
+    'labelling.batch': 'a smaller', 'rewards.models.*.batch': 'a smaller',
+    'rewards.judge.batch': 'a smaller', 'bench.matmul': 'a smaller',
+    'model.attention_chunk': 'a smaller',
     'model.remat': "'full' as",
 }
 

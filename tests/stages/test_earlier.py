@@ -78,7 +78,9 @@ def test_a_reward_model_of_another_stage(tmp_path, fields):
   source = _workdir(tmp_path, _SOUND | dict(
       data=dict(template='mini', system='Be brief.'),
       preference=dict(scores='summary')))
-  assert model_rewards._trained(source, 'x') == ('mini', 'Be brief.', 'summary')
+  trained = model_rewards._trained(source, 'x')
+  assert (trained.template, trained.system, trained.scores) == (
+      'mini', 'Be brief.', 'summary')
 
 
 @pytest.mark.parametrize('model', [
