@@ -91,7 +91,7 @@ def test_a_mesh_changes_nothing():
 
 def test_steps_that_end_at_one_token_are_one_the_worse():
   scorer = scoring.RolloutScorer(tiny_rl.Vocab(), Nothing(), (), Process())
-  rows = [{'step_ends': [1, 1, 2], 'prm/steps': [.5, .25, .75]},
+  rows = [{'step_ends': [1, 1, 2], 'prm/steps': [.25, .5, .75]},
           {'step_ends': [], 'prm/steps': []}]
   steps = scorer._steps(rows, (3, 4))
   np.testing.assert_array_equal(steps.end, [[0, 1, 1, 0]] + [[0] * 4] * 2)
