@@ -116,5 +116,5 @@ def policy(init_from: str, search: str) -> common.ConfigDict:
       vocab=common.mini_vocab(),
       data=sections.texts(f'jsonl:{search}/kept-*.jsonl', template='mini'),
       lm=sections.lm(batch=4, length=256),
-      optim=dict(lr=5e-4, schedule='cosine', warmup_steps=3),
+      optim=dict(lr=2.5e-4, schedule='cosine', warmup_steps=3),
       eval=dict(split=None))

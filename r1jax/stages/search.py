@@ -240,7 +240,9 @@ class Searcher:
       running = [seen for seen in searches if not seen.done[b, 0]]
       trees.append({
           'search/visits': [seen.visits[b].tolist() for seen in running],
-          'search/means': [seen.mean[b].round(3).tolist() for seen in running]})
+          'search/means': [
+              seen.mean[b].astype(float).round(3).tolist() for seen in running
+          ]})
     tokens, length = batches.pad_right(
         [list(tokens) for tokens, _ in rows], self._settings.response_tokens)
     mask = np.arange(tokens.shape[1]) < length[:, None]
