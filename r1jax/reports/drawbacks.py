@@ -231,7 +231,8 @@ def cut(rows: r1_claims.Rows, verifier: str, pool: workers.Pool
   """
   cut_off = [n for n, row in enumerate(rows) if _NEXT in row['response']]
   changed = [rows[n] | dict(
-      response=rows[n]['response'].partition(_NEXT)[0], verifier=verifier)
+      response=rows[n]['response'].partition(_NEXT)[0], finished=True,
+      verifier=verifier)
              for n in cut_off]
   right = accuracy.check_answers(changed, [
       answers.extract_answer(row['response'], 'summary') for row in changed],
@@ -247,6 +248,11 @@ def _samples(models: Models) -> list[dict[str, Any]]:
   return [{'prompt': first['base'][test][number]['prompt'],
            'responses': [{
                'name': name, 'text': tests[test][number]['response'],
-               'correct': tests[test][number]['accuracy'] == 1.}
+               **_grade(tests[test][number])}
                          for name, tests in first.items()]}
           for test in _SHOWN for number in range(_PROMPTS)]
+
+
+def _grade(row: Mapping[str, Any]) -> dict[str, Any]:
+  return {'correct': row['accuracy'] == 1.,
+          'fault': '' if row['finished'] else 'cut at the token limit'}
