@@ -67,12 +67,12 @@ COLUMNS = {
     'shots_2': Column('… two', 'shots_2'),
     'chinese': Column('… in Chinese', 'zh'),
     'italian': Column('… in Italian', 'it'),
+    'repair': Column('repair', 'repair'),
     'thinks_en': Column('thinks English, asked in it', 'en', 'en'),
     'thinks_zh': Column('Chinese, asked in it', 'zh', 'zh'),
     'thinks_it': Column('Italian, asked in it', 'it', 'it'),
     'it_in_en': Column('English, asked in Italian', 'it', 'en'),
     'it_in_zh': Column('Chinese, asked in Italian', 'it', 'zh'),
-    'repair': Column('repair', 'repair'),
 }
 
 
@@ -199,14 +199,26 @@ def write_report(config: Mapping[str, Any], workdir: str) -> str:
       folder / 'report.html', 'drawbacks.html.jinja', kicker=config['name'],
       title='What R1’s recipe leaves behind', config=config,
       claims=[r1_claims.row_of(claim) for claim in tested],
-      columns=[column.title for column in COLUMNS.values()],
-      rows=[(name, *(intervals.text(figure, interval=True)
-                    for figure in row.values()))
-            for name, row in table.items()],
+      tables=[_table(table, part) for part in (
+          [key for key, column in COLUMNS.items() if not column.language],
+          [key for key, column in COLUMNS.items() if column.language])],
       seeds=len(models['r1']), minutes=minutes,
       problems=len(first['en']), samples=_samples(models))
   return '\n'.join([*map(r1_claims.one_line, tested),
                     f'report: {folder / "report.html"}'])
+
+
+def _table(table: Mapping[str, Mapping[str, intervals.Figure]],
+           keys: Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]:
+  """The titles of columns, and a row for each model."""
+  return [COLUMNS[key].title for key in keys], [
+      (name, *(_percent(row[key]) for key in keys))
+      for name, row in table.items()]
+
+
+def _percent(figure: intervals.Figure) -> str:
+  value, low, high = (f'{100 * x:.0f}' for x in figure)
+  return f'{value} [{low}, {high}]'
 
 
 def read_models(folder: pathlib.Path, stages: Mapping[str, Any]) -> Models:
@@ -231,7 +243,8 @@ def cut(rows: r1_claims.Rows, verifier: str, pool: workers.Pool
   """
   cut_off = [n for n, row in enumerate(rows) if _NEXT in row['response']]
   changed = [rows[n] | dict(
-      response=rows[n]['response'].partition(_NEXT)[0], verifier=verifier)
+      response=rows[n]['response'].partition(_NEXT)[0], finished=True,
+      verifier=verifier)
              for n in cut_off]
   right = accuracy.check_answers(changed, [
       answers.extract_answer(row['response'], 'summary') for row in changed],
@@ -247,6 +260,11 @@ def _samples(models: Models) -> list[dict[str, Any]]:
   return [{'prompt': first['base'][test][number]['prompt'],
            'responses': [{
                'name': name, 'text': tests[test][number]['response'],
-               'correct': tests[test][number]['accuracy'] == 1.}
+               **_grade(tests[test][number])}
                          for name, tests in first.items()]}
           for test in _SHOWN for number in range(_PROMPTS)]
+
+
+def _grade(row: Mapping[str, Any]) -> dict[str, Any]:
+  return {'correct': row['accuracy'] == 1.,
+          'fault': '' if row['finished'] else 'cut at the token limit'}

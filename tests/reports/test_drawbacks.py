@@ -18,7 +18,8 @@ NOTHING = '<think> 3+4=7. </think> <answer> 7 </answer>'
 
 
 def _rows(right, response=ENGLISH, of=100):
-  return [dict(prompt=f'{n}?', response=response, accuracy=float(n < right))
+  return [dict(prompt=f'{n}?', response=response, finished=n > 0,
+               accuracy=float(n >= of - right))
           for n in range(of)]
 
 
@@ -134,7 +135,8 @@ def test_the_page_and_the_summary(tmp_path, models):
   assert summary['models']['r1']['reasoning']['value'] == pytest.approx(.92)
   assert len(summary['claims']) == len(drawbacks.claims(models))
   text = (tmp_path / 'report.html').read_text('utf-8')
-  assert '92.0 % [87.0, 97.0]' in text and '3 runs of the recipe in' in text
+  assert '92 [87, 97]' in text and '3 runs of the recipe in' in text
   assert text.count('<article>') == 9 and 'Prima 3+4=7' in text
+  assert text.count('cut at the token limit') == 3 * len(models)
   assert ('Reasoning rises: reasoning, base → R1: 20.0 % → 92.0 %: holds'
           in words)
