@@ -62,10 +62,10 @@ def write_report(config: Mapping[str, Any], workdir: str, shown: int,
           'name': name, 'results': found, 'bars': bars(name, found),
           'lengths': histogram(rows[name]),
           'longest': max(row['tokens'] for row in rows[name]),
-          'figures': figures(found),
+          'figures': figures(found), 'papers': published.sources(name),
           'failures': failures(found)} for name, found in tests.items()],
       curve=pass_at_k_curve(tests), samples=_samples(config, rows, shown),
-      facts=rl_report.facts(summary), paper=published.PAPER)
+      facts=rl_report.facts(summary))
   return '\n'.join([*lines(table), *(
       f'{name}: {words}' for name, found in tests.items()
       for words in failures(found)), f'report: {folder / "report.html"}'])

@@ -50,3 +50,8 @@ FIGURES = {  # by suite (experiments/suites.py)
 def of(test: str) -> list[Published]:
   """What is published of the suite that a test is named after."""
   return FIGURES.get(test, [])
+
+
+def sources(test: str) -> str:
+  """Where these figures are from; '' where there are none."""
+  return ' and '.join(dict.fromkeys(one.source for one in of(test)))

@@ -17,6 +17,7 @@ from r1jax.rewards import answers
 LETTERS = 'ABCDEFGHIJ'
 
 _WORDS = ('A', 'I')  # letters that are words, too
+_REASON = re.compile(r'(?:because|since|as|due to|is (?:correct|right))\b')
 
 # 'Answer: C', at the beginning of a line; what follows may be on the next one.
 _LINE = re.compile(
@@ -35,7 +36,7 @@ _CHOSEN = re.compile(
 _MARKED = re.compile(r'\([A-J]\)|\*\*[A-J]\*\*|\[[A-J]\]')
 
 _COMMAND = re.compile(r'\\(?:text|textbf|mathrm|mathbf|bf|rm)(?![a-z])')
-_IDLE = re.compile(r'[*_`$"\u201c\u201d{}]')
+_IDLE = re.compile(r'\\[()\[\]]|[*_`$"\u201c\u201d{}]')
 # A letter, what closes it, and the rest of the line.
 _BEGIN = re.compile(
     r'(?i:(?:option|choice|answer)\s+)?[(\[]?([A-Ja-j])(?![\w\'\u2019-])'
@@ -116,7 +117,8 @@ def _read(text: str, options: Sequence[str], closed: bool = False
         _marked(text) - {found}):
       return None
     if match[1].isupper() and (
-        marks or not closed and rest[0].islower() and found not in _WORDS):
+        marks or not closed and (rest[0] == '(' or rest[0].islower() and (
+            found not in _WORDS or _REASON.match(rest)))):
       return found
   if spoken and texts.count(spoken.casefold()) == 1:
     return letters[texts.index(spoken.casefold())]

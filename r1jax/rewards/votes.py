@@ -13,7 +13,11 @@ import itertools
 import numpy as np
 
 from r1jax.rewards import accuracy
+from r1jax.rewards import choices
 from r1jax.rewards import workers
+
+# Verifiers of whole texts, of which hardly two are the same: no vote is taken.
+WITHOUT = ('code', 'instructions')
 
 
 def classes(records: Sequence[Mapping],
@@ -64,6 +68,8 @@ def _compares(record: Mapping) -> bool:
 
 def _text(record: Mapping, answer: str) -> str:
   """An answer without what surely makes no difference."""
+  if record['verifier'] == 'choice':
+    return choices.letter(answer, record['options']) or ''
   text = answer.strip()
   return text if _compares(record) else text.casefold()
 

@@ -43,7 +43,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   samplers = {name: rollouts.Sampler(policy.placed, test.settings)
               for name, test in tests.items()}
   parts = [Part(name, start) for name, test in tests.items()
-           for start in range(0, len(test.prompts.records), test.batch)]
+           for start in range(0, len(test.prompts.records), test.count)]
   # Not part of the state: they do not change.
   params = functools.cache(lambda: train_state.init_params(
       policy.placed, policy.source, seed))
@@ -52,8 +52,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     name, start = parts[index]
     test = tests[name]
     rows, counters = evaluation.sample_batch(
-        samplers[name], test.scorer, params(), test.prompts, start, test.batch,
-        seed)
+        samplers[name], test.scorer, params(), test.prompts, start, test.count,
+        test.batch, seed)
     mean = lambda name: float(np.mean([row[name] for row in rows]))
     return state._replace(step=state.step + 1), {
         'reward/accuracy': mean('accuracy'),

@@ -114,26 +114,29 @@ def sample_all(sampler: rollouts.Sampler, scorer: scoring.RolloutScorer, params,
   rows, counters = [], []
   for start in range(0, len(prompts.records), batch):
     found, counts = sample_batch(
-        sampler, scorer, params, prompts, start, batch, seed)
+        sampler, scorer, params, prompts, start, batch, batch, seed)
     rows += found
     counters.append(counts)
   return rows, counters
 
 
 def sample_batch(sampler: rollouts.Sampler, scorer: scoring.RolloutScorer,
-                 params, prompts: batches.PromptSet, start: int, batch: int,
-                 seed: int) -> tuple[Rows, dict[str, int]]:
-  """The rows of `batch` prompts, the first of them number `start`.
+                 params, prompts: batches.PromptSet, start: int, count: int,
+                 batch: int, seed: int) -> tuple[Rows, dict[str, int]]:
+  """The rows of `count` prompts, the first of them number `start`.
 
+  `batch` are sampled, of which more than `count` only fill up the devices.
   Rows have the number of the `sample`, the tokens of its prompt, and where
   there are several samples the class of its answer (`vote`). What is sampled
   for a prompt is the same in any batch.
   """
   part = batches.slice_of(prompts, start, batch)
+  part = part._replace(records=part.records[:count])
   scored = scorer(sampler(params, part, seed, STREAM), part)
   group = len(scored.rows) // len(part.records)
   counters = scored.counters
-  if group > 1 and 'extracted' in scored.rows[0]:
+  if group > 1 and 'extracted' in scored.rows[0] and not any(
+      record['verifier'] in votes.WITHOUT for record in part.records):
     counters = counters | scorer.add_votes(part, scored.rows)
   lengths = part.length[:len(part.records)]
   return [row | {'sample': n % group, 'prompt_tokens': int(lengths[n // group])}
@@ -228,7 +231,8 @@ class Test(NamedTuple):
   left_out: int  # prompts that are too long
   settings: rollouts.Settings
   scorer: scoring.RolloutScorer
-  batch: int  # problems at a time
+  count: int  # problems at a time, by the config alone
+  batch: int  # the same, filled up for the devices
 
 
 def make_tests(config, policy: train_state.StageModel, vocab: vocabs.Vocab,
@@ -247,9 +251,10 @@ def make_test(name: str, test, config, policy: train_state.StageModel,
   """One of `config.tests`; what it does not set is as in the whole config."""
   prompt_tokens = _chosen(config.rl, test, 'prompt_tokens')
   settings = sampling_settings(config, vocab, name)
-  settings = settings._replace(response_tokens=_room(
-      name, prompt_tokens, settings.response_tokens, policy))
   length = 'rl' if test.prompt_tokens is None else f'tests.{name}'
+  settings = settings._replace(response_tokens=_room(
+      name, f'{length}.prompt_tokens', prompt_tokens, settings.response_tokens,
+      policy))
   with errors.section('data', at=f'tests.{name}.data'), errors.section(
       'rl', at=length):
     prompts, left_out = rollouts.read_counted(
@@ -261,19 +266,24 @@ def make_test(name: str, test, config, policy: train_state.StageModel,
       rewards_of_test(config.rewards, test.rewards), settings.response_tokens)
   shape = policy.placed.mesh.shape
   shards = shape['data'] * shape['fsdp']
-  batch = max(config.eval.batch // settings.group // shards, 1) * shards
+  count = max(config.eval.batch // settings.group, 1)
+  batch = -(-count // shards) * shards
+  if batch > count:
+    distributed.say(
+        f'{name}: {batch - count} of {batch} rows stand idle; a config.eval.'
+        f'batch of {batch * settings.group} responses would use all devices')
   return Test(name, prompts, left_out, settings,
-              scoring.RolloutScorer(vocab, rule_scorer, models), batch)
+              scoring.RolloutScorer(vocab, rule_scorer, models), count, batch)
 
 
-def _room(name: str, prompt_tokens: int, response_tokens: int,
+def _room(name: str, field: str, prompt_tokens: int, response_tokens: int,
           policy: train_state.StageModel) -> int:
   """The longest response that the model has room for; says if it is less."""
   room = policy.placed.model.config.max_len - prompt_tokens
   if room < 1:
     raise errors.expected(
-        f'tests.{name}.prompt_tokens', "less than the model's "
-        f'{policy.placed.model.config.max_len} tokens', prompt_tokens)
+        field, f"less than the model's {policy.placed.model.config.max_len} "
+        'tokens', prompt_tokens)
   if room < response_tokens:
     distributed.say(
         f'{name}: responses are cut at {room} tokens, not {response_tokens}: '
@@ -285,7 +295,7 @@ def rewards_of_test(rewards, changes):
   """The rewards of a test: the stage's, with the test's own settings over them.
   """
   weights = {name: {**rewards[name], **changes.get(name, {})}
-             for name in ('weights', 'tasks')}
+             for name in ('weights', 'tasks', 'functions')}
   return {**rewards, **changes, **weights}
 
 

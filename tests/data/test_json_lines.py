@@ -103,6 +103,8 @@ def test_a_file_is_read_in_every_form(tmp_path, content, places, suffix, pack):
   assert _read(path) == [
       (f'{path}{place}', row) for place, row in zip(places.split(), ROWS)]
   assert _read(path, 'train[1:]') == _read(path)[1:]
+  with pytest.raises(errors.ConfigError, match=r"a part.*received 'train\[-:\]'"):
+    _read(path, 'train[-:]')
 
 
 @pytest.mark.parametrize('content', [b'', b'\n \r\n', MARK, b'[]', b' [ \n]\n'])

@@ -67,6 +67,9 @@ def test_published_figures_are_shares():
     assert rows and all(0 < row.value < 1 for row in rows), suite
     names = [(row.model, row.metric) for row in rows]
     assert len(names) == len(set(names))
+  assert published.sources('aime') == published.PAPER
+  assert published.sources('mmlu') == f'{published.LATER} and {published.PAPER}'
+  assert published.sources('my_test') == ''
 
 
 def test_a_histogram_counts_every_response():

@@ -59,6 +59,10 @@ def test_what_names_no_choice_has_no_vote(pool):
   found, _ = _classes(['C', 'so it is (C)', 'I do not know', 'D'], pool,
                       verifier='choice', options=('a', 'b', 'c', 'd'))
   assert found[0] == found[1] not in (None, found[3]) and found[2] is None
+  # Letters are compared, not texts: three of 100,000 letters are soon done.
+  found, _ = _classes([f'{"x " * 50_000}\nAnswer: {letter}' for letter in 'ABA'],
+                      pool, verifier='choice', options=('a', 'b', 'c', 'd'))
+  assert found[0] == found[2] != found[1]
 
 
 def test_a_comparison_that_fails_is_counted_and_joins_nothing(pool):

@@ -70,6 +70,11 @@ def test_a_tests_rewards_go_before_the_stages():
   weights = config.rewards.weights.to_dict()
   assert weights['format'] == 1. and rewards['weights'] == weights | dict(
       format=0.)
+  # The stage's functions are measured beside the test's own.
+  own = evaluation.rewards_of_test(
+      config.rewards.to_dict() | dict(functions=dict(mine='m.py:f')),
+      dict(functions=dict(ifeval='i.py:g')))
+  assert own['functions'] == dict(mine='m.py:f', ifeval='i.py:g')
   with pytest.raises(errors.ConfigError, match='did you mean answer'):
     sections.test(sections.questions('mini_general'), 3, anwser='tags')
 
@@ -193,8 +198,10 @@ def test_a_test_samples_as_it_says_within_the_models_length(tmp_path, capsys):
       1, config.eval.temperature, config.eval.top_p)
   assert 'general: responses are cut at 206 tokens, not 1000' in (
       capsys.readouterr().out)
-  # 8 responses at a time are 2 problems of 3, and whole shards.
-  assert tests['general'].batch % len(jax.devices()) == 0
+  # 8 responses at a time are 2 problems of 3; what fills up the shards does not
+  # count, so that a run goes on with the next problem on any devices.
+  assert tests['general'].count == 2
+  assert tests['general'].batch == len(jax.devices())
   config.tests.general.prompt_tokens = 256
   with pytest.raises(errors.ConfigError, match='tests.general.prompt_tokens'):
     evaluation.make_tests(

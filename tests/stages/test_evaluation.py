@@ -93,6 +93,36 @@ def test_every_problem_is_measured_once_and_in_order(count, batch):
              for size, seed, step in sampler.asked)
 
 
+def test_what_fills_up_the_devices_is_sampled_and_does_not_count():
+  prompts = batches.PromptSet(np.zeros((5, 2), np.int32), np.ones(5, np.int32),
+                              tuple({} for _ in range(5)))
+  sampler = _Sampler(group=1)
+  rows = [evaluation.sample_batch(sampler, _score, None,
+                                  prompts, start, 2, 4, seed=7)[0]
+          for start in range(0, 5, 2)]
+  assert [[row['id'] for row in part] for part in rows] == [
+      [0, 1], [2, 3], [4]]
+  assert [size for size, _, _ in sampler.asked] == [4, 4, 4]
+
+
+@pytest.mark.parametrize('verifier', ['code', 'instructions', 'math'])
+def test_whole_texts_have_no_vote(verifier):
+  prompts = batches.PromptSet(np.zeros((1, 2), np.int32), np.ones(1, np.int32),
+                              ({'verifier': verifier},))
+
+  class Scorer:
+    add_votes = staticmethod(lambda part, rows: [
+        row.update(vote=0) for row in rows] and {})
+
+    def __call__(self, samples, batch):
+      return types.SimpleNamespace(counters={}, rows=[
+          {'id': 0, 'extracted': 'x'} for _ in samples])
+
+  rows, _ = evaluation.sample_batch(
+      _Sampler(group=2), Scorer(), None, prompts, 0, 1, 1, seed=7)
+  assert ['vote' in row for row in rows] == [verifier == 'math'] * 2
+
+
 def test_what_is_drawn_for_a_problem_does_not_depend_on_the_batch():
   """The stream is named by the problem's id, so the step must not differ."""
   prompts = batches.PromptSet(np.zeros((8, 2), np.int32), np.ones(8, np.int32),
