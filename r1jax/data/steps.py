@@ -211,7 +211,8 @@ def _math_shepherd(row: Mapping[str, Any], place: str) -> Record:
   pattern = r'\s*([+-])'.join(re.escape(part.rstrip())
                               for part in text.split(_SHEPHERD)[:-1])
   match = re.match(pattern + r'\s*([+-])\s*\Z', marked)
-  if not (first and before.strip() and match):
+  if not (first and before.strip() and match
+          and len(steps) == len(match.groups())):
     raise errors.ConfigError(
         'data.task', f"{place}: expected a question, 'Step 1:' and steps that "
         f"each end in '{_SHEPHERD}' in 'input', and the same text with + or - "

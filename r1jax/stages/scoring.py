@@ -128,11 +128,16 @@ class RolloutScorer:
                 tokens: np.ndarray, steps: Sequence[str]) -> list[int]:
     """The index in i32[R] `tokens` of the last one of each step of a response.
 
-    `record` is that of the prompt, `row` of the response, which is logged.
+    `record` is that of the prompt, `row` of the response, which is logged. The
+    last step of a finished response ends with its end token, as the output
+    does: that, too, has the step's reward.
     """
     said = tokens[:row['tokens'] - row['finished']].tolist()
-    return cutting.last_tokens(
+    ends = cutting.last_tokens(
         steps, said, functools.partial(self._text, record))
+    if ends and row['finished']:
+      ends[-1] = row['tokens'] - 1
+    return ends
 
   def _steps(self, rows: Sequence[Mapping[str, Any]], shape: tuple[int, int]
              ) -> Steps:

@@ -116,7 +116,12 @@ def test_math_shepherd(tmp_path):
       ['Step 1: 2+2=4 eggs.', 'Step 2: 4-1=3.', 'Step 3: The answer is: 3'],
       [1., 0., 0.])]
   for broken in (dict(label=row['label'][:-2]), dict(input='no mark'),
-                 dict(label=row['label'].replace('4-1', '4-2'))):
+                 dict(label=row['label'].replace('4-1', '4-2')),
+                 # More steps than marks, and more marks than steps.
+                 dict(input='Q? Step 1: a ки\nStep 2: b',
+                      label='Q? Step 1: a +'),
+                 dict(input='Q? Step 1: a ки ки',
+                      label='Q? Step 1: a + +')):
     with pytest.raises(errors.ConfigError, match='with [+] or - for each'):
       _read(tmp_path, row | broken)
 

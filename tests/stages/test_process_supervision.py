@@ -59,9 +59,13 @@ def test_a_token_has_the_rewards_of_the_steps_that_end_at_it_or_later():
     every = sum(steps.values(), [])
     for n in rows:
       for t in range(tokens.shape[1]):
+        # The last step's end is the response's, its end token included.
+        later = steps[n][t:] if t < len(steps[n]) or not mask[n, t] else (
+            steps[n][-1:])
         expected[n, t] = sum((x - np.mean(every)) / (np.std(every) + 1e-6)
-                             for x in steps[n][t:])
+                             for x in later)
   np.testing.assert_allclose(experience.advantage, expected, atol=1e-5)
+  assert np.any(expected[mask & (tokens == 1)])
   assert np.any(expected)
   assert scored.steps.end.sum() == sum(
       len(row['step_ends']) for row in scored.rows)
@@ -105,7 +109,10 @@ def test_a_step_is_found_where_the_prompt_has_opened_the_thinking():
   for record, first in (({}, '5'), (dict(opened=True), '<think>\n5'),
                         (dict(begun=[3]), '3 5')):
     assert scorer.step_ends(
-        record, row, tokens, [first, ' 6 7']) == [0, 2]
+        record, row, tokens, [first, ' 6 7']) == [0, 3]
+  cut = dict(tokens=3, finished=False)
+  assert scorer.step_ends({}, cut, tokens, ['5', ' 6 7']) == [0, 2]
+  assert scorer.step_ends({}, row, tokens, []) == []
 
 
 @pytest.mark.parametrize('changes, match', [
