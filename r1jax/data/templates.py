@@ -186,7 +186,7 @@ def step_encoder(name: str, vocab: base.Vocab, system: str | None = None,
   Args:
     name, vocab, system: see `prompt_function`.
     separator: ends every step, in place of the space around its text; None: a
-      line break.
+      line break; '': the steps are written as they are.
   """
   # The text of an answer begins with a space, except in a chat.
   gap = '' if name == CHAT else ' '
@@ -196,6 +196,7 @@ def step_encoder(name: str, vocab: base.Vocab, system: str | None = None,
   def encoded(prompt: chat.Prompt, steps: Sequence[str]):
     asked = encode(prompt, '')[0] if encode else vocab.encode(
         chat.prompt(vocab, prompt, system))
-    return asked, [chat.following(vocab, gap + step.strip() + end)
-                   for step in steps]
+    return asked, [
+        chat.following(vocab, gap + step.strip() + end if end else step)
+        for step in steps]
   return encoded

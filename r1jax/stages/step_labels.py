@@ -84,12 +84,14 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       last = scorer.step_ends(
           batch.records[n // settings.group], row, tokens[n], row['steps'])
       begun.append([tuple(tokens[n, :end + 1].tolist()) for end in last[:-1]])
-    shares, spent = complete(params(), batch, begun, index)
+    shares, spent, counters = complete(params(), batch, begun, index)
     for row, share in zip(scored.rows, shares):
       row['soft'] = share + [row['accuracy']] * bool(row['steps'])
-    counters = _judged(judge, scored.rows) if judge else {}
+    counters = scoring.sum_counters([
+        scored.counters, counters, _judged(judge, scored.rows) if judge else {}
+    ])
     return state._replace(step=state.step + 1), _metrics(
-        scored, counters, spent), scored.rows
+        scored._replace(counters=counters), spent), scored.rows
 
   return loop.Stage(
       -(-len(prompts.records) // size), *train_state.empty_state(mesh), step,
@@ -117,8 +119,11 @@ class Completer:
 
   def __call__(self, params, batch: batches.PromptBatch,
                begun: Sequence[Sequence[tuple[int, ...]]], stream: int
-               ) -> tuple[list[list[float]], int]:
-    """The shares of each response's beginnings; the tokens that were sampled.
+               ) -> tuple[list[list[float]], int, dict[str, int]]:
+    """The shares of each response's beginnings, and what they took.
+
+    That is the tokens that were sampled, and the counters of verifiers and
+    judges: an answer that was not checked in time makes a label wrong.
 
     Args:
       params: of the policy.
@@ -130,7 +135,7 @@ class Completer:
     keys = [[(n // group, tokens) for tokens in beginnings]
             for n, beginnings in enumerate(begun)]
     distinct = list(dict.fromkeys(key for row in keys for key in row))
-    share_of, spent = {}, 0
+    share_of, spent, counters = {}, 0, []
     for index in batches.whole_batches(len(distinct), self._size):
       distributed.check_stopped()
       chosen = [distinct[i] for i in index]
@@ -142,7 +147,9 @@ class Completer:
       right = scored.parts['accuracy'].reshape(len(chosen), -1).mean(1)
       share_of |= dict(zip(chosen[:len(part.records)], right.tolist()))
       spent += sum(row['tokens'] for row in scored.rows)
-    return [[share_of[key] for key in row] for row in keys], spent
+      counters.append(scored.counters)
+    return [[share_of[key] for key in row] for row in keys], spent, (
+        scoring.sum_counters(counters))
 
   def _prompts(self, batch: batches.PromptBatch,
                chosen: Sequence[tuple[int, tuple[int, ...]]]
@@ -158,7 +165,13 @@ class Completer:
 
 def _judged(judge: rewards_lib.GenerativeJudge, rows: Sequence[dict]
             ) -> dict[str, int]:
-  """Adds where the judge finds the first wrong step; None: no verdict."""
+  """Adds where the judge finds the first wrong step; None: no verdict.
+
+  It is not asked about responses without a step.
+  """
+  for row in rows:
+    row['judge'] = None
+  rows = [row for row in rows if row['steps']]
   found, counters = judge_lib.ask_first_errors(judge.ask, [
       verdicts.StepCase(row['prompt'], str(row['answer']), tuple(row['steps']))
       for row in rows], retries=judge.retries)
@@ -167,13 +180,11 @@ def _judged(judge: rewards_lib.GenerativeJudge, rows: Sequence[dict]
   return counters
 
 
-def _metrics(scored: scoring.Scored, counters: Mapping[str, int], spent: int
-             ) -> dict[str, float]:
+def _metrics(scored: scoring.Scored, spent: int) -> dict[str, float]:
   rows = scored.rows
   soft = [share for row in rows for share in row['soft']]
   mean = lambda values: float(np.mean(values)) if len(values) else 0.
-  counts = scoring.sum_counters([scored.counters, counters])
-  return scoring.scorer_metrics(scored._replace(counters=counts)) | {
+  return scoring.scorer_metrics(scored) | {
       'reward/accuracy': mean([row['accuracy'] for row in rows]),
       'response_length/mean': mean([row['tokens'] for row in rows]),
       'labels/steps': mean([len(row['steps']) for row in rows]),

@@ -171,6 +171,9 @@ def test_a_step_ends_with_its_separator_and_shows_no_label():
       'User: 1+1?\nAssistant: First 1+1=2.\n Then 2+1=3.\n']
   other = templates.step_encoder('mini', vocab, separator=' |')
   assert vocab.decode(sum(other('1+1?', ['a\n', 'b'])[1], [])) == ' a | b |'
+  bare = templates.step_encoder('mini', vocab, separator='')
+  asked, said = bare('1+1?', [' a. ', 'b'])
+  assert vocab.decode(sum(said, asked)) == vocab.decode(asked) + ' a. b'
   record = PLAIN | dict(task='t')
   rows = [steps.pack([record | dict(labels=labels)], encode, 64).take(
       np.array([0])) for labels in ([1., 0., 0.], [0., 1., .5])]

@@ -1,5 +1,7 @@
 """Steps are labelled by what they lead to; equal beginnings once; resumed."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ class Rule:
     self.texts += [response.text for response in responses]
     right = np.float32([sum(map(int, r.text.split())) % 2 == 0
                         for r in responses])
-    return score.Scores(right, {'accuracy': right}, {})
+    return score.Scores(right, {'accuracy': right}, {'timeouts': 1})
 
 
 def _complete(begun, size=4, completions=3, rule=None):
@@ -46,7 +48,7 @@ def _complete(begun, size=4, completions=3, rule=None):
 def test_the_label_of_a_step_is_the_share_of_right_completions_after_it():
   rule = Rule()
   begun = [[(3,), (3, 5)], [(3,)], [(4,)], []]  # two prompts, groups of two
-  shares, spent = _complete(begun, rule=rule)
+  shares, spent, counters = _complete(begun, rule=rule)
   assert shares[0][0] == shares[1][0] and list(map(len, shares)) == [2, 1, 1, 0]
   assert len(rule.texts) == 3 * 3  # three distinct beginnings
   for n, (share, start) in enumerate((
@@ -57,13 +59,16 @@ def test_the_label_of_a_step_is_the_share_of_right_completions_after_it():
     even = [sum(map(int, text.split())) % 2 == 0 for text in texts]
     assert share == pytest.approx(np.mean(even))
   assert spent >= 9
+  assert counters == {'timeouts': 1}  # of one batch
 
 
 def test_the_batch_changes_no_label():
   begun = [[(3,), (3, 5), (7, 8, 9)], [(3, 6)], [(4,), (4, 4)], [(2,)]]
-  whole, spent = _complete(begun, size=8)
-  for size in (2, 3):
-    assert _complete(begun, size=size) == (whole, spent)
+  *whole, counters = _complete(begun, size=8)
+  assert counters == {'timeouts': 1}
+  for size, times in ((2, 4), (3, 3)):
+    *parts, counters = _complete(begun, size=size)
+    assert parts == whole and counters == {'timeouts': times}
 
 
 def _row(n, response, steps, soft, **more):
@@ -92,6 +97,22 @@ def test_a_judge_must_find_the_same_first_wrong_step(judge, reason):
   assert step_labels.labelled([row])[1][reason] == 1
   right = _row(0, 'a b', ['a', ' b'], [.1, 1.], judge=judge)
   assert (step_labels.labelled([right])[1]['kept'] == 1) == (judge == -1)
+
+
+def test_the_judge_is_asked_about_steps_alone():
+  asked = []
+
+  def ask(texts, attempt):
+    asked.extend(texts)
+    return ['{"first_wrong_step": 0}'] * len(texts)
+
+  rows = [_row(0, '', [], [], answer=1), _row(1, 'a', ['a'], [1.], answer=1)]
+  counters = step_labels._judged(
+      types.SimpleNamespace(ask=ask, retries=0), rows)
+  assert len(asked) == 1 and not any(counters.values())
+  assert [row['judge'] for row in rows] == [None, -1]
+  assert step_labels.labelled(rows)[1] == dict(
+      kept=1, steps=1, repeated=0, empty=1, disagreed=0, no_verdict=0)
 
 
 def _stage(workdir, **changes):
