@@ -29,6 +29,7 @@ import argparse
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
+import io
 import sys
 import time
 from typing import Any, TextIO
@@ -178,6 +179,7 @@ class Chat:
       except EOFError:
         return
       try:
+        errors.check_text('', line)
         if line.startswith('/') and not line.startswith('//'):
           if not self.command(line):
             return
@@ -188,7 +190,11 @@ class Chat:
 
 
 def say(text: str) -> None:
-  """Prints a note to standard error, dimmed on a terminal."""
+  """Prints a note to standard error, dimmed on a terminal.
+
+  It may have words of a model's template or of a workdir's files.
+  """
+  text = terminal.visible(text)
   terminal.say(
       terminal.dimmed(text) if terminal.dims(sys.stderr) else text, sys.stderr)
 
@@ -295,7 +301,12 @@ def main() -> None:
   found = _arguments()
   with command.reported():
     _check(found)
-    question = sys.stdin.read() if found.prompt == '-' else found.prompt
+    if isinstance(sys.stdin, io.TextIOWrapper):
+      sys.stdin.reconfigure(errors='surrogateescape')  # as argv is decoded
+    question = found.prompt
+    if question == '-':
+      question = sys.stdin.read().removesuffix('\n')
+      errors.check_text('--prompt', question)
     if question is not None and not question.strip():
       raise errors.expected('--prompt', 'a question', question)
     backend.check_environment()

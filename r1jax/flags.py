@@ -134,7 +134,8 @@ def _unknown_flag(problem: absl_flags.UnrecognizedFlagError, argv: list[str]
 
 def fail(problem: Exception, status: int = 2) -> NoReturn:
   """Ends the program with the problem on one line of stderr."""
-  terminal.say('error: ' + str(problem).replace('\n', ' '), sys.stderr)
+  terminal.say('error: ' + terminal.visible(
+      str(problem).replace('\n', ' ')), sys.stderr)
   sys.exit(status)
 
 

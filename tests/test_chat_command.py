@@ -13,6 +13,8 @@ import sys
 import pytest
 
 from r1jax import chat
+from r1jax import errors
+from r1jax import flags
 from r1jax.data import vocabs
 from r1jax.stages import prompting
 
@@ -130,6 +132,21 @@ def test_a_model_cannot_move_the_cursor():
   assert plain.out.getvalue() == '\x1b[2J'
 
 
+def test_nor_can_what_is_said_of_it(capsys):
+  chat.say('a \x1b[2Jtemplate')
+  assert capsys.readouterr().err == 'a \\x1b[2Jtemplate\n'
+  with pytest.raises(SystemExit):
+    flags.fail(errors.ConfigError('--model', 'a\x1b[2Jb\nc'))
+  assert capsys.readouterr().err == 'error: --model: a\\x1b[2Jb c\n'
+
+
+def test_a_line_that_is_no_text_is_refused_and_the_talk_goes_on():
+  talk = Talk(' 4')
+  assert talk.lines('\udcff hi', '2 + 2') == '4\n'
+  assert talk.notes[0].startswith('expected text in UTF-8')
+  assert "b'\\xff hi'" in talk.notes[0]
+
+
 def test_control_c_stops_the_answer_and_not_the_program():
   talk = Talk(' 1 2 3 4 5 6 7 8 9', ' 4', at_once=1)
   show, shown = talk.chat._show, []
@@ -197,7 +214,8 @@ def test_a_system_message_is_set_and_removed(tmp_path):
 def _main(monkeypatch, capsys, *args, stdin=''):
   """(status, standard output, standard error) of the command."""
   monkeypatch.setattr(sys, 'argv', ['chat', *args])
-  monkeypatch.setattr(sys, 'stdin', io.StringIO(stdin))
+  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(
+      stdin.encode('utf-8', 'surrogateescape')), 'utf-8'))
   monkeypatch.setattr(chat.backend, 'check_environment', lambda: None)  # forks
   before, status = signal.getsignal(signal.SIGINT), 0
   try:
@@ -219,7 +237,7 @@ def test_one_answer_alone_is_on_standard_output(monkeypatch, capsys):
   assert status == 0 and len(out.splitlines()) == 1 and len(out) > 3
   assert 'tokens, the first after' in err
   assert _main(monkeypatch, capsys, '--model=mini', '--prompt=-', *BRIEF,
-               stdin=asked.partition('=')[2])[:2] == (0, out)
+               stdin=asked.partition('=')[2] + '\n')[:2] == (0, out)
   status, talked, err = _main(
       monkeypatch, capsys, '--model=mini', *BRIEF,
       stdin=f'{asked.partition("=")[2]}\n')
@@ -249,6 +267,17 @@ def test_a_wrong_command_is_one_line_and_status_2(
   monkeypatch.setattr(
       chat.streaming, 'Streamer', lambda *_: lambda *_: pytest.fail())
   status, out, err = _main(monkeypatch, capsys, *args)
+  line, = err.splitlines()
+  assert status == 2 and not out and re.match(f'error: {said}', line), line
+
+
+@pytest.mark.parametrize('stdin, said', [
+    ('\udcff hi\n', "--prompt: expected text in UTF-8.*'.xff hi'"),
+    ('\n', "--prompt: expected a question, received ''")])
+def test_what_is_no_question_on_standard_input_is_refused(
+    monkeypatch, capsys, stdin, said):
+  status, out, err = _main(
+      monkeypatch, capsys, '--model=mini', '--prompt=-', stdin=stdin)
   line, = err.splitlines()
   assert status == 2 and not out and re.match(f'error: {said}', line), line
 
