@@ -254,13 +254,17 @@ def _objects(value: Any) -> list[Mapping[str, Any]]:
   return value
 
 
+def _filled(value: Any) -> list[str]:
+  return list(map(columns.filled, columns.texts(value)))
+
+
 def _index(value: Any) -> int:
   if isinstance(value, bool) or not isinstance(value, int):
     raise columns.Wrong('the index of the first wrong step', value)
   return value
 
 
-_STEPS = columns.Column(columns.texts, ('steps', 'completions'))
+_STEPS = columns.Column(_filled, ('steps', 'completions'))
 _TEXT = columns.Column(columns.text, ('text',))
 _FIRST_ERROR = columns.Column(_index, ('label',))
 

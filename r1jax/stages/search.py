@@ -121,12 +121,19 @@ def tree_settings(section, plain: rollouts.Settings, stop_ids: tuple[int, ...]
   """The trees of a section `config.search`, with what samples them.
 
   Raises:
-    ConfigError: mctx, which grows them, is not installed.
+    ConfigError: mctx, which grows them, is not installed; or all steps after
+      a node would be the same.
   """
   if section.simulations and importlib.util.find_spec('mctx') is None:
     raise errors.ConfigError(
         'search.simulations', "trees need mctx: pip install 'r1jax[search]'; "
         'or set 0, for plain samples')
+  if section.simulations and section.width > 1 and (
+      not plain.temperature or plain.top_k == 1):
+    raise errors.expected(
+        'rl.temperature', 'more than 0, with rl.top_k other than 1: else all '
+        f'{section.width} steps after a node (search.width) are the same',
+        plain.temperature)
   return step_tree.Settings(stop_ids=stop_ids, **{
       name: getattr(plain, name) for name in (
           'response_tokens', 'eos_ids', 'temperature', 'top_k', 'top_p')}, **{
@@ -141,6 +148,8 @@ class StepCutter:
   def __init__(self, vocab: vocabs.Vocab, ends: tuple[str, ...], longest: int):
     """A step ends with a token whose text has one of `ends` in it."""
     self._vocab, self._longest = vocab, longest
+    if '' in ends:
+      raise errors.expected('search.ends', 'texts that are not empty', ends)
     texts = (vocab.decode([n]) for n in range(vocab.size))
     self.stop_ids = tuple(
         n for n, text in enumerate(texts) if any(end in text for end in ends))
@@ -150,12 +159,16 @@ class StepCutter:
 
   def __call__(self, tokens: np.ndarray) -> list[str]:
     """The texts of the steps; one that is blank is part of its neighbour."""
-    steps, begin = [], 0
+    steps, begin, before = [], 0, ''
     for n, token in enumerate(tokens, 1):
       if token in self.stop_ids or n - begin == self._longest or (
           n == len(tokens)):
-        steps.append(self._vocab.decode(tokens[begin:n].tolist()))
-        begin = n
+        # Of the whole: some vocabularies drop the space a text begins with.
+        text = self._vocab.decode(tokens[:n].tolist())
+        if n < len(tokens):  # half a character belongs to the next step
+          text = text.rstrip('\ufffd')
+        steps.append(text[len(before):])
+        begin, before = n, text
         if len(steps) > 1 and not all(map(str.strip, steps[-2:])):
           steps[-2:] = [steps[-2] + steps[-1]]
     return steps if any(map(str.strip, steps)) else []

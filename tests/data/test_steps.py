@@ -35,6 +35,12 @@ def test_the_plain_form_and_columns_of_other_names(tmp_path):
       'unlabelled': 1}
 
 
+@pytest.mark.parametrize('blank', ['', ' \n'], ids=repr)
+def test_a_step_is_not_blank(tmp_path, blank):
+  with pytest.raises(errors.ConfigError, match='not empty in .steps.'):
+    _read(tmp_path, dict(prompt='p', steps=['a', blank], labels=[1, 1]))
+
+
 @pytest.mark.parametrize('none', [
     None, -100, -100., float('nan'), np.float32('nan'), np.int64(-100),
     np.float16(-100), decimal.Decimal(-100)])

@@ -113,6 +113,24 @@ def test_steps_are_cut_as_trees_grow_them():
   assert cut(ids[:0]) == cut(ids[:2]) == []
   with pytest.raises(errors.ConfigError, match='config.search.ends'):
     search.StepCutter(vocab, ('x',), 4)
+  with pytest.raises(errors.ConfigError, match='config.search.ends.*empty'):
+    search.StepCutter(vocab, ('.', ''), 4)
+
+
+def test_a_step_keeps_the_space_that_a_text_would_lose():
+  words = ' a', ' b.', ' c'
+  vocab = types.SimpleNamespace(size=3, decode=lambda ids: ''.join(
+      words[n] for n in ids).removeprefix(' '))
+  cut = search.StepCutter(vocab, ('.',), 9)
+  assert cut(np.array([0, 1, 2, 1, 2])) == ['a b.', ' c b.', ' c']
+
+
+def test_a_step_ends_before_half_a_character():
+  words = 'a'.encode(), *(bytes([n]) for n in '再'.encode()), b'.'
+  vocab = types.SimpleNamespace(size=5, decode=lambda ids: b''.join(
+      words[n] for n in ids).decode(errors='replace'))
+  cut = search.StepCutter(vocab, ('.',), 3)
+  assert cut(np.array([0, 1, 2, 3, 0, 4, 0, 1])) == ['a', '再a.', 'a\ufffd']
 
 
 def test_labels_are_outcomes_and_quality():
@@ -233,3 +251,14 @@ def test_without_mctx_there_are_plain_samples_alone(monkeypatch):
     search.tree_settings(section, PLAIN, (6,))
   section.simulations = 0
   assert search.tree_settings(section, PLAIN, (6,)).stop_ids == (6,)
+
+
+@pytest.mark.parametrize('same', [dict(temperature=0.), dict(top_k=1)], ids=str)
+def test_a_tree_whose_steps_are_all_the_same_is_refused(same):
+  section, plain = sections.search(), PLAIN._replace(**same)
+  with pytest.raises(errors.ConfigError, match='config.rl.temperature'):
+    search.tree_settings(section, plain, (6,))
+  section.width = 1
+  assert search.tree_settings(section, plain, (6,)).width == 1
+  section.update(width=2, simulations=0)
+  assert search.tree_settings(section, plain, (6,)).simulations == 0
