@@ -92,13 +92,13 @@ def spoken(rows: r1_claims.Rows) -> list[str]:
   return found
 
 
-def over_seeds(values: Sequence[float], problems: int) -> intervals.Figure:
+def over_seeds(values: Sequence[float], count: int) -> intervals.Figure:
   """The mean of the seeds' shares, and its interval within [0, 1].
 
-  Of one seed: Wilson's, over `problems`.
+  Of one seed: Wilson's, over the `count` responses that its share is of.
   """
   if len(values) == 1:
-    return intervals.Figure(values[0], *intervals.wilson(values[0], problems))
+    return intervals.Figure(values[0], *intervals.wilson(values[0], count))
   mean, half = _mean(values)
   return intervals.Figure(mean, max(mean - half, 0.), min(mean + half, 1.))
 
@@ -115,7 +115,7 @@ def results(models: Models) -> dict[str, dict[str, intervals.Figure]]:
   """The results of each model, by COLUMNS."""
   return {name: {
       key: over_seeds([column.share(tests) for tests in seeds],
-                      len(seeds[0][column.test]))
+                      len(column.values(seeds[0])))
       for key, column in COLUMNS.items()} for name, seeds in models.items()}
 
 
@@ -166,7 +166,7 @@ def _claim(models: Models, said: str, measured: str, before: Result,
   sides = [models[name] for name, _ in (before, after)]
   shares = [np.array([column.share(tests) for tests in seeds])
             for column, seeds in zip(columns, sides)]
-  figures = [over_seeds(share.tolist(), len(seeds[0][column.test]))
+  figures = [over_seeds(share.tolist(), len(column.values(seeds[0])))
              for share, column, seeds in zip(shares, columns, sides)]
   changes = shares[1] - shares[0]
   if len(changes) > 1:

@@ -25,6 +25,7 @@ Rows = list[dict[str, Any]]
 LOOPS = {'alphazero': 'AlphaZero: outcomes',
          'rest': 'ReST-MCTS*: quality values',
          'rejection': 'rejection sampling'}
+_BEFORE = {'alphazero': ['first'], 'rest': ['first']}  # searches, for values
 TREES = {'tree': 'tree search', 'small_tree': 'smaller trees'}
 _FIELDS = ('extracted', 'accuracy', 'search/chosen', 'search/value',
            'search/drawn', 'search/steps')
@@ -186,14 +187,16 @@ def at_equal_tokens(trees: Mapping[str, Trees], samples: Samples,
 
 def _learned(folder: pathlib.Path, loop: str, rounds: Sequence[int],
              greedy: Mapping[int, Trees]) -> dict[str, Any]:
-  """The policies of a loop, and what they were trained on, by round."""
-  tokens, kept = [], []
-  for n in rounds[1:]:
-    searches = folder / f'{loop}_search_{n}'
-    tokens.append(sum(row['perf/tokens'] for row in files.need_rows(
-        searches / 'metrics.jsonl')))
-    kept.append(sum(counts.get('kept', 0) for counts in files.need_json(
-        searches / 'kept.json').values()))
+  """The policies of a loop, and what they were trained on, by round.
+
+  Before its rounds a loop with values draws for the first value model.
+  """
+  searches = [f'{loop}_search_{n}' for n in rounds[1:]]
+  tokens = [sum(row['perf/tokens'] for row in files.need_rows(
+      folder / name / 'metrics.jsonl'))
+            for name in (*_BEFORE.get(loop, ()), *searches)]
+  kept = [sum(counts.get('kept', 0) for counts in files.need_json(
+      folder / name / 'kept.json').values()) for name in searches]
   shares = [intervals.share(greedy[n].right) for n in rounds]
   return {'greedy': [share.value for share in shares],
           'ci95': [[share.low, share.high] for share in shares],
@@ -269,7 +272,8 @@ def _curve(n: int, samples: Samples, trees: Mapping[str, Trees],
 
 def _loop_head(rounds: Sequence[int]) -> list[str]:
   return [*(f'greedy, round {n}' for n in rounds),
-          'tokens drawn', 'responses kept']
+          'tokens drawn, those of the first value model before the rounds’',
+          'responses kept, by round']
 
 
 def _loop_cells(loop: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 
 from experiments import drawbacks as experiment
 from r1jax.reports import drawbacks
+from r1jax.reports import intervals
 from r1jax.reports import r1_claims
 from r1jax.rewards import workers
 from r1jax.training import files
@@ -116,6 +117,16 @@ def test_one_seed_is_compared_by_responses(models):
   assert found['Another one is not'].change == pytest.approx((-1., -1., -1.))
   one['r1'][0]['it'][40:] = _rows(40, NOTHING)[40:]
   assert drawbacks.claims(one)[3].change.value == -1.
+
+
+def test_the_interval_of_a_language_is_over_the_thoughts_that_have_one(models):
+  rows = _rows(0, ITALIAN)[:40] + _rows(0, NOTHING)[40:]
+  changed = models | {'base': [_tests(20, it=rows)]}
+  figure = drawbacks.results(changed)['base']['thinks_it']
+  assert figure == pytest.approx((1., *intervals.wilson(1., 40)))
+  claim, = (claim for claim in drawbacks.claims(changed)
+            if claim.said == 'Another one is not')
+  assert claim.before == pytest.approx(figure)
 
 
 def test_the_page_and_the_summary(tmp_path, models):

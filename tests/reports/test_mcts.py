@@ -56,13 +56,14 @@ def test_the_page_has_all_rounds_loops_and_reasons(tmp_path):
       rows = _rows(8, 4, lambda m, g: float(g > 1), lambda m, g: .1 * g, 40)
     files.write_rows(tmp_path / name / 'rollouts.jsonl', rows)
     files.write_rows(tmp_path / name / 'metrics.jsonl', [
-        {'step': n, 'perf/tokens': 500} for n in range(2)])
+        {'step': n, 'perf/tokens': 300 if name == 'first' else 500}
+        for n in range(2)])
     files.write_json(tmp_path / name / 'kept.json', {'a': dict(kept=7)})
     files.write_json(tmp_path / name / 'summary.json', {'after': dict(
         accuracy=.8, right=.7, wrong=.6, f1=.65)})
   words = mcts.write_report(config, str(tmp_path))
   page = (tmp_path / 'report.html').read_text('utf-8')
-  assert page.count('<svg') == 4 and '1,000 + 1,000' in page
+  assert page.count('<svg') == 4 and '600 + 1,000 + 1,000' in page
   summary = files.read_json(tmp_path / 'summary.json')
   found = summary['rounds']['0']
   assert found['tree search']['accuracy'] == .625
@@ -72,6 +73,10 @@ def test_the_page_has_all_rounds_loops_and_reasons(tmp_path):
   assert (found['one sample']['accuracy'], found['one sample']['tokens']) == (
       .5, 10.)
   assert summary['loops']['rest']['kept'] == [7, 7]
+  # Two steps of 500 tokens; the first trees are those of both value models.
+  assert {loop: found['tokens'] for loop, found in summary['loops'].items()
+         } == dict(alphazero=[600, 1000, 1000], rest=[600, 1000, 1000],
+                   rejection=[1000, 1000])
   assert len(summary['reasons']) == 3
   assert '37.5 % [' in summary['reasons'][1]['measured']
   assert 'round 2: greedy 62.5 %' in words and 'report.html' in words
