@@ -101,7 +101,8 @@ def value(search: str, labels: str) -> common.ConfigDict:
       data=sections.preferences(
           f'jsonl:{search}/steps.jsonl', split='train[:-64]',
           options=dict(labels=labels)),
-      # A step's own end is in its text.
+      # Rows are split, not prompts: responses to the prompt at the cut may be
+      # on both sides. A step's own end is in its text.
       preference=sections.preference(
           loss='stepwise', separator='', batch=8, length=256,
           balance_length=False),

@@ -43,6 +43,8 @@ def labels() -> common.ConfigDict:
 
 
 def process_model() -> common.ConfigDict:
+  # Rows are split, not prompts: responses to the prompt at the cut, of which
+  # there are up to four, may be on both sides.
   return _reward_model(
       sections.preferences(
           'jsonl:{labels}/steps.jsonl', split='train[:-128]',

@@ -129,8 +129,7 @@ def prompt_function(name: str, vocab: base.Vocab, system: str | None = None,
   Raises:
     ConfigError: there is no such template, or it has no system message.
   """
-  asked = lambda question: (
-      f'{question}\n{instruction}' if instruction else question)
+  asked = lambda question: instructed(question, instruction)
   if name == CHAT:
     turns = [{'role': role, 'content': text} for pair in examples
              for role, text in zip(('user', 'assistant'), pair)]
@@ -146,6 +145,11 @@ def prompt_function(name: str, vocab: base.Vocab, system: str | None = None,
   before = ''.join(f'{fill(question)} {answer}\n'
                    for question, answer in examples)
   return lambda question, record=None: before + fill(asked(question), record)
+
+
+def instructed(question: str, instruction: str | None) -> str:
+  """The question with an instruction on its own line, if there is one."""
+  return f'{question}\n{instruction}' if instruction else question
 
 
 def pair_encoder(name: str, vocab: base.Vocab, system: str | None = None

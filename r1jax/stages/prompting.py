@@ -31,6 +31,8 @@ class Prompting(NamedTuple):
     Raises:
       ConfigError: the template refuses them, or has no system message.
     """
+    history = [(templates.instructed(earlier, self.instruction), answer)
+               for earlier, answer in history]  # as they were asked
     return templates.prompt_function(
         self.template, self.vocab, self.system, history,
         self.instruction)(question)

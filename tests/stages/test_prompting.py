@@ -72,6 +72,9 @@ def test_a_run_is_asked_as_it_was_trained(tmp_path):
                       instruction='Think.'))
   assert chat.text('1 + 1?') == (
       '<system>Add.<|end|><user>1 + 1?\nThink.<|end|><assistant>')
+  assert chat.text('2?', [('1?', 'A.')]) == (
+      '<system>Add.<|end|><user>1?\nThink.<|end|><assistant>A.<|end|>'
+      '<user>2?\nThink.<|end|><assistant>')
 
 
 def test_a_stage_of_documents_is_asked_as_what_it_began_from(tmp_path):
