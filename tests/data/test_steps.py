@@ -178,8 +178,9 @@ def test_a_step_ends_with_its_separator_and_shows_no_label():
   other = templates.step_encoder('mini', vocab, separator=' |')
   assert vocab.decode(sum(other('1+1?', ['a\n', 'b'])[1], [])) == ' a | b |'
   bare = templates.step_encoder('mini', vocab, separator='')
-  asked, said = bare('1+1?', [' a. ', 'b'])
-  assert vocab.decode(sum(said, asked)) == vocab.decode(asked) + ' a. b'
+  asked, said = bare('1+1?', [' So 2.\n', 'The', ' end. ', '4'])
+  assert vocab.decode(sum(said, asked)) == (
+      vocab.decode(asked) + ' So 2.\nThe end. 4')
   record = PLAIN | dict(task='t')
   rows = [steps.pack([record | dict(labels=labels)], encode, 64).take(
       np.array([0])) for labels in ([1., 0., 0.], [0., 1., .5])]
