@@ -159,12 +159,13 @@ class StepCutter:
 
   def __call__(self, tokens: np.ndarray) -> list[str]:
     """The texts of the steps; one that is blank is part of its neighbour."""
-    steps, begin, before = [], 0, ''
+    # Some vocabularies drop the space that a text begins with.
+    line = self._vocab.encode('\n')
+    steps, begin, before = [], 0, self._vocab.decode(line)
     for n, token in enumerate(tokens, 1):
       if token in self.stop_ids or n - begin == self._longest or (
           n == len(tokens)):
-        # Of the whole: some vocabularies drop the space a text begins with.
-        text = self._vocab.decode(tokens[:n].tolist())
+        text = self._vocab.decode([*line, *tokens[:n].tolist()])
         if n < len(tokens):  # half a character belongs to the next step
           text = text.rstrip('\ufffd')
         steps.append(text[len(before):])

@@ -105,7 +105,8 @@ def test_plain_samples_have_the_values_of_a_trees_nodes():
 def test_steps_are_cut_as_trees_grow_them():
   text = 'a.b\n cd。'
   vocab = types.SimpleNamespace(
-      size=8, decode=lambda ids: ''.join(text[n] for n in ids))
+      size=8, decode=lambda ids: ''.join(text[n] for n in ids),
+      encode=lambda text: [3])
   cut = search.StepCutter(vocab, ('.', '\n', '。'), 4)
   assert cut.stop_ids == (1, 3, 7)
   ids = np.array([4, 3, 0, 1, 2, 2, 3, 4, 3, 5, 6, 0, 2, 6, 7, 0])
@@ -118,17 +119,17 @@ def test_steps_are_cut_as_trees_grow_them():
 
 
 def test_a_step_keeps_the_space_that_a_text_would_lose():
-  words = ' a', ' b.', ' c'
-  vocab = types.SimpleNamespace(size=3, decode=lambda ids: ''.join(
-      words[n] for n in ids).removeprefix(' '))
+  words = ' a', ' b.', ' c', '\n'
+  vocab = types.SimpleNamespace(size=4, decode=lambda ids: ''.join(
+      words[n] for n in ids).removeprefix(' '), encode=lambda text: [3])
   cut = search.StepCutter(vocab, ('.',), 9)
-  assert cut(np.array([0, 1, 2, 1, 2])) == ['a b.', ' c b.', ' c']
+  assert cut(np.array([0, 1, 2, 1, 2])) == [' a b.', ' c b.', ' c']
 
 
 def test_a_step_ends_before_half_a_character():
   words = 'a'.encode(), *(bytes([n]) for n in '再'.encode()), b'.'
   vocab = types.SimpleNamespace(size=5, decode=lambda ids: b''.join(
-      words[n] for n in ids).decode(errors='replace'))
+      words[n] for n in ids).decode(errors='replace'), encode=lambda text: [0])
   cut = search.StepCutter(vocab, ('.',), 3)
   assert cut(np.array([0, 1, 2, 3, 0, 4, 0, 1])) == ['a', '再a.', 'a\ufffd']
 
