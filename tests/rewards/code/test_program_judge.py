@@ -190,7 +190,11 @@ def test_what_is_no_value_is_refused(value):
     ('<think>```python\nb\n```', None), ('```python\na', None),
     ('```python\na\n```\n```python\nb', None), ('a', None), ('', None),
     ('```python\n```', None), ('```python\n  \n```', None),
-    ('```java\na\n```', None), ('a ```b``` c', None)])
+    ('```java\na\n```', None), ('a ```b``` c', None),
+    ('```python\na\n```\nIt prints\n```\n5\n```', 'a\n'),
+    ('```\n5\n```\n```python\na\n```', 'a\n'),
+    ('```\na\n```\n```\nb\n```', 'b\n'),
+    ('```python\n```\n```\n5\n```', None)])
 def test_the_program_is_the_last_block_outside_the_thinking(text, program):
   assert programs.extract(text) == program
   assert programs.extract(text, finished=False) is None
