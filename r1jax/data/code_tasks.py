@@ -42,11 +42,14 @@ _NAMES = ('task_id', 'question_id', 'id')  # of a problem
 _LARGEST = 1 << 28  # bytes of a problem's tests, unpacked
 _INTERPRETER_MIB = 64  # address space of Python itself, added to a limit
 
-# What LiveCodeBench's starter code takes as imported.
-_PRELUDE = '\n'.join(
-    f'from {name} import *' for name in (
-        'typing', 'collections', 'itertools', 'functools', 'heapq', 'bisect',
-        'string', 'operator', 'math')) + '\nimport math, re, sys, random'
+# What LiveCodeBench puts before a program, in its order: where two modules have
+# a name, the later one's counts.
+_MODULES = ('string', 're', 'datetime', 'collections', 'heapq', 'bisect',
+            'copy', 'math', 'random', 'statistics', 'itertools', 'functools',
+            'operator', 'io', 'sys', 'json')
+_PRELUDE = '\n'.join((
+    *(f'from {name} import *' for name in (*_MODULES, 'builtins', 'typing')),
+    f'import {", ".join(_MODULES)}', 'sys.setrecursionlimit(50000)'))
 
 
 def _column(name: str, kind: columns.Type = columns.filled) -> columns.Column:
@@ -148,15 +151,17 @@ def livecodebench(argument: str, split: str, seed: int, count: int | None
       if field == 'private_test_cases' and not row.get(field):
         continue
       try:
-        cases += map(_case, unpack(column.read(row, place)))
+        cases += [(column, *_case(each))
+                  for each in unpack(column.read(row, place))]
       except _UNREADABLE as problem:
         raise column.refused(
             place, f'test cases ({problem})', row[field]) from problem
-    kinds = {kind for kind, _, _ in cases}
+    kinds = {kind for _, kind, _, _ in cases}
     if kinds == {'stdin'}:
       return dict(
           prompt=_PROGRAM.format(question), question=question, tests=dict(
-              kind='script', cases=tuple((i, o) for _, i, o in cases)))
+              kind='script', prelude=_PRELUDE,
+              cases=tuple((i, o) for _, _, i, o in cases)))
     if kinds != {'functional'}:
       raise _column('public_test_cases').refused(
           place, "test cases, all of testtype 'stdin' or 'functional'",
@@ -227,17 +232,18 @@ def _function_name(row: Mapping, place: str) -> str:
         place, 'JSON with func_name', row.get('metadata')) from problem
 
 
-def _functional(cases: list[tuple[str, str, str]], place: str
+def _functional(cases: list[tuple[columns.Column, str, str, str]], place: str
                 ) -> tuple[tuple[list, Any], ...]:
   """Arguments, one a line, and the value, all as JSON."""
-  def read(text):
+  def read(column, text):
     try:
       return json.loads(text)
     except (ValueError, RecursionError) as problem:
-      raise _column('private_test_cases').refused(
+      raise column.refused(
           place, 'arguments and values as JSON', text) from problem
-  return tuple(([read(line) for line in given.split('\n') if line.strip()],
-                read(wanted)) for _, given, wanted in cases)
+  return tuple((
+      [read(column, line) for line in given.split('\n') if line.strip()],
+      read(column, wanted)) for column, _, given, wanted in cases)
 
 
 def codeforces(argument: str, split: str, seed: int, count: int | None

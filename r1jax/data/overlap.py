@@ -14,7 +14,8 @@ import unicodedata
 
 from r1jax.rewards import text_rules
 
-_SOLUTIONS = ('answer', 'solution', 'canonical_solution', 'Explanation')
+_SOLUTIONS = ('answer', 'solution', 'canonical_solution', 'code',
+              'Explanation')
 
 Texts = tuple[str, Sequence[str]]  # the place of a row, and the texts in it
 
@@ -59,10 +60,17 @@ class Overlap(NamedTuple):
 
 
 def problem(record: Mapping[str, Any]) -> Problem:
-  """The question of a record, and the solutions that its row has."""
+  """The question of a record, and the solutions that its row has.
+
+  A program, which is the answer of a record without a row, may begin with the
+  question: that is no part of the solution.
+  """
+  question = record.get('question', record['prompt'])
   row = record.get('row', {})
+  if not row and record.get('verifier') == 'code':
+    row = {'answer': record['answer'].removeprefix(question)}
   return Problem(
-      record.get('question', record['prompt']),
+      question,
       '\n'.join(row[name] for name in _SOLUTIONS
                 if isinstance(row.get(name), str)))
 

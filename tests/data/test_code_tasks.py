@@ -13,6 +13,7 @@ import pytest
 
 from r1jax import errors
 from r1jax.data import code_tasks
+from r1jax.data import overlap
 from r1jax.rewards.code import judge
 from r1jax.rewards.code import runner as runner_lib
 from r1jax.rewards.code import sandbox
@@ -119,6 +120,46 @@ def test_problems_that_need_more_than_exact_outputs_are_left_out(read):
   assert len(read('codeforces', *rows)) == 1
 
 
+def test_programs_of_livecodebench_find_what_it_imports(read):
+  record = read('livecodebench', STDIN)[0]
+  functional, = read('livecodebench', FUNCTIONAL)
+  assert record['tests']['prelude'] == functional['tests']['prelude']
+  if sandbox.problem():
+    pytest.skip('no sandbox')
+  runner = runner_lib.Runner(runner_lib.Limits())
+  used = ('assert pow(2, 9, 100) == 12 and sys.getrecursionlimit() == 50000\n'
+          'assert datetime.date and heapq.merge and defaultdict and List[int]\n'
+          'def deep(n): return n and 1 + deep(n - 1)\n'
+          'assert deep(9000) == 9000 and open is not None\n')
+  program = used + 'print(sum(map(int, input().split())))'
+  assert judge.judge(program, unit_tests.read(record['tests']), runner) == (
+      judge.PASSED, '')
+  program = used + FUNCTIONAL['starter_code'] + '        return sum(x)'
+  assert judge.judge(program, unit_tests.read(functional['tests']), runner) == (
+      judge.PASSED, '')
+  runner.close()
+
+
+@pytest.mark.parametrize('source, row, column, text', [
+    ('humaneval', HUMANEVAL, 'canonical_solution', '    {}\n'),
+    ('mbpp', MBPP, 'code', 'def double(x):\n  {}'),
+    ('code', dict(prompt='Add.', tests=RIGHT[-1][1]['tests']), 'code', '{}')])
+def test_a_solution_within_a_training_set_is_found(
+    source, row, column, text, read):
+  solution = 'total = 0; for each in x: total += 2 * each; return total, x, 3'
+  problems = list(map(overlap.problem, read(
+      source, row, row | {column: text.format(solution)})))
+  rows = [('row', [solution]), ('other', ['one two three ' * 9])]
+  match, = overlap.overlaps({source: problems}, rows, 10)[source].matches
+  assert (match.problem, match.shared, match.exact) == (1, 0, False)
+  assert match.solution > 0 and match.place == 'row'
+
+
+def test_the_question_is_no_part_of_a_solution(read):
+  problem = overlap.problem(read('humaneval', HUMANEVAL)[0])
+  assert problem == (HUMANEVAL['prompt'], HUMANEVAL['canonical_solution'])
+
+
 class _Call:
   """Pickled, a call of os.system."""
 
@@ -153,7 +194,11 @@ BROKEN = [
     ('livecodebench', FUNCTIONAL | dict(metadata='{}'), 'func_name'),
     ('livecodebench', FUNCTIONAL | dict(metadata='x'), 'func_name'),
     ('livecodebench', FUNCTIONAL | dict(public_test_cases=_JSON(
-        [dict(input='[1', output='1', testtype='functional')])), 'JSON'),
+        [dict(input='[1', output='1', testtype='functional')])),
+     "arguments and values as JSON in 'public_test_cases'"),
+    ('livecodebench', FUNCTIONAL | dict(private_test_cases=_JSON(
+        [dict(input='[1', output='1', testtype='functional')])),
+     "arguments and values as JSON in 'private_test_cases'"),
     ('codeforces', CODEFORCES | dict(time_limit=0), 'time_limit'),
     ('codeforces', CODEFORCES | dict(examples=[dict(input='1')]), 'output'),
     ('codeforces', CODEFORCES | dict(examples=['1']), 'examples'),

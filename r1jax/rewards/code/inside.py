@@ -15,6 +15,7 @@ these. Only their content is sent, so that no object of a program, whose `==`
 may say anything, comes near the tests.
 """
 
+import atexit
 import builtins
 import json
 import os
@@ -24,6 +25,10 @@ import sys
 _INT = 1 << 63  # larger ones are written as hexadecimal digits
 _ITEMS = 1_000_000  # of an iterator, at most
 _LINE = 300  # characters of an error that are passed on
+# Of Python's own, those that tests do not see as such: the first two end a loop
+# around the call, as if it had no more items; the others need more than a line.
+_NOT_RAISED = (
+    StopIteration, StopAsyncIteration, UnicodeError, BaseExceptionGroup)
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP = 38, 22
 _SECCOMP_MODE_FILTER = 2
 
@@ -135,7 +140,9 @@ def load_fence(job):
       hard = resource.getrlimit(what)[1]
       if hard != resource.RLIM_INFINITY:
         value = min(value, hard)
-      resource.setrlimit(what, (value, value))
+      # Of time, a second less: SIGXCPU comes before SIGKILL, and tells why.
+      soft = value - (what == resource.RLIMIT_CPU)
+      resource.setrlimit(what, (soft, value))
     filter_calls()
 
   return confine
@@ -173,6 +180,8 @@ def _describe(error):
 
 def script(job, channel, confine):
   """Runs a program for each input: its status, what it printed, its error."""
+  for name in job['modules']:  # once, not for each input
+    __import__(name)
   channel.send({'ready': True})
   while (message := channel.receive()) is not None:
     files = [_file(message['stdin'].encode('utf-8', 'surrogateescape')),
@@ -183,7 +192,7 @@ def script(job, channel, confine):
       for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
-      _run(job['source'], confine)
+      _run(job, confine)
     _, status = os.waitpid(child, 0)
     output, error = (_content(file, job['output_bytes']) for file in files[1:])
     os.close(files[0])
@@ -191,8 +200,14 @@ def script(job, channel, confine):
                   'output': output, 'stderr': error[-_LINE:].strip()})
 
 
-def _compile(source):
-  return compile(source, 'program.py', 'exec', dont_inherit=True)
+def _execute(job, space):
+  """Runs a program in a namespace, after what its suite puts before it.
+
+  Two texts: a program may begin with __future__, and its lines keep their
+  numbers.
+  """
+  for name, file in (('prelude', 'prelude.py'), ('source', 'program.py')):
+    exec(compile(job[name], file, 'exec', dont_inherit=True), space)
 
 
 def _file(content=b''):
@@ -213,7 +228,7 @@ def _content(file, most):
     return stream.read(most).decode('utf-8', 'surrogateescape')
 
 
-def _run(source, confine):
+def _run(job, confine):
   """Runs a script in this process, and ends it."""
   status = 1
   try:
@@ -222,19 +237,28 @@ def _run(source, confine):
     sys.argv = ['program.py']
     confine()
     try:
-      exec(_compile(source), vars(main))
+      _execute(job, vars(main))
       status = 0
     except SystemExit as end:
       status = end.code if isinstance(end.code, int) else int(bool(end.code))
     except BaseException as error:  # pylint: disable=broad-except
       print(last_line(error), file=sys.stderr)
     try:
-      sys.stdout.flush()
-      sys.stderr.flush()
-    except OSError:
+      _end()
+    except BaseException:  # pylint: disable=broad-except
       status = 1
   finally:
     os._exit(status & 0xff)  # pylint: disable=protected-access
+
+
+def _end():
+  """What Python does when a script ends: waits for its threads, and so on."""
+  if 'threading' in sys.modules:
+    sys.modules['threading']._shutdown()  # pylint: disable=protected-access
+  atexit._run_exitfuncs()  # pylint: disable=protected-access
+  for stream in (sys.stdout, sys.stderr, sys.__stdout__):
+    if stream is not None and not getattr(stream, 'closed', False):
+      stream.flush()
 
 
 def calls(job, channel, confine):
@@ -244,7 +268,7 @@ def calls(job, channel, confine):
   confine()
   channel.send({'ready': True})
   try:
-    exec(_compile(job['source']), vars(program))
+    _execute(job, vars(program))
   except BaseException as error:  # pylint: disable=broad-except
     channel.send(_describe(error))
     return
@@ -252,11 +276,35 @@ def calls(job, channel, confine):
   while (message := channel.receive()) is not None:
     try:
       function = _function(vars(program), message['name'])
-      value = function(*decode(message['args']), **decode(message['keywords']))
+      args, keywords = decode(message['args']), decode(message['keywords'])
+      value = function(*args, **keywords)
       answer = {'value': encode(value)}
+      if 'changed' in message:
+        answer['changed'] = encode(
+            _changed(message, [*args, *keywords.values()]))
     except BaseException as error:  # pylint: disable=broad-except
       answer = _describe(error)
     channel.send(answer)
+
+
+def _changed(message, given):
+  """The arguments of a call that are no longer what was sent: {number: value}.
+  """
+  sent = message['args'] + [
+      value for _, value in message['keywords']['dict']]
+  return {number: value for number, value in enumerate(given)
+          if isinstance(value, (list, dict, set))
+          and encode(value) != sent[number]}
+
+
+def _change(old, new):
+  """Makes an argument what it has become where it was called."""
+  if isinstance(old, list) and isinstance(new, list):
+    old[:] = new
+  elif isinstance(old, dict) and isinstance(new, dict) or (
+      isinstance(old, set) and isinstance(new, set)):
+    old.clear()
+    old.update(new)
 
 
 def _function(program, name):
@@ -269,7 +317,7 @@ def _function(program, name):
 
 
 class FromProgram(Exception):
-  """What a program has raised that is no exception of Python's own."""
+  """What a program has raised, where tests do not see its own kind."""
 
 
 def tests(job, channel, confine):
@@ -279,7 +327,7 @@ def tests(job, channel, confine):
   def proxy(name):
     def call(*args, **keywords):
       channel.send({'call': {'name': name, 'args': encode(list(args)),
-                             'keywords': encode(keywords)}})
+                             'keywords': encode(keywords), 'changed': True}})
       answer = channel.receive()
       if answer is None:
         raise SystemExit
@@ -287,15 +335,22 @@ def tests(job, channel, confine):
         kind, line = answer['error']
         known = getattr(builtins, kind, None)
         if not (isinstance(known, type) and issubclass(known, Exception)
-                and not issubclass(known, UnicodeError)):
+                and not issubclass(known, _NOT_RAISED)):
           known = FromProgram
         raised.append(known(line))
         raise raised[-1]
       try:
-        return decode(answer['value'])
+        value, changed = map(
+            decode, (answer.get('value'), answer.get('changed')))
+        if not isinstance(changed, dict):
+          raise Unreadable('a reply without arguments')
       except Unreadable as problem:
         raised.append(problem)
         raise
+      for number, old in enumerate((*args, *keywords.values())):
+        if number in changed:
+          _change(old, changed[number])
+      return value
     call.__name__ = name
     return call
 

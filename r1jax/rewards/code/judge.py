@@ -51,14 +51,13 @@ def judge(program: str, tests: unit_tests.Tests, runner: runner_lib.Runner
     SuiteError: the tests are at fault, or have tested nothing.
     OSError: no sandbox can be started.
   """
-  source = f'{tests.prelude}\n{program}' if tests.prelude else program
   try:
-    source.encode()
+    program.encode()
   except UnicodeEncodeError as problem:
     return Verdict(CRASH, f'SyntaxError: {problem}')
   run = _Run(runner, tests)
   try:
-    _KINDS[tests.kind](run, source)
+    _KINDS[tests.kind](run, program)
   except _Stop as stop:
     return stop.verdict
   finally:
@@ -82,7 +81,8 @@ class _Run:
   def start(self, kind: str, **job: Any) -> runner_lib.Process:
     """A process that is ready for a message; the time of the tests begins."""
     self._processes.append(self._runner.start(
-        self.tests.memory_mib or self.limits.memory_mib, kind=kind, **job))
+        self.tests.memory_mib or self.limits.memory_mib, kind=kind,
+        prelude=self.tests.prelude, **job))
     self._total = time.monotonic() + self.limits.total_seconds
     self.begin()
     return self._processes[-1]
@@ -148,7 +148,8 @@ def _ended(status: int) -> tuple[str, str]:
 
 def _script(run: _Run, source: str) -> None:
   """Runs a program on each input, and compares what it prints."""
-  process = run.start('script', source=source)
+  process = run.start('script', source=source,
+                      modules=unit_tests.imported(run.tests.prelude))
   for given, wanted in run.cases:
     run.begin()
     reply = run.ask(process, {'stdin': given})
@@ -177,18 +178,21 @@ def _calls(run: _Run, source: str) -> None:
   process = run.start('calls', source=source)
   if 'error' in (reply := run.ask(process, None)):
     run.fail(reply)
-  for arguments, wanted in run.cases:
+  for number, (arguments, wanted) in enumerate(run.cases):
+    try:
+      sent, _ = inside.encode(list(arguments)), inside.encode(wanted)
+    except (inside.Unreadable, RecursionError) as problem:
+      raise unit_tests.SuiteError(f'case {number}: {problem}') from problem
     run.begin()
-    reply = run.ask(process, {
-        'name': run.tests.name, 'args': inside.encode(list(arguments)),
-        'keywords': inside.encode({})})
+    reply = run.ask(process, {'name': run.tests.name, 'args': sent,
+                              'keywords': inside.encode({})})
     if 'error' in reply:
       run.fail(reply)
     try:
       value = inside.decode(reply.get('value'))
     except (inside.Unreadable, RecursionError) as problem:
       raise _Stop(VALUE, str(problem)) from problem
-    if _as_json(value) != wanted:
+    if _as_json(value) != _as_json(wanted):
       raise _Stop(WRONG, f'returned {columns.shown(value)}')
 
 
@@ -213,7 +217,7 @@ def _tests(run: _Run, source: str) -> None:
   while 'call' in said:
     reply, called = run.ask(process, said['call']), True
     said = run.listen(
-        suite, {name: reply[name] for name in ('error', 'value')
+        suite, {name: reply[name] for name in ('error', 'value', 'changed')
                 if name in reply})
   if said.get('passed') is True and called:
     return

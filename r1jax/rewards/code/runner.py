@@ -159,7 +159,7 @@ class Runner:
     job |= dict(
         memory_bytes=memory_mib << 20, filter=self._filter,
         threads=None if self.limits.unsafe_subprocess else _THREADS,
-        cpu_seconds=int(self.limits.total_seconds) + 1,
+        cpu_seconds=int(self.limits.total_seconds) + 2,
         output_bytes=self.limits.output_bytes)
     for _ in range(_STARTS):
       while len(self._ready) <= _AHEAD:

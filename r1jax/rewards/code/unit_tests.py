@@ -1,13 +1,15 @@
 """The tests of a problem: what is asked of a program, in three forms.
 
     script  cases [(standard input, what is to be printed), ...]
-    calls   name, and cases [(arguments, value), ...] of the function
+    calls   name, and cases [(arguments, value), ...] of the function, plain
+            values: see inside.py
     tests   names of the functions under test, and source that asserts what they
-            give, after `setup`, which is the suite's own
+            give, after `setup`, which is the suite's own; a list, dict or set
+            that a function changes in place is changed there, too
 
-A record's 'tests' is a dict of one of these, with `kind`. `prelude` is put
-before the program; `seconds` and `memory_mib`, where there, take the place of
-the config's.
+A record's 'tests' is a dict of one of these, with `kind`. `prelude` is run
+before the program, in its namespace; `seconds` and `memory_mib`, where there,
+take the place of the config's.
 """
 
 import ast
@@ -83,6 +85,17 @@ def _is_case(kind: str, case: Any) -> bool:
   if kind == 'calls':
     return isinstance(given, _LIST)
   return isinstance(given, str) and isinstance(wanted, str)
+
+
+def imported(source: str) -> list[str]:
+  """The modules of the standard library that code imports at its top."""
+  names = set()
+  for node in ast.parse(source).body:
+    if isinstance(node, ast.Import):
+      names.update(each.name for each in node.names)
+    elif isinstance(node, ast.ImportFrom) and not node.level:
+      names.add(node.module)
+  return sorted(names.intersection(sys.stdlib_module_names))
 
 
 def open_names(source: str) -> tuple[list[str], list[str]]:

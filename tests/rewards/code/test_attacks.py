@@ -236,7 +236,7 @@ def test_host_files_are_not_there(judged, tmp_path):
 def test_what_is_there_is_little(judged):
   top = judged.printed('import os; print(sorted(os.listdir("/")))')
   assert set(top[len('printed '):].strip('\'"n\\[]').replace("'", '').split(
-      ', ')) <= {'inside.pyc', 'inside.py', 'lib', 'lib64', 'usr', 'tmp', *(
+      ', ')) <= {'lib', 'lib64', 'usr', 'tmp', *(
           pathlib.Path(os.path.realpath(os.__file__)).parts[1:2])}
   assert "['lib'" in judged.printed('import os; print(os.listdir("/usr"))') or (
       "['lib64'" in judged.printed('import os; print(os.listdir("/usr"))'))
@@ -263,7 +263,7 @@ def test_no_connection_is_made(judged):
       server.accept()
 
 
-@pytest.mark.parametrize('path', ['/written', '/inside.pyc', '/usr/lib/written',
+@pytest.mark.parametrize('path', ['/written', '/usr/lib/written',
                                   os.__file__, '/tmp/../written'])
 def test_nothing_is_written_outside(path, judged):
   before = pathlib.Path(path).read_bytes() if os.path.exists(path) else None

@@ -42,6 +42,25 @@ def main(): print(sum(map(int, input().split())) + deep(5000) - 5000)
 thread = threading.Thread(target=main)
 thread.start()
 thread.join()"""),
+    ('passed', """
+import threading
+def main(): print(sum(map(int, input().split())))
+threading.Thread(target=main).start()"""),
+    ('passed', """
+import atexit
+atexit.register(lambda: print(sum(map(int, input().split()))))"""),
+    ('passed', """
+import io, sys
+printed, sys.stdout = sys.stdout, io.StringIO()
+printed.write(str(sum(map(int, input().split()))))"""),
+    ('passed', """
+import sys
+print(sum(map(int, input().split())), flush=True)
+sys.stdout.close()"""),
+    ('timeout', """
+import threading
+print(sum(map(int, input().split())), flush=True)
+threading.Thread(target=threading.Event().wait).start()"""),
     ('wrong', 'print(5)'), ('wrong', 'pass'), ('wrong', 'print(5, 9)'),
     ('wrong', 'print(" ", sum(map(int, input().split())))'),
     ('wrong', 'print(float(sum(map(int, input().split()))))'),
@@ -190,7 +209,11 @@ def test_what_is_no_value_is_refused(value):
     ('<think>```python\nb\n```', None), ('```python\na', None),
     ('```python\na\n```\n```python\nb', None), ('a', None), ('', None),
     ('```python\n```', None), ('```python\n  \n```', None),
-    ('```java\na\n```', None), ('a ```b``` c', None)])
+    ('```java\na\n```', None), ('a ```b``` c', None),
+    ('```python\na\n```\nIt prints\n```\n5\n```', 'a\n'),
+    ('```\n5\n```\n```python\na\n```', 'a\n'),
+    ('```\na\n```\n```\nb\n```', 'b\n'),
+    ('```python\n```\n```\n5\n```', None)])
 def test_the_program_is_the_last_block_outside_the_thinking(text, program):
   assert programs.extract(text) == program
   assert programs.extract(text, finished=False) is None
@@ -244,7 +267,8 @@ def test_without_a_sandbox_limits_still_hold():
   assert run('while True: pass') == judge.TIME
   assert run('x = [0] * 10 ** 10') == judge.MEMORY
   assert run('import os\nos.fork()') == judge.CRASH
-  process = runner.start(256, kind='script', source='while True: pass')
+  process = runner.start(256, kind='script', source='while True: pass',
+                         prelude='', modules=[])
   process.send({'stdin': ''}, time.monotonic() + 9)
   with pytest.raises(runner_lib.Late):
     process.receive(time.monotonic() + 0.5, 99)
@@ -294,7 +318,8 @@ def test_programs_do_not_outlive_their_judge(judged):
 import os, time
 from r1jax.rewards.code import runner as runner_lib
 runner = runner_lib.Runner(runner_lib.Limits())
-running = runner.start(512, kind='calls', source='while True: pass')
+running = runner.start(
+    512, kind='calls', source='while True: pass', prelude='')
 print(*(each._process.pid for each in (running, *runner._ready)), flush=True)
 os.kill(os.getpid(), 9)"""
   done = subprocess.run([sys.executable, '-c', program], capture_output=True,
