@@ -272,6 +272,14 @@ def texts(value: Any) -> list[str]:
   return list(map(text, value))
 
 
+def objects(value: Any) -> list[Mapping[str, Any]]:
+  """A list of objects."""
+  if not isinstance(value, list) or not all(
+      isinstance(each, Mapping) for each in value):
+    raise Wrong('a list of objects', value)
+  return value
+
+
 def grades(value: Any) -> list[float]:
   """The grades of responses."""
   if not isinstance(value, list | tuple) or not value:

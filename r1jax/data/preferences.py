@@ -87,9 +87,7 @@ def read_preferences(task: str, split: str, options: dict[str, Any]
   Raises:
     ConfigError: names the field of config.data that is wrong.
   """
-  kind, argument = sources.split_task(str(task), SOURCES)
-  sources.check_options(SOURCES[kind], options)
-  return SOURCES[kind](argument, split, **options)
+  return sources.read(SOURCES, task, split, options)
 
 
 def _records(rows: Sequence[tuple[str, dict[str, Any]]], asked: columns.Column,

@@ -35,7 +35,7 @@ with config.data.options:
 Without a parameter `split`, a hash of the prompt holds out one record in eight.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import inspect
 import math
 import os
@@ -298,6 +298,14 @@ def split_task(task: str, known: Collection[str], field: str = 'data.task'
         f'{task!r}')
   errors.check_choice(field, kind, known)
   return kind, argument
+
+
+def read(readers: Mapping[str, Callable[..., Any]], task: str, split: str,
+         options: Mapping[str, Any]) -> Any:
+  """What the reader of a task's source, one of `readers`, makes of a split."""
+  kind, argument = split_task(str(task), readers)
+  check_options(readers[kind], options)
+  return readers[kind](argument, split, **options)
 
 
 def record(prompt: str, answer: Any, task: str, verifier: str) -> Record:

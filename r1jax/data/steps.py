@@ -103,9 +103,7 @@ def read_steps(task: str, split: str, options: dict[str, Any]
   Raises:
     ConfigError: names the field of config.data that is wrong.
   """
-  kind, argument = sources.split_task(str(task), SOURCES)
-  sources.check_options(SOURCES[kind], options)
-  return SOURCES[kind](argument, split, **options)
+  return sources.read(SOURCES, task, split, options)
 
 
 class _Columns(NamedTuple):
@@ -171,8 +169,9 @@ def _prm800k(row: Mapping[str, Any], place: str, neutral: float | None
     return ['given_up']
   value_of = {1: 1., 0: neutral, -1: 0., None: None}
   texts, labels, records = [], [], []
-  for step in columns.Column(_objects, ('label.steps',)).read(row, place):
-    choices = columns.Column(_objects, ('completions',)).read(
+  for step in columns.Column(
+      columns.objects, ('label.steps',)).read(row, place):
+    choices = columns.Column(columns.objects, ('completions',)).read(
         {'completions': step.get('completions') or []}, place)
     chosen = step.get('chosen_completion')
     for number, choice in enumerate(choices):
@@ -244,13 +243,6 @@ def _label(value: Any) -> float | None:
 def _rating(value: Any) -> int | None:
   if value is not None and (type(value) is not int or abs(value) > 1):
     raise columns.Wrong('a rating of -1, 0 or 1', value)
-  return value
-
-
-def _objects(value: Any) -> list[Mapping[str, Any]]:
-  if not isinstance(value, list) or not all(
-      isinstance(each, Mapping) for each in value):
-    raise columns.Wrong('a list of objects', value)
   return value
 
 

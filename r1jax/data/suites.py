@@ -140,7 +140,7 @@ def ifeval(argument: str, split: str, seed: int, count: int | None, *,
   del seed, count
   prompt = columns.Column(columns.filled, ('prompt',))
   names = columns.Column(columns.texts, ('instruction_id_list',))
-  arguments = columns.Column(_objects, ('kwargs',))
+  arguments = columns.Column(columns.objects, ('kwargs',))
   task, records = json_lines.title(argument, split, task), []
   for place, row in json_lines.read_rows(argument, split):
     listed = names.read(row, place)
@@ -155,13 +155,6 @@ def ifeval(argument: str, split: str, seed: int, count: int | None, *,
         prompt=prompt.read(row, place), answer='', task=task, row=row,
         verifier='instructions', instructions=asked))
   return records
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-  if not isinstance(value, list) or not all(
-      isinstance(each, dict) for each in value):
-    raise columns.Wrong('a list of objects', value)
-  return value
 
 
 PROMPTS = {f.__name__: f for f in (gpqa, mmlu, ifeval)}

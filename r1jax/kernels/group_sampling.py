@@ -161,16 +161,22 @@ def empty_past(prompt_k: Array, prompt_v: Array | None, rows: int, size: int
   return k, v
 
 
-def grow(state: SamplingState, size: int) -> SamplingState:
-  """The state with room for the keys and values of `size` tokens."""
+def with_room(kv: KeysValues, size: int) -> KeysValues:
+  """The keys and values, with zeros up to `size` tokens."""
   def put(shape, x):
     return lax.dynamic_update_slice(
         jnp.zeros(shape, x.dtype), x, (0,) * x.ndim)
 
-  return state._replace(
-      k=jax.tree.map(lambda x: put((*x.shape[:-1], size), x), state.k),
-      v=jax.tree.map(
-          lambda x: put((*x.shape[:-2], size, x.shape[-1]), x), state.v))
+  k, v = kv
+  return (jax.tree.map(lambda x: put((*x.shape[:-1], size), x), k),
+          jax.tree.map(
+              lambda x: put((*x.shape[:-2], size, x.shape[-1]), x), v))
+
+
+def grow(state: SamplingState, size: int) -> SamplingState:
+  """The state with room for the keys and values of `size` tokens."""
+  k, v = with_room((state.k, state.v), size)
+  return state._replace(k=k, v=v)
 
 
 def advance(model, params: Params, prompts: Prompts, prompt_kv: KeysValues,

@@ -26,7 +26,8 @@ from r1jax.kernels import group_sampling
 from r1jax.kernels import tree_search
 from r1jax.types import Array, Cache, Params, Prompts
 
-KeysValues = Any  # (k, v) of a cache, but for the order of its axes
+# Here also with the batch first.
+KeysValues = group_sampling.KeysValues
 
 
 class Models(NamedTuple):
@@ -86,7 +87,7 @@ def begin(models: Models, params: Models, prompts: Prompts, key_B: Array,
 
   def read(model, weights):
     hidden, kv = model.forward(weights, prompts.tokens, None, position)
-    return hidden, _with_room(_batch_first(kv), size)
+    return hidden, group_sampling.with_room(_batch_first(kv), size)
 
   hidden_BPD, kv = read(models.policy, params.policy)
   value_kv = models.value and read(models.value, params.value)[1]
@@ -245,18 +246,6 @@ def _batch_first(kv: KeysValues) -> KeysValues:
 
 
 _layers_first = _batch_first  # a swap is its own inverse
-
-
-def _with_room(kv: KeysValues, size: int) -> KeysValues:
-  """The same with zeros up to `size` tokens."""
-  def pad(x, axis):
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (0, size - x.shape[axis])
-    return jnp.pad(x, widths)
-
-  k, v = kv
-  return (jax.tree.map(lambda x: pad(x, -1), k),
-          jax.tree.map(lambda x: pad(x, -2), v))
 
 
 def _put(kv: KeysValues, step_kv: KeysValues, start_B: Array) -> KeysValues:

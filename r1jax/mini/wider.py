@@ -7,7 +7,6 @@ several problems in a row, all answered in one manner, from which a model learns
 to follow examples; and functions to repair.
 """
 
-import itertools
 import random
 from typing import Any
 

@@ -9,7 +9,7 @@ r1_claims.py.
 """
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 import pathlib
 import re

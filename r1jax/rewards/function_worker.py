@@ -10,10 +10,8 @@ from collections.abc import Callable, Mapping
 import functools
 import inspect
 import json
-from multiprocessing import connection
 import numbers
 import os
-import sys
 import threading
 import time
 from typing import Any
@@ -34,17 +32,7 @@ def main(fd: int, load_name: str, timeout_seconds: float):
   without an answer asks whether the function is async.
   """
   del load_name
-  pipe = connection.Connection(fd)
-
-  def send(status, value=0., detail='', columns=None):
-    pipe.send_bytes(
-        json.dumps([status, value, detail, columns or {}]).encode())
-
-  def report(kind, error, trace):
-    del trace
-    send('died', detail=sandbox.last_line(kind, error))
-
-  sys.excepthook = report
+  pipe, send = sandbox.channel(fd)
   threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
   while True:
     try:

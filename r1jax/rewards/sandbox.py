@@ -11,6 +11,7 @@ file. The hook is a second defence after `verifiers.refuse_unsafe`, not proof
 against an attack.
 """
 
+from collections.abc import Callable
 import importlib
 import json
 from multiprocessing import connection
@@ -57,16 +58,7 @@ def main(fd: int, load_name: str, timeout_seconds: float):
   load_name: "module:function", a function (kind, task) -> verify, where
     verify(answer, reference) says whether the answer is right.
   """
-  pipe = connection.Connection(fd)
-
-  def send(status, value=0.0, detail=''):
-    pipe.send_bytes(json.dumps([status, value, detail]).encode())
-
-  def report(kind, error, trace):
-    del trace
-    send('died', detail=last_line(kind, error))
-
-  sys.excepthook = report
+  pipe, send = channel(fd)
   sys.dont_write_bytecode = True  # the hook would refuse it
   guard = Guard()
   sys.addaudithook(guard)
@@ -90,6 +82,25 @@ def main(fd: int, load_name: str, timeout_seconds: float):
     send('ready')
     for verify, (_, _, answer, reference) in zip(verifiers, jobs):
       send(*_verdict(verify, answer, reference, guard))
+
+
+def channel(fd: int) -> tuple[connection.Connection, Callable[..., None]]:
+  """A worker's pipe to its parent, and send(status, value, detail, columns).
+
+  An error that ends the worker is sent, too, from now on.
+  """
+  pipe = connection.Connection(fd)
+
+  def send(status, value=0.0, detail='', columns=None):
+    pipe.send_bytes(
+        json.dumps([status, value, detail, columns or {}]).encode())
+
+  def report(kind, error, trace):
+    del trace
+    send('died', detail=last_line(kind, error))
+
+  sys.excepthook = report
+  return pipe, send
 
 
 def _verdict(verify, answer, reference, guard: Guard):

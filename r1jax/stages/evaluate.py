@@ -23,6 +23,7 @@ from r1jax.stages import rollouts
 from r1jax.stages import scoring
 from r1jax.stages import train_state
 from r1jax.training import files
+from r1jax.training import history
 from r1jax.training import loop
 
 
@@ -78,8 +79,8 @@ def results(folder: pathlib.Path, tests: Mapping[str, evaluation.Test],
   """The results of every test, from the rows and metrics of its steps."""
   found = {}
   metrics = {row['step']: row
-             for row in files.stream_rows(folder / 'metrics.jsonl')}
-  rows = files.stream_rows(folder / 'rollouts.jsonl')
+             for row in files.stream_rows(folder / history.METRICS)}
+  rows = files.stream_rows(folder / history.ROLLOUTS)
   for name, part in itertools.groupby(rows, key=lambda row: row['test']):
     test, part = tests[name], list(part)
     steps = [metrics[n] for n, at in enumerate(parts)

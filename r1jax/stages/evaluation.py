@@ -17,6 +17,7 @@ from r1jax import rewards as rewards_lib
 from r1jax.data import batches
 from r1jax.data import vocabs
 from r1jax.parallel import distributed
+from r1jax.parallel import sharding
 from r1jax.reports import intervals
 from r1jax.reports import pass_at_k
 from r1jax.rewards import votes
@@ -264,8 +265,7 @@ def make_test(name: str, test, config, policy: train_state.StageModel,
   scoring.check_code(config.rewards, prompts)
   rule_scorer = scoring.make_rule_scorer(
       rewards_of_test(config.rewards, test.rewards), settings.response_tokens)
-  shape = policy.placed.mesh.shape
-  shards = shape['data'] * shape['fsdp']
+  shards = sharding.batch_shards(policy.placed.mesh)
   count = max(config.eval.batch // settings.group, 1)
   batch = -(-count // shards) * shards
   if batch > count:

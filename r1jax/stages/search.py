@@ -43,6 +43,7 @@ from r1jax.stages import sample
 from r1jax.stages import scoring
 from r1jax.stages import train_state
 from r1jax.training import files
+from r1jax.training import history
 from r1jax.training import loop
 from r1jax.types import Prompts, Rollout
 
@@ -352,7 +353,7 @@ def finish(workdir: str, keep: Callable[[Mapping[str, Any]], str] | None,
            summary: Mapping[str, Any]) -> str:
   """Writes steps.jsonl, and what `keep` writes; returns the closing words."""
   folder = sample.sampled(workdir)
-  path = folder / 'rollouts.jsonl'
+  path = folder / history.ROLLOUTS
   files.write_output(folder / STEPS, labelled(files.stream_rows(path)))
   chosen = [(row['step'], row['id'], row['accuracy'], row['search/drawn'])
             for row in files.stream_rows(path) if row['search/chosen']]

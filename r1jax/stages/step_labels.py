@@ -38,6 +38,7 @@ from r1jax.stages import sample
 from r1jax.stages import scoring
 from r1jax.stages import train_state
 from r1jax.training import files
+from r1jax.training import history
 from r1jax.training import loop
 
 STEPS = 'steps.jsonl'
@@ -197,7 +198,7 @@ def finish(workdir: str, summary: Mapping[str, Any]) -> str:
   """Writes the data sets, whole or not at all; returns the closing words."""
   outcomes = sample.write_preferences(workdir, True, summary)
   folder = pathlib.Path(workdir)
-  lines, counts = labelled(files.read_rows(folder / 'rollouts.jsonl'))
+  lines, counts = labelled(files.read_rows(folder / history.ROLLOUTS))
   files.write_output(folder / STEPS, lines)
   files.write_json(folder / 'steps.json', counts)
   return (f'{outcomes}\nsteps: {folder / STEPS}, ' + ', '.join(

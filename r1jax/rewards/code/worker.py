@@ -1,8 +1,6 @@
 """The process that judges programs: one of a pool, see rewards/workers.py."""
 
 import json
-from multiprocessing import connection
-import sys
 
 from r1jax.rewards import sandbox as sandbox_lib
 from r1jax.rewards.code import judge
@@ -16,17 +14,7 @@ def main(fd: int, load_name: str, timeout_seconds: float):
   load_name: the fields of runner.Limits, as JSON.
   """
   del timeout_seconds
-  pipe = connection.Connection(fd)
-
-  def send(status, value=0.0, detail='', columns=None):
-    pipe.send_bytes(
-        json.dumps([status, value, detail, columns or {}]).encode())
-
-  def report(kind, error, trace):
-    del trace
-    send('died', detail=sandbox_lib.last_line(kind, error))
-
-  sys.excepthook = report
+  pipe, send = sandbox_lib.channel(fd)
   runner = runner_lib.Runner(runner_lib.Limits(**json.loads(load_name)))
   try:
     while True:
