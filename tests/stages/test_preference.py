@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tiny
+import tiny_preferences
 from experiments import reward_model
 from experiments import reward_sections
 from r1jax import errors
@@ -21,13 +22,10 @@ from r1jax.reports import intervals
 from r1jax.stages import preference
 from r1jax.stages import preference_figures
 from r1jax.stages import model_rewards
-from r1jax.stages import train_state
 from r1jax.training import checkpoint
 from r1jax.training import loop
-from r1jax.training import optim
 from r1jax.types import Preferences
 
-OPTIMIZER = optim.make_optimizer(lr=1e-2, steps=100)
 PAIRWISE = preference.Objective('pairwise', 0., 1)
 
 
@@ -49,31 +47,8 @@ def _rows(seed=0, count=96):
   return preferences.pack(records, _encode, 48)
 
 
-def _batch(rows, step=0, size=8):
-  return Preferences(*rows.batch(step, size, 0))
-
-
-@functools.cache
-def _update(objective, sizes):
-  """A model on a mesh of `sizes`, its abstract state, and the jitted step."""
-  setup = tiny.setup(dict(sizes), scalar=True)
-  abstract = train_state.abstract_state(setup, OPTIMIZER, ref=False)
-  step = functools.partial(
-      preference.train_step, setup.model, OPTIMIZER, objective)
-  return setup, abstract, jax.jit(step, donate_argnums=0, out_shardings=(
-      train_state.shardings_of(abstract), None))
-
-
 def _train(steps, sizes=None, objective=PAIRWISE):
-  setup, abstract, update = _update(objective, tuple((sizes or {}).items()))
-  state = train_state.state_from_params(
-      setup, OPTIMIZER, abstract, tiny.placed(setup, scalar=True))
-  history = []
-  for step in range(steps):
-    state, metrics = update(
-        state, sharding.from_host(_batch(_rows(), step), setup.mesh))
-    history.append(jax.device_get(metrics))
-  return state, history, setup
+  return tiny_preferences.train(_rows(), steps, objective, sizes)
 
 
 def test_packed_scores_are_those_of_each_response_alone():

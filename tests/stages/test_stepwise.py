@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tiny
+import tiny_preferences
 from experiments import reward_model
 from r1jax import config as config_lib
 from r1jax import errors
@@ -17,12 +18,9 @@ from r1jax.parallel import sharding
 from r1jax.reports import intervals
 from r1jax.stages import preference
 from r1jax.stages import step_figures
-from r1jax.stages import train_state
 from r1jax.training import loop
-from r1jax.training import optim
 from r1jax.types import Preferences
 
-OPTIMIZER = optim.make_optimizer(lr=1e-2, steps=100)
 OBJECTIVE = preference.Objective('stepwise', 0., 1)
 
 
@@ -45,30 +43,8 @@ def _rows(seed=0, count=256):
   return steps.pack(records, _encode, 32)
 
 
-def _batch(rows, step=0, size=8):
-  return Preferences(*rows.batch(step, size, 0))
-
-
-@functools.cache
-def _update(objective, sizes):
-  setup = tiny.setup(dict(sizes), scalar=True)
-  abstract = train_state.abstract_state(setup, OPTIMIZER, ref=False)
-  step = functools.partial(
-      preference.train_step, setup.model, OPTIMIZER, objective)
-  return setup, abstract, jax.jit(step, donate_argnums=0, out_shardings=(
-      train_state.shardings_of(abstract), None))
-
-
 def _train(count, sizes=(), objective=OBJECTIVE):
-  setup, abstract, update = _update(objective, sizes)
-  state = train_state.state_from_params(
-      setup, OPTIMIZER, abstract, tiny.placed(setup, scalar=True))
-  history = []
-  for step in range(count):
-    state, metrics = update(
-        state, sharding.from_host(_batch(_rows(), step), setup.mesh))
-    history.append(jax.device_get(metrics))
-  return state, history, setup
+  return tiny_preferences.train(_rows(), count, objective, dict(sizes))
 
 
 def test_it_learns():
