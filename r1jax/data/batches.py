@@ -88,15 +88,32 @@ def with_step(batch: PromptBatch, step: int) -> PromptBatch:
       records=tuple({**record, 'step': step} for record in batch.records))
 
 
-def slice_of(prompt_set: PromptSet, start: int, prompts: int) -> PromptBatch:
+def slice_of(prompt_set: PromptSet, start: int, prompts: int,
+             order: np.ndarray | None = None) -> PromptBatch:
   """Returns `prompts` prompts in order, the first of them number `start`.
 
   The last batch is filled up with the first prompts, since all steps have the
   same shapes. These are sampled but have no records, so they are not scored.
+
+  Args:
+    prompt_set, start, prompts: as above.
+    order: i64[M], the ids in order; None: as they are counted.
   """
   count = len(prompt_set.records)
-  batch = take(prompt_set, np.arange(start, start + prompts) % count)
+  place = np.arange(start, start + prompts) % count
+  batch = take(prompt_set, place if order is None else order[place])
   return batch._replace(records=batch.records[:count - start])
+
+
+def trimmed(batch: PromptBatch) -> PromptBatch:
+  """The batch with less padding, its width one of few for a jitted function.
+
+  That is the least of 64, 128, 256, ... tokens that all prompts fit in, or the
+  width as it is.
+  """
+  longest = int(batch.length.max())
+  width = max(64, 1 << (longest - 1).bit_length())
+  return batch._replace(tokens=batch.tokens[:, :width])
 
 
 class Packed(NamedTuple):

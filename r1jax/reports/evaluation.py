@@ -160,7 +160,8 @@ def _samples(config: Mapping[str, Any], rows: Mapping[str, list[dict]],
   made = []
   for name, part in rows.items():
     own = config['tests'][name]['rewards']
-    for row in [r for r in part if not r['sample']][:shown]:
+    first = [row for row in part if not row['sample']]
+    for row in sorted(first, key=lambda row: row['id'])[:shown]:
       response = {
           'name': name, 'text': row['response'], 'finished': row['finished'],
           'correct': row['accuracy'] == 1.} | (

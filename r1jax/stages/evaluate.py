@@ -1,10 +1,11 @@
 """A stage that evaluates a policy on several tests, and trains nothing.
 
 Each test has its own prompts, and possibly its own rewards and sampling. A step
-samples one batch of problems of one test and appends a row for each response to
-rollouts.jsonl; it has the field `test`. What a problem is answered depends on
-(seed, its number, the sample) alone: a run that was stopped goes on with the
-next batch and ends with the same rows. The results are computed from the rows.
+samples one batch of problems of one test, those with short prompts first, and
+appends a row for each response to rollouts.jsonl; it has the field `test`. What
+a problem is answered depends on (seed, its number, the sample) alone: a run
+that was stopped goes on with the next batch and ends with the same rows. The
+results are computed from the rows.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from r1jax import errors
 from r1jax import rewards as rewards_lib
 from r1jax.reports import evaluation as evaluation_report
 from r1jax.stages import evaluation
@@ -53,8 +55,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     name, start = parts[index]
     test = tests[name]
     rows, counters = evaluation.sample_batch(
-        samplers[name], test.scorer, params(), test.prompts, start, test.count,
-        test.batch, seed)
+        samplers[name], test.scorer, params(), test.part(start), seed)
     mean = lambda name: float(np.mean([row[name] for row in rows]))
     return state._replace(step=state.step + 1), {
         'reward/accuracy': mean('accuracy'),
@@ -83,6 +84,7 @@ def results(folder: pathlib.Path, tests: Mapping[str, evaluation.Test],
   rows = files.stream_rows(folder / history.ROLLOUTS)
   for name, part in itertools.groupby(rows, key=lambda row: row['test']):
     test, part = tests[name], list(part)
+    _check_complete(name, test, part)
     steps = [metrics[n] for n, at in enumerate(parts)
              if at.test == name and n in metrics]
     found[name] = evaluation.results(part, None, test.settings.group)
@@ -91,6 +93,17 @@ def results(folder: pathlib.Path, tests: Mapping[str, evaluation.Test],
         'figures': rewards_lib.column_means(part),
         'verifier': counters(steps)} | cost(part, steps)
   return found
+
+
+def _check_complete(name: str, test: evaluation.Test, rows: list[dict]) -> None:
+  """Raises RunError unless every problem has its rows: all, and only once."""
+  problems, group = len(test.prompts.records), test.settings.group
+  numbers = sorted(row['id'] for row in rows)
+  if numbers != sorted([*range(problems)] * group):
+    raise errors.RunError(
+        f'{name}: expected {group} rows of each of {problems} problems in '
+        f'rollouts.jsonl, found {len(rows)} rows of {len(set(numbers))}; '
+        'evaluate again into a new --workdir')
 
 
 def sampling(test: evaluation.Test) -> dict[str, float]:

@@ -115,24 +115,21 @@ def sample_all(sampler: rollouts.Sampler, scorer: scoring.RolloutScorer, params,
   rows, counters = [], []
   for start in range(0, len(prompts.records), batch):
     found, counts = sample_batch(
-        sampler, scorer, params, prompts, start, batch, batch, seed)
+        sampler, scorer, params, batches.slice_of(prompts, start, batch), seed)
     rows += found
     counters.append(counts)
   return rows, counters
 
 
 def sample_batch(sampler: rollouts.Sampler, scorer: scoring.RolloutScorer,
-                 params, prompts: batches.PromptSet, start: int, count: int,
-                 batch: int, seed: int) -> tuple[Rows, dict[str, int]]:
-  """The rows of `count` prompts, the first of them number `start`.
+                 params, part: batches.PromptBatch, seed: int
+                 ) -> tuple[Rows, dict[str, int]]:
+  """The rows of those prompts that have a record.
 
-  `batch` are sampled, of which more than `count` only fill up the devices.
   Rows have the number of the `sample`, the tokens of its prompt, and where
   there are several samples the class of its answer (`vote`). What is sampled
   for a prompt is the same in any batch.
   """
-  part = batches.slice_of(prompts, start, batch)
-  part = part._replace(records=part.records[:count])
   scored = scorer(sampler(params, part, seed, STREAM), part)
   group = len(scored.rows) // len(part.records)
   counters = scored.counters
@@ -234,6 +231,15 @@ class Test(NamedTuple):
   scorer: scoring.RolloutScorer
   count: int  # problems at a time, by the config alone
   batch: int  # the same, filled up for the devices
+
+  def part(self, start: int) -> batches.PromptBatch:
+    """`count` prompts in the order of their lengths, from number `start`.
+
+    So those of a batch are about as long, and little padding is computed.
+    """
+    found = batches.slice_of(self.prompts, start, self.batch, np.argsort(
+        self.prompts.length, kind='stable'))
+    return batches.trimmed(found._replace(records=found.records[:self.count]))
 
 
 def make_tests(config, policy: train_state.StageModel, vocab: vocabs.Vocab,

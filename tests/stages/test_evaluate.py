@@ -51,7 +51,10 @@ def test_each_test_has_its_figures_and_responses(tmp_path, capsys):
       errors=0, timeouts=0, refused=0, restarts=0)
   tests = files.read_rows(tmp_path / 'rollouts.jsonl')
   rows = [row for row in tests if row['test'] == 'reasoning']
-  assert [row['task'] for row in rows[:2]] == ['chain_sum', 'leg_counting']
+  assert [row['task'] for row in sorted(rows, key=lambda row: row['id'])[:2]
+          ] == ['chain_sum', 'leg_counting']
+  lengths = [row['prompt_tokens'] for row in rows]
+  assert lengths == sorted(lengths)
   # The base speaks in tags now and then, which is no summary.
   assert sum(row['format'] for row in rows) > 0
   assert len(tests) - len(rows) == 5
@@ -121,6 +124,12 @@ def test_a_killed_evaluation_ends_with_the_same_rows_and_figures(tmp_path):
           for name in ('whole', 'killed')]
   assert rows[0] == rows[1]
   assert _without_times(again) == _without_times(whole)
+  # Rows of another order of problems, as an earlier r1jax had, are no result.
+  lines = rows[0].splitlines(keepends=True)
+  (tmp_path / 'killed/rollouts.jsonl').write_bytes(
+      b''.join(lines[:2] + lines[:1] + lines[3:]))
+  with pytest.raises(errors.RunError, match='expected 2 rows of each of 5 '):
+    stage.results()
   _check_samples(whole['reasoning'], files.read_rows(
       tmp_path / 'whole/rollouts.jsonl'))
 
@@ -128,7 +137,7 @@ def test_a_killed_evaluation_ends_with_the_same_rows_and_figures(tmp_path):
 def _check_samples(found, rows):
   """Figures of several samples are those of their rows."""
   rows = [row for row in rows if row['test'] == 'reasoning']
-  assert [(row['id'], row['sample']) for row in rows] == [
+  assert sorted((row['id'], row['sample']) for row in rows) == [
       (n, sample) for n in range(6) for sample in range(2)]
   right = [row['accuracy'] for row in rows]
   solved = [max(right[n:n + 2]) for n in range(0, 12, 2)]

@@ -93,16 +93,37 @@ def test_every_problem_is_measured_once_and_in_order(count, batch):
              for size, seed, step in sampler.asked)
 
 
+def _test(prompts):
+  """A test of two problems at a time, four with what fills up the devices."""
+  return evaluation.Test(
+      'test', prompts, 0, tiny_rl.SETTINGS, _score, count=2, batch=4)
+
+
 def test_what_fills_up_the_devices_is_sampled_and_does_not_count():
   prompts = batches.PromptSet(np.zeros((5, 2), np.int32), np.ones(5, np.int32),
                               tuple({} for _ in range(5)))
   sampler = _Sampler(group=1)
-  rows = [evaluation.sample_batch(sampler, _score, None,
-                                  prompts, start, 2, 4, seed=7)[0]
+  test = _test(prompts)
+  rows = [evaluation.sample_batch(sampler, _score, None, test.part(start), 7)[0]
           for start in range(0, 5, 2)]
   assert [[row['id'] for row in part] for part in rows] == [
       [0, 1], [2, 3], [4]]
   assert [size for size, _, _ in sampler.asked] == [4, 4, 4]
+
+
+def test_problems_come_by_length_and_padded_to_few_widths():
+  length = np.array([70, 3, 64, 200, 65], np.int32)
+  prompts = batches.PromptSet(
+      np.arange(5)[:, None] * np.ones((5, 200), np.int32), length,
+      tuple({} for _ in range(5)))
+  parts = [_test(prompts).part(start) for start in range(0, 5, 2)]
+  assert [part.id.tolist() for part in parts] == [
+      [1, 2, 4, 0], [4, 0, 3, 1], [3, 1, 2, 4]]
+  assert [len(part.records) for part in parts] == [2, 2, 1]
+  assert [part.tokens.shape[1] for part in parts] == [128, 200, 200]
+  for part in parts:
+    np.testing.assert_array_equal(part.tokens[:, 0], part.id)
+    np.testing.assert_array_equal(part.length, length[part.id])
 
 
 @pytest.mark.parametrize('verifier', ['code', 'instructions', 'math'])
@@ -119,7 +140,7 @@ def test_whole_texts_have_no_vote(verifier):
           {'id': 0, 'extracted': 'x'} for _ in samples])
 
   rows, _ = evaluation.sample_batch(
-      _Sampler(group=2), Scorer(), None, prompts, 0, 1, 1, seed=7)
+      _Sampler(group=2), Scorer(), None, batches.slice_of(prompts, 0, 1), 7)
   assert ['vote' in row for row in rows] == [verifier == 'math'] * 2
 
 
