@@ -272,12 +272,15 @@ def make_test(name: str, test, config, policy: train_state.StageModel,
   rule_scorer = scoring.make_rule_scorer(
       rewards_of_test(config.rewards, test.rewards), settings.response_tokens)
   shards = sharding.batch_shards(policy.placed.mesh)
-  count = max(config.eval.batch // settings.group, 1)
-  batch = -(-count // shards) * shards
-  if batch > count:
+  most = max(config.eval.batch // settings.group, 1)
+  idle = -most % shards
+  if idle:
     distributed.say(
-        f'{name}: {batch - count} of {batch} rows stand idle; a config.eval.'
-        f'batch of {batch * settings.group} responses would use all devices')
+        f'{name}: {idle} of {most + idle} rows stand idle; a config.eval.batch '
+        f'of {(most + idle) * settings.group} responses would use all devices')
+  problems = len(prompts.records)
+  count = -(-problems // -(-problems // most))  # as many in every batch
+  batch = -(-count // shards) * shards
   return Test(name, prompts, left_out, settings,
               scoring.RolloutScorer(vocab, rule_scorer, models), count, batch)
 

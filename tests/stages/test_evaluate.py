@@ -211,6 +211,11 @@ def test_a_test_samples_as_it_says_within_the_models_length(tmp_path, capsys):
   # count, so that a run goes on with the next problem on any devices.
   assert tests['general'].count == 2
   assert tests['general'].batch == len(jax.devices())
+  # Batches are of one size, so that the last is as full as the others.
+  assert tests['reasoning'].count == 6
+  config.eval.batch = 4
+  assert evaluation.make_tests(config, policy, policy.vocabulary(
+      config.vocab), ())['reasoning'].count == 3
   config.tests.general.prompt_tokens = 256
   with pytest.raises(errors.ConfigError, match='tests.general.prompt_tokens'):
     evaluation.make_tests(
