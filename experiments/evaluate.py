@@ -16,16 +16,19 @@ Responses are sampled as in DeepSeek-R1's evaluation ([v1] arXiv 2501.12948v1,
 sample, so it is here.
 """
 
+from collections.abc import Sequence
 import functools
 
 from experiments import common
 from experiments import reward_sections
 from experiments import sections
 from experiments import suites
+from r1jax import errors
 
 WHOLE = ('gsm8k', 'math500', 'aime', 'amc', 'minerva', 'olympiad_bench')
 MINI = ('mini_reasoning', 'mini_general')
 FOLDER = 'data'  # {data}, where no other is named
+WHILE_TRAINING = 64  # problems of a suite
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
@@ -53,10 +56,33 @@ def of_suites(names, data: str = FOLDER) -> common.ConfigDict:
                           sample_chunk=128),
       # All but accuracy is measured, too; nothing is trained.
       rewards=reward_sections.rewards(weights=dict(format=0.0), form='summary'),
-      tests={name.replace(':', '-'): test(suites.find(name, data))
-             for name in names},
+      tests={_key(name): test(suites.find(name, data)) for name in names},
       eval=dict(split='train', batch=64, temperature=suites.TEMPERATURE,
                 top_p=suites.TOP_P))
+
+
+def add_tests(config: common.ConfigDict, names: Sequence[str]) -> None:
+  """Makes suites the tests of an `rl` stage, beside its held-out problems.
+
+  The policy is asked, sampled, cut and read as config.data, config.eval,
+  config.rl and config.rewards say; a suite's own form of question and answer
+  stays, as that of a multiple choice.
+  """
+  config.tests = {}
+  for name in names:
+    with errors.renamed('--suite', to='--config'):
+      suite = suites.find(name, FOLDER)
+    suite = suite._replace(
+        problems=min(suite.problems, WHILE_TRAINING), samples=None,
+        response_tokens=None, template=config.data.template)
+    if suite.instruction is not None:
+      suite = suite._replace(instruction=config.data.instruction,
+                             answer=config.rewards.answer)
+    config.tests[_key(name)] = test(suite)
+
+
+def _key(name: str) -> str:
+  return name.replace(':', '_')  # --config.tests.a-b.samples=1 is a difference
 
 
 def test(suite: suites.Suite) -> common.ConfigDict:

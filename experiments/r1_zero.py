@@ -12,17 +12,32 @@ any other Hugging Face folder or GGUF file. LoRA's factors are trained;
 The paper's R1-Zero is a 671B mixture of experts; the preset here is the dense
 model of its Qwen-32B-Zero comparison. `:paper_long` continues from its workdir
 (--config.init_from) with responses of twice the length.
+`:mini,mini_general` also tests the policy on suites of suites.py, here
+mini_general, whenever it is evaluated; files are those below ./data.
 """
 
+import functools
+
 from experiments import common
+from experiments import evaluate
 from experiments import reward_sections
 from experiments import sections
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  return common.variant(__file__, arg, {
-      'mini': mini, 'smollm2': smollm2, 'paper': paper,
-      'paper_long': paper_long})
+  made = {'mini': mini, 'smollm2': smollm2, 'paper': paper,
+          'paper_long': paper_long}
+  name, *names = arg.split(',')
+  if names and name in made:
+    made[arg] = functools.partial(tested, made[name], names)
+  return common.variant(__file__, arg, made)
+
+
+def tested(variant, names: list[str]) -> common.ConfigDict:
+  """A variant that is also tested on suites."""
+  config = variant()
+  evaluate.add_tests(config, names)
+  return config
 
 
 def mini() -> common.ConfigDict:

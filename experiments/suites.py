@@ -124,6 +124,9 @@ def find(name: str, data: str = '.') -> Suite:
   """
   if name.startswith(_GYM):
     return Suite(name, 100, 'reasoning_gym', 'heldout')
-  errors.check_choice('--suite', name, SUITES)
+  if name not in SUITES:
+    raise errors.expected(
+        '--suite', 'one or several, by comma, of '
+        f'{", ".join(SUITES)}, {_GYM}NAME', name)
   suite = SUITES[name]
   return suite._replace(task=suite.task.replace('{data}', data))

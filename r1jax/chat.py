@@ -85,6 +85,7 @@ class Chat:
     self.asked, self.history = asked, []
     self._sample, self._max_len, self._max_tokens = sample, max_len, max_tokens
     self._out, self._note, self._turn = out or sys.stdout, note or say, 0
+    self._reading = self._interrupted = False
 
   def answer(self, question: str) -> bool:
     """Prints the answer to a question as it comes, and remembers both.
@@ -105,25 +106,24 @@ class Chat:
     opened = thinking.opened(prompt)
     text, parts = streamed.Text(self.asked.vocab), streamed.Parts(opened)
     said, drawn, ended, times = '', 0, False, [time.monotonic()]
-    with _interrupts_counted() as interrupted:
-      for new in self._sample(ids, self._turn, min(room, self._max_tokens)):
-        times.append(time.monotonic())
-        if opened and not drawn:  # by the template; the reader should know
-          self._show([(True, thinking.OPEN)])
-        drawn += len(new)
-        ended = bool(new) and new[-1] in self.asked.vocab.eos_ids
-        piece = text.add(new[:-1] if ended else new)
-        piece = piece if said else piece.lstrip()  # the first has a space
-        said += piece
-        self._show(parts.add(piece))
-        if ended or interrupted():
-          break
-      said += (rest := text.rest())
-      self._show([*parts.add(rest), *parts.rest(), (False, '\n')])
+    for new in self._sample(ids, self._turn, min(room, self._max_tokens)):
+      times.append(time.monotonic())
+      if opened and not drawn:  # by the template; the reader should know
+        self._show([(True, thinking.OPEN)])
+      drawn += len(new)
+      ended = bool(new) and new[-1] in self.asked.vocab.eos_ids
+      piece = text.add(new[:-1] if ended else new)
+      piece = piece if said else piece.lstrip()  # the first has a space
+      said += piece
+      self._show(parts.add(piece))
+      if ended or self._interrupted:
+        break
+    said += (rest := text.rest())
+    self._show([*parts.add(rest), *parts.rest(), (False, '\n')])
     self._turn += 1
     self._remember(question, said, parts.thinks)
     self._note(_figures(drawn, times) + (
-        '' if ended else '; stopped' if interrupted() else
+        '' if ended else '; stopped' if self._interrupted else
         f'; cut at --max_tokens={self._max_tokens}' if room > self._max_tokens
         else f'; cut at the {self._max_len} tokens that the model reads'))
     return True
@@ -169,24 +169,49 @@ class Chat:
                'there is no system message')
 
   def talk(self, read: Callable[[], str]) -> None:
-    """Answers each line that `read` returns, until it raises EOFError."""
-    while True:
-      try:
-        line = read().strip()
-      except KeyboardInterrupt:  # at the prompt: the line is given up
-        self._note('\n/quit or Ctrl-D ends')
-        continue
-      except EOFError:
-        return
-      try:
-        errors.check_text('', line)
-        if line.startswith('/') and not line.startswith('//'):
-          if not self.command(line):
-            return
-        elif line:
-          self.answer(line.removeprefix('/') if line[0] == '/' else line)
-      except errors.ConfigError as problem:  # of this line alone
-        self._note(problem.message)
+    """Answers each line that `read` returns, until it raises EOFError.
+
+    Ctrl-C gives up the line that is being read, or stops the answer.
+    """
+    before = signal.signal(signal.SIGINT, self._interrupt)
+    try:
+      while True:
+        try:
+          line = self._read(read).strip()
+        except KeyboardInterrupt:
+          self._note('\n/quit or Ctrl-D ends')
+          continue
+        except EOFError:
+          return
+        if not self._take(line):
+          return
+    finally:
+      signal.signal(signal.SIGINT, before)
+
+  def _read(self, read: Callable[[], str]) -> str:
+    self._interrupted, self._reading = False, True
+    try:
+      return read()
+    finally:
+      self._reading = False
+
+  def _interrupt(self, *_) -> None:
+    """Ctrl-C is raised where a line is read alone: jax has callbacks, too."""
+    reading, self._reading, self._interrupted = self._reading, False, True
+    if reading:
+      raise KeyboardInterrupt
+
+  def _take(self, line: str) -> bool:
+    """Does what a line says, or answers it; returns whether to go on."""
+    try:
+      errors.check_text('', line)
+      if line.startswith('/') and not line.startswith('//'):
+        return self.command(line)
+      if line:
+        self.answer(line.removeprefix('/') if line[0] == '/' else line)
+    except errors.ConfigError as problem:  # of this line alone
+      self._note(problem.message)
+    return True
 
 
 def say(text: str) -> None:
@@ -207,20 +232,6 @@ def _figures(drawn: int, times: list[float]) -> str:
   if len(times) > 2 and times[-1] > times[1]:
     words += f', {(drawn - 1) / (times[-1] - times[1]):.1f} a second'
   return words
-
-
-@contextlib.contextmanager
-def _interrupts_counted() -> Iterator[Callable[[], int]]:
-  """Inside, Ctrl-C is counted, not raised: jax runs callbacks of its own."""
-  count = []
-  if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # it ends the program
-    yield lambda: 0
-    return
-  before = signal.signal(signal.SIGINT, lambda *_: count.append(1))
-  try:
-    yield lambda: len(count)
-  finally:
-    signal.signal(signal.SIGINT, before)
 
 
 def load(model: str, settings: rollouts.Settings, template: str | None = None,
@@ -304,6 +315,9 @@ def main() -> None:
     if isinstance(sys.stdin, io.TextIOWrapper):
       sys.stdin.reconfigure(errors='surrogateescape')  # as argv is decoded
     question = found.prompt
+    if sys.stdin is None and question in (None, '-'):
+      raise errors.expected(
+          '--prompt', 'a question, as standard input is closed', question)
     if question == '-':
       question = sys.stdin.read().removesuffix('\n')
       errors.check_text('--prompt', question)
@@ -326,7 +340,6 @@ def main() -> None:
         max_len=max_len, max_tokens=found.max_tokens)
     if question is not None:
       sys.exit(0 if chat.answer(question) else 1)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     say(f'{found.model}, template {asked.template}: /help, or ask')
     shown = _ASK if sys.stdin.isatty() else ''
     with contextlib.suppress(ImportError):

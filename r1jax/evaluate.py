@@ -17,17 +17,21 @@ if __name__ == '__main__':  # before the imports, which take their time
   terminal.secure()
 
 # pylint: disable=wrong-import-position
+import argparse
 import importlib
+import os
 import re
 import sys
 
 from absl import app
 
 from r1jax import command
+from r1jax import errors
 from r1jax import flags
 from r1jax import main as main_lib
 
 _FILE = 'experiments/evaluate.py'
+_TOGETHER = ('mini', 'suite')  # variants that have several suites
 _OF_TESTS = {  # a flag: the field of every test that it sets
     'samples': 'samples', 'temperature': 'temperature', 'top_p': 'top_p',
     'limit': 'problems', 'response_tokens': 'response_tokens',
@@ -60,11 +64,18 @@ def arguments(argv: list[str]) -> list[str]:
   Flags that are not of this command, as --config.eval.batch=16, stay.
 
   Raises:
-    ConfigError: there is no such suite or model.
+    ConfigError: there is no such suite, model or folder; or no such number.
   """
   args, rest = parser().parse_known_args(argv[1:])
+  if (other := flags.value_of('config', rest)) is not None:
+    raise errors.expected('--config', 'none, since this command runs '
+                          f'{_FILE}; r1jax.main runs others', other)
+  _check_numbers(args)
+  _check_suites(args.suite)
   spec = f'{_FILE}:{args.suite}'
   tests = flags.load_config(spec).tests
+  _check_folder(tests, args.data, rest)
+  asked = how_asked(args.model)
   if args.workdir is None:
     args.workdir = default_workdir(args.model, args.suite)
     terminal.say(f'workdir: {args.workdir}', sys.stderr)
@@ -72,7 +83,6 @@ def arguments(argv: list[str]) -> list[str]:
           f'--config.init_from={args.model}']
   if args.temperature == 0 and args.samples is None:
     args.samples = 1  # however many the suite has
-  asked = how_asked(args.model)
   args.template = args.template or asked.template
   for test in tests:
     made += [f'--config.tests.{test}.{field}={value}'
@@ -84,6 +94,40 @@ def arguments(argv: list[str]) -> list[str]:
       task = _in_folder(tests[test].data.task, args.data)
       made.append(f'--config.tests.{test}.data.task={task}')
   return argv[:1] + made + rest
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+  """Raises ConfigError for a number that no test can have."""
+  for name in ('samples', 'limit', 'response_tokens'):
+    value = getattr(args, name)
+    if value is not None and value < 1:
+      raise errors.expected(f'--{name}', 'at least 1', value)
+  if args.temperature == 0 and (args.samples or 1) > 1:
+    raise errors.expected('--samples', '1 with --temperature=0: greedy samples '
+                          'are all the same', args.samples)
+
+
+def _check_suites(suite: str) -> None:
+  """Raises ConfigError for a name that is no suite."""
+  flags.experiments_folder()  # becomes importable
+  suites = importlib.import_module('experiments.suites')
+  for name in suite.split(',') if suite not in _TOGETHER else ():
+    suites.find(name)
+
+
+def _check_folder(tests, folder: str | None, rest: list[str]) -> None:
+  """Raises ConfigError if the folder with the files of suites is not there.
+
+  `rest` may name another file of a suite: --config.tests.gsm8k.data.task=...
+  """
+  of_files = [
+      name for name, test in tests.items()
+      if _in_folder(test.data.task, '') != test.data.task and not any(
+          arg.startswith(f'--config.tests.{name}.data.task') for arg in rest)]
+  if of_files and not os.path.isdir(folder or _default_folder()):
+    raise errors.expected(
+        '--data', f'a folder with the files of {", ".join(of_files)} '
+        '(experiments/README.md has their names)', folder)
 
 
 def how_asked(model: str):
@@ -98,8 +142,12 @@ def how_asked(model: str):
 
 def _in_folder(task: str, folder: str) -> str:
   """A task whose files are in the folder that experiments/evaluate.py names."""
-  default = importlib.import_module('experiments.evaluate').FOLDER
-  return task.replace(f':{default}/', f':{folder.rstrip("/")}/')
+  return task.replace(
+      f':{_default_folder()}/', f':{folder.rstrip("/")}/')
+
+
+def _default_folder() -> str:
+  return importlib.import_module('experiments.evaluate').FOLDER
 
 
 def default_workdir(model: str, suite: str) -> str:

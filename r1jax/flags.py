@@ -38,7 +38,7 @@ _OPEN = re.compile(
     r'((?:stages\.[^.]+\.)?(data\.options|rewards\.functions|rewards\.weights))'
     r'\.(.+)')
 _EXPERIMENTS = 'experiments'
-# Sources whose arguments are paths; not names, nor users' functions.
+# data/sources.py's FILES: not sources of names, nor users' functions.
 _OF_FILE = re.compile(r'(?<![.\w])((?!reasoning_|tfds|mini_|drafts)\w+:).*')
 _PARSERS = {
     int: absl_flags.IntegerParser(),

@@ -169,6 +169,29 @@ def test_control_c_stops_the_answer_and_not_the_program():
   assert any('Ctrl-D ends' in note for note in talk.notes)
 
 
+def test_control_c_beside_an_answer_does_not_end_the_program(monkeypatch):
+  """Before its first token, where it stops it; and after its last."""
+  talk, pressed = Talk(' 1 2 3 4 5 6 7 8 9', ' 4', at_once=3), []
+
+  def pressed_in(owner, name):
+    usual = getattr(owner, name)
+
+    def pressing(*args):
+      if name not in pressed:
+        pressed.append(name)
+        os.kill(os.getpid(), signal.SIGINT)
+      return usual(*args)
+
+    monkeypatch.setattr(owner, name, pressing)
+
+  pressed_in(talk.chat, '_sample')
+  pressed_in(talk.chat, '_remember')
+  first, second = talk.lines('count', 'go on').splitlines()
+  assert pressed == ['_sample', '_remember']
+  assert 0 < len(first) < 9 and second == '4'
+  assert talk.notes[0].endswith('; stopped')
+
+
 def test_a_conversation_that_is_too_long_is_said_in_one_line():
   talk = Talk(' ' + '7 ' * 40, ' 4')
   talk.lines('1 ' * 60, '2 ' * 60, '/reset', 'short')
@@ -212,10 +235,14 @@ def test_a_system_message_is_set_and_removed(tmp_path):
 
 
 def _main(monkeypatch, capsys, *args, stdin=''):
-  """(status, standard output, standard error) of the command."""
+  """(status, standard output, standard error) of the command.
+
+  `stdin` is the text of its standard input; None: that is closed.
+  """
   monkeypatch.setattr(sys, 'argv', ['chat', *args])
-  monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(
-      stdin.encode('utf-8', 'surrogateescape')), 'utf-8'))
+  monkeypatch.setattr(
+      sys, 'stdin', None if stdin is None else io.TextIOWrapper(io.BytesIO(
+          stdin.encode('utf-8', 'surrogateescape')), 'utf-8'))
   monkeypatch.setattr(chat.backend, 'check_environment', lambda: None)  # forks
   before, status = signal.getsignal(signal.SIGINT), 0
   try:
@@ -282,6 +309,19 @@ def test_what_is_no_question_on_standard_input_is_refused(
   assert status == 2 and not out and re.match(f'error: {said}', line), line
 
 
+@pytest.mark.parametrize('args', [[], ['--prompt=-']], ids=str)
+def test_closed_standard_input_is_said_in_one_line(monkeypatch, capsys, args):
+  assert _main(monkeypatch, capsys, '--model=mini', *args, stdin=None) == (
+      2, '', 'error: --prompt: expected a question, as standard input is '
+      f"closed, received {'-' if args else None!r}\n")
+
+
+def test_a_question_needs_no_standard_input(monkeypatch, capsys):
+  status, out, _ = _main(
+      monkeypatch, capsys, '--model=mini', '--prompt=1 + 1', *BRIEF, stdin=None)
+  assert status == 0 and out
+
+
 IN_TERMINAL = '''
 import fcntl, runpy, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # its Ctrl-C is this program's
@@ -298,20 +338,29 @@ def test_in_a_terminal():
     os.close(theirs)
     shown, read = b'', 0
 
-    def until(words):
+    def until(words, press=b'', seconds=60):
+      """Reads on to the words; presses a key, up to thrice while it is silent.
+      """
       nonlocal shown, read
-      while (found := shown.find(words, read)) < 0:
-        if not select.select([ours], [], [], 60)[0]:
-          process.kill()
-          pytest.fail(f'it is silent after {shown}')
-        shown += os.read(ours, 4096)
-      read = found + len(words)
+      for _ in range(3 if press else 1):
+        os.write(ours, press)
+        while (found := shown.find(words, read)) < 0:
+          if not select.select([ours], [], [], seconds)[0]:
+            break
+          shown += os.read(ours, 4096)
+        else:
+          read = found + len(words)
+          return
+      process.kill()
+      pytest.fail(f'it is silent after {shown}')
 
     until(b'\n> ')
     os.write(ours, b'Compute 3 + 4 * 2.\n')
     until(b'\n> ')
-    os.write(ours, b'\x03')  # Ctrl-C
-    until(b'Ctrl-D ends')
+    # Python's readline looks for signals where its select() was interrupted,
+    # and at the end of a line: one between the prompt and select() has to wait
+    # for the next.
+    until(b'Ctrl-D ends', press=b'\x03', seconds=5)  # Ctrl-C
     until(b'\n> ')
     os.write(ours, b'\x04')  # Ctrl-D
     assert process.wait(60) == 0

@@ -19,10 +19,11 @@ def _arguments(*flags):
   return evaluate.arguments(['evaluate', *flags])[1:]
 
 
-def test_flags_are_fields_of_every_test():
+def test_flags_are_fields_of_every_test(tmp_path):
   made = _arguments(
       '--model=mini', '--suite=gsm8k,aime', '--workdir=W', '--samples=3',
-      '--temperature=0.5', '--limit=7', '--data=/d/', '--config.eval.batch=2')
+      '--temperature=0.5', '--limit=7', f'--data={tmp_path}/',
+      '--config.eval.batch=2')
   assert made[:3] == ['--config=experiments/evaluate.py:gsm8k,aime',
                       '--workdir=W', '--config.init_from=mini']
   assert made[-1] == '--config.eval.batch=2'
@@ -30,14 +31,16 @@ def test_flags_are_fields_of_every_test():
               for flag in made if flag.startswith('--config.tests.gsm8k.')]
   assert of_gsm8k == [
       'samples=3', 'temperature=0.5', 'problems=7', 'data.template=mini',
-      'data.task=jsonl:/d/gsm8k/test.jsonl']
+      f'data.task=jsonl:{tmp_path}/gsm8k/test.jsonl']
   assert '--config.tests.aime.samples=3' in made
 
 
-def test_greedy_is_one_sample_whatever_the_suite_has():
-  flags = '--model=mini', '--suite=aime', '--workdir=W', '--temperature=0'
+def test_greedy_is_one_sample_whatever_the_suite_has(tmp_path):
+  flags = ('--model=mini', '--suite=aime', '--workdir=W', '--temperature=0',
+           f'--data={tmp_path}')
   assert '--config.tests.aime.samples=1' in _arguments(*flags)
-  assert '--config.tests.aime.samples=4' in _arguments(*flags, '--samples=4')
+  with pytest.raises(errors.ConfigError, match='--samples: expected 1 with'):
+    _arguments(*flags, '--samples=4')
 
 
 @pytest.mark.parametrize('model, suite, expected', [
@@ -50,11 +53,28 @@ def test_the_usual_workdir_is_beside_the_model(model, suite, expected):
 
 @pytest.mark.parametrize('flags, words', [
     (['--model=nowhere/model', '--suite=mini'], '--model'),
-    (['--model=mini', '--suite=gsm8kk'], 'did you mean'),
+    (['--model=mini', '--suite=mini', '--limit=0'], '--limit: .*at least 1'),
+    (['--model=mini', '--suite=mini', '--config=experiments/r1_zero.py:mini'],
+     '--config: expected none'),
+    (['--model=mini', '--suite=gsm8kk'], '--suite: .*of gsm8k, aime'),
+    (['--model=mini', '--suite=gsm8k,'], "--suite: .*received ''"),
 ])
 def test_mistakes_are_one_line(flags, words, tmp_path):
   with pytest.raises(errors.ConfigError, match=words):
     _arguments(*flags, f'--workdir={tmp_path}')
+
+
+@pytest.mark.parametrize('data', [[], ['--data=nowhere']], ids=str)
+def test_a_missing_folder_is_named_before_a_model_is_read(
+    data, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  flags = ('--model=mini', '--suite=mini_general,gsm8k,aime', '--workdir=W')
+  with pytest.raises(errors.ConfigError,
+                     match='--data: .* the files of aime, gsm8k .*received'):
+    _arguments(*flags, *data)
+  named = [f'--config.tests.{name}.data.task=jsonl:mine.jsonl'
+           for name in ('gsm8k', 'aime')]
+  assert _arguments(*flags, *data, *named)[-2:] == named
 
 
 def test_a_model_on_a_suite_from_the_command_line(tmp_path):

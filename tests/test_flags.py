@@ -12,6 +12,9 @@ from r1jax import errors
 from r1jax import fields
 from r1jax import flags
 from r1jax import rewards as rewards_lib
+from r1jax.data import preferences
+from r1jax.data import sources
+from r1jax.data import steps
 from r1jax.rewards import score
 from r1jax.stages import scoring
 
@@ -219,6 +222,16 @@ def test_so_they_are_in_each_stage_and_in_a_mixture(
 def test_another_file_is_the_same_source(one, other, same):
   found = [flags._sources_by_place(task) for task in (one, other)]
   assert (found[0] == found[1]) == same
+
+
+def test_sources_of_files_are_known_here_as_there():
+  """Flags do not import sources, so that a command starts quickly."""
+  tables = (sources.PROMPTS, sources.DOCUMENTS, sources.CONVERSATIONS,
+            preferences.SOURCES, steps.SOURCES)
+  known = {'tfds'}.union(*tables) - {sources.USER}
+  of_files = {name for name in known if flags._sources_by_place(
+      f'{name}:a') == flags._sources_by_place(f'{name}:b')}
+  assert of_files == set(sources.FILES) < known
 
 
 def test_options_of_a_file_stay_if_it_is_elsewhere(parse):

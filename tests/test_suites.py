@@ -2,6 +2,8 @@
 
 import pytest
 
+from experiments import evaluate
+from experiments import r1_zero
 from experiments import suites
 from r1jax import errors
 from r1jax.data import sources
@@ -27,6 +29,32 @@ def test_a_suite_can_be_read_and_asked(name):
   assert suite.template in (*templates.TEMPLATES, templates.CHAT)
   assert '{data}' not in argument
   assert suite.samples >= 1 and suite.problems >= 1 and suite.source
+
+
+def test_the_fields_of_a_suite_can_be_set_on_the_command_line():
+  """--config.tests.NAME.samples=4 is read as an expression of Python."""
+  names = [*suites.SUITES, 'reasoning_gym:leg_counting']
+  tests = evaluate.of_suites(names).tests
+  assert len(tests) == len(names) and all(map(str.isidentifier, tests))
+
+
+def test_while_training_suites_are_asked_as_the_training_is():
+  arg = 'smollm2,gsm8k,mmlu,reasoning_gym:leg_counting'
+  config = r1_zero.get_config(arg)
+  assert config.name == f'r1_zero.py:{arg}'
+  assert list(config.tests) == ['gsm8k', 'mmlu', 'reasoning_gym_leg_counting']
+  for name, answer in (('gsm8k', 'number'), ('mmlu', 'whole')):
+    test = config.tests[name]
+    assert test.data.template == 'chat' and test.data.instruction is None
+    assert test.rewards.answer == answer
+    assert test.problems == 64 and test.samples is test.response_tokens is None
+  assert config.is_locked
+  assert 'tests' not in r1_zero.get_config('smollm2')
+  assert r1_zero.get_config('paper,aime').tests.aime.problems == 30
+  for arg, said in (('mini,gsm8kk', '--config: .*of gsm8k, aime'),
+                    ('minni,gsm8k', 'no such variant; did you mean :mini')):
+    with pytest.raises(errors.ConfigError, match=said):
+      r1_zero.get_config(arg)
 
 
 _HERE = {'jsonl:{data}/gsm8k': 'math', 'jsonl:{data}/evaluation_suite': 'math',
@@ -70,7 +98,7 @@ def test_a_suite_of_reasoning_gym_and_one_that_does_not_exist():
   suite = suites.find('reasoning_gym:chain_sum')
   assert suite.task == 'reasoning_gym:chain_sum' and suite.split == 'heldout'
   assert '{data}' in suites.SUITES['gsm8k'].task
-  with pytest.raises(errors.ConfigError, match='did you mean math500'):
+  with pytest.raises(errors.ConfigError, match='math500, minerva, .*math50'):
     suites.find('math50')
 
 

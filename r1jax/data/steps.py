@@ -38,6 +38,7 @@ _SHEPHERD = 'ки'  # the mark at the end of Math-Shepherd's steps
 LEFT_OUT = {
     'unlabelled': 'without a labelled step',
     'given_up': 'whose labelling was given up, or whose problem is bad',
+    'blank': 'whose last step is blank',
     'too_long': "that exceed config.preference.length or the model's longest "
                 'sequence',
 }
@@ -69,7 +70,8 @@ def jsonl(argument: str, split: str, *, prompt: str | None = None,
       record, and each other completion is the last step of one of its own, in
       which no other is labelled. `neutral` is what a rating of 0 becomes, of
       NEUTRAL: by its appendix F right is best for a product of steps. Steps
-      that a person wrote were never sampled; they have no label.
+      that a person wrote were never sampled; they have no label. A blank step
+      is left out with what follows it, and counted.
     Math-Shepherd (arXiv 2312.08935): input with the mark 'ки' after each step,
       and label, the same text with + or - in its place.
   """
@@ -180,6 +182,8 @@ def _prm800k(row: Mapping[str, Any], place: str, neutral: float | None
           {'rating': None, **choice}, place)
       if number == chosen:
         kept = text, value_of[rating]
+      elif not text.strip():
+        records.append('blank')
       else:
         records.append(dict(
             prompt=prompt, steps=[*texts, text],
@@ -195,6 +199,9 @@ def _prm800k(row: Mapping[str, Any], place: str, neutral: float | None
           'data.task', f'{place}: expected the index of one of the '
           f"{len(choices)} completions in 'chosen_completion', received "
           f'{columns.shown(chosen)}')
+    if not kept[0].strip():
+      records.append('blank')
+      break  # what follows was rated after no step
     texts.append(kept[0])
     labels.append(kept[1])
   return ([dict(prompt=prompt, steps=texts, labels=labels)] if texts else []

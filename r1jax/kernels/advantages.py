@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from r1jax.kernels import masked
 from r1jax.types import Array
 
+_DDOF = {'population': 0, 'sample': 1}
+
 
 def _centered(reward_BG: Array) -> Array:
   """r - mean(r), f32[B, G]: exactly 0 in a group of equal rewards.
@@ -46,8 +48,7 @@ def grpo(reward_BG: Array, std: str = 'population', eps: float = 1e-6
   advantage_BG = _centered(reward_BG)
   if std == 'none':
     return advantage_BG
-  ddof = {'population': 0, 'sample': 1}[std]
-  std_B1 = jnp.std(advantage_BG, axis=-1, ddof=ddof, keepdims=True)
+  std_B1 = jnp.std(advantage_BG, axis=-1, ddof=_DDOF[std], keepdims=True)
   return masked.divide(advantage_BG, std_B1 + eps)
 
 
@@ -69,21 +70,8 @@ def process(reward_NR: Array, end_NR: Array, group: int,
   """
   shape = jnp.shape(end_NR)
   end_BX = jnp.reshape(end_NR, (-1, group * shape[1]))
-  reward_BX = masked.select(
-      jnp.asarray(reward_NR, jnp.float32).reshape(end_BX.shape), end_BX)
-  # From one of them, as in _centered: equal rewards are then exactly 0.
-  offset_BX = reward_BX - jnp.max(
-      reward_BX, axis=1, where=end_BX, initial=-jnp.inf, keepdims=True)
-  centered_BX = masked.select(offset_BX, end_BX) - masked.mean(
-      offset_BX, end_BX, axis=1, keepdims=True)
-  if std != 'none':
-    count_B1 = masked.count(end_BX, end_BX, axis=1, keepdims=True)
-    square_B1 = masked.total(
-        jnp.square(centered_BX), end_BX, axis=1, keepdims=True)
-    freedom = {'population': 0, 'sample': 1}[std]
-    centered_BX = masked.divide(centered_BX, eps + jnp.sqrt(
-        masked.divide(square_B1, count_B1 - freedom)))
-  step_NR = masked.select(centered_BX, end_BX).reshape(shape)
+  reward_BX = jnp.asarray(reward_NR, jnp.float32).reshape(end_BX.shape)
+  step_NR = _normalized(reward_BX, end_BX, 1, std, eps).reshape(shape)
   return jnp.cumsum(step_NR[:, ::-1], axis=1)[:, ::-1]
 
 
@@ -150,11 +138,22 @@ def whiten(advantage_NR: Array, mask_NR: Array, eps: float = 1e-8) -> Array:
   """Advantages of mean 0 and standard deviation 1 over the batch's tokens.
 
   The array is the global one, so on a mesh the statistics are those of all
-  devices together. Equal advantages become exactly 0, as in `grpo`: they are
-  measured from one of them.
+  devices together. Equal advantages become exactly 0, as in `grpo`.
   """
-  offset_NR = advantage_NR - jnp.max(
-      advantage_NR, where=mask_NR, initial=-jnp.inf)
-  centered_NR = offset_NR - masked.mean(offset_NR, mask_NR)
-  std = jnp.sqrt(masked.variance(offset_NR, mask_NR))
-  return masked.select(masked.divide(centered_NR, std + eps), mask_NR)
+  return _normalized(advantage_NR, mask_NR, None, 'population', eps)
+
+
+def _normalized(x: Array, mask: Array, axis: masked.Axis, std: str, eps: float
+                ) -> Array:
+  """(x - mean) / (std + eps) of the values that count; 0 elsewhere.
+
+  Measured from one of them, as in `_centered`: equal values are exactly 0.
+  """
+  offset = masked.select(x - jnp.max(
+      x, axis, where=mask, initial=-jnp.inf, keepdims=True), mask)
+  centered = offset - masked.mean(offset, mask, axis, keepdims=True)
+  if std != 'none':
+    variance = masked.variance(
+        offset, mask, axis, keepdims=True, ddof=_DDOF[std])
+    centered = masked.divide(centered, eps + jnp.sqrt(variance))
+  return masked.select(centered, mask)

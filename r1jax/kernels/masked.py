@@ -58,7 +58,9 @@ def mean(x: Array, mask: Array, axis: Axis = None, keepdims: bool = False
       total(x, mask, axis, keepdims), count(x, mask, axis, keepdims))
 
 
-def variance(x: Array, mask: Array, axis: Axis = None) -> Array:
-  """The variance of the values that count, over their number."""
+def variance(x: Array, mask: Array, axis: Axis = None, keepdims: bool = False,
+             ddof: int = 0) -> Array:
+  """The variance of the values that count, over their number less `ddof`."""
   deviation = select(x, mask) - mean(x, mask, axis, keepdims=True)
-  return mean(jnp.square(deviation), mask, axis)
+  return divide(total(jnp.square(deviation), mask, axis, keepdims),
+                count(x, mask, axis, keepdims) - ddof)

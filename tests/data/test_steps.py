@@ -1,5 +1,6 @@
 """Labelled steps: the published forms, labels that are none, rows of tokens."""
 
+import copy
 import decimal
 import json
 
@@ -109,6 +110,22 @@ def test_prm800k(tmp_path):
     _read(tmp_path, _prm800k(last=2))
   with pytest.raises(errors.ConfigError, match='neutral'):
     _read(tmp_path, _prm800k(), neutral='good')
+
+
+def test_a_blank_step_of_prm800k_is_left_out_and_counted(tmp_path):
+  """One beside others; one that was chosen, or written, with all after it."""
+  row = _prm800k()
+  beside, chosen, written = (copy.deepcopy(row) for _ in range(3))
+  beside['label']['steps'][1]['completions'][0]['text'] = ' '
+  chosen['label']['steps'][1]['completions'][1]['text'] = '\n'
+  written['label']['steps'][2]['human_completion']['text'] = ''
+  whole, x, y, z = _read(tmp_path, row)[0]
+  begin = lambda steps: ('p', whole[1][:steps], whole[2][:steps])
+  blank = dict(blank=1)
+  assert _read(tmp_path, beside) == ([whole, y, z], blank)
+  assert _read(tmp_path, chosen) == ([begin(1), x], blank)
+  assert _read(tmp_path, written) == ([begin(2), x, y], blank)
+  assert steps.why_left_out(blank) == '1 whose last step is blank'
 
 
 def test_math_shepherd(tmp_path):

@@ -106,6 +106,14 @@ def test_advantages_of_steps_by_hand():
   near(advantages.process(reward, end, 2, eps=0), [[1, 0, 0], [-1, 0, 0]])
 
 
+def test_one_step_each_is_whitened_over_the_group():
+  rng = np.random.default_rng(0)
+  reward, end = rng.normal(3, 2, (40, 1)), rng.random((40, 1)) < .7
+  np.testing.assert_array_equal(
+      advantages.process(reward, end, 40, eps=1e-8),
+      advantages.whiten(np.float32(reward), end))
+
+
 def test_equal_steps_have_no_advantage():
   """Of 100 groups: the mean of equal numbers need not be that number."""
   rng = np.random.default_rng(0)

@@ -223,16 +223,15 @@ def test_a_test_samples_as_it_says_within_the_models_length(tmp_path, capsys):
 
 
 def test_rl_takes_the_tests_beside_its_held_out_problems(tmp_path):
-  config = r1_zero.get_config('mini')
-  with config.unlocked():
-    config.tests = {'talk': sections.test(
-        sections.questions('mini_general'), 5, dict(samples=2),
-        answer='summary')}
+  config = r1_zero.get_config('mini,mini_general')
   config.steps = 0
   config.rl.update(response_tokens=24, sample_chunk=24)
   config.eval.update(problems=8, batch=8)
+  config.tests.mini_general.update(problems=5, samples=2)
   after = _run(config, tmp_path)['after']
-  assert after['n'] == 8 and after['talk/n'] == 5
-  assert {'talk/pass@1', 'talk/pass@2', 'talk/cons@2', 'talk/ci95'} < set(after)
-  rows = files.read_rows(tmp_path / 'talk_0.jsonl')
+  assert after['n'] == 8 and after['mini_general/n'] == 5
+  assert {f'mini_general/{name}' for name in (
+      'pass@1', 'pass@2', 'cons@2', 'ci95')} < set(after)
+  rows = files.read_rows(tmp_path / 'mini_general_0.jsonl')
   assert [row['id'] for row in rows] == [n // 2 for n in range(10)]
+  assert {row['task'] for row in rows} != {'mini_reasoning'}

@@ -126,6 +126,15 @@ def test_problems_come_by_length_and_padded_to_few_widths():
     np.testing.assert_array_equal(part.length, length[part.id])
 
 
+@pytest.mark.parametrize('longest, width', [
+    (1, 64), (64, 64), (65, 128), (128, 128), (129, 200), (200, 200)])
+def test_a_width_is_the_least_of_few_that_has_room(longest, width):
+  batch = batches.take(batches.PromptSet(
+      np.zeros((2, 200), np.int32), np.array([1, longest]), ({}, {})),
+                       np.arange(2))
+  assert batches.trimmed(batch).tokens.shape == (2, width)
+
+
 @pytest.mark.parametrize('verifier', ['code', 'instructions', 'math'])
 def test_whole_texts_have_no_vote(verifier):
   prompts = batches.PromptSet(np.zeros((1, 2), np.int32), np.ones(1, np.int32),
