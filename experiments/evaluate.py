@@ -51,7 +51,8 @@ def mini() -> common.ConfigDict:
 def of_suites(names, data: str = FOLDER) -> common.ConfigDict:
   """The evaluation of a model in init_from on several suites."""
   return common.base(
-      'evaluate', model=common.released_model(), vocab=common.vocab(),
+      'evaluate', model=common.released_model(attention_chunk=256),
+      vocab=common.vocab(),
       rl=sections.lengths(prompt_tokens=64, response_tokens=64,
                           sample_chunk=128),
       # All but accuracy is measured, too; nothing is trained.
