@@ -196,6 +196,17 @@ def _rl() -> dict[str, fields.Field]:
           0.2, '> 0', 'epsilon: the ratio is clipped below 1 - clip_low'),
       clip_high=field(
           0.2, '> 0', 'epsilon: the ratio is clipped above 1 + clip_high'),
+      # As TRL names them; TIS: token_truncate at 2; IcePop, arXiv 2510.18855:
+      # token_mask from 0.5 to 5.
+      correction=optional(
+          str, 'importance weights of tokens or sequences, for a sampler whose '
+          'probabilities differ from those of the update (bfloat16, experts): '
+          'truncated at the cap, or 0 outside floor and cap; unset: none',
+          ('token_truncate', 'token_mask', 'sequence_truncate',
+           'sequence_mask')),
+      correction_cap=field(2.0, '>= 1', 'largest weight of a correction'),
+      correction_floor=field(
+          0.0, '>= 0, <= 1', 'smallest weight of a correction that masks'),
       dual_clip=optional(float, 'largest ratio where the advantage is negative '
                          '(arXiv 1912.09729); unset: no bound', '> 1'),
       kl=field('k3', ('none', 'k1', 'k2', 'k3'), 'estimator of the KL to the '

@@ -51,15 +51,15 @@ RETIRED = {
         'tests.*.data.split', 'tests.*.data.num_prompts'),
 }
 
-# Kinds of stages that once had another name.
-RENAMED = {'measure': 'evaluate'}
+RENAMED = {'measure': 'evaluate'}  # kinds of stages
 
 # Fields that a config of an older version lacks, and what was done then.
 ADDED = {
     'optim.master_weights': False, 'critic.optim.master_weights': False,
     'rewards.code.seconds': 5.0, 'rewards.code.total_seconds': 30.0,
     'rewards.code.memory_mib': 512, 'rewards.code.output_kib': 256,
-    'rewards.code.unsafe_subprocess': False}
+    'rewards.code.unsafe_subprocess': False,
+    'rl.correction_cap': 2.0, 'rl.correction_floor': 0.0}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '', *,
@@ -331,6 +331,12 @@ def _check_objective(leaves: dict[str, Any]) -> None:
           field, f'{unset}: there is no reference, since config.rl.kl is '
           f'{leaves.get("rl.kl")!r} and config.rl.beta {leaves["rl.beta"]}',
           leaves[field])
+  mode = leaves.get('rl.correction')
+  for field, used in (('rl.correction_cap', mode),
+                      ('rl.correction_floor', mode and 'mask' in mode)):
+    if not used and leaves.get(field, ADDED[field]) != ADDED[field]:
+      raise errors.expected(field, f'{ADDED[field]} where config.rl.correction '
+                            f'is {mode!r}', leaves[field])
   if leaves.get('rl.kl') == 'k1' and leaves.get('rl.kl_in') == 'loss':
     raise errors.expected(
         'rl.kl', "k2 or k3 in the loss, or rl.kl_in='reward': the gradient of "

@@ -56,6 +56,7 @@ class Experience(NamedTuple):
   weight: Array  # f32[N], 0 drops a response (DAPO's dynamic sampling)
   value: Array | None = None  # f32[N, R], the critic's before these updates
   target: Array | None = None  # f32[N, R], returns, which the critic predicts
+  correction: Array | None = None  # f32[N, R], importance weights of tokens
 
 
 class Cache(NamedTuple):

@@ -6,6 +6,8 @@ From scored rollouts to an updated state. The objective
 
 is maximised, with rho = pi / pi_old (DeepSeekMath, arXiv 2402.03300, eq. 3).
 pi_old is the sampler's own log-probability: no scoring pass is spent on it.
+With a `correction`, pi_old is scored as the update scores, and the surrogate of
+each token is weighted by pi_old / pi_sampler (kernels/importance.py).
 """
 
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import advantages
+from r1jax.kernels import importance
 from r1jax.kernels import kl
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
@@ -42,6 +45,9 @@ class Objective(NamedTuple):
   drop_equal_groups: bool  # weight 0 for groups of equal rewards (DAPO)
   logp_chunk: int  # tokens whose logits are held at once
   measure_kl: bool = False  # kl/ref where beta is 0, too; keeps a reference
+  correction: str | None = None  # of the sampler: importance.weights
+  correction_cap: float = 2.  # bounds of its weights
+  correction_floor: float = 0.
 
   @property
   def uses_ref(self) -> bool:
@@ -102,11 +108,11 @@ def by_micro_batch(objective: Objective, rollout, function) -> Array:
       found.reshape(count, size // group, group, length)).reshape(-1, length)
 
 
-def reference_logp(model, objective: Objective, ref, rollout) -> Array:
-  """log p of every response token under the reference, f32[N, R]."""
+def scored_logp(model, objective: Objective, params, rollout) -> Array:
+  """log p of every response token under a model's parameters, f32[N, R]."""
   logp = by_micro_batch(
       objective, rollout, lambda prompts, tokens: logprobs.of_responses(
-          model, ref, prompts, tokens, temperature=objective.temperature,
+          model, params, prompts, tokens, temperature=objective.temperature,
           chunk=objective.logp_chunk)[0])
   return masked.select(logp, rollout.mask)
 
@@ -127,7 +133,8 @@ def group_relative(objective: Objective, critic, rollout, reward: Array,
 
 def experience(model, objective: Objective, ref, rollout, reward: Array,
                critic=None, beta: Array | None = None,
-               steps: Steps | None = None, estimate=group_relative
+               steps: Steps | None = None, policy=None,
+               estimate=group_relative
                ) -> tuple[Experience, dict[str, Array]]:
   """From rewards to advantages; adds the reference's log-probabilities. Pure.
 
@@ -143,10 +150,11 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
       objective's.
     steps: rewards of steps, whose advantages are added to those of responses
       (process supervision).
+    policy: parameters that sampled, for a correction.
     estimate: the advantage estimator, `group_relative` or ppo.gae; static.
 
   Returns:
-    The experience, and the metrics of reference and critic.
+    The experience, and the metrics of sampler, reference and critic.
   """
   weight_N = jnp.ones_like(reward)
   if objective.drop_equal_groups:
@@ -155,8 +163,12 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
     rollout = rollout._replace(mask=rollout.mask & (weight_N > 0)[:, None])
   mask, logp, metrics = rollout.mask, rollout.logp, {}
   ref_logp = penalty = jnp.zeros_like(logp)
+  correction = None
+  if objective.correction is not None:
+    logp = scored_logp(model, objective, policy, rollout)
+    correction, metrics = correct(objective, logp, rollout)
   if objective.uses_ref:
-    ref_logp = reference_logp(model, objective, ref, rollout)
+    ref_logp = scored_logp(model, objective, ref, rollout)
     metrics['kl/response'] = masked.mean(
         masked.total(kl.k1(logp, ref_logp), mask, axis=1), weight_N > 0)
     if objective.kl_in == 'reward':
@@ -170,7 +182,19 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
             steps.reward, steps.end & mask, objective.group, objective.std))
   return Experience(
       rollout, estimated.reward, estimated.advantage, logp, ref_logp, weight_N,
-      estimated.value, estimated.target), metrics | critic_metrics
+      estimated.value, estimated.target, correction), metrics | critic_metrics
+
+
+def correct(objective: Objective, old_logp_NR: Array, rollout
+            ) -> tuple[Array, dict[str, Array]]:
+  """The importance weights f32[N, R] of a rollout's tokens, and metrics."""
+  mask = rollout.mask
+  found = importance.weights(
+      objective.correction, old_logp_NR, rollout.logp, mask,
+      objective.correction_cap, objective.correction_floor)
+  return found.weight, importance.figures(old_logp_NR, rollout.logp, mask) | {
+      'sampling/weight': masked.mean(found.weight, mask),
+      'sampling/cut': masked.mean(found.cut.astype(jnp.float32), mask)}
 
 
 def loss(model, objective: Objective, params, part: Experience):
@@ -184,6 +208,8 @@ def loss(model, objective: Objective, params, part: Experience):
       logp, part.old_logp, part.advantage, objective.clip_low,
       objective.clip_high, objective.dual_clip)
   token_loss, metrics = surrogate.loss, {}
+  if part.correction is not None:
+    token_loss = token_loss * part.correction
   count = masked.count(logp, mask).astype(jnp.float32)
   mean = lambda x: (masked.total(x, mask), count)
   if objective.uses_ref:

@@ -150,13 +150,15 @@ class Learner:
 
   def experience(self, state: TrainState, scored: scoring.Scored
                  ) -> tuple[Experience, Metrics]:
-    """Advantages of a scored rollout; metrics of reference and critic."""
+    """Advantages of a scored rollout; metrics of what was computed for them."""
     _, critic, beta = split_state(state)
     experience, measured = self._experience(
         state.ref, scored.rollout,
         sharding.from_host(scored.reward, self._placed.mesh),
         critic and lora.join(critic.ref, critic.params), beta,
-        scored.steps and sharding.from_host(scored.steps, self._placed.mesh))
+        scored.steps and sharding.from_host(scored.steps, self._placed.mesh),
+        lora.join(state.ref, state.params)
+        if self._objective.correction is not None else None)
     return experience, measured | ({} if beta is None else {'kl/beta': beta})
 
   def update(self, state: TrainState, step: int, experience: Experience,

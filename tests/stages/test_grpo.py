@@ -37,7 +37,7 @@ def _rollout():
   tokens = np.where(mask, rng.integers(2, 30, (N, R)), 0).astype(np.int32)
   prompts = tiny.prompts(np.arange(B) % 5 + 1)
   rollout = Rollout(prompts, tokens, mask, np.zeros((N, R), np.float32))
-  logp = _jitted(grpo.reference_logp, PLAIN)(tiny.params(), rollout)
+  logp = _jitted(grpo.scored_logp, PLAIN)(tiny.params(), rollout)
   return rollout._replace(logp=np.where(mask, logp, 0))
 
 
@@ -118,7 +118,7 @@ def test_micro_batches_change_neither_loss_nor_gradient():
 
 def test_micro_batches_do_not_change_the_reference():
   for size in (8, 2):
-    got = _jitted(grpo.reference_logp, PLAIN._replace(micro_batch=size))(
+    got = _jitted(grpo.scored_logp, PLAIN._replace(micro_batch=size))(
         tiny.params(), _rollout())
     np.testing.assert_allclose(
         np.where(_rollout().mask, got, 0), _rollout().logp, atol=1e-5)
@@ -145,7 +145,7 @@ def test_an_update_raises_the_probability_of_what_did_well():
   experience, _ = _learn(PLAIN)
   grads, _ = _gradients(PLAIN, tiny.params(), experience)
   moved = jax.tree.map(lambda p, g: p - 0.01 * g, tiny.params(), grads)
-  logp = _jitted(grpo.reference_logp, PLAIN)(moved, _rollout())
+  logp = _jitted(grpo.scored_logp, PLAIN)(moved, _rollout())
   gain = np.where(_rollout().mask, logp - _rollout().logp, 0).sum(1)
   assert np.corrcoef(gain, experience.advantage[:, 0])[0, 1] > 0.3
 
