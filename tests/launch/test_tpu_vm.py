@@ -35,7 +35,7 @@ def _cluster(tmp_path, checkout):
   cluster = fake_cluster.Cluster(tmp_path)
   cluster.script = checkout / 'launch/tpu_vm.sh'
   cluster.install('gcloud', 'uv', 'curl')
-  cluster.set(states=[None], created=['ACTIVE'], node='READY', runs=[[0]])
+  cluster.set(states=[None], created=[['ACTIVE']], node='READY', runs=[[0]])
   return cluster
 
 
@@ -128,8 +128,8 @@ def test_a_slice_that_is_there_is_used(cluster):
 
 
 def test_waiting_says_each_state_once(cluster):
-  cluster.set(created=['WAITING_FOR_RESOURCES', 'WAITING_FOR_RESOURCES',
-                       'PROVISIONING', 'ACTIVE'])
+  cluster.set(created=[['WAITING_FOR_RESOURCES', 'WAITING_FOR_RESOURCES',
+                        'PROVISIONING', 'ACTIVE']])
   done = _launch(cluster, 'create', *SLICE, *TYPE)
   assert done.returncode == 0, done.stderr
   said = [line for line in done.stdout.splitlines()
@@ -139,7 +139,7 @@ def test_waiting_says_each_state_once(cluster):
 
 
 def test_waiting_has_a_bound(cluster, tmp_path):
-  cluster.set(created=['WAITING_FOR_RESOURCES'])
+  cluster.set(created=[['WAITING_FOR_RESOURCES']])
   script = cluster.script.read_text()
   assert 'hours * 3600' in script
   cluster.script = tmp_path / 'launch/hurried.sh'  # its hours are over at once
@@ -151,7 +151,7 @@ def test_waiting_has_a_bound(cluster, tmp_path):
 
 
 def test_a_request_that_fails_is_given_up_with_its_reason(cluster):
-  cluster.set(created=['PROVISIONING', 'FAILED'])
+  cluster.set(created=[['PROVISIONING', 'FAILED']])
   _failed(_train(cluster), 1,
           'the request of pod has FAILED: there is no more of it')
   assert cluster.verbs() == ['create']
@@ -187,9 +187,11 @@ def test_after_a_preemption_the_same_command_runs_again(
 
 def test_a_request_that_fails_after_a_preemption_is_made_again(cluster):
   """Spot slices are taken back while they are provisioned."""
-  cluster.set(runs=[[1, 'SUSPENDED', 'SUSPENDED', 'FAILED', 'FAILED'], [0]])
+  cluster.set(created=[['ACTIVE'], ['PROVISIONING', 'FAILED'], ['ACTIVE']],
+              runs=[[1, 'SUSPENDED'], [0]])
   assert _train(cluster).returncode == 0
-  assert cluster.verbs().count('delete') == 1
+  assert cluster.verbs() == ['create', 'scp', 'ssh', 'ssh',
+                             *2 * ['delete', 'create'], 'scp', 'ssh', 'ssh']
 
 
 def test_a_node_that_was_preempted_speaks_for_its_request(cluster):

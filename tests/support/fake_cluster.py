@@ -36,7 +36,7 @@ class Cluster:
 
     states: what the next looks at the request say; the last one stays. None:
       there is no request.
-    created: the states that a request goes through.
+    created: the states that the next requests go through, for each a list.
     node: the state of the slice's node.
     runs: what the next runs do, each an exit status and the states after it.
     lost: hosts that cannot be reached.
@@ -79,7 +79,7 @@ def _gcloud(cluster, args):
   if verb == 'describe':
     return _describe(cluster, kind, args)
   if verb == 'create':
-    cluster.set(states=cluster.get('created'), node='READY')
+    cluster.set(states=cluster.take('created'), node='READY')
     for host in HOSTS:
       shutil.rmtree(cluster.home(host), ignore_errors=True)
   elif verb == 'delete':
