@@ -14,7 +14,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 # SIGTERM to the processes, not to this script, 300 s before the time is over.
-# A preemption sends it by itself, if its partition has a GraceTime.
+# A preemption sends it, too, if the partition has a GraceTime.
 #SBATCH --signal=TERM@300
 set -euo pipefail
 
@@ -52,7 +52,7 @@ requeue=(scontrol requeue "${SLURM_JOB_ID:-JOB}")
 
 if $dry_run; then
   printf '%q ' "${run[@]}"
-  printf '\n# after exit status 75, stopped with its state saved:\n'
+  printf '\n# after exit status 75, stopped by a signal:\n'
   printf '%q ' "${requeue[@]}"
   echo
   exit
@@ -61,7 +61,7 @@ fi
 status=0
 "${run[@]}" || status=$?
 if ((status == 75)); then
-  echo "launch: stopped with its state saved, job $SLURM_JOB_ID is requeued"
+  echo "launch: stopped by a signal, job $SLURM_JOB_ID is requeued"
   exec "${requeue[@]}"
 fi
 ((status == 0)) || echo "error: exit status $status, not requeued" >&2
