@@ -55,8 +55,8 @@ def mini() -> common.ConfigDict:
     models = _policy('alphazero', n), f'{{alphazero_value_{n}}}'
     stages |= {
         f'greedy_{n}': test(models[0], None, simulations=0, top_k=1),
-        f'tree_{n}': test(*models), f'small_tree_{n}': test(
-            *models, simulations=4),
+        f'tree_{n}': test(*models, group=16),
+        f'small_tree_{n}': test(*models, group=16, simulations=4),
         f'samples_{n}': test(*models, simulations=0, group=32)}
     for loop in LOOPS[1:] if n else ():
       stages[f'{loop}_samples_{n}'] = test(
