@@ -79,7 +79,8 @@ def write_report(config: Mapping[str, Any], workdir: str) -> str:
                      greedy[n]) for n in rounds],
       loops=[(LOOPS[loop], *_loop_cells(found))
              for loop, found in loops.items()],
-      loop_head=_loop_head(rounds), learned=_learning(loops),
+      loop_head=[*(f'round {n}' for n in rounds), 'tokens drawn', 'kept'],
+      learned=_learning(loops),
       values=[(f'round {n}', *(intervals.percent(after[name]) for name in (
           'accuracy', 'right', 'wrong', 'f1'))) for n, after in values.items()],
       reasons=[(reason['said'], reason['measured']) for reason in reasons])
@@ -223,9 +224,14 @@ def _reasons(trees: Mapping[int, Trees], samples: Mapping[int, Samples],
     found = trees[n].found == 1.
     return intervals.share(1 - trees[n].right[found] if found.any() else [0.])
 
+  def of_all(method: str) -> str:
+    return in_rounds(
+        lambda n: intervals.share(curves(samples[n])[method][-1][1]))
+
   found = lambda n: lead(n, trees[n].found, 'any of N right')
   chosen = lambda n: lead(n, trees[n].right, 'best of N by value')
   width, steps = search['width'], trees[ends[0]].steps
+  count = samples[ends[0]].right.shape[1]
   return [
       {'said': 'The space of steps is exponentially larger than that of chess, '
        'and a cap on extensions leads to local optima',
@@ -237,7 +243,10 @@ def _reasons(trees: Mapping[int, Trees], samples: Mapping[int, Samples],
       {'said': 'The value model guides every step, and is hard to train',
        'measured': 'Where a right response was found, a wrong one was chosen '
        f'for {in_rounds(missed)}. Against the best of as many tokens of plain '
-       f'samples, by the same model, trees are {in_rounds(chosen)}.'},
+       f'samples, by the same model, trees are {in_rounds(chosen)}. The best '
+       f'of all {count} samples by it is right for '
+       f'{of_all("best of N by value")}, their majority for '
+       f'{of_all("majority")}.'},
       {'said': 'Search does not go on improving by itself',
        'measured': 'The accuracy of tree search is '
        f'{in_rounds(lambda n: intervals.share(trees[n].right))}: a change of '
@@ -265,16 +274,11 @@ def _curve(n: int, samples: Samples, trees: Mapping[str, Trees],
   series |= {name: [(at(k * samples.tokens), float(right.mean()))
                     for k, right in curve]
              for name, curve in curves(samples).items()}
-  series['greedy'] = [(at(greedy.tokens), float(greedy.right.mean()))]
   return charts.Chart(
       f'Round {n}', series, percent=True,
-      x_label='log2 of the tokens drawn for a problem')
-
-
-def _loop_head(rounds: Sequence[int]) -> list[str]:
-  return [*(f'one sample, round {n}' for n in rounds),
-          'tokens drawn, those of the first value model before the rounds’',
-          'responses kept, by round']
+      x_label='log2 of the tokens drawn for a problem', caption='greedy '
+      f'decoding: {intervals.percent(float(greedy.right.mean()))}, '
+      f'{greedy.tokens:.0f} tokens')
 
 
 def _loop_cells(loop: Mapping[str, Any]) -> list[str]:
@@ -290,7 +294,7 @@ def _learning(loops: Mapping[str, Mapping[str, Any]]) -> charts.Chart:
       'Policies without a search', {
           LOOPS[loop]: [*enumerate(found['one sample'])]
           for loop, found in loops.items()}, percent=True, x_label='round',
-      caption='one sample at temperature 1 to each held-out problem')
+      caption='samples at temperature 1 to held-out problems')
 
 
 def _words(table: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> list[str]:
