@@ -56,13 +56,13 @@ def write_report(config: Mapping[str, Any], workdir: str) -> str:
   samples = {n: plain(rows(f'samples_{n}')) for n in rounds}
   trees = {name: {n: searched(rows(f'{name}_{n}')) for n in rounds}
            for name in TREES}
-  greedy = {loop: {n: searched(rows(
-      f'{loop if n else "alphazero"}_greedy_{n}')) for n in rounds}
-            for loop in LOOPS}
+  greedy = {n: searched(rows(f'greedy_{n}')) for n in rounds}
+  alone = {loop: {n: samples[n] if not n or loop == 'alphazero' else plain(
+      rows(f'{loop}_samples_{n}')) for n in rounds} for loop in LOOPS}
   table = {n: at_equal_tokens(
       {TREES[name]: found[n] for name, found in trees.items()}, samples[n],
-      greedy['alphazero'][n]) for n in rounds}
-  loops = {loop: _learned(folder, loop, rounds, greedy[loop]) for loop in LOOPS}
+      greedy[n]) for n in rounds}
+  loops = {loop: _learned(folder, loop, rounds, alone[loop]) for loop in LOOPS}
   values = {n: files.need_json(
       folder / f'alphazero_value_{n}/summary.json', ['after'])['after']
             for n in rounds}
@@ -76,10 +76,11 @@ def write_report(config: Mapping[str, Any], workdir: str) -> str:
           (n, _cells(found)) for n, found in table.items()],
       curves=[_curve(n, samples[n], {
           TREES[name]: found[n] for name, found in trees.items()},
-                     greedy['alphazero'][n]) for n in rounds],
+                     greedy[n]) for n in rounds],
       loops=[(LOOPS[loop], *_loop_cells(found))
              for loop, found in loops.items()],
-      loop_head=_loop_head(rounds), learned=_learning(loops),
+      loop_head=[*(f'round {n}' for n in rounds), 'tokens drawn', 'kept'],
+      learned=_learning(loops),
       values=[(f'round {n}', *(intervals.percent(after[name]) for name in (
           'accuracy', 'right', 'wrong', 'f1'))) for n, after in values.items()],
       reasons=[(reason['said'], reason['measured']) for reason in reasons])
@@ -186,8 +187,8 @@ def at_equal_tokens(trees: Mapping[str, Trees], samples: Samples,
 
 
 def _learned(folder: pathlib.Path, loop: str, rounds: Sequence[int],
-             greedy: Mapping[int, Trees]) -> dict[str, Any]:
-  """The policies of a loop, and what they were trained on, by round.
+             alone: Mapping[int, Samples]) -> dict[str, Any]:
+  """The policies of a loop, without a search, and what taught them, by round.
 
   Before its rounds a loop with values draws for the first value model.
   """
@@ -197,9 +198,10 @@ def _learned(folder: pathlib.Path, loop: str, rounds: Sequence[int],
             for name in (*_BEFORE.get(loop, ()), *searches)]
   kept = [sum(counts.get('kept', 0) for counts in files.need_json(
       folder / name / 'kept.json').values()) for name in searches]
-  shares = [intervals.share(greedy[n].right) for n in rounds]
-  return {'greedy': [share.value for share in shares],
-          'ci95': [[share.low, share.high] for share in shares],
+  means = [alone[n].right.mean(1) for n in rounds]
+  return {'one sample': [float(mean.mean()) for mean in means],
+          'ci95': [intervals.clustered(mean, alone[n].right.shape[1])
+                   for n, mean in zip(rounds, means)],
           'tokens': tokens, 'kept': kept}
 
 
@@ -222,9 +224,14 @@ def _reasons(trees: Mapping[int, Trees], samples: Mapping[int, Samples],
     found = trees[n].found == 1.
     return intervals.share(1 - trees[n].right[found] if found.any() else [0.])
 
+  def of_all(method: str) -> str:
+    return in_rounds(
+        lambda n: intervals.share(curves(samples[n])[method][-1][1]))
+
   found = lambda n: lead(n, trees[n].found, 'any of N right')
   chosen = lambda n: lead(n, trees[n].right, 'best of N by value')
   width, steps = search['width'], trees[ends[0]].steps
+  count = samples[ends[0]].right.shape[1]
   return [
       {'said': 'The space of steps is exponentially larger than that of chess, '
        'and a cap on extensions leads to local optima',
@@ -236,7 +243,10 @@ def _reasons(trees: Mapping[int, Trees], samples: Mapping[int, Samples],
       {'said': 'The value model guides every step, and is hard to train',
        'measured': 'Where a right response was found, a wrong one was chosen '
        f'for {in_rounds(missed)}. Against the best of as many tokens of plain '
-       f'samples, by the same model, trees are {in_rounds(chosen)}.'},
+       f'samples, by the same model, trees are {in_rounds(chosen)}. The best '
+       f'of all {count} samples by it is right for '
+       f'{of_all("best of N by value")}, their majority for '
+       f'{of_all("majority")}.'},
       {'said': 'Search does not go on improving by itself',
        'measured': 'The accuracy of tree search is '
        f'{in_rounds(lambda n: intervals.share(trees[n].right))}: a change of '
@@ -264,32 +274,27 @@ def _curve(n: int, samples: Samples, trees: Mapping[str, Trees],
   series |= {name: [(at(k * samples.tokens), float(right.mean()))
                     for k, right in curve]
              for name, curve in curves(samples).items()}
-  series['greedy'] = [(at(greedy.tokens), float(greedy.right.mean()))]
   return charts.Chart(
       f'Round {n}', series, percent=True,
-      x_label='log2 of the tokens drawn for a problem')
-
-
-def _loop_head(rounds: Sequence[int]) -> list[str]:
-  return [*(f'greedy, round {n}' for n in rounds),
-          'tokens drawn, those of the first value model before the rounds’',
-          'responses kept, by round']
+      x_label='log2 of the tokens drawn for a problem', caption='greedy '
+      f'decoding: {intervals.percent(float(greedy.right.mean()))}, '
+      f'{greedy.tokens:.0f} tokens')
 
 
 def _loop_cells(loop: Mapping[str, Any]) -> list[str]:
   several = lambda numbers: ' + '.join(f'{n:,}' for n in numbers)
   return [*(f'{intervals.percent(value)} ({intervals.percent(low)} – '
             f'{intervals.percent(high)})'
-            for value, (low, high) in zip(loop['greedy'], loop['ci95'])),
+            for value, (low, high) in zip(loop['one sample'], loop['ci95'])),
           several(loop['tokens']), several(loop['kept'])]
 
 
 def _learning(loops: Mapping[str, Mapping[str, Any]]) -> charts.Chart:
   return charts.Chart(
       'Policies without a search', {
-          LOOPS[loop]: [*enumerate(found['greedy'])]
+          LOOPS[loop]: [*enumerate(found['one sample'])]
           for loop, found in loops.items()}, percent=True, x_label='round',
-      caption='greedy decoding of held-out problems')
+      caption='samples at temperature 1 to held-out problems')
 
 
 def _words(table: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> list[str]:

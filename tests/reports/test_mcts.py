@@ -79,4 +79,6 @@ def test_the_page_has_all_rounds_loops_and_reasons(tmp_path):
                    rejection=[1000, 1000])
   assert len(summary['reasons']) == 3
   assert '37.5 % [' in summary['reasons'][1]['measured']
+  assert 'best of all 4 samples by it is right for 100' in (
+      summary['reasons'][1]['measured'])
   assert 'round 2: greedy 62.5 %' in words and 'report.html' in words
