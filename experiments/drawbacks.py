@@ -80,7 +80,7 @@ def recipe(seed: int) -> dict[str, common.ConfigDict]:
       examples=examples(), rejection=r1.rejection(), sft_data=sft_data())
   for name in ('zero', 'reasoning', 'rejection'):
     stages[name].data.options = dict(languages=PAID)
-  for name, steps in dict(zero=30, reasoning=16, r1=16).items():
+  for name, steps in dict(zero=24, reasoning=16, r1=16).items():
     models[name].steps, models[name].eval.problems = steps, 32
     models[name].optim.lr, models[name].optim.warmup_steps = 5e-4, 3
   stages['rejection'].data.num_prompts = 512
