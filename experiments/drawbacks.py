@@ -80,9 +80,12 @@ def recipe(seed: int) -> dict[str, common.ConfigDict]:
       examples=examples(), rejection=r1.rejection(), sft_data=sft_data())
   for name in ('zero', 'reasoning', 'rejection'):
     stages[name].data.options = dict(languages=PAID)
-  for name, steps in dict(zero=24, reasoning=16, r1=16).items():
+  # From the base few steps have far to go. A policy that has been fine-tuned
+  # has little to gain, and at 5e-4 its reasoning falls from 78 to 62 %.
+  for name, steps, lr in (('zero', 24, 5e-4), ('reasoning', 16, 2e-4),
+                          ('r1', 16, 2e-4)):
     models[name].steps, models[name].eval.problems = steps, 32
-    models[name].optim.lr, models[name].optim.warmup_steps = 5e-4, 3
+    models[name].optim.lr, models[name].optim.warmup_steps = lr, 3
   stages['rejection'].data.num_prompts = 512
   stages |= {f'measured_{name}': measured(name) for name in models}
   for stage in stages.values():
