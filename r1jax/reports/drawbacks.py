@@ -29,8 +29,10 @@ from r1jax.rewards import workers
 from r1jax.training import files
 
 _MEASURED = re.compile(r'(?:seed(\d+)_)?measured_(\w+)')
-_ORDER = ('base', 'zero', 'cold_start', 'reasoning', 'sft', 'r1',
-          'student_base', 'distilled')
+_TITLES = {  # of the models, in their order
+    'base': 'base', 'zero': 'R1-Zero', 'cold_start': 'cold start',
+    'reasoning': 'reasoning RL', 'sft': 'SFT', 'r1': 'R1',
+    'student_base': 'student’s base', 'distilled': 'distilled student'}
 _LANGUAGES = language.Languages(('en', 'zh', 'it'))
 _SHOWN = ('it', 'shots_1', 'repair')  # tests
 _PROMPTS = 3  # shown of each of them
@@ -63,14 +65,14 @@ class Column(NamedTuple):
 COLUMNS = {
     'general': Column('general tasks', 'general'),
     'reasoning': Column('reasoning', 'en'),
-    'shots_1': Column('… one example', 'shots_1'),
-    'shots_2': Column('… two', 'shots_2'),
+    'shots_1': Column('… after one example', 'shots_1'),
+    'shots_2': Column('… after two', 'shots_2'),
     'chinese': Column('… in Chinese', 'zh'),
     'italian': Column('… in Italian', 'it'),
-    'repair': Column('repair', 'repair'),
-    'thinks_en': Column('thinks English, asked in it', 'en', 'en'),
-    'thinks_zh': Column('Chinese, asked in it', 'zh', 'zh'),
-    'thinks_it': Column('Italian, asked in it', 'it', 'it'),
+    'repair': Column('repairs', 'repair'),
+    'thinks_en': Column('English, asked in English', 'en', 'en'),
+    'thinks_zh': Column('Chinese, asked in Chinese', 'zh', 'zh'),
+    'thinks_it': Column('Italian, asked in Italian', 'it', 'it'),
     'it_in_en': Column('English, asked in Italian', 'it', 'en'),
     'it_in_zh': Column('Chinese, asked in Italian', 'it', 'zh'),
 }
@@ -130,31 +132,31 @@ def claims(models: Models) -> list[r1_claims.Claim]:
       compare('RL on reasoning alone forgets general skill',
               'general tasks, base → R1-Zero',
               ('base', 'general'), ('zero', 'general')),
-      compare('… and the whole recipe does not bring all of it back',
+      compare('The whole recipe does not bring all of it back',
               'general tasks, base → R1', ('base', 'general'),
               ('r1', 'general')),
       compare('A language that RL is paid for is kept to',
               'thinking in Chinese, asked in it, base → R1',
               ('base', 'thinks_zh'), ('r1', 'thinks_zh'), True),
-      compare('Another one is not', 'thinking in Italian, asked in it, '
+      compare('Another language is not', 'thinking in Italian, asked in it, '
               'base → R1', ('base', 'thinks_it'), ('r1', 'thinks_it')),
-      compare('… but English is thought instead', 'thinking in English, asked '
+      compare('English is thought in its place', 'thinking in English, asked '
               'in Italian, base → R1', ('base', 'it_in_en'),
               ('r1', 'it_in_en'), True),
-      compare('… and reasoning is worse in it', 'the same problems, R1, asked '
+      compare('Reasoning is worse in that language', 'the same problems, R1, asked '
               'in English → in Italian', ('r1', 'reasoning'),
               ('r1', 'italian')),
       compare('Examples in the prompt help a base', 'reasoning of the base, '
               'none → two', ('base', 'reasoning'), ('base', 'shots_2'), True),
-      compare('… and hurt R1', 'reasoning of R1, none → one',
+      compare('One hurts R1', 'reasoning of R1, none → one',
               ('r1', 'reasoning'), ('r1', 'shots_1')),
-      compare('… more of them more', 'reasoning of R1, one → two',
+      compare('Two hurt it more', 'reasoning of R1, one → two',
               ('r1', 'shots_1'), ('r1', 'shots_2')),
-      compare('… and its student', 'reasoning of the student, none → one',
+      compare('One hurts its student', 'reasoning of the student, none → one',
               ('distilled', 'reasoning'), ('distilled', 'shots_1')),
       compare('Reasoning rises', 'reasoning, base → R1',
               ('base', 'reasoning'), ('r1', 'reasoning'), True),
-      compare('… software engineering does, too', 'functions repaired, base → '
+      compare('Software engineering rises, too', 'functions repaired, base → '
               'R1', ('base', 'repair'), ('r1', 'repair'), True),
   ]
 
@@ -212,7 +214,7 @@ def _table(table: Mapping[str, Mapping[str, intervals.Figure]],
            keys: Sequence[str]) -> tuple[list[str], list[tuple[str, ...]]]:
   """The titles of columns, and a row for each model."""
   return [COLUMNS[key].title for key in keys], [
-      (name, *(_percent(row[key]) for key in keys))
+      (_TITLES[name], *(_percent(row[key]) for key in keys))
       for name, row in table.items()]
 
 
@@ -231,7 +233,7 @@ def read_models(folder: pathlib.Path, stages: Mapping[str, Any]) -> Models:
             test: cut(rows, _VERIFIERS.get(test, 'math'), pool)
             for test, rows in r1_claims.responses(folder / stage).items()}
   return {name: [found[name][seed] for seed in sorted(found[name])]
-          for name in _ORDER}
+          for name in _TITLES}
 
 
 def cut(rows: r1_claims.Rows, verifier: str, pool: workers.Pool
@@ -259,7 +261,7 @@ def _samples(models: Models) -> list[dict[str, Any]]:
   first = {name: seeds[0] for name, seeds in models.items()}
   return [{'prompt': first['base'][test][number]['prompt'],
            'responses': [{
-               'name': name, 'text': tests[test][number]['response'],
+               'name': _TITLES[name], 'text': tests[test][number]['response'],
                **_grade(tests[test][number])}
                          for name, tests in first.items()]}
           for test in _SHOWN for number in range(_PROMPTS)]

@@ -89,15 +89,15 @@ def test_claims_go_by_the_changes_within_seeds(models):
   forgets = found['RL on reasoning alone forgets general skill']
   assert forgets.change.value == pytest.approx(-.15)
   assert forgets.verdict == r1_claims.HOLDS
-  assert found['Another one is not'].verdict == r1_claims.HOLDS
-  assert found['… but English is thought instead'].after.value == 1.
-  worse = found['… and reasoning is worse in it']
+  assert found['Another language is not'].verdict == r1_claims.HOLDS
+  assert found['English is thought in its place'].after.value == 1.
+  worse = found['Reasoning is worse in that language']
   # The seeds differ, but each is worse by ten points.
   assert worse.change == pytest.approx((-.1, -.1, -.1))
   assert worse.verdict == r1_claims.HOLDS
-  assert found['… and hurt R1'].change.value == pytest.approx(-.52)
-  assert found['… more of them more'].verdict == r1_claims.FAILS
-  repair = found['… software engineering does, too']
+  assert found['One hurts R1'].change.value == pytest.approx(-.52)
+  assert found['Two hurt it more'].verdict == r1_claims.FAILS
+  repair = found['Software engineering rises, too']
   assert repair.change.value == pytest.approx(0.)
   assert repair.change.high == pytest.approx(4.3027 * .01 / 3**.5, 1e-3)
   assert repair.verdict == r1_claims.FAILS
@@ -114,7 +114,7 @@ def test_one_seed_is_compared_by_responses(models):
   deviation = np.std(15 * [1.] + 85 * [0.], ddof=1)
   assert forgets.change.low == pytest.approx(-.15 - 1.96 * deviation / 10)
   # Thoughts in Italian, all and none; those are no pairs.
-  assert found['Another one is not'].change == pytest.approx((-1., -1., -1.))
+  assert found['Another language is not'].change == pytest.approx((-1., -1., -1.))
   one['r1'][0]['it'][40:] = _rows(40, NOTHING)[40:]
   assert drawbacks.claims(one)[3].change.value == -1.
 
@@ -125,7 +125,7 @@ def test_the_interval_of_a_language_is_over_the_thoughts_that_have_one(models):
   figure = drawbacks.results(changed)['base']['thinks_it']
   assert figure == pytest.approx((1., *intervals.wilson(1., 40)))
   claim, = (claim for claim in drawbacks.claims(changed)
-            if claim.said == 'Another one is not')
+            if claim.said == 'Another language is not')
   assert claim.before == pytest.approx(figure)
 
 
