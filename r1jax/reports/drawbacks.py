@@ -143,9 +143,9 @@ def claims(models: Models) -> list[r1_claims.Claim]:
       compare('English is thought in its place', 'thinking in English, asked '
               'in Italian, base → R1', ('base', 'it_in_en'),
               ('r1', 'it_in_en'), True),
-      compare('Reasoning is worse in that language', 'the same problems, R1, asked '
-              'in English → in Italian', ('r1', 'reasoning'),
-              ('r1', 'italian')),
+      compare('Reasoning is worse in that language',
+              'the same problems, R1, asked in English → in Italian',
+              ('r1', 'reasoning'), ('r1', 'italian')),
       compare('Examples in the prompt help a base', 'reasoning of the base, '
               'none → two', ('base', 'reasoning'), ('base', 'shots_2'), True),
       compare('One hurts R1', 'reasoning of R1, none → one',
