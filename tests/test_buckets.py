@@ -155,6 +155,9 @@ def test_what_the_store_refuses_is_tried_again_and_then_a_line(monkeypatch):
                      'written: PermissionError: AccessDenied'):
     workdir.check(URL)
   assert len(tried) == 1
+  with pytest.raises(errors.RunError):
+    folder.write('a', b'')
+  assert len(tried) == 2  # at once, not for minutes
 
 
 @pytest.mark.parametrize('url, said', [

@@ -148,6 +148,24 @@ def test_a_bucket_that_vanishes_is_a_line_and_the_run_is_kept(
   test_loop._assert_same_as(tmp_path / 'whole', copy)
 
 
+def test_what_the_thread_meets_ends_the_run_at_the_next_step(monkeypatch):
+  monkeypatch.setattr(mirror, '_EVERY_SECONDS', .01)
+  steps = []
+  def on_step(step):
+    steps.append(step)
+    if step == 4:
+      monkeypatch.setattr(memory_bucket.kind_of(), 'pipe_file', _refuse)
+    time.sleep(.2 if step > 3 else 0)
+  with pytest.raises(errors.RunError, match='is away'):
+    _train(test_loop._stage(on_step=on_step),
+           test_loop.SETTINGS._replace(checkpoint_every_steps=100))
+  assert len(steps) < STEPS
+
+
+def _refuse(*args, **kw):
+  raise ConnectionError('the store is away')
+
+
 ###############################################################################
 # Files, without a training
 ###############################################################################
@@ -268,6 +286,9 @@ def test_rows_are_written_in_blocks_of_which_the_last_grows(
     with open(path, 'ab') as file:
       file.writelines(line(-n) for n in range(1, 8))
     mirror.settle()
+    assert {name for name in memory_bucket.content() if 'rollouts' in name} == {
+        objects.block_name('rollouts.jsonl', n)
+        for n in range((kept + 7 + 9) // 10)}
     for seen in changes.seen:  # what was there before the cut always is
       assert _rows(seen).startswith(b''.join(map(line, range(kept))))
     whole = path.read_bytes()

@@ -112,6 +112,10 @@ def test_a_bucket_that_is_not_there_is_a_line(url):
   assert '\n' not in str(caught.value)
 
 
+def _path():
+  return os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+
+
 KILLED = """
 import pathlib, shutil, sys, time
 from r1jax.training import files, mirror
@@ -145,8 +149,7 @@ def test_of_a_process_that_is_killed_its_last_checkpoint_is_whole(
         [sys.executable, '-c', KILLED, url], cwd=ROOT, text=True,
         stderr=subprocess.PIPE, env=os.environ | {
             'JAX_PLATFORMS': 'cpu', 'R1JAX_CACHE': str(tmp_path / f'{number}'),
-            'PYTHONPATH': os.pathsep.join(
-                [str(ROOT), os.environ.get('PYTHONPATH', '')])})
+            'PYTHONPATH': _path()})
     settled = [int(process.stderr.readline()) for _ in range(lines)]
     time.sleep(seconds)
     process.kill()
@@ -168,6 +171,7 @@ def test_of_a_process_that_is_killed_its_last_checkpoint_is_whole(
 def test_the_program_killed_again_and_again_ends_as_never_killed(
     url, tmp_path):
   case = faults.Case(tmp_path, tmp_path / 'compiled')
+  case.environment['PYTHONPATH'] = _path()
   case.write_data()
   whole = case.run()
   assert whole.status == 0
