@@ -152,7 +152,8 @@ def _copied(url: str, chosen: Callable[[Collection[str]], Collection[str]],
         lambda name: objects.get_file(source, found[name], path_of(name)),
         [name for name in now
          if before.get(name) != now[name] or not path_of(name).exists()])
-    versions.write_text(json.dumps(before | now), 'utf-8')
+    with objects.aside(versions) as part:
+      part.write_text(json.dumps(before | now), 'utf-8')
   return target
 
 

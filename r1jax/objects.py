@@ -5,7 +5,7 @@ is imported where a bucket is named. What the network or the store refuses for a
 while is tried again for some minutes; then it is one line, `Unreachable`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import concurrent.futures
 import contextlib
 import errno
@@ -123,13 +123,8 @@ class Folder:
 
   def get(self, name: str, path: pathlib.Path) -> None:
     """Copies an object to a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
+    with aside(path) as part:
       self._tried('read', self._files.get_file, self._path(name), str(part))
-      os.replace(part, path)
-    finally:
-      part.unlink(missing_ok=True)
 
   def write(self, name: str, content: bytes) -> None:
     self._tried('written', self._files.pipe_file, self._path(name), content)
@@ -216,6 +211,21 @@ def _is_ours(error: BaseException) -> bool:
           getattr(error, 'filename', None))
 
 
+@contextlib.contextmanager
+def aside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A place to write to, which becomes `path` at the end of the block.
+
+  As files.write_whole, of copies that need not outlast a power cut.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+  try:
+    yield part
+    os.replace(part, path)
+  finally:
+    part.unlink(missing_ok=True)
+
+
 def together(do: Callable[[Any], Any], each: Iterable[Any]) -> None:
   """Calls `do` with each, several at a time; raises the first error."""
   with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -288,12 +298,8 @@ def get_file(folder: Folder, blocks: list[str], path: pathlib.Path) -> None:
   if len(blocks) == 1:
     folder.get(blocks[0], path)
     return
-  part = path.with_name(f'.{path.name}.blocks.part')
-  try:
+  with aside(path) as part:
     folder.get(blocks[0], part)
     with open(part, 'ab') as file:
       for block in blocks[1:]:
         file.write(folder.read(block) or b'')
-    os.replace(part, path)
-  finally:
-    part.unlink(missing_ok=True)

@@ -181,7 +181,10 @@ class Mirror:
     listed = {name: found for name, found in self._folder.list().items()
               if name and name not in _OURS}
     with errors.faults(self._spool):
-      if not (self._is_mine() and self._is_whole()):
+      if self._is_mine() and self._is_whole():
+        terminal.say(f'{self._folder.url} is worked on in {self._spool}, which '
+                     'is as new')
+      else:
         self._pull(listed)
     self._sent = spools.known(self._sent, listed)
     self._save()

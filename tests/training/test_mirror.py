@@ -304,6 +304,14 @@ def _rows(seen):
   return b''.join(seen[block] for block in found.get('rollouts.jsonl', []))
 
 
+def test_what_passes_is_no_object():
+  with mirror.mirrored(URL) as folder:
+    for name in ('sft/lock', '.a.json.7.part', '.r1jax-trial', 'sft/.a', 'a',
+                 'checkpoints/3.orbax-checkpoint-tmp/params/d'):
+      _write(folder, name, 'x')
+  assert memory_bucket.content().keys() == {'a', 'sft/.a', 'mirror.json'}
+
+
 def test_a_refused_run_leaves_nothing_in_the_bucket():
   with pytest.raises(errors.ConfigError), mirror.mirrored(URL):
     raise errors.ConfigError('x', 'refused')
