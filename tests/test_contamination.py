@@ -82,7 +82,7 @@ def test_any_source_is_a_suite_and_any_a_training_set(folder):
 
 
 @pytest.mark.parametrize('arguments, said', [
-    (('--suite=gsm9k',), '--suite: expected one of'),
+    (('--suite=gsm9k',), '--suite: expected one or several, by comma, of'),
     (('--suite=gsm8k', '--data=NOWHERE'), '--suite: no such file: NOWHERE'),
     (('--suite=,',), '--suite: expected a suite'),
     (('--suite=aime', '--n=0'), '--n: expected at least 1'),
