@@ -5,7 +5,7 @@ leaves in its workdir are listed in r1jax/README.md.
 
 A run killed at any moment and started again ends in bitwise the same state:
 the step index alone decides what a step sees, so there is nothing else to lose.
-The workdir is one that every host sees, or that a bucket follows (mirror.py).
+The workdir must be a file system that every host sees.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,6 @@ from r1jax.training import files
 from r1jax.training import history
 from r1jax.training import lock
 from r1jax.training import logger
-from r1jax.training import mirror
 from r1jax.training import record
 from r1jax.training import surroundings
 from r1jax.training import timing
@@ -219,7 +218,6 @@ def _take_steps(run: _Run, state: TrainState, start: int
 def _look(run: _Run) -> bool:
   """Raises what a save in the background met; whether a signal was met."""
   run.checkpointer.poll()
-  mirror.check()
   return interrupts.asked()
 
 
@@ -248,12 +246,11 @@ def _save(run: _Run, done: int, state: TrainState, last: bool) -> bool:
     return False
   seconds = run.clock.seconds()
   distributed.together(run.checkpointer.wait)  # for the one before
-  mirror.settle()
   run.checkpointer.save(
       done, state, replace=not skipped,
       record=distributed.in_main(lambda: history.record(
           run.workdir, done, run.config, run.checkpointer.record)),
-      then=lambda: (history.save_seconds(run.workdir, seconds), mirror.wake()))
+      then=lambda: history.save_seconds(run.workdir, seconds))
   return True
 
 
