@@ -105,14 +105,17 @@ def slice_of(prompt_set: PromptSet, start: int, prompts: int,
   return batch._replace(records=batch.records[:count - start])
 
 
-def trimmed(batch: PromptBatch) -> PromptBatch:
-  """The batch with less padding, its width one of few for a jitted function.
+def padded_width(longest: int, least: int) -> int:
+  """The first of `least`, and the powers of two above it, that has room.
 
-  That is the least of 64, 128, 256, ... tokens that all prompts fit in, or the
-  width as it is.
+  So that a jitted function is compiled for few widths of prompts.
   """
-  longest = int(batch.length.max())
-  width = max(64, 1 << (longest - 1).bit_length())
+  return max(least, 1 << (longest - 1).bit_length())
+
+
+def trimmed(batch: PromptBatch) -> PromptBatch:
+  """The batch with less padding: 64, 128, 256, ... tokens, or as it is."""
+  width = padded_width(int(batch.length.max()), least=64)
   return batch._replace(tokens=batch.tokens[:, :width])
 
 

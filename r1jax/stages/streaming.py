@@ -18,7 +18,7 @@ from r1jax.kernels import group_sampling
 from r1jax.stages import rollouts
 from r1jax.types import Params, Prompts
 
-_SHORTEST = 128  # tokens to which a prompt is padded
+_SHORTEST = 128  # tokens, to which a shorter prompt is padded
 _AT_ONCE = 8  # the most tokens drawn by one call: a third of a second, if slow
 
 
@@ -59,7 +59,8 @@ class Streamer:
     """
     most = self._settings.response_tokens
     tokens = most if tokens is None else min(tokens, most)
-    padded, length = batches.pad_right([ids], _padded(len(ids)))
+    padded, length = batches.pad_right(
+        [ids], batches.padded_width(len(ids), _SHORTEST))
     prompts = Prompts(padded, length, np.zeros(1, np.int32))
     key = group_sampling.sample_keys(
         np.uint32(seed), np.uint32(stream), prompts.id, 1)
@@ -92,8 +93,3 @@ class Streamer:
 
 def _begin(model, params: Params, prompts: Prompts, **sizes):
   return group_sampling.begin(model, params, prompts, **sizes)
-
-
-def _padded(length: int) -> int:
-  """The least power of two that is at least the length, and _SHORTEST."""
-  return max(_SHORTEST, 1 << (length - 1).bit_length())

@@ -1,6 +1,5 @@
 """A process reward model's scores: which tokens it reads, how they combine."""
 
-import numpy as np
 import pytest
 
 from r1jax.rewards import process
