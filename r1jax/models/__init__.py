@@ -23,10 +23,12 @@ from r1jax.types import Array, Cache, Params
 class Model(NamedTuple):
   """Pure functions of a model's parameters; hashable, so static under jit."""
   config: architecture.Config
+  place: sharding.Placement | None
   init: Callable[[Array], Params]
   axes: Callable[[], Any]
   forward: Callable[..., tuple[Array, tuple[Array, Array]]]
   forward_groups: Callable[..., tuple[Array, Array]]
+  head: Callable[[Params], Params]
   unembed: Callable[[Params, Array], Array]
   score: Callable[[Params, Array], Array]
   prepare: Callable[[Params], Params]
@@ -57,6 +59,7 @@ def build(config: architecture.Config,
       forward_groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: one
         pass over prompts and over the first T tokens of the N / B responses to
         each
+      head(params) -> those of them that unembed reads
       unembed(params, hidden_BTD) -> logits_BTV, float32
       score(params, hidden_BTD) -> score_BT, float32: in place of unembed if
         the config is `scalar` (layers.Score)
@@ -84,14 +87,13 @@ def build(config: architecture.Config,
         jnp.asarray, (tokens_BT, segment_BT, position_BT, parent_BT))
     return module.apply(_collections(params), *arrays, cache, parent_BT)
 
-  def method(of):
-    return lambda params, *args: module.apply(
-        _collections(params), *args, method=of)
-
-  forward_groups, unembed, score = map(method, (
-      transformer.Decoder.forward_groups, transformer.Decoder.unembed,
-      transformer.Decoder.score))
-  return Model(config, init, axes, forward, forward_groups, unembed, score,
+  forward_groups, score = (
+      lambda params, *args, of=of: module.apply(
+          _collections(params), *args, method=of)
+      for of in (transformer.Decoder.forward_groups, transformer.Decoder.score))
+  return Model(config, place, init, axes, forward, forward_groups,
+               functools.partial(transformer.head, config),
+               functools.partial(transformer.unembed, config, place), score,
                functools.partial(_prepare, config))
 
 

@@ -1,22 +1,19 @@
-"""Grouped-query attention: projections, rotary positions, masks.
+"""The tokens of a forward pass, and which keys each of them sees.
 
 A row of tokens is either one sequence, alone or after the prompt and past of a
 cache, or a prompt followed by all its responses. Projections treat all tokens
 of a row alike; the parts of a row, and which keys a query sees, matter only
-between the projections, where kernels/attention.py computes the products.
+between the projections, where kernels/attention.py computes the products, or
+for whole rows one of the kernels of row_attention.py.
 """
 
-import functools
 from typing import NamedTuple
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import attention
 from r1jax.models import architecture
-from r1jax.models import layers
-from r1jax.models import rotary
 from r1jax.types import Array
 
 KeysValues = tuple[Array, Array | None]  # of a cache: values None if latent
@@ -147,14 +144,14 @@ def attend(config: architecture.Config, layout: Layout, layer: LayerInputs,
   spans = min(_SPANS, chunks)
   edges = [min(chunk * (chunks * n // spans), length) for n in range(spans + 1)]
   outs = [
-      _attend_span(config, layout, layer, q_BTHh[:, begin:end], begin,
+      attend_span(config, layout, layer, q_BTHh[:, begin:end], begin,
                    *((k, v) if layout.filled is not None else
                      (k[..., :end], v[:, :, :end])))
       for begin, end in zip(edges, edges[1:])]
   return jnp.concatenate(outs, 1)
 
 
-def _attend_span(config: architecture.Config, layout: Layout,
+def attend_span(config: architecture.Config, layout: Layout,
                  layer: LayerInputs, q_BTHh: Array, begin: int, k: Array,
                  v: Array) -> Array:
   """Attention of the queries from column `begin` on, in chunks."""
@@ -177,71 +174,3 @@ def _attend_span(config: architecture.Config, layout: Layout,
 def to_parts(k_BTKh: Array, v_BTKh: Array) -> tuple[Array, Array]:
   """Keys and values in the layouts of `kernels.attention.Part`."""
   return k_BTKh.transpose(0, 2, 3, 1), v_BTKh.transpose(0, 2, 1, 3)
-
-
-def _attend_in_groups(config: architecture.Config, layout: Layout,
-                      layer: LayerInputs, q: Array, k: Array, v: Array
-                      ) -> Array:
-  """Attention in rows of a prompt followed by its responses."""
-  (q, q_NTHh), (k, k_NTKh), (v, v_NTKh) = (
-      split_responses(layout, x) for x in (q, k, v))
-  prompt = to_parts(k, v)
-  out = attend(config, layout, layer, q, *prompt)
-  out_NTHh = attend(config, layout.responses, layer._replace(prompt=prompt),
-                    q_NTHh, *to_parts(k_NTKh, v_NTKh))
-  return jnp.concatenate(
-      [out, out_NTHh.reshape(out.shape[0], -1, *out.shape[2:])], 1)
-
-
-def attend_in_rows(config: architecture.Config, layout: Layout,
-                   layer: LayerInputs, q: Array, k: Array, v: Array) -> Array:
-  """Attention without a past: [B, T, H, h] queries, [B, T, K, h] keys."""
-  if layout.responses is not None:
-    return _attend_in_groups(config, layout, layer, q, k, v)
-  return attend(config, layout, layer, q, *to_parts(k, v))
-
-
-class Attention(nn.Module):
-  """Grouped-query attention over the prompt, the past and the new tokens.
-
-  Returns the output [B, T, D], the past with the new tokens appended (None if
-  there is none), and the keys and values of the new tokens.
-  """
-  config: architecture.Config
-
-  @nn.compact
-  def __call__(self, x_BTD: Array, past: KeysValues | None, layout: Layout,
-               layer: LayerInputs
-               ) -> tuple[Array, KeysValues | None, KeysValues]:
-    c = self.config
-    width, heads, kv_heads, size = c.width, c.heads, c.kv_heads, c.head_size
-    weight = functools.partial(layers.param, self)
-    wq = weight('q', ('embed', 'heads', 'head_size'), (width, heads, size),
-                layers.linear(width))
-    wk, wv = (weight(name, ('embed', 'kv_heads', 'head_size'),
-                     (width, kv_heads, size), layers.linear(width))
-              for name in ('k', 'v'))
-    wo = weight('o', ('heads', 'head_size', 'embed'), (heads, size, width),
-                layers.linear(heads * size, (2 * c.layers) ** -0.5))
-    q, k, v = (layers.dense(x_BTD, w) for w in (wq, wk, wv))
-    if c.qkv_bias:
-      bias = lambda name, axis, n: weight(
-          name, (axis, 'head_size'), (n, size), nn.initializers.zeros)
-      q += bias('q_bias', 'heads', heads)
-      k += bias('k_bias', 'kv_heads', kv_heads)
-      v += bias('v_bias', 'kv_heads', kv_heads)
-    if c.qk_norm:
-      q = layers.RMSNorm(c, name='q_norm')(q)
-      k = layers.RMSNorm(c, name='k_norm')(k)
-    table = layout.table
-    if layout.local_table is not None:
-      table = jnp.where(layer.local, layout.local_table, table)
-    q, k = rotary.rotate(q, table), rotary.rotate(k, table)
-    q = q * jnp.asarray(rotary.score_scale(c), q.dtype)
-    new = to_parts(k, v)
-    if past is None:
-      out = attend_in_rows(c, layout, layer, q, k, v)
-    else:
-      past, of_layer = append_to_past(past, new, layout.filled, layer.index)
-      out = attend(c, layout, layer, q, *of_layer)
-    return layers.dense(out, wo, contract=2), past, new

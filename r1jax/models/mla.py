@@ -16,6 +16,8 @@ from r1jax.models import architecture
 from r1jax.models import attention
 from r1jax.models import layers
 from r1jax.models import rotary
+from r1jax.models import row_attention
+from r1jax.parallel import sharding
 from r1jax.types import Array
 
 
@@ -23,8 +25,9 @@ _EPS = 1e-6  # of the latents' norms, in every model
 
 
 class LatentAttention(nn.Module):
-  """As attention.Attention; a past is (latent and rotary key, None)."""
+  """As gqa.Attention; a past is (latent and rotary key, None)."""
   config: architecture.Config
+  place: sharding.Placement | None
 
   @nn.compact
   def __call__(self, x_BTD: Array, past: attention.KeysValues | None,
@@ -58,8 +61,8 @@ class LatentAttention(nn.Module):
       k, v = jnp.split(
           layers.dense(latent_BTr, kv_b), [sizes.nope_size], -1)
       key_BTHp = jnp.broadcast_to(key_BTp[:, :, None], q_rope.shape)
-      out = attention.attend_in_rows(
-          c, layout, layer, jnp.concatenate([q_nope, q_rope], -1),
+      out = row_attention.attend(
+          c, self.place, layout, layer, jnp.concatenate([q_nope, q_rope], -1),
           jnp.concatenate([k, key_BTHp], -1), v)
     else:
       past, (latents, _) = attention.append_to_past(

@@ -7,7 +7,7 @@ over its mesh axes is an error, never a silent copy on every device. A batch is
 split over `data` and `fsdp`, row by row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import math
 from typing import Any, NamedTuple
 
@@ -88,9 +88,53 @@ class Placement(NamedTuple):
     return partition_spec(axes, self.rules, self.mesh)
 
   def constrain(self, x: jax.Array, axes: Axes) -> jax.Array:
-    """Inside jit: constrains `x` to the sharding of its logical axes."""
+    """Inside jit: constrains `x` to the sharding of its logical axes.
+
+    Inside shard_map: over the mesh axes that it leaves to the compiler.
+    """
+    spec = self.partition_spec(axes)
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    if not manual:
+      return jax.lax.with_sharding_constraint(
+          x, NamedSharding(self.mesh, spec))
+    left = (tuple(axis for axis in config_lib.axis_names(entry)
+                  if axis not in manual) for entry in spec)
     return jax.lax.with_sharding_constraint(
-        x, NamedSharding(self.mesh, self.partition_spec(axes)))
+        x, PartitionSpec(*(entry or None for entry in left)))
+
+  def row_parts(self, rows: int) -> 'RowParts | None':
+    """How rows of tokens lie on the mesh; None where every device has all."""
+    batch, length = self.partition_spec(('batch', 'length'))
+    if rows % self.size(batch):
+      batch = None  # few prompts may not divide: each device then has all
+    parts = RowParts(self.mesh, batch, length, self.size(length))
+    return parts if batch or length else None
+
+  def size(self, entry: str | Sequence[str] | None) -> int:
+    """The number of parts along an entry of a PartitionSpec."""
+    return math.prod(self.mesh.shape[axis]
+                     for axis in config_lib.axis_names(entry))
+
+
+class RowParts(NamedTuple):
+  """The split of arrays [B, T, ...] of tokens over devices."""
+  mesh: Mesh
+  batch: str | tuple[str, ...] | None  # mesh axes of B
+  over: str | tuple[str, ...] | None  # mesh axes of T
+  length: int  # parts of T
+
+  def on_each(self, function: Callable[[Any, Any], Any]
+              ) -> Callable[[Any, Any], Any]:
+    """`function` of (parameters, rows), on each device's part of the rows.
+
+    Parameters are whole along the axes of the rows; along others the compiler
+    splits them.
+    """
+    rows = PartitionSpec(self.batch, self.over)
+    axes = config_lib.axis_names(self.batch) + config_lib.axis_names(self.over)
+    return jax.shard_map(
+        function, mesh=self.mesh, axis_names={*axes},
+        in_specs=(PartitionSpec(), rows), out_specs=rows, check_vma=False)
 
 
 def path_name(path) -> str:
