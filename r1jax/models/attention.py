@@ -7,6 +7,7 @@ between the projections, where kernels/attention.py computes the products, or
 for whole rows one of the kernels of row_attention.py.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from r1jax.models import architecture
 from r1jax.types import Array
 
 KeysValues = tuple[Array, Array | None]  # of a cache: values None if latent
+BLOCK = 1024  # tokens of a cache that are read together
 _SPANS = 4
 
 
@@ -66,9 +68,19 @@ def visible_parts(config: architecture.Config, layout: Layout,
     query: i32[Q], the queries' columns in `layout`.
     k, v: of the past and of all T new tokens after it.
   """
-  position, prompt = layout.position[:, query], layer.prompt
-  rows, length = position.shape
-  index = jnp.arange(k.shape[-1])
+  own = own_part(config, layout, layer, query, k, v)
+  if layer.prompt is None:
+    return [own]
+  return [prompt_part(config, layout, layer, query), own]
+
+
+def own_part(config: architecture.Config, layout: Layout, layer: LayerInputs,
+             query: Array, k: Array, v: Array, begin: Array | int = 0
+             ) -> attention.Part:
+  """Some queries' own tokens, past and new; k and v from column `begin` on."""
+  position = layout.position[:, query]
+  rows = len(position)
+  index = begin + jnp.arange(k.shape[-1])
   if layout.filled is None:
     first, key_position = 0, layout.position[:, None, :index.size]
   else:
@@ -84,19 +96,24 @@ def visible_parts(config: architecture.Config, layout: Layout,
       same |= layout.parent[:, query, None] == key_segment
     visible &= same
   visible &= _in_window(config, position, key_position, layer.local)
-  tokens = attention.Part(k, v, visible[:, None])
-  if prompt is None:
-    return [tokens]
+  return attention.Part(k, v, visible[:, None])
+
+
+def prompt_part(config: architecture.Config, layout: Layout,
+                layer: LayerInputs, query: Array) -> attention.Part:
+  """The keys and values of separate prompts, for some queries."""
+  position, prompt = layout.position[:, query], layer.prompt
+  rows, length = position.shape
   prompts, index = prompt[0].shape[0], jnp.arange(prompt[0].shape[-1])
   visible = (index < layout.prompt_length[:, None])[:, None, None]
   near = _in_window(config, position, index, layer.local)
   if near is not True:
     near = near.reshape(prompts, rows // prompts, length, -1)
-  return [attention.Part(*prompt, visible & near), tokens]
+  return attention.Part(*prompt, visible & near)
 
 
 def append_to_past(past: KeysValues, new: KeysValues, filled: Array,
-                   index: Array | None) -> tuple[KeysValues, KeysValues]:
+                   index: Array | None) -> KeysValues:
   """Writes the keys and values of new tokens after those of the past.
 
   Args:
@@ -106,8 +123,8 @@ def append_to_past(past: KeysValues, new: KeysValues, filled: Array,
     index: of the layer in `past`; None: the past is this layer's alone.
 
   Returns:
-    The past with the new tokens, and the part of it that is this layer's. The
-    second is read from the first, so that XLA can write in place.
+    The past with the new tokens. What is read of it is read from this, so that
+    XLA can write in place.
   """
   begin = () if index is None else (index,)
 
@@ -118,10 +135,55 @@ def append_to_past(past: KeysValues, new: KeysValues, filled: Array,
     return jax.lax.dynamic_update_slice(x, y, (*begin, *start))
 
   k, v = past
-  past = put(k, new[0], -1), None if v is None else put(v, new[1], -2)
-  of_layer = past if index is None else jax.tree.map(
-      lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), past)
-  return past, of_layer
+  return put(k, new[0], -1), None if v is None else put(v, new[1], -2)
+
+
+def attend_to_past(config: architecture.Config, layout: Layout,
+                   layer: LayerInputs, q_NTHh: Array, past: KeysValues,
+                   values: Callable[[Array], Array] | None = None) -> Array:
+  """Attention of new tokens to their prompts, their past and themselves.
+
+  A cache of more than `BLOCK` tokens is read block by block, as far as it is
+  filled.
+
+  Args:
+    config, layout, layer: as of `visible_parts`.
+    q_NTHh: queries, scaled.
+    past: with the new tokens appended; of this layer or of all.
+    values: computed from keys, where the past holds none.
+  """
+  size = past[0].shape[-1]
+
+  def columns(begin, count):
+    def cut(x, axis):
+      if x is None:
+        return values(k)
+      if layer.index is not None:
+        start = [0] * x.ndim
+        start[0], start[axis] = layer.index, begin
+        shape = [1, *x.shape[1:]]
+        shape[axis] = count
+        return jax.lax.dynamic_slice(x, start, shape)[0]
+      return jax.lax.dynamic_slice_in_dim(x, begin, count, axis)
+
+    k = cut(past[0], -1)
+    return k, cut(past[1], -2)
+
+  if size <= BLOCK:
+    return attend(config, layout, layer, q_NTHh, *columns(0, size))
+  query = jnp.arange(q_NTHh.shape[1])
+
+  def block(i):
+    begin = jnp.minimum(i * BLOCK, size - BLOCK)  # the last may overlap
+    part = own_part(
+        config, layout, layer, query, *columns(begin, BLOCK), begin)
+    is_new = begin + jnp.arange(BLOCK) >= i * BLOCK
+    return part._replace(mask=part.mask & is_new)
+
+  count = -(-(layout.filled + query.size) // BLOCK)
+  return attention.attend_blocks(
+      q_NTHh, prompt_part(config, layout, layer, query), block, count,
+      softcap=config.softcap_attention)
 
 
 def attend(config: architecture.Config, layout: Layout, layer: LayerInputs,

@@ -57,7 +57,6 @@ class Attention(nn.Module):
     if past is None:
       out = row_attention.attend(c, self.place, layout, layer, q, k, v)
     else:
-      past, of_layer = attention.append_to_past(
-          past, new, layout.filled, layer.index)
-      out = attention.attend(c, layout, layer, q, *of_layer)
+      past = attention.append_to_past(past, new, layout.filled, layer.index)
+      out = attention.attend_to_past(c, layout, layer, q, past)
     return layers.dense(out, wo, contract=2), past, new

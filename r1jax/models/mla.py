@@ -65,9 +65,8 @@ class LatentAttention(nn.Module):
           c, self.place, layout, layer, jnp.concatenate([q_nope, q_rope], -1),
           jnp.concatenate([k, key_BTHp], -1), v)
     else:
-      past, (latents, _) = attention.append_to_past(
-          past, new, layout.filled, layer.index)
-      out = self._absorbed(q_nope, q_rope, kv_b, latents, layout, layer)
+      past = attention.append_to_past(past, new, layout.filled, layer.index)
+      out = self._absorbed(q_nope, q_rope, kv_b, past, layout, layer)
     return layers.dense(out, wo, contract=2), past, new
 
   def _queries(self, x_BTD: Array, weight) -> Array:
@@ -84,7 +83,7 @@ class LatentAttention(nn.Module):
     return layers.dense(x_BTD, wq)
 
   def _absorbed(self, q_nope: Array, q_rope: Array, kv_b: Array,
-                latents: Array, layout: attention.Layout,
+                past: attention.KeysValues, layout: attention.Layout,
                 layer: attention.LayerInputs) -> Array:
     """Attention over the latents, without keys and values of each head."""
     c, rank = self.config, self.config.latent.kv_rank
@@ -93,7 +92,7 @@ class LatentAttention(nn.Module):
     q = jnp.concatenate(
         [jnp.einsum('NTHn,rHn->NTHr', q_nope, to_key), q_rope], -1)
     prompt_k, _ = layer.prompt
-    out = attention.attend(
+    out = attention.attend_to_past(
         c, layout, layer._replace(prompt=(prompt_k, values(prompt_k))), q,
-        latents, values(latents))
+        past, values)
     return jnp.einsum('NTHr,rHv->NTHv', out, to_value)
