@@ -23,7 +23,6 @@ from r1jax.types import Array, Cache, Params
 class Model(NamedTuple):
   """Pure functions of a model's parameters; hashable, so static under jit."""
   config: architecture.Config
-  place: sharding.Placement | None
   init: Callable[[Array], Params]
   axes: Callable[[], Any]
   forward: Callable[..., tuple[Array, tuple[Array, Array]]]
@@ -32,6 +31,7 @@ class Model(NamedTuple):
   unembed: Callable[[Params, Array], Array]
   score: Callable[[Params, Array], Array]
   prepare: Callable[[Params], Params]
+  place: sharding.Placement | None  # of activations; None: on one device
 
 
 @functools.cache
@@ -57,8 +57,7 @@ def build(config: architecture.Config,
         they are those of the new tokens alone. A model that does not scan its
         layers gives tuples of L arrays. With a cache, params are prepared ones
       forward_groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: one
-        pass over prompts and over the first T tokens of the N / B responses to
-        each
+        pass over prompts and the first T tokens of the N / B responses to each
       head(params) -> those of them that unembed reads
       unembed(params, hidden_BTD) -> logits_BTV, float32
       score(params, hidden_BTD) -> score_BT, float32: in place of unembed if
@@ -70,7 +69,8 @@ def build(config: architecture.Config,
 
   def variables(key):
     tokens = jnp.zeros((1, 1), jnp.int32)
-    return module.init(key, tokens, None, tokens, None, None)['params']
+    return transformer.Decoder(config, None).init(  # one row: no mesh splits it
+        key, tokens, None, tokens, None, None)['params']
 
   def init(key):
     return nn.meta.unbox(variables(key))
@@ -91,10 +91,10 @@ def build(config: architecture.Config,
       lambda params, *args, of=of: module.apply(
           _collections(params), *args, method=of)
       for of in (transformer.Decoder.forward_groups, transformer.Decoder.score))
-  return Model(config, place, init, axes, forward, forward_groups,
+  return Model(config, init, axes, forward, forward_groups,
                functools.partial(transformer.head, config),
                functools.partial(transformer.unembed, config, place), score,
-               functools.partial(_prepare, config))
+               functools.partial(_prepare, config), place)
 
 
 def _collections(params: Params) -> dict[str, Params]:

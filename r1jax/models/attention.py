@@ -43,9 +43,11 @@ class LayerInputs(NamedTuple):
 
 def split_responses(layout: Layout, x_BT: Array) -> tuple[Array, Array]:
   """Rows of a prompt and its responses -> [B, P, ...] and [N, T, ...]."""
-  length = layout.position.shape[1]
-  return x_BT[:, :length], x_BT[:, length:].reshape(
-      *layout.responses.position.shape, *x_BT.shape[2:])
+  length, (rows, tokens) = layout.position.shape[1], (
+      layout.responses.position.shape)
+  end = length + rows * tokens // len(x_BT)  # columns after it are of no one
+  return x_BT[:, :length], x_BT[:, length:end].reshape(
+      rows, tokens, *x_BT.shape[2:])
 
 
 def _in_window(config: architecture.Config, position: Array,

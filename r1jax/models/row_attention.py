@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec
 from r1jax.kernels import fused_attention
 from r1jax.models import architecture
 from r1jax.models import attention
+from r1jax.models import layers
 from r1jax.parallel import sharding
 from r1jax.types import Array
 
@@ -35,8 +36,9 @@ def attend(config: architecture.Config, place: Place,
   out_NTHh = _attend_rows(
       config, place, layout.responses, layer._replace(prompt=(k, v)), q_NTHh,
       k_NTKh, v_NTKh)
-  return jnp.concatenate(
+  out = jnp.concatenate(
       [out, out_NTHh.reshape(out.shape[0], -1, *out.shape[2:])], 1)
+  return layers.pad_length(place, out)
 
 
 def _attend_rows(config: architecture.Config, place: Place,

@@ -132,7 +132,8 @@ class Decoder(nn.Module):
     layout = attention.Layout(
         position=position_BP, responses=attention.Layout(
             position=position_NT, prompt_length=prompts.length))
-    join = lambda x, y: jnp.concatenate([x, y.reshape(rows, -1)], 1)
+    join = lambda x, y: layers.pad_length(
+        self.place, jnp.concatenate([x, y.reshape(rows, -1)], 1))
     hidden, _ = self._layers(
         join(prompts.tokens, tokens_NT), join(position_BP, position_NT), layout)
     return attention.split_responses(layout, hidden)

@@ -21,8 +21,7 @@ RULES = (('batch', ('data', 'fsdp')), ('length', 'context'),
          ('embed', 'fsdp'), ('vocab', 'tensor'), ('heads', 'tensor'),
          ('kv_heads', 'tensor'), ('head_size', None), ('mlp', 'tensor'),
          ('norm', None), ('rank', None), ('latent', 'fsdp'))
-WHOLE = tuple(rule for rule in RULES if rule[0] != 'kv_heads') + (
-    ('kv_heads', None),)
+WHOLE = tuple(dict(RULES, kv_heads=None, vocab=None).items())
 
 
 @pytest.fixture(autouse=True)
