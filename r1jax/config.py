@@ -31,7 +31,7 @@ _WEIGHT = re.compile(r'(.*\.)?rewards\.(weights|tasks\.[^.]+)\.[^.]+')
 _OF_TASK = re.compile(r'(.*\.)?rewards\.tasks\.[^.]+')
 
 # What a resumed run may change: none of it reaches a parameter.
-_CHANGEABLE = ('name', 'distributed', 'log.*', 'checkpoint.*')
+_CHANGEABLE = ('name', 'distributed', 'log.*', 'checkpoint.*', 'rules')
 
 # What stages of a kind once had and never read, as patterns. A run that was
 # started with such fields resumes without them; any other field that is gone is
@@ -174,7 +174,7 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   check_fields(config)
   leaves = flatten(config)
   sizes = mesh_sizes(config.get('mesh', {}), device_count)
-  shards = sizes['data'] * sizes['fsdp']
+  shards = sizes['data'] * sizes['fsdp'] * sizes['expert']
   _check_multiples(leaves, shards)
   if 'rules' in config:
     _check_rules(leaves, config.rules, sizes)
@@ -201,14 +201,14 @@ def _check_multiples(leaves: dict[str, Any], shards: int) -> None:
   """What is cut into equal parts leaves no rest."""
   part = lambda field: leaves.get(field) or 1
   for field, name, divisor in (
-      ('lm.batch', 'lm.micro_batches * mesh data*fsdp',
+      ('lm.batch', 'lm.micro_batches * mesh data*fsdp*expert',
        part('lm.micro_batches') * shards),
-      ('preference.batch', 'preference.micro_batches * mesh data*fsdp',
+      ('preference.batch', 'preference.micro_batches * mesh data*fsdp*expert',
        part('preference.micro_batches') * shards),
       ('rl.prompts', 'rl.mini_batches', part('rl.mini_batches')),
-      ('rl.prompts', 'mesh data*fsdp',
+      ('rl.prompts', 'mesh data*fsdp*expert',
        1 if 'rl.advantage' in leaves else shards),
-      ('eval.batch', 'mesh data*fsdp', shards)):
+      ('eval.batch', 'mesh data*fsdp*expert', shards)):
     value = leaves.get(field)
     if value is not None and value % divisor:
       raise errors.expected(field, f'a multiple of {name} = {divisor}', value)
@@ -367,21 +367,21 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
     raise errors.expected(
         'rl.micro_batch', 'a divisor of the responses of a mini-batch, '
         f'rl.prompts * rl.group / rl.mini_batches = {mini * group}', micro)
-  micro_prompts = max(1, micro // group)
-  if micro_prompts % shards:
+  if (micro_prompts := max(1, micro // group)) % shards:
     raise errors.expected(
-        'rl.micro_batch', f'prompts (rl.micro_batch / rl.group = '
-        f'{micro_prompts}) that divide over mesh data*fsdp = {shards}', micro)
+        'rl.micro_batch', 'prompts (rl.micro_batch / rl.group = '
+        f'{micro_prompts}) that divide over mesh data*fsdp*expert = {shards}',
+        micro)
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any],
             changeable: tuple[str, ...] = ()) -> list[str]:
   """The fields in which `new` may not continue a run begun under `old`.
 
-  Its name and figures of logging and checkpointing may change, what no stage
-  of its kind ever read (RETIRED) may be gone, and `steps` may grow unless a
-  cosine schedule has already been taken along the shorter run. `changeable` are
-  patterns of further fields that may change.
+  Its name, the rules of what lies where, and figures of logging and
+  checkpointing may change, what no stage of its kind ever read (RETIRED) may be
+  gone, and `steps` may grow unless a cosine schedule has already been taken
+  along the shorter run. `changeable` are patterns of more fields.
   """
   old, new = (json.loads(json.dumps(flatten(c))) for c in (old, new))
   old['stage'] = RENAMED.get(old.get('stage'), old.get('stage'))
