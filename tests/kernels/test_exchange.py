@@ -22,8 +22,9 @@ ROUTES = {
     'random': _RANDOM.integers(0, GROUPS, (8 * N, K)),
     'all to one group': np.full((8 * N, K), 5),
     'all at home': np.arange(8 * N)[:, None] // N % DEVICES * HELD + [[0, 1]],
-    'one device alone': np.where(
-        np.arange(8 * N)[:, None] < N, 7, _RANDOM.integers(0, 2, (8 * N, K)))}
+    'one device has the longest line': np.where(
+        np.arange(8 * N)[:, None] < N, 7,
+        _RANDOM.integers(0, GROUPS, (8 * N, K)))}
 
 
 def _compute(scale_GD, x_RD, weight_R, group_R):
@@ -77,13 +78,13 @@ def test_any_routing_is_served_in_rounds_of_any_size(route, size):
 
 
 def test_rows_of_a_round_by_hand():
-  lines = exchange.line_up(jnp.array([2, 0, 2, 2, 0]), 3)
+  lines = exchange.line_up(jnp.array([0, 2, 0, 0, 2]), 3)
   first, second = (exchange.served(lines, 2, i) for i in range(2))
   # Beyond the end: row 5, place 6.
-  np.testing.assert_array_equal(first.source, [[1, 4], [5, 5], [0, 2]])
-  np.testing.assert_array_equal(first.slot, [4, 0, 5, 6, 1])
-  np.testing.assert_array_equal(second.source, [[5, 5], [5, 5], [3, 5]])
-  np.testing.assert_array_equal(second.slot, [6, 6, 6, 4, 6])
+  np.testing.assert_array_equal(first.source, [[0, 2], [5, 5], [1, 4]])
+  np.testing.assert_array_equal(first.slot, [0, 4, 1, 6, 5])
+  np.testing.assert_array_equal(second.source, [[3, 5], [5, 5], [5, 5]])
+  np.testing.assert_array_equal(second.slot, [6, 6, 6, 0, 6])
 
 
 def test_a_round_has_room_for_twice_the_mean_within_bounds():

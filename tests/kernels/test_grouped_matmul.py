@@ -101,6 +101,19 @@ def test_on_tpus_it_is_the_instruction_for_it_whose_rows_are_the_tiles():
     assert ('ragged_dot' in text) == (platform == 'tpu'), platform
 
 
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_the_kernel_of_tpus_sums_as_the_loop_does(dtype, monkeypatch):
+  """In blocks that do not divide the width; a group has no tile."""
+  monkeypatch.setattr(grouped_matmul, '_BLOCK', 4)
+  tiles = grouped_matmul.arrange(jnp.asarray(GROUP), E, ROWS)
+  x, y = (jnp.asarray(grouped_matmul.spread(
+      _floats(seed, len(GROUP), width), tiles, 1), dtype)
+          for seed, width in enumerate((D, 6)))
+  got = grouped_matmul._summed_in_blocks(x, y, tiles, interpret=True)
+  assert got.dtype == jnp.float32 and not got[2].any() and got[3].any()
+  tiny.assert_near(got, grouped_matmul._summed(x, y, tiles))
+
+
 @pytest.mark.parametrize('tile, rows', [(32, 2 ** 12), (257, 772)])
 def test_bfloat16_gradients_are_summed_in_float32(tile, rows):
   group = jnp.zeros(rows, int)
