@@ -66,11 +66,11 @@ def round_rows(rows: int, longest: int, devices: int) -> int:
 
 def line_up(to_A: Array, devices: int) -> Lines:
   """A line for each destination, in order of the rows."""
-  order_A = jnp.argsort(to_A)
+  order_A, rank_A = grouped_matmul.sort_rows(to_A, devices)
   bounds = jnp.searchsorted(to_A[order_A], jnp.arange(devices + 1))
   begin_X = bounds[:-1]
-  return Lines(order_A, jnp.argsort(order_A) - begin_X[to_A], to_A, begin_X,
-               jnp.diff(bounds))
+  return Lines(
+      order_A, rank_A - begin_X[to_A], to_A, begin_X, jnp.diff(bounds))
 
 
 def served(lines: Lines, size: int, i: Array) -> grouped_matmul.Tiles:

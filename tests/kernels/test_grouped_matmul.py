@@ -39,6 +39,18 @@ def test_who_lies_where_by_hand():
       grouped_matmul.combine(spread, tiles, 1), [1, 2, 3, 0, 5])
 
 
+def test_rows_are_sorted_as_by_argsort():
+  order, rank = grouped_matmul.sort_rows(jnp.asarray(GROUP), E + 1)
+  np.testing.assert_array_equal(order, np.argsort(GROUP, kind='stable'))
+  np.testing.assert_array_equal(rank, np.argsort(order))
+  rows = jax.ShapeDtypeStruct((2 ** 24,), jnp.int32)
+  sort = lambda groups: jax.eval_shape(
+      lambda rows: grouped_matmul.sort_rows(rows, groups), rows)
+  sort(256)
+  with pytest.raises(ValueError, match='at most 16711935 rows of 257 groups'):
+    sort(257)
+
+
 def test_a_row_may_be_spread_several_times():
   tiles = grouped_matmul.arrange(jnp.array([1, 0, 0, 1]), 2, 2)
   spread = grouped_matmul.spread(jnp.array([[7.], [9.]]), tiles, 2)
