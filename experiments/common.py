@@ -157,7 +157,7 @@ def _set(config: ConfigDict, changes: Mapping[str, Any],
 # Logical axis → mesh axis. Weights are split over `fsdp` along the width, over
 # `tensor` along heads, feed-forward and vocabulary, and experts over `expert`.
 RULES = (
-    ('batch', ('data', 'fsdp')),
+    ('batch', ('data', 'fsdp', 'expert')),
     ('length', 'context'),
     ('activation', None),
     ('table', 'fsdp'),  # the width of embedding and output
