@@ -57,8 +57,7 @@ def build(config: architecture.Config,
         they are those of the new tokens alone. A model that does not scan its
         layers gives tuples of L arrays. With a cache, params are prepared ones
       forward_groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: one
-        pass over prompts and over the first T tokens of the N / B responses to
-        each
+        pass over prompts and the first T tokens of the N / B responses to each
       head(params) -> those of them that unembed reads
       unembed(params, hidden_BTD) -> logits_BTV, float32
       score(params, hidden_BTD) -> score_BT, float32: in place of unembed if
@@ -70,7 +69,8 @@ def build(config: architecture.Config,
 
   def variables(key):
     tokens = jnp.zeros((1, 1), jnp.int32)
-    return module.init(key, tokens, None, tokens, None, None)['params']
+    return transformer.Decoder(config, None).init(  # one row: no mesh splits it
+        key, tokens, None, tokens, None, None)['params']
 
   def init(key):
     return nn.meta.unbox(variables(key))
