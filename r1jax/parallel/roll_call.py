@@ -1,11 +1,12 @@
 """Which of several processes is lost, and how the others end.
 
 A killed process or a dead host shows in the others as a collective that fails,
-or that never ends. A process that meets such an error (`held_on_error`) or a
-step without end (training/hanging.py) calls the roll. A thread of each process
-answers, whatever its main thread waits for. If one does not, the others say
-which and why the roll was called, and end with the status of what is to be
-started again: the same command goes on from its last checkpoint.
+or that never ends. A process that meets an error (`held_on_error`) or a step
+without end (training/hanging.py) calls the roll. A thread of each process
+answers, whatever its main thread waits for. Then all say why the roll was
+called and who has not answered, and end with the status of what is to be
+started again: the same command goes on from its last checkpoint. An error that
+nobody is lost by is a mistake in the code: it has a status of its own.
 
 The processes talk through the service of jax.distributed, which lives in the
 main process. If that one is gone, jax ends the others, with words of its own
@@ -22,7 +23,8 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+import traceback
+from typing import Any, NoReturn
 
 import jax
 from jax._src import distributed as jax_distributed  # of its service's client
@@ -30,25 +32,23 @@ from jax._src import distributed as jax_distributed  # of its service's client
 from r1jax import errors
 from r1jax import interrupts
 from r1jax import terminal
+from r1jax.parallel import memory
 
 _NAMES = 'r1jax/processes/'  # keys of the service: of each process, its name
-_CALL = 'r1jax/roll_call'  # why, by whom
+_CALL = 'r1jax/roll_call'  # the arguments of `_end`
 _ANSWERS = 'r1jax/answers/'  # of each process, where its main thread is
 _LOOK_SECONDS, _ANSWER_SECONDS, _LEAVE_SECONDS = 2., 10., 3.
-_ERRORS = (jax.errors.JaxRuntimeError, ValueError)  # of collectives
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 _AGAIN = 'start the same command again: it goes on from its last checkpoint'
+_FAULT = 1  # status, as in command.py
 _FEW = 4  # processes that are named
 
-_over = threading.Event()  # a roll call, whom all have answered
+_answered = threading.Event()  # by all
 
 
 @contextlib.contextmanager
 def answered() -> Iterator[None]:
-  """Inside, this process answers, and ends where another one is lost.
-
-  Every process must call this; of a single one nothing happens.
-  """
+  """Inside, this process answers; all processes of a run must call this."""
   if jax.process_count() == 1:
     yield
     return
@@ -68,32 +68,36 @@ def answered() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_on_error() -> Iterator[None]:
-  """Inside, an error that a lost process may have caused calls the roll.
+  """Inside, an error of one of several processes ends all of them.
 
-  It goes on as it is if all answer.
+  Not what all of them meet: a ConfigError, a RunError, a lack of memory.
   """
   try:
     yield
   except (errors.ConfigError, errors.RunError):
     raise
-  except _ERRORS as problem:
-    if jax.process_count() > 1:
+  except Exception as problem:  # whatever it is: the others wait
+    if jax.process_count() > 1 and not memory.is_lack(problem):
       line = str(problem).strip().partition('\n')[0]
-      hold(f'{type(problem).__name__}: {line}', ends=False)
+      hold(f'{type(problem).__name__}: {line}', traceback.format_exc())
     raise
 
 
-def hold(why: str, *, ends: bool) -> None:
-  """Calls the roll, inside `answered`; returns if nobody is missing.
+def hold(why: str, trace: str = '') -> None:
+  """Calls the roll, inside `answered`, whose thread then ends this process.
 
   Args:
     why: what has happened, for those who read it.
-    ends: whether the run ends, even if all answer.
+    trace: of an error, shown if nobody is missing; '' of what only the loss of
+      a process explains.
   """
   with contextlib.suppress(jax.errors.JaxRuntimeError):  # called by another
     _service().key_value_set(_CALL, json.dumps(
-        dict(by=jax.process_index(), why=why, ends=ends)))
-  _over.wait(2 * (_LOOK_SECONDS + _ANSWER_SECONDS))
+        dict(by=jax.process_index(), why=why, error=bool(trace))))
+  if not _answered.wait(2 * (_LOOK_SECONDS + _ANSWER_SECONDS)):
+    return  # the service is gone: jax ends this process
+  terminal.say(trace, sys.stderr, end='')
+  threading.Event().wait()
 
 
 def _service():
@@ -101,38 +105,36 @@ def _service():
 
 
 def _watch(ended: threading.Event) -> None:
-  """Answers when the roll is called."""
+  """Ends this process when the roll is called."""
   while not ended.wait(_LOOK_SECONDS):
     try:
       call = json.loads(_service().key_value_try_get(_CALL))
     except jax.errors.JaxRuntimeError:
       continue  # nobody has called
-    _answer(**call)
-    _over.set()
-    return
+    _end(**call)
 
 
-def _answer(by: int, why: str, ends: bool) -> None:
-  """Answers; ends this process if another one does not."""
+def _end(by: int, why: str, error: bool) -> NoReturn:
+  """Answers, waits for the others, and ends this process."""
   service, mine = _service(), jax.process_index()
   service.key_value_set(f'{_ANSWERS}{mine}', _place())
   with contextlib.suppress(jax.errors.JaxRuntimeError):  # some are missing
     service.wait_at_barrier(_CALL, int(_ANSWER_SECONDS * 1000))
-  answers = _by_process(service.key_value_dir_get(_ANSWERS))
+  answers, names = (
+      {int(key.rpartition('/')[2]): value
+       for key, value in service.key_value_dir_get(folder)}
+      for folder in (_ANSWERS, _NAMES))
   missing = sorted({*range(jax.process_count())} - {*answers})
-  if not missing and not ends:
-    return
-  names = _by_process(service.key_value_dir_get(_NAMES))
+  mistake = error and not missing
+  if mistake:
+    _answered.set()
+    time.sleep(_LEAVE_SECONDS)  # all that have errors show them
+  words = [_missing(missing, names) or _places(answers), f'process {by}: {why}']
   terminal.say('error: ' + terminal.visible(
-      f'{_missing(missing, names) or _places(answers)}; process {by}: {why}; '
-      f'{_AGAIN}'), sys.stderr)
-  if not mine:  # the service is to be there until all have read it
+      '; '.join(words if mistake else [*words, _AGAIN])), sys.stderr)
+  if not mine:  # the service is there until all have read it
     time.sleep(_LEAVE_SECONDS)
-  os._exit(interrupts.STATUS)
-
-
-def _by_process(entries: Sequence[tuple[str, str]]) -> dict[int, str]:
-  return {int(key.rpartition('/')[2]): value for key, value in entries}
+  os._exit(_FAULT if mistake else interrupts.STATUS)
 
 
 def _missing(missing: Sequence[int], names: Mapping[int, str]) -> str:

@@ -10,7 +10,6 @@ The workdir must be a file system that every host sees.
 
 from collections.abc import Callable, Mapping
 import contextlib
-import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -192,8 +191,7 @@ def _take_steps(run: _Run, state: TrainState, start: int
       run.workdir, stage.progress, clock=run.clock, total_steps=stage.steps,
       max_skipped_steps=settings.max_skipped_steps,
       tensorboard=settings.tensorboard)
-  watch = hanging.Watch(settings.hang_seconds, run.clock,
-                        functools.partial(roll_call.hold, ends=True))
+  watch = hanging.Watch(settings.hang_seconds, run.clock, roll_call.hold)
   with contextlib.closing(log), watch, contextlib.ExitStack() as noted:
     _make_up_evaluation(run, state, start)
     due = False  # a save, which waits for an update that is made

@@ -112,15 +112,16 @@ def test_a_step_that_hangs_ends_all_and_says_where_they_are(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_error_that_all_processes_survive_keeps_its_traceback(tmp_path):
-  """It may be a mistake in the code, and must not be tried for ever."""
-  processes = _start(tmp_path, do="raise ValueError('a mistake')")
-  err = processes[1].communicate(timeout=120)[1]
-  for process in processes:
-    process.kill()
-    process.communicate()
-  assert 'Traceback' in err and 'ValueError: a mistake\n' in err
-  assert 'error: ' not in err
+def test_an_error_of_one_ends_all_and_keeps_its_traceback(tmp_path):
+  """It is a mistake in the code, and must not be tried for ever."""
+  processes = _start(tmp_path, do="raise KeyError('a mistake')")
+  err = ''.join(iter(processes[1].stderr.readline, ''))
+  assert 'Traceback' in err and "\nKeyError: 'a mistake'\n" in err
+  for status, lines in _end([processes[0], processes[2]]):
+    line, = lines
+    assert status == 1 and line.startswith('error: all processes answer: ')
+    assert line.endswith("; process 1: KeyError: 'a mistake'")
+  assert processes[1].wait() == 1
 
 
 def test_words():
