@@ -17,9 +17,13 @@ from experiments import sft
 
 _RL = {'rl.prompts': 8, 'rl.group': 4, 'rl.micro_batch': None,
        'rl.response_tokens': 24, 'rl.sample_chunk': 24, 'rl.logp_chunk': 32}
+# By a smaller epsilon, AdamW takes a step of full length along a gradient that
+# is rounding error, and each split of the devices has its own.
+_EPS = 1e-5
 _LESS = {
-    'steps': 3, 'epochs': None, 'optim.warmup_steps': 0,
-    'critic.optim.warmup_steps': 0, 'checkpoint.every_steps': 1,
+    'steps': 3, 'epochs': None, 'checkpoint.every_steps': 1,
+    'optim.schedule': 'constant', 'optim.warmup_steps': 0, 'optim.eps': _EPS,
+    'critic.optim.warmup_steps': 0, 'critic.optim.eps': _EPS,
     'eval.problems': 8, 'eval.batch': 8, 'eval.samples': 1,
     'lm.batch': 8, 'lm.length': 128, 'preference.batch': 4,
     'preference.length': 512, 'data.num_prompts': 64, **_RL}
