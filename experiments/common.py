@@ -67,6 +67,11 @@ def base(kind: str, **changes: Any) -> ConfigDict:
             'workdir of a stage'),
         rules=field(RULES, '', 'how parameters and batches are sharded: '
                     'logical axis to mesh axis'))
+  if kind not in ('collect', 'bench'):
+    made['hang_seconds'] = field(
+        3600.0, '0 or >= 1', 'several processes: a step of so many seconds '
+        'hangs, as when a host is lost, and ends the run, to be started again; '
+        '0: never')
   if kind in ('lm', 'preference', 'rl'):
     made |= dict(
         steps=optional(int, 'number of steps', '>= 0'), lora=lora(),

@@ -46,7 +46,7 @@ def explained(config: Mapping[str, Any]) -> Iterator[None]:
   try:
     yield
   except (jax.errors.JaxRuntimeError, MemoryError, OSError) as problem:
-    if not _is_lack(problem):
+    if not is_lack(problem):
       raise
     fields = config_lib.flatten(config)
     helps = [f'{how} config.{name}' for pattern, how in _SMALLER.items()
@@ -65,7 +65,7 @@ def _is_used(field: str, fields: Mapping[str, Any]) -> bool:
   return fields.get(f'{section}.init_from', '') is not None
 
 
-def _is_lack(problem: Exception) -> bool:
+def is_lack(problem: Exception) -> bool:
   """Whether an error says that memory is exhausted."""
   if isinstance(problem, OSError):
     return problem.errno == errno.ENOMEM
