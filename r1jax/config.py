@@ -55,7 +55,9 @@ RENAMED = {'measure': 'evaluate'}  # kinds of stages
 
 # Fields that a config of an older version lacks, and what was done then.
 ADDED = {
-    'optim.master_weights': False, 'critic.optim.master_weights': False,
+    **{f'{at}optim.{name}': value for at in ('', 'critic.') for name, value in (
+        ('master_weights', False), ('first_moment', 'float32'),
+        ('second_moment', 'float32'), ('offload', False))},
     'rewards.code.seconds': 5.0, 'rewards.code.total_seconds': 30.0,
     'rewards.code.memory_mib': 512, 'rewards.code.output_kib': 256,
     'rewards.code.unsafe_subprocess': False,
@@ -111,10 +113,7 @@ def check_names(field: str, names: Iterable[str],
 
 
 def axis_names(entry: str | Iterable[str] | None) -> tuple[str, ...]:
-  """The mesh axes that a rule or an entry of a PartitionSpec names.
-
-  Here, since the checks below and the shardings need it.
-  """
+  """The mesh axes in a rule or a PartitionSpec, for checks and shardings."""
   return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 
