@@ -379,7 +379,7 @@ def evaluation(kind: str) -> ConfigDict:
 
 
 def truncation() -> dict[str, fields.Field]:
-  """Truncated sampling, for evaluation and stages that only sample."""
+  """Truncated sampling, of evaluations and stages that only sample."""
   return dict(
       top_k=field(0, '>= 0', 'sample among the k most likely tokens; 0: all'),
       top_p=field(1.0, '> 0, <= 1', 'sample among the most likely tokens of '

@@ -24,6 +24,7 @@ class Settings(NamedTuple):
   chunk: int = 64
   top_k: int = 0
   top_p: float = 1.
+  keep_support: bool = False  # for an update
 
 
 def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
@@ -107,9 +108,10 @@ def longest_sequence(section) -> tuple[str, int]:
 
 
 def policy_settings(section, vocab: vocabs.Vocab, top_k: int = 0,
-                    top_p: float = 1.) -> Settings:
-  """How a section `config.rl` samples; top_k and top_p where nothing trains."""
+                    top_p: float = 1., keep_support: bool = False) -> Settings:
+  """How a section `config.rl` samples."""
   return Settings(
       group=section.group, response_tokens=section.response_tokens,
       eos_ids=vocab.eos_ids, temperature=section.temperature,
-      chunk=section.sample_chunk, top_k=top_k, top_p=top_p)
+      chunk=section.sample_chunk, top_k=top_k, top_p=top_p,
+      keep_support=keep_support)
