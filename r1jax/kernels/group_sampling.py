@@ -173,7 +173,6 @@ def begin(model, params: Params, prompts: Prompts, rows: int,
       jnp.zeros((), jnp.int32), first_ND, jnp.zeros(rows, bool),
       jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool),
       jnp.zeros(shape, jnp.float32), *empty_past(*prompt_kv, rows, 0),
-      # Not -1: a support without any token has no probabilities.
       Support(jnp.zeros((*shape, kept), jnp.int32),
               jnp.zeros(shape, jnp.float32)) if kept else None)
 

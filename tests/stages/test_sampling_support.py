@@ -148,6 +148,16 @@ def test_log_p_and_entropy_among_kept_tokens_by_hand():
       lambda x: logprobs.of_support(x, (tokens, kept))[1].sum())(logits))
 
 
+def test_places_that_no_response_has_reached_have_a_finite_gradient():
+  """Every token but one ends a response: the sampler stops before R."""
+  run, rollout, experience, _ = _run(settings=SETTINGS._replace(
+      eos_ids=tuple(range(1, V))))
+  assert not rollout.mask[:, -1].any()
+  grads, _ = _gradient(run, experience)
+  assert np.isfinite(np.concatenate(
+      [x.ravel() for x in jax.tree.leaves(grads)])).all()
+
+
 def test_keeping_the_tokens_changes_no_sample():
   _, rollout, _, _ = _run()
   _, plain, _, _ = _run(settings=SETTINGS._replace(keep_support=False))
