@@ -1,11 +1,12 @@
 """Sampling of a group of responses to each prompt.
 
-A prompt is prefilled once, and its group shares its keys and values. The cache
-of the responses' own tokens doubles when it is full, and the loop ends when
-every response has ended. Every random number is a function of (seed, stream,
-prompt id, sample, token), so samples do not depend on how a batch is split, nor
-on whether they are drawn by one program, `sample`, or a few tokens at a time,
-by `begin`, `grow` and `advance`, of which it is made.
+A prompt is prefilled once, and its group shares its keys and values; where the
+group lies on several devices, on each of them. The cache of the responses' own
+tokens doubles when it is full, and the loop ends when every response has ended.
+Every random number is a function of (seed, stream, prompt id, sample, token),
+so samples do not depend on how a batch is split, nor on whether they are drawn
+by one program, `sample`, or a few tokens at a time, by `begin`, `grow` and
+`advance`, of which it is made.
 """
 
 import math
@@ -16,6 +17,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from r1jax.kernels import logprobs
+from r1jax.parallel import sharding
 from r1jax.types import Array, Cache, Params, Prompts, Rollout, Support
 
 
@@ -266,13 +268,14 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
     keep_support: whether the rollout has the `top_k` tokens, or fewer, that
       each was drawn among, for an update.
   """
+  shared = sharding.repeat(prompts, len(key_N), model.place)
   prompt_kv, state = begin(
-      model, params, prompts, len(key_N), response_tokens,
+      model, params, shared, len(key_N), response_tokens,
       top_k if keep_support else 0)
   params = model.prepare(params)
   for end in cache_sizes(response_tokens, chunk):
     state = advance(
-        model, params, prompts, prompt_kv, key_N, grow(state, end), end,
+        model, params, shared, prompt_kv, key_N, grow(state, end), end,
         eos_ids=eos_ids, temperature=temperature, top_k=top_k, top_p=top_p)
   return Rollout(
       prompts, state.tokens, state.mask, state.logp, state.support)

@@ -95,7 +95,7 @@ def _gradient(run, experience, params=None):
   return jax.device_get(jax.jit(lambda params, experience:
       accumulate.gradients(lambda params, part: grpo.loss(
           tiny.model(), objective, params, part), params, grpo.mini_batch(
-              objective, experience, 0)))(
+              tiny.model(), objective, experience, 0)))(
                   tiny.params() if params is None else params, experience))
 
 
