@@ -323,6 +323,16 @@ def optim(**values: Any) -> ConfigDict:
       master_weights=field(
           False, '', 'keep float32 copies of bfloat16 parameters in the '
           "optimizer's state, where small updates are not rounded away"),
+      first_moment=field(
+          'float32', ('float32', 'bfloat16'), 'how the first moment is stored; '
+          'bfloat16 needs b1 <= 0.96875'),
+      second_moment=field(
+          'float32', ('float32', 'bfloat16', 'factored'), 'how the second '
+          'moment is stored; bfloat16 needs b2 <= 0.96875, factored is '
+          "Adafactor's (arXiv 1804.04235), rows and columns of matrices"),
+      offload=field(
+          False, '', "keep the optimizer's state in the memory of the hosts; a "
+          'layer of it is on the devices while it is updated'),
       # DeepSeek-V3, arXiv 2412.19437, sec. 4.2: 0.001, and 0 for the last 500
       # of 14.8 T tokens.
       router_bias_rate=field(
@@ -376,7 +386,7 @@ def evaluation(kind: str) -> ConfigDict:
 
 
 def truncation() -> dict[str, fields.Field]:
-  """Truncated sampling, for evaluation and stages that only sample."""
+  """Truncated sampling, of evaluations and stages that only sample."""
   return dict(
       top_k=field(0, '>= 0', 'sample among the k most likely tokens; 0: all'),
       top_p=field(1.0, '> 0, <= 1', 'sample among the most likely tokens of '

@@ -8,6 +8,13 @@ is maximised, with rho = pi / pi_old (DeepSeekMath, arXiv 2402.03300, eq. 3).
 pi_old is the sampler's own log-probability: no scoring pass is spent on it.
 With a `correction`, pi_old is scored as the update scores, and the surrogate of
 each token is weighted by pi_old / pi_sampler (kernels/importance.py).
+
+Where the sampler is truncated (top_k, top_p), so are pi, pi_old and ref: each
+is a softmax over the tokens that the sampler kept in that place, whatever they
+would keep themselves. So rho is 1 at the first update, and the expectation is
+over the policy whose ratio is taken ("keep sampling mask", DeepSeek-V3.2, arXiv
+2512.02556, sec. 3.1). Of softmaxes over all tokens the ratio would be the mass
+of those kept, and the gradient would change tokens that could not be drawn.
 """
 
 from typing import Any, NamedTuple
@@ -94,15 +101,17 @@ def micro_batches(experience: Experience, size: int | None,
 
 
 def by_micro_batch(model, objective: Objective, rollout, function) -> Array:
-  """Applies function(prompts, tokens) -> [n, R] to one micro-batch at a time.
+  """Applies function(prompts, tokens, support) to one micro-batch at a time.
 
   Returns:
-    [N, R], in the order of the rollout.
+    [N, R], in the order of the rollout, of what it returns, [n, R].
   """
-  prompts, tokens = cut(rollout.prompts, rollout.tokens, objective.micro_batch,
-                        model.place)
+  prompts, responses = cut(
+      rollout.prompts, (rollout.tokens, rollout.support),
+      objective.micro_batch, model.place)
   parts, rows = prompts.length.shape
-  found = jax.lax.map(lambda part: function(*part), (prompts, tokens))
+  found = jax.lax.map(
+      lambda part: function(part[0], *part[1]), (prompts, responses))
   return accumulate.join(found.reshape(
       parts, rows, -1, found.shape[-1])).reshape(rollout.tokens.shape)
 
@@ -110,9 +119,10 @@ def by_micro_batch(model, objective: Objective, rollout, function) -> Array:
 def scored_logp(model, objective: Objective, params, rollout) -> Array:
   """log p of every response token under a model's parameters, f32[N, R]."""
   logp = by_micro_batch(
-      model, objective, rollout, lambda prompts, tokens: logprobs.of_responses(
+      model, objective, rollout, lambda prompts, tokens, support:
+      logprobs.of_responses(
           model, params, prompts, tokens, temperature=objective.temperature,
-          chunk=objective.logp_chunk)[0])
+          chunk=objective.logp_chunk, kept_NRK=support and support.tokens)[0])
   return masked.select(logp, rollout.mask)
 
 
@@ -161,11 +171,16 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
     weight_N = jnp.repeat(keep_B.astype(jnp.float32), objective.group)
     rollout = rollout._replace(mask=rollout.mask & (weight_N > 0)[:, None])
   mask, logp, metrics = rollout.mask, rollout.logp, {}
+  if rollout.support is not None:
+    kept = jnp.sum(rollout.support.tokens >= 0, -1, dtype=jnp.float32)
+    metrics = {'sampling/kept_mass': masked.mean(rollout.support.mass, mask),
+               'sampling/kept_tokens': masked.mean(kept, mask)}
   ref_logp = penalty = jnp.zeros_like(logp)
   correction = None
   if objective.correction is not None:
     logp = scored_logp(model, objective, policy, rollout)
-    correction, metrics = correct(objective, logp, rollout)
+    correction, more = correct(objective, logp, rollout)
+    metrics |= more
   if objective.uses_ref:
     ref_logp = scored_logp(model, objective, ref, rollout)
     metrics['kl/response'] = masked.mean(
@@ -201,7 +216,8 @@ def loss(model, objective: Objective, params, part: Experience):
   rollout, mask = part.rollout, part.rollout.mask
   logp, entropy = logprobs.of_responses(
       model, params, rollout.prompts, rollout.tokens,
-      temperature=objective.temperature, chunk=objective.logp_chunk)
+      temperature=objective.temperature, chunk=objective.logp_chunk,
+      kept_NRK=rollout.support and rollout.support.tokens)
   logp = masked.select(logp, mask)
   surrogate = losses.surrogate(
       logp, part.old_logp, part.advantage, objective.clip_low,

@@ -314,7 +314,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   for each in (prompts, held_out):
     scoring.check_judge(config.rewards, each)
     scoring.check_code(config.rewards, each)
-  settings, batch_prompts = rollouts.policy_settings(rl, vocab), rl.prompts
+  settings, batch_prompts = rollouts.policy_settings(
+      rl, vocab, rl.top_k, rl.top_p, keep_support=rl.top_k > 0), rl.prompts
   learner = Learner(
       placed, optimizer, abstract, objective, Settings(
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
