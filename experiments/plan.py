@@ -8,6 +8,7 @@ device, what bounds each program, and what a run costs (r1jax/plan); nothing is
 read or trained. After a comma comes another machine; a TPU's needs `pip install
 'r1jax[tpu]'`, a GPU's (h100:64) nothing. Any experiment is planned by
 --config.plan.topology=MACHINE, and --workdir=DIR keeps plan.json.
+--config.plan.sweep ranks meshes, micro-batches and remat policies that fit.
 
 The values are the paper's ([v2] arXiv 2501.12948v2, through r1_zero.py,
 r1_paper.py and distill.py); machine, mesh and how the work is cut are ours. A

@@ -15,6 +15,7 @@ from r1jax.parallel import sharding
 from r1jax.plan import compiled
 from r1jax.plan import programs
 from r1jax.plan import report
+from r1jax.plan import sweep
 from r1jax.plan import topology as topology_lib
 from r1jax.training import files
 
@@ -39,19 +40,30 @@ def run(config, workdir: str | None) -> None:
         config.plan.topology)
   log_folder = topology_lib.prepare(topology)
   config = described(config)
-  config_lib.check(config, topology.devices)
-  mesh = sharding.make_mesh(config.mesh, topology_lib.devices(topology))
-  done = []
-  for one in compiled.stage(config, mesh, topology, log_folder):
-    terminal.say(f'compiled {one.part.name} in {one.seconds:.0f} s'
-                 + (f': {one.problem}' if one.problem else ''))
-    done.append(one)
-  plan = report.make(config, mesh, topology, done)
+  devices = topology_lib.devices(topology)
+
+  def plan(config):
+    config_lib.check(config, topology.devices)
+    mesh, done = sharding.make_mesh(config.mesh, devices), []
+    for one in compiled.stage(config, mesh, topology, log_folder):
+      terminal.say(f'compiled {one.part.name} in {one.seconds:.0f} s'
+                   + (f': {one.problem}' if one.problem else ''))
+      done.append(one)
+    return report.make(config, mesh, topology, done)
+
+  if config.plan.sweep:
+    ways = sweep.run(config, plan, terminal.say)
+    made = {'ways': [{'change': way, 'plan': made} for way, made in ways]}
+    words = '\n'.join(['the best first:', *(
+        sweep.line(way, made) for way, made in ways)])
+  else:
+    made = plan(config)
+    words = report.text(made)
   if workdir:
     folder = pathlib.Path(workdir)
     files.make_folder(folder)
-    files.write_json(folder / 'plan.json', plan)
-  terminal.say(report.text(plan))
+    files.write_json(folder / 'plan.json', made)
+  terminal.say(words)
 
 
 def described(config):
