@@ -31,8 +31,8 @@ _WEIGHT = re.compile(r'(.*\.)?rewards\.(weights|tasks\.[^.]+)\.[^.]+')
 _OF_TASK = re.compile(r'(.*\.)?rewards\.tasks\.[^.]+')
 
 # What a resumed run may change; a parameter sees nothing of it but rounding.
-_CHANGEABLE = ('name', 'distributed', 'hang_seconds', 'log.*', 'checkpoint.*',
-               'rules')
+_CHANGEABLE = ('name', 'distributed', 'hang_seconds', 'plan.*', 'log.*',
+               'checkpoint.*', 'rules')
 
 # What stages of a kind once had and never read, as patterns. A run that was
 # started with such fields resumes without them; any other field that is gone is

@@ -38,8 +38,9 @@ def make_mesh(
   Raises `ConfigError` naming `config.mesh.<axis>` where the product of the
   sizes is not the number of devices.
   """
-  by_topology = devices is None  # neighbours in the machine are so in the mesh
-  devices = jax.devices() if by_topology else list(devices)
+  given, devices = devices, list(jax.devices() if devices is None else devices)
+  # Neighbours in the machine are so in the mesh.
+  by_topology = given is None or devices[0].platform == 'tpu'
   shape = tuple(config_lib.mesh_sizes(sizes, len(devices)).values())
   if by_topology:
     grid = mesh_utils.create_device_mesh(shape, devices)
