@@ -187,16 +187,20 @@ def state_shardings(
 ) -> Any:
   """Shardings of the optimizer's state: as their parameters', but counters.
 
-  State that is offloaded is in pinned memory of the hosts, cut in the same way.
+  State that is offloaded is in pinned memory of the hosts, cut in the same way;
+  not that of the vectors of layers, of which XLA takes no single one from there
+  in bfloat16.
   """
-  def of_param(*args):
-    sharding = moments.sharding_of(*args)
-    return (sharding.with_memory_kind('pinned_host')
-            if optimizer.offload is not None else sharding)
+  def of_param(leaf, param, sharding, in_layers):
+    sharding = moments.sharding_of(leaf, param, sharding)
+    stays = optimizer.offload is None or in_layers and leaf.ndim < 3
+    return sharding if stays else sharding.with_memory_kind('pinned_host')
 
+  in_layers = jax.tree_util.tree_map_with_path(
+      lambda path, _: path[0].key in (optimizer.offload or ()), weights(params))
   return optax.tree_map_params(
       optimizer, of_param, jax.eval_shape(optimizer.init, params),
-      weights(params), weights(param_shardings),
+      weights(params), weights(param_shardings), in_layers,
       transform_non_params=lambda _: counters)
 
 
