@@ -31,7 +31,8 @@ _WEIGHT = re.compile(r'(.*\.)?rewards\.(weights|tasks\.[^.]+)\.[^.]+')
 _OF_TASK = re.compile(r'(.*\.)?rewards\.tasks\.[^.]+')
 
 # What a resumed run may change; a parameter sees nothing of it but rounding.
-_CHANGEABLE = ('name', 'distributed', 'log.*', 'checkpoint.*', 'rules')
+_CHANGEABLE = ('name', 'distributed', 'hang_seconds', 'plan.*', 'log.*',
+               'checkpoint.*', 'rules')
 
 # What stages of a kind once had and never read, as patterns. A run that was
 # started with such fields resumes without them; any other field that is gone is
@@ -62,7 +63,7 @@ ADDED = {
     'rewards.code.memory_mib': 512, 'rewards.code.output_kib': 256,
     'rewards.code.unsafe_subprocess': False,
     'rl.correction_cap': 2.0, 'rl.correction_floor': 0.0,
-    'rl.top_k': 0, 'rl.top_p': 1.0}
+    'rl.top_k': 0, 'rl.top_p': 1.0, 'hang_seconds': 0.0}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '', *,
@@ -174,7 +175,7 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   check_fields(config)
   leaves = flatten(config)
   sizes = mesh_sizes(config.get('mesh', {}), device_count)
-  shards = sizes['data'] * sizes['fsdp']
+  shards = sizes['data'] * sizes['fsdp'] * sizes['expert']
   _check_multiples(leaves, shards)
   if 'rules' in config:
     _check_rules(leaves, config.rules, sizes)
@@ -200,16 +201,17 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
 def _check_multiples(leaves: dict[str, Any], shards: int) -> None:
   """What is cut into equal parts leaves no rest."""
   part = lambda field: leaves.get(field) or 1
-  spread = lambda field: (f'mesh data*fsdp / gcd(mesh data*fsdp, {field})',
+  split = 'mesh data*fsdp*expert'
+  spread = lambda field: (f'{split} / gcd({split}, {field})',
                           shards // math.gcd(shards, part(field)))
   for field, name, divisor in (
-      ('lm.batch', 'lm.micro_batches * mesh data*fsdp',
+      ('lm.batch', 'lm.micro_batches * mesh data*fsdp*expert',
        part('lm.micro_batches') * shards),
-      ('preference.batch', 'preference.micro_batches * mesh data*fsdp',
+      ('preference.batch', 'preference.micro_batches * mesh data*fsdp*expert',
        part('preference.micro_batches') * shards),
       ('rl.prompts', 'rl.mini_batches', part('rl.mini_batches')),
       ('rl.prompts', *spread('rl.group')),
-      ('rl.prompts', 'mesh data*fsdp, each with its own tree,',
+      ('rl.prompts', 'mesh data*fsdp*expert, each with its own tree,',
        shards if 'search.simulations' in leaves else 1),
       ('eval.batch', *spread('eval.samples'))):
     value = leaves.get(field)
@@ -369,17 +371,17 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
     field = 'rl.mini_batches' if micro == mini else 'rl.micro_batch'
     raise errors.expected(
         field, f'responses in each, here {micro}, that divide over '
-        f'mesh data*fsdp = {shards}', leaves[field])
+        f'mesh data*fsdp*expert = {shards}', leaves[field])
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any],
             changeable: tuple[str, ...] = ()) -> list[str]:
   """The fields in which `new` may not continue a run begun under `old`.
 
-  Its name and figures of logging and checkpointing may change, what no stage
-  of its kind ever read (RETIRED) may be gone, and `steps` may grow unless a
-  cosine schedule has already been taken along the shorter run. `changeable` are
-  patterns of further fields that may change.
+  Its name, the rules of what lies where, and figures of logging and
+  checkpointing may change, what no stage of its kind ever read (RETIRED) may be
+  gone, and `steps` may grow unless a cosine schedule has already been taken
+  along the shorter run. `changeable` are patterns of more fields.
   """
   old, new = (json.loads(json.dumps(flatten(c))) for c in (old, new))
   old['stage'] = RENAMED.get(old.get('stage'), old.get('stage'))

@@ -116,7 +116,7 @@ def test_a_micro_batch_may_be_part_of_a_group():
 def test_responses_divide_over_the_devices(changes, field):
   message = _refused(8, **changes)
   assert message.startswith(f'config.rl.{field}: expected ')
-  assert 'mesh data*fsdp' in message
+  assert 'mesh data*fsdp*expert' in message
 
 
 @pytest.mark.parametrize('field, value, message', [
@@ -153,7 +153,8 @@ def test_what_the_tensor_axis_splits_it_divides():
 @pytest.mark.parametrize('axis', ['expert', 'context'])
 def test_a_mesh_axis_without_a_rule_is_refused(axis):
   mesh = dict(data=1, fsdp=1, expert=1, tensor=1, context=1) | {axis: 8}
-  rules = tuple(rule for rule in common.RULES if rule[1] != axis)
+  rules = tuple(rule for rule in common.RULES
+                if axis not in config_lib.axis_names(rule[1]))
   assert _refused(8, mesh=mesh, rules=rules).startswith(
       f'config.mesh.{axis}: expected 1: no rule of config.rules uses this axis')
   rules = *rules, ('experts', axis)
@@ -215,6 +216,7 @@ def test_what_a_resumed_run_may_change():
 
   assert not fields()
   assert not fields(log__rollouts_every_steps=5, checkpoint__keep=9)
+  assert not fields(rules=(*common.RULES, ('mine', None)))
   assert not fields(steps=1000)
   [field] = fields(steps=1)
   assert field.startswith('config.steps')

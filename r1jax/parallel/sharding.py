@@ -4,7 +4,7 @@ A parameter is declared with logical names, e.g. ('embed', 'mlp'); rules such
 as (('embed', 'fsdp'), ('mlp', 'tensor'), ('norm', None)) say which axis of the
 mesh, axes or none each name is split over. A dimension that does not divide
 over its mesh axes is an error, never a silent copy on every device. A batch is
-split over `data` and `fsdp`, row by row.
+split over `data`, `fsdp` and `expert`, row by row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ from r1jax.types import Prompts
 
 Axes = tuple[str | None, ...]  # logical names of one array's dimensions
 Rules = Sequence[tuple[str, str | Sequence[str] | None]]
-BATCH_AXES = ('data', 'fsdp')  # of the mesh, over which a batch is split
+BATCH_AXES = ('data', 'fsdp', 'expert')  # of the mesh, that split a batch
 
 
 def make_mesh(
@@ -38,8 +38,9 @@ def make_mesh(
   Raises `ConfigError` naming `config.mesh.<axis>` where the product of the
   sizes is not the number of devices.
   """
-  by_topology = devices is None  # neighbours in the machine are so in the mesh
-  devices = jax.devices() if by_topology else list(devices)
+  given, devices = devices, list(jax.devices() if devices is None else devices)
+  # Neighbours in the machine are so in the mesh.
+  by_topology = given is None or devices[0].platform == 'tpu'
   shape = tuple(config_lib.mesh_sizes(sizes, len(devices)).values())
   if by_topology:
     grid = mesh_utils.create_device_mesh(shape, devices)
@@ -182,7 +183,7 @@ def repeat(prompts: Prompts, responses: int, place: Placement | None,
   if responses // count % times:
     raise ValueError(
         f'{count} prompts of {responses // count} responses each do not divide '
-        f'into {parts} micro-batches over mesh data*fsdp = {shards}')
+        f'into {parts} micro-batches over mesh data*fsdp*expert = {shards}')
   repeated = jax.tree.map(lambda x: jnp.repeat(x, times, 0), prompts)
   return repeated if place is None else place.split(repeated)
 

@@ -55,7 +55,8 @@ def make_critic(config, mesh, longest: tuple[str, int], vocab: int
     vocab: the size of the policy's vocabulary, which the critic must share.
   """
   section, seed, field = config.critic, config.seed, 'critic.init_from'
-  source = model_source.find(section.init_from or config.init_from, field)
+  name = section.init_from or config.init_from
+  source = name and model_source.find(name, field)
   shape = model_source.configured_architecture(
       {**config.model, 'scalar': True}, source)
   placed = train_state.place_model(

@@ -56,8 +56,8 @@ def place_model(shape: architecture.Config, mesh: jax.sharding.Mesh,
   """
   shape.check()
   if mesh.shape['expert'] > 1 and shape.moe is None:
-    raise errors.expected('mesh.expert', '1: the model has no experts, its '
-                          'devices would all do the same work',
+    raise errors.expected('mesh.expert', '1: the model has no experts; batches '
+                          'are split over config.mesh.data and fsdp, too',
                           mesh.shape['expert'])
   if longest and longest[1] > shape.max_len:
     raise errors.expected(longest[0], f"at most the model's {shape.max_len} "
