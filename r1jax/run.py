@@ -28,11 +28,15 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
 
   Args:
     config: of a stage or a pipeline.
-    workdir: absolute; None for a bench.
+    workdir: absolute; None for a bench, or a plan that is only printed.
     gin_files, gin_bindings: for seqio's configurables.
   """
-  # Hosts and devices.
   backend.check_environment()
+  if config.get('plan', {}).get('topology'):
+    importlib.import_module('r1jax.plan').run(config, workdir)
+    return True
+
+  # Hosts and devices.
   distributed.initialize(force=bool(config.get('distributed')))
   backend.check_devices()
   with roll_call.answered():
