@@ -30,6 +30,7 @@ class Prompts(NamedTuple):
   tokens: Array  # i32[B, P]
   length: Array  # i32[B], 1 <= length <= P
   id: Array  # i32[B], names the prompt's random stream
+  experts: Array | None = None  # u8[B, P, L, K] or u16, as of Rollout
 
 
 class Rollout(NamedTuple):
@@ -38,6 +39,8 @@ class Rollout(NamedTuple):
   tokens: Array  # i32[N, R], 0 after the end
   mask: Array  # bool[N, R], true on the response, its end token included
   logp: Array  # f32[N, R], of the behaviour policy at its temperature
+  # u8[N, R, L, K] or u16, those that the sampler's routers chose; None: unknown
+  experts: Array | None = None
 
 
 class Steps(NamedTuple):

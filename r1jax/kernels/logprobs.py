@@ -140,11 +140,44 @@ def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
                    temperature=temperature, chunk=chunk)
 
 
+def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
+                experts_NRLK: Array, *, temperature: float, chunk: int
+                ) -> tuple[Array, Array, Array]:
+  """`of_responses`, where each token's experts are those of its sampling.
+
+  Routing replay (R3, arXiv 2510.11370): sampler and scorer may choose other
+  experts, and then differ by far more than by rounding.
+
+  Args:
+    prompts: with their experts.
+    experts_NRLK: those of the responses, see types.Rollout.
+
+  Returns:
+    logp_NR, entropy_NR, and changed f32[N, R - 1]: the share of the L layers
+    whose routers would choose others for each token, the last one excepted.
+  """
+  hidden_BPD, hidden_NRD, own_NRLK = model.replay_groups(
+      params, prompts, tokens_NR[:, :-1], experts_NRLK[:, :-1])
+  logp, entropy = of_hidden(
+      lambda h: model.unembed(params, h),
+      _states_before(prompts, hidden_BPD, hidden_NRD), tokens_NR,
+      temperature=temperature, chunk=chunk)
+  # As sets: K experts, each of them once.
+  same = own_NRLK[..., None] == experts_NRLK[:, :-1, :, None, :]
+  changed = ~jnp.all(jnp.any(same, -1), -1)
+  return logp, entropy, jnp.mean(changed, -1)
+
+
 def states_before(model, params: Params, prompts: Prompts,
                   tokens_NR: Array) -> Array:
   """The hidden state that each response token is chosen in, [N, R, D]."""
-  group = tokens_NR.shape[0] // prompts.tokens.shape[0]
-  hidden_BPD, hidden_NRD = model.forward_groups(
-      params, prompts, tokens_NR[:, :-1])
+  return _states_before(prompts, *model.forward_groups(
+      params, prompts, tokens_NR[:, :-1]))
+
+
+def _states_before(prompts: Prompts, hidden_BPD: Array, hidden_NRD: Array
+                   ) -> Array:
+  """`states_before`, of those of prompts and of all response tokens but one."""
+  group = hidden_NRD.shape[0] // hidden_BPD.shape[0]
   first_N1D = jnp.repeat(last_states(hidden_BPD, prompts), group, 0)[:, None]
   return jnp.concatenate([first_N1D, hidden_NRD], 1)

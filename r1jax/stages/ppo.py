@@ -87,7 +87,7 @@ def gae(critic: Critic, objective: grpo.Objective, params, rollout,
   """GAE from a critic's values; an estimator like grpo.group_relative."""
   mask_NR = rollout.mask
   value_NR = masked.select(grpo.by_micro_batch(
-      objective, rollout, lambda prompts, tokens: values.of_states(
+      objective, rollout, lambda prompts, tokens, _: values.of_states(
           critic.model, params, prompts, tokens)), mask_NR)
   reward_NR = token_rewards(reward, penalty_NR, mask_NR)
   advantage_NR, target_NR = advantages.gae(

@@ -290,10 +290,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       config, mesh, longest, needs="a policy to start from: 'mini', 'smollm2', "
       'a Hugging Face folder, a .gguf or .npz file, or the workdir of a stage')
   placed, vocab = policy.placed, policy.vocabulary(config.vocab)
-  if placed.lora and rl.ref_every_steps:
-    raise errors.expected(
-        'rl.ref_every_steps', '0 with config.lora: the reference is the frozen '
-        'base', rl.ref_every_steps)
+  check_policy(rl, placed)
   scorer = scoring.build(config, vocab, mesh, rl.process)
   objective = make_objective(rl)
   optimizer = train_state.optimizer(
@@ -314,7 +311,9 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   for each in (prompts, held_out):
     scoring.check_judge(config.rewards, each)
     scoring.check_code(config.rewards, each)
-  settings, batch_prompts = rollouts.policy_settings(rl, vocab), rl.prompts
+  batch_prompts = rl.prompts
+  settings = rollouts.policy_settings(rl, vocab)._replace(
+      keep_experts=rl.replay_routing)
   learner = Learner(
       placed, optimizer, abstract, objective, Settings(
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
@@ -339,6 +338,17 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       progress={'reward/mean': 'reward', 'reward/accuracy': 'accuracy',
              'response_length/mean': 'length',
              'perf/tokens_per_second': 'tok/s'})
+
+
+def check_policy(section, placed: train_state.PlacedModel) -> None:
+  """Raises `ConfigError` for what this policy of `config.rl` has no use for."""
+  if placed.lora and section.ref_every_steps:
+    raise errors.expected(
+        'rl.ref_every_steps', '0 with config.lora: the reference is the frozen '
+        'base', section.ref_every_steps)
+  if section.replay_routing and placed.model.config.moe is None:
+    raise errors.expected(
+        'rl.replay_routing', 'False: the model has no experts', True)
 
 
 def make_objective(section) -> grpo.Objective:

@@ -24,6 +24,7 @@ class Settings(NamedTuple):
   chunk: int = 64
   top_k: int = 0
   top_p: float = 1.
+  keep_experts: bool = False  # for routing replay
 
 
 def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
