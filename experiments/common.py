@@ -158,9 +158,9 @@ def _set(config: ConfigDict, changes: Mapping[str, Any],
 # `tensor` along heads, feed-forward and vocabulary, and experts over `expert`.
 RULES = (
     ('batch', ('data', 'fsdp', 'expert')),
-    ('length', None),
+    ('length', 'context'),
     ('activation', None),
-    ('table', None),  # rows of the embedding, whole for the gather
+    ('table', 'fsdp'),  # the width of embedding and output
     ('layers', None),
     ('embed', 'fsdp'),
     ('vocab', 'tensor'),
@@ -221,6 +221,8 @@ def model(**values: Any) -> ConfigDict:
       rope_theta_local=(float, 'base of the rotary frequencies of local layers '
                         '(Gemma 3)'),
       attention_chunk=(int, 'queries at a time, to save memory; unset: all'),
+      attention_kernel=(str, 'what attends to whole rows; unset: splash on '
+                        'TPUs, cuDNN on GPUs, XLA elsewhere'),
       dtype=(str, 'dtype of computation'),
       param_dtype=(str, 'dtype of the parameters'),
       remat=(str, 'what the backward pass recomputes: nothing, everything, or '

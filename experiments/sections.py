@@ -166,12 +166,14 @@ def timed_rl(**values: Any) -> ConfigDict:
 
 def _rl() -> dict[str, fields.Field]:
   return dict(
-      prompts=field(32, '>= 1', 'prompts per step, each with its group'),
+      prompts=field(32, '>= 1', 'prompts per step, each with its group; their '
+                    'responses divide over mesh data*fsdp*expert'),
       group=field(16, '>= 1', 'responses per prompt, G'),
       **_lengths(),
       mini_batches=field(1, '>= 1', 'parts of a rollout, one update each'),
       micro_batch=optional(int, 'responses at a time in an update, to save '
-                           'memory; unset: all', '>= 1'),
+                           'memory, a multiple of mesh data*fsdp*expert; '
+                           'unset: all', '>= 1'),
       epochs=field(1, '>= 1', 'passes over a rollout, mu of DeepSeekMath'),
       temperature=field(1.0, TEMPERATURE, 'temperature of the policy, in '
                         'sampling and in the loss'),

@@ -30,7 +30,7 @@ _NAME = re.compile(r'\w[\w-]*')
 _WEIGHT = re.compile(r'(.*\.)?rewards\.(weights|tasks\.[^.]+)\.[^.]+')
 _OF_TASK = re.compile(r'(.*\.)?rewards\.tasks\.[^.]+')
 
-# What a resumed run may change: none of it reaches a parameter.
+# What a resumed run may change; a parameter sees nothing of it but rounding.
 _CHANGEABLE = ('name', 'distributed', 'log.*', 'checkpoint.*', 'rules')
 
 # What stages of a kind once had and never read, as patterns. A run that was
@@ -200,15 +200,19 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
 def _check_multiples(leaves: dict[str, Any], shards: int) -> None:
   """What is cut into equal parts leaves no rest."""
   part = lambda field: leaves.get(field) or 1
+  spread = lambda field: (
+      f'mesh data*fsdp*expert / its greatest common divisor with {field}',
+      shards // math.gcd(shards, part(field)))
   for field, name, divisor in (
       ('lm.batch', 'lm.micro_batches * mesh data*fsdp*expert',
        part('lm.micro_batches') * shards),
       ('preference.batch', 'preference.micro_batches * mesh data*fsdp*expert',
        part('preference.micro_batches') * shards),
       ('rl.prompts', 'rl.mini_batches', part('rl.mini_batches')),
-      ('rl.prompts', 'mesh data*fsdp*expert',
-       1 if 'rl.advantage' in leaves else shards),
-      ('eval.batch', 'mesh data*fsdp*expert', shards)):
+      ('rl.prompts', *spread('rl.group')),
+      ('rl.prompts', 'mesh data*fsdp*expert, each with its own tree,',
+       shards if 'search.simulations' in leaves else 1),
+      ('eval.batch', *spread('eval.samples'))):
     value = leaves.get(field)
     if value is not None and value % divisor:
       raise errors.expected(field, f'a multiple of {name} = {divisor}', value)
@@ -353,25 +357,21 @@ def _check_objective(leaves: dict[str, Any]) -> None:
 def _check_batch(leaves: dict[str, Any], shards: int) -> None:
   """Prompts → mini-batches (one update each) → micro-batches of responses."""
   prompts, group = leaves['rl.prompts'], leaves['rl.group']
-  micro = leaves.get('rl.micro_batch')
   known = leaves.get('data.num_prompts')
   if known is not None and known < prompts:
     raise errors.expected(
         'data.num_prompts', f'at least rl.prompts = {prompts}', known)
-  mini = prompts // leaves.get('rl.mini_batches', 1)
-  micro = mini * group if micro is None else micro
-  if micro % group and group % micro:
-    raise errors.expected(
-        'rl.micro_batch', f'a multiple or divisor of rl.group = {group}', micro)
-  if (mini * group) % micro:
+  mini = prompts * group // leaves.get('rl.mini_batches', 1)
+  micro = leaves.get('rl.micro_batch') or mini
+  if mini % micro:
     raise errors.expected(
         'rl.micro_batch', 'a divisor of the responses of a mini-batch, '
-        f'rl.prompts * rl.group / rl.mini_batches = {mini * group}', micro)
-  if (micro_prompts := max(1, micro // group)) % shards:
+        f'rl.prompts * rl.group / rl.mini_batches = {mini}', micro)
+  if micro % shards:
+    field = 'rl.mini_batches' if micro == mini else 'rl.micro_batch'
     raise errors.expected(
-        'rl.micro_batch', 'prompts (rl.micro_batch / rl.group = '
-        f'{micro_prompts}) that divide over mesh data*fsdp*expert = {shards}',
-        micro)
+        field, f'responses in each, here {micro}, that divide over '
+        f'mesh data*fsdp*expert = {shards}', leaves[field])
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any],

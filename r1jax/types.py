@@ -14,7 +14,9 @@ token in models/moe.py.
 Entry i of a response-shaped value [N, R] belongs to response token i, the
 first of which follows the prompt's last token. Entry t of a sequence-shaped
 value [B, T] belongs to token t in the same way; entry 0, which nothing
-precedes, holds 0. A prompt is stored once for its whole group, never repeated.
+precedes, holds 0. A prompt is stored once for its whole group. Where the
+responses of a group lie on several devices, each of these computes the prompt
+(parallel/sharding.repeat).
 """
 
 from typing import Any, NamedTuple
@@ -65,7 +67,8 @@ class Experience(NamedTuple):
 class Cache(NamedTuple):
   """Keys and values of prompts, and of the response tokens sampled so far.
 
-  A prompt's keys and values are shared by its group. Those of the responses,
+  A prompt's keys and values are shared by its group, or by the part of it that
+  one row of the forward pass has. Those of the responses,
   the past, have room for S tokens, of which the first `filled` are written. The
   layouts are those of kernels/attention.py. In a model that does not scan its
   layers each of these fields is a tuple of L arrays. With latent attention, k

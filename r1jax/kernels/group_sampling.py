@@ -1,11 +1,12 @@
 """Sampling of a group of responses to each prompt.
 
-A prompt is prefilled once, and its group shares its keys and values. The cache
-of the responses' own tokens doubles when it is full, and the loop ends when
-every response has ended. Every random number is a function of (seed, stream,
-prompt id, sample, token), so samples do not depend on how a batch is split, nor
-on whether they are drawn by one program, `sample`, or a few tokens at a time,
-by `begin`, `grow` and `advance`, of which it is made.
+A prompt is prefilled once, and its group shares its keys and values; where the
+group lies on several devices, on each of them. The cache of the responses' own
+tokens doubles when it is full, and the loop ends when every response has ended.
+Every random number is a function of (seed, stream, prompt id, sample, token),
+so samples do not depend on how a batch is split, nor on whether they are drawn
+by one program, `sample`, or a few tokens at a time, by `begin`, `grow` and
+`advance`, of which it is made.
 """
 
 import math
@@ -16,6 +17,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from r1jax.kernels import logprobs
+from r1jax.parallel import sharding
 from r1jax.types import Array, Cache, Params, Prompts, Rollout
 
 
@@ -258,13 +260,17 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
       distribution.
     keep_experts: the rollout has the experts that were chosen for each token.
   """
+  shared = sharding.repeat(prompts, len(key_N), model.place)
   prompt_kv, state = begin(
-      model, params, prompts, len(key_N), response_tokens, keep_experts)
+      model, params, shared, len(key_N), response_tokens, keep_experts)
   params = model.prepare(params)
   for end in cache_sizes(response_tokens, chunk):
     state = advance(
-        model, params, prompts, prompt_kv, key_N, grow(state, end), end,
+        model, params, shared, prompt_kv, key_N, grow(state, end), end,
         eos_ids=eos_ids, temperature=temperature, top_k=top_k, top_p=top_p)
-  of_prompts, of_tokens = state.experts or (None, None)
-  return Rollout(prompts._replace(experts=of_prompts), state.tokens, state.mask,
-                 state.logp, of_tokens)
+  of_tokens = None
+  if keep_experts:
+    of_shared, of_tokens = state.experts
+    times = len(of_shared) // len(prompts.length)
+    prompts = prompts._replace(experts=of_shared[::times])
+  return Rollout(prompts, state.tokens, state.mask, state.logp, of_tokens)

@@ -1,7 +1,10 @@
 """Log-probabilities and entropies of tokens, a chunk of positions at a time.
 
 The logits of a whole batch, [B, T, V], are never held in memory: those of each
-chunk of positions are computed when needed, and again in the backward pass.
+chunk of positions are computed when needed, and again in the backward pass. On
+a mesh each device goes through the chunks of its own rows, so that the output
+matrix is gathered, and its gradient summed over devices, once and not with
+every chunk.
 """
 
 from collections.abc import Callable
@@ -14,7 +17,9 @@ import jax.numpy as jnp
 from r1jax.types import Array, Params, Prompts
 
 # (logits [X, V], tokens [X]) -> two values for each token, [X] each
-Measure = Callable[[Array, Any], tuple[Array, Array]]
+Measure = Callable[[Any, Any], tuple[Array, Array]]
+
+_TILE = 128
 
 
 def of_logits(logits_XV: Array, token_X: Array) -> tuple[Array, Array]:
@@ -29,41 +34,60 @@ def of_logits(logits_XV: Array, token_X: Array) -> tuple[Array, Array]:
   return picked_X - norm_X, lax.stop_gradient(norm_X) - mean_X
 
 
-def of_hidden(unembed: Callable[[Array], Array], hidden_BTD: Array,
-              token_BT: Any, *, temperature: float, chunk: int,
-              measure: Measure = of_logits) -> tuple[Array, Array]:
-  """log p(token_BT[b, t]) under unembed(hidden_BTD[b, t]) / temperature.
+def of_hidden(unembed: Callable[[Params, Any], Any], head: Params,
+              hidden_BTD: Any, token_BT: Any, *, temperature: float, chunk: int,
+              measure: Measure = of_logits, place=None
+              ) -> tuple[Array, Array]:
+  """log p(token_BT[b, t]) under unembed(head, hidden_BTD[b, t]) / temperature.
 
   Args:
-    unembed: hidden [B, C, D] -> logits [B, C, V].
-    hidden_BTD: the hidden states that predict the tokens.
+    unembed: (head, hidden [B, C, D]) -> logits [B, C, V].
+    head: the parameters that it reads, `Model.head`.
+    hidden_BTD: the hidden states that predict the tokens; or a tree of arrays
+      of several models, for which `unembed` gives a tree of logits.
     token_BT: the tokens; or a tree of arrays [B, T, ...], where `measure`
       needs more than tokens.
     temperature: divides the logits; that of the sampler.
-    chunk: positions whose logits are in memory at a time.
+    chunk: positions whose logits are in memory at a time, on each device.
     measure: what is computed from the logits and tokens of a chunk.
+    place: `Model.place`, where rows and positions are on a mesh.
 
   Returns:
     logp_BT and entropy_BT, float32; or the two values of `measure`.
   """
-  length = hidden_BTD.shape[1]
-  chunk = min(chunk, length)
-  pad = -length % chunk
+  def measure_rows(head, arrays):
+    length = jax.tree.leaves(arrays)[0].shape[1]
+    size = min(chunk, length)
 
-  @jax.checkpoint
-  def measure_chunk(hidden_BCD, token_BC):
-    return measure(unembed(hidden_BCD) / temperature, token_BC)
+    @jax.checkpoint
+    def measure_chunk(chunk):
+      hidden_BCD, token_BC = chunk
+      logits = jax.tree.map(
+          lambda y: y / temperature, unembed(head, hidden_BCD))
+      return measure(logits, token_BC)
 
-  def split(x):
-    x = jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2))
-    return x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
+    def split(x):
+      x = _padded(x, size)
+      return x.reshape(x.shape[0], -1, size, *x.shape[2:]).swapaxes(0, 1)
 
-  def join(y):
-    return y.swapaxes(0, 1).reshape(y.shape[1], -1)[:, :length]
+    def join(y):
+      return y.swapaxes(0, 1).reshape(y.shape[1], -1)[:, :length]
 
-  logp, entropy = lax.map(
-      lambda x: measure_chunk(*x), jax.tree.map(split, (hidden_BTD, token_BT)))
-  return join(logp), join(entropy)
+    measured = lax.map(measure_chunk, jax.tree.map(split, arrays))
+    return jax.tree.map(join, measured)
+
+  arrays = hidden_BTD, token_BT
+  rows, length = jax.tree.leaves(arrays)[0].shape[:2]
+  if place is not None and (parts := place.row_parts(rows)):
+    arrays = jax.tree.map(lambda x: _padded(x, parts.length), arrays)
+    measure_rows = parts.on_each(measure_rows)
+  return jax.tree.map(lambda y: y[:, :length], measure_rows(head, arrays))
+
+
+def _padded(x: Array, multiple: int) -> Array:
+  """[B, T, ...], with zeros up to the next multiple along T."""
+  return jnp.pad(
+      x, [(0, 0), (0, -x.shape[1] % multiple)] + [(0, 0)] * (x.ndim - 2))
 
 
 def of_sequences(model, params: Params, tokens_BT: Array, segment_BT: Array,
@@ -89,8 +113,8 @@ def of_sequences(model, params: Params, tokens_BT: Array, segment_BT: Array,
       jnp.take_along_axis(
           hidden_BTD, _before(segment_BT, parent_BT)[:, 1:, None], 1))
   logp, entropy = of_hidden(
-      lambda h: model.unembed(params, h), before_BTD, tokens_BT[:, 1:],
-      temperature=temperature, chunk=chunk, measure=measure)
+      model.unembed, model.head(params), before_BTD, tokens_BT[:, 1:],
+      temperature=temperature, chunk=chunk, measure=measure, place=model.place)
   shift = lambda x: jnp.pad(x, ((0, 0), (1, 0)))
   return shift(logp), shift(entropy)
 
@@ -136,8 +160,8 @@ def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
     meaningless and must be masked.
   """
   hidden_NRD = states_before(model, params, prompts, tokens_NR)
-  return of_hidden(lambda h: model.unembed(params, h), hidden_NRD, tokens_NR,
-                   temperature=temperature, chunk=chunk)
+  return of_hidden(model.unembed, model.head(params), hidden_NRD, tokens_NR,
+                   temperature=temperature, chunk=chunk, place=model.place)
 
 
 def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
@@ -156,14 +180,16 @@ def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
     logp_NR, entropy_NR, and changed f32[N, R - 1]: the share of the L layers
     whose routers would choose others for each token, the last one excepted.
   """
-  hidden_BPD, hidden_NRD, own_NRLK = model.replay_groups(
-      params, prompts, tokens_NR[:, :-1], experts_NRLK[:, :-1])
+  columns = _columns(tokens_NR)
+  *hidden, own_NTLK = model.replay_groups(
+      params, prompts, tokens_NR[:, :columns], experts_NRLK[:, :columns])
   logp, entropy = of_hidden(
-      lambda h: model.unembed(params, h),
-      _states_before(prompts, hidden_BPD, hidden_NRD), tokens_NR,
-      temperature=temperature, chunk=chunk)
+      model.unembed, model.head(params),
+      _states_before(prompts, *hidden, tokens_NR), tokens_NR,
+      temperature=temperature, chunk=chunk, place=model.place)
   # As sets: K experts, each of them once.
-  same = own_NRLK[..., None] == experts_NRLK[:, :-1, :, None, :]
+  same = (own_NTLK[:, :tokens_NR.shape[1] - 1, :, :, None]
+          == experts_NRLK[:, :-1, :, None, :])
   changed = ~jnp.all(jnp.any(same, -1), -1)
   return logp, entropy, jnp.mean(changed, -1)
 
@@ -171,13 +197,25 @@ def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
 def states_before(model, params: Params, prompts: Prompts,
                   tokens_NR: Array) -> Array:
   """The hidden state that each response token is chosen in, [N, R, D]."""
-  return _states_before(prompts, *model.forward_groups(
-      params, prompts, tokens_NR[:, :-1]))
+  columns = _columns(tokens_NR)
+  hidden = model.forward_groups(params, prompts, tokens_NR[:, :columns])
+  return _states_before(prompts, *hidden, tokens_NR)
 
 
-def _states_before(prompts: Prompts, hidden_BPD: Array, hidden_NRD: Array
-                   ) -> Array:
-  """`states_before`, of those of prompts and of all response tokens but one."""
-  group = hidden_NRD.shape[0] // hidden_BPD.shape[0]
-  first_N1D = jnp.repeat(last_states(hidden_BPD, prompts), group, 0)[:, None]
-  return jnp.concatenate([first_N1D, hidden_NRD], 1)
+def _columns(tokens_NR: Array) -> int:
+  """How many of the tokens pass through the model.
+
+  Nothing comes after the last token. But a TPU's tiles are of 128 columns, and
+  one column less takes longer to compute and, by far, to compile.
+  """
+  length = tokens_NR.shape[1]
+  return length if length % _TILE == 0 else length - 1
+
+
+def _states_before(prompts: Prompts, hidden_BPD: Array, hidden_NTD: Array,
+                   tokens_NR: Array) -> Array:
+  """`states_before`, of the hidden states of prompts and tokens."""
+  rows, length = tokens_NR.shape
+  first_N1D = jnp.repeat(
+      last_states(hidden_BPD, prompts), rows // len(prompts.tokens), 0)[:, None]
+  return jnp.concatenate([first_N1D, hidden_NTD[:, :length - 1]], 1)

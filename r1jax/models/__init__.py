@@ -38,11 +38,11 @@ class Model(NamedTuple):
     were chosen in each layer that has any, u8[B,T,L,K], u16 of more than
     256; None without experts
   forward_groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: one
-    pass over prompts and over the first T tokens of the N / B responses to
-    each
+    pass over prompts and the first T tokens of the N / B responses to each
   replay_groups(params, prompts, tokens_NT, experts_NTLK) -> what
     forward_groups returns where these experts, and those of prompts, are
     used in place of the router's; and the router's own, of responses
+  head(params) -> those of them that unembed reads
   unembed(params, hidden_BTD) -> logits_BTV, float32
   score(params, hidden_BTD) -> score_BT, float32: in place of unembed if
     the config is `scalar` (layers.Score)
@@ -57,9 +57,11 @@ class Model(NamedTuple):
       ..., tuple[Array, tuple[Array, Array], Array | None]]
   forward_groups: Callable[..., tuple[Array, Array]]
   replay_groups: Callable[..., tuple[Array, Array, Array | None]]
+  head: Callable[[Params], Params]
   unembed: Callable[[Params, Array], Array]
   score: Callable[[Params, Array], Array]
   prepare: Callable[[Params], Params]
+  place: sharding.Placement | None  # of activations; None: on one device
 
 
 @functools.cache
@@ -75,7 +77,8 @@ def build(config: architecture.Config,
 
   def variables(key):
     tokens = jnp.zeros((1, 1), jnp.int32)
-    return module.init(key, tokens, None, tokens, None, None)['params']
+    return transformer.Decoder(config, None).init(  # one row: no mesh splits it
+        key, tokens, None, tokens, None, None)['params']
 
   def init(key):
     return nn.meta.unbox(variables(key))
@@ -95,20 +98,18 @@ def build(config: architecture.Config,
   def forward(*args, **kwargs):
     return forward_routed(*args, **kwargs)[:2]
 
-  def method(of):
-    return lambda params, *args: module.apply(
-        _collections(params), *args, method=of)
-
-  replay_groups, unembed, score = map(method, (
-      transformer.Decoder.forward_groups, transformer.Decoder.unembed,
-      transformer.Decoder.score))
+  replay_groups, score = (
+      lambda params, *args, of=of: module.apply(
+          _collections(params), *args, method=of)
+      for of in (transformer.Decoder.forward_groups, transformer.Decoder.score))
 
   def forward_groups(params, prompts, tokens_NT):
     return replay_groups(params, prompts, tokens_NT)[:2]
 
   return Model(config, init, axes, forward, forward_routed, forward_groups,
-               replay_groups, unembed, score,
-               functools.partial(_prepare, config))
+               replay_groups, functools.partial(transformer.head, config),
+               functools.partial(transformer.unembed, config, place), score,
+               functools.partial(_prepare, config), place)
 
 
 def _collections(params: Params) -> dict[str, Params]:

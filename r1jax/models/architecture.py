@@ -30,7 +30,7 @@ REMAT = {  # what of a layer's forward pass is stored for the backward pass
 
 # Fields of Config that change how a model is computed, not which model it is.
 FREE = ('dtype', 'param_dtype', 'remat', 'scan_layers', 'attention_chunk',
-        'max_len', 'lora_scale', 'scalar')
+        'attention_kernel', 'max_len', 'lora_scale', 'scalar')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +109,7 @@ class Config:
   moe: Experts | None = None  # DeepSeek-V3's MLP
   lora_scale: float = 1.  # LoRA's alpha / rank
   attention_chunk: int | None = None  # queries computed together; None: all
+  attention_kernel: str | None = None  # fused_attention.KERNELS; None: choose
   dtype: str = 'float32'  # of computation
   param_dtype: str = 'float32'
   remat: str = 'none'  # a key of REMAT
@@ -137,7 +138,7 @@ class Config:
       if wanted:
         raise errors.expected(prefix + field.name, wanted, value)
       choices = fields_lib.MODEL.get(field.name)
-      if isinstance(choices, tuple):
+      if isinstance(choices, tuple) and value is not None:
         errors.check_choice(prefix + field.name, value, choices)
 
   def _check_rope_scaling(self) -> None:

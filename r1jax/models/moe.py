@@ -21,7 +21,6 @@ N = B * T tokens, E experts, K of them per token, A = N * K assignments.
 """
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -173,11 +172,9 @@ def mix_visitors(config: architecture.Config, split: Split,
     return mix(config, split, experts, x_RD, weight_R[:, None],
                chosen_R[:, None])
 
-  held = config.moe.experts // jax.lax.axis_size(split.travel)
   return exchange.visit(
-      compute, exchange.Axes(split.travel, split.tokens + split.sum),
-      len(x_ND) * min(config.moe.active, held), experts, x_ND, weight_NK,
-      chosen_NK, to_NK)
+      compute, exchange.Axes(split.travel, split.tokens + split.sum), experts,
+      x_ND, weight_NK, chosen_NK, to_NK)
 
 
 def apply_experts(config: architecture.Config, split: Split, x_BTD: Array,
@@ -236,10 +233,11 @@ def apply_experts_on_mesh(
   """`apply_experts` on every device."""
   names, spec = config_lib.axis_names, place.partition_spec
   batch, length = map(names, spec(('batch', 'length')))
-  # The prompts of a small rollout may not divide: some devices then have the
-  # same.
-  while x_BTD.shape[0] % math.prod(place.mesh.shape[axis] for axis in batch):
+  # A single row, or token of each, does not divide: devices have the same then.
+  while x_BTD.shape[0] % place.size(batch):
     batch = batch[:-1]
+  while x_BTD.shape[1] % place.size(length):
+    length = length[:-1]
   tokens, same = PartitionSpec(batch, length), PartitionSpec()
   wide = spec(('expert', 'embed', 'mlp'))
   split = Split(batch + length, *map(names, wide))

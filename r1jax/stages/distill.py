@@ -72,16 +72,20 @@ def loss(model, chunk: int, teacher: Teacher, params, teacher_params,
   hidden_BTD, _ = model.forward(params, *inputs)
   teacher_BTD, _ = teacher.model.forward(teacher_params, *inputs)
 
-  def measure(logits_XV, targets):
-    token_X, teacher_XD = targets
+  def unembed(heads, hidden):
+    return (model.unembed(heads[0], hidden[0]),
+            teacher.model.unembed(heads[1], hidden[1]))
+
+  def measure(logits, token_X):
+    logits_XV, teacher_XV = logits
     return logprobs.of_logits(logits_XV, token_X)[0], distillation.divergence(
-        logits_XV, teacher.model.unembed(teacher_params, teacher_XD),
-        teacher.kind, temperature=teacher.temperature, top_k=teacher.top_k)
+        logits_XV, teacher_XV, teacher.kind, temperature=teacher.temperature,
+        top_k=teacher.top_k)
 
   logp, divergence = logprobs.of_hidden(
-      lambda h: model.unembed(params, h), hidden_BTD[:, :-1],
-      (batch.tokens[:, 1:], teacher_BTD[:, :-1]), temperature=1., chunk=chunk,
-      measure=measure)
+      unembed, (model.head(params), teacher.model.head(teacher_params)),
+      (hidden_BTD[:, :-1], teacher_BTD[:, :-1]), batch.tokens[:, 1:],
+      temperature=1., chunk=chunk, measure=measure, place=model.place)
   weight = batch.weight[:, 1:]
   value, count = losses.cross_entropy(logp, weight)
   divergence = masked.total(divergence * weight, weight > 0)

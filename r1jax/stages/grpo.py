@@ -24,6 +24,7 @@ from r1jax.kernels import logprobs
 from r1jax.kernels import losses
 from r1jax.kernels import masked
 from r1jax.models import lora
+from r1jax.parallel import sharding
 from r1jax.training import accumulate
 from r1jax.training import optim
 from r1jax.types import Array, Experience, Prompts, Steps, TrainState
@@ -64,57 +65,56 @@ class Estimate(NamedTuple):
   target: Array | None = None  # f32[N, R], what the critic is regressed on
 
 
-def cut(prompts: Any, responses: Any, group: int, size: int | None
-        ) -> tuple[Any, Any]:
-  """Cuts arrays of B prompts and N responses into parts of `size` responses.
+def cut(prompts: Prompts, responses: Any, size: int | None,
+        place: sharding.Placement | None = None) -> tuple[Prompts, Any]:
+  """Cuts B prompts and arrays of N responses into parts of `size` responses.
 
-  A part smaller than a group is of one prompt; a larger one has several whole
-  groups. None is one part of all. The parts are a new first axis.
+  Rows are those of `sharding.repeat`, in a part as many of every device. So no
+  response leaves the device that it lies on. A `size` of None is one part of
+  all. The parts are a new first axis.
   """
-  rows = jax.tree.leaves(responses)[0].shape[0]
-  size = rows if size is None else size
-  if size < group:
-    return jax.tree.map(
-        lambda x: jnp.repeat(x, group // size, 0)[:, None], prompts
-    ), jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), responses)
-  count = rows // size
-  groups = jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[1:]), responses)
-  return accumulate.split(prompts, count), jax.tree.map(
-      lambda x: x.reshape(count, size, *x.shape[3:]),
-      accumulate.split(groups, count))
+  total = jax.tree.leaves(responses)[0].shape[0]
+  parts = total // (size or total)
+  prompts = sharding.repeat(prompts, total, place, parts)
+  if place is not None:
+    responses = place.split(responses)
+  rows = jax.tree.map(
+      lambda x: x.reshape(prompts.length.size, -1, *x.shape[1:]), responses)
+  return accumulate.split(prompts, parts), jax.tree.map(
+      lambda x: x.reshape(parts, -1, *x.shape[3:]),
+      accumulate.split(rows, parts))
 
 
-def micro_batches(experience: Experience, group: int, size: int | None
-                  ) -> Experience:
+def micro_batches(experience: Experience, size: int | None,
+                  place: sharding.Placement | None = None) -> Experience:
   """An experience in parts of `size` responses, see `cut`."""
   rollout = experience.rollout
   prompts, rest = cut(
       rollout.prompts, experience._replace(rollout=rollout._replace(
-          prompts=())), group, size)
+          prompts=())), size, place)
   return rest._replace(rollout=rest.rollout._replace(prompts=prompts))
 
 
-def by_micro_batch(objective: Objective, rollout, function) -> Array:
+def by_micro_batch(model, objective: Objective, rollout, function) -> Array:
   """Applies function(prompts, tokens, experts) -> [n, R] by micro-batch.
 
   Returns:
     [N, R], in the order of the rollout.
   """
-  group = objective.group
-  found = jax.lax.map(lambda part: function(part[0], *part[1]), cut(
-      rollout.prompts, (rollout.tokens, rollout.experts), group,
-      objective.micro_batch))
-  count, size, length = found.shape
-  if size < group:
-    return found.reshape(-1, length)
-  return accumulate.join(
-      found.reshape(count, size // group, group, length)).reshape(-1, length)
+  prompts, rest = cut(rollout.prompts, (rollout.tokens, rollout.experts),
+                      objective.micro_batch, model.place)
+  parts, rows = prompts.length.shape
+  found = jax.lax.map(
+      lambda part: function(part[0], *part[1]), (prompts, rest))
+  return accumulate.join(found.reshape(
+      parts, rows, -1, found.shape[-1])).reshape(rollout.tokens.shape)
 
 
 def scored_logp(model, objective: Objective, params, rollout) -> Array:
   """log p of every response token under a model's parameters, f32[N, R]."""
-  logp = by_micro_batch(objective, rollout, lambda *part: measure_responses(
-      model, objective, params, *part)[0])
+  logp = by_micro_batch(
+      model, objective, rollout, lambda *part: measure_responses(
+          model, objective, params, *part)[0])
   return masked.select(logp, rollout.mask)
 
 
@@ -247,14 +247,17 @@ def loss(model, objective: Objective, params, part: Experience):
   return pair, jax.lax.stop_gradient(metrics)
 
 
-def mini_batch(objective: Objective, experience: Experience,
+def mini_batch(model, objective: Objective, experience: Experience,
                index) -> Experience:
-  """Mini-batch number `index` of a rollout, in micro-batches."""
-  prompts = experience.reward.shape[0] // (
-      objective.group * objective.mini_batches)
-  mini = micro_batches(experience, objective.group, prompts * objective.group)
+  """Mini-batch number `index` of a rollout, of whole groups, in micro-batches.
+
+  Where it has fewer prompts than there are devices, its responses (tokens and
+  figures of them) move, to be spread over all devices.
+  """
+  mini = micro_batches(
+      experience, experience.reward.shape[0] // objective.mini_batches)
   return micro_batches(jax.tree.map(lambda x: x[index], mini),
-                       objective.group, objective.micro_batch)
+                       objective.micro_batch, model.place)
 
 
 def update(model, optimizer, objective: Objective, state: TrainState,
@@ -263,7 +266,7 @@ def update(model, optimizer, objective: Objective, state: TrainState,
   grads, metrics = accumulate.gradients(
       lambda params, part: loss(
           model, objective, lora.join(state.ref, params), part), state.params,
-      mini_batch(objective, experience, index))
+      mini_batch(model, objective, experience, index))
   state, more = optim.update(optimizer, grads, state)
   metrics['policy/loss'] = metrics.pop('loss')
   return state, metrics | more

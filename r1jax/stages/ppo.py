@@ -86,9 +86,10 @@ def gae(critic: Critic, objective: grpo.Objective, params, rollout,
         ) -> tuple[grpo.Estimate, dict[str, Array]]:
   """GAE from a critic's values; an estimator like grpo.group_relative."""
   mask_NR = rollout.mask
+  model = critic.model
   value_NR = masked.select(grpo.by_micro_batch(
-      objective, rollout, lambda prompts, tokens, _: values.of_states(
-          critic.model, params, prompts, tokens)), mask_NR)
+      model, objective, rollout, lambda prompts, tokens, _: values.of_states(
+          model, params, prompts, tokens)), mask_NR)
   reward_NR = token_rewards(reward, penalty_NR, mask_NR)
   advantage_NR, target_NR = advantages.gae(
       reward_NR, value_NR, mask_NR, critic.gamma, critic.lam)
@@ -127,7 +128,8 @@ def update(critic: Critic, optimizer, objective: grpo.Objective,
   """
   grads, metrics = accumulate.gradients(
       lambda params, part: loss(critic, lora.join(state.ref, params), part),
-      state.params, grpo.mini_batch(objective, experience, index))
+      state.params,
+      grpo.mini_batch(critic.model, objective, experience, index))
   state, more = optim.update(optimizer, grads, state)
   metrics['critic/loss'] = metrics.pop('loss')
   metrics |= {f'critic/{name.partition("/")[2]}': value

@@ -45,10 +45,11 @@ def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
 
 
 @functools.cache
-def jitted_sampling(out_shardings: jax.sharding.NamedSharding):
+def jitted_sampling(mesh: jax.sharding.Mesh):
   """`sample_groups`, jitted: one program for all stages of a pipeline."""
   return jax.jit(
-      sample_groups, static_argnums=(0, 1), out_shardings=out_shardings)
+      sample_groups, static_argnums=(0, 1), out_shardings=Rollout(
+          None, *[sharding.batch_sharding(mesh)] * 4))  # prompts: as given
 
 
 class Sampler:
@@ -56,13 +57,14 @@ class Sampler:
 
   def __init__(self, placed: train_state.PlacedModel, settings: Settings):
     self._placed, self._settings = placed, settings
-    self._sample = jitted_sampling(placed.batch)
+    self._sample = jitted_sampling(placed.mesh)
 
   def __call__(self, params, batch: batches.PromptBatch, seed: int,
                stream: int) -> Rollout:
     """Responses to a global batch of B prompts, the same on every process."""
     prompts = sharding.from_host(
-        Prompts(batch.tokens, batch.length, batch.id), self._placed.mesh)
+        Prompts(batch.tokens, batch.length, batch.id), self._placed.mesh,
+        uneven=True)
     return self._sample(self._placed.model, self._settings, params, prompts,
                         np.uint32(seed), np.uint32(stream))
 
