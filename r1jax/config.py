@@ -31,7 +31,8 @@ _WEIGHT = re.compile(r'(.*\.)?rewards\.(weights|tasks\.[^.]+)\.[^.]+')
 _OF_TASK = re.compile(r'(.*\.)?rewards\.tasks\.[^.]+')
 
 # What a resumed run may change; a parameter sees nothing of it but rounding.
-_CHANGEABLE = ('name', 'distributed', 'log.*', 'checkpoint.*', 'rules')
+_CHANGEABLE = ('name', 'distributed', 'hang_seconds', 'plan.*', 'log.*',
+               'checkpoint.*', 'rules')
 
 # What stages of a kind once had and never read, as patterns. A run that was
 # started with such fields resumes without them; any other field that is gone is
@@ -55,11 +56,14 @@ RENAMED = {'measure': 'evaluate'}  # kinds of stages
 
 # Fields that a config of an older version lacks, and what was done then.
 ADDED = {
-    'optim.master_weights': False, 'critic.optim.master_weights': False,
+    **{f'{at}optim.{name}': value for at in ('', 'critic.') for name, value in (
+        ('master_weights', False), ('first_moment', 'float32'),
+        ('second_moment', 'float32'), ('offload', False))},
     'rewards.code.seconds': 5.0, 'rewards.code.total_seconds': 30.0,
     'rewards.code.memory_mib': 512, 'rewards.code.output_kib': 256,
     'rewards.code.unsafe_subprocess': False, 'rl.replay_routing': False,
-    'rl.correction_cap': 2.0, 'rl.correction_floor': 0.0}
+    'rl.correction_cap': 2.0, 'rl.correction_floor': 0.0,
+    'rl.top_k': 0, 'rl.top_p': 1.0}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '', *,
@@ -111,10 +115,7 @@ def check_names(field: str, names: Iterable[str],
 
 
 def axis_names(entry: str | Iterable[str] | None) -> tuple[str, ...]:
-  """The mesh axes that a rule or an entry of a PartitionSpec names.
-
-  Here, since the checks below and the shardings need it.
-  """
+  """The mesh axes in a rule or a PartitionSpec, for checks and shardings."""
   return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 
@@ -200,9 +201,9 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
 def _check_multiples(leaves: dict[str, Any], shards: int) -> None:
   """What is cut into equal parts leaves no rest."""
   part = lambda field: leaves.get(field) or 1
-  spread = lambda field: (
-      f'mesh data*fsdp*expert / its greatest common divisor with {field}',
-      shards // math.gcd(shards, part(field)))
+  split = 'mesh data*fsdp*expert'
+  spread = lambda field: (f'{split} / gcd({split}, {field})',
+                          shards // math.gcd(shards, part(field)))
   for field, name, divisor in (
       ('lm.batch', 'lm.micro_batches * mesh data*fsdp*expert',
        part('lm.micro_batches') * shards),
@@ -345,11 +346,10 @@ def _check_objective(leaves: dict[str, Any]) -> None:
     raise errors.expected(
         'rl.kl', "k2 or k3 in the loss, or rl.kl_in='reward': the gradient of "
         'k1 has expectation zero on-policy', 'k1')
-  for field, unset in (('rl.top_k', 0), ('rl.top_p', 1.0)):
-    if leaves.get(field) not in (None, unset):
-      raise errors.expected(
-          field, f'{unset} while training: a truncated sampler is not the '
-          'policy whose ratio the loss takes', leaves[field])
+  if leaves.get('rl.top_p', 1.) < 1 and not leaves.get('rl.top_k'):
+    raise errors.expected(
+        'rl.top_p', '1, or a config.rl.top_k: an update needs all tokens that '
+        'were kept', leaves['rl.top_p'])
   lengths = leaves.get('rl.prompt_tokens', 0), leaves['rl.response_tokens']
   _check_length('rl.response_tokens (+ rl.prompt_tokens)', sum(lengths), leaves)
 

@@ -16,6 +16,7 @@ from r1jax import stages
 from r1jax.parallel import backend
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
+from r1jax.parallel import roll_call
 from r1jax.parallel import sharding
 from r1jax.stages import inputs
 from r1jax.training import loop
@@ -27,13 +28,24 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
 
   Args:
     config: of a stage or a pipeline.
-    workdir: absolute; None for a bench.
+    workdir: absolute; None for a bench, or a plan that is only printed.
     gin_files, gin_bindings: for seqio's configurables.
   """
-  # Hosts and devices.
   backend.check_environment()
+  if config.get('plan', {}).get('topology'):
+    importlib.import_module('r1jax.plan').run(config, workdir)
+    return True
+
+  # Hosts and devices.
   distributed.initialize(force=bool(config.get('distributed')))
   backend.check_devices()
+  with roll_call.answered():
+    return _run(config, workdir, gin_files, gin_bindings)
+
+
+def _run(config, workdir: str | None, gin_files: Sequence[str],
+         gin_bindings: Sequence[str]) -> bool:
+  """As `run`, on the devices that there are."""
   if jax.default_backend() == 'cpu':
     memory.keep_freed()
   logging.info('process %d of %d, devices %s', jax.process_index(),

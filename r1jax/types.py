@@ -8,8 +8,8 @@ Shape letters are the suffixes of array names (`x_BTD`):
     H heads      K key/value heads               h head size
 
 Further letters belong to single modules. K also counts the responses to a
-prompt in preferences, where S counts the prompts in a row, and the experts of a
-token in models/moe.py.
+prompt in preferences, where S counts the prompts in a row, the experts of a
+token in models/moe.py, and the tokens that a truncated sampler keeps.
 
 Entry i of a response-shaped value [N, R] belongs to response token i, the
 first of which follows the prompt's last token. Entry t of a sequence-shaped
@@ -35,12 +35,19 @@ class Prompts(NamedTuple):
   experts: Array | None = None  # u8[B, P, L, K] or u16, as of Rollout
 
 
+class Support(NamedTuple):
+  """The tokens among which each token of a rollout was drawn."""
+  tokens: Array  # i32[N, R, K], -1 where there are fewer than K
+  mass: Array  # f32[N, R], their probability before all others were dropped
+
+
 class Rollout(NamedTuple):
   """A group of responses to each prompt, sampled from the behaviour policy."""
   prompts: Prompts
   tokens: Array  # i32[N, R], 0 after the end
   mask: Array  # bool[N, R], true on the response, its end token included
   logp: Array  # f32[N, R], of the behaviour policy at its temperature
+  support: Support | None = None  # where that policy is a truncated one
   # u8[N, R, L, K] or u16, those that the sampler's routers chose; None: unknown
   experts: Array | None = None
 

@@ -91,12 +91,11 @@ def test_an_unknown_choice_names_the_nearest(changes, field, choice):
   assert message.endswith(f'did you mean {choice}?')
 
 
-def test_a_truncated_sampler_is_refused_while_training():
-  for field, value in (('top_k', 50), ('top_p', 0.9)):
-    config = _config()
-    config.rl[field] = value
-    with pytest.raises(errors.ConfigError, match=f'config.rl.{field}'):
-      config_lib.check(config, 1)
+def test_a_nucleus_without_a_bound_is_refused_while_training():
+  config_lib.check(_config(rl__top_k=50, rl__top_p=.9), 1)
+  assert _refused(rl__top_p=.9).startswith(
+      'config.rl.top_p: expected 1, or a config.rl.top_k')
+  assert _refused(rl__top_k=513).startswith('config.rl.top_k')
 
 
 def test_k1_is_fine_in_the_reward():
@@ -117,7 +116,7 @@ def test_a_micro_batch_may_be_part_of_a_group():
 def test_responses_divide_over_the_devices(changes, field):
   message = _refused(8, **changes)
   assert message.startswith(f'config.rl.{field}: expected ')
-  assert 'mesh data*fsdp' in message
+  assert 'mesh data*fsdp*expert' in message
 
 
 @pytest.mark.parametrize('field, value, message', [

@@ -34,6 +34,25 @@ def of_logits(logits_XV: Array, token_X: Array) -> tuple[Array, Array]:
   return picked_X - norm_X, lax.stop_gradient(norm_X) - mean_X
 
 
+def of_support(logits_XV: Array, token_and_kept: tuple[Array, Array]
+               ) -> tuple[Array, Array]:
+  """log p(token) and entropy of a softmax over the kept tokens alone, float32.
+
+  Args:
+    logits_XV: of all tokens.
+    token_and_kept: token_X, and the tokens kept beside it, [X, K]; -1: none.
+  """
+  token_X, kept_XK = token_and_kept
+  logits_XK = jnp.where(kept_XK < 0, -jnp.inf, jnp.take_along_axis(
+      logits_XV, jnp.maximum(kept_XK, 0), -1))
+  norm_X = jax.nn.logsumexp(logits_XK, -1)
+  picked_X = jnp.take_along_axis(logits_XV, token_X[..., None], -1)[..., 0]
+  logp_XK = lax.stop_gradient(logits_XK - norm_X[..., None])
+  entropy_X = -jnp.sum(jnp.exp(logp_XK) * jnp.where(
+      kept_XK < 0, 0., logp_XK), -1)
+  return picked_X - norm_X, entropy_X
+
+
 def of_hidden(unembed: Callable[[Params, Any], Any], head: Params,
               hidden_BTD: Any, token_BT: Any, *, temperature: float, chunk: int,
               measure: Measure = of_logits, place=None
@@ -142,7 +161,8 @@ def last_states(hidden_BPD: Array, prompts: Prompts) -> Array:
 
 
 def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
-                 temperature: float, chunk: int) -> tuple[Array, Array]:
+                 temperature: float, chunk: int,
+                 kept_NRK: Array | None = None) -> tuple[Array, Array]:
   """log p of each response token given its prompt and the tokens before it.
 
   A prompt passes through the model once for its whole group, forward and
@@ -154,18 +174,33 @@ def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
     prompts: B prompts.
     tokens_NR: their responses.
     temperature, chunk: as of `of_hidden`.
+    kept_NRK: the tokens among which each was drawn, -1: none; None: all. No
+      other token has a probability.
 
   Returns:
     logp_NR and entropy_NR, float32; values after a response's end are
     meaningless and must be masked.
   """
-  hidden_NRD = states_before(model, params, prompts, tokens_NR)
-  return of_hidden(model.unembed, model.head(params), hidden_NRD, tokens_NR,
-                   temperature=temperature, chunk=chunk, place=model.place)
+  return _of_states(
+      model, params, states_before(model, params, prompts, tokens_NR),
+      tokens_NR, temperature, chunk, kept_NRK)
+
+
+def _of_states(model, params: Params, hidden_NRD: Array, tokens_NR: Array,
+               temperature: float, chunk: int, kept_NRK: Array | None
+               ) -> tuple[Array, Array]:
+  """`of_responses`, of the states that their tokens are chosen in."""
+  tokens, measure = tokens_NR, of_logits
+  if kept_NRK is not None:
+    tokens, measure = (tokens_NR, kept_NRK), of_support
+  return of_hidden(model.unembed, model.head(params), hidden_NRD, tokens,
+                   temperature=temperature, chunk=chunk, measure=measure,
+                   place=model.place)
 
 
 def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
-                experts_NRLK: Array, *, temperature: float, chunk: int
+                experts_NRLK: Array, *, temperature: float, chunk: int,
+                kept_NRK: Array | None = None
                 ) -> tuple[Array, Array, Array]:
   """`of_responses`, where each token's experts are those of its sampling.
 
@@ -175,6 +210,7 @@ def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
   Args:
     prompts: with their experts.
     experts_NRLK: those of the responses, see types.Rollout.
+    temperature, chunk, kept_NRK: as of `of_responses`.
 
   Returns:
     logp_NR, entropy_NR, and changed f32[N, R - 1]: the share of the L layers
@@ -183,10 +219,9 @@ def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
   columns = _columns(tokens_NR)
   *hidden, own_NTLK = model.replay_groups(
       params, prompts, tokens_NR[:, :columns], experts_NRLK[:, :columns])
-  logp, entropy = of_hidden(
-      model.unembed, model.head(params),
-      _states_before(prompts, *hidden, tokens_NR), tokens_NR,
-      temperature=temperature, chunk=chunk, place=model.place)
+  logp, entropy = _of_states(
+      model, params, _states_before(prompts, *hidden, tokens_NR), tokens_NR,
+      temperature, chunk, kept_NRK)
   # As sets: K experts, each of them once.
   same = (own_NTLK[:, :tokens_NR.shape[1] - 1, :, :, None]
           == experts_NRLK[:, :-1, :, None, :])

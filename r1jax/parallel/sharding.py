@@ -38,8 +38,9 @@ def make_mesh(
   Raises `ConfigError` naming `config.mesh.<axis>` where the product of the
   sizes is not the number of devices.
   """
-  by_topology = devices is None  # neighbours in the machine are so in the mesh
-  devices = jax.devices() if by_topology else list(devices)
+  given, devices = devices, list(jax.devices() if devices is None else devices)
+  # Neighbours in the machine are so in the mesh.
+  by_topology = given is None or devices[0].platform == 'tpu'
   shape = tuple(config_lib.mesh_sizes(sizes, len(devices)).values())
   if by_topology:
     grid = mesh_utils.create_device_mesh(shape, devices)
@@ -182,8 +183,7 @@ def repeat(prompts: Prompts, responses: int, place: Placement | None,
   if responses // count % times:
     raise ValueError(
         f'{count} prompts of {responses // count} responses each do not divide '
-        f'into {parts} micro-batches over mesh data*fsdp*expert = '
-        f'{shards}')
+        f'into {parts} micro-batches over mesh data*fsdp*expert = {shards}')
   repeated = jax.tree.map(lambda x: jnp.repeat(x, times, 0), prompts)
   return repeated if place is None else place.split(repeated)
 

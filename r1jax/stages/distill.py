@@ -47,12 +47,8 @@ def load_teacher(section, mesh: jax.sharding.Mesh, rules: sharding.Rules,
     ConfigError: there is no such model, or its vocabulary is another.
   """
   field = 'distill.init_from'
-  if section.init_from is None:
-    raise errors.expected(field, 'a teacher', None)
-  source = model_source.find(section.init_from, field)
-  shape = source.model_config()
-  placed = train_state.place_model(
-      shape, mesh, rules, longest=('lm.length', length))
+  teacher, placed, source = place_teacher(section, mesh, rules, length)
+  shape = placed.model.config
   vocab = source.vocabulary(shape.vocab)
   params = train_state.init_params(placed, source, seed=0)
   pieces = lambda vocab: [vocab.token(n) for n in range(vocab.size)]
@@ -61,8 +57,24 @@ def load_teacher(section, mesh: jax.sharding.Mesh, rules: sharding.Rules,
         field, "a teacher of the student's vocabulary (to learn from another's "
         'samples: rejection_sampling.py, then sft.py)',
         section.init_from)
+  return teacher, params
+
+
+def place_teacher(section, mesh: jax.sharding.Mesh, rules: sharding.Rules,
+                  length: int) -> tuple[Teacher, train_state.PlacedModel,
+                                        model_source.ModelSource]:
+  """The teacher of `config.distill`, where its parameters go, their source.
+
+  Args and errors are those of `load_teacher`.
+  """
+  field = 'distill.init_from'
+  if section.init_from is None:
+    raise errors.expected(field, 'a teacher', None)
+  source = model_source.find(section.init_from, field)
+  placed = train_state.place_model(
+      source.model_config(), mesh, rules, longest=('lm.length', length))
   return Teacher(placed.model, section.kind, section.weight,
-                 section.temperature, section.top_k), params
+                 section.temperature, section.top_k), placed, source
 
 
 def loss(model, chunk: int, teacher: Teacher, params, teacher_params,

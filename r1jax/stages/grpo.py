@@ -10,6 +10,13 @@ With a `correction`, pi_old is scored as the update scores, and the surrogate of
 each token is weighted by pi_old / pi_sampler (kernels/importance.py). A rollout
 that has its tokens' experts is replayed: pi and a scored pi_old use them, while
 the reference routes for itself.
+
+Where the sampler is truncated (top_k, top_p), so are pi, pi_old and ref: each
+is a softmax over the tokens that the sampler kept in that place, whatever they
+would keep themselves. So rho is 1 at the first update, and the expectation is
+over the policy whose ratio is taken ("keep sampling mask", DeepSeek-V3.2, arXiv
+2512.02556, sec. 3.1). Of softmaxes over all tokens the ratio would be the mass
+of those kept, and the gradient would change tokens that could not be drawn.
 """
 
 from typing import Any, NamedTuple
@@ -27,7 +34,8 @@ from r1jax.models import lora
 from r1jax.parallel import sharding
 from r1jax.training import accumulate
 from r1jax.training import optim
-from r1jax.types import Array, Experience, Prompts, Steps, TrainState
+from r1jax.types import Array, Experience, Prompts, Steps, Support
+from r1jax.types import TrainState
 
 
 class Objective(NamedTuple):
@@ -96,16 +104,17 @@ def micro_batches(experience: Experience, size: int | None,
 
 
 def by_micro_batch(model, objective: Objective, rollout, function) -> Array:
-  """Applies function(prompts, tokens, experts) -> [n, R] by micro-batch.
+  """Applies function(prompts, tokens, support, experts) by micro-batch.
 
   Returns:
-    [N, R], in the order of the rollout.
+    [N, R], in the order of the rollout, of what it returns, [n, R].
   """
-  prompts, rest = cut(rollout.prompts, (rollout.tokens, rollout.experts),
-                      objective.micro_batch, model.place)
+  prompts, responses = cut(
+      rollout.prompts, (rollout.tokens, rollout.support, rollout.experts),
+      objective.micro_batch, model.place)
   parts, rows = prompts.length.shape
   found = jax.lax.map(
-      lambda part: function(part[0], *part[1]), (prompts, rest))
+      lambda part: function(part[0], *part[1]), (prompts, responses))
   return accumulate.join(found.reshape(
       parts, rows, -1, found.shape[-1])).reshape(rollout.tokens.shape)
 
@@ -119,10 +128,11 @@ def scored_logp(model, objective: Objective, params, rollout) -> Array:
 
 
 def measure_responses(model, objective: Objective, params, prompts: Prompts,
-                      tokens_NR: Array, experts_NRLK: Array | None
-                      ) -> tuple[Array, ...]:
+                      tokens_NR: Array, support: Support | None,
+                      experts_NRLK: Array | None) -> tuple[Array, ...]:
   """logprobs.of_responses, or `of_replayed` where there are experts."""
-  settings = dict(temperature=objective.temperature, chunk=objective.logp_chunk)
+  settings = dict(temperature=objective.temperature, chunk=objective.logp_chunk,
+                  kept_NRK=support and support.tokens)
   if experts_NRLK is None:
     return logprobs.of_responses(model, params, prompts, tokens_NR, **settings)
   return logprobs.of_replayed(
@@ -174,11 +184,16 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
     weight_N = jnp.repeat(keep_B.astype(jnp.float32), objective.group)
     rollout = rollout._replace(mask=rollout.mask & (weight_N > 0)[:, None])
   mask, logp, metrics = rollout.mask, rollout.logp, {}
+  if rollout.support is not None:
+    kept = jnp.sum(rollout.support.tokens >= 0, -1, dtype=jnp.float32)
+    metrics = {'sampling/kept_mass': masked.mean(rollout.support.mass, mask),
+               'sampling/kept_tokens': masked.mean(kept, mask)}
   ref_logp = penalty = jnp.zeros_like(logp)
   correction = None
   if objective.correction is not None:
     logp = scored_logp(model, objective, policy, rollout)
-    correction, metrics = correct(objective, logp, rollout)
+    correction, more = correct(objective, logp, rollout)
+    metrics |= more
   if objective.uses_ref:
     ref_logp = scored_logp(
         model, objective, ref, rollout._replace(experts=None))
@@ -215,7 +230,7 @@ def loss(model, objective: Objective, params, part: Experience):
   rollout, mask = part.rollout, part.rollout.mask
   logp, entropy, *changed = measure_responses(
       model, objective, params, rollout.prompts, rollout.tokens,
-      rollout.experts)
+      rollout.support, rollout.experts)
   logp = masked.select(logp, mask)
   surrogate = losses.surrogate(
       logp, part.old_logp, part.advantage, objective.clip_low,

@@ -55,7 +55,8 @@ def make_critic(config, mesh, longest: tuple[str, int], vocab: int
     vocab: the size of the policy's vocabulary, which the critic must share.
   """
   section, seed, field = config.critic, config.seed, 'critic.init_from'
-  source = model_source.find(section.init_from or config.init_from, field)
+  name = section.init_from or config.init_from
+  source = name and model_source.find(name, field)
   shape = model_source.configured_architecture(
       {**config.model, 'scalar': True}, source)
   placed = train_state.place_model(
@@ -88,7 +89,7 @@ def gae(critic: Critic, objective: grpo.Objective, params, rollout,
   mask_NR = rollout.mask
   model = critic.model
   value_NR = masked.select(grpo.by_micro_batch(
-      model, objective, rollout, lambda prompts, tokens, _: values.of_states(
+      model, objective, rollout, lambda prompts, tokens, *_: values.of_states(
           model, params, prompts, tokens)), mask_NR)
   reward_NR = token_rewards(reward, penalty_NR, mask_NR)
   advantage_NR, target_NR = advantages.gae(

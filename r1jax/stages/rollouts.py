@@ -24,6 +24,7 @@ class Settings(NamedTuple):
   chunk: int = 64
   top_k: int = 0
   top_p: float = 1.
+  keep_support: bool = False  # for an update
   keep_experts: bool = False  # for routing replay
 
 
@@ -49,7 +50,7 @@ def jitted_sampling(mesh: jax.sharding.Mesh):
   """`sample_groups`, jitted: one program for all stages of a pipeline."""
   return jax.jit(
       sample_groups, static_argnums=(0, 1), out_shardings=Rollout(
-          None, *[sharding.batch_sharding(mesh)] * 4))  # prompts: as given
+          None, *[sharding.batch_sharding(mesh)] * 5))  # prompts: as given
 
 
 class Sampler:
@@ -110,9 +111,10 @@ def longest_sequence(section) -> tuple[str, int]:
 
 
 def policy_settings(section, vocab: vocabs.Vocab, top_k: int = 0,
-                    top_p: float = 1.) -> Settings:
-  """How a section `config.rl` samples; top_k and top_p where nothing trains."""
+                    top_p: float = 1., keep_support: bool = False) -> Settings:
+  """How a section `config.rl` samples."""
   return Settings(
       group=section.group, response_tokens=section.response_tokens,
       eos_ids=vocab.eos_ids, temperature=section.temperature,
-      chunk=section.sample_chunk, top_k=top_k, top_p=top_p)
+      chunk=section.sample_chunk, top_k=top_k, top_p=top_p,
+      keep_support=keep_support)

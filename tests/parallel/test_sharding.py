@@ -134,7 +134,7 @@ def test_responses_that_do_not_divide_are_refused(mesh):
   place = sharding.Placement(mesh, RULES)
   prompts = Prompts(*[np.arange(2)] * 3)
   sharding.repeat(prompts, 6, None)
-  with pytest.raises(ValueError, match='2 prompts of 3 responses .*fsdp = 4'):
+  with pytest.raises(ValueError, match='2 prompts of 3 responses .*expert = 4'):
     sharding.repeat(prompts, 6, place)
   with pytest.raises(ValueError, match='into 4 micro-batches'):
     sharding.repeat(prompts, 8, place, parts=4)

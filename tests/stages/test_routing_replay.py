@@ -79,12 +79,13 @@ def _step(sizes):
   # Without a KL, whose gradient of equal policies is 0 but for rounding: tokens
   # of no gradient are no load.
   run = tiny_rl.Run(sizes, tiny_rl.OBJECTIVE._replace(kl='none', beta=0.),
-                    SETTINGS, **MOE)
+                    SETTINGS, draw=lambda n: tiny_rl.draw(n, 4), **MOE)
   state, metrics, rows = run.learner(run.init(), 0)
   return jax.device_get((state, metrics)), rows
 
 
 def test_8_devices_sample_and_update_as_one_does():
+  """Of 4 prompts, so that each is on two devices."""
   (state, metrics), rows = _step(dict(fsdp=2, expert=4))
   (one, wanted), expected = _step(None)
   assert rows == expected

@@ -14,6 +14,7 @@ from r1jax.stages import evaluation
 from r1jax.stages import grpo
 from r1jax.stages import rollouts
 from r1jax.training import accumulate
+from r1jax.training import optim
 from r1jax.types import Prompts
 
 B, G = 2, 16  # prompts, and responses to each
@@ -21,6 +22,15 @@ OBJECTIVE = tiny_rl.OBJECTIVE._replace(group=G)
 PPO = OBJECTIVE._replace(
     advantage='gae', aggregate='token_mean', kl='k1', kl_in='reward', beta=.1)
 CRITIC = dict(gamma=1., lam=.95, whiten=True, value_clip=.2)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _small_steps():
+  """Of 1e-3: where a gradient is all rounding, Adam takes a step of any sign."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(tiny_rl, 'OPTIMIZER', optim.make_optimizer(
+        lr=1e-3, steps=100, weight_decay=0.01))
+    yield
 
 
 def _run(sizes=None, objective=OBJECTIVE, prompts=B, **changes):
