@@ -59,7 +59,7 @@ def on(variant, machine: str) -> common.ConfigDict:
 def v3_zero() -> common.ConfigDict:
   """R1-Zero's first part, 32,768 tokens, on DeepSeek-V3-Base."""
   config = r1_paper.zero()
-  config.mesh.update(fsdp=-1, expert=64)
+  config.mesh.update(fsdp=-1, expert=16, context=4)
   config.plan.topology = 'v5p:8x16x16'
   return config
 
@@ -67,7 +67,7 @@ def v3_zero() -> common.ConfigDict:
 def v3_zero_long() -> common.ConfigDict:
   """Its second part, 65,536 tokens."""
   config = r1_paper.zero_long()
-  config.mesh.update(fsdp=-1, expert=64)
+  config.mesh.update(fsdp=-1, expert=16, context=4)
   config.plan.topology = 'v5p:8x16x16'
   return config
 

@@ -63,7 +63,7 @@ ADDED = {
     'rewards.code.memory_mib': 512, 'rewards.code.output_kib': 256,
     'rewards.code.unsafe_subprocess': False, 'rl.replay_routing': False,
     'rl.correction_cap': 2.0, 'rl.correction_floor': 0.0,
-    'rl.top_k': 0, 'rl.top_p': 1.0}
+    'rl.top_k': 0, 'rl.top_p': 1.0, 'hang_seconds': 0.0}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '', *,

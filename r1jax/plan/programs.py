@@ -55,9 +55,10 @@ class _Ends(NamedTuple):
 
 def _array(placed: train_state.PlacedModel, dtype, *shape: int
           ) -> jax.ShapeDtypeStruct:
-  """A batch's array, as `sharding.from_host` places it."""
-  return jax.ShapeDtypeStruct(
-      shape, dtype, sharding=sharding.batch_sharding(placed.mesh))
+  """A batch's array, as `sharding.from_host` places it, uneven ones too."""
+  whole = shape[0] % sharding.batch_shards(placed.mesh)
+  place = sharding.replicated if whole else sharding.batch_sharding
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=place(placed.mesh))
 
 
 def _kinds(state) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def _sampling(placed: train_state.PlacedModel, section, params, state,
   prefill, decode = work.responses(
       placed, rows, settings.group, length, settings.response_tokens)
   return Part(
-      'sampling', rollouts.jitted_sampling(placed.batch),
+      'sampling', rollouts.jitted_sampling(placed.mesh),
       (placed.model, settings, params, prompts, np.uint32(0), np.uint32(0)),
       state, prefill + decode, rows * settings.group * settings.response_tokens,
       sizes=tuple(group_sampling.cache_sizes(

@@ -9,7 +9,7 @@ import pytest
 from r1jax import errors
 from r1jax import models
 from r1jax import types
-from r1jax.models import architecture
+from r1jax.models import presets
 from r1jax.parallel import sharding
 from r1jax.training import moments
 from r1jax.training import optim
@@ -292,7 +292,7 @@ def test_layers_that_could_be_factored_are_taken_as_a_whole():
 def test_the_state_is_as_large_as_the_table_says(
     monkeypatch, first, second, b1, bytes_each):
   monkeypatch.undo()
-  config = architecture.PRESETS['qwen2.5_32b']
+  config = presets.PRESETS['qwen2.5_32b']
   params = jax.eval_shape(models.build(config).init, jax.random.key(0))
   state = jax.eval_shape(_optimizer(
       b1=b1, first_moment=first, second_moment=second).init, params)
