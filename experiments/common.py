@@ -14,6 +14,7 @@ from typing import Any
 
 import ml_collections
 
+from experiments import machine_sections
 from r1jax import errors
 from r1jax import fields
 
@@ -58,20 +59,15 @@ def base(kind: str, **changes: Any) -> ConfigDict:
       made by `model`, `vocab` or a function of sections.py.
   """
   made = _run(kind) | dict(
-      seed=field(0, SEED, 'seed of all random numbers'), mesh=mesh())
+      seed=field(0, SEED, 'seed of all random numbers'),
+      mesh=machine_sections.mesh())
   if kind != 'collect':
     made |= dict(
         init_from=optional(
             str, 'the model to start from: mini, mini_helper, mini_student, '
             'smollm2, an .npz or .gguf file, a Hugging Face folder, or the '
-            'workdir of a stage'),
-        rules=field(RULES, '', 'how parameters and batches are sharded: '
-                    'logical axis to mesh axis'))
-  if kind not in ('collect', 'bench'):
-    made['hang_seconds'] = field(
-        3600.0, '0 or >= 1', 'several processes: a step of so many seconds '
-        'hangs, as when a host is lost, and ends the run, to be started again; '
-        '0: never')
+            'workdir of a stage'))
+    made |= machine_sections.placement(kind)
   if kind in ('lm', 'preference', 'rl'):
     made |= dict(
         steps=optional(int, 'number of steps', '>= 0'), lora=lora(),
@@ -95,7 +91,7 @@ def _run(kind: str) -> dict[str, Any]:
   """The fields of every run, of a stage or a pipeline."""
   return dict(
       name=field('', '', 'file and variant of the experiment'),
-      plan=plan(),
+      plan=machine_sections.plan(),
       stage=field(kind, '', 'kind of stage'),
       distributed=field(False, '', 'True on a pod whose environment does not '
                         'tell that there are several hosts'))
@@ -159,28 +155,6 @@ def _set(config: ConfigDict, changes: Mapping[str, Any],
     else:
       config[name] = value
   return config
-
-
-# Logical axis → mesh axis. Weights are split over `fsdp` along the width, over
-# `tensor` along heads, feed-forward and vocabulary, and experts over `expert`.
-RULES = (
-    ('batch', ('data', 'fsdp', 'expert')),
-    ('length', 'context'),
-    ('activation', None),
-    ('table', 'fsdp'),  # the width of embedding and output
-    ('layers', None),
-    ('embed', 'fsdp'),
-    ('vocab', 'tensor'),
-    ('heads', 'tensor'),
-    ('kv_heads', 'tensor'),
-    ('head_size', None),
-    ('mlp', 'tensor'),
-    ('expert', 'expert'),
-    ('router', None),
-    ('norm', None),
-    ('rank', None),  # of LoRA's factors; of latents as outputs (mla.py)
-    ('latent', 'fsdp'),  # of latents as inputs
-)
 
 
 ###############################################################################
@@ -279,31 +253,6 @@ def vocab(**values: Any) -> ConfigDict:
 def mini_vocab() -> ConfigDict:
   """The SentencePiece model that ships with the package."""
   return vocab(kind='sentencepiece', path='mini')
-
-
-def mesh() -> ConfigDict:
-  """Devices along each axis; the product is all devices."""
-  rest = '; -1: the rest'
-  return ConfigDict(dict(
-      data=field(1, '', f'data-parallel replicas{rest}'),
-      fsdp=field(-1, '', f'FSDP shards of weights and batch{rest}'),
-      expert=field(1, '', f'expert parallelism{rest}'),
-      tensor=field(
-          1, '', f'tensor parallelism: heads, MLP and vocabulary{rest}'),
-      context=field(1, '', 'unused by the default rules; for rules of your '
-                    f'own, such as sequence parallelism{rest}')))
-
-
-def plan() -> ConfigDict:
-  """A plan in place of the run: see r1jax/plan."""
-  return ConfigDict(dict(
-      topology=optional(str, 'compile for this machine, print what fits and '
-                        'what it costs, and run nothing: v5p:4x4x8, v6e-256, '
-                        'h100:64'),
-      sweep=optional(bool, 'plan other meshes, micro-batches and remat, too, '
-                     'and rank those that fit; unset: no'),
-      price=optional(float, 'dollars per chip-hour; unset: its list price',
-                     '>= 0')))
 
 
 def lora() -> ConfigDict:

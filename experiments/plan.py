@@ -28,6 +28,8 @@ from experiments import sections
 # [v2] B.3.3 and B.4.3: passes over the 804,745 samples, 64 at a time. A sample
 # is a row of its own here: an upper bound, since packed rows hold several.
 SAMPLES, EPOCHS = 804_745, 2
+# Weights that are gathered once a rollout, and not for every token.
+WHOLE = ('embed', None), ('table', None), ('latent', None)
 
 
 def get_config(arg: str = 'qwen32b_zero') -> common.ConfigDict:
@@ -60,6 +62,7 @@ def v3_zero() -> common.ConfigDict:
   """R1-Zero's first part, 32,768 tokens, on DeepSeek-V3-Base."""
   config = r1_paper.zero()
   config.mesh.update(fsdp=-1, expert=16, context=4)
+  config.sampling_rules = WHOLE
   config.plan.topology = 'v5p:8x16x16'
   return config
 
@@ -68,6 +71,7 @@ def v3_zero_long() -> common.ConfigDict:
   """Its second part, 65,536 tokens."""
   config = r1_paper.zero_long()
   config.mesh.update(fsdp=-1, expert=16, context=4)
+  config.sampling_rules = WHOLE
   config.plan.topology = 'v5p:8x16x16'
   return config
 
@@ -77,6 +81,7 @@ def qwen32b_zero() -> common.ConfigDict:
   config = r1_zero.paper()
   config.optim.lr = 2e-6  # [v2] B.4.1
   config.mesh.update(fsdp=-1, tensor=4)
+  config.sampling_rules = WHOLE
   config.plan.topology = 'v5p:4x4x8'
   return config
 
@@ -91,7 +96,7 @@ def qwen_grpo() -> common.ConfigDict:
           prompts=32, group=16, prompt_tokens=512, response_tokens=1536,
           micro_batch=256, sample_chunk=512),
       rewards=reward_sections.rewards(), optim=dict(lr=1e-6),
-      plan=dict(topology='v5e:4x4'))
+      sampling_rules=WHOLE, plan=dict(topology='v5e:4x4'))
 
 
 def small() -> common.ConfigDict:

@@ -32,7 +32,7 @@ _OF_TASK = re.compile(r'(.*\.)?rewards\.tasks\.[^.]+')
 
 # What a resumed run may change; a parameter sees nothing of it but rounding.
 _CHANGEABLE = ('name', 'distributed', 'hang_seconds', 'plan.*', 'log.*',
-               'checkpoint.*', 'rules')
+               'checkpoint.*', 'rules', 'sampling_rules')
 
 # What stages of a kind once had and never read, as patterns. A run that was
 # started with such fields resumes without them; any other field that is gone is
@@ -63,7 +63,7 @@ ADDED = {
     'rewards.code.memory_mib': 512, 'rewards.code.output_kib': 256,
     'rewards.code.unsafe_subprocess': False, 'rl.replay_routing': False,
     'rl.correction_cap': 2.0, 'rl.correction_floor': 0.0,
-    'rl.top_k': 0, 'rl.top_p': 1.0, 'hang_seconds': 0.0}
+    'rl.top_k': 0, 'rl.top_p': 1.0, 'hang_seconds': 0.0, 'sampling_rules': []}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '', *,
@@ -177,8 +177,8 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   sizes = mesh_sizes(config.get('mesh', {}), device_count)
   shards = sizes['data'] * sizes['fsdp'] * sizes['expert']
   _check_multiples(leaves, shards)
-  if 'rules' in config:
-    _check_rules(leaves, config.rules, sizes)
+  for rules in ((), config.get('sampling_rules', ())):
+    _check_rules(leaves, (*config.get('rules', ()), *rules), sizes)
   _check_length('lm.length', leaves.get('lm.length'), leaves)
   check_parts(config)
   _check_work(leaves)

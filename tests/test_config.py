@@ -4,6 +4,7 @@ import ml_collections
 import pytest
 
 from experiments import common
+from experiments import machine_sections
 from experiments import mcts
 from experiments import ppo
 from experiments import preferences
@@ -147,14 +148,14 @@ def test_what_the_tensor_axis_splits_it_divides():
         f'config.mesh.tensor: expected a divisor of model.{field} = ')
   config.model.update(model | dict(kv_heads=2))
   config.rules = tuple((name, None if name == 'kv_heads' else axis)
-                       for name, axis in common.RULES)
+                       for name, axis in machine_sections.RULES)
   config_lib.check(config, 3)
 
 
 @pytest.mark.parametrize('axis', ['expert', 'context'])
 def test_a_mesh_axis_without_a_rule_is_refused(axis):
   mesh = dict(data=1, fsdp=1, expert=1, tensor=1, context=1) | {axis: 8}
-  rules = tuple(rule for rule in common.RULES
+  rules = tuple(rule for rule in machine_sections.RULES
                 if axis not in config_lib.axis_names(rule[1]))
   assert _refused(8, mesh=mesh, rules=rules).startswith(
       f'config.mesh.{axis}: expected 1: no rule of config.rules uses this axis')
@@ -165,7 +166,7 @@ def test_a_mesh_axis_without_a_rule_is_refused(axis):
 def test_a_rule_that_is_no_pair_is_refused():
   for rule in ('mlp', ('mlp',), 1, (1, 2), ('batch', 3), ('mlp', ('fsdp', 1)),
                (('mlp', 'heads'), 'fsdp'), {'mlp': 1, 'heads': 2}):
-    assert _refused(1, rules=(*common.RULES, rule)).startswith(
+    assert _refused(1, rules=(*machine_sections.RULES, rule)).startswith(
         'config.rules: expected pairs')
 
 
@@ -217,7 +218,7 @@ def test_what_a_resumed_run_may_change():
 
   assert not fields()
   assert not fields(log__rollouts_every_steps=5, checkpoint__keep=9)
-  assert not fields(rules=(*common.RULES, ('mine', None)))
+  assert not fields(rules=(*machine_sections.RULES, ('mine', None)))
   assert not fields(steps=1000)
   [field] = fields(steps=1)
   assert field.startswith('config.steps')

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import common
+from experiments import machine_sections
 from experiments import r1
 from experiments import reward_sections
 from experiments import sections
@@ -60,7 +61,7 @@ def test_no_reward_is_called_as_ours(name):
       '@' not in name) else 'config.rewards.models: expected names of'
   rewards = reward_sections.rewards(models={name: reward_sections.reward_model()})
   with pytest.raises(errors.ConfigError, match=match):
-    model_rewards.load(rewards, None, common.RULES, 0)
+    model_rewards.load(rewards, None, machine_sections.RULES, 0)
   with pytest.raises(errors.ConfigError,
                      match=match.replace('models', 'functions')):
     scoring.make_rule_scorer(

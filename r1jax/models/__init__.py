@@ -47,7 +47,8 @@ class Model(NamedTuple):
   score(params, hidden_BTD) -> score_BT, float32: in place of unembed if
     the config is `scalar` (layers.Score)
   prepare(params) -> params for many calls of forward and unembed: LoRA
-    merged, in the dtype of computation, layers unstacked if not scanned
+    merged, in the dtype of computation, placed by the model's own rules,
+    layers unstacked if not scanned
   """
   config: architecture.Config
   init: Callable[[Array], Params]
@@ -109,7 +110,7 @@ def build(config: architecture.Config,
   return Model(config, init, axes, forward, forward_routed, forward_groups,
                replay_groups, functools.partial(transformer.head, config),
                functools.partial(transformer.unembed, config, place), score,
-               functools.partial(_prepare, config), place)
+               functools.partial(_prepare, config, place, axes), place)
 
 
 def _collections(params: Params) -> dict[str, Params]:
@@ -119,7 +120,8 @@ def _collections(params: Params) -> dict[str, Params]:
   return {'params': weights} | factors
 
 
-def _prepare(config: architecture.Config, params: Params) -> Params:
+def _prepare(config: architecture.Config, place: sharding.Placement | None,
+             axes: Callable[[], Any], params: Params) -> Params:
   """`Model.prepare`."""
   def cast(path, leaf):
     # As layers.param does at each use, for the same leaves.
@@ -128,6 +130,10 @@ def _prepare(config: architecture.Config, params: Params) -> Params:
 
   params = jax.tree_util.tree_map_with_path(
       cast, lora.merge(params, config.lora_scale))
+  if place is not None:
+    # What trained them may have placed them otherwise.
+    params = jax.lax.with_sharding_constraint(params, sharding.shardings(
+        axes(), params, place.mesh, place.rules))
   if config.scan_layers:
     return params
   return params | {name: {'layers': transformer.unstack(params[name])}

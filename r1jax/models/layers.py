@@ -1,5 +1,6 @@
 """Parts of a decoder: parameters, products, norms, the MLP, the scalar head."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -37,17 +38,40 @@ def pad_length(place: sharding.Placement | None, x_BT: Array) -> Array:
 
 
 def param(module: nn.Module, name: str, axes: tuple[str, ...],
-          size: tuple[int, ...], init: nn.initializers.Initializer
-          ) -> Array | Adapted:
-  """A parameter of `module` with logical axes, in the dtype of computation."""
+          size: tuple[int, ...], init: nn.initializers.Initializer,
+          whole: bool = True) -> Array | Adapted:
+  """A parameter of `module` with logical axes, in the dtype of computation.
+
+  On a mesh it is gathered over the devices that split a batch, unless `whole`
+  is False.
+  """
   c = module.config
   weight = module.param(name, nn.with_logical_partitioning(init, axes), size,
                         jnp.dtype(c.param_dtype)).astype(c.dtype)
+  if whole and module.place is not None:
+    weight = gather(module.place, axes, weight)
   if not module.has_variable('lora', name):
     return weight
   factors = module.get_variable('lora', name)
   return Adapted(weight, factors['a'].astype(c.dtype),
                  (c.lora_scale * factors['b']).astype(c.dtype))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def gather(place: sharding.Placement, axes: sharding.Axes, weight: Array
+           ) -> Array:
+  """A weight, whole over the mesh axes that split a batch (FSDP).
+
+  Left to itself, XLA may multiply each device's part of the weight instead, and
+  write as many partial sums of all tokens as there are devices. The gradient is
+  summed into the part that each device keeps.
+  """
+  return place.whole(weight, axes)
+
+
+gather.defvjp(
+    lambda place, axes, weight: (gather(place, axes, weight), None),
+    lambda place, axes, _, gradient: (place.constrain(gradient, axes),))
 
 
 def linear(fan_in: int, scale: float = 1.) -> nn.initializers.Initializer:
@@ -100,6 +124,7 @@ class RMSNorm(nn.Module):
 class MLP(nn.Module):
   """down(activation(gate(x)) * up(x))."""
   config: architecture.Config
+  place: sharding.Placement | None = None
   mlp: int | None = None  # feed-forward width; None: the config's
 
   @nn.compact

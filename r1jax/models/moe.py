@@ -271,11 +271,12 @@ class MoE(nn.Module):
         'router_bias', nn.with_logical_partitioning(
             nn.initializers.zeros, ('router',)), (moe.experts,), jnp.float32)
     wide = moe.experts, c.width, moe.mlp
-    gate, up = (layers.param(self, name, ('expert', 'embed', 'mlp'), wide,
-                             layers.linear(c.width)) for name in ('gate', 'up'))
-    down = layers.param(
-        self, 'down', ('expert', 'mlp', 'embed'), (wide[0], wide[2], wide[1]),
-        layers.linear(moe.mlp, (2 * c.layers) ** -0.5))
+    weight = functools.partial(layers.param, self, whole=False)
+    gate, up = (weight(name, ('expert', 'embed', 'mlp'), wide,
+                       layers.linear(c.width)) for name in ('gate', 'up'))
+    down = weight('down', ('expert', 'mlp', 'embed'), (
+        wide[0], wide[2], wide[1]), layers.linear(
+            moe.mlp, (2 * c.layers) ** -0.5))
     weights = router, bias, ExpertWeights(gate, up, down)
     if self.place is None or self.place.mesh.size == 1:
       y_BTD, chosen_BTK = apply_experts(
@@ -284,5 +285,6 @@ class MoE(nn.Module):
       y_BTD, chosen_BTK = apply_experts_on_mesh(
           c, self.place, x_BTD, replayed_BTK, *weights)
     if moe.shared:
-      y_BTD += layers.MLP(c, moe.shared * moe.mlp, name='shared')(x_BTD)
+      y_BTD += layers.MLP(
+          c, self.place, moe.shared * moe.mlp, name='shared')(x_BTD)
     return y_BTD, chosen_BTK

@@ -63,7 +63,7 @@ class Block(nn.Module):
     if self.experts:
       y, chosen = moe.MoE(c, self.place, name='moe')(y, layer.experts)
     else:
-      y = layers.MLP(c, name='mlp')(y)
+      y = layers.MLP(c, self.place, name='mlp')(y)
     x_BTD = x_BTD + post('mlp_post_norm')(y)
     x_BTD = layers.constrain(
         self.place, x_BTD, ('batch', 'length', 'activation'))

@@ -107,6 +107,15 @@ class Placement(NamedTuple):
     return jax.lax.with_sharding_constraint(
         x, partition if manual else NamedSharding(self.mesh, partition))
 
+  def whole(self, x: jax.Array, axes: Axes) -> jax.Array:
+    """Inside jit: `x`, whole over the mesh axes that split a batch."""
+    batch = {name for entry in self.partition_spec(('batch',))
+             for name in config_lib.axis_names(entry)}
+    entries = (tuple(axis for axis in config_lib.axis_names(entry)
+                     if axis not in batch) for entry in self.partition_spec(axes))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(
+        self.mesh, PartitionSpec(*(entry or None for entry in entries))))
+
   def split(self, tree: Any) -> Any:
     """Inside jit: constrains the rows of a batch to their devices."""
     return jax.lax.with_sharding_constraint(tree, batch_sharding(self.mesh))

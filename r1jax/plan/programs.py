@@ -80,7 +80,7 @@ def _sampling(placed: train_state.PlacedModel, section, params, state,
       placed, rows, settings.group, length, settings.response_tokens)
   return Part(
       'sampling', rollouts.jitted_sampling(placed.mesh),
-      (placed.model, settings, params, prompts, np.uint32(0), np.uint32(0)),
+      (placed.sampling, settings, params, prompts, np.uint32(0), np.uint32(0)),
       state, prefill + decode, rows * settings.group * settings.response_tokens,
       sizes=tuple(group_sampling.cache_sizes(
           settings.response_tokens, settings.chunk)), prefill_flops=prefill)

@@ -66,7 +66,7 @@ class Sampler:
     prompts = sharding.from_host(
         Prompts(batch.tokens, batch.length, batch.id), self._placed.mesh,
         uneven=True)
-    return self._sample(self._placed.model, self._settings, params, prompts,
+    return self._sample(self._placed.sampling, self._settings, params, prompts,
                         np.uint32(seed), np.uint32(stream))
 
 

@@ -37,11 +37,13 @@ class PlacedModel(NamedTuple):
   lora: lora.Settings | None
   replicated: jax.sharding.NamedSharding
   batch: jax.sharding.NamedSharding  # first axis over the batch axes
+  sampling: models.Model  # the same model, as sampling places it
 
 
 def place_model(shape: architecture.Config, mesh: jax.sharding.Mesh,
                 rules: sharding.Rules, adapter: lora.Settings | None = None,
-                longest: tuple[str, int] | None = None) -> PlacedModel:
+                longest: tuple[str, int] | None = None,
+                sampling_rules: sharding.Rules = ()) -> PlacedModel:
   """Builds a model for a mesh; nothing is computed yet.
 
   Args:
@@ -50,6 +52,7 @@ def place_model(shape: architecture.Config, mesh: jax.sharding.Mesh,
     rules: (logical axis, mesh axes) pairs.
     adapter: LoRA's settings, if its factors are what is trained.
     longest: (field, tokens), the longest sequence and what sets it, for errors.
+    sampling_rules: what sampling has in place of some of `rules`.
 
   Raises:
     ConfigError: the model does not fit the mesh, or the sequence the model.
@@ -64,7 +67,9 @@ def place_model(shape: architecture.Config, mesh: jax.sharding.Mesh,
                           'tokens', longest[1])
   if adapter:
     shape = dataclasses.replace(shape, lora_scale=adapter.scale)
-  rules = tuple((name, axis) for name, axis in rules)
+  rules, sampling = (
+      tuple((name, axis) for name, axis in {**dict(rules), **more}.items())
+      for more in ({}, dict(sampling_rules)))
   model = models.build(shape, sharding.Placement(mesh, rules))
   place = lambda shapes, axes: sharding.abstract_arrays(
       shapes, sharding.shardings(axes, shapes, mesh, rules))
@@ -76,7 +81,8 @@ def place_model(shape: architecture.Config, mesh: jax.sharding.Mesh,
                        jax.random.key(0)),
         lora.axes(shape, adapter, params, model.axes()))
   return PlacedModel(model, mesh, params, trained, adapter,
-                     sharding.replicated(mesh), sharding.batch_sharding(mesh))
+                     sharding.replicated(mesh), sharding.batch_sharding(mesh),
+                     models.build(shape, sharding.Placement(mesh, sampling)))
 
 
 class StageModel(NamedTuple):
@@ -107,7 +113,8 @@ def configured_model(config, mesh: jax.sharding.Mesh,
   shape = model_source.configured_architecture(config.model, source)
   adapter = lora.settings(config.lora) if 'lora' in config else None
   return StageModel(
-      place_model(shape, mesh, config.rules, adapter, longest), source)
+      place_model(shape, mesh, config.rules, adapter, longest,
+                  config.get('sampling_rules', ())), source)
 
 
 def shardings_of(tree: Any) -> Any:

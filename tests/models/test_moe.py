@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tiny
-from experiments import common
+from experiments import machine_sections
 from r1jax.kernels import exchange
 from r1jax.models import architecture
 from r1jax.models import layers
@@ -189,7 +189,7 @@ def test_gradients_are_those_of_all_experts_masked():
   assert all(jnp.any(leaf) for leaf in jax.tree.leaves(got))
 
 
-def _placed(sizes, rules=common.RULES):
+def _placed(sizes, rules=machine_sections.RULES):
   """The layer on a mesh, and its parameters."""
   mesh = sharding.make_mesh(sizes)
   axes = jax.tree.map(lambda leaf: leaf.names, _boxed(_layer()),
@@ -203,7 +203,7 @@ def _placed(sizes, rules=common.RULES):
     (MESHES[2], 3, ()), (MESHES[1], ROWS, OTHER_RULES)])
 def test_a_mesh_changes_nothing(sizes, rows, rules):
   layer, placed = _placed(
-      sizes, tuple((dict(common.RULES) | dict(rules)).items()))
+      sizes, tuple((dict(machine_sections.RULES) | dict(rules)).items()))
   held = placed['gate'].addressable_shards[0].data.size
   assert held * 8 == placed['gate'].size * (1 if rules else sizes.get('data', 1))
   x, params = _x(rows=rows), _params()
@@ -333,7 +333,7 @@ def test_the_load_passes_through_a_decoder(switches):
 
 @pytest.mark.parametrize('sizes', [None, dict(fsdp=2, expert=4)])
 def test_micro_batches_add_loads_up_and_a_denominator_leaves_signs(sizes):
-  place = sizes and sharding.Placement(sharding.make_mesh(sizes), common.RULES)
+  place = sizes and sharding.Placement(sharding.make_mesh(sizes), machine_sections.RULES)
   layer, params = _layer(place), _params()
 
   def loss(params, x):
@@ -360,7 +360,7 @@ def test_it_runs_inside_a_loop_on_a_mesh():
 
   mesh = sharding.make_mesh(dict(data=2, expert=2, tensor=2))
   for rows in (ROWS, 3):
-    tiny.assert_near(run(_layer(sharding.Placement(mesh, common.RULES)), rows),
+    tiny.assert_near(run(_layer(sharding.Placement(mesh, machine_sections.RULES)), rows),
                      run(_layer(), rows))
 
 

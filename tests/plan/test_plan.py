@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from experiments import common
+from experiments import machine_sections
 from experiments import plan as plans
 from experiments import reward_sections
 from experiments import sections
@@ -166,7 +167,7 @@ def test_the_largest_buffers_are_read_from_the_compilers_table():
 def test_parameters_that_lie_whole_on_every_device_are_named():
   mesh = sharding.make_mesh(dict(fsdp=8))
   placed = train_state.place_model(
-      presets.PRESETS['smollm2_135m'], mesh, common.RULES)
+      presets.PRESETS['smollm2_135m'], mesh, machine_sections.RULES)
   size = 49_152 * 576 * 4
   assert compiled.whole_parameters(placed.params, size) in (
       [('embedding', size)], [])

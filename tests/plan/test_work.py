@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from experiments import common
+from experiments import machine_sections
 from r1jax.models import architecture
 from r1jax.models import presets
 from r1jax.parallel import sharding
@@ -15,7 +15,7 @@ import tiny
 def _placed(name):
   return train_state.place_model(
       presets.PRESETS[name], sharding.make_mesh({}, jax.devices()[:1]),
-      common.RULES)
+      machine_sections.RULES)
 
 
 def test_the_weights_of_a_token():

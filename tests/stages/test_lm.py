@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tiny
-from experiments import common
+from experiments import machine_sections
 from experiments import sft
 from r1jax import errors
 from r1jax.data import batches
@@ -81,7 +81,7 @@ def test_the_steps_of_so_many_passes_in_batches_of_4(
 def test_a_sequence_may_be_as_long_as_the_model_allows_and_no_longer():
   mesh = sharding.make_mesh({}, jax.devices()[:1])
   place = lambda length: train_state.place_model(
-      tiny.config(), mesh, common.RULES, longest=('lm.length', length))
+      tiny.config(), mesh, machine_sections.RULES, longest=('lm.length', length))
   assert place(tiny.SHAPE['max_len'])
   with pytest.raises(errors.ConfigError, match='config.lm.length: .*most.* 64'):
     place(tiny.SHAPE['max_len'] + 1)

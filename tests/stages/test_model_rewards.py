@@ -10,7 +10,7 @@ import ml_collections
 import pytest
 
 import tiny
-from experiments import common
+from experiments import machine_sections
 from experiments import r1
 from experiments import reward_sections
 from r1jax import errors
@@ -39,7 +39,7 @@ def _make(sizes=None, **fields):
   devices = jax.devices()[:1 if sizes is None else 8]
   return model_rewards.make_ask(
       _section(**fields), 'rewards.judge',
-      sharding.make_mesh(sizes or {}, devices), common.RULES, seed=0)
+      sharding.make_mesh(sizes or {}, devices), machine_sections.RULES, seed=0)
 
 
 @functools.cache
@@ -112,7 +112,7 @@ def _unbuilt(monkeypatch, bos=3, **fields):
   monkeypatch.setattr(rollouts, 'Sampler', sampler)
   return model_rewards._Model(
       _section(**fields), 'rewards.judge', source, sharding.make_mesh(
-          {}, jax.devices()[:1]), common.RULES, 5), calls
+          {}, jax.devices()[:1]), machine_sections.RULES, 5), calls
 
 
 def test_only_a_chat_template_has_the_begin_token_itself(monkeypatch):
@@ -188,7 +188,7 @@ def _load(monkeypatch, stage=None, scalar=True, drops=False, **fields):
       rewards_lib, 'RewardModel', lambda *args, **kwargs: (args, kwargs))
   return model_rewards.load_reward_model(
       reward_sections.reward_model(**dict(init_from='x') | fields), 'taste', 'weight',
-      sharding.make_mesh(dict(data=8)), common.RULES)
+      sharding.make_mesh(dict(data=8)), machine_sections.RULES)
 
 
 STAGE = ml_collections.ConfigDict(dict(

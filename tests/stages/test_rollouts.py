@@ -87,10 +87,10 @@ def test_seed_stream_and_ids_name_the_random_numbers(monkeypatch):
       rollouts, 'jitted_sampling', lambda place: rollouts.sample_groups)
   prompts = tiny.prompts()
   place = types.SimpleNamespace(
-      model='model', batch=None,
+      sampling='model', batch=None,
       mesh=sharding.make_mesh({}, jax.devices()[:1]))
   (model, params, given, (seed, stream, ids, group)), named = rollouts.Sampler(
-      place, SETTINGS)('params', batches.PromptBatch(*prompts, ()), 8, 9)
+      place, SETTINGS)('params', batches.PromptBatch(*prompts[:3], ()), 8, 9)
   assert (model, params, seed, stream, group) == ('model', 'params', 8, 9, 2)
   np.testing.assert_array_equal(ids, prompts.id)
   np.testing.assert_array_equal(given.tokens, prompts.tokens)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from experiments import common
+from experiments import machine_sections
 from r1jax import models
 from r1jax.models import architecture
 from r1jax.models import hf
@@ -130,7 +130,7 @@ def setup(config: architecture.Config, sizes: dict[str, int]
           ) -> train_state.PlacedModel:
   """The model on a mesh of all devices."""
   return train_state.place_model(
-      config, sharding.make_mesh(sizes), common.RULES)
+      config, sharding.make_mesh(sizes), machine_sections.RULES)
 
 
 def copy(name: str, folder: pathlib.Path) -> pathlib.Path:

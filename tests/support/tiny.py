@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import common
+from experiments import machine_sections
 from r1jax import models
 from r1jax.models import architecture
 from r1jax.models import lora as lora_lib
@@ -62,7 +62,7 @@ def setup(sizes=None, lora=None, **switches) -> train_state.PlacedModel:
   mesh = sharding.make_mesh(
       sizes, None if count == jax.device_count() else jax.devices()[:count])
   return train_state.place_model(
-      config(**switches), mesh, common.RULES, lora_lib.settings(lora))
+      config(**switches), mesh, machine_sections.RULES, lora_lib.settings(lora))
 
 
 def placed(setup: train_state.PlacedModel, **switches):

@@ -1,0 +1,72 @@
+"""Sections of the machine that a run has: its mesh, what lies where, a plan."""
+
+import ml_collections
+
+from r1jax import fields
+
+ConfigDict = ml_collections.ConfigDict
+field, optional = fields.field, fields.optional
+
+# Logical axis → mesh axis. Weights are split over `fsdp` along the width, over
+# `tensor` along heads, feed-forward and vocabulary, and experts over `expert`.
+RULES = (
+    ('batch', ('data', 'fsdp', 'expert')),
+    ('length', 'context'),
+    ('activation', None),
+    ('table', 'fsdp'),  # the width of embedding and output
+    ('layers', None),
+    ('embed', 'fsdp'),
+    ('vocab', 'tensor'),
+    ('heads', 'tensor'),
+    ('kv_heads', 'tensor'),
+    ('head_size', None),
+    ('mlp', 'tensor'),
+    ('expert', 'expert'),
+    ('router', None),
+    ('norm', None),
+    ('rank', None),  # of LoRA's factors; of latents as outputs (mla.py)
+    ('latent', 'fsdp'),  # of latents as inputs
+)
+
+
+def placement(kind: str) -> dict[str, fields.Field]:
+  """Where a stage of some kind has its arrays, and how long it waits."""
+  made = dict(rules=field(
+      RULES, '', 'how parameters and batches are sharded: logical axis to mesh '
+      'axis'))
+  if kind in ('rl', 'sample', 'search', 'step_labels', 'evaluate'):
+    made['sampling_rules'] = field(
+        (), '', 'what sampling has in place of some of these rules; '
+        "(('embed', None), ('table', None)) keeps weights whole over fsdp, "
+        'which are else gathered for every token')
+  if kind != 'bench':
+    made['hang_seconds'] = field(
+        3600.0, '0 or >= 1', 'several processes: a step of so many seconds '
+        'hangs, as when a host is lost, and ends the run, to be started again; '
+        '0: never')
+  return made
+
+
+def mesh() -> ConfigDict:
+  """Devices along each axis; the product is all devices."""
+  rest = '; -1: the rest'
+  return ConfigDict(dict(
+      data=field(1, '', f'data-parallel replicas{rest}'),
+      fsdp=field(-1, '', f'FSDP shards of weights and batch{rest}'),
+      expert=field(1, '', f'expert parallelism{rest}'),
+      tensor=field(
+          1, '', f'tensor parallelism: heads, MLP and vocabulary{rest}'),
+      context=field(1, '', 'parts of a sequence, in scoring and updates'
+                    f'{rest}')))
+
+
+def plan() -> ConfigDict:
+  """A plan in place of the run: see r1jax/plan."""
+  return ConfigDict(dict(
+      topology=optional(str, 'compile for this machine, print what fits and '
+                        'what it costs, and run nothing: v5p:4x4x8, v6e-256, '
+                        'h100:64'),
+      sweep=optional(bool, 'plan other meshes, micro-batches and remat, too, '
+                     'and rank those that fit; unset: no'),
+      price=optional(float, 'dollars per chip-hour; unset: its list price',
+                     '>= 0')))
