@@ -191,8 +191,8 @@ def _time_lines(plan: Mapping[str, Any]) -> list[str]:
                 f'{x["seconds"]:.4g} s' for x in row['collectives'][:2]
                 if x['seconds'] > 0.01 * row['seconds']]
       if row['uncounted_kernels']:
-        lines.append(f'{row["name"]}: kernels that declare no FLOPs, which are '
-                     f'not counted: {", ".join(row["uncounted_kernels"])}')
+        lines.append(f'{row["name"]}: kernels of unknown FLOPs, which are not '
+                     f'counted: {", ".join(row["uncounted_kernels"])}')
   return lines
 
 

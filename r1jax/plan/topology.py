@@ -6,6 +6,7 @@ description: programs are compiled for CPUs, whose FLOPs and collectives are the
 same, while bytes and memory are only near.
 """
 
+import importlib.util
 import math
 import os
 import re
@@ -98,13 +99,15 @@ def devices(topology: Topology) -> list[jax.Device]:
   """
   if topology.chip.platform == 'cpu':
     return jax.devices()[:topology.devices]
+  if importlib.util.find_spec('libtpu') is None:
+    raise errors.ConfigError(
+        _FIELD, f'{topology.name}: a TPU is planned for by its compiler; run: '
+        "pip install 'r1jax[tpu]' (or --no-deps libtpu, as jax[tpu] pins it)")
   kind, _, shape = topology.name.partition(':')
   try:
     found = topologies.get_topology_desc(
         f'{_NAMES.get(kind, kind)}:{shape}', platform='tpu')
   except (RuntimeError, ValueError, NotImplementedError) as problem:
     said = str(problem).partition('\n')[0]
-    raise errors.ConfigError(
-        _FIELD, f'{topology.name}: {said}; a TPU needs '
-        "pip install 'r1jax[tpu]', or --no-deps libtpu") from problem
+    raise errors.ConfigError(_FIELD, f'{topology.name}: {said}') from problem
   return list(found.devices)

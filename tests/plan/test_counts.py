@@ -153,6 +153,34 @@ def test_a_kernel_without_figures_is_named():
   assert done.unknown == {'shard_map': 1}
 
 
+SPLASH = """ENTRY %main (p: bf16[3,4,512,128]) -> bf16[3,4,512,128] {
+  %mask = s8[1,2,6]{2,1,0} parameter(0)
+  %q = bf16[3,4,512,128]{3,2,1,0} parameter(1)
+  %k = bf16[3,2,768,128]{3,2,1,0} parameter(2)
+  %v = bf16[3,2,768,64]{3,2,1,0} parameter(3)
+  %splash_mha_NAME_segmented.1 = bf16[3,4,512,64]{3,2,1,0} custom-call(%mask, \
+%q, %k, %v), custom_call_target="tpu_custom_call", \
+frontend_attributes={kernel_metadata={
+"xprof_metadata":"{block_qTO: 256, block_kvTO: 128}"
+}}, metadata={op_name="jit(f)"}
+  ROOT %copy = bf16[3,4,512,64]{3,2,1,0} copy(%splash_mha_NAME_segmented.1)
+}
+"""
+
+
+@pytest.mark.parametrize('name, products', [
+    ('fwd', 128 + 64), ('dq', 2 * 128 + 64), ('dkv', 2 * 128 + 2 * 64)])
+def test_splash_attention_by_its_blocks(name, products):
+  """Its text has attributes of several lines, one of which begins with }."""
+  suffix = '' if name == 'fwd' else f'_{name}'
+  program = hlo.parse(SPLASH.replace('NAME', name).replace('TO', suffix))
+  assert program.entry.root.name == 'copy'
+  done, _ = counts.count(program, ONE)
+  # Of two blocks of 256 queries, the last of 768 columns, one sees 512 columns
+  # and the other all.
+  assert done.flops == 2 * 3 * 4 * 256 * (512 + 768) * products
+
+
 @pytest.mark.parametrize('settings, taps', [
     ((8, 3, 6, 1, 0, 1, 1), 18),  # no padding
     ((8, 3, 8, 1, 1, 1, 1), 22),  # one tap is missing at either end

@@ -194,4 +194,4 @@ def test_another_machine_is_named_after_a_comma():
   assert plans.get_config('small,v6e:4x4').plan.topology == 'v6e:4x4'
   config = plans.get_config('qwen32b_zero,topology=v5p-512')
   assert config.plan.topology == 'v5p-512'
-  assert config.mesh.tensor == 4
+  assert config.mesh.fsdp == -1

@@ -70,3 +70,9 @@ def test_the_links_of_a_collective():
 
 def test_utilisation_is_of_the_whole_machine():
   assert roofline.mfu(V5P, 4, 459e12, 1.) == pytest.approx(1 / 4)
+
+
+def test_a_tpu_needs_its_compiler(monkeypatch):
+  monkeypatch.setattr(topology.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(errors.ConfigError, match='as jax\\[tpu\\] pins it'):
+    topology.devices(topology.parse('v5e:2x2'))
