@@ -159,7 +159,8 @@ def rl(**values: Any) -> ConfigDict:
 def timed_rl(**values: Any) -> ConfigDict:
   """The fields of `rl` that a benchmark uses: reference and beta are fixed."""
   declared = _rl()
-  for name in ('ref_every_steps', 'kl_target', 'process', 'top_k', 'top_p'):
+  for name in ('ref_every_steps', 'kl_target', 'process', 'top_k', 'top_p',
+               'replay_routing'):
     del declared[name]
   return section(declared, values)
 
