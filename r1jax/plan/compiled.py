@@ -83,7 +83,7 @@ def _compile(part: programs.Part, mesh: jax.sharding.Mesh,
       lowering_platforms=(topology.chip.platform,))
   results = lowered.out_info
   try:
-    executable = lowered.compile()
+    executable = lowered.compile({'exec_time_optimization_effort': -1.})
   except jax.errors.JaxRuntimeError as problem:
     if _EXHAUSTED not in str(problem):
       raise

@@ -23,6 +23,7 @@ import numpy as np
 
 from r1jax.plan import groups
 from r1jax.plan import hlo
+from r1jax.plan import splash
 
 KERNEL = 'tpu_custom_call'  # the target of Pallas kernels
 _COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all',
@@ -156,9 +157,10 @@ class _Counter:
     elif one.opcode == 'convolution':
       total.flops += _convolution_flops(computation, one)
     elif one.opcode == 'custom-call' and KERNEL in one.attributes:
-      flops = re.search(r'"flops":\s*"?(\d+)', one.attributes)
-      if flops:
-        total.flops += int(flops[1])
+      said = re.search(r'"flops":\s*"?(\d+)', one.attributes)
+      flops = int(said[1]) if said else splash.flops(computation, one)
+      if flops is not None:
+        total.flops += flops
       else:
         total.unknown[re.sub(r'\.\d+$', '', one.name)] += 1
     elif one.opcode.removesuffix('-start') in _COLLECTIVES:
