@@ -134,11 +134,13 @@ def _as_batch(x: Any, mesh: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:
 def device_bytes(tree: Any, itemsize: int | None = None) -> int:
   """The bytes of a tree of abstract arrays on one device.
 
-  With an `itemsize`, as if each element had so many bytes.
+  With an `itemsize`, as if each element had so many bytes. What is offloaded to
+  the memory of the hosts has none.
   """
   return sum(
       math.prod(x.sharding.shard_shape(x.shape)) * (itemsize or (
-          x.dtype.itemsize)) for x in jax.tree.leaves(tree))
+          x.dtype.itemsize)) for x in jax.tree.leaves(tree)
+      if x.sharding.memory_kind != 'pinned_host')
 
 
 def _memory(part: programs.Part, executable, program: hlo.Program,
@@ -153,7 +155,8 @@ def _memory(part: programs.Part, executable, program: hlo.Program,
   if part.sizes:
     kinds['keys and values'] = _cache_bytes(program, part.sizes[-1])
   arguments = stats.argument_size_in_bytes
-  peak = stats.peak_memory_in_bytes
+  # XLA's peak counts what is given in the memory of the hosts, too.
+  peak = stats.peak_memory_in_bytes - stats.host_argument_size_in_bytes
   if platform == 'cpu':
     peak = arguments + stats.temp_size_in_bytes  # which CPUs leave out of it
   return Memory(kinds, arguments, peak, beside,

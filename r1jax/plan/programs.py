@@ -95,7 +95,9 @@ def rl(config, mesh) -> Parts:
   policy, critic_state, beta = rl_lib.split_state(made.abstract)
   state = _kinds(made.abstract)
   behaviour = lora.join(policy.ref, policy.params)
-  rollout = yield _sampling(placed, section, behaviour, state)
+  rollout = yield _sampling(
+      placed, section, behaviour, state, top_k=section.top_k,
+      top_p=section.top_p, keep_support=section.top_k > 0)
   rows, length = section.prompts * section.group, section.response_tokens
   once = sum(work.responses(placed, section.prompts, section.group,
                             section.prompt_tokens, length))

@@ -11,7 +11,7 @@ parameters and gradients; with master weights 4 more:
     bfloat16      factored         2.005    65.7
     none (b1 = 0) factored         0.005     0.2
 
-With `offload` (offload.py) all of it is in the memory of the hosts.
+With `offload` (offload.py) it is in the memory of the hosts, but for vectors.
 
 bfloat16 has 8 bits. A moment goes (1 - b) of the way to a new value, and a step
 of less than 2^-8 of it is rounded away: it stands still once it is within
