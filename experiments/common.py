@@ -69,9 +69,9 @@ def base(kind: str, **changes: Any) -> ConfigDict:
                     'logical axis to mesh axis'))
   if kind not in ('collect', 'bench'):
     made['hang_seconds'] = field(
-        3600.0, '0 or >= 1', 'several processes: a step of so many seconds '
-        'hangs, as when a host is lost, and ends the run, to be started again; '
-        '0: never')
+        3600.0, '0 or >= 1', 'several processes: a step of so many seconds, '
+        'and three times the longest before it, hangs, as when a host is lost: '
+        'the run ends, to be started again; 0: never')
   if kind in ('lm', 'preference', 'rl'):
     made |= dict(
         steps=optional(int, 'number of steps', '>= 0'), lora=lora(),
