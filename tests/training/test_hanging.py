@@ -73,7 +73,7 @@ def test_without_a_bound_or_alone_nothing_is_watched(
   monkeypatch.setattr(jax, 'process_count', lambda: processes)
   found = []
   with hanging.Watch(seconds, timing.Clock(), found.append) as watch:
-    for step in (0, 1):
+    for step, pause in enumerate((.02, .4)):
       watch.begin(step)
-      time.sleep(.2)
+      time.sleep(pause)
   assert not found
