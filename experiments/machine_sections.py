@@ -41,9 +41,9 @@ def placement(kind: str) -> dict[str, fields.Field]:
         'which are else gathered for every token')
   if kind != 'bench':
     made['hang_seconds'] = field(
-        3600.0, '0 or >= 1', 'several processes: a step of so many seconds '
-        'hangs, as when a host is lost, and ends the run, to be started again; '
-        '0: never')
+        3600.0, '0 or >= 1', 'several processes: a step of so many seconds, '
+        'and three times the longest before it, hangs, as when a host is lost: '
+        'the run ends, to be started again; 0: never')
   return made
 
 

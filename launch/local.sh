@@ -54,7 +54,8 @@ print(free.getsockname()[1])')
 export JAX_COORDINATOR_ADDRESS=localhost:$port JAX_NUM_PROCESSES=$processes
 set -m # process groups: of the terminal's signals they get none by themselves
 PATIENCE=${PATIENCE:-300}
-declare -A running
+declare -A running=()
+trap 'kill "${!running[@]}" 2>/dev/null || true' INT TERM HUP # to each once
 for ((n = 0; n < processes; n++)); do
   export JAX_PROCESS_ID=$n
   if ((n)); then
@@ -66,9 +67,7 @@ for ((n = 0; n < processes; n++)); do
   running[$!]=$n
 done
 
-# A signal reaches each of them once. The first that ends ill gives the status;
-# the others then end, too, and by themselves.
-trap 'kill "${!running[@]}" 2>/dev/null || true' INT TERM HUP
+# The first that ends ill gives the status; the others then end by themselves.
 status=0 late=''
 while ((${#running[@]})); do
   code=0 ended=''

@@ -104,7 +104,12 @@ def give_back():
 def peak_mib() -> float:
   """The peak memory of the fullest device; on CPUs that of the process."""
   if jax.default_backend() == 'cpu':
-    unit = 1 if sys.platform == 'darwin' else 1024  # bytes there, else KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
+    return host_peak_mib()
   return max(device.memory_stats()['peak_bytes_in_use']
              for device in jax.local_devices()) / 2 ** 20
+
+
+def host_peak_mib() -> float:
+  """The peak memory of this process on its host."""
+  unit = 1 if sys.platform == 'darwin' else 1024  # bytes there, else KiB
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20

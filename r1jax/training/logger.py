@@ -152,7 +152,9 @@ class Log:
     if ended is None:
       ended = self._clock.step_time()
     seconds = self._clock.end_step(ended, step.rolled_out)
-    metrics |= seconds | {'perf/peak_memory_mib': memory.peak_mib()}
+    metrics |= seconds | {
+        'perf/peak_memory_mib': memory.peak_mib(),
+        'perf/host_memory_mib': memory.host_peak_mib()}
     if TOKENS in metrics:
       metrics['perf/tokens_per_second'] = (
           float(metrics[TOKENS]) / seconds['time/step_seconds'])

@@ -197,8 +197,7 @@ def _take_steps(run: _Run, state: TrainState, start: int
     due = False  # a save, which waits for an update that is made
     for step in range(start, stage.steps):
       done, stopped = step, False
-      if step > start:  # the first one compiles
-        watch.begin(step)
+      watch.begin(step)
       try:
         state, metrics, rows = stage.step(state, step)
       except interrupts.Stopped:

@@ -27,20 +27,25 @@ def _watch(monkeypatch):
 
 def test_a_step_without_end_is_found_once(watch):
   watch, _, found, told = watch
-  watch.begin(6)
+  for step in (5, 6):
+    watch.begin(step)
+    time.sleep(SECONDS / 3)
   assert told.wait(20)
   time.sleep(2 * SECONDS)
   words, = found
   assert words.startswith('step 7, begun at ') and words.endswith(
-      ' has not ended within config.hang_seconds = 0.3')
+      ' has not ended within 0 s (config.hang_seconds)')
 
 
 def test_the_first_step_and_what_is_done_aside_may_take_longer(watch):
   watch, clock, found, told = watch
+  watch.begin(0)
   time.sleep(2 * SECONDS)
+  assert not found
   watch.begin(1)
   with clock.aside():
     time.sleep(3 * SECONDS)
+    time.sleep(4 * SECONDS)
     assert not found
   assert told.wait(20)
 
@@ -53,12 +58,22 @@ def test_each_step_has_its_own_time(watch):
   assert not found
 
 
+def test_a_step_may_take_three_times_as_long_as_any_before_it(watch):
+  watch, _, found, told = watch
+  for step, times in enumerate((2, 1, 4)):
+    watch.begin(step)
+    time.sleep(times * SECONDS)
+  assert not found
+  assert told.wait(20)
+
+
 @pytest.mark.parametrize('seconds, processes', [(0., 2), (.05, 1)])
 def test_without_a_bound_or_alone_nothing_is_watched(
     monkeypatch, seconds, processes):
   monkeypatch.setattr(jax, 'process_count', lambda: processes)
   found = []
   with hanging.Watch(seconds, timing.Clock(), found.append) as watch:
-    watch.begin(1)
-    time.sleep(.2)
+    for step, pause in enumerate((.02, .4)):
+      watch.begin(step)
+      time.sleep(pause)
   assert not found

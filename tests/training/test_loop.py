@@ -93,7 +93,7 @@ def _rows(workdir, name='metrics'):
 
 def _deterministic(rows):
   wall = ('time/step_seconds', 'perf/tokens_per_second',
-          'perf/peak_memory_mib')
+          'perf/peak_memory_mib', 'perf/host_memory_mib')
   return [{k: v for k, v in row.items() if k not in wall} for row in rows]
 
 
@@ -120,6 +120,7 @@ def test_a_run_leaves_everything_behind(whole):
   assert summary['seconds'] > 0 and len(summary['config_digest']) == 64
   assert [row['step'] for row in _rows(workdir)] == list(range(STEPS))
   assert all(row['perf/tokens_per_second'] > 0 for row in _rows(workdir))
+  assert all(row['perf/host_memory_mib'] > 50 for row in _rows(workdir))
   assert _rows(workdir, 'rollouts')[4] == {'step': 4, 'text': 'sample of 4'}
   before = json.loads((workdir / 'evaluation_before.json').read_text())
   assert before == {
