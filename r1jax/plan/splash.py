@@ -11,7 +11,7 @@ import re
 
 from r1jax.plan import hlo
 
-# Products of a kernel, [queries, keys] times a head, for (h of keys, of values).
+# Products of a kernel: [queries, keys] times a head, for (h of keys, values).
 _PRODUCTS = {
     'splash_mha_fwd': lambda k, v: k + v,  # scores; output
     'splash_mha_dq': lambda k, v: 2 * k + v,  # and the gradient of weights

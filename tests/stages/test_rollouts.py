@@ -90,9 +90,10 @@ def test_seed_stream_and_ids_name_the_random_numbers(monkeypatch):
       model='model', batch=None,
       mesh=sharding.make_mesh({}, jax.devices()[:1]))
   (model, params, given, (seed, stream, ids, group)), named = rollouts.Sampler(
-      place, SETTINGS)('params', batches.PromptBatch(*prompts, ()), 8, 9)
+      place, SETTINGS)('params', batches.PromptBatch(*prompts[:3], ()), 8, 9)
   assert (model, params, seed, stream, group) == ('model', 'params', 8, 9, 2)
   np.testing.assert_array_equal(ids, prompts.id)
   np.testing.assert_array_equal(given.tokens, prompts.tokens)
   assert named == dict(response_tokens=6, eos_ids=(1, 4), temperature=.7,
-                       chunk=3, top_k=0, top_p=1., keep_support=False)
+                       chunk=3, top_k=0, top_p=1., keep_support=False,
+                       keep_experts=False)
