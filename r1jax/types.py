@@ -75,11 +75,11 @@ class Cache(NamedTuple):
   """Keys and values of prompts, and of the response tokens sampled so far.
 
   A prompt's keys and values are shared by its group, or by the part of it that
-  one row of the forward pass has. Those of the responses,
-  the past, have room for S tokens, of which the first `filled` are written. The
-  layouts are those of kernels/attention.py. In a model that does not scan its
-  layers each of these fields is a tuple of L arrays. With latent attention, k
-  holds the latent and the rotary key of each token, and v is None.
+  one row of the forward pass has. Those of the responses, the past, have room
+  for S tokens, of which the first `filled` are written. The layouts are those
+  of kernels/attention.py. In a model that does not scan its layers each of
+  these fields is a tuple of L arrays. With latent attention, k holds the latent
+  and the rotary key of each token, and v is None.
   """
   prompt_k: Array | tuple[Array, ...]  # [L, B, K, h, P]
   prompt_v: Array | tuple[Array, ...] | None  # [L, B, K, P, h]

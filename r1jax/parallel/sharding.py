@@ -246,18 +246,22 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def prompt_sharding(mesh: Mesh, prompts: int) -> NamedSharding:
+  """That of a batch; where prompts do not divide, every device has them all."""
+  divide = prompts % batch_shards(mesh) == 0
+  return batch_sharding(mesh) if divide else replicated(mesh)
+
+
 def from_host(tree: Any, mesh: Mesh, uneven: bool = False) -> Any:
   """Puts a batch, which every process has whole, on the devices.
 
-  Its rows are split over the batch axes. With `uneven`, they need not divide:
-  then each device has all of them. That is for prompts, which are small.
+  Its rows are split over the batch axes. With `uneven` they need not divide:
+  `prompt_sharding`. That is for prompts, which are small.
   """
   def place(x):
     x = np.asarray(x)
-    rest = len(x) % batch_shards(mesh)
-    sharding = (replicated if uneven and rest else batch_sharding)(mesh)
-    return jax.make_array_from_callback(
-        x.shape, sharding, lambda index: x[index])
+    where = prompt_sharding(mesh, len(x)) if uneven else batch_sharding(mesh)
+    return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
 
   return jax.tree.map(place, tree)
 

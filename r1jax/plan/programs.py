@@ -73,9 +73,9 @@ def _sampling(placed: train_state.PlacedModel, section, params, state,
   """The sampler's program, of `config.rl`."""
   settings = rollouts.policy_settings(section, _Ends(), **truncation)
   rows, length = section.prompts, section.prompt_tokens
-  prompts = Prompts(_array(placed, jnp.int32, rows, length),
-                    _array(placed, jnp.int32, rows),
-                    _array(placed, jnp.int32, rows))
+  array = lambda *shape: jax.ShapeDtypeStruct(
+      shape, jnp.int32, sharding=sharding.prompt_sharding(placed.mesh, rows))
+  prompts = Prompts(array(rows, length), array(rows), array(rows))
   prefill, decode = work.responses(
       placed, rows, settings.group, length, settings.response_tokens)
   return Part(

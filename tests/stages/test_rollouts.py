@@ -95,4 +95,5 @@ def test_seed_stream_and_ids_name_the_random_numbers(monkeypatch):
   np.testing.assert_array_equal(ids, prompts.id)
   np.testing.assert_array_equal(given.tokens, prompts.tokens)
   assert named == dict(response_tokens=6, eos_ids=(1, 4), temperature=.7,
-                       chunk=3, top_k=0, top_p=1., keep_support=False)
+                       chunk=3, top_k=0, top_p=1., keep_support=False,
+                       keep_experts=False)

@@ -48,7 +48,7 @@ def test_responses_are_decoded_by_their_length():
   second = second | {'source': {'id': 4}}
   records = first, second
   scored = scoring.RolloutScorer(tiny_rl.Vocab(), scorer)(
-      rollout, batches.PromptBatch(*prompts, records))
+      rollout, batches.PromptBatch(*prompts[:3], records))
   assert scorer.responses == [
       rewards_lib.Response('4 6', 3, True), rewards_lib.Response('4 3 5 7', 4, False),
       rewards_lib.Response('', 1, True), rewards_lib.Response('8 8 8', 4, True)]
@@ -76,7 +76,7 @@ def test_what_the_prompt_has_opened_begins_the_response():
   records = batch.records[0] | {'opened': True}, batch.records[1]
   with pytest.raises(ValueError):  # the tiny scorer reads numbers alone
     scoring.RolloutScorer(tiny_rl.Vocab(), scorer)(
-        rollout, batches.PromptBatch(*prompts, records))
+        rollout, batches.PromptBatch(*prompts[:3], records))
   assert [r.text for r in scorer.responses] == ['<think>\n4', '6']
   assert [r.tokens for r in scorer.responses] == [2, 2]
 

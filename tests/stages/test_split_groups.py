@@ -23,14 +23,14 @@ OBJECTIVE = tiny_rl.OBJECTIVE._replace(group=G)
 PPO = OBJECTIVE._replace(
     advantage='gae', aggregate='token_mean', kl='k1', kl_in='reward', beta=.1)
 CRITIC = dict(gamma=1., lam=.95, whiten=True, value_clip=.2)
+# Where a gradient is all rounding, Adam takes a step of any sign.
+SMALL_STEPS = optim.make_optimizer(lr=1e-3, steps=100, weight_decay=0.01)
 
 
 @pytest.fixture(autouse=True, scope='module')
 def _small_steps():
-  """Of 1e-3: where a gradient is all rounding, Adam takes a step of any sign."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(tiny_rl, 'OPTIMIZER', optim.make_optimizer(
-        lr=1e-3, steps=100, weight_decay=0.01))
+    patch.setattr(tiny_rl, 'OPTIMIZER', SMALL_STEPS)
     yield
 
 
@@ -173,15 +173,17 @@ import jax
 import numpy as np
 import test_split_groups as test
 from r1jax.parallel import sharding
+test.tiny_rl.OPTIMIZER = test.SMALL_STEPS
 run = test.dynamic(dict(data=4))
 scored = []
 score = run.scorer._rule_scorer.score
 run.scorer._rule_scorer.score = lambda records, responses: (
     scored.append(len(responses)) or score(records, responses))
 state, _, rows = run.learner(run.init(), 0)
+rows = [row['response'] for row in rows]
 embedding = jax.jit(lambda x: x, out_shardings=run.placed.replicated)(
     state.params['embedding'])
-said = dict(scored=scored, rows=rows[0], params=np.asarray(
+said = dict(scored=scored, rows=rows, params=np.asarray(
     embedding.addressable_data(0)).tolist())
 """
 
@@ -199,7 +201,7 @@ def test_two_processes_share_one_prompt():
   state, _, rows = run.learner(run.init(), 0)
   for said in hosts.run(SHARED):
     assert said['scored'] and set(said['scored']) == {G // 2}
-    assert said['rows'] == rows[0]
+    assert said['rows'] == [row['response'] for row in rows]
     np.testing.assert_allclose(
         said['params'], state.params['embedding'], atol=1e-5)
 
