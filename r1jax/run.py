@@ -6,6 +6,7 @@ Apart from main.py, since to import this takes seconds.
 from collections.abc import Sequence
 import importlib
 import os
+from typing import Any
 
 from absl import logging
 import jax
@@ -19,6 +20,7 @@ from r1jax.parallel import memory
 from r1jax.parallel import sharding
 from r1jax.stages import inputs
 from r1jax.training import loop
+from r1jax.training import mirror
 
 
 def run(config, workdir: str | None, gin_files: Sequence[str] = (),
@@ -27,7 +29,7 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
 
   Args:
     config: of a stage or a pipeline.
-    workdir: absolute; None for a bench.
+    workdir: absolute, or in a bucket; None for a bench.
     gin_files, gin_bindings: for seqio's configurables.
   """
   # Hosts and devices.
@@ -48,7 +50,12 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
   if gin_files or gin_bindings:
     fields['gin'] = bind_gin(gin_files, gin_bindings)
 
-  # Mesh → stage → loop.
+  with mirror.mirrored(workdir) as folder:
+    return _run(config, fields, folder)
+
+
+def _run(config, fields: dict[str, Any], workdir: str | None) -> bool:
+  """As `run`, in a folder of this machine: mesh → stage → loop."""
   if config.stage == 'pipeline':
     ended = pipeline.run_pipeline(config, workdir, fields.get('gin'))
     return ended or config.dry_run

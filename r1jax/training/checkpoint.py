@@ -31,6 +31,7 @@ from r1jax.parallel import distributed
 from r1jax.parallel import memory
 from r1jax.training import digest
 from r1jax.training import files
+from r1jax.training import mirror
 from r1jax.training import orbax_errors
 
 Leaves = digest.Leaves
@@ -143,16 +144,34 @@ class Checkpointer:
 
   def poll(self):
     """Ends a save that has come to its end; raises its error at once."""
-    if self._saving is not None and not self._manager.is_saving_in_progress():
+    if self._saving is None or self._manager.is_saving_in_progress():
+      return
+    self._put_on_disk()
+    if not mirror.is_behind():
       self.wait()
 
   def wait(self):
     """Blocks until what was saved is on disk, and removes what is too old.
 
+    In a run in a bucket it is there as well.
+
     Raises:
       RunError: it could not be written, or an old one not be removed.
     """
     if self._saving is None:
+      return
+    self._put_on_disk()
+    mirror.wait()
+    done, self._saving = self._saving, None
+    if done.replace and distributed.is_main():
+      for step in files.saved_steps(self._directory)[:-self._keep]:
+        with errors.faults(self._directory / str(step)):
+          shutil.rmtree(self._directory / str(step))
+
+  def _put_on_disk(self):
+    """Blocks until what was saved is on disk; then a bucket begins to follow.
+    """
+    if self._saving.on_disk:
       return
     with self._writing():
       self._manager.wait_until_finished()
@@ -160,13 +179,10 @@ class Checkpointer:
         # Whole, and under its name, before another one goes.
         files.sync(self._directory / str(self._saving.step))
         files.sync(self._directory, within=False)
-    done, self._saving = self._saving, None
-    if done.then is not None:
-      done.then()
-    if done.replace and distributed.is_main():
-      for step in files.saved_steps(self._directory)[:-self._keep]:
-        with errors.faults(self._directory / str(step)):
-          shutil.rmtree(self._directory / str(step))
+    if self._saving.then is not None:
+      self._saving.then()
+    self._saving = self._saving._replace(on_disk=True)
+    mirror.begin()
 
   def close(self):
     try:
@@ -207,10 +223,11 @@ class Checkpointer:
 
 
 class _Saving(NamedTuple):
-  """A save on its way to the disk; the arguments of `Checkpointer.save`."""
+  """A save on its way; the arguments of `Checkpointer.save`, and how far."""
   step: int
   replace: bool
   then: Callable[[], None] | None
+  on_disk: bool = False
 
 
 def set_aside(path: pathlib.Path) -> None:

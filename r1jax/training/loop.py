@@ -5,7 +5,7 @@ leaves in its workdir are listed in r1jax/README.md.
 
 A run killed at any moment and started again ends in bitwise the same state:
 the step index alone decides what a step sees, so there is nothing else to lose.
-The workdir must be a file system that every host sees.
+The workdir is one that every host sees, or that a bucket follows (mirror.py).
 """
 
 from collections.abc import Callable, Mapping
@@ -22,6 +22,7 @@ from r1jax.training import files
 from r1jax.training import history
 from r1jax.training import lock
 from r1jax.training import logger
+from r1jax.training import mirror
 from r1jax.training import record
 from r1jax.training import surroundings
 from r1jax.training import timing
@@ -216,8 +217,9 @@ def _take_steps(run: _Run, state: TrainState, start: int
 
 
 def _look(run: _Run) -> bool:
-  """Raises what a save in the background met; whether a signal was met."""
+  """Raises what went on in the background met; whether a signal was met."""
   run.checkpointer.poll()
+  mirror.follow()
   return interrupts.asked()
 
 
