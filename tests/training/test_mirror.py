@@ -192,7 +192,9 @@ def _write(folder, name, content):
     part.write_text(content)
 
 
-def test_what_was_worked_on_elsewhere_since_is_copied_anew(machine, capsys):
+@pytest.mark.parametrize('removed', [False, True])
+def test_what_was_worked_on_elsewhere_since_is_copied_anew(
+    machine, capsys, removed):
   with mirror.mirrored(URL) as one:
     _write(one, 'a.json', 'one')
     _write(one, 'b/c.html', 'one')
@@ -201,14 +203,15 @@ def test_what_was_worked_on_elsewhere_since_is_copied_anew(machine, capsys):
   with mirror.mirrored(URL) as two:
     assert (pathlib.Path(two) / 'b/c.html').read_text() == 'one'
     _write(two, 'a.json', 'two')
-    (pathlib.Path(two) / 'b/c.html').unlink()
-  assert memory_bucket.content().keys() == {'a.json', 'mirror.json'}
+    if removed:
+      (pathlib.Path(two) / 'b/c.html').unlink()
+  assert ('b/c.html' in memory_bucket.content()) != removed
   os.environ['R1JAX_CACHE'] = first
   _write(one, 'd.json', 'not sent')
   with mirror.mirrored(URL) as again:
     assert again == one
     assert (pathlib.Path(one) / 'a.json').read_text() == 'two'
-    assert not (pathlib.Path(one) / 'b/c.html').exists()
+    assert pathlib.Path(one, 'b/c.html').exists() != removed
   assert pathlib.Path(f'{one}.old1/d.json').read_text() == 'not sent'
   assert f'is in {one}.old1' in capsys.readouterr().out
 
@@ -408,9 +411,12 @@ def test_one_process_at_a_time_works_there(monkeypatch, machine):
     _write(folder, 'a.json', 'one')
     _refused(f'is in use by process {os.getpid()} on ')  # this machine
     machine()
-    _refused(f'^--workdir: {URL} is in use by process {os.getpid()} on ')
-  with mirror.mirrored(URL) as folder:
-    assert pathlib.Path(folder, 'a.json').exists()
+    identity = owners.identity()
+    with monkeypatch.context() as patch:
+      patch.setattr(owners, 'identity', lambda: identity | {'host': 'another'})
+      _refused(f'^--workdir: {URL} is in use by process {os.getpid()} on ')
+  with mirror.mirrored(URL):
+    pass
 
 
 def _left(**changes):
@@ -453,11 +459,15 @@ def test_of_many_that_find_a_dead_lock_one_begins(monkeypatch):
   folder = objects.Folder(URL)
   memory_bucket.put({'lock': _left(host='elsewhere')})
   begun, refused, mine = [], [], threading.local()
-  identity = owners.identity
-  monkeypatch.setattr(owners, 'identity', lambda: identity() | {
-      'host': getattr(mine, 'host', 'here')})
+  identity = owners.identity()
+  monkeypatch.setattr(owners, 'identity', lambda: identity | {
+      'host': getattr(mine, 'host', '0')})
+  def remove(self, name, _do=objects.Folder.remove):
+    time.sleep(.1 * int(mine.host))  # all have seen that it is dead
+    _do(self, name)
+  monkeypatch.setattr(objects.Folder, 'remove', remove)
   def begin(n):
-    mine.host = f'host {n}'
+    mine.host = str(n)
     try:
       with lease.held(folder):
         begun.append(n)
@@ -465,7 +475,7 @@ def test_of_many_that_find_a_dead_lock_one_begins(monkeypatch):
     except errors.ConfigError:
       refused.append(n)
   monkeypatch.setattr(lease, '_RENEW_SECONDS', .1)
-  monkeypatch.setattr(lease, '_SETTLE_SECONDS', .3)
+  monkeypatch.setattr(lease, '_SETTLE_SECONDS', .6)
   threads = [threading.Thread(target=begin, args=(n,)) for n in range(5)]
   for thread in threads:
     thread.start()
