@@ -50,7 +50,8 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
   if gin_files or gin_bindings:
     fields['gin'] = bind_gin(gin_files, gin_bindings)
 
-  with mirror.mirrored(workdir) as folder:
+  with mirror.mirrored(
+      workdir, of_stages=config.stage == 'pipeline') as folder:
     return _run(config, fields, folder)
 
 

@@ -13,6 +13,7 @@ import contextlib
 import pathlib
 from typing import Any, NamedTuple
 
+from r1jax import buckets
 from r1jax import errors
 from r1jax import interrupts
 from r1jax import types
@@ -264,10 +265,10 @@ def _kept(run: _Run) -> str:
 
 def _without(run: _Run) -> str:
   """What helps where the state that is saved is ruined, in words."""
-  step = run.checkpointer.last
+  step, place = run.checkpointer.last, buckets.named(run.workdir)
   return '' if step is None else (
       '; if it diverges again at once, that state is ruined: remove '
-      f'{run.workdir}/checkpoints/{step} to go on from before it')
+      f'{place}/checkpoints/{step} to go on from before it')
 
 
 @contextlib.contextmanager
@@ -374,7 +375,8 @@ def _conclude(run: _Run, summary: Metrics):
     return run.stage.finish(summary) if run.stage.finish else None
   closing = distributed.in_main(write)
   if run.stage.steps:
-    distributed.say(f'checkpoint: {run.workdir}/checkpoints/{summary["steps"]}')
+    distributed.say(f'checkpoint: {buckets.named(run.workdir)}/checkpoints/'
+                    f'{summary["steps"]}')
   if closing is not None:
     distributed.say(closing)
 
@@ -391,9 +393,8 @@ def _checkpoints(stage: Stage, settings: Settings, workdir: pathlib.Path
 def _stopped_words(stage: Stage, workdir: pathlib.Path) -> str:
   """What a run says that a signal has stopped: what there is to go on from."""
   saved = files.saved_steps(workdir / 'checkpoints')
-  if not saved and not stage.steps:
-    return str(interrupts.Stopped())
   if not saved:
-    return 'stopped before the first step; nothing to save'
+    return ('stopped before the first step; nothing to save' if stage.steps else
+            str(interrupts.Stopped()))
   return (f'stopped after step {saved[-1]} of {stage.steps}, state saved in '
           f'{workdir}; start the same command again to resume')

@@ -385,10 +385,12 @@ def test_a_path_of_a_file_system_is_the_folder_itself(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_several_processes_need_a_directory_that_all_see(monkeypatch):
+@pytest.mark.parametrize('url, more', [
+    (URL, {}), ('s3://bucket/run', {}), ('gs://bucket/run', {'of_stages': 1})])
+def test_what_several_processes_cannot_share_is_refused(monkeypatch, url, more):
   monkeypatch.setattr(jax, 'process_count', lambda: 4)
   with pytest.raises(errors.ConfigError, match='mount the bucket'):
-    with mirror.mirrored(URL):
+    with mirror.mirrored(url, **more):
       pass
   assert not memory_bucket.content()
 

