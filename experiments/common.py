@@ -67,6 +67,11 @@ def base(kind: str, **changes: Any) -> ConfigDict:
             'workdir of a stage'),
         rules=field(RULES, '', 'how parameters and batches are sharded: '
                     'logical axis to mesh axis'))
+  if kind not in ('collect', 'bench'):
+    made['hang_seconds'] = field(
+        3600.0, '0 or >= 1', 'several processes: a step of so many seconds '
+        'hangs, as when a host is lost, and ends the run, to be started again; '
+        '0: never')
   if kind in ('lm', 'preference', 'rl'):
     made |= dict(
         steps=optional(int, 'number of steps', '>= 0'), lora=lora(),
@@ -86,10 +91,11 @@ def base(kind: str, **changes: Any) -> ConfigDict:
   return _set(ConfigDict(made), changes, OPTIONAL_SECTIONS[kind])
 
 
-def _run(kind: str) -> dict[str, fields.Field]:
+def _run(kind: str) -> dict[str, Any]:
   """The fields of every run, of a stage or a pipeline."""
   return dict(
       name=field('', '', 'file and variant of the experiment'),
+      plan=plan(),
       stage=field(kind, '', 'kind of stage'),
       distributed=field(False, '', 'True on a pod whose environment does not '
                         'tell that there are several hosts'))
@@ -125,10 +131,11 @@ def pipeline(report: str | None, stages: dict[str, ConfigDict],
           False, '', 'only print what would run, and what is missing'),
       models={model: optional(str, 'a model that several stages start from, '
                               'named as in init_from') for model in models},
-      # `distributed` is a field of the pipeline, not of its stages.
+      # These are fields of the pipeline, not of its stages.
       stages={key: {
           name: value for name, value in stage.items(
-              preserve_field_references=True) if name != 'distributed'}
+              preserve_field_references=True) if name not in (
+                  'distributed', 'plan')}
               for key, stage in stages.items()},
   ))
 
@@ -157,10 +164,10 @@ def _set(config: ConfigDict, changes: Mapping[str, Any],
 # Logical axis → mesh axis. Weights are split over `fsdp` along the width, over
 # `tensor` along heads, feed-forward and vocabulary, and experts over `expert`.
 RULES = (
-    ('batch', ('data', 'fsdp')),
-    ('length', None),
+    ('batch', ('data', 'fsdp', 'expert')),
+    ('length', 'context'),
     ('activation', None),
-    ('table', None),  # rows of the embedding, whole for the gather
+    ('table', 'fsdp'),  # the width of embedding and output
     ('layers', None),
     ('embed', 'fsdp'),
     ('vocab', 'tensor'),
@@ -188,7 +195,7 @@ def model(**values: Any) -> ConfigDict:
   the fields that are given.
   """
   known = dict(
-      preset=(str, 'a published shape: smollm2_135m, qwen2.5_32b, deepseek_v3'),
+      preset=(str, 'a published shape of models/presets.py: qwen2.5_7b, ...'),
       vocab=(int, 'size of the vocabulary'),
       width=(int, 'size of the hidden state'),
       layers=(int, 'decoder layers'),
@@ -221,6 +228,8 @@ def model(**values: Any) -> ConfigDict:
       rope_theta_local=(float, 'base of the rotary frequencies of local layers '
                         '(Gemma 3)'),
       attention_chunk=(int, 'queries at a time, to save memory; unset: all'),
+      attention_kernel=(str, 'what attends to whole rows; unset: splash on '
+                        'TPUs, cuDNN on GPUs, XLA elsewhere'),
       dtype=(str, 'dtype of computation'),
       param_dtype=(str, 'dtype of the parameters'),
       remat=(str, 'what the backward pass recomputes: nothing, everything, or '
@@ -285,6 +294,18 @@ def mesh() -> ConfigDict:
                     f'own, such as sequence parallelism{rest}')))
 
 
+def plan() -> ConfigDict:
+  """A plan in place of the run: see r1jax/plan."""
+  return ConfigDict(dict(
+      topology=optional(str, 'compile for this machine, print what fits and '
+                        'what it costs, and run nothing: v5p:4x4x8, v6e-256, '
+                        'h100:64'),
+      sweep=optional(bool, 'plan other meshes, micro-batches and remat, too, '
+                     'and rank those that fit; unset: no'),
+      price=optional(float, 'dollars per chip-hour; unset: its list price',
+                     '>= 0')))
+
+
 def lora() -> ConfigDict:
   """LoRA (arXiv 2106.09685); the base is frozen, and is the reference."""
   return ConfigDict(dict(
@@ -316,6 +337,16 @@ def optim(**values: Any) -> ConfigDict:
       master_weights=field(
           False, '', 'keep float32 copies of bfloat16 parameters in the '
           "optimizer's state, where small updates are not rounded away"),
+      first_moment=field(
+          'float32', ('float32', 'bfloat16'), 'how the first moment is stored; '
+          'bfloat16 needs b1 <= 0.96875'),
+      second_moment=field(
+          'float32', ('float32', 'bfloat16', 'factored'), 'how the second '
+          'moment is stored; bfloat16 needs b2 <= 0.96875, factored is '
+          "Adafactor's (arXiv 1804.04235), rows and columns of matrices"),
+      offload=field(
+          False, '', "keep the optimizer's state in the memory of the hosts; a "
+          'layer of it is on the devices while it is updated'),
       # DeepSeek-V3, arXiv 2412.19437, sec. 4.2: 0.001, and 0 for the last 500
       # of 14.8 T tokens.
       router_bias_rate=field(
@@ -369,7 +400,7 @@ def evaluation(kind: str) -> ConfigDict:
 
 
 def truncation() -> dict[str, fields.Field]:
-  """Truncated sampling, for evaluation and stages that only sample."""
+  """Truncated sampling, of evaluations and stages that only sample."""
   return dict(
       top_k=field(0, '>= 0', 'sample among the k most likely tokens; 0: all'),
       top_p=field(1.0, '> 0, <= 1', 'sample among the most likely tokens of '

@@ -159,22 +159,30 @@ def rl(**values: Any) -> ConfigDict:
 def timed_rl(**values: Any) -> ConfigDict:
   """The fields of `rl` that a benchmark uses: reference and beta are fixed."""
   declared = _rl()
-  for name in ('ref_every_steps', 'kl_target', 'process'):
+  for name in ('ref_every_steps', 'kl_target', 'process', 'top_k', 'top_p'):
     del declared[name]
   return section(declared, values)
 
 
 def _rl() -> dict[str, fields.Field]:
   return dict(
-      prompts=field(32, '>= 1', 'prompts per step, each with its group'),
+      prompts=field(32, '>= 1', 'prompts per step, each with its group; their '
+                    'responses divide over mesh data*fsdp*expert'),
       group=field(16, '>= 1', 'responses per prompt, G'),
       **_lengths(),
       mini_batches=field(1, '>= 1', 'parts of a rollout, one update each'),
       micro_batch=optional(int, 'responses at a time in an update, to save '
-                           'memory; unset: all', '>= 1'),
+                           'memory, a multiple of mesh data*fsdp*expert; '
+                           'unset: all', '>= 1'),
       epochs=field(1, '>= 1', 'passes over a rollout, mu of DeepSeekMath'),
       temperature=field(1.0, TEMPERATURE, 'temperature of the policy, in '
                         'sampling and in the loss'),
+      # DeepSeek-V3.2, arXiv 2512.02556, 3.1. The tokens kept are stored.
+      top_k=field(0, '>= 0, <= 512', 'the policy is a softmax over its k most '
+                  'likely tokens, in sampling and, over the same ones, in the '
+                  'loss; 0: over all'),
+      top_p=field(1.0, '> 0, <= 1', 'of these, over the most likely of this '
+                  'total probability; needs top_k; 1: over all k'),
       advantage=field('grpo', ('grpo', 'rloo', 'gae'), 'estimator of the '
                       'advantage, A; gae with a section critic'),
       # DeepSeekMath, 4.1.3.

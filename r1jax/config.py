@@ -30,8 +30,9 @@ _NAME = re.compile(r'\w[\w-]*')
 _WEIGHT = re.compile(r'(.*\.)?rewards\.(weights|tasks\.[^.]+)\.[^.]+')
 _OF_TASK = re.compile(r'(.*\.)?rewards\.tasks\.[^.]+')
 
-# What a resumed run may change: none of it reaches a parameter.
-_CHANGEABLE = ('name', 'distributed', 'log.*', 'checkpoint.*')
+# What a resumed run may change; a parameter sees nothing of it but rounding.
+_CHANGEABLE = ('name', 'distributed', 'hang_seconds', 'plan.*', 'log.*',
+               'checkpoint.*', 'rules')
 
 # What stages of a kind once had and never read, as patterns. A run that was
 # started with such fields resumes without them; any other field that is gone is
@@ -55,11 +56,14 @@ RENAMED = {'measure': 'evaluate'}  # kinds of stages
 
 # Fields that a config of an older version lacks, and what was done then.
 ADDED = {
-    'optim.master_weights': False, 'critic.optim.master_weights': False,
+    **{f'{at}optim.{name}': value for at in ('', 'critic.') for name, value in (
+        ('master_weights', False), ('first_moment', 'float32'),
+        ('second_moment', 'float32'), ('offload', False))},
     'rewards.code.seconds': 5.0, 'rewards.code.total_seconds': 30.0,
     'rewards.code.memory_mib': 512, 'rewards.code.output_kib': 256,
     'rewards.code.unsafe_subprocess': False,
-    'rl.correction_cap': 2.0, 'rl.correction_floor': 0.0}
+    'rl.correction_cap': 2.0, 'rl.correction_floor': 0.0,
+    'rl.top_k': 0, 'rl.top_p': 1.0, 'hang_seconds': 0.0}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '', *,
@@ -111,10 +115,7 @@ def check_names(field: str, names: Iterable[str],
 
 
 def axis_names(entry: str | Iterable[str] | None) -> tuple[str, ...]:
-  """The mesh axes that a rule or an entry of a PartitionSpec names.
-
-  Here, since the checks below and the shardings need it.
-  """
+  """The mesh axes in a rule or a PartitionSpec, for checks and shardings."""
   return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 
@@ -174,7 +175,7 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   check_fields(config)
   leaves = flatten(config)
   sizes = mesh_sizes(config.get('mesh', {}), device_count)
-  shards = sizes['data'] * sizes['fsdp']
+  shards = sizes['data'] * sizes['fsdp'] * sizes['expert']
   _check_multiples(leaves, shards)
   if 'rules' in config:
     _check_rules(leaves, config.rules, sizes)
@@ -200,15 +201,19 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
 def _check_multiples(leaves: dict[str, Any], shards: int) -> None:
   """What is cut into equal parts leaves no rest."""
   part = lambda field: leaves.get(field) or 1
+  split = 'mesh data*fsdp*expert'
+  spread = lambda field: (f'{split} / gcd({split}, {field})',
+                          shards // math.gcd(shards, part(field)))
   for field, name, divisor in (
-      ('lm.batch', 'lm.micro_batches * mesh data*fsdp',
+      ('lm.batch', 'lm.micro_batches * mesh data*fsdp*expert',
        part('lm.micro_batches') * shards),
-      ('preference.batch', 'preference.micro_batches * mesh data*fsdp',
+      ('preference.batch', 'preference.micro_batches * mesh data*fsdp*expert',
        part('preference.micro_batches') * shards),
       ('rl.prompts', 'rl.mini_batches', part('rl.mini_batches')),
-      ('rl.prompts', 'mesh data*fsdp',
-       1 if 'rl.advantage' in leaves else shards),
-      ('eval.batch', 'mesh data*fsdp', shards)):
+      ('rl.prompts', *spread('rl.group')),
+      ('rl.prompts', 'mesh data*fsdp*expert, each with its own tree,',
+       shards if 'search.simulations' in leaves else 1),
+      ('eval.batch', *spread('eval.samples'))):
     value = leaves.get(field)
     if value is not None and value % divisor:
       raise errors.expected(field, f'a multiple of {name} = {divisor}', value)
@@ -341,11 +346,10 @@ def _check_objective(leaves: dict[str, Any]) -> None:
     raise errors.expected(
         'rl.kl', "k2 or k3 in the loss, or rl.kl_in='reward': the gradient of "
         'k1 has expectation zero on-policy', 'k1')
-  for field, unset in (('rl.top_k', 0), ('rl.top_p', 1.0)):
-    if leaves.get(field) not in (None, unset):
-      raise errors.expected(
-          field, f'{unset} while training: a truncated sampler is not the '
-          'policy whose ratio the loss takes', leaves[field])
+  if leaves.get('rl.top_p', 1.) < 1 and not leaves.get('rl.top_k'):
+    raise errors.expected(
+        'rl.top_p', '1, or a config.rl.top_k: an update needs all tokens that '
+        'were kept', leaves['rl.top_p'])
   lengths = leaves.get('rl.prompt_tokens', 0), leaves['rl.response_tokens']
   _check_length('rl.response_tokens (+ rl.prompt_tokens)', sum(lengths), leaves)
 
@@ -353,35 +357,31 @@ def _check_objective(leaves: dict[str, Any]) -> None:
 def _check_batch(leaves: dict[str, Any], shards: int) -> None:
   """Prompts → mini-batches (one update each) → micro-batches of responses."""
   prompts, group = leaves['rl.prompts'], leaves['rl.group']
-  micro = leaves.get('rl.micro_batch')
   known = leaves.get('data.num_prompts')
   if known is not None and known < prompts:
     raise errors.expected(
         'data.num_prompts', f'at least rl.prompts = {prompts}', known)
-  mini = prompts // leaves.get('rl.mini_batches', 1)
-  micro = mini * group if micro is None else micro
-  if micro % group and group % micro:
-    raise errors.expected(
-        'rl.micro_batch', f'a multiple or divisor of rl.group = {group}', micro)
-  if (mini * group) % micro:
+  mini = prompts * group // leaves.get('rl.mini_batches', 1)
+  micro = leaves.get('rl.micro_batch') or mini
+  if mini % micro:
     raise errors.expected(
         'rl.micro_batch', 'a divisor of the responses of a mini-batch, '
-        f'rl.prompts * rl.group / rl.mini_batches = {mini * group}', micro)
-  micro_prompts = max(1, micro // group)
-  if micro_prompts % shards:
+        f'rl.prompts * rl.group / rl.mini_batches = {mini}', micro)
+  if micro % shards:
+    field = 'rl.mini_batches' if micro == mini else 'rl.micro_batch'
     raise errors.expected(
-        'rl.micro_batch', f'prompts (rl.micro_batch / rl.group = '
-        f'{micro_prompts}) that divide over mesh data*fsdp = {shards}', micro)
+        field, f'responses in each, here {micro}, that divide over '
+        f'mesh data*fsdp*expert = {shards}', leaves[field])
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any],
             changeable: tuple[str, ...] = ()) -> list[str]:
   """The fields in which `new` may not continue a run begun under `old`.
 
-  Its name and figures of logging and checkpointing may change, what no stage
-  of its kind ever read (RETIRED) may be gone, and `steps` may grow unless a
-  cosine schedule has already been taken along the shorter run. `changeable` are
-  patterns of further fields that may change.
+  Its name, the rules of what lies where, and figures of logging and
+  checkpointing may change, what no stage of its kind ever read (RETIRED) may be
+  gone, and `steps` may grow unless a cosine schedule has already been taken
+  along the shorter run. `changeable` are patterns of more fields.
   """
   old, new = (json.loads(json.dumps(flatten(c))) for c in (old, new))
   old['stage'] = RENAMED.get(old.get('stage'), old.get('stage'))

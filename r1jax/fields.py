@@ -45,6 +45,7 @@ MODEL = dict.fromkeys((
     'beta_fast', 'beta_slow', 'attention_factor', 'scale'), '> 0'
 ) | dict(
     activation=('silu', 'gelu', 'exact_gelu'),
+    attention_kernel=('xla', 'splash', 'cudnn'),
     kind=('linear', 'llama3', 'yarn'),
     dtype=_FLOATS, param_dtype=_FLOATS, remat=('none', 'full', 'dots'))
 

@@ -12,11 +12,13 @@ from absl import logging
 import jax
 
 from r1jax import errors
+from r1jax import objects
 from r1jax import pipeline
 from r1jax import stages
 from r1jax.parallel import backend
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
+from r1jax.parallel import roll_call
 from r1jax.parallel import sharding
 from r1jax.stages import inputs
 from r1jax.training import loop
@@ -29,13 +31,28 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
 
   Args:
     config: of a stage or a pipeline.
-    workdir: absolute, or in a bucket; None for a bench.
+    workdir: absolute, or in a bucket; None for a bench, or a plan that is only
+      printed.
     gin_files, gin_bindings: for seqio's configurables.
   """
-  # Hosts and devices.
   backend.check_environment()
+  if config.get('plan', {}).get('topology'):
+    if objects.is_bucket(workdir or ''):
+      raise errors.expected(
+          '--workdir', 'a path of a file system for a plan', workdir)
+    importlib.import_module('r1jax.plan').run(config, workdir)
+    return True
+
+  # Hosts and devices.
   distributed.initialize(force=bool(config.get('distributed')))
   backend.check_devices()
+  with roll_call.answered():
+    return _run(config, workdir, gin_files, gin_bindings)
+
+
+def _run(config, workdir: str | None, gin_files: Sequence[str],
+         gin_bindings: Sequence[str]) -> bool:
+  """As `run`, on the devices that there are."""
   if jax.default_backend() == 'cpu':
     memory.keep_freed()
   logging.info('process %d of %d, devices %s', jax.process_index(),
@@ -52,10 +69,10 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
 
   with mirror.mirrored(
       workdir, of_stages=config.stage == 'pipeline') as folder:
-    return _run(config, fields, folder)
+    return _run_in(folder, config, fields)
 
 
-def _run(config, fields: dict[str, Any], workdir: str | None) -> bool:
+def _run_in(workdir: str | None, config, fields: dict[str, Any]) -> bool:
   """As `run`, in a folder of this machine: mesh → stage → loop."""
   if config.stage == 'pipeline':
     ended = pipeline.run_pipeline(config, workdir, fields.get('gin'))

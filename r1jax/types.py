@@ -8,13 +8,15 @@ Shape letters are the suffixes of array names (`x_BTD`):
     H heads      K key/value heads               h head size
 
 Further letters belong to single modules. K also counts the responses to a
-prompt in preferences, where S counts the prompts in a row, and the experts of a
-token in models/moe.py.
+prompt in preferences, where S counts the prompts in a row, the experts of a
+token in models/moe.py, and the tokens that a truncated sampler keeps.
 
 Entry i of a response-shaped value [N, R] belongs to response token i, the
 first of which follows the prompt's last token. Entry t of a sequence-shaped
 value [B, T] belongs to token t in the same way; entry 0, which nothing
-precedes, holds 0. A prompt is stored once for its whole group, never repeated.
+precedes, holds 0. A prompt is stored once for its whole group. Where the
+responses of a group lie on several devices, each of these computes the prompt
+(parallel/sharding.repeat).
 """
 
 from typing import Any, NamedTuple
@@ -32,12 +34,19 @@ class Prompts(NamedTuple):
   id: Array  # i32[B], names the prompt's random stream
 
 
+class Support(NamedTuple):
+  """The tokens among which each token of a rollout was drawn."""
+  tokens: Array  # i32[N, R, K], -1 where there are fewer than K
+  mass: Array  # f32[N, R], their probability before all others were dropped
+
+
 class Rollout(NamedTuple):
   """A group of responses to each prompt, sampled from the behaviour policy."""
   prompts: Prompts
   tokens: Array  # i32[N, R], 0 after the end
   mask: Array  # bool[N, R], true on the response, its end token included
   logp: Array  # f32[N, R], of the behaviour policy at its temperature
+  support: Support | None = None  # where that policy is a truncated one
 
 
 class Steps(NamedTuple):
@@ -62,7 +71,8 @@ class Experience(NamedTuple):
 class Cache(NamedTuple):
   """Keys and values of prompts, and of the response tokens sampled so far.
 
-  A prompt's keys and values are shared by its group. Those of the responses,
+  A prompt's keys and values are shared by its group, or by the part of it that
+  one row of the forward pass has. Those of the responses,
   the past, have room for S tokens, of which the first `filled` are written. The
   layouts are those of kernels/attention.py. In a model that does not scan its
   layers each of these fields is a tuple of L arrays. With latent attention, k

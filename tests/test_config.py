@@ -4,6 +4,7 @@ import ml_collections
 import pytest
 
 from experiments import common
+from experiments import mcts
 from experiments import ppo
 from experiments import preferences
 from experiments import r1_zero
@@ -48,7 +49,6 @@ def test_the_shipped_configs_pass():
     (dict(rl__temperature=0.0), 'config.rl.temperature'),
     (dict(rl__kl='k1'), 'config.rl.kl'),
     (dict(rl__prompts=15, rl__mini_batches=2), 'config.rl.prompts'),
-    (dict(rl__micro_batch=24), 'config.rl.micro_batch'),  # group is 16
     (dict(rl__micro_batch=96), 'config.rl.micro_batch'),  # of 256 responses
     (dict(rl__response_tokens=200), 'config.rl.response_tokens'),  # of 256
     (dict(rl__dual_clip=1.0), 'config.rl.dual_clip'),
@@ -91,12 +91,11 @@ def test_an_unknown_choice_names_the_nearest(changes, field, choice):
   assert message.endswith(f'did you mean {choice}?')
 
 
-def test_a_truncated_sampler_is_refused_while_training():
-  for field, value in (('top_k', 50), ('top_p', 0.9)):
-    config = _config()
-    config.rl[field] = value
-    with pytest.raises(errors.ConfigError, match=f'config.rl.{field}'):
-      config_lib.check(config, 1)
+def test_a_nucleus_without_a_bound_is_refused_while_training():
+  config_lib.check(_config(rl__top_k=50, rl__top_p=.9), 1)
+  assert _refused(rl__top_p=.9).startswith(
+      'config.rl.top_p: expected 1, or a config.rl.top_k')
+  assert _refused(rl__top_k=513).startswith('config.rl.top_k')
 
 
 def test_k1_is_fine_in_the_reward():
@@ -105,13 +104,19 @@ def test_k1_is_fine_in_the_reward():
 
 def test_a_micro_batch_may_be_part_of_a_group():
   config_lib.check(_config(rl__micro_batch=8), 1)
+  config_lib.check(_config(rl__micro_batch=8), 8)
+  config_lib.check(_config(rl__prompts=6, rl__micro_batch=24), 8)
 
 
-@pytest.mark.parametrize('micro_batch, devices', [(64, 8), (8, 2)])
-def test_a_micro_batch_holds_a_prompt_for_every_shard(micro_batch, devices):
-  message = _refused(devices, rl__micro_batch=micro_batch)
-  assert message.startswith('config.rl.micro_batch')
-  assert f'data*fsdp = {devices}' in message
+@pytest.mark.parametrize('changes, field', [
+    (dict(rl__micro_batch=4), 'micro_batch'),
+    (dict(rl__mini_batches=16, rl__group=4, rl__micro_batch=None),
+     'mini_batches'),
+    (dict(rl__prompts=20, rl__group=3), 'prompts')])
+def test_responses_divide_over_the_devices(changes, field):
+  message = _refused(8, **changes)
+  assert message.startswith(f'config.rl.{field}: expected ')
+  assert 'mesh data*fsdp*expert' in message
 
 
 @pytest.mark.parametrize('field, value, message', [
@@ -148,7 +153,8 @@ def test_what_the_tensor_axis_splits_it_divides():
 @pytest.mark.parametrize('axis', ['expert', 'context'])
 def test_a_mesh_axis_without_a_rule_is_refused(axis):
   mesh = dict(data=1, fsdp=1, expert=1, tensor=1, context=1) | {axis: 8}
-  rules = tuple(rule for rule in common.RULES if rule[1] != axis)
+  rules = tuple(rule for rule in common.RULES
+                if axis not in config_lib.axis_names(rule[1]))
   assert _refused(8, mesh=mesh, rules=rules).startswith(
       f'config.mesh.{axis}: expected 1: no rule of config.rules uses this axis')
   rules = *rules, ('experts', axis)
@@ -178,6 +184,8 @@ def test_an_evaluation_batch_divides_the_mesh():
   config_lib.check(config, 4)
   with pytest.raises(errors.ConfigError, match='config.eval.batch.*= 8'):
     config_lib.check(config, 8)
+  config.eval.samples = 2  # 24 responses
+  config_lib.check(config, 8)
 
 
 def test_mesh_sizes():
@@ -208,6 +216,7 @@ def test_what_a_resumed_run_may_change():
 
   assert not fields()
   assert not fields(log__rollouts_every_steps=5, checkpoint__keep=9)
+  assert not fields(rules=(*common.RULES, ('mine', None)))
   assert not fields(steps=1000)
   [field] = fields(steps=1)
   assert field.startswith('config.steps')
@@ -269,8 +278,18 @@ def test_what_ppo_cannot_do_is_refused(changes, match):
 def test_prompts_to_sample_divide_over_the_mesh():
   config = preferences.get_config('mini')
   config_lib.check(config, 8)
-  config.rl.prompts = 6
-  with pytest.raises(errors.ConfigError, match='rl.prompts'):
+  config.rl.update(prompts=6, group=4)  # 24 responses
+  config_lib.check(config, 8)
+  config.rl.group = 2
+  with pytest.raises(errors.ConfigError, match='rl.prompts: .*rl.group.* = 4,'):
+    config_lib.check(config, 8)
+
+
+def test_prompts_to_search_for_divide_over_the_mesh():
+  config = mcts.search('mini', None, group=8)
+  config_lib.check(config, 8)
+  config.rl.prompts = 4
+  with pytest.raises(errors.ConfigError, match='rl.prompts: .*tree.* = 8,'):
     config_lib.check(config, 8)
 
 

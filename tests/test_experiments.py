@@ -18,6 +18,7 @@ from r1jax import stages as stages_lib
 from r1jax.data import vocabs
 from r1jax.models import architecture
 from r1jax.pipeline import graph
+from r1jax.plan import topology
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
 import every_config
@@ -44,7 +45,9 @@ def test_every_config_passes_the_checks_that_need_no_data(configs):
               else [config])
     for stage in stages:
       assert stage.stage in (*stages_lib.KINDS, 'bench'), name
-      config_lib.check(stage, device_count=1)
+      machine = stage.get('plan', {}).get('topology')
+      config_lib.check(
+          stage, topology.parse(machine).devices if machine else 1)
     assert config.is_locked, name
 
 

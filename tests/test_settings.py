@@ -24,7 +24,8 @@ from r1jax.parallel import sharding
 from r1jax.stages import train_state
 
 # Read where a run begins, in main: how it is called, what it is, where.
-BY_MAIN = {'name', 'stage', 'distributed'}
+BY_MAIN = {'name', 'stage', 'distributed', 'plan.topology', 'plan.sweep',
+           'plan.price'}
 
 # What makes a stage read what it otherwise need not.
 SWITCHES = {

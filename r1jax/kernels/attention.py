@@ -14,6 +14,7 @@ Keys are stored as [X, K, h, S] and values as [X, K, S, h]: in these layouts
 the products of one query run along contiguous memory.
 """
 
+from collections.abc import Callable
 import functools
 from typing import NamedTuple
 
@@ -61,15 +62,7 @@ def _forward(softcap: float | None, q_NTHh: Array, parts: list[Part]
              ) -> tuple[Array, tuple]:
   """The output, and the residuals of the backward pass."""
   q = _by_key_head(q_NTHh, parts[0])
-  outs, maxima, sums = [], [], []
-  for part in parts:
-    score, _ = _scores(_group(q, part), part, q.shape, softcap)
-    largest = score.max(-1, initial=_LEAST)
-    weight = jnp.exp(score - largest[..., None])
-    out = _product('xkqs,xksh->xkqh', weight.astype(part.v.dtype), part.v)
-    outs.append(_ungroup(out, q.shape))
-    maxima.append(_ungroup(largest, q.shape))
-    sums.append(_ungroup(weight.sum(-1), q.shape))
+  outs, maxima, sums = zip(*(_statistics(q, part, softcap) for part in parts))
   largest = functools.reduce(jnp.maximum, maxima)
   scales = [jnp.exp(m - largest) for m in maxima]
   total = sum(s * c for s, c in zip(sums, scales))
@@ -77,6 +70,46 @@ def _forward(softcap: float | None, q_NTHh: Array, parts: list[Part]
   out = sum(o * (c / total)[..., None] for o, c in zip(outs, scales))
   out = out.astype(q.dtype).reshape(*q_NTHh.shape[:3], out.shape[-1])
   return out, (q_NTHh, parts, out, largest + jnp.log(total))
+
+
+class _Statistics(NamedTuple):
+  """Of a softmax over some keys, [N, T, K, M, ...], float32."""
+  out: Array  # sum of exp(score - largest) * value
+  largest: Array  # score
+  total: Array  # sum of exp(score - largest)
+
+
+def _statistics(q: Array, part: Part, softcap: float | None) -> _Statistics:
+  """The statistics of the keys of one part."""
+  score, _ = _scores(_group(q, part), part, q.shape, softcap)
+  largest = score.max(-1, initial=_LEAST)
+  weight = jnp.exp(score - largest[..., None])
+  out = _product('xkqs,xksh->xkqh', weight.astype(part.v.dtype), part.v)
+  return _Statistics(*(
+      _ungroup(x, q.shape) for x in (out, largest, weight.sum(-1))))
+
+
+def attend_blocks(q_NTHh: Array, first: Part, block: Callable[[Array], Part],
+                  count: Array, *, softcap: float | None = None) -> Array:
+  """`attend` over `first` and block(0), ..., block(count - 1).
+
+  `count` may be traced, so that a cache is read as far as it is filled. There
+  is no backward pass.
+  """
+  q = _by_key_head(q_NTHh, first)
+
+  def add(i, so_far):
+    new = _statistics(q, block(i), softcap)
+    largest = jnp.maximum(so_far.largest, new.largest)
+    a, b = (jnp.exp(x.largest - largest) for x in (so_far, new))
+    return _Statistics(
+        a[..., None] * so_far.out + b[..., None] * new.out, largest,
+        a * so_far.total + b * new.total)
+
+  found = jax.lax.fori_loop(0, count, add, _statistics(q, first, softcap))
+  total = jnp.maximum(found.total, jnp.finfo(jnp.float32).tiny)
+  out = (found.out / total[..., None]).astype(q.dtype)
+  return out.reshape(*q_NTHh.shape[:3], out.shape[-1])
 
 
 def _backward(softcap: float | None, residuals: tuple, d_out: Array

@@ -1,11 +1,12 @@
 """Sampling of a group of responses to each prompt.
 
-A prompt is prefilled once, and its group shares its keys and values. The cache
-of the responses' own tokens doubles when it is full, and the loop ends when
-every response has ended. Every random number is a function of (seed, stream,
-prompt id, sample, token), so samples do not depend on how a batch is split, nor
-on whether they are drawn by one program, `sample`, or a few tokens at a time,
-by `begin`, `grow` and `advance`, of which it is made.
+A prompt is prefilled once, and its group shares its keys and values; where the
+group lies on several devices, on each of them. The cache of the responses' own
+tokens doubles when it is full, and the loop ends when every response has ended.
+Every random number is a function of (seed, stream, prompt id, sample, token),
+so samples do not depend on how a batch is split, nor on whether they are drawn
+by one program, `sample`, or a few tokens at a time, by `begin`, `grow` and
+`advance`, of which it is made.
 """
 
 import math
@@ -16,7 +17,8 @@ from jax import lax
 import jax.numpy as jnp
 
 from r1jax.kernels import logprobs
-from r1jax.types import Array, Cache, Params, Prompts, Rollout
+from r1jax.parallel import sharding
+from r1jax.types import Array, Cache, Params, Prompts, Rollout, Support
 
 
 # Of a cache, as in types.Cache.
@@ -39,6 +41,7 @@ class SamplingState(NamedTuple):
   logp: Array  # f32[N, R], of the tokens drawn
   k: Array | tuple[Array, ...]  # [L, N, K, h, S], keys of the tokens drawn
   v: Array | tuple[Array, ...] | None  # [L, N, K, S, h], their values
+  support: Support | None = None  # of the tokens drawn, if it is to be kept
 
 
 def sample_keys(seed: Array, stream: Array, id_B: Array, group: int) -> Array:
@@ -58,9 +61,21 @@ def truncate(logits_NV: Array, top_k: int, top_p: float) -> Array:
   exactly k, and of four at 1/4 the first two for a `top_p` of 1/2.
   """
   vocab = logits_NV.shape[-1]
-  most = top_k if 0 < top_k < vocab else vocab
-  if most == vocab and top_p >= 1:
+  if not 0 < top_k < vocab and top_p >= 1:
     return logits_NV
+  ordered_NK, token_NK, last_N1 = _nucleus(logits_NV, top_k, top_p)
+  least_N1, token_N1 = (jnp.take_along_axis(x_NK, last_N1, -1)
+                        for x_NK in (ordered_NK, token_NK))
+  kept = (logits_NV > least_N1) | (logits_NV == least_N1) & (
+      jnp.arange(vocab) <= token_N1)
+  return jnp.where(kept, logits_NV, -jnp.inf)
+
+
+def _nucleus(logits_NV: Array, top_k: int, top_p: float
+             ) -> tuple[Array, Array, Array]:
+  """Logits and tokens in order, [N, K], and the last to be kept, [N, 1]."""
+  vocab = logits_NV.shape[-1]
+  most = top_k if 0 < top_k < vocab else vocab
   # Equal logits come in the order of their tokens.
   ordered_NK, token_NK = lax.top_k(logits_NV, most)
   last_N1 = jnp.full((len(logits_NV), 1), most - 1)
@@ -68,11 +83,20 @@ def truncate(logits_NV: Array, top_k: int, top_p: float) -> Array:
     probability_NK = jax.nn.softmax(ordered_NK, -1)
     before_NK = jnp.cumsum(probability_NK, -1)[:, :-1]
     last_N1 = jnp.sum(before_NK < top_p - _ROUNDING, -1, keepdims=True)
-  least_N1, token_N1 = (jnp.take_along_axis(x_NK, last_N1, -1)
-                        for x_NK in (ordered_NK, token_NK))
-  kept = (logits_NV > least_N1) | (logits_NV == least_N1) & (
-      jnp.arange(vocab) <= token_N1)
-  return jnp.where(kept, logits_NV, -jnp.inf)
+  return ordered_NK, token_NK, last_N1
+
+
+def support(logits_NV: Array, top_k: int, top_p: float) -> Support:
+  """What `truncate` keeps: tokens [N, K] for a `top_k` of K, and mass [N]."""
+  ordered_NK, token_NK, last_N1 = _nucleus(logits_NV, top_k, top_p)
+  most = token_NK.shape[-1]
+  kept_NK = jnp.arange(most) <= last_N1
+  log_mass_N = jax.nn.logsumexp(
+      jnp.where(kept_NK, ordered_NK, -jnp.inf), -1) - jax.nn.logsumexp(
+          logits_NV, -1)
+  return Support(jnp.pad(jnp.where(kept_NK, token_NK, -1),
+                         ((0, 0), (0, top_k - most)), constant_values=-1),
+                 jnp.exp(log_mass_N))
 
 
 def categorical(logits_NV: Array, uniform_N2: Array) -> tuple[Array, Array]:
@@ -128,7 +152,8 @@ def cache_sizes(response_tokens: int, chunk: int) -> list[int]:
 
 
 def begin(model, params: Params, prompts: Prompts, rows: int,
-          response_tokens: int) -> tuple[KeysValues, SamplingState]:
+          response_tokens: int, kept: int = 0
+          ) -> tuple[KeysValues, SamplingState]:
   """Prefills the prompts: their keys and values, and the state of `rows` = N.
 
   Args:
@@ -138,6 +163,7 @@ def begin(model, params: Params, prompts: Prompts, rows: int,
       no sample.
     rows: N, a multiple of B.
     response_tokens: R, for which the state has room; its cache has none yet.
+    kept: K, the tokens of a support that is to be kept; 0: none is.
   """
   batch, length = prompts.tokens.shape
   group, shape = rows // batch, (rows, response_tokens)
@@ -148,7 +174,9 @@ def begin(model, params: Params, prompts: Prompts, rows: int,
   return prompt_kv, SamplingState(
       jnp.zeros((), jnp.int32), first_ND, jnp.zeros(rows, bool),
       jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool),
-      jnp.zeros(shape, jnp.float32), *empty_past(*prompt_kv, rows, 0))
+      jnp.zeros(shape, jnp.float32), *empty_past(*prompt_kv, rows, 0),
+      Support(jnp.zeros((*shape, kept), jnp.int32),
+              jnp.zeros(shape, jnp.float32)) if kept else None)
 
 
 def empty_past(prompt_k: Array, prompt_v: Array | None, rows: int, size: int
@@ -197,7 +225,7 @@ def advance(model, params: Params, prompts: Prompts, prompt_kv: KeysValues,
   start_N = jnp.repeat(prompts.length, group)
 
   def step(state: SamplingState) -> SamplingState:
-    index, hidden_ND, done_N, tokens, mask, logp, k, v = state
+    index, hidden_ND, done_N, tokens, mask, logp, k, v, kept = state
     logits_NV = model.unembed(params, hidden_ND[:, None])[:, 0]
     token_N, logp_N = draw(logits_NV, key_N, index, temperature=temperature,
                            top_k=top_k, top_p=top_p)
@@ -205,6 +233,9 @@ def advance(model, params: Params, prompts: Prompts, prompt_kv: KeysValues,
     put = lambda x, y: lax.dynamic_update_index_in_dim(x, y, index, 1)
     tokens, mask, logp = (put(tokens, token_N), put(mask, ~done_N),
                           put(logp, jnp.where(done_N, 0., logp_N)))
+    if kept is not None:
+      kept = jax.tree.map(
+          put, kept, support(logits_NV / temperature, top_k, top_p))
     ended_N1 = done_N[:, None]
     done_N = done_N | jnp.isin(token_N, jnp.array(eos_ids, jnp.int32))
     hidden_N1D, (k, v) = model.forward(
@@ -212,7 +243,7 @@ def advance(model, params: Params, prompts: Prompts, prompt_kv: KeysValues,
         Cache(*prompt_kv, prompts.length, k, v, filled=index))
     hidden_ND = jnp.where(ended_N1, hidden_ND, hidden_N1D[:, 0])
     return SamplingState(
-        index + 1, hidden_ND, done_N, tokens, mask, logp, k, v)
+        index + 1, hidden_ND, done_N, tokens, mask, logp, k, v, kept)
 
   return lax.while_loop(
       lambda s: (s.index < end) & ~jnp.all(s.done), step, state)
@@ -221,7 +252,7 @@ def advance(model, params: Params, prompts: Prompts, prompt_kv: KeysValues,
 def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
            response_tokens: int, eos_ids: tuple[int, ...],
            temperature: float, chunk: int = 64, top_k: int = 0,
-           top_p: float = 1.) -> Rollout:
+           top_p: float = 1., keep_support: bool = False) -> Rollout:
   """Samples len(key_N) / B responses to each of B prompts.
 
   Args:
@@ -233,14 +264,18 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
     eos_ids: end tokens; each ends a response, as part of it and of its mask.
     temperature: 0 takes the most likely token.
     chunk: the number of response tokens that the first cache holds.
-    top_k, top_p: for evaluation only; log p is that of the truncated
-      distribution.
+    top_k, top_p: log p is that of the truncated distribution.
+    keep_support: whether the rollout has the `top_k` tokens, or fewer, that
+      each was drawn among, for an update.
   """
+  shared = sharding.repeat(prompts, len(key_N), model.place)
   prompt_kv, state = begin(
-      model, params, prompts, len(key_N), response_tokens)
+      model, params, shared, len(key_N), response_tokens,
+      top_k if keep_support else 0)
   params = model.prepare(params)
   for end in cache_sizes(response_tokens, chunk):
     state = advance(
-        model, params, prompts, prompt_kv, key_N, grow(state, end), end,
+        model, params, shared, prompt_kv, key_N, grow(state, end), end,
         eos_ids=eos_ids, temperature=temperature, top_k=top_k, top_p=top_p)
-  return Rollout(prompts, state.tokens, state.mask, state.logp)
+  return Rollout(
+      prompts, state.tokens, state.mask, state.logp, state.support)

@@ -22,10 +22,15 @@ import functools
 from typing import NamedTuple
 
 import jax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 import jax.numpy as jnp
 from jax import lax
 
 from r1jax.types import Array
+
+
+_BLOCK = 1024  # width and height of a block of a matrix in a TPU's fast memory
 
 
 class Tiles(NamedTuple):
@@ -52,18 +57,39 @@ def tile_rows(rows: int, groups: int) -> int:
   return min(max(8, 1 << max(quarter.bit_length() - 1, 0)), 512)
 
 
+def sort_rows(group_A: Array, groups: int) -> tuple[Array, Array]:
+  """Rows in order of group, and each row's place in that order.
+
+  As argsort and its inverse, which a TPU's compiler needs three times as long
+  for, seven seconds a sort: here keys alone are sorted, each of them another.
+
+  Raises ValueError for so many rows that keys would need more than 32 bits.
+  """
+  size = group_A.size
+  if groups * size > 2 ** 32:
+    raise ValueError(f'expected at most {2 ** 32 // groups} rows of {groups} '
+                     f'groups on a device, received {size}; a smaller '
+                     'micro-batch has fewer')
+  index_A = jnp.arange(size, dtype=jnp.uint32)
+  key_A = group_A.astype(jnp.uint32) * jnp.uint32(size) + index_A
+  order_A = (lax.sort(key_A, is_stable=False) % size).astype(jnp.int32)
+  rank_A = jnp.zeros_like(order_A).at[order_A].set(
+      index_A.astype(jnp.int32), unique_indices=True,
+      mode='promise_in_bounds')
+  return order_A, rank_A
+
+
 def arrange(group_A: Array, groups: int, rows: int) -> Tiles:
   """Places of A rows in tiles of `rows`; a row of group E gets none."""
   size = group_A.size
   tiles = min(size, size // rows + groups)
-  order_A = jnp.argsort(group_A)
+  order_A, rank_A = sort_rows(group_A, groups + 1)
   bounds = jnp.searchsorted(group_A[order_A], jnp.arange(groups + 1))
   begin_E, held_E = bounds[:-1], jnp.diff(bounds)
   used_E = -(-held_E // rows)
   end_E = jnp.cumsum(used_E)
   first_E = end_E - used_E
   group_M = jnp.searchsorted(end_E, jnp.arange(tiles), side='right')
-  rank_A = jnp.argsort(order_A)
   slot_A = rank_A + (first_E * rows - begin_E)[group_A]
   nth_MC = ((jnp.arange(tiles) - first_E[group_M])[:, None] * rows
             + jnp.arange(rows))
@@ -121,7 +147,8 @@ def _multiply(x: Array, w: Array, tiles: Tiles, swap: bool = False) -> Array:
 
   XLA has an operation for this, `ragged_dot`, but only TPUs implement it.
   Elsewhere, and on TPUs for `_outer`, XLA expands it into a product with E
-  masked copies of all rows; a loop over the used tiles costs E times less.
+  masked copies of all rows: E times the work. There is a loop over the used
+  tiles instead, and on TPUs for `_outer` a kernel.
   """
   return lax.platform_dependent(
       x, w, tiles, tpu=functools.partial(_ragged, swap),
@@ -146,6 +173,11 @@ def _looped(swap: bool, x: Array, w: Array, tiles: Tiles) -> Array:
 
 def _outer(x_MCD: Array, y_MCF: Array, tiles: Tiles) -> Array:
   """The sum of x^T y over the tiles of each group, f32[E, D, F]."""
+  return lax.platform_dependent(
+      x_MCD, y_MCF, tiles, tpu=_summed_in_blocks, default=_summed)
+
+
+def _summed(x_MCD: Array, y_MCF: Array, tiles: Tiles) -> Array:
   def add(i, sum_EDF):
     group = _at(tiles.group, i)
     part = jnp.matmul(_at(x_MCD, i).T, _at(y_MCF, i),
@@ -155,6 +187,56 @@ def _outer(x_MCD: Array, y_MCF: Array, tiles: Tiles) -> Array:
   shape = tiles.used.size, x_MCD.shape[2], y_MCF.shape[2]
   return lax.fori_loop(0, jnp.sum(tiles.used), add,
                        jnp.zeros_like(x_MCD, jnp.float32, shape))
+
+
+def _summed_in_blocks(x_MCD: Array, y_MCF: Array, tiles: Tiles,
+                      interpret: bool = False) -> Array:
+  """`_summed` as a TPU kernel: a sum over tiles never leaves fast memory.
+
+  The loop would read and write a group's whole matrix for each of its tiles,
+  which takes as long as to multiply them. Here the tiles of a group follow each
+  other, for one block of its matrix at a time.
+  """
+  (m, c, d), f = x_MCD.shape, y_MCF.shape[2]
+  block_d, block_f = min(d, _BLOCK), min(f, _BLOCK)
+  # Of arrays alike, since inside shard_map results differ as arguments do.
+  shape = jax.eval_shape(lambda x: jnp.zeros_like(
+      x, jnp.float32, (tiles.used.size, d, f)), x_MCD)
+  sum_EDF = pl.pallas_call(
+      _add_tile, out_shape=shape, interpret=interpret,
+      grid_spec=pltpu.PrefetchScalarGridSpec(
+          num_scalar_prefetch=1,
+          grid=(pl.cdiv(f, block_f), pl.cdiv(d, block_d), jnp.sum(tiles.used)),
+          in_specs=[
+              pl.BlockSpec((None, c, block_d), lambda i, j, t, _: (t, 0, j)),
+              pl.BlockSpec((None, c, block_f), lambda i, j, t, _: (t, 0, i))],
+          out_specs=pl.BlockSpec(
+              (None, block_d, block_f),
+              lambda i, j, t, group_M: (group_M[t], j, i))),
+      cost_estimate=pl.CostEstimate(
+          flops=2 * m * c * d * f, transcendentals=0,
+          bytes_accessed=x_MCD.nbytes * pl.cdiv(f, block_f) + y_MCF.nbytes
+          * pl.cdiv(d, block_d) + 4 * shape.size),
+      compiler_params=pltpu.CompilerParams(dimension_semantics=(
+          'parallel', 'parallel', 'arbitrary')),
+  )(tiles.group, x_MCD, y_MCF)
+  # A group without tiles was never written.
+  return jnp.where(tiles.used[:, None, None] > 0, sum_EDF, 0.)
+
+
+def _add_tile(group_M, x_CD, y_CF, sum_DF):
+  """Adds one tile's product to a block of its group's matrix."""
+  tile = pl.program_id(2)
+  is_first = (tile == 0) | (
+      group_M[tile] != group_M[jnp.maximum(tile - 1, 0)])
+
+  @pl.when(is_first)
+  def _():
+    sum_DF[...] = jnp.zeros_like(sum_DF)
+
+  sum_DF[...] += lax.dot_general(
+      x_CD[...], y_CF[...], (((0,), (0,)), ((), ())),
+      preferred_element_type=jnp.float32)
 
 
 def _at(x: Array, i: Array) -> Array:

@@ -1,7 +1,10 @@
 """Log-probabilities and entropies of tokens, a chunk of positions at a time.
 
 The logits of a whole batch, [B, T, V], are never held in memory: those of each
-chunk of positions are computed when needed, and again in the backward pass.
+chunk of positions are computed when needed, and again in the backward pass. On
+a mesh each device goes through the chunks of its own rows, so that the output
+matrix is gathered, and its gradient summed over devices, once and not with
+every chunk.
 """
 
 from collections.abc import Callable
@@ -14,7 +17,9 @@ import jax.numpy as jnp
 from r1jax.types import Array, Params, Prompts
 
 # (logits [X, V], tokens [X]) -> two values for each token, [X] each
-Measure = Callable[[Array, Any], tuple[Array, Array]]
+Measure = Callable[[Any, Any], tuple[Array, Array]]
+
+_TILE = 128
 
 
 def of_logits(logits_XV: Array, token_X: Array) -> tuple[Array, Array]:
@@ -29,41 +34,79 @@ def of_logits(logits_XV: Array, token_X: Array) -> tuple[Array, Array]:
   return picked_X - norm_X, lax.stop_gradient(norm_X) - mean_X
 
 
-def of_hidden(unembed: Callable[[Array], Array], hidden_BTD: Array,
-              token_BT: Any, *, temperature: float, chunk: int,
-              measure: Measure = of_logits) -> tuple[Array, Array]:
-  """log p(token_BT[b, t]) under unembed(hidden_BTD[b, t]) / temperature.
+def of_support(logits_XV: Array, token_and_kept: tuple[Array, Array]
+               ) -> tuple[Array, Array]:
+  """log p(token) and entropy of a softmax over the kept tokens alone, float32.
 
   Args:
-    unembed: hidden [B, C, D] -> logits [B, C, V].
-    hidden_BTD: the hidden states that predict the tokens.
+    logits_XV: of all tokens.
+    token_and_kept: token_X, and the tokens kept beside it, [X, K]; -1: none.
+  """
+  token_X, kept_XK = token_and_kept
+  logits_XK = jnp.where(kept_XK < 0, -jnp.inf, jnp.take_along_axis(
+      logits_XV, jnp.maximum(kept_XK, 0), -1))
+  norm_X = jax.nn.logsumexp(logits_XK, -1)
+  picked_X = jnp.take_along_axis(logits_XV, token_X[..., None], -1)[..., 0]
+  logp_XK = lax.stop_gradient(logits_XK - norm_X[..., None])
+  entropy_X = -jnp.sum(jnp.exp(logp_XK) * jnp.where(
+      kept_XK < 0, 0., logp_XK), -1)
+  return picked_X - norm_X, entropy_X
+
+
+def of_hidden(unembed: Callable[[Params, Any], Any], head: Params,
+              hidden_BTD: Any, token_BT: Any, *, temperature: float, chunk: int,
+              measure: Measure = of_logits, place=None
+              ) -> tuple[Array, Array]:
+  """log p(token_BT[b, t]) under unembed(head, hidden_BTD[b, t]) / temperature.
+
+  Args:
+    unembed: (head, hidden [B, C, D]) -> logits [B, C, V].
+    head: the parameters that it reads, `Model.head`.
+    hidden_BTD: the hidden states that predict the tokens; or a tree of arrays
+      of several models, for which `unembed` gives a tree of logits.
     token_BT: the tokens; or a tree of arrays [B, T, ...], where `measure`
       needs more than tokens.
     temperature: divides the logits; that of the sampler.
-    chunk: positions whose logits are in memory at a time.
+    chunk: positions whose logits are in memory at a time, on each device.
     measure: what is computed from the logits and tokens of a chunk.
+    place: `Model.place`, where rows and positions are on a mesh.
 
   Returns:
     logp_BT and entropy_BT, float32; or the two values of `measure`.
   """
-  length = hidden_BTD.shape[1]
-  chunk = min(chunk, length)
-  pad = -length % chunk
+  def measure_rows(head, arrays):
+    length = jax.tree.leaves(arrays)[0].shape[1]
+    size = min(chunk, length)
 
-  @jax.checkpoint
-  def measure_chunk(hidden_BCD, token_BC):
-    return measure(unembed(hidden_BCD) / temperature, token_BC)
+    @jax.checkpoint
+    def measure_chunk(chunk):
+      hidden_BCD, token_BC = chunk
+      logits = jax.tree.map(
+          lambda y: y / temperature, unembed(head, hidden_BCD))
+      return measure(logits, token_BC)
 
-  def split(x):
-    x = jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2))
-    return x.reshape(x.shape[0], -1, chunk, *x.shape[2:]).swapaxes(0, 1)
+    def split(x):
+      x = _padded(x, size)
+      return x.reshape(x.shape[0], -1, size, *x.shape[2:]).swapaxes(0, 1)
 
-  def join(y):
-    return y.swapaxes(0, 1).reshape(y.shape[1], -1)[:, :length]
+    def join(y):
+      return y.swapaxes(0, 1).reshape(y.shape[1], -1)[:, :length]
 
-  logp, entropy = lax.map(
-      lambda x: measure_chunk(*x), jax.tree.map(split, (hidden_BTD, token_BT)))
-  return join(logp), join(entropy)
+    measured = lax.map(measure_chunk, jax.tree.map(split, arrays))
+    return jax.tree.map(join, measured)
+
+  arrays = hidden_BTD, token_BT
+  rows, length = jax.tree.leaves(arrays)[0].shape[:2]
+  if place is not None and (parts := place.row_parts(rows)):
+    arrays = jax.tree.map(lambda x: _padded(x, parts.length), arrays)
+    measure_rows = parts.on_each(measure_rows)
+  return jax.tree.map(lambda y: y[:, :length], measure_rows(head, arrays))
+
+
+def _padded(x: Array, multiple: int) -> Array:
+  """[B, T, ...], with zeros up to the next multiple along T."""
+  return jnp.pad(
+      x, [(0, 0), (0, -x.shape[1] % multiple)] + [(0, 0)] * (x.ndim - 2))
 
 
 def of_sequences(model, params: Params, tokens_BT: Array, segment_BT: Array,
@@ -89,8 +132,8 @@ def of_sequences(model, params: Params, tokens_BT: Array, segment_BT: Array,
       jnp.take_along_axis(
           hidden_BTD, _before(segment_BT, parent_BT)[:, 1:, None], 1))
   logp, entropy = of_hidden(
-      lambda h: model.unembed(params, h), before_BTD, tokens_BT[:, 1:],
-      temperature=temperature, chunk=chunk, measure=measure)
+      model.unembed, model.head(params), before_BTD, tokens_BT[:, 1:],
+      temperature=temperature, chunk=chunk, measure=measure, place=model.place)
   shift = lambda x: jnp.pad(x, ((0, 0), (1, 0)))
   return shift(logp), shift(entropy)
 
@@ -118,7 +161,8 @@ def last_states(hidden_BPD: Array, prompts: Prompts) -> Array:
 
 
 def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
-                 temperature: float, chunk: int) -> tuple[Array, Array]:
+                 temperature: float, chunk: int,
+                 kept_NRK: Array | None = None) -> tuple[Array, Array]:
   """log p of each response token given its prompt and the tokens before it.
 
   A prompt passes through the model once for its whole group, forward and
@@ -130,21 +174,31 @@ def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
     prompts: B prompts.
     tokens_NR: their responses.
     temperature, chunk: as of `of_hidden`.
+    kept_NRK: the tokens among which each was drawn, -1: none; None: all. No
+      other token has a probability.
 
   Returns:
     logp_NR and entropy_NR, float32; values after a response's end are
     meaningless and must be masked.
   """
   hidden_NRD = states_before(model, params, prompts, tokens_NR)
-  return of_hidden(lambda h: model.unembed(params, h), hidden_NRD, tokens_NR,
-                   temperature=temperature, chunk=chunk)
+  tokens, measure = tokens_NR, of_logits
+  if kept_NRK is not None:
+    tokens, measure = (tokens_NR, kept_NRK), of_support
+  return of_hidden(model.unembed, model.head(params), hidden_NRD, tokens,
+                   temperature=temperature, chunk=chunk, measure=measure,
+                   place=model.place)
 
 
 def states_before(model, params: Params, prompts: Prompts,
                   tokens_NR: Array) -> Array:
   """The hidden state that each response token is chosen in, [N, R, D]."""
-  group = tokens_NR.shape[0] // prompts.tokens.shape[0]
-  hidden_BPD, hidden_NRD = model.forward_groups(
-      params, prompts, tokens_NR[:, :-1])
-  first_N1D = jnp.repeat(last_states(hidden_BPD, prompts), group, 0)[:, None]
-  return jnp.concatenate([first_N1D, hidden_NRD], 1)
+  rows, length = tokens_NR.shape
+  # Nothing comes after the last token. But a TPU's tiles are of 128 columns,
+  # and one column less takes longer to compute and, by far, to compile.
+  columns = length if length % _TILE == 0 else length - 1
+  hidden_BPD, hidden_NTD = model.forward_groups(
+      params, prompts, tokens_NR[:, :columns])
+  first_N1D = jnp.repeat(
+      last_states(hidden_BPD, prompts), rows // len(prompts.tokens), 0)[:, None]
+  return jnp.concatenate([first_N1D, hidden_NTD[:, :length - 1]], 1)

@@ -27,9 +27,11 @@ class Model(NamedTuple):
   axes: Callable[[], Any]
   forward: Callable[..., tuple[Array, tuple[Array, Array]]]
   forward_groups: Callable[..., tuple[Array, Array]]
+  head: Callable[[Params], Params]
   unembed: Callable[[Params, Array], Array]
   score: Callable[[Params, Array], Array]
   prepare: Callable[[Params], Params]
+  place: sharding.Placement | None  # of activations; None: on one device
 
 
 @functools.cache
@@ -55,8 +57,8 @@ def build(config: architecture.Config,
         they are those of the new tokens alone. A model that does not scan its
         layers gives tuples of L arrays. With a cache, params are prepared ones
       forward_groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: one
-        pass over prompts and over the first T tokens of the N / B responses to
-        each
+        pass over prompts and the first T tokens of the N / B responses to each
+      head(params) -> those of them that unembed reads
       unembed(params, hidden_BTD) -> logits_BTV, float32
       score(params, hidden_BTD) -> score_BT, float32: in place of unembed if
         the config is `scalar` (layers.Score)
@@ -67,7 +69,8 @@ def build(config: architecture.Config,
 
   def variables(key):
     tokens = jnp.zeros((1, 1), jnp.int32)
-    return module.init(key, tokens, None, tokens, None, None)['params']
+    return transformer.Decoder(config, None).init(  # one row: no mesh splits it
+        key, tokens, None, tokens, None, None)['params']
 
   def init(key):
     return nn.meta.unbox(variables(key))
@@ -84,15 +87,14 @@ def build(config: architecture.Config,
         jnp.asarray, (tokens_BT, segment_BT, position_BT, parent_BT))
     return module.apply(_collections(params), *arrays, cache, parent_BT)
 
-  def method(of):
-    return lambda params, *args: module.apply(
-        _collections(params), *args, method=of)
-
-  forward_groups, unembed, score = map(method, (
-      transformer.Decoder.forward_groups, transformer.Decoder.unembed,
-      transformer.Decoder.score))
-  return Model(config, init, axes, forward, forward_groups, unembed, score,
-               functools.partial(_prepare, config))
+  forward_groups, score = (
+      lambda params, *args, of=of: module.apply(
+          _collections(params), *args, method=of)
+      for of in (transformer.Decoder.forward_groups, transformer.Decoder.score))
+  return Model(config, init, axes, forward, forward_groups,
+               functools.partial(transformer.head, config),
+               functools.partial(transformer.unembed, config, place), score,
+               functools.partial(_prepare, config), place)
 
 
 def _collections(params: Params) -> dict[str, Params]:

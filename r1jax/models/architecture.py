@@ -1,4 +1,4 @@
-"""Architectures: the configuration of a decoder, and published presets.
+"""Architectures: the configuration of a decoder; presets.py has published ones.
 
 A model family is a set of values of `Config`: sizes, and switches for what its
 layers do differently.
@@ -30,7 +30,7 @@ REMAT = {  # what of a layer's forward pass is stored for the backward pass
 
 # Fields of Config that change how a model is computed, not which model it is.
 FREE = ('dtype', 'param_dtype', 'remat', 'scan_layers', 'attention_chunk',
-        'max_len', 'lora_scale', 'scalar')
+        'attention_kernel', 'max_len', 'lora_scale', 'scalar')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +109,7 @@ class Config:
   moe: Experts | None = None  # DeepSeek-V3's MLP
   lora_scale: float = 1.  # LoRA's alpha / rank
   attention_chunk: int | None = None  # queries computed together; None: all
+  attention_kernel: str | None = None  # fused_attention.KERNELS; None: choose
   dtype: str = 'float32'  # of computation
   param_dtype: str = 'float32'
   remat: str = 'none'  # a key of REMAT
@@ -137,7 +138,7 @@ class Config:
       if wanted:
         raise errors.expected(prefix + field.name, wanted, value)
       choices = fields_lib.MODEL.get(field.name)
-      if isinstance(choices, tuple):
+      if isinstance(choices, tuple) and value is not None:
         errors.check_choice(prefix + field.name, value, choices)
 
   def _check_rope_scaling(self) -> None:
@@ -374,25 +375,3 @@ def _from_mapping(kind: type, at: str, fields: Any) -> Any:
     if default is dataclasses.MISSING and name not in fields:
       raise errors.expected(f'{at}.{name}', 'a value', None)
   return kind(**fields)
-
-
-PRESETS = {
-    'smollm2_135m': Config(  # HuggingFaceTB/SmolLM2-135M
-        vocab=49_152, width=576, layers=30, heads=9, kv_heads=3, head_size=64,
-        mlp=1536, max_len=8192, rope_theta=1e5, rms_eps=1e-5),
-    'qwen2.5_32b': Config(  # Qwen/Qwen2.5-32B
-        vocab=152_064, width=5120, layers=64, heads=40, kv_heads=8,
-        head_size=128, mlp=27_648, max_len=131_072, rope_theta=1e6,
-        rms_eps=1e-5, qkv_bias=True, tied=False, dtype='bfloat16',
-        remat='full'),
-    'deepseek_v3': Config(  # deepseek-ai/DeepSeek-V3-Base
-        vocab=129_280, width=7168, layers=61, heads=128, kv_heads=128,
-        head_size=192, mlp=18_432, max_len=163_840, rms_eps=1e-6, tied=False,
-        latent=Latent(q_rank=1536, kv_rank=512, nope_size=128, rope_size=64,
-                      value_size=128),
-        moe=Experts(experts=256, active=8, mlp=2048, shared=1, groups=8,
-                    active_groups=4, scale=2.5, dense_layers=3),
-        rope_scaling=RopeScaling(
-            'yarn', 40., original_len=4096, mscale=1., mscale_all_dim=1.),
-        dtype='bfloat16', remat='full'),
-}

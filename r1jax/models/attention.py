@@ -1,25 +1,24 @@
-"""Grouped-query attention: projections, rotary positions, masks.
+"""The tokens of a forward pass, and which keys each of them sees.
 
 A row of tokens is either one sequence, alone or after the prompt and past of a
 cache, or a prompt followed by all its responses. Projections treat all tokens
 of a row alike; the parts of a row, and which keys a query sees, matter only
-between the projections, where kernels/attention.py computes the products.
+between the projections, where kernels/attention.py computes the products, or
+for whole rows one of the kernels of row_attention.py.
 """
 
-import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import attention
 from r1jax.models import architecture
-from r1jax.models import layers
-from r1jax.models import rotary
 from r1jax.types import Array
 
 KeysValues = tuple[Array, Array | None]  # of a cache: values None if latent
+BLOCK = 1024  # tokens of a cache that are read together
 _SPANS = 4
 
 
@@ -44,9 +43,11 @@ class LayerInputs(NamedTuple):
 
 def split_responses(layout: Layout, x_BT: Array) -> tuple[Array, Array]:
   """Rows of a prompt and its responses -> [B, P, ...] and [N, T, ...]."""
-  length = layout.position.shape[1]
-  return x_BT[:, :length], x_BT[:, length:].reshape(
-      *layout.responses.position.shape, *x_BT.shape[2:])
+  length, (rows, tokens) = layout.position.shape[1], (
+      layout.responses.position.shape)
+  end = length + rows * tokens // len(x_BT)  # columns after it are of no one
+  return x_BT[:, :length], x_BT[:, length:end].reshape(
+      rows, tokens, *x_BT.shape[2:])
 
 
 def _in_window(config: architecture.Config, position: Array,
@@ -69,9 +70,19 @@ def visible_parts(config: architecture.Config, layout: Layout,
     query: i32[Q], the queries' columns in `layout`.
     k, v: of the past and of all T new tokens after it.
   """
-  position, prompt = layout.position[:, query], layer.prompt
-  rows, length = position.shape
-  index = jnp.arange(k.shape[-1])
+  own = own_part(config, layout, layer, query, k, v)
+  if layer.prompt is None:
+    return [own]
+  return [prompt_part(config, layout, layer, query), own]
+
+
+def own_part(config: architecture.Config, layout: Layout, layer: LayerInputs,
+             query: Array, k: Array, v: Array, begin: Array | int = 0
+             ) -> attention.Part:
+  """Some queries' own tokens, past and new; k and v from column `begin` on."""
+  position = layout.position[:, query]
+  rows = len(position)
+  index = begin + jnp.arange(k.shape[-1])
   if layout.filled is None:
     first, key_position = 0, layout.position[:, None, :index.size]
   else:
@@ -87,19 +98,24 @@ def visible_parts(config: architecture.Config, layout: Layout,
       same |= layout.parent[:, query, None] == key_segment
     visible &= same
   visible &= _in_window(config, position, key_position, layer.local)
-  tokens = attention.Part(k, v, visible[:, None])
-  if prompt is None:
-    return [tokens]
+  return attention.Part(k, v, visible[:, None])
+
+
+def prompt_part(config: architecture.Config, layout: Layout,
+                layer: LayerInputs, query: Array) -> attention.Part:
+  """The keys and values of separate prompts, for some queries."""
+  position, prompt = layout.position[:, query], layer.prompt
+  rows, length = position.shape
   prompts, index = prompt[0].shape[0], jnp.arange(prompt[0].shape[-1])
   visible = (index < layout.prompt_length[:, None])[:, None, None]
   near = _in_window(config, position, index, layer.local)
   if near is not True:
     near = near.reshape(prompts, rows // prompts, length, -1)
-  return [attention.Part(*prompt, visible & near), tokens]
+  return attention.Part(*prompt, visible & near)
 
 
 def append_to_past(past: KeysValues, new: KeysValues, filled: Array,
-                   index: Array | None) -> tuple[KeysValues, KeysValues]:
+                   index: Array | None) -> KeysValues:
   """Writes the keys and values of new tokens after those of the past.
 
   Args:
@@ -109,8 +125,8 @@ def append_to_past(past: KeysValues, new: KeysValues, filled: Array,
     index: of the layer in `past`; None: the past is this layer's alone.
 
   Returns:
-    The past with the new tokens, and the part of it that is this layer's. The
-    second is read from the first, so that XLA can write in place.
+    The past with the new tokens. What is read of it is read from this, so that
+    XLA can write in place.
   """
   begin = () if index is None else (index,)
 
@@ -121,10 +137,55 @@ def append_to_past(past: KeysValues, new: KeysValues, filled: Array,
     return jax.lax.dynamic_update_slice(x, y, (*begin, *start))
 
   k, v = past
-  past = put(k, new[0], -1), None if v is None else put(v, new[1], -2)
-  of_layer = past if index is None else jax.tree.map(
-      lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), past)
-  return past, of_layer
+  return put(k, new[0], -1), None if v is None else put(v, new[1], -2)
+
+
+def attend_to_past(config: architecture.Config, layout: Layout,
+                   layer: LayerInputs, q_NTHh: Array, past: KeysValues,
+                   values: Callable[[Array], Array] | None = None) -> Array:
+  """Attention of new tokens to their prompts, their past and themselves.
+
+  A cache of more than `BLOCK` tokens is read block by block, as far as it is
+  filled.
+
+  Args:
+    config, layout, layer: as of `visible_parts`.
+    q_NTHh: queries, scaled.
+    past: with the new tokens appended; of this layer or of all.
+    values: computed from keys, where the past holds none.
+  """
+  size = past[0].shape[-1]
+
+  def columns(begin, count):
+    def cut(x, axis):
+      if x is None:
+        return values(k)
+      if layer.index is not None:
+        start = [0] * x.ndim
+        start[0], start[axis] = layer.index, begin
+        shape = [1, *x.shape[1:]]
+        shape[axis] = count
+        return jax.lax.dynamic_slice(x, start, shape)[0]
+      return jax.lax.dynamic_slice_in_dim(x, begin, count, axis)
+
+    k = cut(past[0], -1)
+    return k, cut(past[1], -2)
+
+  if size <= BLOCK:
+    return attend(config, layout, layer, q_NTHh, *columns(0, size))
+  query = jnp.arange(q_NTHh.shape[1])
+
+  def block(i):
+    begin = jnp.minimum(i * BLOCK, size - BLOCK)  # the last may overlap
+    part = own_part(
+        config, layout, layer, query, *columns(begin, BLOCK), begin)
+    is_new = begin + jnp.arange(BLOCK) >= i * BLOCK
+    return part._replace(mask=part.mask & is_new)
+
+  count = -(-(layout.filled + query.size) // BLOCK)
+  return attention.attend_blocks(
+      q_NTHh, prompt_part(config, layout, layer, query), block, count,
+      softcap=config.softcap_attention)
 
 
 def attend(config: architecture.Config, layout: Layout, layer: LayerInputs,
@@ -147,14 +208,14 @@ def attend(config: architecture.Config, layout: Layout, layer: LayerInputs,
   spans = min(_SPANS, chunks)
   edges = [min(chunk * (chunks * n // spans), length) for n in range(spans + 1)]
   outs = [
-      _attend_span(config, layout, layer, q_BTHh[:, begin:end], begin,
+      attend_span(config, layout, layer, q_BTHh[:, begin:end], begin,
                    *((k, v) if layout.filled is not None else
                      (k[..., :end], v[:, :, :end])))
       for begin, end in zip(edges, edges[1:])]
   return jnp.concatenate(outs, 1)
 
 
-def _attend_span(config: architecture.Config, layout: Layout,
+def attend_span(config: architecture.Config, layout: Layout,
                  layer: LayerInputs, q_BTHh: Array, begin: int, k: Array,
                  v: Array) -> Array:
   """Attention of the queries from column `begin` on, in chunks."""
@@ -177,71 +238,3 @@ def _attend_span(config: architecture.Config, layout: Layout,
 def to_parts(k_BTKh: Array, v_BTKh: Array) -> tuple[Array, Array]:
   """Keys and values in the layouts of `kernels.attention.Part`."""
   return k_BTKh.transpose(0, 2, 3, 1), v_BTKh.transpose(0, 2, 1, 3)
-
-
-def _attend_in_groups(config: architecture.Config, layout: Layout,
-                      layer: LayerInputs, q: Array, k: Array, v: Array
-                      ) -> Array:
-  """Attention in rows of a prompt followed by its responses."""
-  (q, q_NTHh), (k, k_NTKh), (v, v_NTKh) = (
-      split_responses(layout, x) for x in (q, k, v))
-  prompt = to_parts(k, v)
-  out = attend(config, layout, layer, q, *prompt)
-  out_NTHh = attend(config, layout.responses, layer._replace(prompt=prompt),
-                    q_NTHh, *to_parts(k_NTKh, v_NTKh))
-  return jnp.concatenate(
-      [out, out_NTHh.reshape(out.shape[0], -1, *out.shape[2:])], 1)
-
-
-def attend_in_rows(config: architecture.Config, layout: Layout,
-                   layer: LayerInputs, q: Array, k: Array, v: Array) -> Array:
-  """Attention without a past: [B, T, H, h] queries, [B, T, K, h] keys."""
-  if layout.responses is not None:
-    return _attend_in_groups(config, layout, layer, q, k, v)
-  return attend(config, layout, layer, q, *to_parts(k, v))
-
-
-class Attention(nn.Module):
-  """Grouped-query attention over the prompt, the past and the new tokens.
-
-  Returns the output [B, T, D], the past with the new tokens appended (None if
-  there is none), and the keys and values of the new tokens.
-  """
-  config: architecture.Config
-
-  @nn.compact
-  def __call__(self, x_BTD: Array, past: KeysValues | None, layout: Layout,
-               layer: LayerInputs
-               ) -> tuple[Array, KeysValues | None, KeysValues]:
-    c = self.config
-    width, heads, kv_heads, size = c.width, c.heads, c.kv_heads, c.head_size
-    weight = functools.partial(layers.param, self)
-    wq = weight('q', ('embed', 'heads', 'head_size'), (width, heads, size),
-                layers.linear(width))
-    wk, wv = (weight(name, ('embed', 'kv_heads', 'head_size'),
-                     (width, kv_heads, size), layers.linear(width))
-              for name in ('k', 'v'))
-    wo = weight('o', ('heads', 'head_size', 'embed'), (heads, size, width),
-                layers.linear(heads * size, (2 * c.layers) ** -0.5))
-    q, k, v = (layers.dense(x_BTD, w) for w in (wq, wk, wv))
-    if c.qkv_bias:
-      bias = lambda name, axis, n: weight(
-          name, (axis, 'head_size'), (n, size), nn.initializers.zeros)
-      q += bias('q_bias', 'heads', heads)
-      k += bias('k_bias', 'kv_heads', kv_heads)
-      v += bias('v_bias', 'kv_heads', kv_heads)
-    if c.qk_norm:
-      q = layers.RMSNorm(c, name='q_norm')(q)
-      k = layers.RMSNorm(c, name='k_norm')(k)
-    table = layout.table
-    if layout.local_table is not None:
-      table = jnp.where(layer.local, layout.local_table, table)
-    q, k = rotary.rotate(q, table), rotary.rotate(k, table)
-    q = q * jnp.asarray(rotary.score_scale(c), q.dtype)
-    new = to_parts(k, v)
-    if past is None:
-      out = attend_in_rows(c, layout, layer, q, k, v)
-    else:
-      past, of_layer = append_to_past(past, new, layout.filled, layer.index)
-      out = attend(c, layout, layer, q, *of_layer)
-    return layers.dense(out, wo, contract=2), past, new

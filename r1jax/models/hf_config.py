@@ -16,6 +16,7 @@ from r1jax.models import architecture
 from r1jax.models import file_section
 from r1jax.models import hf_float8
 from r1jax.models import hf_rope
+from r1jax.models import presets
 from r1jax.models import rotary
 
 Fields = Mapping[str, Any]
@@ -274,7 +275,7 @@ def _deepseek(top: file_section.Section, sizes: Fields) -> dict[str, Any]:
         field: getattr(known, field) for field, key in keys.items()
         if not top.has(key)}))
 
-  known = architecture.PRESETS['deepseek_v3']
+  known = presets.PRESETS['deepseek_v3']
   latent = part(architecture.Latent, _LATENT, known.latent, q_rank=None)
   moe = part(architecture.Experts, _EXPERTS, known.moe, normalize=False)
   whole = latent.nope_size + latent.rope_size

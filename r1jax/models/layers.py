@@ -28,6 +28,14 @@ def constrain(place: sharding.Placement | None, x: Array,
   return x if place is None else place.constrain(x, axes)
 
 
+def pad_length(place: sharding.Placement | None, x_BT: Array) -> Array:
+  """[B, T, ...] with zeros after it, up to a length that the mesh divides."""
+  parts = 1 if place is None else place.size(
+      *place.partition_spec(('length',)))
+  return jnp.pad(x_BT, [(0, 0), (0, -x_BT.shape[1] % parts)] + [(0, 0)] * (
+      x_BT.ndim - 2))
+
+
 def param(module: nn.Module, name: str, axes: tuple[str, ...],
           size: tuple[int, ...], init: nn.initializers.Initializer
           ) -> Array | Adapted:

@@ -16,6 +16,8 @@ from r1jax.models import architecture
 from r1jax.models import attention
 from r1jax.models import layers
 from r1jax.models import rotary
+from r1jax.models import row_attention
+from r1jax.parallel import sharding
 from r1jax.types import Array
 
 
@@ -23,8 +25,9 @@ _EPS = 1e-6  # of the latents' norms, in every model
 
 
 class LatentAttention(nn.Module):
-  """As attention.Attention; a past is (latent and rotary key, None)."""
+  """As gqa.Attention; a past is (latent and rotary key, None)."""
   config: architecture.Config
+  place: sharding.Placement | None
 
   @nn.compact
   def __call__(self, x_BTD: Array, past: attention.KeysValues | None,
@@ -58,13 +61,12 @@ class LatentAttention(nn.Module):
       k, v = jnp.split(
           layers.dense(latent_BTr, kv_b), [sizes.nope_size], -1)
       key_BTHp = jnp.broadcast_to(key_BTp[:, :, None], q_rope.shape)
-      out = attention.attend_in_rows(
-          c, layout, layer, jnp.concatenate([q_nope, q_rope], -1),
+      out = row_attention.attend(
+          c, self.place, layout, layer, jnp.concatenate([q_nope, q_rope], -1),
           jnp.concatenate([k, key_BTHp], -1), v)
     else:
-      past, (latents, _) = attention.append_to_past(
-          past, new, layout.filled, layer.index)
-      out = self._absorbed(q_nope, q_rope, kv_b, latents, layout, layer)
+      past = attention.append_to_past(past, new, layout.filled, layer.index)
+      out = self._absorbed(q_nope, q_rope, kv_b, past, layout, layer)
     return layers.dense(out, wo, contract=2), past, new
 
   def _queries(self, x_BTD: Array, weight) -> Array:
@@ -81,7 +83,7 @@ class LatentAttention(nn.Module):
     return layers.dense(x_BTD, wq)
 
   def _absorbed(self, q_nope: Array, q_rope: Array, kv_b: Array,
-                latents: Array, layout: attention.Layout,
+                past: attention.KeysValues, layout: attention.Layout,
                 layer: attention.LayerInputs) -> Array:
     """Attention over the latents, without keys and values of each head."""
     c, rank = self.config, self.config.latent.kv_rank
@@ -90,7 +92,7 @@ class LatentAttention(nn.Module):
     q = jnp.concatenate(
         [jnp.einsum('NTHn,rHn->NTHr', q_nope, to_key), q_rope], -1)
     prompt_k, _ = layer.prompt
-    out = attention.attend(
+    out = attention.attend_to_past(
         c, layout, layer._replace(prompt=(prompt_k, values(prompt_k))), q,
-        latents, values(latents))
+        past, values)
     return jnp.einsum('NTHr,rHv->NTHv', out, to_value)

@@ -11,9 +11,11 @@ expert, is returned as the gradient of `router_bias`: it is then summed over
 micro-batches and devices like any gradient, and training/optim.py takes the
 step.
 
-On a mesh each device holds some experts, or a slice of every expert, and the
-tokens of its part of the batch. It computes the contribution of its experts to
-its tokens; one sum over devices completes the output.
+On a mesh each device holds some experts, or a slice of every expert, and its
+part of the tokens. Over mesh axes that split both tokens and experts, tokens
+travel to the devices of their experts and back (kernels/exchange.py). Over
+those that split experts or their width alone, each device computes the
+contribution of what it holds, and one sum over devices completes the output.
 
 N = B * T tokens, E experts, K of them per token, A = N * K assignments.
 """
@@ -28,6 +30,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from r1jax import config as config_lib
+from r1jax.kernels import exchange
 from r1jax.kernels import grouped_matmul
 from r1jax.models import architecture
 from r1jax.models import layers
@@ -43,10 +46,28 @@ class ExpertWeights(NamedTuple):
 
 
 class Split(NamedTuple):
-  """Mesh axes that tokens, experts and MLPs are split over, if any."""
+  """Mesh axes that tokens and weights of experts are split over, if any."""
   tokens: tuple[str, ...] = ()
   experts: tuple[str, ...] = ()
+  embed: tuple[str, ...] = ()
   mlp: tuple[str, ...] = ()
+
+  @property
+  def travel(self) -> tuple[str, ...]:
+    """Over which tokens go to their experts."""
+    return tuple(axis for axis in self.experts if axis in self.tokens)
+
+  @property
+  def copies(self) -> tuple[str, ...]:
+    """Over which tokens are split and weights are not."""
+    return tuple(axis for axis in self.tokens
+                 if axis not in self.experts + self.embed + self.mlp)
+
+  @property
+  def sum(self) -> tuple[str, ...]:
+    """Over which each device has a part of each of its tokens' outputs."""
+    return tuple(axis for axis in self.experts + self.mlp
+                 if axis not in self.tokens)
 
 
 def route(config: architecture.Experts, score_NE: Array, bias_E: Array
@@ -105,18 +126,19 @@ attach_load.defvjp(
     lambda y, bias, chosen: (y, (chosen, bias)), _attach_load_bwd)
 
 
-def mix(config: architecture.Config, experts: ExpertWeights, first: Array,
-        x_ND: Array, chosen_NK: Array, weight_NK: Array) -> Array:
+def mix(config: architecture.Config, split: Split, experts: ExpertWeights,
+        x_ND: Array, weight_NK: Array, chosen_NK: Array) -> Array:
   """The weighted sum of the outputs of each token's experts, [N, D].
 
-  `experts` holds those from number `first` on; others contribute nothing.
+  Those of other devices than this one contribute nothing.
   """
-  count, k = len(experts.gate), config.moe.active
-  chosen_A = chosen_NK.reshape(-1) - first
+  count, k = len(experts.gate), chosen_NK.shape[1]
+  chosen_A = chosen_NK.reshape(-1) - jax.lax.axis_index(split.experts) * count
   is_here_A = (chosen_A >= 0) & (chosen_A < count)
   tiles = grouped_matmul.arrange(
       jnp.where(is_here_A, chosen_A, count), count,
-      grouped_matmul.tile_rows(chosen_A.size, config.moe.experts))
+      grouped_matmul.tile_rows(
+          chosen_A.size, config.moe.experts // jax.lax.axis_size(split.travel)))
   x_MCD = grouped_matmul.spread(x_ND, tiles, k)
   weight_MC = grouped_matmul.spread(weight_NK.reshape(-1), tiles, 1)
   # Weighted before the last product, so that the backward pass needs that
@@ -129,6 +151,28 @@ def mix(config: architecture.Config, experts: ExpertWeights, first: Array,
       grouped_matmul.product(x_MCD, experts.up, tiles), weight_MC)
   return grouped_matmul.combine(
       grouped_matmul.product(gated_MCF, experts.down, tiles), tiles, k)
+
+
+def mix_visitors(config: architecture.Config, split: Split,
+                 experts: ExpertWeights, x_ND: Array, weight_NK: Array,
+                 chosen_NK: Array) -> Array:
+  """`mix`, of the experts of all devices along `split.travel`."""
+  count = len(experts.gate)
+  sizes = [jax.lax.axis_size(axis) for axis in split.experts]
+  place = dict(zip(split.experts, jnp.unravel_index(chosen_NK // count, sizes)))
+  to_NK = jnp.ravel_multi_index(
+      [place[axis] for axis in split.travel],
+      [jax.lax.axis_size(axis) for axis in split.travel], mode='clip')
+
+  def compute(experts, x_RD, weight_R, chosen_R):
+    return mix(config, split, experts, x_RD, weight_R[:, None],
+               chosen_R[:, None])
+
+  held = config.moe.experts // jax.lax.axis_size(split.travel)
+  return exchange.visit(
+      compute, exchange.Axes(split.travel, split.tokens + split.sum),
+      len(x_ND) * min(config.moe.active, held), experts, x_ND, weight_NK,
+      chosen_NK, to_NK)
 
 
 def apply_experts(config: architecture.Config, split: Split, x_BTD: Array,
@@ -146,33 +190,52 @@ def apply_experts(config: architecture.Config, split: Split, x_BTD: Array,
   score_NE = nn.sigmoid(jnp.matmul(
       x_ND.astype(jnp.float32), router_DE.astype(jnp.float32),
       precision=jax.lax.Precision.HIGHEST))
-  bias_E, experts = vary(split.tokens, (bias_E, experts))
+  bias_E = vary(split.tokens, bias_E)
   chosen_NK, weight_NK = route(config.moe, score_NE, bias_E)
-  first = jax.lax.axis_index(split.experts) * len(experts.gate)
-  parts = split.experts + split.mlp
-  part_ND = mix(config, experts, first,
-                *vary(parts, (x_ND, chosen_NK, weight_NK)))
-  y_ND = jax.lax.psum(part_ND, parts)
+  experts = whole(split, vary(split.copies, experts))
+  part_ND = (mix_visitors if split.travel else mix)(
+      config, split, experts, *vary(split.sum, (x_ND, weight_NK, chosen_NK)))
+  y_ND = jax.lax.psum(part_ND, split.sum)
   return attach_load(y_ND, bias_E, chosen_NK).reshape(x_BTD.shape)
+
+
+def whole(split: Split, experts: ExpertWeights) -> ExpertWeights:
+  """Experts with their whole width, gathered over the devices of its parts.
+
+  Where these have different tokens, gradients are scattered as they are summed.
+  """
+  def gather(x, width, mlp):
+    for axis in reversed(split.embed):
+      x = jax.lax.all_gather(
+          x, axis, axis=width, tiled=True,
+          to='varying' if axis in split.tokens else 'invarying')
+    for axis in reversed(split.mlp):
+      if axis in split.tokens:
+        x = jax.lax.all_gather(x, axis, axis=mlp, tiled=True)
+    return x
+
+  return ExpertWeights(
+      gather(experts.gate, 1, 2), gather(experts.up, 1, 2),
+      gather(experts.down, 2, 1))
 
 
 def apply_experts_on_mesh(
     config: architecture.Config, place: sharding.Placement, x_BTD: Array,
     router_DE: Array, bias_E: Array, experts: ExpertWeights) -> Array:
-  """`apply_experts` on every device; other splits of weights are gathered."""
-  batch, length, expert, mlp = place.partition_spec(
-      ('batch', 'length', 'expert', 'mlp'))
-  names = config_lib.axis_names
-  # The prompts of a small rollout may not divide: each device then has all.
-  shards = math.prod(place.mesh.shape[axis] for axis in names(batch))
-  batch = None if x_BTD.shape[0] % shards else batch
-  tokens, whole = PartitionSpec(batch, length), PartitionSpec()
-  wide = PartitionSpec(expert, None, mlp)
-  split = Split(names(batch) + names(length), names(expert), names(mlp))
+  """`apply_experts` on every device."""
+  names, spec = config_lib.axis_names, place.partition_spec
+  batch, length = map(names, spec(('batch', 'length')))
+  # The prompts of a small rollout may not divide: some devices then have the
+  # same.
+  while x_BTD.shape[0] % math.prod(place.mesh.shape[axis] for axis in batch):
+    batch = batch[:-1]
+  tokens, same = PartitionSpec(batch, length), PartitionSpec()
+  wide = spec(('expert', 'embed', 'mlp'))
+  split = Split(batch + length, *map(names, wide))
   return jax.shard_map(
       functools.partial(apply_experts, config, split), mesh=place.mesh,
-      in_specs=(tokens, whole, whole,
-                ExpertWeights(wide, wide, PartitionSpec(expert, mlp, None))),
+      in_specs=(tokens, same, same, ExpertWeights(
+          wide, wide, spec(('expert', 'mlp', 'embed')))),
       out_specs=tokens)(x_BTD, router_DE, bias_E, experts)
 
 

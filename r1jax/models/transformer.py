@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from r1jax.models import architecture
 from r1jax.models import attention
+from r1jax.models import gqa
 from r1jax.models import layers
 from r1jax.models import mla
 from r1jax.models import moe
@@ -53,8 +54,8 @@ class Block(nn.Module):
     x_BTD, past = carry
     norm = lambda name: layers.RMSNorm(c, name=name)
     post = norm if c.post_norms else lambda name: lambda y: y
-    attend = (mla.LatentAttention if c.latent else attention.Attention)(
-        c, name='attention')
+    attend = (mla.LatentAttention if c.latent else gqa.Attention)(
+        c, self.place, name='attention')
     mlp = moe.MoE(c, self.place, name='moe') if self.experts else layers.MLP(
         c, name='mlp')
     y, past, new = attend(norm('attention_norm')(x_BTD), past, layout, layer)
@@ -131,7 +132,8 @@ class Decoder(nn.Module):
     layout = attention.Layout(
         position=position_BP, responses=attention.Layout(
             position=position_NT, prompt_length=prompts.length))
-    join = lambda x, y: jnp.concatenate([x, y.reshape(rows, -1)], 1)
+    join = lambda x, y: layers.pad_length(
+        self.place, jnp.concatenate([x, y.reshape(rows, -1)], 1))
     hidden, _ = self._layers(
         join(prompts.tokens, tokens_NT), join(position_BP, position_NT), layout)
     return attention.split_responses(layout, hidden)
@@ -201,12 +203,19 @@ class Decoder(nn.Module):
     """`Model.score`."""
     return self.head(hidden_BTD)
 
-  def unembed(self, hidden_BTD: Array) -> Array:
-    """`Model.unembed`."""
-    c = self.config
-    output = self.embedding.T if c.tied else self.output
-    logits = layers.dense(
-        hidden_BTD, output.astype(c.dtype), dtype=jnp.float32)
-    if c.softcap_final:
-      logits = c.softcap_final * jnp.tanh(logits / c.softcap_final)
-    return layers.constrain(self.place, logits, ('batch', 'length', 'vocab'))
+
+def head(config: architecture.Config, params: Params) -> Params:
+  """`Model.head`."""
+  name = 'embedding' if config.tied else 'output'
+  return {name: params[name]}
+
+
+def unembed(config: architecture.Config, place: sharding.Placement | None,
+            params: Params, hidden_BTD: Array) -> Array:
+  """`Model.unembed`."""
+  output = params['embedding'].T if config.tied else params['output']
+  logits = layers.dense(
+      hidden_BTD, output.astype(config.dtype), dtype=jnp.float32)
+  if config.softcap_final:
+    logits = config.softcap_final * jnp.tanh(logits / config.softcap_final)
+  return layers.constrain(place, logits, ('batch', 'length', 'vocab'))

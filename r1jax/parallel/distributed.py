@@ -24,6 +24,7 @@ _COUNTS = (  # variables that hold the number of processes
     'OMPI_COMM_WORLD_SIZE',
     'MEGASCALE_NUM_SLICES',
 )
+_LEAVE_SECONDS = 60  # in which all processes leave; they end together
 _LISTS = ('TPU_WORKER_HOSTNAMES', 'TPU_PROCESS_ADDRESSES')  # comma-separated
 
 
@@ -56,7 +57,8 @@ def initialize(force: bool = False) -> None:
   try:
     jax.distributed.initialize(
         num_processes=None if count is None else int(count),
-        process_id=None if index is None else int(index))
+        process_id=None if index is None else int(index),
+        shutdown_timeout_seconds=_LEAVE_SECONDS)
   except (RuntimeError, ValueError) as problem:
     raise errors.ConfigError(
         '', 'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID in '

@@ -46,17 +46,21 @@ def explained(config: Mapping[str, Any]) -> Iterator[None]:
   try:
     yield
   except (jax.errors.JaxRuntimeError, MemoryError, OSError) as problem:
-    if not _is_lack(problem):
+    if not is_lack(problem):
       raise
-    fields = config_lib.flatten(config)
-    helps = [f'{how} config.{name}' for pattern, how in _SMALLER.items()
-             for name in fnmatch.filter(fields, pattern)
-             if _is_used(name, fields)]
+    helps = smaller(config)
     said = str(problem).partition('\n')[0]
     said = said.removeprefix(f'{_EXHAUSTED}: ').rstrip('.')
     raise errors.RunError(
         f'out of memory: {said or "this machine has none left"}'
         + ('; what helps: ' + ', '.join(helps) if helps else '')) from problem
+
+
+def smaller(config: Mapping[str, Any]) -> list[str]:
+  """What to change in a config for less memory, of the fields that it has."""
+  fields = config_lib.flatten(config)
+  return [f'{how} config.{name}' for pattern, how in _SMALLER.items()
+          for name in fnmatch.filter(fields, pattern) if _is_used(name, fields)]
 
 
 def _is_used(field: str, fields: Mapping[str, Any]) -> bool:
@@ -65,7 +69,7 @@ def _is_used(field: str, fields: Mapping[str, Any]) -> bool:
   return fields.get(f'{section}.init_from', '') is not None
 
 
-def _is_lack(problem: Exception) -> bool:
+def is_lack(problem: Exception) -> bool:
   """Whether an error says that memory is exhausted."""
   if isinstance(problem, OSError):
     return problem.errno == errno.ENOMEM

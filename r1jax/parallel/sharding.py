@@ -4,16 +4,17 @@ A parameter is declared with logical names, e.g. ('embed', 'mlp'); rules such
 as (('embed', 'fsdp'), ('mlp', 'tensor'), ('norm', None)) say which axis of the
 mesh, axes or none each name is split over. A dimension that does not divide
 over its mesh axes is an error, never a silent copy on every device. A batch is
-split over `data` and `fsdp`, row by row.
+split over `data`, `fsdp` and `expert`, row by row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import math
 from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import mesh_utils
 from jax.experimental import multihost_utils
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
@@ -21,10 +22,11 @@ import numpy as np
 
 from r1jax import config as config_lib
 from r1jax import errors
+from r1jax.types import Prompts
 
 Axes = tuple[str | None, ...]  # logical names of one array's dimensions
 Rules = Sequence[tuple[str, str | Sequence[str] | None]]
-BATCH_AXES = ('data', 'fsdp')  # of the mesh, over which a batch is split
+BATCH_AXES = ('data', 'fsdp', 'expert')  # of the mesh, that split a batch
 
 
 def make_mesh(
@@ -36,8 +38,9 @@ def make_mesh(
   Raises `ConfigError` naming `config.mesh.<axis>` where the product of the
   sizes is not the number of devices.
   """
-  by_topology = devices is None  # neighbours in the machine are so in the mesh
-  devices = jax.devices() if by_topology else list(devices)
+  given, devices = devices, list(jax.devices() if devices is None else devices)
+  # Neighbours in the machine are so in the mesh.
+  by_topology = given is None or devices[0].platform == 'tpu'
   shape = tuple(config_lib.mesh_sizes(sizes, len(devices)).values())
   if by_topology:
     grid = mesh_utils.create_device_mesh(shape, devices)
@@ -88,9 +91,108 @@ class Placement(NamedTuple):
     return partition_spec(axes, self.rules, self.mesh)
 
   def constrain(self, x: jax.Array, axes: Axes) -> jax.Array:
-    """Inside jit: constrains `x` to the sharding of its logical axes."""
+    """Inside jit: constrains `x` to the sharding of its logical axes.
+
+    Raises `ConfigError` where it does not divide: XLA would fill it up, and has
+    been seen to return wrong gradients then. Inside shard_map: over the mesh
+    axes that it leaves to the compiler.
+    """
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    entries = [
+        None if size == 1 else tuple(
+            axis for axis in config_lib.axis_names(entry) if axis not in manual)
+        for size, entry in zip(x.shape, self.partition_spec(axes))]
+    partition = PartitionSpec(*(entry or None for entry in entries))
+    _check_divisible('activations', x.shape, axes, partition, self.mesh)
     return jax.lax.with_sharding_constraint(
-        x, NamedSharding(self.mesh, self.partition_spec(axes)))
+        x, partition if manual else NamedSharding(self.mesh, partition))
+
+  def split(self, tree: Any) -> Any:
+    """Inside jit: constrains the rows of a batch to their devices."""
+    return jax.lax.with_sharding_constraint(tree, batch_sharding(self.mesh))
+
+  def row_parts(self, rows: int) -> 'RowParts | None':
+    """How rows of tokens lie on the mesh; None where every device has all."""
+    batch, length = self.partition_spec(('batch', 'length'))
+    if rows % self.size(batch):
+      batch = None  # few prompts may not divide: each device then has all
+    parts = RowParts(self.mesh, batch, length, self.size(length))
+    return parts if batch or length else None
+
+  def size(self, entry: str | Sequence[str] | None) -> int:
+    """The number of parts along an entry of a PartitionSpec."""
+    return math.prod(self.mesh.shape[axis]
+                     for axis in config_lib.axis_names(entry))
+
+
+class RowParts(NamedTuple):
+  """The split of arrays [B, T, ...] of tokens over devices."""
+  mesh: Mesh
+  batch: str | tuple[str, ...] | None  # mesh axes of B
+  over: str | tuple[str, ...] | None  # mesh axes of T
+  length: int  # parts of T
+
+  def on_each(self, function: Callable[[Any, Any], Any]
+              ) -> Callable[[Any, Any], Any]:
+    """`function` of (parameters, rows), on each device's part of the rows.
+
+    Parameters are whole along the axes of the rows; along others the compiler
+    splits them.
+    """
+    rows = PartitionSpec(self.batch, self.over)
+    axes = config_lib.axis_names(self.batch) + config_lib.axis_names(self.over)
+    return jax.shard_map(
+        function, mesh=self.mesh, axis_names={*axes},
+        in_specs=(PartitionSpec(), rows), out_specs=rows, check_vma=False)
+
+
+def _check_divisible(name: str, shape: Sequence[int], axes: Axes,
+                     partition: PartitionSpec, mesh: Mesh) -> None:
+  """Raises `ConfigError` where a dimension does not divide over the mesh."""
+  for size, logical, entry in zip(shape, axes, partition):
+    mesh_axes = config_lib.axis_names(entry)
+    parts = math.prod(mesh.shape[axis] for axis in mesh_axes)
+    if size % parts:
+      raise errors.expected(
+          f'mesh.{mesh_axes[-1]}', f"a divisor of the {size} of axis "
+          f"'{logical}' ({name}), or a rule that leaves it whole", parts)
+
+
+def repeat(prompts: Prompts, responses: int, place: Placement | None,
+           parts: int = 1) -> Prompts:
+  """The prompts of the rows of a forward pass.
+
+  A row is a prompt and some of the responses to it, in each row as many. There
+  are as few rows as divide over the devices that split a batch, `parts` of them
+  on each: as many as prompts, where these divide. Example: 2 prompts with 16
+  responses each, on 8 devices, are 8 rows of 4 responses; each prompt is there,
+  and is computed, 4 times.
+
+  Args:
+    prompts: B prompts.
+    responses: N = B G to them, in the order of the prompts.
+    place: the mesh.
+    parts: micro-batches, each with as many rows of every device.
+
+  Raises:
+    ValueError: the responses do not divide.
+  """
+  count = prompts.length.shape[0]
+  shards = 1 if place is None else batch_shards(place.mesh)
+  times = shards * parts // math.gcd(shards * parts, count)
+  if responses // count % times:
+    raise ValueError(
+        f'{count} prompts of {responses // count} responses each do not divide '
+        f'into {parts} micro-batches over mesh data*fsdp*expert = {shards}')
+  repeated = jax.tree.map(lambda x: jnp.repeat(x, times, 0), prompts)
+  return repeated if place is None else place.split(repeated)
+
+
+def filled(prompts: int, group: int, mesh: Mesh) -> int:
+  """The least number of prompts, `prompts` or more, whose groups divide."""
+  shards = batch_shards(mesh)
+  least = shards // math.gcd(shards, group)
+  return -(-prompts // least) * least
 
 
 def path_name(path) -> str:
@@ -110,14 +212,7 @@ def shardings(axes_tree: Any, shapes: Any, mesh: Mesh, rules: Rules) -> Any:
       raise ValueError(f'{path_name(path)}: expected an axis name for each '
                        f'dimension of {leaf.shape}, received {axes}')
     partition = partition_spec(axes, rules, mesh)
-    for size, logical, entry in zip(leaf.shape, axes, partition):
-      mesh_axes = config_lib.axis_names(entry)
-      parts = math.prod(mesh.shape[axis] for axis in mesh_axes)
-      if size % parts:
-        raise errors.expected(
-            f'mesh.{mesh_axes[-1]}',
-            f"a divisor of the {size} of axis '{logical}' "
-            f'({path_name(path)}), or a rule that leaves it whole', parts)
+    _check_divisible(path_name(path), leaf.shape, axes, partition, mesh)
     return NamedSharding(mesh, partition)
 
   return jax.tree_util.tree_map_with_path(
@@ -142,12 +237,16 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def from_host(tree: Any, mesh: Mesh) -> Any:
-  """Puts a batch, which every process has whole, on the devices."""
-  sharding = batch_sharding(mesh)
+def from_host(tree: Any, mesh: Mesh, uneven: bool = False) -> Any:
+  """Puts a batch, which every process has whole, on the devices.
 
+  Its rows are split over the batch axes. With `uneven`, they need not divide:
+  then each device has all of them. That is for prompts, which are small.
+  """
   def place(x):
     x = np.asarray(x)
+    rest = len(x) % batch_shards(mesh)
+    sharding = (replicated if uneven and rest else batch_sharding)(mesh)
     return jax.make_array_from_callback(
         x.shape, sharding, lambda index: x[index])
 

@@ -67,6 +67,6 @@ def loop_settings(config) -> loop.Settings:
 
   A kind of stage has the fields that matter to it.
   """
-  return loop.Settings(**{
+  return loop.Settings(hang_seconds=config.get('hang_seconds', 0.), **{
       name: config[section][field] for name, (section, field) in _LOOP.items()
       if section in config and field in config[section]})

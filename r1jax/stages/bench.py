@@ -143,9 +143,9 @@ def random_prompts(config, placed) -> Prompts:
   shape = count, length = config.rl.prompts, config.rl.prompt_tokens
   tokens = np.random.default_rng(config.seed).integers(
       placed.model.config.vocab, size=shape, dtype=np.int32)
-  return jax.device_put(
+  return sharding.from_host(
       Prompts(tokens, np.full(count, length, np.int32),
-              np.arange(count, dtype=np.int32)), placed.batch)
+              np.arange(count, dtype=np.int32)), placed.mesh, uneven=True)
 
 
 def model_flops(rl, parameters: int) -> dict[str, int]:

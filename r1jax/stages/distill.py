@@ -47,12 +47,8 @@ def load_teacher(section, mesh: jax.sharding.Mesh, rules: sharding.Rules,
     ConfigError: there is no such model, or its vocabulary is another.
   """
   field = 'distill.init_from'
-  if section.init_from is None:
-    raise errors.expected(field, 'a teacher', None)
-  source = model_source.find(section.init_from, field)
-  shape = source.model_config()
-  placed = train_state.place_model(
-      shape, mesh, rules, longest=('lm.length', length))
+  teacher, placed, source = place_teacher(section, mesh, rules, length)
+  shape = placed.model.config
   vocab = source.vocabulary(shape.vocab)
   params = train_state.init_params(placed, source, seed=0)
   pieces = lambda vocab: [vocab.token(n) for n in range(vocab.size)]
@@ -61,8 +57,24 @@ def load_teacher(section, mesh: jax.sharding.Mesh, rules: sharding.Rules,
         field, "a teacher of the student's vocabulary (to learn from another's "
         'samples: rejection_sampling.py, then sft.py)',
         section.init_from)
+  return teacher, params
+
+
+def place_teacher(section, mesh: jax.sharding.Mesh, rules: sharding.Rules,
+                  length: int) -> tuple[Teacher, train_state.PlacedModel,
+                                        model_source.ModelSource]:
+  """The teacher of `config.distill`, where its parameters go, their source.
+
+  Args and errors are those of `load_teacher`.
+  """
+  field = 'distill.init_from'
+  if section.init_from is None:
+    raise errors.expected(field, 'a teacher', None)
+  source = model_source.find(section.init_from, field)
+  placed = train_state.place_model(
+      source.model_config(), mesh, rules, longest=('lm.length', length))
   return Teacher(placed.model, section.kind, section.weight,
-                 section.temperature, section.top_k), params
+                 section.temperature, section.top_k), placed, source
 
 
 def loss(model, chunk: int, teacher: Teacher, params, teacher_params,
@@ -72,16 +84,20 @@ def loss(model, chunk: int, teacher: Teacher, params, teacher_params,
   hidden_BTD, _ = model.forward(params, *inputs)
   teacher_BTD, _ = teacher.model.forward(teacher_params, *inputs)
 
-  def measure(logits_XV, targets):
-    token_X, teacher_XD = targets
+  def unembed(heads, hidden):
+    return (model.unembed(heads[0], hidden[0]),
+            teacher.model.unembed(heads[1], hidden[1]))
+
+  def measure(logits, token_X):
+    logits_XV, teacher_XV = logits
     return logprobs.of_logits(logits_XV, token_X)[0], distillation.divergence(
-        logits_XV, teacher.model.unembed(teacher_params, teacher_XD),
-        teacher.kind, temperature=teacher.temperature, top_k=teacher.top_k)
+        logits_XV, teacher_XV, teacher.kind, temperature=teacher.temperature,
+        top_k=teacher.top_k)
 
   logp, divergence = logprobs.of_hidden(
-      lambda h: model.unembed(params, h), hidden_BTD[:, :-1],
-      (batch.tokens[:, 1:], teacher_BTD[:, :-1]), temperature=1., chunk=chunk,
-      measure=measure)
+      unembed, (model.head(params), teacher.model.head(teacher_params)),
+      (hidden_BTD[:, :-1], teacher_BTD[:, :-1]), batch.tokens[:, 1:],
+      temperature=1., chunk=chunk, measure=measure, place=model.place)
   weight = batch.weight[:, 1:]
   value, count = losses.cross_entropy(logp, weight)
   divergence = masked.total(divergence * weight, weight > 0)

@@ -65,7 +65,8 @@ def make_evaluator(placed: train_state.PlacedModel, prompts: batches.PromptSet,
     best, more = None, []
     if greedy:
       best, more = sample_all(
-          greedy_sampler, scorer, params, prompts, batch, seed)
+          greedy_sampler, scorer, params, prompts,
+          sharding.filled(batch, 1, placed.mesh), seed)
     if workdir is not None:
       path = pathlib.Path(workdir) / f'{name}_{step}.jsonl'
       distributed.in_main(lambda: files.write_rows(path, rows))
@@ -271,16 +272,17 @@ def make_test(name: str, test, config, policy: train_state.StageModel,
   scoring.check_code(config.rewards, prompts)
   rule_scorer = scoring.make_rule_scorer(
       rewards_of_test(config.rewards, test.rewards), settings.response_tokens)
-  shards = sharding.batch_shards(policy.placed.mesh)
+  filled = lambda count: sharding.filled(
+      count, settings.group, policy.placed.mesh)
   most = max(config.eval.batch // settings.group, 1)
-  idle = -most % shards
+  idle = filled(most) - most
   if idle:
     distributed.say(
         f'{name}: {idle} of {most + idle} rows stand idle; a config.eval.batch '
         f'of {(most + idle) * settings.group} responses would use all devices')
   problems = len(prompts.records)
   count = -(-problems // -(-problems // most))  # as many in every batch
-  batch = -(-count // shards) * shards
+  batch = filled(count)
   return Test(name, prompts, left_out, settings,
               scoring.RolloutScorer(vocab, rule_scorer, models), count, batch)
 

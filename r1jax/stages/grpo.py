@@ -8,6 +8,13 @@ is maximised, with rho = pi / pi_old (DeepSeekMath, arXiv 2402.03300, eq. 3).
 pi_old is the sampler's own log-probability: no scoring pass is spent on it.
 With a `correction`, pi_old is scored as the update scores, and the surrogate of
 each token is weighted by pi_old / pi_sampler (kernels/importance.py).
+
+Where the sampler is truncated (top_k, top_p), so are pi, pi_old and ref: each
+is a softmax over the tokens that the sampler kept in that place, whatever they
+would keep themselves. So rho is 1 at the first update, and the expectation is
+over the policy whose ratio is taken ("keep sampling mask", DeepSeek-V3.2, arXiv
+2512.02556, sec. 3.1). Of softmaxes over all tokens the ratio would be the mass
+of those kept, and the gradient would change tokens that could not be drawn.
 """
 
 from typing import Any, NamedTuple
@@ -22,9 +29,10 @@ from r1jax.kernels import logprobs
 from r1jax.kernels import losses
 from r1jax.kernels import masked
 from r1jax.models import lora
+from r1jax.parallel import sharding
 from r1jax.training import accumulate
 from r1jax.training import optim
-from r1jax.types import Array, Experience, Steps, TrainState
+from r1jax.types import Array, Experience, Prompts, Steps, TrainState
 
 
 class Objective(NamedTuple):
@@ -62,58 +70,59 @@ class Estimate(NamedTuple):
   target: Array | None = None  # f32[N, R], what the critic is regressed on
 
 
-def cut(prompts: Any, responses: Any, group: int, size: int | None
-        ) -> tuple[Any, Any]:
-  """Cuts arrays of B prompts and N responses into parts of `size` responses.
+def cut(prompts: Prompts, responses: Any, size: int | None,
+        place: sharding.Placement | None = None) -> tuple[Prompts, Any]:
+  """Cuts B prompts and arrays of N responses into parts of `size` responses.
 
-  A part smaller than a group is of one prompt; a larger one has several whole
-  groups. None is one part of all. The parts are a new first axis.
+  Rows are those of `sharding.repeat`, in a part as many of every device. So no
+  response leaves the device that it lies on. A `size` of None is one part of
+  all. The parts are a new first axis.
   """
-  rows = jax.tree.leaves(responses)[0].shape[0]
-  size = rows if size is None else size
-  if size < group:
-    return jax.tree.map(
-        lambda x: jnp.repeat(x, group // size, 0)[:, None], prompts
-    ), jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), responses)
-  count = rows // size
-  groups = jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[1:]), responses)
-  return accumulate.split(prompts, count), jax.tree.map(
-      lambda x: x.reshape(count, size, *x.shape[3:]),
-      accumulate.split(groups, count))
+  total = jax.tree.leaves(responses)[0].shape[0]
+  parts = total // (size or total)
+  prompts = sharding.repeat(prompts, total, place, parts)
+  if place is not None:
+    responses = place.split(responses)
+  rows = jax.tree.map(
+      lambda x: x.reshape(prompts.length.size, -1, *x.shape[1:]), responses)
+  return accumulate.split(prompts, parts), jax.tree.map(
+      lambda x: x.reshape(parts, -1, *x.shape[3:]),
+      accumulate.split(rows, parts))
 
 
-def micro_batches(experience: Experience, group: int, size: int | None
-                  ) -> Experience:
+def micro_batches(experience: Experience, size: int | None,
+                  place: sharding.Placement | None = None) -> Experience:
   """An experience in parts of `size` responses, see `cut`."""
   rollout = experience.rollout
   prompts, rest = cut(
       rollout.prompts, experience._replace(rollout=rollout._replace(
-          prompts=())), group, size)
+          prompts=())), size, place)
   return rest._replace(rollout=rest.rollout._replace(prompts=prompts))
 
 
-def by_micro_batch(objective: Objective, rollout, function) -> Array:
-  """Applies function(prompts, tokens) -> [n, R] to one micro-batch at a time.
+def by_micro_batch(model, objective: Objective, rollout, function) -> Array:
+  """Applies function(prompts, tokens, support) to one micro-batch at a time.
 
   Returns:
-    [N, R], in the order of the rollout.
+    [N, R], in the order of the rollout, of what it returns, [n, R].
   """
-  group = objective.group
-  found = jax.lax.map(lambda part: function(*part), cut(
-      rollout.prompts, rollout.tokens, group, objective.micro_batch))
-  count, size, length = found.shape
-  if size < group:
-    return found.reshape(-1, length)
-  return accumulate.join(
-      found.reshape(count, size // group, group, length)).reshape(-1, length)
+  prompts, responses = cut(
+      rollout.prompts, (rollout.tokens, rollout.support),
+      objective.micro_batch, model.place)
+  parts, rows = prompts.length.shape
+  found = jax.lax.map(
+      lambda part: function(part[0], *part[1]), (prompts, responses))
+  return accumulate.join(found.reshape(
+      parts, rows, -1, found.shape[-1])).reshape(rollout.tokens.shape)
 
 
 def scored_logp(model, objective: Objective, params, rollout) -> Array:
   """log p of every response token under a model's parameters, f32[N, R]."""
   logp = by_micro_batch(
-      objective, rollout, lambda prompts, tokens: logprobs.of_responses(
+      model, objective, rollout, lambda prompts, tokens, support:
+      logprobs.of_responses(
           model, params, prompts, tokens, temperature=objective.temperature,
-          chunk=objective.logp_chunk)[0])
+          chunk=objective.logp_chunk, kept_NRK=support and support.tokens)[0])
   return masked.select(logp, rollout.mask)
 
 
@@ -162,11 +171,16 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
     weight_N = jnp.repeat(keep_B.astype(jnp.float32), objective.group)
     rollout = rollout._replace(mask=rollout.mask & (weight_N > 0)[:, None])
   mask, logp, metrics = rollout.mask, rollout.logp, {}
+  if rollout.support is not None:
+    kept = jnp.sum(rollout.support.tokens >= 0, -1, dtype=jnp.float32)
+    metrics = {'sampling/kept_mass': masked.mean(rollout.support.mass, mask),
+               'sampling/kept_tokens': masked.mean(kept, mask)}
   ref_logp = penalty = jnp.zeros_like(logp)
   correction = None
   if objective.correction is not None:
     logp = scored_logp(model, objective, policy, rollout)
-    correction, metrics = correct(objective, logp, rollout)
+    correction, more = correct(objective, logp, rollout)
+    metrics |= more
   if objective.uses_ref:
     ref_logp = scored_logp(model, objective, ref, rollout)
     metrics['kl/response'] = masked.mean(
@@ -202,7 +216,8 @@ def loss(model, objective: Objective, params, part: Experience):
   rollout, mask = part.rollout, part.rollout.mask
   logp, entropy = logprobs.of_responses(
       model, params, rollout.prompts, rollout.tokens,
-      temperature=objective.temperature, chunk=objective.logp_chunk)
+      temperature=objective.temperature, chunk=objective.logp_chunk,
+      kept_NRK=rollout.support and rollout.support.tokens)
   logp = masked.select(logp, mask)
   surrogate = losses.surrogate(
       logp, part.old_logp, part.advantage, objective.clip_low,
@@ -230,14 +245,17 @@ def loss(model, objective: Objective, params, part: Experience):
   return pair, jax.lax.stop_gradient(metrics)
 
 
-def mini_batch(objective: Objective, experience: Experience,
+def mini_batch(model, objective: Objective, experience: Experience,
                index) -> Experience:
-  """Mini-batch number `index` of a rollout, in micro-batches."""
-  prompts = experience.reward.shape[0] // (
-      objective.group * objective.mini_batches)
-  mini = micro_batches(experience, objective.group, prompts * objective.group)
+  """Mini-batch number `index` of a rollout, of whole groups, in micro-batches.
+
+  Where it has fewer prompts than there are devices, its responses (tokens and
+  figures of them) move, to be spread over all devices.
+  """
+  mini = micro_batches(
+      experience, experience.reward.shape[0] // objective.mini_batches)
   return micro_batches(jax.tree.map(lambda x: x[index], mini),
-                       objective.group, objective.micro_batch)
+                       objective.micro_batch, model.place)
 
 
 def update(model, optimizer, objective: Objective, state: TrainState,
@@ -246,7 +264,7 @@ def update(model, optimizer, objective: Objective, state: TrainState,
   grads, metrics = accumulate.gradients(
       lambda params, part: loss(
           model, objective, lora.join(state.ref, params), part), state.params,
-      mini_batch(objective, experience, index))
+      mini_batch(model, objective, experience, index))
   state, more = optim.update(optimizer, grads, state)
   metrics['policy/loss'] = metrics.pop('loss')
   return state, metrics | more

@@ -48,11 +48,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
         config.distill, mesh, config.rules, lm.length, placed.model.config,
         vocab)
   abstract = train_state.abstract_state(placed, optimizer, ref=False)
-  update = jax.jit(
-      functools.partial(train_step, placed.model, optimizer, lm.micro_batches,
-                        lm.logp_chunk, teacher),
-      donate_argnums=0,
-      out_shardings=(train_state.shardings_of(abstract), None))
+  update = jitted(placed, optimizer, abstract, lm, teacher)
   init = functools.partial(
       train_state.initial_state, placed, base.source, optimizer, abstract, seed)
 
@@ -72,6 +68,19 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   return loop.Stage(steps, init, abstract, step, evaluate=evaluate,
                     finish=functools.partial(closing_words, workdir),
                     progress={'loss': 'loss', 'lm/entropy': 'entropy'})
+
+
+def jitted(placed: train_state.PlacedModel, optimizer: optim.Optimizer,
+           abstract: TrainState, lm, teacher: distill.Teacher | None = None):
+  """`train_step`, jitted: (state, batch, teacher's parameters) -> new ones.
+
+  `lm` is the section of the config.
+  """
+  return jax.jit(
+      functools.partial(train_step, placed.model, optimizer, lm.micro_batches,
+                        lm.logp_chunk, teacher),
+      donate_argnums=0,
+      out_shardings=(train_state.shardings_of(abstract), None))
 
 
 def closing_words(workdir: str, summary) -> str:

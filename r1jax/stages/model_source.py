@@ -23,6 +23,7 @@ from r1jax.models import architecture
 from r1jax.models import hf
 from r1jax.models import lora
 from r1jax.models import packaged
+from r1jax.models import presets
 from r1jax.parallel import distributed
 from r1jax.stages import earlier
 from r1jax.training import checkpoint
@@ -300,11 +301,11 @@ def configured_architecture(
   fields = {k: v for k, v in section.items() if v is not None}
   preset = fields.pop('preset', None)
   if preset is not None:
-    if preset not in architecture.PRESETS:
+    if preset not in presets.PRESETS:
       raise errors.ConfigError(
           'model.preset', f'{preset!r} is not a preset'
-          + errors.nearest(preset, architecture.PRESETS))
-    return architecture.replaced(architecture.PRESETS[preset], fields)
+          + errors.nearest(preset, presets.PRESETS))
+    return architecture.replaced(presets.PRESETS[preset], fields)
   if 'vocab' in fields:
     return architecture.from_fields(fields)
   if source is None:

@@ -55,7 +55,8 @@ def make_critic(config, mesh, longest: tuple[str, int], vocab: int
     vocab: the size of the policy's vocabulary, which the critic must share.
   """
   section, seed, field = config.critic, config.seed, 'critic.init_from'
-  source = model_source.find(section.init_from or config.init_from, field)
+  name = section.init_from or config.init_from
+  source = name and model_source.find(name, field)
   shape = model_source.configured_architecture(
       {**config.model, 'scalar': True}, source)
   placed = train_state.place_model(
@@ -86,9 +87,10 @@ def gae(critic: Critic, objective: grpo.Objective, params, rollout,
         ) -> tuple[grpo.Estimate, dict[str, Array]]:
   """GAE from a critic's values; an estimator like grpo.group_relative."""
   mask_NR = rollout.mask
+  model = critic.model
   value_NR = masked.select(grpo.by_micro_batch(
-      objective, rollout, lambda prompts, tokens: values.of_states(
-          critic.model, params, prompts, tokens)), mask_NR)
+      model, objective, rollout, lambda prompts, tokens, _: values.of_states(
+          model, params, prompts, tokens)), mask_NR)
   reward_NR = token_rewards(reward, penalty_NR, mask_NR)
   advantage_NR, target_NR = advantages.gae(
       reward_NR, value_NR, mask_NR, critic.gamma, critic.lam)
@@ -127,7 +129,8 @@ def update(critic: Critic, optimizer, objective: grpo.Objective,
   """
   grads, metrics = accumulate.gradients(
       lambda params, part: loss(critic, lora.join(state.ref, params), part),
-      state.params, grpo.mini_batch(objective, experience, index))
+      state.params,
+      grpo.mini_batch(critic.model, objective, experience, index))
   state, more = optim.update(optimizer, grads, state)
   metrics['critic/loss'] = metrics.pop('loss')
   metrics |= {f'critic/{name.partition("/")[2]}': value

@@ -57,12 +57,8 @@ class Objective(NamedTuple):
 def build(config, mesh, workdir: str) -> loop.Stage:
   """The stage of `config`: reads its preferences, compiles nothing yet."""
   del workdir
-  objective = Objective(**{
-      name: config.preference[name] for name in Objective._fields})
+  objective = make_objective(config)
   direct = objective.loss == 'dpo'
-  if config.model.get('scalar', False) == direct:
-    raise errors.expected(
-        'model.scalar', 'True for a reward model, False for loss dpo', direct)
   base = train_state.configured_model(
       config, mesh, needs='a model to start from, usually the SFT model')
   placed, vocab = base.placed, base.vocabulary(config.vocab)
@@ -75,10 +71,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   steps = train_state.total_steps(config, rows.size, batch_rows)
   optimizer = train_state.optimizer(config.optim, steps, placed.trained)
   abstract = train_state.abstract_state(placed, optimizer, ref=direct)
-  update = jax.jit(
-      functools.partial(train_step, placed.model, optimizer, objective),
-      donate_argnums=0,
-      out_shardings=(train_state.shardings_of(abstract), None))
+  update = jitted(placed, optimizer, abstract, objective)
   score = RawScorer(placed, objective, batch_rows)
   init = functools.partial(
       train_state.initial_state, placed, base.source, optimizer, abstract, seed)
@@ -108,6 +101,30 @@ def build(config, mesh, workdir: str) -> loop.Stage:
           functools.partial(
               preference_figures.closing_words, objective.loss)),
       progress={'loss': 'loss', 'preference/accuracy': 'accuracy'})
+
+
+def make_objective(config) -> Objective:
+  """The objective of `config.preference`, which fits the model.
+
+  Raises:
+    ConfigError: a reward model without a scalar head, or a policy with one.
+  """
+  objective = Objective(**{
+      name: config.preference[name] for name in Objective._fields})
+  direct = objective.loss == 'dpo'
+  if config.model.get('scalar', False) == direct:
+    raise errors.expected(
+        'model.scalar', 'True for a reward model, False for loss dpo', direct)
+  return objective
+
+
+def jitted(placed: train_state.PlacedModel, optimizer: optim.Optimizer,
+           abstract: TrainState, objective: Objective):
+  """`train_step`, jitted: (state, batch) -> the new state and metrics."""
+  return jax.jit(
+      functools.partial(train_step, placed.model, optimizer, objective),
+      donate_argnums=0,
+      out_shardings=(train_state.shardings_of(abstract), None))
 
 
 def read_rows(config, vocab, max_len: int, split: str, count: int | None = None

@@ -48,6 +48,35 @@ class Settings(NamedTuple):
   seed: int = 0
 
 
+class Programs(NamedTuple):
+  """What a step runs on the devices after its samples are scored; jitted."""
+  experience: Callable[..., Any]  # grpo.experience, its arrays alone
+  update: Callable[..., Any]  # grpo.update, of the policy
+  update_critic: Callable[..., Any] | None  # ppo.update
+
+
+def jitted(placed: train_state.PlacedModel, optimizer: optim.Optimizer,
+           abstract: TrainState, objective: grpo.Objective,
+           critic: ppo.PlacedCritic | None = None) -> Programs:
+  """The programs of a step; the arguments are those of `Learner`."""
+  policy, _, _ = split_state(train_state.shardings_of(abstract))
+  estimate, update_critic = grpo.group_relative, None
+  if critic:
+    estimate = functools.partial(ppo.gae, critic.critic)
+    update_critic = jax.jit(
+        functools.partial(
+            ppo.update, critic.critic, critic.optimizer, objective),
+        donate_argnums=0, out_shardings=(
+            train_state.shardings_of(critic.abstract), None))
+  return Programs(
+      jax.jit(functools.partial(
+          grpo.experience, placed.model, objective, estimate=estimate)),
+      jax.jit(
+          functools.partial(grpo.update, placed.model, optimizer, objective),
+          donate_argnums=0, out_shardings=(policy, None)),
+      update_critic)
+
+
 class Learner:
   """The compiled parts of a step, in their order."""
 
@@ -71,21 +100,8 @@ class Learner:
     """
     self._placed, self._objective, self._settings = placed, objective, settings
     self._sampler, self._scorer, self._draw = sampler, scorer, draw
-    policy, _, _ = split_state(train_state.shardings_of(abstract))
-    estimate = grpo.group_relative
-    self._update_critic = None
-    if critic:
-      estimate = functools.partial(ppo.gae, critic.critic)
-      self._update_critic = jax.jit(
-          functools.partial(
-              ppo.update, critic.critic, critic.optimizer, objective),
-          donate_argnums=0, out_shardings=(
-              train_state.shardings_of(critic.abstract), None))
-    self._experience = jax.jit(functools.partial(
-        grpo.experience, placed.model, objective, estimate=estimate))
-    self._update = jax.jit(
-        functools.partial(grpo.update, placed.model, optimizer, objective),
-        donate_argnums=0, out_shardings=(policy, None))
+    self._experience, self._update, self._update_critic = jitted(
+        placed, optimizer, abstract, objective, critic)
     self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
   def __call__(self, state: TrainState, step: int
@@ -282,27 +298,48 @@ def state_from_params(placed: train_state.PlacedModel,
   return join_state(policy, critic and critic.init(), beta)
 
 
-def build(config, mesh, workdir: str) -> loop.Stage:
-  """The stage of `config`: reads its prompts, compiles nothing yet."""
-  rl, eval_config, seed = config.rl, config.eval, config.seed
-  longest = rollouts.longest_sequence(rl)
-  policy = train_state.configured_model(
-      config, mesh, longest, needs="a policy to start from: 'mini', 'smollm2', "
-      'a Hugging Face folder, a .gguf or .npz file, or the workdir of a stage')
-  placed, vocab = policy.placed, policy.vocabulary(config.vocab)
+class Trained(NamedTuple):
+  """What is trained, before any data is read."""
+  policy: train_state.StageModel
+  objective: grpo.Objective
+  optimizer: optim.Optimizer
+  critic: ppo.PlacedCritic | None
+  abstract: TrainState  # shapes and shardings of the whole state
+
+
+def trained(config, mesh, needs: str | None = None) -> Trained:
+  """Policy, critic and optimizers of `config`; computes nothing.
+
+  Args:
+    config: of the stage.
+    mesh: of all devices.
+    needs: as train_state.configured_model.
+  """
+  rl, longest = config.rl, rollouts.longest_sequence(config.rl)
+  policy = train_state.configured_model(config, mesh, longest, needs)
+  placed = policy.placed
   if placed.lora and rl.ref_every_steps:
     raise errors.expected(
         'rl.ref_every_steps', '0 with config.lora: the reference is the frozen '
         'base', rl.ref_every_steps)
-  scorer = scoring.build(config, vocab, mesh, rl.process)
   objective = make_objective(rl)
   optimizer = train_state.optimizer(
       config.optim, config.steps * rl.epochs * rl.mini_batches, placed.trained)
   critic = None
   if 'critic' in config:
     critic = ppo.make_critic(config, mesh, longest, placed.model.config.vocab)
-  abstract = abstract_state(
-      placed, optimizer, objective, critic, adaptive=rl.kl_target is not None)
+  return Trained(policy, objective, optimizer, critic, abstract_state(
+      placed, optimizer, objective, critic, adaptive=rl.kl_target is not None))
+
+
+def build(config, mesh, workdir: str) -> loop.Stage:
+  """The stage of `config`: reads its prompts, compiles nothing yet."""
+  rl, eval_config, seed = config.rl, config.eval, config.seed
+  policy, objective, optimizer, critic, abstract = trained(
+      config, mesh, "a policy to start from: 'mini', 'smollm2', "
+      'a Hugging Face folder, a .gguf or .npz file, or the workdir of a stage')
+  placed, vocab = policy.placed, policy.vocabulary(config.vocab)
+  scorer = scoring.build(config, vocab, mesh, rl.process)
   prompts, held_out = (
       rollouts.read_prompts(
           config.data, vocab, rl.prompt_tokens, split=split, count=count)
@@ -314,7 +351,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   for each in (prompts, held_out):
     scoring.check_judge(config.rewards, each)
     scoring.check_code(config.rewards, each)
-  settings, batch_prompts = rollouts.policy_settings(rl, vocab), rl.prompts
+  settings, batch_prompts = rollouts.policy_settings(
+      rl, vocab, rl.top_k, rl.top_p, keep_support=rl.top_k > 0), rl.prompts
   learner = Learner(
       placed, optimizer, abstract, objective, Settings(
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,

@@ -24,6 +24,7 @@ class Settings(NamedTuple):
   chunk: int = 64
   top_k: int = 0
   top_p: float = 1.
+  keep_support: bool = False  # for an update
 
 
 def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
@@ -44,10 +45,11 @@ def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
 
 
 @functools.cache
-def jitted_sampling(out_shardings: jax.sharding.NamedSharding):
+def jitted_sampling(mesh: jax.sharding.Mesh):
   """`sample_groups`, jitted: one program for all stages of a pipeline."""
   return jax.jit(
-      sample_groups, static_argnums=(0, 1), out_shardings=out_shardings)
+      sample_groups, static_argnums=(0, 1), out_shardings=Rollout(
+          None, *[sharding.batch_sharding(mesh)] * 4))  # prompts: as given
 
 
 class Sampler:
@@ -55,13 +57,14 @@ class Sampler:
 
   def __init__(self, placed: train_state.PlacedModel, settings: Settings):
     self._placed, self._settings = placed, settings
-    self._sample = jitted_sampling(placed.batch)
+    self._sample = jitted_sampling(placed.mesh)
 
   def __call__(self, params, batch: batches.PromptBatch, seed: int,
                stream: int) -> Rollout:
     """Responses to a global batch of B prompts, the same on every process."""
     prompts = sharding.from_host(
-        Prompts(batch.tokens, batch.length, batch.id), self._placed.mesh)
+        Prompts(batch.tokens, batch.length, batch.id), self._placed.mesh,
+        uneven=True)
     return self._sample(self._placed.model, self._settings, params, prompts,
                         np.uint32(seed), np.uint32(stream))
 
@@ -107,9 +110,10 @@ def longest_sequence(section) -> tuple[str, int]:
 
 
 def policy_settings(section, vocab: vocabs.Vocab, top_k: int = 0,
-                    top_p: float = 1.) -> Settings:
-  """How a section `config.rl` samples; top_k and top_p where nothing trains."""
+                    top_p: float = 1., keep_support: bool = False) -> Settings:
+  """How a section `config.rl` samples."""
   return Settings(
       group=section.group, response_tokens=section.response_tokens,
       eos_ids=vocab.eos_ids, temperature=section.temperature,
-      chunk=section.sample_chunk, top_k=top_k, top_p=top_p)
+      chunk=section.sample_chunk, top_k=top_k, top_p=top_p,
+      keep_support=keep_support)

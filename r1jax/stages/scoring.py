@@ -188,11 +188,13 @@ def select_groups(rounds: Sequence[Scored], chosen: np.ndarray,
   The rows and counters of all are kept, for the log.
   """
   responses = (chosen[:, None] * group + np.arange(group)).reshape(-1)
-  take = lambda index: functools.partial(
-      _jitted_pick(rounds[0].rollout.tokens.sharding), index)
-  prompts = jax.tree.map(take(chosen), *(s.rollout.prompts for s in rounds))
-  rollout = jax.tree.map(
-      take(responses), *(s.rollout._replace(prompts=()) for s in rounds))
+  def pick(index, *trees):
+    one = lambda *arrays: _jitted_pick(arrays[0].sharding)(index, *arrays)
+    return jax.tree.map(one, *trees)
+
+  prompts = pick(chosen, *(s.rollout.prompts for s in rounds))
+  rollout = pick(
+      responses, *(s.rollout._replace(prompts=()) for s in rounds))
   reward, parts, length = jax.tree.map(
       lambda *arrays: np.concatenate(arrays)[responses],
       *((s.reward, s.parts, s.length) for s in rounds))

@@ -66,12 +66,11 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   # Not part of the state: they do not change.
   params = functools.cache(lambda: train_state.init_params(
       policy.placed, policy.source, seed))
-  shards = sharding.batch_shards(mesh)
   complete = Completer(
       rollouts.Sampler(policy.placed, settings._replace(
           group=labels.completions)), scorer,
       rl.prompt_tokens + rl.response_tokens,
-      -(-labels.batch // shards) * shards, seed)
+      sharding.filled(labels.batch, labels.completions, mesh), seed)
   cut, size = labels.cut, rl.prompts
 
   def step(state, index):

@@ -19,9 +19,11 @@ from r1jax import models
 from r1jax.data import vocabs
 from r1jax.models import architecture
 from r1jax.models import lora
+from r1jax.models import transformer
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.stages import model_source
+from r1jax.training import moments
 from r1jax.training import optim
 from r1jax.types import Params, TrainState
 
@@ -54,8 +56,8 @@ def place_model(shape: architecture.Config, mesh: jax.sharding.Mesh,
   """
   shape.check()
   if mesh.shape['expert'] > 1 and shape.moe is None:
-    raise errors.expected('mesh.expert', '1: the model has no experts, its '
-                          'devices would all do the same work',
+    raise errors.expected('mesh.expert', '1: the model has no experts; batches '
+                          'are split over config.mesh.data and fsdp, too',
                           mesh.shape['expert'])
   if longest and longest[1] > shape.max_len:
     raise errors.expected(longest[0], f"at most the model's {shape.max_len} "
@@ -165,8 +167,9 @@ def optimizer(section: Mapping[str, Any], updates: int, params: Params,
     field: where the section is, for errors.
 
   Raises:
-    ConfigError: a schedule that does not fit the updates, or master weights of
-      parameters that need none.
+    ConfigError: a schedule that does not fit the updates; master weights of
+      parameters that need none; moments that bfloat16 cannot hold, or of which
+      none can be factored.
   """
   coarse = {str(leaf.dtype) for leaf in jax.tree.leaves(optim.weights(params))
             if leaf.dtype != jnp.float32}
@@ -178,8 +181,15 @@ def optimizer(section: Mapping[str, Any], updates: int, params: Params,
     distributed.say(
         f'config.{masters} is False: parameters are {", ".join(coarse)}, where '
         'an update of less than 1/256 of a parameter may be rounded away')
+  if section['second_moment'] == 'factored' and not any(
+      moments.is_factored(leaf.shape)
+      for leaf in jax.tree.leaves(optim.weights(params))):
+    raise errors.expected(
+        f'{field}.second_moment', "'float32': no matrix that is trained has "
+        f'two sides of {moments.FACTORED_SIZE}', 'factored')
   fields = dict(section)
   fields.pop('max_skipped_steps', None)  # the loop's
+  fields['offload'] = transformer.STACKS if fields['offload'] else None
   with errors.section('optim', at=field):
     return optim.make_optimizer(
         kind=fields.pop('schedule'), steps=updates, **fields)

@@ -6,8 +6,7 @@ its array; `manifest`, which says what must be found in them; and `run`, which
 says what the run's files were (history.py). Orbax commits them together, so
 that what a kill leaves of a save is never taken for one. Its files are put on
 disk before that, and again before an older checkpoint is removed: a power cut
-loses a step, never the run. A run in a bucket removes it when the later one is
-there, too; that of several processes has only the small items here (mirror.py).
+loses a step, never the run. By then the later one is in the run's bucket, too.
 
 Damage is a missing, truncated or unreadable file, any array whose bits are not
 those that were saved, one flipped bit included, and another step than the
@@ -148,6 +147,7 @@ class Checkpointer:
 
   def poll(self):
     """Ends a save that has come to its end; raises its error at once."""
+    mirror.follow()
     if self._saving is None or self._manager.is_saving_in_progress():
       return
     self._put_on_disk()

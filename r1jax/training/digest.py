@@ -82,8 +82,16 @@ def check_same_leaves(path: Any, saved: Mapping[str, Mapping], wanted: Leaves):
 
 
 def leaf_digests(leaves: Leaves) -> dict[str, int]:
-  """{leaf: digest} of arrays, u32; see the module's docstring."""
-  return dict(zip(leaves, np.asarray(_digests(list(leaves.values()))).tolist()))
+  """{leaf: digest} of arrays, u32; see the module's docstring.
+
+  Arrays in the memory of hosts come to the devices one at a time.
+  """
+  offloaded = [name for name, leaf in leaves.items()
+               if leaf.sharding.memory_kind == 'pinned_host']
+  here = [name for name in leaves if name not in offloaded]
+  return {name: digest for names in (here, *([name] for name in offloaded))
+          for name, digest in zip(names, np.asarray(_digests(
+              [leaves[name] for name in names])).tolist())}
 
 
 def _crc32(value: Any) -> int:
@@ -94,6 +102,7 @@ def _crc32(value: Any) -> int:
 def _digests(leaves: list[jax.Array]) -> jax.Array:
   """u32[n], one digest a leaf."""
   def digest(leaf):
+    leaf = jax.device_put(leaf, jax.memory.Space.Device)
     if leaf.dtype == jnp.bool_:
       leaf = leaf.astype(jnp.uint8)
     bits = jax.lax.bitcast_convert_type(leaf, _UNSIGNED[leaf.dtype.itemsize])

@@ -18,12 +18,13 @@ from r1jax import errors
 from r1jax import interrupts
 from r1jax import types
 from r1jax.parallel import distributed
+from r1jax.parallel import roll_call
 from r1jax.training import checkpoint
 from r1jax.training import files
+from r1jax.training import hanging
 from r1jax.training import history
 from r1jax.training import lock
 from r1jax.training import logger
-from r1jax.training import mirror
 from r1jax.training import record
 from r1jax.training import surroundings
 from r1jax.training import timing
@@ -72,6 +73,7 @@ class Settings(NamedTuple):
   rollouts_every_steps: int = 1  # 0: never
   max_skipped_steps: int = 5  # in a row, before the run is stopped
   tensorboard: bool = False
+  hang_seconds: float = 0.  # that a step may take of several processes; 0: any
 
 
 def train(
@@ -121,7 +123,10 @@ def _train(stage: Stage, settings: Settings, workdir: pathlib.Path,
   history.claim(workdir, config)
   record.check_inputs(workdir, inputs)
   clock = timing.Clock(history.seconds_before(workdir))
-  with _checkpoints(stage, settings, workdir) as saved:
+  checkpoints = contextlib.nullcontext() if not stage.steps else (
+      contextlib.closing(checkpoint.Checkpointer(
+          workdir / 'checkpoints', keep=settings.keep)))
+  with checkpoints as saved, roll_call.held_on_error():
     run = _Run(stage, settings, workdir, config, clock, saved)
     state, start = _begin(run)
     if start < stage.steps or not stage.steps:
@@ -187,11 +192,14 @@ def _take_steps(run: _Run, state: TrainState, start: int
       run.workdir, stage.progress, clock=run.clock, total_steps=stage.steps,
       max_skipped_steps=settings.max_skipped_steps,
       tensorboard=settings.tensorboard)
-  with contextlib.closing(log), contextlib.ExitStack() as noted:
+  watch = hanging.Watch(settings.hang_seconds, run.clock, roll_call.hold)
+  with contextlib.closing(log), watch, contextlib.ExitStack() as noted:
     _make_up_evaluation(run, state, start)
     due = False  # a save, which waits for an update that is made
     for step in range(start, stage.steps):
       done, stopped = step, False
+      if step > start:  # the first one compiles
+        watch.begin(step)
       try:
         state, metrics, rows = stage.step(state, step)
       except interrupts.Stopped:
@@ -213,14 +221,14 @@ def _take_steps(run: _Run, state: TrainState, start: int
           due = not _save(run, done, state, last)
       if last:
         break
-    distributed.together(run.checkpointer.wait)
+    with run.clock.aside():
+      distributed.together(run.checkpointer.wait)
   return state, done
 
 
 def _look(run: _Run) -> bool:
   """Raises what went on in the background met; whether a signal was met."""
   run.checkpointer.poll()
-  mirror.follow()
   return interrupts.asked()
 
 
@@ -379,15 +387,6 @@ def _conclude(run: _Run, summary: Metrics):
                     f'{summary["steps"]}')
   if closing is not None:
     distributed.say(closing)
-
-
-def _checkpoints(stage: Stage, settings: Settings, workdir: pathlib.Path
-                 ) -> contextlib.AbstractContextManager:
-  """The run's checkpoints; None for a stage of no steps."""
-  if not stage.steps:
-    return contextlib.nullcontext()
-  return contextlib.closing(checkpoint.Checkpointer(
-      workdir / 'checkpoints', keep=settings.keep))
 
 
 def _stopped_words(stage: Stage, workdir: pathlib.Path) -> str:

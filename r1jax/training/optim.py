@@ -5,17 +5,18 @@ It clips by the global norm, and where a gradient, a new parameter or a new
 moment is not finite it leaves parameters and optimizer state bitwise as they
 were.
 
-Moments are float32 whatever the parameters are: in bfloat16 a second moment
-stays where it is once a square is below 1/256 of it. For the same reason an
-update below 1/256 of a bfloat16 parameter may be rounded away; with master
-weights the updates are added up in float32, and the parameters are those sums,
-rounded.
+Moments are float32 whatever the parameters are, unless the config has them
+smaller (moments.py). An update below 1/256 of a bfloat16 parameter may be
+rounded away; with master weights the updates are added up in float32, and the
+parameters are those sums, rounded. Both may be kept in the memory of the hosts
+(offload.py).
 
 A mixture of experts' `router_bias` is not trained by AdamW: its gradient is the
 load of each expert (models/moe.py), and its update balances the loads.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +26,9 @@ import optax
 from r1jax import errors
 from r1jax import types
 from r1jax.kernels import masked
+from r1jax.training import floats
+from r1jax.training import moments
+from r1jax.training import offload as offload_lib
 
 Array = types.Array
 
@@ -41,9 +45,12 @@ class Optimizer(NamedTuple):
   schedule: Callable[[Array], Array]  # updates made so far -> learning rate
   router_bias_rate: float = 0.  # by which `router_bias` changes
   master_weights: bool = False
+  clip: optax.GradientTransformation = optax.identity()  # of all gradients
+  # Where the state is offloaded, the parameters that have layers; else None.
+  offload: tuple[str, ...] | None = None
 
   def init(self, params: types.Params) -> Any:
-    """The state before the first update, in float32."""
+    """The state before the first update."""
     exact = _float32(params)
     state = self.inner.init(exact)
     return (MasterState(state, jax.tree.map(jnp.copy, exact))
@@ -109,21 +116,28 @@ def make_optimizer(
     clip_norm: float = 1.0,
     router_bias_rate: float = 0.001,
     master_weights: bool = False,
+    first_moment: str = 'float32',
+    second_moment: str = 'float32',
+    offload: tuple[str, ...] | None = None,
 ) -> Optimizer:
   """AdamW (Loshchilov & Hutter, arXiv 1711.05101); `clip_norm` 0: none.
 
   `router_bias_rate` is gamma of DeepSeek-V3 (arXiv 2412.19437, sec. 4.2: 0.001,
   and 0 for the last 500 of 14.8 T tokens). With `master_weights` the state is a
-  `MasterState`.
+  `MasterState`. `first_moment` and `second_moment` are those of
+  `moments.scale_by_moments`. With `offload`, the names of parameters whose
+  arrays have the layers as first axis, the state is in the hosts' memory.
   """
   rate = schedule(kind, lr, steps, warmup_steps, final_fraction)
+  clip = (
+      optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity())
   inner = optax.chain(
-      optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-      optax.scale_by_adam(b1, b2, eps),
+      optax.identity(),  # where checkpoints have their clipping
+      moments.scale_by_moments(b1, b2, eps, first_moment, second_moment),
       optax.add_decayed_weights(weight_decay, mask=decays),
       optax.scale_by_learning_rate(rate),
   )
-  return Optimizer(inner, rate, router_bias_rate, master_weights)
+  return Optimizer(inner, rate, router_bias_rate, master_weights, clip, offload)
 
 
 def _float32(tree: Any) -> Any:
@@ -172,10 +186,18 @@ def state_shardings(
     param_shardings: Any,
     counters: jax.sharding.Sharding,
 ) -> Any:
-  """Shardings of the optimizer's state: as their parameters', but counters."""
+  """Shardings of the optimizer's state: as their parameters', but counters.
+
+  State that is offloaded is in pinned memory of the hosts, cut in the same way.
+  """
+  def of_param(*args):
+    sharding = moments.sharding_of(*args)
+    return (sharding.with_memory_kind('pinned_host')
+            if optimizer.offload is not None else sharding)
+
   return optax.tree_map_params(
-      optimizer, lambda _, sharding: sharding,
-      jax.eval_shape(optimizer.init, params), weights(param_shardings),
+      optimizer, of_param, jax.eval_shape(optimizer.init, params),
+      weights(params), weights(param_shardings),
       transform_non_params=lambda _: counters)
 
 
@@ -183,15 +205,6 @@ def global_norm(tree: Any) -> Array:
   """f32[]: the Euclidean norm of all leaves together."""
   return jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(jnp.float32)))
                       for leaf in jax.tree.leaves(tree)))
-
-
-def is_finite(tree: Any) -> Array:
-  """bool[]: no number of a tree is NaN or infinite.
-
-  One sum, which fuses with what makes the numbers: 0 x is 0, or else NaN.
-  """
-  return jnp.isfinite(sum(
-      jnp.sum(0 * leaf.astype(jnp.float32)) for leaf in jax.tree.leaves(tree)))
 
 
 def update(
@@ -210,50 +223,56 @@ def update(
     a new `skipped`, 0 after an update that was made; and the metrics of this
     update. `state.step` is the caller's to count.
   """
-  params, opt_state = old = state.params, state.opt_state
+  old = params, opt_state = state.params, state.opt_state
+  inner = opt_state.inner if optimizer.master_weights else opt_state
+  rate = optimizer.schedule(inner[-1].count)
   norm = global_norm(weights(grads))
-  moments, exact = opt_state, _float32(params)
-  if optimizer.master_weights:
-    moments, exact = opt_state.inner, _current(opt_state.weights, params)
-  changes, new_state = optimizer.inner.update(_float32(grads), moments, exact)
-  exact = optax.apply_updates(exact, changes)
-  new_params = jax.tree.map(
-      lambda new, old, grad: balanced(old, grad, optimizer.router_bias_rate)
-      if new is None else _rounded(new, old.dtype).astype(old.dtype),
-      exact, params, grads, is_leaf=lambda x: x is None)
-  if optimizer.master_weights:
-    new_state = MasterState(new_state, exact)
-  rate = optimizer.schedule(moments[-1].count)
-  finite = jnp.isfinite(norm) & is_finite((new_params, new_state))
-  params, opt_state = jax.tree.map(
-      lambda new, old: jnp.where(finite, new.astype(old.dtype), old),
-      (new_params, new_state), old)
+  finite = jnp.isfinite(norm)
+  step, loads = functools.partial(_step, optimizer), grads
+  clipped, _ = optimizer.clip.update(_float32(grads), optax.EmptyState())
+  grads = jax.tree.map(lambda grad, load: load if grad is None else grad,
+                       clipped, loads, is_leaf=lambda x: x is None)
+  if optimizer.offload is None:
+    new = step(grads, opt_state, params)
+    finite &= floats.is_finite(new)
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new.astype(old.dtype), old),
+        new, old)
+  else:
+    (params, opt_state), finite = offload_lib.update(
+        step, grads, opt_state, params, optimizer.offload, finite)
   metrics = {
       'optim/grad_norm': norm,  # before clipping
       'optim/lr': jnp.asarray(rate, jnp.float32),
       'optim/skipped': 1.0 - finite.astype(jnp.float32),
-  } | _balance(grads)
+  } | _balance(loads)
   skipped = jnp.where(finite, 0, state.skipped + 1)
   return state._replace(
       params=params, opt_state=opt_state, skipped=skipped), metrics
+
+
+def _step(optimizer: Optimizer, grads: types.Params, state: Any,
+          params: types.Params) -> tuple[types.Params, Any]:
+  """The parameters and the state that clipped gradients lead to."""
+  inner, exact = state, _float32(params)
+  if optimizer.master_weights:
+    inner, exact = state.inner, _current(state.weights, params)
+  changes, inner = optimizer.inner.update(weights(grads), inner, exact)
+  exact = optax.apply_updates(exact, changes)
+  new_params = jax.tree.map(
+      lambda new, old, grad: balanced(old, grad, optimizer.router_bias_rate)
+      if new is None else floats.rounded(new, old.dtype).astype(old.dtype),
+      exact, params, grads, is_leaf=lambda x: x is None)
+  return new_params, (
+      MasterState(inner, exact) if optimizer.master_weights else inner)
 
 
 def _current(masters: Any, params: types.Params) -> Any:
   """The master weights; of a parameter that was set since, its own value."""
   def current(master, param):
     value = param.astype(jnp.float32)
-    return jnp.where(_rounded(master, param.dtype) == value, master, value)
+    return jnp.where(
+        floats.rounded(master, param.dtype) == value, master, value)
 
   return jax.tree.map(current, masters, weights(params))
 
-
-def _rounded(x: Array, dtype: jnp.dtype) -> Array:
-  """x as `dtype` has it, but in float32.
-
-  XLA may leave out a conversion there and back, which it does on accelerators;
-  this it never leaves out.
-  """
-  if x.dtype == dtype:
-    return x
-  kind = jnp.finfo(dtype)
-  return jax.lax.reduce_precision(x, kind.nexp, kind.nmant)

@@ -44,6 +44,7 @@ class Clock:
     self._read = read
     self._started = read() - seconds_before
     self._aside = 0.
+    self.is_aside = False
     self._step_began = self.step_time()
 
   def seconds(self) -> float:
@@ -53,10 +54,11 @@ class Clock:
   @contextlib.contextmanager
   def aside(self) -> Iterator[None]:
     """Keeps what is done inside out of the steps' time."""
-    began = self._read()
+    began, self.is_aside = self._read(), True
     try:
       yield
     finally:
+      self.is_aside = False
       self._aside += self._read() - began
 
   def step_time(self, reading: float | None = None) -> float:

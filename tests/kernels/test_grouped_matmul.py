@@ -39,6 +39,18 @@ def test_who_lies_where_by_hand():
       grouped_matmul.combine(spread, tiles, 1), [1, 2, 3, 0, 5])
 
 
+def test_rows_are_sorted_as_by_argsort():
+  order, rank = grouped_matmul.sort_rows(jnp.asarray(GROUP), E + 1)
+  np.testing.assert_array_equal(order, np.argsort(GROUP, kind='stable'))
+  np.testing.assert_array_equal(rank, np.argsort(order))
+  rows = jax.ShapeDtypeStruct((2 ** 24,), jnp.int32)
+  sort = lambda groups: jax.eval_shape(
+      lambda rows: grouped_matmul.sort_rows(rows, groups), rows)
+  sort(256)
+  with pytest.raises(ValueError, match='at most 16711935 rows of 257 groups'):
+    sort(257)
+
+
 def test_a_row_may_be_spread_several_times():
   tiles = grouped_matmul.arrange(jnp.array([1, 0, 0, 1]), 2, 2)
   spread = grouped_matmul.spread(jnp.array([[7.], [9.]]), tiles, 2)
@@ -99,6 +111,19 @@ def test_on_tpus_it_is_the_instruction_for_it_whose_rows_are_the_tiles():
       for platform in ('tpu', 'cpu', 'cuda')}
   for platform, text in lowered.items():
     assert ('ragged_dot' in text) == (platform == 'tpu'), platform
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_the_kernel_of_tpus_sums_as_the_loop_does(dtype, monkeypatch):
+  """In blocks that do not divide the width; a group has no tile."""
+  monkeypatch.setattr(grouped_matmul, '_BLOCK', 4)
+  tiles = grouped_matmul.arrange(jnp.asarray(GROUP), E, ROWS)
+  x, y = (jnp.asarray(grouped_matmul.spread(
+      _floats(seed, len(GROUP), width), tiles, 1), dtype)
+          for seed, width in enumerate((D, 6)))
+  got = grouped_matmul._summed_in_blocks(x, y, tiles, interpret=True)
+  assert got.dtype == jnp.float32 and not got[2].any() and got[3].any()
+  tiny.assert_near(got, grouped_matmul._summed(x, y, tiles))
 
 
 @pytest.mark.parametrize('tile, rows', [(32, 2 ** 12), (257, 772)])

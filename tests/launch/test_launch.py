@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 import fake_cluster
 import pytest
@@ -56,6 +57,73 @@ def test_local_hands_its_arguments_to_main_on_fake_devices(tmp_path):
   assert done.stdout.splitlines() == [
       'cpu', '32', '--one --xla_force_host_platform_device_count=4', '-m',
       'r1jax.main', '--config=a b']
+
+
+PROCESS = """#!/usr/bin/env bash
+[[ $1 == -m ]] || exec {python} "$@"  # for a free port
+echo "$JAX_NUM_PROCESSES $JAX_COORDINATOR_ADDRESS $NPROC ${{XLA_FLAGS##*=}} $*"
+{body}
+"""
+
+
+@pytest.fixture(name='processes')
+def _processes(tmp_path):
+  """Starts three stand-ins for r1jax.main, each of which does the same."""
+  def start(body, **env):
+    python = tmp_path / 'python'
+    python.write_text(PROCESS.format(python=sys.executable, body=body))
+    python.chmod(0o755)
+    return subprocess.Popen(
+        [ROOT / 'launch/local.sh', '--processes=3', '--config=a b'], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | dict(PYTHON=str(python), DEVICES='6', **env))
+  return start
+
+
+def test_local_tells_each_process_of_the_others(processes):
+  out, err = processes('echo "$JAX_PROCESS_ID" >&2').communicate(timeout=30)
+  lines = sorted(out.splitlines())
+  port = lines[0].split(':')[1].split()[0]
+  assert lines == sorted(f'{prefix}3 localhost:{port} 16 2 -m r1jax.main '
+                         '--config=a b' for prefix in ('', '[1] ', '[2] '))
+  assert sorted(err.splitlines()) == ['0', '[1] 1', '[2] 2']
+
+
+def test_local_ends_as_the_first_that_ends_ill(processes):
+  """And kills what outlives it."""
+  local = processes(
+      'case $JAX_PROCESS_ID in 0) exec sleep 60;; 1) kill -9 $$;; esac',
+      PATIENCE='1')
+  _, err = local.communicate(timeout=30)
+  assert local.returncode == 137 and err.splitlines() == [
+      'launch: process 1 has ended with status 137',
+      'launch: process 0 has ended with status 137']
+
+
+def test_local_hands_a_signal_to_each_process_once(processes, tmp_path):
+  local = processes(f"""
+got=0 folder={tmp_path}
+trap 'got=$((got + 1))' TERM
+touch $folder/ready$JAX_PROCESS_ID
+until ((got)); do sleep .1; done
+sleep .5
+echo "got $got"
+exit 75""")
+  while len([*tmp_path.glob('ready*')]) < 3:
+    time.sleep(.05)
+  local.terminate()
+  out, _ = local.communicate(timeout=30)
+  assert local.returncode == 75
+  assert sorted(line for line in out.splitlines() if 'got' in line) == [
+      '[1] got 1', '[2] got 1', 'got 1']
+
+
+@pytest.mark.parametrize('number', ['0', '3', 'four'])
+def test_local_divides_the_devices_among_the_processes(number):
+  done = _run('local.sh', f'--processes={number}', '--config=a')
+  assert done.returncode == 2 and done.stderr == (
+      'error: expected --processes=N, a divisor of DEVICES=8, received '
+      f"'{number}'\n")
 
 
 def test_local_without_arguments_shows_its_usage():

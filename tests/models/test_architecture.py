@@ -15,20 +15,24 @@ from r1jax import fields
 from r1jax import models
 from r1jax.models import architecture
 from r1jax.models import hf_config
+from r1jax.models import presets
 
 
 @pytest.mark.parametrize('name, parameters', [
-    ('smollm2_135m', 134_515_008), ('qwen2.5_32b', 32_763_876_352),
-    ('deepseek_v3', 671_026_419_200)])
+    ('smollm2_135m', 134_515_008), ('qwen2.5_1.5b', 1_543_714_304),
+    ('qwen2.5_math_1.5b', 1_543_714_304), ('qwen2.5_7b', 7_615_616_512),
+    ('qwen2.5_math_7b', 7_615_616_512), ('qwen2.5_14b', 14_770_033_664),
+    ('qwen2.5_32b', 32_763_876_352), ('llama3.1_8b', 8_030_261_248),
+    ('llama3.3_70b', 70_553_706_496), ('deepseek_v3', 671_026_419_200)])
 def test_the_number_of_parameters(name, parameters):
   params = jax.eval_shape(
-      models.build(architecture.PRESETS[name]).init, jax.random.key(0))
+      models.build(presets.PRESETS[name]).init, jax.random.key(0))
   assert sum(math.prod(x.shape) for x in jax.tree.leaves(params)) == parameters
 
 
-@pytest.mark.parametrize('name', architecture.PRESETS)
+@pytest.mark.parametrize('name', presets.PRESETS)
 def test_a_config_json_says_all_of_it(name):
-  config = architecture.PRESETS[name]
+  config = presets.PRESETS[name]
   read = hf_config.from_json(hf_config.to_json(config), 'config.json')
   computed = {field: getattr(config, field) for field in architecture.FREE}
   assert dataclasses.replace(read, **computed) == config

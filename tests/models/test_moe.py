@@ -1,16 +1,20 @@
 """A mixture of experts: who is chosen, what comes out, what counts as load."""
 
+import collections
 import dataclasses
 import functools
+import re
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import numpy as np
 import pytest
 
 import tiny
 from experiments import common
+from r1jax.kernels import exchange
 from r1jax.models import architecture
 from r1jax.models import layers
 from r1jax.models import moe
@@ -23,6 +27,9 @@ EXPERTS = architecture.Experts(experts=8, active=3, mlp=12, shared=2, groups=4,
 ROWS, LENGTH, WIDTH = 8, 5, tiny.SHAPE['width']
 MESHES = [dict(expert=4, tensor=2), dict(data=2, expert=2, tensor=2),
           dict(fsdp=2, expert=4), dict(data=8)]
+OTHER_RULES = (  # Experts over two axes, of which one splits tokens, too.
+    ('batch', ('data', 'expert')), ('embed', None), ('mlp', 'data'),
+    ('expert', ('expert', 'tensor')))
 
 
 def _layer(place=None, dtype='float32', **changes):
@@ -181,22 +188,60 @@ def test_gradients_are_those_of_all_experts_masked():
   assert all(jnp.any(leaf) for leaf in jax.tree.leaves(got))
 
 
-@pytest.mark.parametrize('sizes, rows', [
-    *((sizes, ROWS) for sizes in MESHES), (MESHES[1], 3), (MESHES[2], 3)])
-def test_a_mesh_changes_nothing(sizes, rows):
+def _placed(sizes, rules=common.RULES):
+  """The layer on a mesh, and its parameters."""
   mesh = sharding.make_mesh(sizes)
-  layer = _layer(sharding.Placement(mesh, common.RULES))
-  x, params = _x(rows=rows), _params()
-  axes = jax.tree.map(lambda leaf: leaf.names, _boxed(layer),
+  axes = jax.tree.map(lambda leaf: leaf.names, _boxed(_layer()),
                       is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned))
-  placed = jax.device_put(
-      params, sharding.shardings(axes, params, mesh, common.RULES))
+  return _layer(sharding.Placement(mesh, rules)), jax.device_put(
+      _params(), sharding.shardings(axes, _params(), mesh, rules))
+
+
+@pytest.mark.parametrize('sizes, rows, rules', [
+    *((sizes, ROWS, ()) for sizes in MESHES), (MESHES[1], 2, ()),
+    (MESHES[2], 3, ()), (MESHES[1], ROWS, OTHER_RULES)])
+def test_a_mesh_changes_nothing(sizes, rows, rules):
+  layer, placed = _placed(
+      sizes, tuple((dict(common.RULES) | dict(rules)).items()))
   held = placed['gate'].addressable_shards[0].data.size
-  assert held * np.prod(list(sizes.values())) == placed['gate'].size * (
-      sizes.get('data', 1))
+  assert held * 8 == placed['gate'].size * (1 if rules else sizes.get('data', 1))
+  x, params = _x(rows=rows), _params()
   # The load too: each device counts its tokens once.
   tiny.assert_near(_gradients(layer, placed, x),
                    _gradients(_layer(), params, x))
+
+
+def test_tokens_that_all_want_the_same_experts_are_served(monkeypatch):
+  """In several rounds: three experts of a device get all tokens."""
+  monkeypatch.setattr(exchange, 'round_rows', lambda *_: 7)
+  layer, placed = _placed(MESHES[2])
+  bias = jnp.zeros(8).at[jnp.array([0, 1, 2])].set(9.)
+  x, params = _x(1), _params() | {'router_bias': bias}
+  placed = placed | {'router_bias': bias}
+  got = _gradients(layer, placed, x)
+  assert got[1][0]['router_bias'].tolist() == [40.] * 3 + [0.] * 5
+  tiny.assert_near(got, _gradients(_layer(), params, x))
+
+
+def test_what_travels_between_devices():
+  """Weights over fsdp and their gradients back, tokens over expert, no more."""
+  layer, placed = _placed(dict(fsdp=2, expert=4))
+  rows = jax.sharding.NamedSharding(layer.place.mesh, P(sharding.BATCH_AXES))
+  x = jax.device_put(_x(), rows)
+
+  def loss(params, x):
+    return jnp.sum(layer.apply({'params': params}, x))
+
+  text = jax.jit(jax.grad(loss, (0, 1)), out_shardings=(jax.tree.map(
+      lambda leaf: leaf.sharding, placed), rows)).lower(
+          placed, x).compile().as_text()
+  kinds = re.findall(
+      r' (all-[a-z-]+|reduce-scatter|collective-permute)\(.*MoE\)+/shard_map', text)
+  # Gathered: gate, up, down, router. Of the backward pass alone: rows, weights
+  # and experts go, gradients go, those of rows and weights come back. Summed:
+  # the router's with the load, and how many rounds there are.
+  assert collections.Counter(kinds) == {
+      'all-gather': 4, 'all-to-all': 6, 'reduce-scatter': 3, 'all-reduce': 2}
 
 
 def test_bfloat16_keeps_routing_and_bias_in_float32():

@@ -11,12 +11,15 @@ import numpy_decoder
 import tiny
 from r1jax.kernels import group_sampling
 from r1jax.models import architecture
+from r1jax.models import attention
 from r1jax.types import Cache
 
 QWEN = dict(qkv_bias=True, qk_norm=True, tied=False)
 GEMMA = dict(window=3, global_every=2, rope_theta_local=100., post_norms=True,
              embed_scale=True, activation='gelu', softcap_attention=1.,
              softcap_final=2., attention_scale=0.4, norm_offset=1.)
+LATENT = dict(
+    latent=architecture.Latent(4, 4, 4, 2, 3), head_size=6, kv_heads=4)
 # Each switch, and what it stands on where it means nothing alone.
 SWITCHES = [({name: value}, {}) for name, value in QWEN.items()] + [
     (dict(window=3, global_every=2), {}),
@@ -137,7 +140,7 @@ def test_documents_of_a_row_are_alone(switches):
 
 @pytest.mark.parametrize('switches', [
     {}, GEMMA, GEMMA | dict(scan_layers=False), dict(attention_chunk=4),
-    dict(latent=architecture.Latent(4, 4, 4, 2, 3), head_size=6, kv_heads=4)])
+    LATENT])
 def test_responses_that_share_a_prompt_are_as_alone(switches):
   """A row of 3 tokens of prompt and responses of 4, 2 and 1, another of 2."""
   sizes = 3, 4, 2, 1, 2
@@ -187,6 +190,32 @@ def test_decoding_through_a_cache_is_the_forward_pass(switches):
   for row, begin in enumerate(start):
     np.testing.assert_allclose(np.stack(decoded)[:, row],
                                expected[row, begin:begin + 6], atol=1e-5)
+
+
+@pytest.mark.parametrize('switches', [
+    {}, dict(scan_layers=False), GEMMA, LATENT, dict(softcap_attention=.5)])
+def test_a_cache_is_read_in_blocks(switches, monkeypatch):
+  """Of 3 tokens, the last one overlapping; and none beyond what is filled."""
+  model, params = tiny.model(**switches), tiny.params(**switches)
+  prompts, tokens = tiny.prompts((3, 5)), np.arange(2, 10).reshape(4, 2)
+  position = np.broadcast_to(np.arange(5), (2, 5))
+  _, prompt = jax.jit(model.forward)(params, prompts.tokens, None, position)
+  rng = np.random.default_rng(5)
+  past = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype),
+                      group_sampling.empty_past(*prompt, rows=4, size=8))
+
+  def decode(filled):
+    cache = Cache(*prompt, prompts.length, *past, filled=jnp.int32(filled))
+    start = np.repeat(prompts.length, 2)[:, None] + filled + np.arange(2)
+    return jax.jit(lambda: model.forward(params, tokens, None, start, cache))()
+
+  whole = [decode(filled)[0] for filled in (0, 1, 3, 6)]
+  monkeypatch.setattr(attention, 'BLOCK', 3)
+  for filled, expected in zip((0, 1, 3, 6), whole):
+    np.testing.assert_allclose(decode(filled)[0], expected, atol=1e-5)
+  past = jax.tree.map(lambda x: jnp.where(
+      jnp.arange(8).reshape(8, *[1] * (x.shape[-2] == 8)) < 6, x, jnp.nan), past)
+  np.testing.assert_allclose(decode(3)[0], whole[2], atol=1e-5)
 
 
 def test_bfloat16_computes_near_float32():

@@ -8,6 +8,7 @@ import pytest
 
 from r1jax import errors
 from r1jax.parallel import sharding
+from r1jax.types import Prompts
 
 def test_make_uses_every_device_once():
   mesh = sharding.make_mesh(dict(data=2, fsdp=-1, tensor=2))
@@ -102,6 +103,54 @@ def test_from_host_splits_the_rows(mesh):
   assert placed.addressable_shards[0].data.shape == (2, 2)
   np.testing.assert_array_equal(placed, rows['x'])
   np.testing.assert_array_equal(sharding.to_host(placed), rows['x'])
+
+
+def test_prompts_that_do_not_divide_are_whole_everywhere(mesh):
+  for count in (3, 8):
+    ids = sharding.from_host(np.arange(count), mesh, uneven=True)
+    assert ids.sharding == (
+        sharding.batch_sharding if count == 8 else sharding.replicated)(mesh)
+    np.testing.assert_array_equal(ids, np.arange(count))
+  with pytest.raises(ValueError, match='evenly divide'):
+    sharding.from_host(np.arange(3), mesh)
+
+
+@pytest.mark.parametrize('count, group, parts, times', [
+    (4, 3, 1, 1),  # one on each device
+    (8, 16, 2, 1), (1, 4, 1, 4), (2, 16, 1, 2), (2, 16, 8, 16), (6, 4, 1, 2),
+    (12, 2, 2, 2)])
+def test_a_prompt_is_repeated_as_rarely_as_its_group_allows(
+    mesh, count, group, parts, times):
+  """4 devices: the rows divide over them, in each of the parts."""
+  place = sharding.Placement(mesh, RULES)
+  prompts = Prompts(*[np.arange(count)] * 3)
+  got = sharding.repeat(prompts, count * group, place, parts)
+  np.testing.assert_array_equal(got.id, np.repeat(np.arange(count), times))
+  for fewer in range(1, times):
+    assert group % fewer or count * fewer % (4 * parts)
+
+
+def test_responses_that_do_not_divide_are_refused(mesh):
+  place = sharding.Placement(mesh, RULES)
+  prompts = Prompts(*[np.arange(2)] * 3)
+  sharding.repeat(prompts, 6, None)
+  with pytest.raises(ValueError, match='2 prompts of 3 responses .*expert = 4'):
+    sharding.repeat(prompts, 6, place)
+  with pytest.raises(ValueError, match='into 4 micro-batches'):
+    sharding.repeat(prompts, 8, place, parts=4)
+
+
+def test_rows_that_do_not_divide_are_refused_inside_jit(mesh):
+  """XLA fills them up, and returned wrong gradients of an embedding."""
+  place = sharding.Placement(mesh, RULES)
+  with pytest.raises(errors.ConfigError, match="of the 2 of axis 'batch'"):
+    jax.jit(lambda x: place.constrain(x, ('batch', 'norm')))(jnp.ones((2, 4)))
+
+
+def test_enough_prompts_are_sampled_to_use_all_devices(mesh):
+  assert sharding.filled(5, 1, mesh) == 8
+  assert sharding.filled(5, 2, mesh) == sharding.filled(5, 6, mesh) == 6
+  assert sharding.filled(5, 4, mesh) == 5
 
 
 def test_own_rows_has_each_row_once(mesh):

@@ -40,7 +40,7 @@ def _gradient(run, experience):
   make = jax.jit(lambda params, experience: accumulate.gradients(
       lambda params, part: grpo.loss(
           run.placed.model, objective, params, part),
-      params, grpo.mini_batch(objective, experience, 0)))
+      params, grpo.mini_batch(tiny.model(), objective, experience, 0)))
   return jax.device_get(make(run.init().params, experience))
 
 

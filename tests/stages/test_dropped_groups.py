@@ -52,7 +52,7 @@ def _jitted(params, ref, critic, rollout, reward):
       tiny.model(), PPO, ref, rollout, reward, critic,
       estimate=functools.partial(ppo.gae, CRITIC))
   experience = experience._replace(old_logp=experience.old_logp - .1)
-  parts = grpo.mini_batch(PPO, experience, 0)
+  parts = grpo.mini_batch(tiny.model(), PPO, experience, 0)
   found = [
       accumulate.gradients(functools.partial(loss, *settings), weights, parts)
       for loss, settings, weights in (

@@ -191,7 +191,7 @@ def test_an_evaluation_samples_and_decodes_greedily(tmp_path, monkeypatch):
   settings = tiny_rl.SETTINGS._replace(group=2, top_k=5, top_p=.9)
   for greedy in (True, False):
     found, shown = evaluation.make_evaluator(
-        None, prompts, score, settings, batch=2, shown=2, seed=0,
+        tiny.setup(), prompts, score, settings, batch=2, shown=2, seed=0,
         workdir=str(tmp_path), greedy=greedy)(None, 7)
     assert (found['n'], found['pass@1'], found['taste']) == (3, 1 / 6, 1.)
     assert found['language'] == .5 and 'mixed' not in found

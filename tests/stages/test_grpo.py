@@ -67,7 +67,7 @@ def _off_policy(**changes):
 def _gradients(objective, params, experience):
   return accumulate.gradients(
       functools.partial(grpo.loss, tiny.model(), objective), params,
-      grpo.micro_batches(experience, G, objective.micro_batch))
+      grpo.micro_batches(experience, objective.micro_batch))
 
 
 def _by_hand(o, experience):
@@ -95,7 +95,7 @@ def _by_hand(o, experience):
 def test_micro_batches_hold_every_response_with_its_prompt(size):
   rows = np.arange(N, dtype=np.float32)
   experience = Experience(_rollout(), rows, *[np.zeros(N)] * 4)
-  parts = grpo.micro_batches(experience, G, size)
+  parts = grpo.micro_batches(experience, size)
   ids = np.repeat(parts.rollout.prompts.id, min(size or N, G), 1)
   assert parts.reward.shape == ids.shape == (N // (size or N), size or N)
   np.testing.assert_array_equal(np.sort(parts.reward.ravel()), rows)

@@ -195,7 +195,7 @@ def test_a_critic_s_factors_are_learned_over_their_base(monkeypatch):
   monkeypatch.setattr(
       optim, 'update', lambda optimizer, grads, state: (
           state._replace(params=grads), {}))
-  state, _ = ppo.update(None, None, None, TrainState(
+  state, _ = ppo.update(ppo.Critic(*[None] * 5), None, None, TrainState(
       0, {'lora': 1}, None, {'head': 2}, 0), None, 0)
   assert state.params == {'lora': 1, 'head': 2} and state.step == 1
 

@@ -74,6 +74,8 @@ def test_a_policy_is_sampled_as_its_section_says():
   assert rollouts.policy_settings(section, vocab) == SETTINGS
   assert rollouts.policy_settings(section, vocab, 5, .5) == SETTINGS._replace(
       top_k=5, top_p=.5)
+  assert rollouts.policy_settings(
+      section, vocab, 5, keep_support=True).keep_support
   assert rollouts.longest_sequence(section)[1] == 15
 
 
@@ -93,4 +95,4 @@ def test_seed_stream_and_ids_name_the_random_numbers(monkeypatch):
   np.testing.assert_array_equal(ids, prompts.id)
   np.testing.assert_array_equal(given.tokens, prompts.tokens)
   assert named == dict(response_tokens=6, eos_ids=(1, 4), temperature=.7,
-                       chunk=3, top_k=0, top_p=1.)
+                       chunk=3, top_k=0, top_p=1., keep_support=False)

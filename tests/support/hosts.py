@@ -15,8 +15,8 @@ distributed.initialize()
 """
 
 
-def run(program: str, processes=2, devices=2) -> list:
-  """What `said` was at the end of `program` in each process, as JSON has it."""
+def start(program: str, processes=2, devices=2) -> list[subprocess.Popen]:
+  """Starts the processes, which join each other and then run `program`."""
   with socket.socket() as free:
     free.bind(('localhost', 0))
     port = free.getsockname()[1]
@@ -28,13 +28,18 @@ def run(program: str, processes=2, devices=2) -> list:
       'JAX_NUM_PROCESSES': str(processes),
       'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
       'PYTHONPATH': os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
-  program = f'{JOIN}{program}\nprint(json.dumps(said))'
-  started = [
+  return [
       subprocess.Popen(
-          [sys.executable, '-c', program], cwd=ROOT, text=True,
+          [sys.executable, '-c', JOIN + program], cwd=ROOT, text=True,
           stdout=subprocess.PIPE, stderr=subprocess.PIPE,
           env=environment | {'JAX_PROCESS_ID': str(index)})
       for index in range(processes)]
+
+
+def run(program: str, processes=2, devices=2) -> list:
+  """What `said` was at the end of `program` in each process, as JSON has it."""
+  started = start(
+      f'{program}\nprint(json.dumps(said))', processes, devices)
   try:
     ended = [process.communicate(timeout=120) for process in started]
   finally:

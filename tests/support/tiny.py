@@ -1,6 +1,7 @@
 """A decoder that compiles in a second, and what to feed it."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -52,12 +53,14 @@ def prompts(lengths=(3, 5, 1, 4), padded=5, pad=0, seed=0) -> Prompts:
 
 
 def setup(sizes=None, lora=None, **switches) -> train_state.PlacedModel:
-  """The model on a mesh of all devices, or on one device without `sizes`.
+  """The model on a mesh of all or the first devices; without `sizes`, of one.
 
   `lora` has the fields of a config's section of that name.
   """
-  mesh = sharding.make_mesh(sizes or {},
-                            None if sizes else jax.devices()[:1])
+  sizes = sizes or {}
+  count = math.prod(sizes.values())
+  mesh = sharding.make_mesh(
+      sizes, None if count == jax.device_count() else jax.devices()[:count])
   return train_state.place_model(
       config(**switches), mesh, common.RULES, lora_lib.settings(lora))
 

@@ -1,0 +1,152 @@
+"""Causal attention of whole rows in one fused kernel, where a device has one.
+
+Nothing of size [T, S] is written to memory, forward or backward
+(FlashAttention, Dao et al., arXiv 2205.14135). On TPUs the kernel is JAX's
+splash attention, which leaves out blocks of keys that no query of a block sees;
+on GPUs cuDNN's. On CPUs, and for the few queries of a decoding step, there is
+kernels/attention.py. `choose` says which of them is used.
+
+A row here is one sequence: a response attends to a copy of its prompt's keys,
+next to its own. Query t is in column `offset + t` of the keys, and sees the
+keys up to its own column, of its own segment if there are segments, and within
+its window if there is one.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from r1jax.types import Array
+
+KERNELS = ('xla', 'splash', 'cudnn')
+SAVED = 'attention'  # checkpoint name of the kernel's output and statistics
+
+_LANES = 128  # of a TPU's registers, which a block's size is a multiple of
+_BLOCKS = (512, 256, _LANES)  # queries, or keys, of a block
+_CUDNN_DTYPES, _CUDNN_HEAD = ('bfloat16', 'float16'), 128
+
+
+class Segments(NamedTuple):
+  """The segment of each token; tokens of different segments do not attend."""
+  query: Array  # i32[N, T]
+  key: Array  # i32[N, S]
+
+
+def choose(platform: str, dtype: str, head_size: int, *,
+           softcap: float | None = None) -> str:
+  """The kernel of `KERNELS` for a platform, 'tpu', 'gpu' or 'cpu'.
+
+  cuDNN's computes in half precision, with heads of up to 128, without a soft
+  cap; what it does not compute is left to XLA.
+  """
+  if platform == 'tpu':
+    return 'splash'
+  if (platform == 'gpu' and dtype in _CUDNN_DTYPES and head_size <= _CUDNN_HEAD
+      and not softcap):
+    return 'cudnn'
+  return 'xla'
+
+
+def _block(length: int) -> int:
+  """The largest block that pads a length by an eighth at most."""
+  return next((size for size in _BLOCKS if -length % size <= length // 8),
+              _LANES)
+
+
+def _padded(length: int, shards: int = 1) -> int:
+  return length + -length % (_block(-(-length // shards)) * shards)
+
+
+def splash_kernel(heads: int, queries: int, keys: int, *, offset: int,
+                  window: int | None, softcap: float | None,
+                  head_shards: int = 1, query_shards: int = 1,
+                  interpret: bool = False):
+  """The splash kernel of a shape: a tree of arrays, callable on one row.
+
+  The arrays say which blocks of keys each block of queries sees. Where heads or
+  queries are split over devices, each needs its part of them.
+
+  Args:
+    heads: H, of all devices.
+    queries, keys: T and S, of all devices.
+    offset, window, softcap: of the attention.
+    head_shards, query_shards: parts that heads and queries are split into.
+    interpret: computes as plain JAX operations, on a machine without TPU.
+  """
+  # Imported where it is used: Pallas takes half a second.
+  from jax.experimental.pallas.ops.tpu.splash_attention import (
+      splash_attention_kernel as kernels, splash_attention_mask as masks)
+  shape = _padded(queries, query_shards), _padded(keys)
+  mask = masks.CausalMask(shape, offset=offset) if window is None else (
+      masks.LocalMask(shape, (window - 1, 0), offset=offset))
+  of_queries, of_keys = _block(shape[0] // query_shards), _block(shape[1])
+  sizes = kernels.BlockSizes(
+      block_q=of_queries, block_kv=of_keys, block_q_dkv=of_queries,
+      block_kv_dkv=of_keys, block_q_dq=of_queries, block_kv_dq=of_keys)
+  with jax.ensure_compile_time_eval():
+    return kernels.make_splash_mha(
+        masks.MultiHeadMask([mask] * heads), block_sizes=sizes,
+        attn_logits_soft_cap=softcap, head_shards=head_shards,
+        q_seq_shards=query_shards, residual_checkpoint_name=SAVED,
+        interpret=interpret)
+
+
+def splash(kernel, q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
+           segments: Segments | None) -> Array:
+  """Attention of queries, already scaled, by a `splash_kernel`, [N, T, H, h].
+
+  Lengths are those of the kernel, padded: see `pad`.
+  """
+  from jax.experimental.pallas.ops.tpu.splash_attention import (
+      splash_attention_kernel as kernels)
+  q, k, v = (x.swapaxes(1, 2) for x in (q_NTHh, k_NSKh, v_NSKh))
+  ids = segments and kernels.SegmentIds(q=segments.query, kv=segments.key)
+  out = jax.vmap(lambda q, k, v, ids: kernel(q, k, v, segment_ids=ids))(
+      q, k, v, ids)
+  return out.swapaxes(1, 2).astype(q_NTHh.dtype)
+
+
+def pad(q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
+        segments: Segments | None, query_shards: int = 1):
+  """The arguments of `splash`, padded to whole blocks with segment 0."""
+  def to(x, size):
+    return jnp.pad(
+        x, [(0, 0), (0, size - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
+
+  queries = _padded(q_NTHh.shape[1], query_shards)
+  keys = _padded(k_NSKh.shape[1])
+  return (to(q_NTHh, queries), to(k_NSKh, keys), to(v_NSKh, keys),
+          segments and Segments(to(segments.query, queries),
+                                to(segments.key, keys)))
+
+
+def cudnn(q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
+          start_N: Array | None, *, window: int | None,
+          implementation: str = 'cudnn') -> Array:
+  """Attention of queries, already scaled, by cuDNN's kernel, [N, T, H, h].
+
+  Args:
+    q_NTHh: queries; they are those of the last T of the S columns.
+    k_NSKh, v_NSKh: keys and values.
+    start_N: the columns before each row's first key; None: 0.
+    window: keys that a query sees.
+    implementation: of jax.nn.dot_product_attention.
+  """
+  # The kernel's causal mask compares columns, and it takes no keys to leave out
+  # at the beginning. So queries get columns of their own before the first of
+  # theirs, and each row is shifted to begin with its first key; what is
+  # shifted to its end comes after all its queries.
+  before = k_NSKh.shape[1] - q_NTHh.shape[1]
+  q = jnp.pad(q_NTHh, ((0, 0), (before, 0), (0, 0), (0, 0)))
+  shift = jax.vmap(functools.partial(jnp.roll, axis=0))
+  if start_N is not None:
+    q, k_NSKh, v_NSKh = (shift(x, -start_N) for x in (q, k_NSKh, v_NSKh))
+  out = jax.nn.dot_product_attention(
+      q, k_NSKh, v_NSKh, is_causal=True, scale=1.,
+      local_window_size=window and (window - 1, 0),
+      implementation=implementation)
+  if start_N is not None:
+    out = shift(out, start_N)
+  return out[:, before:]

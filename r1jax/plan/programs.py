@@ -1,0 +1,181 @@
+"""The programs of a stage, with abstract arguments: nothing is read or made.
+
+They are the stage's own jitted functions, and their arguments have the shapes
+and shardings that the stage gives them. Each kind of stage is a generator: it
+yields a `Part` and is sent the abstract results of that program, which may be
+the arguments of the next.
+
+Lengths are the longest that the config allows: arrays are padded to them, and a
+rollout goes on until its longest response has ended. Scores that come from
+elsewhere are left out: rewards by rule, reward models and judges; and so are
+evaluations.
+"""
+
+from collections.abc import Generator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r1jax.kernels import group_sampling
+from r1jax.models import lora
+from r1jax.parallel import sharding
+from r1jax.plan import work
+from r1jax.stages import distill
+from r1jax.stages import lm as lm_lib
+from r1jax.stages import preference as preference_lib
+from r1jax.stages import rl as rl_lib
+from r1jax.stages import rollouts
+from r1jax.stages import train_state
+from r1jax.types import LMBatch, Preferences, Prompts, Steps
+
+
+class Part(NamedTuple):
+  """A program of a step."""
+  name: str
+  jitted: Any  # the jitted function
+  args: tuple[Any, ...]
+  state: dict[str, Any]  # kind -> abstract arrays that lie in memory meanwhile
+  flops: float  # model FLOPs of one run, on all devices
+  tokens: int  # that a run samples or learns from
+  times: int = 1  # runs in a step
+  sizes: tuple[int, ...] = ()  # of the sampler's cache, one loop for each
+  prefill_flops: float = 0.  # those of `flops` that are of the prompts
+  trains: Any = None  # what gradients are taken of
+
+
+Parts = Generator[Part, Any, None]
+
+
+class _Ends(NamedTuple):
+  """What the sampler needs of a vocabulary; any token serves."""
+  eos_ids: tuple[int, ...] = (0,)
+
+
+def _array(placed: train_state.PlacedModel, dtype, *shape: int
+          ) -> jax.ShapeDtypeStruct:
+  """A batch's array, as `sharding.from_host` places it."""
+  return jax.ShapeDtypeStruct(
+      shape, dtype, sharding=sharding.batch_sharding(placed.mesh))
+
+
+def _kinds(state) -> dict[str, Any]:
+  """The parts of a state by what they are."""
+  named = {'parameters': state.params, 'moments': state.opt_state,
+           'reference': state.ref, 'critic': state.critic}
+  return {name: tree for name, tree in named.items() if tree is not None}
+
+
+def _sampling(placed: train_state.PlacedModel, section, params, state,
+              **truncation) -> Part:
+  """The sampler's program, of `config.rl`."""
+  settings = rollouts.policy_settings(section, _Ends(), **truncation)
+  rows, length = section.prompts, section.prompt_tokens
+  prompts = Prompts(_array(placed, jnp.int32, rows, length),
+                    _array(placed, jnp.int32, rows),
+                    _array(placed, jnp.int32, rows))
+  prefill, decode = work.responses(
+      placed, rows, settings.group, length, settings.response_tokens)
+  return Part(
+      'sampling', rollouts.jitted_sampling(placed.mesh),
+      (placed.model, settings, params, prompts, np.uint32(0), np.uint32(0)),
+      state, prefill + decode, rows * settings.group * settings.response_tokens,
+      sizes=tuple(group_sampling.cache_sizes(
+          settings.response_tokens, settings.chunk)), prefill_flops=prefill)
+
+
+def rl(config, mesh) -> Parts:
+  """Sampling, scoring (reference, critic, advantages), and the updates."""
+  made = rl_lib.trained(config, mesh)
+  placed, section, critic = made.policy.placed, config.rl, made.critic
+  programs = rl_lib.jitted(placed, made.optimizer, made.abstract,
+                           made.objective, critic)
+  policy, critic_state, beta = rl_lib.split_state(made.abstract)
+  state = _kinds(made.abstract)
+  behaviour = lora.join(policy.ref, policy.params)
+  rollout = yield _sampling(placed, section, behaviour, state)
+  rows, length = section.prompts * section.group, section.response_tokens
+  once = sum(work.responses(placed, section.prompts, section.group,
+                            section.prompt_tokens, length))
+  reward = _array(placed, jnp.float32, rows)
+  steps = None if section.process is None else Steps(
+      _array(placed, jnp.float32, rows, length),
+      _array(placed, jnp.bool_, rows, length))
+  corrects = made.objective.correction is not None
+  passes = made.objective.uses_ref + corrects + (critic is not None)
+  experience, _ = yield Part(
+      'scoring', programs.experience,
+      (policy.ref, rollout, reward,
+       critic and lora.join(critic_state.ref, critic_state.params), beta, steps,
+       behaviour if corrects else None),
+      state | {'rollout': rollout}, passes * once, rows * length)
+  of_update = dict(
+      state=state | {'rollout': experience}, tokens=rows * length //
+      section.mini_batches, times=section.mini_batches * section.epochs)
+  flops = work.UPDATE * once / section.mini_batches
+  yield Part('update', programs.update, (policy, experience, 0), flops=flops,
+             trains=policy.params, **of_update)
+  if critic:
+    yield Part("critic's update", programs.update_critic,
+               (critic_state, experience, 0), flops=flops,
+               trains=critic_state.params, **of_update)
+
+
+def lm(config, mesh) -> Parts:
+  """The step of pretraining, SFT and distillation."""
+  section = config.lm
+  placed = train_state.configured_model(
+      config, mesh, ('lm.length', section.length)).placed
+  optimizer = train_state.optimizer(
+      config.optim, config.steps or 0, placed.trained)
+  state = train_state.abstract_state(placed, optimizer, ref=False)
+  teacher = teacher_params = None
+  shape = section.batch, section.length
+  flops = work.UPDATE * work.sequences(placed, *shape)
+  kinds = _kinds(state)
+  if 'distill' in config:
+    teacher, taught_by, _ = distill.place_teacher(
+        config.distill, mesh, config.rules, section.length)
+    teacher_params, kinds['teacher'] = taught_by.params, taught_by.params
+    flops += work.sequences(taught_by, *shape)
+  ints = _array(placed, jnp.int32, *shape)
+  batch = LMBatch(ints, ints, ints, _array(placed, jnp.float32, *shape))
+  yield Part(
+      'update', lm_lib.jitted(placed, optimizer, state, section, teacher),
+      (state, batch, teacher_params), kinds, flops, shape[0] * shape[1],
+      trains=state.params)
+
+
+def preference(config, mesh) -> Parts:
+  """The step of a reward model, or of DPO; a row holds one pair."""
+  section, objective = config.preference, preference_lib.make_objective(config)
+  placed = train_state.configured_model(config, mesh).placed
+  optimizer = train_state.optimizer(
+      config.optim, config.steps or 0, placed.trained)
+  state = train_state.abstract_state(
+      placed, optimizer, ref=objective.loss == 'dpo')
+  shape = section.batch, section.length
+  ints = _array(placed, jnp.int32, *shape)
+  pair = lambda dtype: _array(placed, dtype, section.batch, 1, 2)
+  batch = Preferences(ints, ints, ints, ints, pair(jnp.int32),
+                      pair(jnp.float32), pair(jnp.bool_))
+  once = work.sequences(placed, *shape)
+  yield Part(
+      'update', preference_lib.jitted(placed, optimizer, state, objective),
+      (state, batch), _kinds(state),
+      once * (work.UPDATE + (objective.loss == 'dpo')), shape[0] * shape[1],
+      trains=state.params)
+
+
+def sample(config, mesh) -> Parts:
+  """Rejection sampling: the sampler alone."""
+  section = config.rl
+  placed = train_state.configured_model(
+      config, mesh, rollouts.longest_sequence(section)).placed
+  yield _sampling(placed, section, placed.params,
+                  {'parameters': placed.params}, top_k=section.top_k,
+                  top_p=section.top_p)
+
+
+KINDS = {'rl': rl, 'lm': lm, 'preference': preference, 'sample': sample}
