@@ -42,12 +42,14 @@ class Remote:
 
   def __init__(self, folder: objects.Folder, spool: pathlib.Path,
                state: pathlib.Path, several: bool = False):
-    """Args:
+    """As the spool's last process has noted it.
+
+    Args:
       folder: of the bucket.
       spool: the folder of this machine.
       state: the file that says what has been sent.
-      several: processes, whose checkpoints Orbax writes to the bucket; the
-        spool has what `_READ_HERE` names of them.
+      several: whether the run has several processes, whose checkpoints Orbax
+        writes to the bucket; the spool has what `_READ_HERE` names of them.
     """
     self._folder, self._spool, self._state = folder, spool, state
     self.several = several
@@ -70,7 +72,7 @@ class Remote:
   def open(self) -> None:
     """Makes the spool the run that the bucket holds, and its own."""
     listed = {name: found for name, found in self._folder.list().items()
-              if name and name not in _OURS}
+              if _is_of_run(name)}
     if self.several:
       files.remove(self._spool / 'checkpoints')
     if self._is_mine() and self._is_whole(listed):
@@ -277,6 +279,17 @@ class Remote:
 
   def _note(self) -> None:
     files.write_json(self._state, {'id': self._id, 'sent': self._sent})
+
+
+def _is_of_run(name: str) -> bool:
+  """Whether an object is a file of the run, or a block of one.
+
+  What a person has put beside the checkpoints is none.
+  """
+  unit = objects.unit_of(name)
+  return bool(name) and name not in _OURS and (
+      unit.rpartition('/')[2].isdecimal() if unit else
+      'checkpoints' not in name.split('/')[:-1])
 
 
 def _followed(unit: str, units: Iterable[str]) -> bool:

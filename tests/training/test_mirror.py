@@ -97,7 +97,8 @@ def _check_rows(folder):
 def _committed():
   """The steps of the checkpoints that the bucket has."""
   return sorted(int(name.split('/')[1]) for name in memory_bucket.content()
-                if name.count('/') == 2 and objects.is_commit(name))
+                if name.count('/') == 2 and objects.is_commit(name)
+                and name.split('/')[1].isdecimal())
 
 
 def test_a_slow_bucket_slows_the_run_and_keeps_a_checkpoint(monkeypatch):
@@ -238,6 +239,18 @@ def test_a_checkpoint_that_was_not_committed_is_not_there(machine):
     assert _tree(pathlib.Path(folder)) == {
         'checkpoints/3/params/d': b'3', 'checkpoints/3/run': b'3'}
   assert 'checkpoints/6/params/d' not in memory_bucket.content()
+
+
+def test_what_a_person_puts_beside_checkpoints_stays_and_is_not_copied():
+  beside = {f'checkpoints/{name}': b'mine' for name in (
+      'damaged-6/a', 'damaged-6/commit_success.txt', 'note.txt')}
+  memory_bucket.put(beside | {'checkpoints/3/a': b'3', 'a.json': b'',
+                              'checkpoints/3/commit_success.txt': b''})
+  with mirror.mirrored(URL) as folder:
+    assert _tree(pathlib.Path(folder)).keys() == {'checkpoints/3/a', 'a.json'}
+    _write(folder, 'checkpoints/6/a', '6')
+  found = memory_bucket.content()
+  assert found | beside == found and _committed() == [3, 6]
 
 
 def test_a_checkpoint_of_the_same_step_takes_its_place_whole(monkeypatch):
