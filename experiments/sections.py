@@ -215,6 +215,10 @@ def _rl() -> dict[str, fields.Field]:
       correction_cap=field(2.0, '>= 1', 'largest weight of a correction'),
       correction_floor=field(
           0.0, '>= 0, <= 1', 'smallest weight of a correction that masks'),
+      # R3, arXiv 2510.11370.
+      replay_routing=field(
+          False, '', 'of a mixture of experts: the update uses those that were '
+          'chosen for each token when it was sampled'),
       dual_clip=optional(float, 'largest ratio where the advantage is negative '
                          '(arXiv 1912.09729); unset: no bound', '> 1'),
       kl=field('k3', ('none', 'k1', 'k2', 'k3'), 'estimator of the KL to the '

@@ -52,7 +52,7 @@ requeue=(scontrol requeue "${SLURM_JOB_ID:-JOB}")
 
 if $dry_run; then
   printf '%q ' "${run[@]}"
-  printf '\n# after exit status 75, stopped by a signal:\n'
+  printf '\n# after exit status 75, 134 or 137, stopped or lost:\n'
   printf '%q ' "${requeue[@]}"
   echo
   exit
@@ -60,8 +60,16 @@ fi
 
 status=0
 "${run[@]}" || status=$?
-if ((status == 75)); then
-  echo "launch: stopped by a signal, job $SLURM_JOB_ID is requeued"
+# 75: stopped by a signal, or by the loss of a process; 137, 134: a process was
+# killed, and the others by jax. What kills it at once each time is not tried on.
+case $status in
+  134 | 137)
+    ((SECONDS < 3600 && ${SLURM_RESTART_COUNT:-0} >= 3)) || again=true
+    ;;
+  75) again=true ;;
+esac
+if [[ -n ${again-} ]]; then
+  echo "launch: exit status $status, job $SLURM_JOB_ID is requeued"
   exec "${requeue[@]}"
 fi
 ((status == 0)) || echo "error: exit status $status, not requeued" >&2

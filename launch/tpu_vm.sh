@@ -215,8 +215,9 @@ train() {
     if [[ $now == ABSENT ]]; then
       fail "$tpu has been deleted; the same command goes on" "$status"
     elif [[ $now == ACTIVE ]]; then
-      # 75: stopped with its state saved. 255: a host could not be reached.
-      [[ $status == 75 || $status == 255 ]] ||
+      # 75: stopped, or a process was lost. 134, 137: ended by jax after such a
+      # loss, or killed. 255: a host could not be reached.
+      [[ $status =~ ^(75|134|137|255)$ ]] ||
         fail "exit status $status, and $tpu is ACTIVE: no preemption" "$status"
       ((SECONDS - began < 3600)) || again=0
       ((++again <= 3)) ||

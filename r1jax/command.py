@@ -1,7 +1,8 @@
 """How a command ends: its exit status, and the one line that an error becomes.
 
 0 when everything has ended, 1 for a run that diverged and a fault of the
-machine, 2 for what was refused, 75 when a signal stopped it.
+machine, 2 for what was refused, 75 when a signal stopped it, or the loss of one
+of several processes (parallel/roll_call.py).
 """
 
 import argparse

@@ -61,7 +61,7 @@ ADDED = {
         ('second_moment', 'float32'), ('offload', False))},
     'rewards.code.seconds': 5.0, 'rewards.code.total_seconds': 30.0,
     'rewards.code.memory_mib': 512, 'rewards.code.output_kib': 256,
-    'rewards.code.unsafe_subprocess': False,
+    'rewards.code.unsafe_subprocess': False, 'rl.replay_routing': False,
     'rl.correction_cap': 2.0, 'rl.correction_floor': 0.0,
     'rl.top_k': 0, 'rl.top_p': 1.0, 'hang_seconds': 0.0}
 

@@ -32,6 +32,7 @@ class Prompts(NamedTuple):
   tokens: Array  # i32[B, P]
   length: Array  # i32[B], 1 <= length <= P
   id: Array  # i32[B], names the prompt's random stream
+  experts: Array | None = None  # u8[B, P, L, K] or u16, as of Rollout
 
 
 class Support(NamedTuple):
@@ -47,6 +48,8 @@ class Rollout(NamedTuple):
   mask: Array  # bool[N, R], true on the response, its end token included
   logp: Array  # f32[N, R], of the behaviour policy at its temperature
   support: Support | None = None  # where that policy is a truncated one
+  # u8[N, R, L, K] or u16, those that the sampler's routers chose; None: unknown
+  experts: Array | None = None
 
 
 class Steps(NamedTuple):

@@ -42,6 +42,7 @@ def test_the_shipped_configs_pass():
   config_lib.check(r1_zero.get_config('mini'), 1)
   config_lib.check(r1_zero.get_config('mini'), 8)
   config_lib.check(r1_zero.get_config('paper'), 32)
+  config_lib.check(r1_zero.get_config('paper'), 512)  # with 32 prompts an update
 
 
 @pytest.mark.parametrize('changes, field', [

@@ -13,7 +13,7 @@ DeepSeek-V3 (K = 8, D = 7168, bfloat16) over X = 64 devices, and 32,768 tokens
 on each, a layer's forward pass would receive (X - 1) N D, 30 GB, into a buffer
 as large, and sum as much. Assignments are N K D, 3.8 GB each way; a round of
 2 ** 15 rows holds 0.47 GB at a time, of which there are 8 rounds if all lines
-are equal. One round for the worst case would need X times the mean, 240 GB.
+are equal. One round for the worst case would hold X times N K D, 240 GB.
 A token whose experts share a device travels once for each of them: with 4
 experts a device, 8 rows where 7.4 would do. The price of rounds is that the
 backward pass sends the rows again; it stores none.
@@ -54,14 +54,13 @@ class Lines(NamedTuple):
   size: Array  # i32[X], the rows of a line
 
 
-def round_rows(rows: int, longest: int, devices: int) -> int:
+def round_rows(rows: int, devices: int) -> int:
   """C: twice the mean line of `rows`, from 8 to a part of `ROUND_ROWS`.
 
-  Never more than `longest`, the longest that a line may be: a round of that
-  size serves everyone.
+  Never more than all of them: a round of that size serves everyone.
   """
   mean = -(-rows // devices)
-  return min(longest, max(8, min(2 * mean, ROUND_ROWS // devices)))
+  return min(rows, max(8, min(2 * mean, ROUND_ROWS // devices)))
 
 
 def line_up(to_A: Array, devices: int) -> Lines:
@@ -86,9 +85,8 @@ def served(lines: Lines, size: int, i: Array) -> grouped_matmul.Tiles:
       jnp.arange(devices), jnp.ones(devices, jnp.int32))
 
 
-def visit(compute: Compute, axes: Axes, longest: int, operands: Any,
-          x_ND: Array, weight_NK: Array, group_NK: Array, to_NK: Array
-          ) -> Array:
+def visit(compute: Compute, axes: Axes, operands: Any, x_ND: Array,
+          weight_NK: Array, group_NK: Array, to_NK: Array) -> Array:
   """The sum of what `compute` makes of each token's rows, [N, D].
 
   Inside `shard_map`, where all arrays vary over `axes.all`.
@@ -97,7 +95,6 @@ def visit(compute: Compute, axes: Axes, longest: int, operands: Any,
     compute: is handed the rows that came to this device. Rows of group -1 are
       none: what it returns for them, and their gradients, must be zeros.
     axes: of the mesh.
-    longest: the most rows that may go to one device.
     operands: of `compute`: weights that stay where they are.
     x_ND: tokens.
     weight_NK: of the K rows of each token.
@@ -105,11 +102,11 @@ def visit(compute: Compute, axes: Axes, longest: int, operands: Any,
     to_NK: i32, the devices that they go to, numbered along `axes.travel`.
   """
   devices = lax.axis_size(axes.travel)
-  size = round_rows(to_NK.size, longest, devices)
+  size = round_rows(to_NK.size, devices)
   lines = line_up(to_NK.reshape(-1), devices)
   serve = functools.partial(_serve, compute, axes.travel, size)
   operands, places = (operands, x_ND, weight_NK), (group_NK, lines)
-  if size == longest:
+  if size == to_NK.size:
     return serve(0, operands, places)
   rounds = lax.pmax(-(-jnp.max(lines.size) // size), axes.all)
   return _over_rounds(serve, rounds, operands, places)

@@ -42,6 +42,8 @@ class SamplingState(NamedTuple):
   k: Array | tuple[Array, ...]  # [L, N, K, h, S], keys of the tokens drawn
   v: Array | tuple[Array, ...] | None  # [L, N, K, S, h], their values
   support: Support | None = None  # of the tokens drawn, if it is to be kept
+  # Chosen for prompts [B, P, L, K] and for drawn tokens [N, R, L, K], if kept.
+  experts: tuple[Array, Array] | None = None
 
 
 def sample_keys(seed: Array, stream: Array, id_B: Array, group: int) -> Array:
@@ -152,7 +154,7 @@ def cache_sizes(response_tokens: int, chunk: int) -> list[int]:
 
 
 def begin(model, params: Params, prompts: Prompts, rows: int,
-          response_tokens: int, kept: int = 0
+          response_tokens: int, kept: int = 0, keep_experts: bool = False
           ) -> tuple[KeysValues, SamplingState]:
   """Prefills the prompts: their keys and values, and the state of `rows` = N.
 
@@ -164,19 +166,34 @@ def begin(model, params: Params, prompts: Prompts, rows: int,
     rows: N, a multiple of B.
     response_tokens: R, for which the state has room; its cache has none yet.
     kept: K, the tokens of a support that is to be kept; 0: none is.
+    keep_experts: of prompts and tokens, as in `sample`.
   """
   batch, length = prompts.tokens.shape
   group, shape = rows // batch, (rows, response_tokens)
-  hidden_BPD, prompt_kv = model.forward(
-      params, prompts.tokens, None,
+  hidden_BPD, prompt_kv, chosen_BPLK = _forward(
+      model, keep_experts, params, prompts.tokens, None,
       jnp.broadcast_to(jnp.arange(length), (batch, length)))
+  experts = None
+  if keep_experts:
+    # Of tokens that are never drawn: any, each of them once.
+    *_, active = chosen_BPLK.shape
+    experts = chosen_BPLK, jnp.broadcast_to(
+        jnp.arange(active, dtype=chosen_BPLK.dtype),
+        (*shape, *chosen_BPLK.shape[2:]))
   first_ND = jnp.repeat(logprobs.last_states(hidden_BPD, prompts), group, 0)
   return prompt_kv, SamplingState(
       jnp.zeros((), jnp.int32), first_ND, jnp.zeros(rows, bool),
       jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool),
       jnp.zeros(shape, jnp.float32), *empty_past(*prompt_kv, rows, 0),
       Support(jnp.zeros((*shape, kept), jnp.int32),
-              jnp.zeros(shape, jnp.float32)) if kept else None)
+              jnp.zeros(shape, jnp.float32)) if kept else None, experts)
+
+
+def _forward(model, keep_experts: bool, *args):
+  """States, keys and values, and the experts that are chosen, if kept."""
+  if keep_experts:
+    return model.forward_routed(*args)
+  return *model.forward(*args), None
 
 
 def empty_past(prompt_k: Array, prompt_v: Array | None, rows: int, size: int
@@ -225,7 +242,7 @@ def advance(model, params: Params, prompts: Prompts, prompt_kv: KeysValues,
   start_N = jnp.repeat(prompts.length, group)
 
   def step(state: SamplingState) -> SamplingState:
-    index, hidden_ND, done_N, tokens, mask, logp, k, v, kept = state
+    index, hidden_ND, done_N, tokens, mask, logp, k, v, kept, experts = state
     logits_NV = model.unembed(params, hidden_ND[:, None])[:, 0]
     token_N, logp_N = draw(logits_NV, key_N, index, temperature=temperature,
                            top_k=top_k, top_p=top_p)
@@ -238,12 +255,15 @@ def advance(model, params: Params, prompts: Prompts, prompt_kv: KeysValues,
           put, kept, support(logits_NV / temperature, top_k, top_p))
     ended_N1 = done_N[:, None]
     done_N = done_N | jnp.isin(token_N, jnp.array(eos_ids, jnp.int32))
-    hidden_N1D, (k, v) = model.forward(
-        params, token_N[:, None], None, (start_N + index)[:, None],
+    hidden_N1D, (k, v), chosen_N1LK = _forward(
+        model, experts is not None, params, token_N[:, None], None,
+        (start_N + index)[:, None],
         Cache(*prompt_kv, prompts.length, k, v, filled=index))
     hidden_ND = jnp.where(ended_N1, hidden_ND, hidden_N1D[:, 0])
+    if experts is not None:
+      experts = experts[0], put(experts[1], chosen_N1LK[:, 0])
     return SamplingState(
-        index + 1, hidden_ND, done_N, tokens, mask, logp, k, v, kept)
+        index + 1, hidden_ND, done_N, tokens, mask, logp, k, v, kept, experts)
 
   return lax.while_loop(
       lambda s: (s.index < end) & ~jnp.all(s.done), step, state)
@@ -252,7 +272,8 @@ def advance(model, params: Params, prompts: Prompts, prompt_kv: KeysValues,
 def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
            response_tokens: int, eos_ids: tuple[int, ...],
            temperature: float, chunk: int = 64, top_k: int = 0,
-           top_p: float = 1., keep_support: bool = False) -> Rollout:
+           top_p: float = 1., keep_support: bool = False,
+           keep_experts: bool = False) -> Rollout:
   """Samples len(key_N) / B responses to each of B prompts.
 
   Args:
@@ -267,15 +288,21 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
     top_k, top_p: log p is that of the truncated distribution.
     keep_support: whether the rollout has the `top_k` tokens, or fewer, that
       each was drawn among, for an update.
+    keep_experts: whether it has the experts that were chosen for each token.
   """
   shared = sharding.repeat(prompts, len(key_N), model.place)
   prompt_kv, state = begin(
       model, params, shared, len(key_N), response_tokens,
-      top_k if keep_support else 0)
+      top_k if keep_support else 0, keep_experts)
   params = model.prepare(params)
   for end in cache_sizes(response_tokens, chunk):
     state = advance(
         model, params, shared, prompt_kv, key_N, grow(state, end), end,
         eos_ids=eos_ids, temperature=temperature, top_k=top_k, top_p=top_p)
-  return Rollout(
-      prompts, state.tokens, state.mask, state.logp, state.support)
+  of_tokens = None
+  if keep_experts:
+    of_shared, of_tokens = state.experts
+    times = len(of_shared) // len(prompts.length)
+    prompts = prompts._replace(experts=of_shared[::times])
+  return Rollout(prompts, state.tokens, state.mask, state.logp, state.support,
+                 of_tokens)

@@ -181,7 +181,15 @@ def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
     logp_NR and entropy_NR, float32; values after a response's end are
     meaningless and must be masked.
   """
-  hidden_NRD = states_before(model, params, prompts, tokens_NR)
+  return _of_states(
+      model, params, states_before(model, params, prompts, tokens_NR),
+      tokens_NR, temperature, chunk, kept_NRK)
+
+
+def _of_states(model, params: Params, hidden_NRD: Array, tokens_NR: Array,
+               temperature: float, chunk: int, kept_NRK: Array | None
+               ) -> tuple[Array, Array]:
+  """`of_responses`, of the states that their tokens are chosen in."""
   tokens, measure = tokens_NR, of_logits
   if kept_NRK is not None:
     tokens, measure = (tokens_NR, kept_NRK), of_support
@@ -190,15 +198,59 @@ def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
                    place=model.place)
 
 
+def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
+                experts_NRLK: Array, *, temperature: float, chunk: int,
+                kept_NRK: Array | None = None
+                ) -> tuple[Array, Array, Array]:
+  """`of_responses`, where each token's experts are those of its sampling.
+
+  Routing replay (R3, arXiv 2510.11370): sampler and scorer may choose other
+  experts, and then differ by far more than by rounding.
+
+  Args:
+    prompts: with their experts.
+    experts_NRLK: those of the responses, see types.Rollout.
+    temperature, chunk, kept_NRK: as of `of_responses`.
+
+  Returns:
+    logp_NR, entropy_NR, and changed f32[N, R - 1]: the share of the L layers
+    whose routers would choose others for each token, the last one excepted.
+  """
+  columns = _columns(tokens_NR)
+  *hidden, own_NTLK = model.replay_groups(
+      params, prompts, tokens_NR[:, :columns], experts_NRLK[:, :columns])
+  logp, entropy = _of_states(
+      model, params, _states_before(prompts, *hidden, tokens_NR), tokens_NR,
+      temperature, chunk, kept_NRK)
+  # As sets: K experts, each of them once.
+  same = (own_NTLK[:, :tokens_NR.shape[1] - 1, :, :, None]
+          == experts_NRLK[:, :-1, :, None, :])
+  changed = ~jnp.all(jnp.any(same, -1), -1)
+  return logp, entropy, jnp.mean(changed, -1)
+
+
 def states_before(model, params: Params, prompts: Prompts,
                   tokens_NR: Array) -> Array:
   """The hidden state that each response token is chosen in, [N, R, D]."""
+  columns = _columns(tokens_NR)
+  hidden = model.forward_groups(params, prompts, tokens_NR[:, :columns])
+  return _states_before(prompts, *hidden, tokens_NR)
+
+
+def _columns(tokens_NR: Array) -> int:
+  """How many of the tokens pass through the model.
+
+  Nothing comes after the last token. But a TPU's tiles are of 128 columns, and
+  one column less takes longer to compute and, by far, to compile.
+  """
+  length = tokens_NR.shape[1]
+  return length if length % _TILE == 0 else length - 1
+
+
+def _states_before(prompts: Prompts, hidden_BPD: Array, hidden_NTD: Array,
+                   tokens_NR: Array) -> Array:
+  """`states_before`, of the hidden states of prompts and tokens."""
   rows, length = tokens_NR.shape
-  # Nothing comes after the last token. But a TPU's tiles are of 128 columns,
-  # and one column less takes longer to compute and, by far, to compile.
-  columns = length if length % _TILE == 0 else length - 1
-  hidden_BPD, hidden_NTD = model.forward_groups(
-      params, prompts, tokens_NR[:, :columns])
   first_N1D = jnp.repeat(
       last_states(hidden_BPD, prompts), rows // len(prompts.tokens), 0)[:, None]
   return jnp.concatenate([first_N1D, hidden_NTD[:, :length - 1]], 1)

@@ -21,12 +21,42 @@ from r1jax.types import Array, Cache, Params
 
 
 class Model(NamedTuple):
-  """Pure functions of a model's parameters; hashable, so static under jit."""
+  """Pure functions of a model's parameters; hashable, so static under jit.
+
+  init(key) -> params, a tree of `config.param_dtype` arrays, layers stacked
+    along the first axis; below, 'lora' may be one more entry (lora.py)
+  axes() -> the logical axes of each parameter, a tree like params
+  forward(params, tokens_BT, segment_BT, position_BT, cache=None,
+    parent_BT=None) -> hidden_BTD, (k [L,B,K,h,T], v [L,B,K,T,h]). A token
+    attends to itself and to earlier tokens of its segment (None: a row is
+    one document), to its parent, which is an earlier segment that several
+    may share, and to everything in `cache`. With a cache, which excludes
+    segments, k and v are its past with the new tokens appended; without,
+    they are those of the new tokens alone. A model that does not scan its
+    layers gives tuples of L arrays. With a cache, params are prepared ones
+  forward_routed(as forward) -> what forward returns, and the experts that
+    were chosen in each layer that has any, u8[B,T,L,K], u16 of more than
+    256; None without experts
+  forward_groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: one
+    pass over prompts and the first T tokens of the N / B responses to each
+  replay_groups(params, prompts, tokens_NT, experts_NTLK) -> what
+    forward_groups returns where these experts, and those of prompts, are
+    used in place of the router's; and the router's own, of responses
+  head(params) -> those of them that unembed reads
+  unembed(params, hidden_BTD) -> logits_BTV, float32
+  score(params, hidden_BTD) -> score_BT, float32: in place of unembed if
+    the config is `scalar` (layers.Score)
+  prepare(params) -> params for many calls of forward and unembed: LoRA
+    merged, in the dtype of computation, layers unstacked if not scanned
+  """
   config: architecture.Config
   init: Callable[[Array], Params]
   axes: Callable[[], Any]
   forward: Callable[..., tuple[Array, tuple[Array, Array]]]
+  forward_routed: Callable[
+      ..., tuple[Array, tuple[Array, Array], Array | None]]
   forward_groups: Callable[..., tuple[Array, Array]]
+  replay_groups: Callable[..., tuple[Array, Array, Array | None]]
   head: Callable[[Params], Params]
   unembed: Callable[[Params, Array], Array]
   score: Callable[[Params, Array], Array]
@@ -42,28 +72,6 @@ def build(config: architecture.Config,
   Args:
     config: the architecture.
     place: the mesh and rules that place activations, if any.
-
-  Returns:
-    A `Model`, where
-      init(key) -> params, a tree of `config.param_dtype` arrays, layers stacked
-        along the first axis; below, 'lora' may be one more entry (lora.py)
-      axes() -> the logical axes of each parameter, a tree like params
-      forward(params, tokens_BT, segment_BT, position_BT, cache=None,
-        parent_BT=None) -> hidden_BTD, (k [L,B,K,h,T], v [L,B,K,T,h]). A token
-        attends to itself and to earlier tokens of its segment (None: a row is
-        one document), to its parent, which is an earlier segment that several
-        may share, and to everything in `cache`. With a cache, which excludes
-        segments, k and v are its past with the new tokens appended; without,
-        they are those of the new tokens alone. A model that does not scan its
-        layers gives tuples of L arrays. With a cache, params are prepared ones
-      forward_groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: one
-        pass over prompts and the first T tokens of the N / B responses to each
-      head(params) -> those of them that unembed reads
-      unembed(params, hidden_BTD) -> logits_BTV, float32
-      score(params, hidden_BTD) -> score_BT, float32: in place of unembed if
-        the config is `scalar` (layers.Score)
-      prepare(params) -> params for many calls of forward and unembed: LoRA
-        merged, in the dtype of computation, layers unstacked if not scanned
   """
   module = transformer.Decoder(config, place)
 
@@ -81,18 +89,25 @@ def build(config: architecture.Config,
         lambda x: tuple(x.names), boxed,
         is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
-  def forward(params, tokens_BT, segment_BT, position_BT,
-              cache: Cache | None = None, parent_BT=None):
+  def forward_routed(params, tokens_BT, segment_BT, position_BT,
+                     cache: Cache | None = None, parent_BT=None):
     *arrays, parent_BT = jax.tree.map(
         jnp.asarray, (tokens_BT, segment_BT, position_BT, parent_BT))
     return module.apply(_collections(params), *arrays, cache, parent_BT)
 
-  forward_groups, score = (
+  def forward(*args, **kwargs):
+    return forward_routed(*args, **kwargs)[:2]
+
+  replay_groups, score = (
       lambda params, *args, of=of: module.apply(
           _collections(params), *args, method=of)
       for of in (transformer.Decoder.forward_groups, transformer.Decoder.score))
-  return Model(config, init, axes, forward, forward_groups,
-               functools.partial(transformer.head, config),
+
+  def forward_groups(params, prompts, tokens_NT):
+    return replay_groups(params, prompts, tokens_NT)[:2]
+
+  return Model(config, init, axes, forward, forward_routed, forward_groups,
+               replay_groups, functools.partial(transformer.head, config),
                functools.partial(transformer.unembed, config, place), score,
                functools.partial(_prepare, config), place)
 

@@ -39,6 +39,7 @@ class LayerInputs(NamedTuple):
   index: Array | None  # i32[], into the past of all layers; None: its own past
   local: Array  # bool[], attends within the window only
   prompt: KeysValues | None  # of separate prompts that the queries attend to
+  experts: Array | None = None  # [B, T, K], of each token, to be replayed
 
 
 def split_responses(layout: Layout, x_BT: Array) -> tuple[Array, Array]:

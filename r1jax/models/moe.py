@@ -21,8 +21,7 @@ N = B * T tokens, E experts, K of them per token, A = N * K assignments.
 """
 
 import functools
-import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
@@ -70,13 +69,13 @@ class Split(NamedTuple):
                  if axis not in self.tokens)
 
 
-def route(config: architecture.Experts, score_NE: Array, bias_E: Array
-          ) -> tuple[Array, Array]:
-  """Each token's experts and their weights, i32[N, K] and f32[N, K].
+def choose(config: architecture.Experts, score_NE: Array, bias_E: Array
+           ) -> Array:
+  """Each token's experts, i32[N, K]: those of the best biased scores.
 
-  The bias affects the choice, not the weights. With groups, a token chooses
-  among the experts of its best groups, ranked by the sum of a group's two best
-  scores, biased. Those of other groups are at -inf, as in DeepSeek's own code
+  With groups, a token chooses among the experts of its best groups, ranked by
+  the sum of a group's two best scores, biased. Those of other groups are at
+  -inf, as in DeepSeek's own code
   (deepseek-ai/DeepSeek-V3, inference/model.py) and in transformers 5.24; its
   earlier versions put 0 in their place, which comes before a chosen group's
   expert whose bias makes its score negative.
@@ -89,13 +88,18 @@ def route(config: architecture.Experts, score_NE: Array, bias_E: Array
     is_active_NG = jnp.any(_one_hot(active, config.groups), axis=1)
     biased_NE = jnp.where(
         is_active_NG[..., None], group_NGe, -jnp.inf).reshape(score_NE.shape)
-  _, chosen_NK = jax.lax.top_k(biased_NE, config.active)
+  return jax.lax.top_k(biased_NE, config.active)[1]
+
+
+def weigh(config: architecture.Experts, score_NE: Array, chosen_NK: Array
+          ) -> Array:
+  """The weights f32[N, K] of each token's experts: their scores, unbiased."""
   # Not by indexing, whose gradient would be a scatter.
   is_chosen_NKE = _one_hot(chosen_NK, config.experts)
   weight_NK = jnp.sum(is_chosen_NKE * score_NE[:, None], -1)
   if config.normalize:
     weight_NK /= jnp.sum(weight_NK, -1, keepdims=True) + 1e-20
-  return chosen_NK, weight_NK * config.scale
+  return weight_NK * config.scale
 
 
 def _one_hot(index: Array, size: int) -> Array:
@@ -168,17 +172,15 @@ def mix_visitors(config: architecture.Config, split: Split,
     return mix(config, split, experts, x_RD, weight_R[:, None],
                chosen_R[:, None])
 
-  held = config.moe.experts // jax.lax.axis_size(split.travel)
   return exchange.visit(
-      compute, exchange.Axes(split.travel, split.tokens + split.sum),
-      len(x_ND) * min(config.moe.active, held), experts, x_ND, weight_NK,
-      chosen_NK, to_NK)
+      compute, exchange.Axes(split.travel, split.tokens + split.sum), experts,
+      x_ND, weight_NK, chosen_NK, to_NK)
 
 
 def apply_experts(config: architecture.Config, split: Split, x_BTD: Array,
-                  router_DE: Array, bias_E: Array, experts: ExpertWeights
-                  ) -> Array:
-  """The output of the routed experts, [B, T, D].
+                  replayed_BTK: Array | None, router_DE: Array, bias_E: Array,
+                  experts: ExpertWeights) -> tuple[Array, Array]:
+  """The output of the routed experts, [B, T, D], and `MoE`'s choice.
 
   On a mesh, `x_BTD` and `experts` are one device's parts of them. There `pcast`
   marks the arrays that differ between devices, whose gradients are summed.
@@ -191,12 +193,18 @@ def apply_experts(config: architecture.Config, split: Split, x_BTD: Array,
       x_ND.astype(jnp.float32), router_DE.astype(jnp.float32),
       precision=jax.lax.Precision.HIGHEST))
   bias_E = vary(split.tokens, bias_E)
-  chosen_NK, weight_NK = route(config.moe, score_NE, bias_E)
+  own_NK = chosen_NK = choose(config.moe, score_NE, bias_E)
+  if replayed_BTK is not None:
+    chosen_NK = replayed_BTK.reshape(own_NK.shape).astype(jnp.int32)
+  weight_NK = weigh(config.moe, score_NE, chosen_NK)
   experts = whole(split, vary(split.copies, experts))
   part_ND = (mix_visitors if split.travel else mix)(
       config, split, experts, *vary(split.sum, (x_ND, weight_NK, chosen_NK)))
   y_ND = jax.lax.psum(part_ND, split.sum)
-  return attach_load(y_ND, bias_E, chosen_NK).reshape(x_BTD.shape)
+  y_ND = attach_load(y_ND, bias_E, chosen_NK)
+  dtype = jnp.uint8 if config.moe.experts <= 256 else jnp.uint16
+  return y_ND.reshape(x_BTD.shape), own_NK.astype(dtype).reshape(
+      *x_BTD.shape[:2], -1)
 
 
 def whole(split: Split, experts: ExpertWeights) -> ExpertWeights:
@@ -221,31 +229,38 @@ def whole(split: Split, experts: ExpertWeights) -> ExpertWeights:
 
 def apply_experts_on_mesh(
     config: architecture.Config, place: sharding.Placement, x_BTD: Array,
-    router_DE: Array, bias_E: Array, experts: ExpertWeights) -> Array:
+    replayed_BTK: Array | None, *weights: Any) -> tuple[Array, Array]:
   """`apply_experts` on every device."""
   names, spec = config_lib.axis_names, place.partition_spec
   batch, length = map(names, spec(('batch', 'length')))
-  # The prompts of a small rollout may not divide: some devices then have the
-  # same.
-  while x_BTD.shape[0] % math.prod(place.mesh.shape[axis] for axis in batch):
+  # A single row, or token of each, does not divide: devices have the same then.
+  while x_BTD.shape[0] % place.size(batch):
     batch = batch[:-1]
+  while x_BTD.shape[1] % place.size(length):
+    length = length[:-1]
   tokens, same = PartitionSpec(batch, length), PartitionSpec()
   wide = spec(('expert', 'embed', 'mlp'))
   split = Split(batch + length, *map(names, wide))
   return jax.shard_map(
       functools.partial(apply_experts, config, split), mesh=place.mesh,
-      in_specs=(tokens, same, same, ExpertWeights(
+      in_specs=(tokens, tokens, same, same, ExpertWeights(
           wide, wide, spec(('expert', 'mlp', 'embed')))),
-      out_specs=tokens)(x_BTD, router_DE, bias_E, experts)
+      out_specs=(tokens, tokens))(x_BTD, replayed_BTK, *weights)
 
 
 class MoE(nn.Module):
-  """The MLP of a mixture of experts: routed experts and shared ones."""
+  """The MLP of a mixture of experts: routed experts and shared ones.
+
+  Returns the output, and the experts [B, T, K] that the router chooses. It is
+  the given ones that are used, if any: those that were chosen when the tokens
+  were sampled (routing replay, arXiv 2510.11370). Scores weigh them still.
+  """
   config: architecture.Config
   place: sharding.Placement | None
 
   @nn.compact
-  def __call__(self, x_BTD: Array) -> Array:
+  def __call__(self, x_BTD: Array, replayed_BTK: Array | None = None
+               ) -> tuple[Array, Array]:
     c, moe = self.config, self.config.moe
     # Both are used in float32. A bfloat16 bias would round its steps away.
     router = self.param(
@@ -263,9 +278,11 @@ class MoE(nn.Module):
         layers.linear(moe.mlp, (2 * c.layers) ** -0.5))
     weights = router, bias, ExpertWeights(gate, up, down)
     if self.place is None or self.place.mesh.size == 1:
-      y_BTD = apply_experts(c, Split(), x_BTD, *weights)
+      y_BTD, chosen_BTK = apply_experts(
+          c, Split(), x_BTD, replayed_BTK, *weights)
     else:
-      y_BTD = apply_experts_on_mesh(c, self.place, x_BTD, *weights)
+      y_BTD, chosen_BTK = apply_experts_on_mesh(
+          c, self.place, x_BTD, replayed_BTK, *weights)
     if moe.shared:
       y_BTD += layers.MLP(c, moe.shared * moe.mlp, name='shared')(x_BTD)
-    return y_BTD
+    return y_BTD, chosen_BTK

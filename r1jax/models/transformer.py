@@ -41,7 +41,8 @@ class Block(nn.Module):
   """One layer: attention and MLP on a residual stream.
 
   The body of a scan over layers. The carry is (x [B, T, D], past); the output
-  the keys and values of the new tokens, or None with a past or responses.
+  the keys and values of the new tokens, or None with a past or responses, and
+  the experts that are chosen, if there are any.
   """
   config: architecture.Config
   place: sharding.Placement | None
@@ -56,15 +57,18 @@ class Block(nn.Module):
     post = norm if c.post_norms else lambda name: lambda y: y
     attend = (mla.LatentAttention if c.latent else gqa.Attention)(
         c, self.place, name='attention')
-    mlp = moe.MoE(c, self.place, name='moe') if self.experts else layers.MLP(
-        c, name='mlp')
     y, past, new = attend(norm('attention_norm')(x_BTD), past, layout, layer)
     x_BTD = x_BTD + post('attention_post_norm')(y)
-    x_BTD = x_BTD + post('mlp_post_norm')(mlp(norm('mlp_norm')(x_BTD)))
+    y, chosen = norm('mlp_norm')(x_BTD), None
+    if self.experts:
+      y, chosen = moe.MoE(c, self.place, name='moe')(y, layer.experts)
+    else:
+      y = layers.MLP(c, name='mlp')(y)
+    x_BTD = x_BTD + post('mlp_post_norm')(y)
     x_BTD = layers.constrain(
         self.place, x_BTD, ('batch', 'length', 'activation'))
     returns_new = past is None and layout.responses is None
-    return (x_BTD, past), new if returns_new else None
+    return (x_BTD, past), (new if returns_new else None, chosen)
 
 
 class Decoder(nn.Module):
@@ -108,22 +112,24 @@ class Decoder(nn.Module):
 
   def __call__(self, tokens_BT: Array, segment_BT: Array | None,
                position_BT: Array, cache: Cache | None,
-               parent_BT: Array | None) -> tuple[Array, tuple[Array, Array]]:
-    """`Model.forward`."""
+               parent_BT: Array | None = None
+               ) -> tuple[Array, tuple[Array, Array], Array | None]:
+    """`Model.forward_routed`."""
     layout = attention.Layout(
         position=position_BT, segment=segment_BT, parent=parent_BT,
         prompt_length=cache and cache.prompt_length,
         filled=cache and cache.filled)
-    hidden_BTD, new = self._layers(
+    hidden_BTD, new, chosen_BTLK = self._layers(
         tokens_BT, position_BT, layout, past=cache and (cache.k, cache.v),
         prompt=cache and (cache.prompt_k, cache.prompt_v))
     if self.config.scalar and self.is_initializing():
       self.head(hidden_BTD)
-    return hidden_BTD, new
+    return hidden_BTD, new, chosen_BTLK
 
-  def forward_groups(self, prompts: Prompts, tokens_NT: Array
-                     ) -> tuple[Array, Array]:
-    """`Model.forward_groups`."""
+  def forward_groups(self, prompts: Prompts, tokens_NT: Array,
+                     experts_NTLK: Array | None = None
+                     ) -> tuple[Array, Array, Array | None]:
+    """`Model.replay_groups`."""
     rows, length = prompts.tokens.shape
     group = tokens_NT.shape[0] // rows
     position_BP = jnp.broadcast_to(jnp.arange(length), (rows, length))
@@ -132,15 +138,22 @@ class Decoder(nn.Module):
     layout = attention.Layout(
         position=position_BP, responses=attention.Layout(
             position=position_NT, prompt_length=prompts.length))
-    join = lambda x, y: layers.pad_length(
-        self.place, jnp.concatenate([x, y.reshape(rows, -1)], 1))
-    hidden, _ = self._layers(
-        join(prompts.tokens, tokens_NT), join(position_BP, position_NT), layout)
-    return attention.split_responses(layout, hidden)
+    join = lambda x, y: layers.pad_length(self.place, jnp.concatenate(
+        [x, y.reshape(rows, -1, *y.shape[2:])], 1))
+    hidden, _, chosen = self._layers(
+        join(prompts.tokens, tokens_NT), join(position_BP, position_NT), layout,
+        experts=None if experts_NTLK is None else jnp.moveaxis(
+            join(prompts.experts, experts_NTLK), 2, 0))
+    if chosen is not None:
+      chosen = attention.split_responses(layout, chosen)[1]
+    return *attention.split_responses(layout, hidden), chosen
 
   def _layers(self, tokens_BT: Array, position_BT: Array,
-              layout: attention.Layout, past=None, prompt=None):
-    """Hidden states, and keys and values: past and new, or without it new."""
+              layout: attention.Layout, past=None, prompt=None, experts=None):
+    """Hidden states; keys and values, past and new or without it new; experts.
+
+    `experts` [L, B, T, K] are those to replay, of layers that have any.
+    """
     c = self.config
     x = self.embedding[tokens_BT].astype(c.dtype)
     if c.embed_scale:
@@ -152,10 +165,10 @@ class Decoder(nn.Module):
         local_table=table(c.rope_theta_local) if c.rope_theta_local else None)
     local = jnp.asarray(c.is_local())
     scan = c.scan_layers or self.is_initializing()
-    x, past, new = (self._scanned if scan else self._unrolled)(
+    x, past, new, chosen = (self._scanned if scan else self._unrolled)(
         x, past, layout,
-        attention.LayerInputs(jnp.arange(c.layers), local, prompt))
-    return self.final_norm(x), new if past is None else past
+        attention.LayerInputs(jnp.arange(c.layers), local, prompt), experts)
+    return self.final_norm(x), new if past is None else past, chosen
 
   def _block(self):
     if self.config.remat == 'none':
@@ -164,23 +177,26 @@ class Decoder(nn.Module):
                     prevent_cse=not self.config.scan_layers)
 
   def _scanned(self, x: Array, past, layout: attention.Layout,
-               per_layer: attention.LayerInputs):
+               per_layer: attention.LayerInputs, experts: Array | None):
     """All layers, each stack as one scan."""
-    news = []
+    news, chosen = [], None
     for name, begin, end in self._stacks():
       stack = jax.tree.map(lambda y, b=begin, e=end: y[b:e], per_layer)
-      (x, past), new = getattr(self, name)((x, past), layout, stack)
+      if self._has_experts(name):
+        stack = stack._replace(experts=experts)
+      (x, past), (new, chosen) = getattr(self, name)((x, past), layout, stack)
       news.append(new)
-    return x, past, jax.tree.map(lambda *y: jnp.concatenate(y), *news)
+    return x, past, jax.tree.map(lambda *y: jnp.concatenate(y), *news), (
+        chosen if chosen is None else jnp.moveaxis(chosen, 0, 2))
 
   def _unrolled(self, x: Array, past, layout: attention.Layout,
-                per_layer: attention.LayerInputs):
+                per_layer: attention.LayerInputs, experts: Array | None):
     """All layers, one after the other.
 
     XLA then neither stacks the values that layers store for the backward pass
     nor copies their parts of a cache.
     """
-    pasts, news = [], []
+    pasts, news, chosen = [], [], []
     of_layer = lambda pair, i: pair and tuple(
         None if y is None else y[i] for y in pair)
     for name, begin, end in self._stacks():
@@ -190,14 +206,18 @@ class Decoder(nn.Module):
                    in getattr(self, name).variables.items()}
       for i in range(begin, end):
         layer = attention.LayerInputs(
-            None, per_layer.local[i], of_layer(per_layer.prompt, i))
-        (x, layer_past), new = block.apply(
+            None, per_layer.local[i], of_layer(per_layer.prompt, i),
+            experts[i - begin] if experts is not None and self._has_experts(
+                name) else None)
+        (x, layer_past), (new, own) = block.apply(
             {kind: trees[i - begin] for kind, trees in variables.items()},
             (x, of_layer(past, i)), layout, layer)
         pasts.append(layer_past)
         news.append(new)
+        chosen += [] if own is None else [own]
     as_tuple = lambda *y: y
-    return x, jax.tree.map(as_tuple, *pasts), jax.tree.map(as_tuple, *news)
+    return (x, jax.tree.map(as_tuple, *pasts), jax.tree.map(as_tuple, *news),
+            jnp.stack(chosen, 2) if chosen else None)
 
   def score(self, hidden_BTD: Array) -> Array:
     """`Model.score`."""

@@ -1,6 +1,7 @@
 """Compiles the programs of a stage for a machine, and measures each."""
 
 from collections.abc import Iterator
+import functools
 import glob
 import math
 import os
@@ -9,7 +10,9 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
+from r1jax.models import attention
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
 from r1jax.plan import counts
@@ -80,7 +83,7 @@ def _compile(part: programs.Part, mesh: jax.sharding.Mesh,
       lowering_platforms=(topology.chip.platform,))
   results = lowered.out_info
   try:
-    executable = lowered.compile()
+    executable = lowered.compile({'exec_time_optimization_effort': -1.})
   except jax.errors.JaxRuntimeError as problem:
     if _EXHAUSTED not in str(problem):
       raise
@@ -92,14 +95,29 @@ def _compile(part: programs.Part, mesh: jax.sharding.Mesh,
     ), jax.tree.map(lambda x: _as_batch(x, mesh), results)
   seconds = time.perf_counter() - started
   program = hlo.parse(executable.as_text())
-  trips = dict(zip(part.sizes, (
-      after - before for before, after in zip((0, *part.sizes), part.sizes))))
-  outside, inside = counts.count(program, groups.of_mesh(mesh), trips.get)
+  outside, inside = counts.count(
+      program, groups.of_mesh(mesh), functools.partial(_trips, part.sizes))
   return Compiled(
       part, seconds, memory.peak_mib() * 2**20, None, (),
       _memory(part, executable, program, topology.chip.platform), outside,
       inside
   ), sharding.abstract_arrays(results, executable.output_shardings)
+
+
+def _trips(sizes: tuple[int, ...], loops: tuple[int | None, ...]) -> float:
+  """How often a loop of the sampler runs, of a response of full length.
+
+  Args:
+    sizes: of the cache, one loop after the other; each is ended by its size.
+    loops: the bounds of the loops around it and its own. Within a loop over
+      tokens is the one over blocks of the cache, as far as it is filled.
+  """
+  before = dict(zip(sizes, (0, *sizes))).get(loops[0])
+  if before is None or len(loops) > 2:
+    raise ValueError(f'a loop that ends by its data is not known: {loops}')
+  tokens = np.arange(before, loops[0])
+  return float(len(tokens) if len(loops) == 1 else np.mean(
+      tokens // attention.BLOCK + 1))
 
 
 def _as_batch(x: Any, mesh: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:

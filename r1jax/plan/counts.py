@@ -23,6 +23,7 @@ import numpy as np
 
 from r1jax.plan import groups
 from r1jax.plan import hlo
+from r1jax.plan import splash
 
 KERNEL = 'tpu_custom_call'  # the target of Pallas kernels
 _COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all',
@@ -63,22 +64,23 @@ class Counts:
 
 
 def count(program: hlo.Program, mesh: groups.Mesh,
-          trips: Callable[[int | None], int] | None = None
+          trips: Callable[[tuple[int | None, ...]], float] | None = None
           ) -> tuple[Counts, Counts]:
   """(outside, inside): what runs outside and inside loops of dynamic length.
 
   Args:
     program: of one device.
     mesh: names the axes of collectives.
-    trips: how often a loop runs that also ends by its data, by the constant
-      that its counter is compared with (None if there is none); of the sampler,
-      by the size of its cache.
+    trips: how often a loop runs that also ends by its data, on average, by the
+      constants that the counters of such loops around it and its own are
+      compared with (None where there is none); of the sampler's loop, by the
+      size of its cache.
 
   Raises:
     ValueError: there is such a loop, but no `trips`; or the text has a form
       that is not known.
   """
-  return _Counter(program, mesh, trips).of(program.entry)
+  return _Counter(program, mesh, trips).of(program.entry, ())
 
 
 class _Counter:
@@ -88,31 +90,37 @@ class _Counter:
     self._program, self._mesh, self._trips = program, mesh, trips
     self._known = {}
 
-  def of(self, computation: hlo.Computation) -> tuple[Counts, Counts]:
-    """One run of a computation that is no part of a fusion."""
-    if computation.name in self._known:
-      return self._known[computation.name]
+  def of(self, computation: hlo.Computation, loops: tuple[int | None, ...]
+        ) -> tuple[Counts, Counts]:
+    """One run of a computation that is no part of a fusion.
+
+    `loops` are the bounds of loops of dynamic length around it.
+    """
+    key = computation.name, loops
+    if key in self._known:
+      return self._known[key]
     outside, inside, channels = Counts(), Counts(), set()
     for one in computation.instructions.values():
       if one.opcode == 'while':
-        self._loop(computation, one, outside, inside)
+        self._loop(computation, one, outside, inside, loops)
       elif one.opcode in ('call', 'async-start'):
         name = one.called('to_apply') or one.called('calls')
-        self._add(self._program.computations[name], 1, outside, inside)
+        self._add(
+            self._program.computations[name], 1, outside, inside, loops)
       elif one.opcode == 'conditional':
-        both = [self.of(x) for x in self._branches(one)]
+        both = [self.of(x, loops) for x in self._branches(one)]
         for total, other in zip((outside, inside), max(
             both, key=lambda pair: (pair[0].flops, pair[0].bytes))):
           total.add(other)
       else:
         self._work(computation, one, outside, channels)
         self._traffic(computation, one, outside)
-    self._known[computation.name] = outside, inside
+    self._known[key] = outside, inside
     return outside, inside
 
   def _add(self, computation: hlo.Computation, times: float, outside: Counts,
-           inside: Counts) -> None:
-    for total, other in zip((outside, inside), self.of(computation)):
+           inside: Counts, loops: tuple[int | None, ...]) -> None:
+    for total, other in zip((outside, inside), self.of(computation, loops)):
       total.add(other, times)
 
   def _branches(self, one: hlo.Instruction) -> list[hlo.Computation]:
@@ -122,7 +130,8 @@ class _Counter:
     return [self._program.computations[name] for name in names]
 
   def _loop(self, computation: hlo.Computation, one: hlo.Instruction,
-            outside: Counts, inside: Counts) -> None:
+            outside: Counts, inside: Counts,
+            loops: tuple[int | None, ...]) -> None:
     body, condition = (self._program.computations[one.called(name)]
                        for name in ('body', 'condition'))
     times, static = _trip_count(self._program, computation, one, condition)
@@ -131,9 +140,10 @@ class _Counter:
         raise ValueError(
             f'the loop {one.name} ends by its data, and how often it runs is '
             'not given')
-      times = self._trips(times)
+      loops = *loops, times
+      times = self._trips(loops)
     for part in (body, condition):
-      self._add(part, times, outside if static else inside, inside)
+      self._add(part, times, outside if static else inside, inside, loops)
 
   def _work(self, computation: hlo.Computation, one: hlo.Instruction,
             total: Counts, channels: set[str]) -> None:
@@ -147,9 +157,10 @@ class _Counter:
     elif one.opcode == 'convolution':
       total.flops += _convolution_flops(computation, one)
     elif one.opcode == 'custom-call' and KERNEL in one.attributes:
-      flops = re.search(r'"flops":\s*"?(\d+)', one.attributes)
-      if flops:
-        total.flops += int(flops[1])
+      said = re.search(r'"flops":\s*"?(\d+)', one.attributes)
+      flops = int(said[1]) if said else splash.flops(computation, one)
+      if flops is not None:
+        total.flops += flops
       else:
         total.unknown[re.sub(r'\.\d+$', '', one.name)] += 1
     elif one.opcode.removesuffix('-start') in _COLLECTIVES:

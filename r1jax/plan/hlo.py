@@ -22,6 +22,8 @@ _BITS = {  # of an element; float8 and int4 by their names
     'bf16': 16, 's32': 32, 'u32': 32, 'f32': 32, 's64': 64, 'u64': 64,
     'f64': 64, 'c64': 64, 'c128': 128}
 
+# A line break in what a kernel says of itself, within its attributes.
+_WITHIN = re.compile(r'(?<=[{,])\n(?=")|(?<=")\n(?=\}\})')
 _COMMENT = re.compile(r'/\*.*?\*/')
 _HEAD = re.compile(r'(ENTRY )?%?([\w.$-]+) \(.*\{$')
 _INSTRUCTION = re.compile(r'\s+(ROOT )?%?([\w.$-]+) = (.*)$')
@@ -104,7 +106,7 @@ def parse(text: str) -> Program:
     ValueError: a line is not understood, or there is no entry.
   """
   computations, entry, current = {}, None, None
-  for line in text.splitlines():
+  for line in _WITHIN.sub(' ', text).splitlines():
     if current is None:
       found = _HEAD.match(line)
       if found:

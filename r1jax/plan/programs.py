@@ -55,9 +55,10 @@ class _Ends(NamedTuple):
 
 def _array(placed: train_state.PlacedModel, dtype, *shape: int
           ) -> jax.ShapeDtypeStruct:
-  """A batch's array, as `sharding.from_host` places it."""
-  return jax.ShapeDtypeStruct(
-      shape, dtype, sharding=sharding.batch_sharding(placed.mesh))
+  """A batch's array, as `sharding.from_host` places it, uneven ones too."""
+  whole = shape[0] % sharding.batch_shards(placed.mesh)
+  place = sharding.replicated if whole else sharding.batch_sharding
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=place(placed.mesh))
 
 
 def _kinds(state) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from r1jax import config as config_lib
 from r1jax import errors
+from r1jax.stages import model_source
 
 Change = dict[str, Any]  # a way: fields and their values
 _TENSOR = (1, 2, 4, 8)
@@ -95,5 +96,8 @@ def _at_once(config) -> Iterator[Change]:
 
 
 def _remat(config) -> Iterator[Change]:
+  source = config.init_from and model_source.find(config.init_from)
+  model = model_source.configured_architecture(config.model, source)
   for policy in ('full', 'dots'):
-    yield {'model.remat': policy}
+    if policy != model.remat:
+      yield {'model.remat': policy}

@@ -7,7 +7,9 @@ From scored rollouts to an updated state. The objective
 is maximised, with rho = pi / pi_old (DeepSeekMath, arXiv 2402.03300, eq. 3).
 pi_old is the sampler's own log-probability: no scoring pass is spent on it.
 With a `correction`, pi_old is scored as the update scores, and the surrogate of
-each token is weighted by pi_old / pi_sampler (kernels/importance.py).
+each token is weighted by pi_old / pi_sampler (kernels/importance.py). A rollout
+that has its tokens' experts is replayed: pi and a scored pi_old use them, while
+the reference routes for itself.
 
 Where the sampler is truncated (top_k, top_p), so are pi, pi_old and ref: each
 is a softmax over the tokens that the sampler kept in that place, whatever they
@@ -32,7 +34,8 @@ from r1jax.models import lora
 from r1jax.parallel import sharding
 from r1jax.training import accumulate
 from r1jax.training import optim
-from r1jax.types import Array, Experience, Prompts, Steps, TrainState
+from r1jax.types import Array, Experience, Prompts, Steps, Support
+from r1jax.types import TrainState
 
 
 class Objective(NamedTuple):
@@ -101,13 +104,13 @@ def micro_batches(experience: Experience, size: int | None,
 
 
 def by_micro_batch(model, objective: Objective, rollout, function) -> Array:
-  """Applies function(prompts, tokens, support) to one micro-batch at a time.
+  """Applies function(prompts, tokens, support, experts) by micro-batch.
 
   Returns:
     [N, R], in the order of the rollout, of what it returns, [n, R].
   """
   prompts, responses = cut(
-      rollout.prompts, (rollout.tokens, rollout.support),
+      rollout.prompts, (rollout.tokens, rollout.support, rollout.experts),
       objective.micro_batch, model.place)
   parts, rows = prompts.length.shape
   found = jax.lax.map(
@@ -119,11 +122,21 @@ def by_micro_batch(model, objective: Objective, rollout, function) -> Array:
 def scored_logp(model, objective: Objective, params, rollout) -> Array:
   """log p of every response token under a model's parameters, f32[N, R]."""
   logp = by_micro_batch(
-      model, objective, rollout, lambda prompts, tokens, support:
-      logprobs.of_responses(
-          model, params, prompts, tokens, temperature=objective.temperature,
-          chunk=objective.logp_chunk, kept_NRK=support and support.tokens)[0])
+      model, objective, rollout, lambda *part: measure_responses(
+          model, objective, params, *part)[0])
   return masked.select(logp, rollout.mask)
+
+
+def measure_responses(model, objective: Objective, params, prompts: Prompts,
+                      tokens_NR: Array, support: Support | None,
+                      experts_NRLK: Array | None) -> tuple[Array, ...]:
+  """logprobs.of_responses, or `of_replayed` where there are experts."""
+  settings = dict(temperature=objective.temperature, chunk=objective.logp_chunk,
+                  kept_NRK=support and support.tokens)
+  if experts_NRLK is None:
+    return logprobs.of_responses(model, params, prompts, tokens_NR, **settings)
+  return logprobs.of_replayed(
+      model, params, prompts, tokens_NR, experts_NRLK, **settings)
 
 
 def group_relative(objective: Objective, critic, rollout, reward: Array,
@@ -182,7 +195,8 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
     correction, more = correct(objective, logp, rollout)
     metrics |= more
   if objective.uses_ref:
-    ref_logp = scored_logp(model, objective, ref, rollout)
+    ref_logp = scored_logp(
+        model, objective, ref, rollout._replace(experts=None))
     metrics['kl/response'] = masked.mean(
         masked.total(kl.k1(logp, ref_logp), mask, axis=1), weight_N > 0)
     if objective.kl_in == 'reward':
@@ -214,10 +228,9 @@ def correct(objective: Objective, old_logp_NR: Array, rollout
 def loss(model, objective: Objective, params, part: Experience):
   """Sums and denominators of the loss and its metrics, for a micro-batch."""
   rollout, mask = part.rollout, part.rollout.mask
-  logp, entropy = logprobs.of_responses(
-      model, params, rollout.prompts, rollout.tokens,
-      temperature=objective.temperature, chunk=objective.logp_chunk,
-      kept_NRK=rollout.support and rollout.support.tokens)
+  logp, entropy, *changed = measure_responses(
+      model, objective, params, rollout.prompts, rollout.tokens,
+      rollout.support, rollout.experts)
   logp = masked.select(logp, mask)
   surrogate = losses.surrogate(
       logp, part.old_logp, part.advantage, objective.clip_low,
@@ -238,6 +251,10 @@ def loss(model, objective: Objective, params, part: Experience):
       'policy/clipped_high': mean(surrogate.clipped_high),
       'policy/logp_drift': mean(jnp.abs(logp - part.old_logp)),
   }
+  if changed:
+    metrics['policy/experts_changed'] = (
+        masked.total(changed[0], mask[:, 1:]),
+        masked.count(changed[0], mask[:, 1:]).astype(jnp.float32))
   if objective.dual_clip is not None:
     metrics['policy/clipped_dual'] = mean(surrogate.clipped_dual)
   pair = losses.aggregate(token_loss, mask, part.weight, objective.aggregate,

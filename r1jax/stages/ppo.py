@@ -89,7 +89,7 @@ def gae(critic: Critic, objective: grpo.Objective, params, rollout,
   mask_NR = rollout.mask
   model = critic.model
   value_NR = masked.select(grpo.by_micro_batch(
-      model, objective, rollout, lambda prompts, tokens, _: values.of_states(
+      model, objective, rollout, lambda prompts, tokens, *_: values.of_states(
           model, params, prompts, tokens)), mask_NR)
   reward_NR = token_rewards(reward, penalty_NR, mask_NR)
   advantage_NR, target_NR = advantages.gae(

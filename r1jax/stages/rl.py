@@ -318,10 +318,7 @@ def trained(config, mesh, needs: str | None = None) -> Trained:
   rl, longest = config.rl, rollouts.longest_sequence(config.rl)
   policy = train_state.configured_model(config, mesh, longest, needs)
   placed = policy.placed
-  if placed.lora and rl.ref_every_steps:
-    raise errors.expected(
-        'rl.ref_every_steps', '0 with config.lora: the reference is the frozen '
-        'base', rl.ref_every_steps)
+  check_policy(rl, placed)
   objective = make_objective(rl)
   optimizer = train_state.optimizer(
       config.optim, config.steps * rl.epochs * rl.mini_batches, placed.trained)
@@ -353,6 +350,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
     scoring.check_code(config.rewards, each)
   settings, batch_prompts = rollouts.policy_settings(
       rl, vocab, rl.top_k, rl.top_p, keep_support=rl.top_k > 0), rl.prompts
+  settings = settings._replace(keep_experts=rl.replay_routing)
   learner = Learner(
       placed, optimizer, abstract, objective, Settings(
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
@@ -377,6 +375,17 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       progress={'reward/mean': 'reward', 'reward/accuracy': 'accuracy',
              'response_length/mean': 'length',
              'perf/tokens_per_second': 'tok/s'})
+
+
+def check_policy(section, placed: train_state.PlacedModel) -> None:
+  """Raises `ConfigError` for what this policy of `config.rl` has no use for."""
+  if placed.lora and section.ref_every_steps:
+    raise errors.expected(
+        'rl.ref_every_steps', '0 with config.lora: the reference is the frozen '
+        'base', section.ref_every_steps)
+  if section.replay_routing and placed.model.config.moe is None:
+    raise errors.expected(
+        'rl.replay_routing', 'False: the model has no experts', True)
 
 
 def make_objective(section) -> grpo.Objective:

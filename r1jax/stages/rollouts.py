@@ -25,6 +25,7 @@ class Settings(NamedTuple):
   top_k: int = 0
   top_p: float = 1.
   keep_support: bool = False  # for an update
+  keep_experts: bool = False  # for routing replay
 
 
 def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
@@ -49,7 +50,7 @@ def jitted_sampling(mesh: jax.sharding.Mesh):
   """`sample_groups`, jitted: one program for all stages of a pipeline."""
   return jax.jit(
       sample_groups, static_argnums=(0, 1), out_shardings=Rollout(
-          None, *[sharding.batch_sharding(mesh)] * 4))  # prompts: as given
+          None, *[sharding.batch_sharding(mesh)] * 5))  # prompts: as given
 
 
 class Sampler:

@@ -45,7 +45,7 @@ class Optimizer(NamedTuple):
   schedule: Callable[[Array], Array]  # updates made so far -> learning rate
   router_bias_rate: float = 0.  # by which `router_bias` changes
   master_weights: bool = False
-  clip: optax.GradientTransformation = optax.identity()  # of all gradients
+  clip_norm: float = 0.  # of all gradients together; 0: none
   # Where the state is offloaded, the parameters that have layers; else None.
   offload: tuple[str, ...] | None = None
 
@@ -129,15 +129,14 @@ def make_optimizer(
   arrays have the layers as first axis, the state is in the hosts' memory.
   """
   rate = schedule(kind, lr, steps, warmup_steps, final_fraction)
-  clip = (
-      optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity())
   inner = optax.chain(
-      optax.identity(),  # where checkpoints have their clipping
+      optax.identity(),  # where the states of optax's clipping are
       moments.scale_by_moments(b1, b2, eps, first_moment, second_moment),
       optax.add_decayed_weights(weight_decay, mask=decays),
       optax.scale_by_learning_rate(rate),
   )
-  return Optimizer(inner, rate, router_bias_rate, master_weights, clip, offload)
+  return Optimizer(inner, rate, router_bias_rate, master_weights, clip_norm,
+                   offload)
 
 
 def _float32(tree: Any) -> Any:
@@ -188,16 +187,20 @@ def state_shardings(
 ) -> Any:
   """Shardings of the optimizer's state: as their parameters', but counters.
 
-  State that is offloaded is in pinned memory of the hosts, cut in the same way.
+  State that is offloaded is in pinned memory of the hosts, cut in the same way;
+  not that of the vectors of layers, of which XLA takes no single one from there
+  in bfloat16.
   """
-  def of_param(*args):
-    sharding = moments.sharding_of(*args)
-    return (sharding.with_memory_kind('pinned_host')
-            if optimizer.offload is not None else sharding)
+  def of_param(leaf, param, sharding, in_layers):
+    sharding = moments.sharding_of(leaf, param, sharding)
+    stays = optimizer.offload is None or in_layers and leaf.ndim < 3
+    return sharding if stays else sharding.with_memory_kind('pinned_host')
 
+  in_layers = jax.tree_util.tree_map_with_path(
+      lambda path, _: path[0].key in (optimizer.offload or ()), weights(params))
   return optax.tree_map_params(
       optimizer, of_param, jax.eval_shape(optimizer.init, params),
-      weights(params), weights(param_shardings),
+      weights(params), weights(param_shardings), in_layers,
       transform_non_params=lambda _: counters)
 
 
@@ -228,10 +231,7 @@ def update(
   rate = optimizer.schedule(inner[-1].count)
   norm = global_norm(weights(grads))
   finite = jnp.isfinite(norm)
-  step, loads = functools.partial(_step, optimizer), grads
-  clipped, _ = optimizer.clip.update(_float32(grads), optax.EmptyState())
-  grads = jax.tree.map(lambda grad, load: load if grad is None else grad,
-                       clipped, loads, is_leaf=lambda x: x is None)
+  step = functools.partial(_step, optimizer, norm)
   if optimizer.offload is None:
     new = step(grads, opt_state, params)
     finite &= floats.is_finite(new)
@@ -245,19 +245,20 @@ def update(
       'optim/grad_norm': norm,  # before clipping
       'optim/lr': jnp.asarray(rate, jnp.float32),
       'optim/skipped': 1.0 - finite.astype(jnp.float32),
-  } | _balance(loads)
+  } | _balance(grads)
   skipped = jnp.where(finite, 0, state.skipped + 1)
   return state._replace(
       params=params, opt_state=opt_state, skipped=skipped), metrics
 
 
-def _step(optimizer: Optimizer, grads: types.Params, state: Any,
+def _step(optimizer: Optimizer, norm: Array, grads: types.Params, state: Any,
           params: types.Params) -> tuple[types.Params, Any]:
-  """The parameters and the state that clipped gradients lead to."""
+  """The parameters and state that gradients, of this norm together, lead to."""
   inner, exact = state, _float32(params)
   if optimizer.master_weights:
     inner, exact = state.inner, _current(state.weights, params)
-  changes, inner = optimizer.inner.update(weights(grads), inner, exact)
+  changes, inner = optimizer.inner.update(
+      _clipped(_float32(grads), norm, optimizer.clip_norm), inner, exact)
   exact = optax.apply_updates(exact, changes)
   new_params = jax.tree.map(
       lambda new, old, grad: balanced(old, grad, optimizer.router_bias_rate)
@@ -265,6 +266,12 @@ def _step(optimizer: Optimizer, grads: types.Params, state: Any,
       exact, params, grads, is_leaf=lambda x: x is None)
   return new_params, (
       MasterState(inner, exact) if optimizer.master_weights else inner)
+
+
+def _clipped(grads: types.Params, norm: Array, limit: float) -> types.Params:
+  """Gradients, scaled to the limit if their norm is not below it."""
+  return jax.tree.map(lambda grad: jnp.where(
+      norm < limit, grad, grad / norm * limit), grads) if limit else grads
 
 
 def _current(masters: Any, params: types.Params) -> Any:

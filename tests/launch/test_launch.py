@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -75,7 +76,7 @@ def _processes(tmp_path):
     python.chmod(0o755)
     return subprocess.Popen(
         [ROOT / 'launch/local.sh', '--processes=3', '--config=a b'], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         env=os.environ | dict(PYTHON=str(python), DEVICES='6', **env))
   return start
 
@@ -92,11 +93,11 @@ def test_local_tells_each_process_of_the_others(processes):
 def test_local_ends_as_the_first_that_ends_ill(processes):
   """And kills what outlives it."""
   local = processes(
-      'case $JAX_PROCESS_ID in 0) exec sleep 60;; 1) kill -9 $$;; esac',
+      'case $JAX_PROCESS_ID in 0) exec sleep 60;; 1) exit 9;; esac',
       PATIENCE='1')
   _, err = local.communicate(timeout=30)
-  assert local.returncode == 137 and err.splitlines() == [
-      'launch: process 1 has ended with status 137',
+  assert local.returncode == 9 and err.splitlines() == [
+      'launch: process 1 has ended with status 9',
       'launch: process 0 has ended with status 137']
 
 
@@ -111,7 +112,7 @@ echo "got $got"
 exit 75""")
   while len([*tmp_path.glob('ready*')]) < 3:
     time.sleep(.05)
-  local.terminate()
+  os.killpg(local.pid, signal.SIGTERM)  # as a terminal does
   out, _ = local.communicate(timeout=30)
   assert local.returncode == 75
   assert sorted(line for line in out.splitlines() if 'got' in line) == [

@@ -137,7 +137,8 @@ def test_a_job_recovers_from_the_bucket_that_it_wrote(name):
   assert bucket['mode'] == 'MOUNT'  # cached writes are lost with their host
   assert f'--workdir={mounted}/' in task['run']
   assert task['resources']['use_spot']
-  assert task['resources']['job_recovery']['recover_on_exit_codes'] == [75]
+  assert task['resources']['job_recovery']['recover_on_exit_codes'] == [
+      75, 134, 137]
 
 
 @pytest.mark.parametrize('name', SCHEMAS)

@@ -51,13 +51,23 @@ def test_the_end_of_its_time_reaches_the_processes_and_not_the_script():
   assert {'requeue', 'open-mode'} <= set(OPTIONS)
 
 
-def test_a_stopped_run_is_requeued(tmp_path):
-  done, cluster = _slurm(tmp_path, *RUN, status=75, SLURM_JOB_ID='77')
+@pytest.mark.parametrize('status, before', [(75, 9), (134, 2), (137, 2)])
+def test_a_run_that_was_stopped_or_lost_a_process_is_requeued(
+    tmp_path, status, before):
+  done, cluster = _slurm(tmp_path, *RUN, status=status, SLURM_JOB_ID='77',
+                         SLURM_RESTART_COUNT=str(before))
   assert done.returncode == 0, done.stderr
   assert cluster.calls('scontrol') == [['requeue', '77']]
 
 
-@pytest.mark.parametrize('status', [1, 2, 137])
+@pytest.mark.parametrize('status', [134, 137])
+def test_what_kills_a_process_at_once_four_times_is_an_end(tmp_path, status):
+  done, cluster = _slurm(tmp_path, *RUN, status=status, SLURM_JOB_ID='77',
+                         SLURM_RESTART_COUNT='3')
+  assert done.returncode == status and not cluster.calls('scontrol')
+
+
+@pytest.mark.parametrize('status', [1, 2])
 def test_any_other_end_is_an_end(tmp_path, status):
   done, cluster = _slurm(tmp_path, *RUN, status=status, SLURM_JOB_ID='77')
   assert done.returncode == status

@@ -203,7 +203,6 @@ def test_a_node_that_was_preempted_speaks_for_its_request(cluster):
 @pytest.mark.parametrize('status, words', [
     (2, 'refused'),
     (1, 'exit status 1, and pod is ACTIVE: no preemption'),
-    (137, 'exit status 137, and pod is ACTIVE'),
 ])
 def test_what_would_happen_again_is_not_tried_again(cluster, status, words):
   cluster.set(runs=[[status]])
@@ -211,8 +210,10 @@ def test_what_would_happen_again_is_not_tried_again(cluster, status, words):
   assert cluster.verbs() == ['create', 'scp', 'ssh', 'ssh']
 
 
-def test_a_run_that_was_stopped_on_a_good_slice_goes_on(cluster):
-  cluster.set(runs=[[75], [0]])
+@pytest.mark.parametrize('status', [75, 134, 137])
+def test_a_run_that_was_stopped_or_lost_a_process_on_a_good_slice_goes_on(
+    cluster, status):
+  cluster.set(runs=[[status], [0]])
   assert _train(cluster).returncode == 0
   assert cluster.verbs() == ['create', *2 * ['scp', 'ssh', 'ssh']]
 

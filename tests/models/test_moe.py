@@ -56,13 +56,13 @@ def _params(layer=_layer(), seed=0):
 
 
 def _apply(layer, params, x):
-  return jax.jit(lambda p, x: layer.apply({'params': p}, x))(params, x)
+  return jax.jit(lambda p, x: layer.apply({'params': p}, x)[0])(params, x)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _gradients(layer, params, x, weight=1.):
   def loss(params, x):
-    y = layer.apply({'params': params}, x)
+    y, _ = layer.apply({'params': params}, x)
     return jnp.sum(weight * jnp.sin(y)), y
   return jax.value_and_grad(loss, (0, 1), has_aux=True)(params, x)
 
@@ -103,8 +103,9 @@ def _numpy_layer(config, params, x):
 
 def _route(score, bias=None, **fields):
   config = architecture.Experts(experts=len(score), mlp=1, **fields)
-  chosen, weight = moe.route(
-      config, jnp.array([score]), jnp.array(bias or [0.] * len(score)))
+  score_NE = jnp.array([score])
+  chosen = moe.choose(config, score_NE, jnp.array(bias or [0.] * len(score)))
+  weight = moe.weigh(config, score_NE, chosen)
   return dict(zip(chosen[0].tolist(), weight[0].tolist()))
 
 
@@ -168,7 +169,7 @@ def test_agrees_with_numpy(changes):
 def _dense(params, x):
   """All experts on all tokens, masked: nothing that could be unsorted."""
   score = nn.sigmoid(x @ params['router'])
-  chosen, _ = moe.route(EXPERTS, score.reshape(-1, 8), params['router_bias'])
+  chosen = moe.choose(EXPERTS, score.reshape(-1, 8), params['router_bias'])
   mask = jnp.any(chosen[..., None] == jnp.arange(8), 1).reshape(score.shape)
   weight = jnp.where(mask, score, 0.)
   weight *= EXPERTS.scale / jnp.sum(weight, -1, keepdims=True)
@@ -230,7 +231,7 @@ def test_what_travels_between_devices():
   x = jax.device_put(_x(), rows)
 
   def loss(params, x):
-    return jnp.sum(layer.apply({'params': params}, x))
+    return jnp.sum(layer.apply({'params': params}, x)[0])
 
   text = jax.jit(jax.grad(loss, (0, 1)), out_shardings=(jax.tree.map(
       lambda leaf: leaf.sharding, placed), rows)).lower(
@@ -336,7 +337,7 @@ def test_micro_batches_add_loads_up_and_a_denominator_leaves_signs(sizes):
   layer, params = _layer(place), _params()
 
   def loss(params, x):
-    y = layer.apply({'params': params}, x)
+    y, _ = layer.apply({'params': params}, x)
     return (jnp.sum(jnp.sin(y)), jnp.float32(7.3)), {}
 
   grads, _ = jax.jit(functools.partial(accumulate.gradients, loss))(
@@ -353,7 +354,7 @@ def test_it_runs_inside_a_loop_on_a_mesh():
   def run(layer, rows):
     def step(carry):
       i, x = carry
-      return i + 1, x + .1 * layer.apply({'params': _params()}, x)
+      return i + 1, x + .1 * layer.apply({'params': _params()}, x)[0]
     return jax.jit(lambda x: jax.lax.while_loop(
         lambda carry: carry[0] < 3, step, (0, x))[1])(_x(rows=rows)[:, :1])
 

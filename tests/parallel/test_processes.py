@@ -95,7 +95,11 @@ def test_a_checkpoint_of_four_resumes_on_one_and_two_and_back(
   assert _compare(whole, parts)[1] < CLOSE
 
 
-def test_sigterm_to_one_stops_all_and_another_number_goes_on(tmp_path):
+@pytest.mark.parametrize('number, status, said', [
+    (signal.SIGTERM, 75, 'stopped after step '),
+    (signal.SIGKILL, 137, 'error: process 2 (pid ')])
+def test_a_signal_to_one_ends_all_and_another_number_goes_on(
+    tmp_path, number, status, said):
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
   _run(whole, 1, 'zero', steps=8)
   local = _start(parts, 4, 'zero', steps=8)
@@ -103,10 +107,11 @@ def test_sigterm_to_one_stops_all_and_another_number_goes_on(tmp_path):
   for line in local.stdout:
     out.append(line)
     if line.startswith('step 2/8'):
-      os.kill(_child(local.pid, 2), signal.SIGTERM)
-  assert local.wait() == 75, ''.join(out[-30:])
-  assert sum('has ended with status 75' in line for line in out) == 4
-  assert any(line.startswith('stopped after step ') for line in out)
+      os.kill(_child(local.pid, 2), number)
+  assert local.wait() == status, ''.join(out[-30:])
+  assert sum('has ended with status 75' in line for line in out) == (
+      3 + (status == 75))
+  assert sum(line.startswith(said) for line in out) == 1
   _run(parts, 2, 'zero', steps=8)
   assert _compare(whole, parts)[1] < CLOSE
 

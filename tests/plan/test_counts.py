@@ -62,7 +62,7 @@ def _until(x, w, most):
 def test_the_caller_says_how_often_a_loop_runs_that_ends_by_its_data():
   x, w = jnp.ones((8, 16)), jnp.ones((16, 16))
   done, inside = _count(lambda x, w: _until(x @ w, w, 11), x, w,
-                        trips={11: 4}.get)
+                        trips={(11,): 4}.get)
   assert done.flops == 2 * 8 * 16 * 16
   assert inside.flops == 4 * 2 * 8 * 16 * 16
   with pytest.raises(ValueError, match='ends by its data'):
@@ -134,7 +134,7 @@ def test_a_model_takes_two_flops_for_a_weight_and_token():
 
 def test_a_program_of_a_tpu():
   program = hlo.parse(TPU.read_text('utf-8'))
-  done, inside = counts.count(program, SQUARE, {7: 7}.get)
+  done, inside = counts.count(program, SQUARE, {(7,): 7}.get)
   product = 2 * 128 * 512 * 256  # of a device
   assert done.flops == 6 * product + 2 * 2 * 128 * 128 * 64 + 12_345
   assert inside.flops == 7 * product
@@ -149,7 +149,7 @@ def test_a_program_of_a_tpu():
 
 def test_a_kernel_without_figures_is_named():
   text = TPU.read_text('utf-8').replace('"flops":"12345",', '')
-  done, _ = counts.count(hlo.parse(text), SQUARE, {7: 7}.get)
+  done, _ = counts.count(hlo.parse(text), SQUARE, {(7,): 7}.get)
   assert done.unknown == {'shard_map': 1}
 
 

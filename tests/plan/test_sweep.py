@@ -62,7 +62,7 @@ def test_what_is_refused_is_no_way():
 
 
 def test_where_nothing_is_possible_the_first_error_is_told():
-  config = sweep.changed(plans.small(), {'rl.prompts': 7, 'rl.group': 3})
+  config = sweep.changed(plans.small(), {'rl.mini_batches': 3})
   with pytest.raises(errors.ConfigError, match='rl.prompts'):
     sweep.run(config, _plan(lambda _: 1., lambda _: 1.), print)
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+import hosts
 import tiny
 import tiny_rl
 from r1jax.parallel import sharding
@@ -163,6 +164,44 @@ def test_a_mini_batch_of_fewer_prompts_than_devices_moves_no_hidden_state():
   *others, update = map(_moved, _programs(run))
   assert others == [[], []] and update
   assert {shape[-1] for shape in update} <= {1, 8, tiny_rl.RESPONSE}
+
+
+SHARED = """
+import sys
+sys.path[:0] = ['tests', 'tests/stages', 'tests/support']
+import jax
+import numpy as np
+import test_split_groups as test
+from r1jax.parallel import sharding
+run = test.dynamic(dict(data=4))
+scored = []
+score = run.scorer._rule_scorer.score
+run.scorer._rule_scorer.score = lambda records, responses: (
+    scored.append(len(responses)) or score(records, responses))
+state, _, rows = run.learner(run.init(), 0)
+embedding = jax.jit(lambda x: x, out_shardings=run.placed.replicated)(
+    state.params['embedding'])
+said = dict(scored=scored, rows=rows[0], params=np.asarray(
+    embedding.addressable_data(0)).tolist())
+"""
+
+
+def dynamic(sizes):
+  """One prompt for four devices, and DAPO's dynamic sampling."""
+  return _run(sizes, OBJECTIVE._replace(
+      drop_equal_groups=True), prompts=1, sampling_rounds=2)
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_prompt():
+  """Each scores the half of a group; both end with the step of one device."""
+  run = dynamic(None)
+  state, _, rows = run.learner(run.init(), 0)
+  for said in hosts.run(SHARED):
+    assert said['scored'] and set(said['scored']) == {G // 2}
+    assert said['rows'] == rows[0]
+    np.testing.assert_allclose(
+        said['params'], state.params['embedding'], atol=1e-5)
 
 
 def _evaluate(sizes):

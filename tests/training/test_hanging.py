@@ -47,7 +47,7 @@ def test_the_first_step_and_what_is_done_aside_may_take_longer(watch):
 
 def test_each_step_has_its_own_time(watch):
   watch, _, found, told = watch
-  for step in range(12):
+  for step in range(24):
     watch.begin(step)
     assert not told.wait(SECONDS / 6)
   assert not found
