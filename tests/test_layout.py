@@ -12,7 +12,7 @@ FILES = sorted((ROOT / 'r1jax').rglob('*.py'))
 # A module may import what stands in its own line or above it.
 LAYERS = (
     ('types', 'errors', 'config', 'fields', 'interrupts', 'terminal',
-     'workdir'),
+     'workdir', 'objects', 'buckets'),
     ('kernels', 'rewards', 'data', 'mini', 'parallel', 'training'),
     ('models',),
     ('reports',),
@@ -23,8 +23,8 @@ JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'chex'}
 # Not needed to import and train; jax, flax, optax, orbax, ml-collections,
 # numpy and absl are.
 OPTIONAL = TENSORFLOW | {
-    'clu', 'gguf', 'gin', 'jinja2', 'mctx', 'mpmath', 'reasoning_gym',
-    'pyarrow', 'safetensors', 'sentencepiece', 'simplemma', 'tokenizers'}
+    'clu', 'gcsfs', 'gguf', 'gin', 'jinja2', 'mctx', 'mpmath', 'reasoning_gym',
+    'pyarrow', 's3fs', 'safetensors', 'sentencepiece', 'simplemma', 'tokenizers'}
 TASKS = {'r1jax.data.tasks', 'r1jax.data.tfds_source'}
 MATHEMATICS = 'r1jax.rewards.mathematics'  # which verifying workers import
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_COLUMNS = 400, 60, 80
@@ -122,7 +122,7 @@ def test_rewards_and_data_stay_on_the_host():
       for used in names if _part(name) in ('rewards', 'data', 'mini')
       and (used.split('.')[0] in JAX or used.split('.')[0] == 'r1jax'
            and _part(used) not in ('rewards', 'data', 'mini', 'config', 'errors',
-                                   'interrupts'))]
+                                   'interrupts', 'buckets'))]
   assert not wrong
 
 

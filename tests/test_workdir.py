@@ -39,7 +39,7 @@ def _places(tmp_path):
     ('x' * 300, 'File name too long'),
     ('/proc/run', '/proc/run: No such file'),
     ('/sys/run', '/sys/run: '),
-    ('gs://bucket/run', "received 'gs://bucket/run'"),
+    ('az://bucket/run', "received 'az://bucket/run'"),
     ('~no-such-user/run', "no user 'no-such-user'"),
     ('q\udcff', r"UTF-8, also of a path, received b'/"),
 ])

@@ -14,6 +14,7 @@ import pathlib
 import re
 from typing import Any
 
+from r1jax import buckets
 from r1jax import errors
 from r1jax.data import columns
 from r1jax.data import file_formats
@@ -57,7 +58,8 @@ def paths(argument: str, split: str) -> list[pathlib.Path]:
   '{split}' in it is replaced by the split's name.
   """
   name, _ = _part(split)
-  path = pathlib.Path(argument.replace('{split}', name)).expanduser()
+  path = pathlib.Path(
+      buckets.files(argument.replace('{split}', name))).expanduser()
   if '{split}' not in argument and name != 'train':
     raise errors.ConfigError(
         splits.FIELD, f'{argument} is one file, of split '

@@ -30,6 +30,7 @@ from r1jax.training import checkpoint
 from r1jax.training import files
 from r1jax.training import lock
 from r1jax.training import loop
+from r1jax.training import mirror
 
 Kind = manifest.Kind
 
@@ -172,6 +173,7 @@ def _run_stage(node: graph.Node, nodes: list[graph.Node],
       pass  # no other process works in what is now moved
     aside = pathlib.Path(
         distributed.in_main(lambda: str(manifest.set_aside(node))))
+    mirror.settle()  # before new files have the old ones' names
     distributed.say(f'its earlier outputs are kept in {aside}')
   begun = distributed.in_main(
       lambda: manifest.begin(node, _inputs(node, nodes)))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from r1jax import buckets
 from r1jax import config as config_lib
 from r1jax import errors
 from r1jax.stages import inputs as inputs_lib
@@ -105,7 +106,8 @@ def choose(config, every: list[Node]) -> list[Node]:
 def resolve(node: Node, every: list[Node]) -> ml_collections.ConfigDict:
   """The stage's config with paths in the place of references."""
   return ml_collections.ConfigDict(_filled(
-      node.config, {other.name: str(other.workdir) for other in every}))
+      node.config,
+      {other.name: buckets.named(other.workdir) for other in every}))
 
 
 def _filled(value: Any, places: Mapping[str, str]) -> Any:

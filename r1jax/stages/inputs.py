@@ -21,6 +21,7 @@ import re
 import sys
 from typing import Any
 
+from r1jax import buckets
 from r1jax import config as config_lib
 from r1jax import errors
 from r1jax.data import sources
@@ -51,10 +52,13 @@ def external(config: Mapping[str, Any]) -> Digests:
 
   As pipelines have always had them in begun.json.
   """
-  found = {path: {'': files.file_digest(path)} for pattern in patterns(config)
+  found = {buckets.named(path): {'': files.file_digest(path)}
+           for pattern in patterns(config)
            for path in matches(pattern, config)}
+  models = [value for field, value in config_lib.flatten(config).items()
+            if field.split('.')[-1] == 'init_from' and value]
   for text in strings(config):
-    path = os.path.expanduser(text)
+    path = os.path.expanduser(buckets.model(text) if text in models else text)
     if text and os.path.isdir(os.path.join(path, 'checkpoints')):
       found[text] = files.output_digests(pathlib.Path(path))
   return found
@@ -70,7 +74,7 @@ def digests(config: Mapping[str, Any]) -> Digests:
     {source, as the config says it: {file: digest}}. A file that is not there is
     left out: the stage that reads it says so.
   """
-  found = {pattern: {path: files.file_digest(path)
+  found = {pattern: {buckets.named(path): files.file_digest(path)
                      for path in matches(pattern, config)}
            for pattern in patterns(config)}
   return found | named(config)
@@ -133,7 +137,8 @@ def matches(pattern: str, config: Mapping[str, Any]) -> list[str]:
       if field.split('.')[-1] == 'split' and value is not None}
   found = set()
   for split in splits:
-    path = os.path.expanduser(pattern.replace(SPLIT, split))
+    path = os.path.expanduser(
+        buckets.files(pattern.replace(SPLIT, split)))
     folder, name = os.path.split(path)
     found |= set(glob.glob(os.path.join(glob.escape(folder), name))
                  if '*' in name else [path])
@@ -238,11 +243,12 @@ def _stage(source: model_source.ModelSource, checkpoint: str
   found['config.json'] = files.config_digest(
       {name: config.get(name) for name in ('model', 'vocab', 'lora')})
   if parent is not None and parent.kind == 'stage':
-    found |= {os.path.join(parent.path, name): digest
+    found |= {os.path.join(buckets.named(parent.path), name): digest
               for name, digest in _stage(parent, '').items() if name}
   elif parent is not None and parent.kind == 'released':
-    found |= {os.path.join(parent.path, name): digest for name, digest in
-              _tokenizer(pathlib.Path(parent.path)).items()}
+    found |= {os.path.join(buckets.named(parent.path), name): digest
+              for name, digest in _tokenizer(
+                  pathlib.Path(parent.path)).items()}
   return found
 
 

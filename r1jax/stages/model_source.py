@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
+from r1jax import buckets
 from r1jax import errors
 from r1jax.data import vocabs
 from r1jax.models import architecture
@@ -230,7 +231,7 @@ def find(init_from: str, field: str = 'init_from') -> ModelSource:
     return ModelSource('released', _packaged_gguf(init_from, field), field)
   if init_from in packaged.SHIPPED:
     return ModelSource('file', init_from, field)
-  path = pathlib.Path(os.path.expanduser(init_from))
+  path = pathlib.Path(os.path.expanduser(buckets.model(init_from)))
   if path.suffix in ('.npz', '.gguf') and path.exists() and not path.is_file():
     raise errors.ConfigError(field, errors.no_file(path))
   if path.suffix == '.npz':

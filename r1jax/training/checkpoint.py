@@ -6,7 +6,7 @@ its array; `manifest`, which says what must be found in them; and `run`, which
 says what the run's files were (history.py). Orbax commits them together, so
 that what a kill leaves of a save is never taken for one. Its files are put on
 disk before that, and again before an older checkpoint is removed: a power cut
-loses a step, never the run.
+loses a step, never the run. By then the later one is in the run's bucket, too.
 
 Damage is a missing, truncated or unreadable file, any array whose bits are not
 those that were saved, one flipped bit included, and another step than the
@@ -31,6 +31,7 @@ from r1jax.parallel import distributed
 from r1jax.parallel import memory
 from r1jax.training import digest
 from r1jax.training import files
+from r1jax.training import mirror
 from r1jax.training import orbax_errors
 
 Leaves = digest.Leaves
@@ -63,8 +64,9 @@ class Checkpointer:
     with errors.faults(self._directory):
       if distributed.is_main():
         files.make_folder(self._directory)
+      place = mirror.of_orbax(self._directory)
       self._manager = ocp.CheckpointManager(
-          self._directory, options=ocp.CheckpointManagerOptions(
+          place, options=ocp.CheckpointManagerOptions(
               create=True, cleanup_tmp_directories=True,
               async_options=ocp.options.AsyncOptions(
                   post_finalization_callback=self._sync_written)))
@@ -98,6 +100,7 @@ class Checkpointer:
     if record is not None:
       items['run'] = ocp.args.JsonSave(digest.seal('run', record))
     self._saving = _Saving(step, replace, then)
+    distributed.in_main(mirror.precede)
     with self._writing():
       self._manager.save(step, force=True, args=ocp.args.Composite(**items))
     self.last, self.record = step, record
@@ -120,11 +123,12 @@ class Checkpointer:
     self.wait()
     wanted = {'ref': {}} | _split(digest.leaves_by_path(abstract))
     damaged = {}
-    for step in reversed(files.saved_steps(self._directory)):
+    steps = distributed.in_main(lambda: files.saved_steps(self._directory))
+    for step in reversed(steps):
       path = self._directory / str(step)
       try:
         leaves = _read(self._manager, path, step, wanted, partial=False)
-        self.record = _read_record(path)
+        self.record = _read_record(self._manager, path, step)
       except Damaged as error:
         logging.warning(
             'Checkpoint %s is damaged and is passed over: %s', path, error)
@@ -143,30 +147,44 @@ class Checkpointer:
 
   def poll(self):
     """Ends a save that has come to its end; raises its error at once."""
-    if self._saving is not None and not self._manager.is_saving_in_progress():
+    mirror.follow()
+    if self._saving is None or self._manager.is_saving_in_progress():
+      return
+    self._put_on_disk()
+    if not mirror.is_behind():
       self.wait()
 
   def wait(self):
-    """Blocks until what was saved is on disk, and removes what is too old.
+    """Blocks until a save is on disk, and in a bucket; removes what is too old.
 
     Raises:
       RunError: it could not be written, or an old one not be removed.
     """
     if self._saving is None:
       return
-    with self._writing():
-      self._manager.wait_until_finished()
-      if distributed.is_main():
-        # Whole, and under its name, before another one goes.
-        files.sync(self._directory / str(self._saving.step))
-        files.sync(self._directory, within=False)
+    self._put_on_disk()
+    mirror.wait()
     done, self._saving = self._saving, None
-    if done.then is not None:
-      done.then()
     if done.replace and distributed.is_main():
       for step in files.saved_steps(self._directory)[:-self._keep]:
         with errors.faults(self._directory / str(step)):
           shutil.rmtree(self._directory / str(step))
+
+  def _put_on_disk(self):
+    """Blocks until a save is on disk; then a bucket begins to follow."""
+    if self._saving.on_disk:
+      return
+    with self._writing():
+      self._manager.wait_until_finished()
+      if distributed.is_main():
+        mirror.take_up(self._directory / str(self._saving.step))
+        # Whole, and under its name, before another one goes.
+        files.sync(self._directory / str(self._saving.step))
+        files.sync(self._directory, within=False)
+    if self._saving.then is not None:
+      self._saving.then()
+    self._saving = self._saving._replace(on_disk=True)
+    mirror.begin()
 
   def close(self):
     try:
@@ -202,15 +220,17 @@ class Checkpointer:
     def all_of_them():
       for step in steps:
         set_aside(self._directory / str(step))
+        mirror.remove(self._directory / str(step))
     distributed.in_main(all_of_them)
     self._manager.reload()
 
 
 class _Saving(NamedTuple):
-  """A save on its way to the disk; the arguments of `Checkpointer.save`."""
+  """A save on its way; the arguments of `Checkpointer.save`, and how far."""
   step: int
   replace: bool
   then: Callable[[], None] | None
+  on_disk: bool = False
 
 
 def set_aside(path: pathlib.Path) -> None:
@@ -304,12 +324,14 @@ def _read(manager, path, step, abstract: Mapping[str, Leaves],
   return leaves
 
 
-def _read_record(path: pathlib.Path) -> dict[str, Any] | None:
+def _read_record(manager, path, step) -> dict[str, Any] | None:
   """The item `run`; Damaged if it is not as saved, None if there is none."""
-  if not (path / 'run').is_dir():  # saved by an earlier version
-    return None
+  if not (manager.directory / str(step) / 'run').is_dir():
+    return None  # saved by an earlier version
   with _Reading(path, 'its record: '):
-    return digest.unseal('run', files.read_json(path / 'run' / 'metadata'))
+    items = manager.restore(
+        step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
+    return digest.unseal('run', items.run)
 
 
 def _restore_args(leaves: Leaves, partial: bool):

@@ -12,23 +12,18 @@ import fcntl
 import json
 import os
 import pathlib
-import socket
 import threading
 import time
-from typing import Any
 
-from r1jax import errors
 from r1jax import interrupts
 from r1jax import terminal
 from r1jax import workdir as workdir_lib
 from r1jax.parallel import distributed
 from r1jax.training import files
+from r1jax.training import owners
 
 NAME = 'lock'
 _RENEW_SECONDS, _WATCH_SECONDS = 10., 25.
-_ONE_MACHINE = ('host', 'boot', 'processes')  # equal on one, where a pid counts
-
-Owner = dict[str, Any]  # of the file, {} if it cannot be read
 
 
 @contextlib.contextmanager
@@ -60,9 +55,9 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
         workdir.rmdir()
 
 
-def _take(path: pathlib.Path) -> Owner:
+def _take(path: pathlib.Path) -> owners.Owner:
   """Makes this process the owner; returns what the file says of it."""
-  mine = _identity()
+  mine = owners.identity()
   try:
     files.make_folder(path.parent)
     files.check_plain(path.parent, '--workdir')
@@ -71,12 +66,12 @@ def _take(path: pathlib.Path) -> Owner:
         if _create(path, mine):
           return mine
         owner, renewed = _read(path), _renewed(path)
-        lives = _lives(owner)
+        lives = owners.lives(owner)
         if lives is False:
           path.unlink(missing_ok=True)
           continue
       if lives or _is_renewed(path, owner, renewed):
-        raise _refused(path, owner)
+        raise owners.refused(path.parent, owner)
       with _alone(path.parent):
         if (_read(path), _renewed(path)) == (owner, renewed):
           path.unlink(missing_ok=True)
@@ -84,7 +79,7 @@ def _take(path: pathlib.Path) -> Owner:
     raise workdir_lib.unusable(path.parent, error) from error
 
 
-def _create(path: pathlib.Path, owner: Owner) -> bool:
+def _create(path: pathlib.Path, owner: owners.Owner) -> bool:
   """Writes the file, unless it is there."""
   try:
     with open(path, 'x', encoding='utf-8') as file:
@@ -109,9 +104,10 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
     os.close(number)
 
 
-def _is_renewed(path: pathlib.Path, owner: Owner, renewed: float) -> bool:
+def _is_renewed(path: pathlib.Path, owner: owners.Owner, renewed: float
+               ) -> bool:
   """Watches a lock for a while: whether its owner, elsewhere, still lives."""
-  terminal.say(f'{path} is of {_name(owner)}: looking for '
+  terminal.say(f'{path} is of {owners.name(owner)}: looking for '
                f'{_WATCH_SECONDS:.0f} s whether it still runs')
   until = time.monotonic() + _WATCH_SECONDS
   while time.monotonic() < until:
@@ -122,74 +118,22 @@ def _is_renewed(path: pathlib.Path, owner: Owner, renewed: float) -> bool:
   return False
 
 
-def _renew(path: pathlib.Path, owner: Owner, ended: threading.Event) -> None:
+def _renew(path: pathlib.Path, owner: owners.Owner, ended: threading.Event
+          ) -> None:
   """Shows others that this process lives; ends it if they took it for dead."""
   while not ended.wait(_RENEW_SECONDS):
     try:
       if (other := _read(path)) not in (owner, {}):
-        terminal.say(f'error: {path} was taken over by {_name(other)}: this '
-                     'process ends, so that one alone works there')
-        os._exit(1)
+        owners.end_as_dead(path, other)
       os.utime(path)
     except OSError:
       pass  # removed, or a file system that is away for a while
 
 
-def _refused(path: pathlib.Path, owner: Owner) -> errors.ConfigError:
-  return errors.ConfigError(
-      '--workdir', f'{path.parent} is in use by {_name(owner)}; wait for its '
-      'end or stop it, or give another --workdir')
-
-
-def _name(owner: Owner) -> str:
-  if not owner:
-    return 'a process that its lock does not name'
-  began = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(owner['since']))
-  return f'process {owner["pid"]} on {owner["host"]}, since {began}'
-
-
-def _identity() -> Owner:
-  """What names this process among those of all machines."""
-  return {
-      'host': socket.gethostname(), 'pid': os.getpid(),
-      'since': round(time.time()),
-      'boot': _text('/proc/sys/kernel/random/boot_id'),
-      'processes': _link('/proc/self/ns/pid'),  # a container has its own
-      'started': _started(os.getpid())}
-
-
-def _lives(owner: Owner) -> bool | None:
-  """Whether an owner lives; None if this machine cannot know."""
-  mine = _identity()
-  if not owner or any(owner[name] != mine[name] for name in _ONE_MACHINE):
-    return None
-  if owner['pid'] == mine['pid']:  # an earlier one's, or this very process
-    return owner['started'] == mine['started']
+def _read(path: pathlib.Path) -> owners.Owner:
   try:
-    os.kill(owner['pid'], 0)
-  except ProcessLookupError:
-    return False
-  except PermissionError:
-    pass  # another user's
-  return _started(owner['pid']) == owner['started']
-
-
-def _started(pid: int) -> str | None:
-  """When a process began, in ticks; None where it is dead or not known."""
-  stat = _text(f'/proc/{pid}/stat')
-  if stat is None:
-    return None
-  state, *fields = stat.rpartition(')')[2].split()
-  return None if state in 'ZX' else fields[18]
-
-
-def _read(path: pathlib.Path) -> Owner:
-  try:
-    owner, mine = json.loads(path.read_text('utf-8')), _identity()
-    return owner if owner.keys() == mine.keys() and all(
-        type(owner[name]) is type(mine[name]) for name in ('host', 'pid')
-    ) and owner['pid'] < 1 << 31 else {}
-  except (OSError, ValueError, AttributeError):
+    return owners.read(path.read_bytes())
+  except OSError:
     return {}
 
 
@@ -200,19 +144,5 @@ def _renewed(path: pathlib.Path) -> int | None:
   try:
     with open(path, 'rb') as file:
       return os.fstat(file.fileno()).st_mtime_ns
-  except OSError:
-    return None
-
-
-def _text(path: str) -> str | None:
-  try:
-    return pathlib.Path(path).read_text('utf-8', 'replace').strip()
-  except OSError:
-    return None
-
-
-def _link(path: str) -> str | None:
-  try:
-    return os.readlink(path)
   except OSError:
     return None

@@ -5,7 +5,7 @@ leaves in its workdir are listed in r1jax/README.md.
 
 A run killed at any moment and started again ends in bitwise the same state:
 the step index alone decides what a step sees, so there is nothing else to lose.
-The workdir must be a file system that every host sees.
+The workdir is one that every host sees, or that a bucket follows (mirror.py).
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +13,7 @@ import contextlib
 import pathlib
 from typing import Any, NamedTuple
 
+from r1jax import buckets
 from r1jax import errors
 from r1jax import interrupts
 from r1jax import types
@@ -225,7 +226,7 @@ def _take_steps(run: _Run, state: TrainState, start: int
 
 
 def _look(run: _Run) -> bool:
-  """Raises what a save in the background met; whether a signal was met."""
+  """Raises what went on in the background met; whether a signal was met."""
   run.checkpointer.poll()
   return interrupts.asked()
 
@@ -271,10 +272,10 @@ def _kept(run: _Run) -> str:
 
 def _without(run: _Run) -> str:
   """What helps where the state that is saved is ruined, in words."""
-  step = run.checkpointer.last
+  step, place = run.checkpointer.last, buckets.named(run.workdir)
   return '' if step is None else (
       '; if it diverges again at once, that state is ruined: remove '
-      f'{run.workdir}/checkpoints/{step} to go on from before it')
+      f'{place}/checkpoints/{step} to go on from before it')
 
 
 @contextlib.contextmanager
@@ -381,7 +382,8 @@ def _conclude(run: _Run, summary: Metrics):
     return run.stage.finish(summary) if run.stage.finish else None
   closing = distributed.in_main(write)
   if run.stage.steps:
-    distributed.say(f'checkpoint: {run.workdir}/checkpoints/{summary["steps"]}')
+    distributed.say(f'checkpoint: {buckets.named(run.workdir)}/checkpoints/'
+                    f'{summary["steps"]}')
   if closing is not None:
     distributed.say(closing)
 
@@ -389,9 +391,8 @@ def _conclude(run: _Run, summary: Metrics):
 def _stopped_words(stage: Stage, workdir: pathlib.Path) -> str:
   """What a run says that a signal has stopped: what there is to go on from."""
   saved = files.saved_steps(workdir / 'checkpoints')
-  if not saved and not stage.steps:
-    return str(interrupts.Stopped())
   if not saved:
-    return 'stopped before the first step; nothing to save'
+    return ('stopped before the first step; nothing to save' if stage.steps else
+            str(interrupts.Stopped()))
   return (f'stopped after step {saved[-1]} of {stage.steps}, state saved in '
           f'{workdir}; start the same command again to resume')

@@ -363,6 +363,7 @@ def _no_room():
 
 def test_a_save_that_fails_is_one_line_as_soon_as_it_is_known(
     tmp_path, no_room, capfd, caplog, monkeypatch):
+  gc.collect()  # what reads of damaged ones have left
   shown = []
   monkeypatch.setattr(sys, 'unraisablehook', shown.append)
   saves = _open(tmp_path)

@@ -13,13 +13,14 @@ import pytest
 
 from r1jax import errors
 from r1jax.training import lock
+from r1jax.training import owners
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def _owner(**changes):
   """A lock's content, of this process but for `changes`."""
-  return lock._identity() | changes
+  return owners.identity() | changes
 
 
 def _left(workdir, owner):
@@ -86,7 +87,7 @@ def _other():
 
 
 def test_a_live_process_is_respected_a_dead_one_is_not(tmp_path, other, capsys):
-  begun = lock._started(other.pid)
+  begun = owners._started(other.pid)
   owner = _owner(pid=other.pid, started=begun)
   _left(tmp_path, owner)
   assert f'process {other.pid} on' in _is_refused(tmp_path)
@@ -158,12 +159,12 @@ def test_who_was_taken_for_dead_and_is_not_ends(tmp_path):
 
 
 def test_of_many_that_find_a_dead_owner_one_begins(tmp_path, monkeypatch):
-  lives = lock._lives
+  lives = owners.lives
   def slowly(owner):  # so that all would find it before one takes it over
     found = lives(owner)
     time.sleep(.1)
     return found
-  monkeypatch.setattr(lock, '_lives', slowly)
+  monkeypatch.setattr(owners, 'lives', slowly)
   _left(tmp_path, _owner(pid=2**22 + 1))
   begun, refused = [], []
   def begin():
