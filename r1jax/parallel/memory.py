@@ -29,7 +29,7 @@ _SMALLER = {
     'labelling.batch': 'a smaller', 'rewards.models.*.batch': 'a smaller',
     'rewards.judge.batch': 'a smaller', 'bench.matmul': 'a smaller',
     'model.attention_chunk': 'a smaller',
-    'model.remat': "'full' as",
+    'model.remat': "'full' as", '*optim.offload': 'True as',
 }
 
 
@@ -64,7 +64,11 @@ def smaller(config: Mapping[str, Any]) -> list[str]:
 
 
 def _is_used(field: str, fields: Mapping[str, Any]) -> bool:
-  """Whether there is a model behind a field's section, as behind a judge's."""
+  """Whether a field helps here: there is a model behind its section, as behind
+  a judge's, and the host has memory of its own for what is offloaded.
+  """
+  if field.endswith('.offload'):
+    return jax.default_backend() != 'cpu'
   section = field.rpartition('.')[0]
   return fields.get(f'{section}.init_from', '') is not None
 

@@ -111,8 +111,9 @@ class Placement(NamedTuple):
     """Inside jit: `x`, whole over the mesh axes that split a batch."""
     batch = {name for entry in self.partition_spec(('batch',))
              for name in config_lib.axis_names(entry)}
-    entries = (tuple(axis for axis in config_lib.axis_names(entry)
-                     if axis not in batch) for entry in self.partition_spec(axes))
+    entries = (
+        tuple(axis for axis in config_lib.axis_names(entry) if axis not in batch)
+        for entry in self.partition_spec(axes))
     return jax.lax.with_sharding_constraint(x, NamedSharding(
         self.mesh, PartitionSpec(*(entry or None for entry in entries))))
 

@@ -403,6 +403,6 @@ def test_it_begins_with_products_that_keep_the_variance():
 
 
 def test_a_width_may_be_a_layers_own():
-  mlp = layers.MLP(tiny.config(), 5)
+  mlp = layers.MLP(tiny.config(), mlp=5)
   params = jax.eval_shape(mlp.init, jax.random.key(0), _x())['params']
   assert nn.meta.unbox(params)['gate'].shape == (WIDTH, 5)
