@@ -112,7 +112,7 @@ class Placement(NamedTuple):
     batch = {name for entry in self.partition_spec(('batch',))
              for name in config_lib.axis_names(entry)}
     entries = (
-        tuple(axis for axis in config_lib.axis_names(entry) if axis not in batch)
+        tuple(x for x in config_lib.axis_names(entry) if x not in batch)
         for entry in self.partition_spec(axes))
     return jax.lax.with_sharding_constraint(x, NamedSharding(
         self.mesh, PartitionSpec(*(entry or None for entry in entries))))
