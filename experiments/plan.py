@@ -90,7 +90,7 @@ def qwen32b_zero() -> common.ConfigDict:
   config.optim.lr = 2e-6  # [v2] B.4.1
   config.rl.update(
       prompts=32, mini_batches=1, ref_every_steps=r1_zero.REF_EVERY_STEPS,
-      micro_batch=128, sample_chunk=8192)
+      micro_batch=32, sample_chunk=8192)
   config.eval.every_steps = r1_zero.REF_EVERY_STEPS
   config.mesh.update(fsdp=-1, tensor=4)
   config.sampling_rules = WHOLE

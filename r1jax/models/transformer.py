@@ -155,7 +155,7 @@ class Decoder(nn.Module):
     `experts` [L, B, T, K] are those to replay, of layers that have any.
     """
     c = self.config
-    x = self.embedding[tokens_BT].astype(c.dtype)
+    x = embed(self.place, self.embedding, tokens_BT).astype(c.dtype)
     if c.embed_scale:
       x *= jnp.asarray(c.width ** 0.5, x.dtype)
     x = layers.constrain(self.place, x, ('batch', 'length', 'activation'))
@@ -222,6 +222,20 @@ class Decoder(nn.Module):
   def score(self, hidden_BTD: Array) -> Array:
     """`Model.score`."""
     return self.head(hidden_BTD)
+
+
+def embed(place: sharding.Placement | None, table_VD: Array,
+          tokens_BT: Array) -> Array:
+  """The rows of the embedding for some tokens, [B, T, D].
+
+  On a mesh each device looks its own tokens up and sums their gradients; XLA
+  would bring the gradients of all tokens to every part of the table.
+  """
+  look_up = lambda table_VD, tokens_BT: table_VD[tokens_BT]
+  parts = place and place.row_parts(*tokens_BT.shape)
+  if parts:
+    look_up = parts.on_each(look_up)
+  return look_up(table_VD, tokens_BT)
 
 
 def head(config: architecture.Config, params: Params) -> Params:

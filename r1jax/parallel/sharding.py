@@ -121,11 +121,13 @@ class Placement(NamedTuple):
     """Inside jit: constrains the rows of a batch to their devices."""
     return jax.lax.with_sharding_constraint(tree, batch_sharding(self.mesh))
 
-  def row_parts(self, rows: int) -> 'RowParts | None':
+  def row_parts(self, rows: int, columns: int = 0) -> 'RowParts | None':
     """How rows of tokens lie on the mesh; None where every device has all."""
     batch, length = self.partition_spec(('batch', 'length'))
     if rows % self.size(batch):
       batch = None  # few prompts may not divide: each device then has all
+    if columns % self.size(length):
+      length = None  # as the one token of a decoding step
     parts = RowParts(self.mesh, batch, length, self.size(length))
     return parts if batch or length else None
 

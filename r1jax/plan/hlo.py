@@ -41,8 +41,8 @@ class Array(NamedTuple):
 
   @property
   def bytes(self) -> int:
-    bits = _BITS.get(self.dtype) or _BITS[self.dtype[:2]]
-    return math.prod(self.dims) * bits // 8
+    known = self.dtype if self.dtype in _BITS else self.dtype[:2]
+    return math.prod(self.dims) * _BITS[known] // 8
 
 
 class Instruction(NamedTuple):
