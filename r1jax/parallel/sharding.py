@@ -43,7 +43,9 @@ def make_mesh(
   by_topology = given is None or devices[0].platform == 'tpu'
   shape = tuple(config_lib.mesh_sizes(sizes, len(devices)).values())
   if by_topology:
-    grid = mesh_utils.create_device_mesh(shape, devices)
+    # Axes of the torus are split where the mesh has other sizes.
+    grid = mesh_utils.create_device_mesh(
+        shape, devices, allow_split_physical_axes=True)
   else:
     grid = np.asarray(devices).reshape(shape)
   auto = (jax.sharding.AxisType.Auto,) * len(config_lib.MESH_AXES)
