@@ -63,7 +63,6 @@ def v3_zero() -> common.ConfigDict:
   config = r1_paper.zero()
   config.rl.sample_chunk = 8192
   config.mesh.update(fsdp=-1, expert=16, context=4)
-  config.sampling_rules = WHOLE
   config.plan.topology = 'v5p:8x16x16'
   return config
 
@@ -73,7 +72,6 @@ def v3_zero_long() -> common.ConfigDict:
   config = r1_paper.zero_long()
   config.rl.sample_chunk = 8192
   config.mesh.update(fsdp=-1, expert=16, context=4)
-  config.sampling_rules = WHOLE
   config.plan.topology = 'v5p:8x16x16'
   return config
 

@@ -22,8 +22,19 @@ ACTIVATIONS = {
     'gelu': lambda x: jax.nn.gelu(x, approximate=True),
     'exact_gelu': lambda x: jax.nn.gelu(x, approximate=False),
 }
+
+
+def _moves(operation: Any, params: Mapping[str, Any]) -> bool:
+  """Whether an operation computes nothing, as one that gathers a weight."""
+  if operation.name == 'custom_vjp_call':
+    return all(_moves(one.primitive, one.params)
+               for one in params['call_jaxpr'].eqns)
+  return operation.name in (
+      'sharding_constraint', 'reshape', 'split', 'squeeze', 'transpose')
+
+
 REMAT = {  # what of a layer's forward pass is stored for the backward pass
-    'none': jax.checkpoint_policies.everything_saveable,
+    'none': lambda operation, *_, **params: not _moves(operation, params),
     'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     'full': jax.checkpoint_policies.nothing_saveable,
 }

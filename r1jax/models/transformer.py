@@ -171,7 +171,8 @@ class Decoder(nn.Module):
     return self.final_norm(x), new if past is None else past, chosen
 
   def _block(self):
-    if self.config.remat == 'none':
+    on_mesh = self.place is not None and self.place.mesh.size > 1
+    if self.config.remat == 'none' and not on_mesh:
       return Block
     return nn.remat(Block, policy=architecture.REMAT[self.config.remat],
                     prevent_cse=not self.config.scan_layers)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from r1jax.kernels import exchange
 from r1jax.models import attention
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
@@ -96,7 +97,8 @@ def _compile(part: programs.Part, mesh: jax.sharding.Mesh,
   seconds = time.perf_counter() - started
   program = hlo.parse(executable.as_text())
   outside, inside = counts.count(
-      program, groups.of_mesh(mesh), functools.partial(_trips, part.sizes))
+      program, groups.of_mesh(mesh),
+      functools.partial(_trips, part.sizes, mesh.shape['expert']))
   return Compiled(
       part, seconds, memory.peak_mib() * 2**20, None, (),
       _memory(part, executable, program, topology.chip.platform), outside,
@@ -104,19 +106,29 @@ def _compile(part: programs.Part, mesh: jax.sharding.Mesh,
   ), sharding.abstract_arrays(results, executable.output_shardings)
 
 
-def _trips(sizes: tuple[int, ...], loops: tuple[int | None, ...]) -> float:
-  """How often a loop of the sampler runs, of a response of full length.
+def _trips(sizes: tuple[int, ...], devices: int, loop: counts.Loop) -> float:
+  """How often a loop runs, for responses of full length and a balanced load.
 
   Args:
-    sizes: of the cache, one loop after the other; each is ended by its size.
-    loops: the bounds of the loops around it and its own. Within a loop over
-      tokens is the one over blocks of the cache, as far as it is filled.
+    sizes: of the sampler's cache, one loop over tokens after the other; each is
+      ended by its size. Within it is one over blocks of the cache, as far as it
+      is filled.
+    devices: along the mesh axis `expert`; rows travel between them in rounds.
+    loop: the loop.
+
+  Raises:
+    ValueError: it is none of these.
   """
-  before = dict(zip(sizes, (0, *sizes))).get(loops[0])
-  if before is None or len(loops) > 2:
-    raise ValueError(f'a loop that ends by its data is not known: {loops}')
-  tokens = np.arange(before, loops[0])
-  return float(len(tokens) if len(loops) == 1 else np.mean(
+  if loop.exchanges and loop.bounds[-1] is None:
+    rows = max(x.dims[0] for x in loop.arrays
+               if x.dtype == 's32' and len(x.dims) == 1)
+    return float(
+        -(-rows // (devices * exchange.round_rows(rows, devices))))
+  before = dict(zip(sizes, (0, *sizes))).get(loop.bounds[0])
+  if before is None or len(loop.bounds) > 2:
+    raise ValueError(f'a loop that ends by its data is not known: {loop}')
+  tokens = np.arange(before, loop.bounds[0])
+  return float(len(tokens) if len(loop.bounds) == 1 else np.mean(
       tokens // attention.BLOCK + 1))
 
 

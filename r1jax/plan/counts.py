@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import math
 import re
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,18 +64,24 @@ class Counts:
       self.unknown[name] += number
 
 
+class Loop(NamedTuple):
+  """A loop that also ends by its data."""
+  # The constants that counters are compared with, of the loops around it and
+  # its own; None where there is none.
+  bounds: tuple[int | None, ...]
+  arrays: tuple[hlo.Array, ...]  # that it carries
+  exchanges: bool  # its body has an all-to-all
+
+
 def count(program: hlo.Program, mesh: groups.Mesh,
-          trips: Callable[[tuple[int | None, ...]], float] | None = None
+          trips: Callable[['Loop'], float] | None = None
           ) -> tuple[Counts, Counts]:
   """(outside, inside): what runs outside and inside loops of dynamic length.
 
   Args:
     program: of one device.
     mesh: names the axes of collectives.
-    trips: how often a loop runs that also ends by its data, on average, by the
-      constants that the counters of such loops around it and its own are
-      compared with (None where there is none); of the sampler's loop, by the
-      size of its cache.
+    trips: how often a `Loop` runs that also ends by its data, on average.
 
   Raises:
     ValueError: there is such a loop, but no `trips`; or the text has a form
@@ -141,7 +148,9 @@ class _Counter:
             f'the loop {one.name} ends by its data, and how often it runs is '
             'not given')
       loops = *loops, times
-      times = self._trips(loops)
+      sent = [key for part in self.of(body, loops) for key in part.sent]
+      times = self._trips(Loop(
+          loops, one.arrays, any(kind == 'all-to-all' for kind, _ in sent)))
     for part in (body, condition):
       self._add(part, times, outside if static else inside, inside, loops)
 
