@@ -34,9 +34,8 @@ _OF_TASK = re.compile(r'(.*\.)?rewards\.tasks\.[^.]+')
 _CHANGEABLE = ('name', 'distributed', 'hang_seconds', 'plan.*', 'log.*',
                'checkpoint.*', 'rules', 'sampling_rules')
 
-# What stages of a kind once had and never read, as patterns. A run that was
-# started with such fields resumes without them; any other field that is gone is
-# a difference.
+# What stages of a kind once had and never read, as patterns. Runs that had them
+# resume without; any other field that is gone is a difference.
 _SAMPLED = ('eval.batch', 'eval.samples', 'eval.temperature', 'eval.top_k',
             'eval.top_p')
 _TRAINED = ('steps', 'epochs', 'lora.*', 'optim.*')
@@ -177,8 +176,9 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   sizes = mesh_sizes(config.get('mesh', {}), device_count)
   shards = sizes['data'] * sizes['fsdp'] * sizes['expert']
   _check_multiples(leaves, shards)
-  for rules in ((), config.get('sampling_rules', ())):
-    _check_rules(leaves, (*config.get('rules', ()), *rules), sizes)
+  if 'rules' in config:
+    for more in ((), config.get('sampling_rules', ())):
+      _check_rules(leaves, (*config.rules, *more), sizes)
   _check_length('lm.length', leaves.get('lm.length'), leaves)
   check_parts(config)
   _check_work(leaves)

@@ -87,7 +87,8 @@ def leaf_digests(leaves: Leaves) -> dict[str, int]:
   Arrays in the memory of hosts come to the devices one at a time.
   """
   offloaded = [name for name, leaf in leaves.items()
-               if leaf.sharding.memory_kind == 'pinned_host']
+               if isinstance(leaf, jax.Array)
+               and leaf.sharding.memory_kind == 'pinned_host']
   here = [name for name in leaves if name not in offloaded]
   return {name: digest for names in (here, *([name] for name in offloaded))
           for name, digest in zip(names, np.asarray(_digests(

@@ -134,7 +134,7 @@ def test_a_model_takes_two_flops_for_a_weight_and_token():
 
 def test_a_program_of_a_tpu():
   program = hlo.parse(TPU.read_text('utf-8'))
-  done, inside = counts.count(program, SQUARE, {(7,): 7}.get)
+  done, inside = counts.count(program, SQUARE, lambda loop: {(7,): 7}[loop.bounds])
   product = 2 * 128 * 512 * 256  # of a device
   assert done.flops == 6 * product + 2 * 2 * 128 * 128 * 64 + 12_345
   assert inside.flops == 7 * product
@@ -149,7 +149,7 @@ def test_a_program_of_a_tpu():
 
 def test_a_kernel_without_figures_is_named():
   text = TPU.read_text('utf-8').replace('"flops":"12345",', '')
-  done, _ = counts.count(hlo.parse(text), SQUARE, {(7,): 7}.get)
+  done, _ = counts.count(hlo.parse(text), SQUARE, lambda loop: {(7,): 7}[loop.bounds])
   assert done.unknown == {'shard_map': 1}
 
 
