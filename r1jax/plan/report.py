@@ -162,7 +162,8 @@ def _memory_lines(plan: Mapping[str, Any]) -> list[str]:
   lines = _table(['GiB a device', *kinds, 'in all', 'fits', 'compiled in s',
                   'host GiB'], rows)
   lines.append(f'limit {plan["hbm"] / _GIB:.2f} GiB; in all: the program\'s '
-               'peak, what else lies there, and code')
+               'peak, what else lies there, and code; compiled with the least '
+               'effort, so that a run takes a little less')
   for name, size in plan['whole_parameters'].items():
     lines.append(f'whole on every device: {name}, {size / _GIB:.2f} GiB')
   return lines
