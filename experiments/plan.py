@@ -60,16 +60,16 @@ def on(variant, machine: str) -> common.ConfigDict:
 
 def v3_zero() -> common.ConfigDict:
   """R1-Zero's first part, 32,768 tokens, on DeepSeek-V3-Base."""
-  config = r1_paper.zero()
-  config.rl.sample_chunk = 8192
-  config.mesh.update(fsdp=-1, expert=16, context=4)
-  config.plan.topology = 'v5p:8x16x16'
-  return config
+  return _of_v3(r1_paper.zero())
 
 
 def v3_zero_long() -> common.ConfigDict:
   """Its second part, 65,536 tokens."""
-  config = r1_paper.zero_long()
+  return _of_v3(r1_paper.zero_long())
+
+
+def _of_v3(config: common.ConfigDict) -> common.ConfigDict:
+  """A stage of R1-Zero, on its machine."""
   config.rl.sample_chunk = 8192
   config.mesh.update(fsdp=-1, expert=16, context=4)
   config.plan.topology = 'v5p:8x16x16'

@@ -20,9 +20,6 @@ import jax.numpy as jnp
 
 from r1jax.types import Array
 
-KERNELS = ('xla', 'splash', 'cudnn')
-SAVED = 'attention'  # checkpoint name of the kernel's output and statistics
-
 _LANES = 128  # of a TPU's registers, which a block's size is a multiple of
 _BLOCKS = (512, 256, _LANES)  # queries, or keys, of a block
 _CUDNN_DTYPES, _CUDNN_HEAD = ('bfloat16', 'float16'), 128
@@ -36,7 +33,7 @@ class Segments(NamedTuple):
 
 def choose(platform: str, dtype: str, head_size: int, *,
            softcap: float | None = None) -> str:
-  """The kernel of `KERNELS` for a platform, 'tpu', 'gpu' or 'cpu'.
+  """The kernel for a platform, 'tpu', 'gpu' or 'cpu': splash, cudnn or xla.
 
   cuDNN's computes in half precision, with heads of up to 128, without a soft
   cap; what it does not compute is left to XLA.
@@ -89,8 +86,7 @@ def splash_kernel(heads: int, queries: int, keys: int, *, offset: int,
     return kernels.make_splash_mha(
         masks.MultiHeadMask([mask] * heads), block_sizes=sizes,
         attn_logits_soft_cap=softcap, head_shards=head_shards,
-        q_seq_shards=query_shards, residual_checkpoint_name=SAVED,
-        interpret=interpret)
+        q_seq_shards=query_shards, interpret=interpret)
 
 
 def splash(kernel, q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,

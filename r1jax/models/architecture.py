@@ -120,7 +120,7 @@ class Config:
   moe: Experts | None = None  # DeepSeek-V3's MLP
   lora_scale: float = 1.  # LoRA's alpha / rank
   attention_chunk: int | None = None  # queries computed together; None: all
-  attention_kernel: str | None = None  # fused_attention.KERNELS; None: choose
+  attention_kernel: str | None = None  # None: fused_attention.choose
   dtype: str = 'float32'  # of computation
   param_dtype: str = 'float32'
   remat: str = 'none'  # a key of REMAT

@@ -49,11 +49,15 @@ def explained(config: Mapping[str, Any]) -> Iterator[None]:
     if not is_lack(problem):
       raise
     helps = smaller(config)
-    said = str(problem).partition('\n')[0]
-    said = said.removeprefix(f'{_EXHAUSTED}: ').rstrip('.')
+    words = said(problem).rstrip('.')
     raise errors.RunError(
-        f'out of memory: {said or "this machine has none left"}'
+        f'out of memory: {words or "this machine has none left"}'
         + ('; what helps: ' + ', '.join(helps) if helps else '')) from problem
+
+
+def said(problem: Exception) -> str:
+  """What an error says of a lack of memory, in one line."""
+  return str(problem).partition('\n')[0].removeprefix(f'{_EXHAUSTED}: ')
 
 
 def smaller(config: Mapping[str, Any]) -> list[str]:

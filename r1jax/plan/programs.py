@@ -56,9 +56,8 @@ class _Ends(NamedTuple):
 def _array(placed: train_state.PlacedModel, dtype, *shape: int
           ) -> jax.ShapeDtypeStruct:
   """A batch's array, as `sharding.from_host` places it, uneven ones too."""
-  whole = shape[0] % sharding.batch_shards(placed.mesh)
-  place = sharding.replicated if whole else sharding.batch_sharding
-  return jax.ShapeDtypeStruct(shape, dtype, sharding=place(placed.mesh))
+  return jax.ShapeDtypeStruct(
+      shape, dtype, sharding=sharding.prompt_sharding(placed.mesh, shape[0]))
 
 
 def _kinds(state) -> dict[str, Any]:
@@ -73,9 +72,8 @@ def _sampling(placed: train_state.PlacedModel, section, params, state,
   """The sampler's program, of `config.rl`."""
   settings = rollouts.policy_settings(section, _Ends(), **truncation)
   rows, length = section.prompts, section.prompt_tokens
-  array = lambda *shape: jax.ShapeDtypeStruct(
-      shape, jnp.int32, sharding=sharding.prompt_sharding(placed.mesh, rows))
-  prompts = Prompts(array(rows, length), array(rows), array(rows))
+  prompts = Prompts(_array(placed, jnp.int32, rows, length),
+                    *[_array(placed, jnp.int32, rows)] * 2)
   prefill, decode = work.responses(
       placed, rows, settings.group, length, settings.response_tokens)
   return Part(

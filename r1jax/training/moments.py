@@ -120,4 +120,3 @@ def sharding_of(leaf: Any, param: Any, sharding: jax.sharding.NamedSharding
     if leaf.shape == (*param.shape[:axis], *param.shape[axis + 1:]):
       spec = jax.sharding.PartitionSpec(*np.delete(sharding.spec, axis))
   return jax.sharding.NamedSharding(sharding.mesh, spec)
-
