@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from r1jax.kernels import padding
 from r1jax.types import Array
 
 _LANES = 128  # of a TPU's registers, which a block's size is a multiple of
@@ -52,8 +53,13 @@ def _block(length: int) -> int:
               _LANES)
 
 
+def _multiple(length: int, shards: int = 1) -> int:
+  """What a length is padded to a multiple of: a block of every shard."""
+  return _block(-(-length // shards)) * shards
+
+
 def _padded(length: int, shards: int = 1) -> int:
-  return length + -length % (_block(-(-length // shards)) * shards)
+  return length + -length % _multiple(length, shards)
 
 
 def splash_kernel(heads: int, queries: int, keys: int, *, offset: int,
@@ -107,15 +113,11 @@ def splash(kernel, q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
 def pad(q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
         segments: Segments | None, query_shards: int = 1):
   """The arguments of `splash`, padded to whole blocks with segment 0."""
-  def to(x, size):
-    return jnp.pad(
-        x, [(0, 0), (0, size - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
-
-  queries = _padded(q_NTHh.shape[1], query_shards)
-  keys = _padded(k_NSKh.shape[1])
-  return (to(q_NTHh, queries), to(k_NSKh, keys), to(v_NSKh, keys),
-          segments and Segments(to(segments.query, queries),
-                                to(segments.key, keys)))
+  of_queries = lambda x: padding.columns(x, _multiple(x.shape[1], query_shards))
+  of_keys = lambda x: padding.columns(x, _multiple(x.shape[1]))
+  return (of_queries(q_NTHh), of_keys(k_NSKh), of_keys(v_NSKh),
+          segments and Segments(
+              of_queries(segments.query), of_keys(segments.key)))
 
 
 def cudnn(q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,

@@ -14,6 +14,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from r1jax.kernels import padding
 from r1jax.types import Array, Params, Prompts
 
 # (logits [X, V], tokens [X]) -> two values for each token, [X] each
@@ -86,7 +87,7 @@ def of_hidden(unembed: Callable[[Params, Any], Any], head: Params,
       return measure(logits, token_BC)
 
     def split(x):
-      x = _padded(x, size)
+      x = padding.columns(x, size)
       return x.reshape(x.shape[0], -1, size, *x.shape[2:]).swapaxes(0, 1)
 
     def join(y):
@@ -98,15 +99,9 @@ def of_hidden(unembed: Callable[[Params, Any], Any], head: Params,
   arrays = hidden_BTD, token_BT
   rows, length = jax.tree.leaves(arrays)[0].shape[:2]
   if place is not None and (parts := place.row_parts(rows)):
-    arrays = jax.tree.map(lambda x: _padded(x, parts.length), arrays)
+    arrays = jax.tree.map(lambda x: padding.columns(x, parts.length), arrays)
     measure_rows = parts.on_each(measure_rows)
   return jax.tree.map(lambda y: y[:, :length], measure_rows(head, arrays))
-
-
-def _padded(x: Array, multiple: int) -> Array:
-  """[B, T, ...], with zeros up to the next multiple along T."""
-  return jnp.pad(
-      x, [(0, 0), (0, -x.shape[1] % multiple)] + [(0, 0)] * (x.ndim - 2))
 
 
 def of_sequences(model, params: Params, tokens_BT: Array, segment_BT: Array,

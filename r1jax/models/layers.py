@@ -8,6 +8,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from r1jax.kernels import padding
 from r1jax.models import architecture
 from r1jax.parallel import sharding
 from r1jax.types import Array
@@ -33,8 +34,7 @@ def pad_length(place: sharding.Placement | None, x_BT: Array) -> Array:
   """[B, T, ...] with zeros after it, up to a length that the mesh divides."""
   parts = 1 if place is None else place.size(
       *place.partition_spec(('length',)))
-  return jnp.pad(x_BT, [(0, 0), (0, -x_BT.shape[1] % parts)] + [(0, 0)] * (
-      x_BT.ndim - 2))
+  return padding.columns(x_BT, parts)
 
 
 def param(module: nn.Module, name: str, axes: tuple[str, ...],

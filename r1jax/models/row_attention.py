@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from r1jax.kernels import fused_attention
+from r1jax.kernels import padding
 from r1jax.models import architecture
 from r1jax.models import attention
 from r1jax.models import layers
@@ -118,17 +119,17 @@ def _join_prompt(layout: attention.Layout, layer: attention.LayerInputs,
   rows, length = k.shape[:2]
   prompts, columns = layer.prompt[0].shape[:2]
   own = lambda x: jnp.repeat(x, rows // prompts, 0)
-  padding = columns - layout.prompt_length
+  empty = columns - layout.prompt_length
   prompt_k, prompt_v = layer.prompt
   column = jnp.arange(columns)
   if align:
     shift = jax.vmap(functools.partial(jnp.roll, axis=0))
-    prompt_k, prompt_v = shift(prompt_k, padding), shift(prompt_v, padding)
-    visible = column >= padding[:, None]
+    prompt_k, prompt_v = shift(prompt_k, empty), shift(prompt_v, empty)
+    visible = column >= empty[:, None]
   else:
     visible = column < layout.prompt_length[:, None]
   join = lambda x, y: jnp.concatenate([own(x), y], 1)
-  return _Keys(join(prompt_k, k), join(prompt_v, v), own(padding),
+  return _Keys(join(prompt_k, k), join(prompt_v, v), own(empty),
                join(visible, jnp.ones((rows, length), bool)))
 
 
@@ -226,7 +227,7 @@ def _by_length(config: architecture.Config, place: sharding.Placement,
     layer = layer._replace(prompt=tuple(map(share, layer.prompt)))
   layout = layout._replace(table=None, local_table=None)
   length, parts = q.shape[1], split.parts(split.length)
-  q = jnp.pad(q, ((0, 0), (0, -length % parts), (0, 0), (0, 0)))
+  q = padding.columns(q, parts)
   size = q.shape[1] // parts
 
   def run(layout, layer, q, k, v):
