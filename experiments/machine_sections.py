@@ -69,4 +69,4 @@ def plan() -> ConfigDict:
       sweep=optional(bool, 'plan other meshes, micro-batches and remat, too, '
                      'and rank those that fit; unset: no'),
       price=optional(float, 'dollars per chip-hour; unset: its list price',
-                     '>= 0')))
+                     '> 0')))

@@ -15,6 +15,7 @@ from experiments import reward_sections
 from experiments import sections
 from r1jax import errors
 from r1jax import plan
+from r1jax import run
 from r1jax.models import presets
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
@@ -108,6 +109,30 @@ def test_a_price_of_ones_own(planned, tmp_path):
   planned(config, str(tmp_path))
   run = json.loads((tmp_path / 'plan.json').read_text('utf-8'))['run']
   assert run['dollars'] == pytest.approx(100 * run['chip_hours'])
+
+
+@pytest.mark.parametrize('field, value', [
+    ('plan.price', 0.), ('rl.group', 0), ('rl.temperature', -1.)])
+def test_a_value_out_of_bounds_is_refused(field, value, planned):
+  config = _config()
+  section, _, name = field.rpartition('.')
+  config[section][name] = value
+  with pytest.raises(errors.ConfigError, match=f'config.{field}'):
+    planned(config)
+
+
+def test_a_sweep_of_no_machine_is_refused():
+  config = _config('lm')
+  config.plan.sweep = True
+  with pytest.raises(errors.ConfigError, match='config.plan.topology'):
+    run.run(config, None)
+
+
+def test_a_machine_without_a_name_is_refused():
+  config = _config('lm')
+  config.plan.topology = ''
+  with pytest.raises(errors.ConfigError, match='one of v4'):
+    run.run(config, None)
 
 
 def test_a_stage_without_programs_of_its_own_is_refused():
