@@ -200,12 +200,13 @@ def test_parameters_that_lie_whole_on_every_device_are_named():
 
 
 @pytest.mark.slow
-def test_a_tpu_is_planned_for_without_one(tmp_path):
+@pytest.mark.parametrize('machine', ['v5e:2x2', 'v4-8', 'v7x:2x2x1'])
+def test_a_tpu_is_planned_for_without_one(machine, tmp_path):
   """In a process of its own: libtpu takes its settings once."""
   pytest.importorskip('libtpu', reason='needs the extra tpu')
   done = subprocess.run(
       [sys.executable, '-m', 'r1jax.main', f'--workdir={tmp_path}',
-       '--config=experiments/plan.py:small,v5e:2x2'],
+       f'--config=experiments/plan.py:small,{machine}'],
       env=os.environ | {'XLA_FLAGS': ''}, capture_output=True, text=True,
       check=False)
   assert done.returncode == 0, done.stderr
