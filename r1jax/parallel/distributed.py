@@ -6,6 +6,7 @@ only where the environment names more than one process, or on request.
 
 from collections.abc import Callable, Mapping
 import contextlib
+import hashlib
 import json
 import os
 from typing import Any
@@ -27,6 +28,7 @@ _COUNTS = (  # variables that hold the number of processes
 _LEAVE_SECONDS = 60  # in which all processes leave; they end together
 _LISTS = ('TPU_WORKER_HOSTNAMES', 'TPU_PROCESS_ADDRESSES')  # comma-separated
 _FEW = 4  # differences that are named
+_SHORT = 12  # characters of a digest that is shown
 
 
 def process_count(environment: Mapping[str, str]) -> int:
@@ -156,6 +158,29 @@ def alike(function: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
           f'{", ".join(words[:_FEW])}{more}; all processes of a run need the '
           'same')
   return first
+
+
+def check_rows(split: str, rows: Any) -> None:
+  """Refuses data that this process has read otherwise than another.
+
+  Every process reads all rows, and takes its own of a batch. A user's function
+  that goes through a set, or asks the time, gives each of them others.
+
+  Args:
+    split: of the data, for the error.
+    rows: a tree, whose NumPy arrays are compared.
+
+  Raises:
+    ConfigError: in all processes.
+  """
+  if jax.process_count() == 1:
+    return
+  digest = hashlib.sha256()
+  for leaf in jax.tree.leaves(rows):
+    if isinstance(leaf, np.ndarray):
+      digest.update(np.ascontiguousarray(leaf))
+  alike(lambda: {f'the rows of split {split!r} that config.data reads':
+                 digest.hexdigest()[:_SHORT]})
 
 
 def gather(value: Any) -> list[Any]:

@@ -99,6 +99,7 @@ def read_counted(data, vocab: vocabs.Vocab, prompt_tokens: int, *, split: str,
     distributed.say(
         f'{counts["too_long"]} prompts of split {split!r} are longer than '
         f'prompt_tokens = {prompt_tokens} and left out')
+  distributed.check_rows(split, prompts)
   return prompts, counts['too_long']
 
 

@@ -149,6 +149,7 @@ DIFFERENT = """
 import contextlib, pathlib, tempfile
 import jax
 import ml_collections
+import numpy as np
 from r1jax import errors
 from r1jax import run
 from r1jax.stages import inputs
@@ -173,6 +174,9 @@ said = [
     refused(lambda: run._run(config(), f'/w{index}', (), ())),
     refused(lambda: run._run(config(**{f'of{index}': 1}), '/w', (), ())),
     refused(lambda: run._run_in('/w', config(), {})),
+    refused(lambda: distributed.check_rows('a', [
+        np.float32([1, 2]), {'words': str(index)}, np.arange(3)[::2]])),
+    refused(lambda: distributed.check_rows('b', [np.float32([1, index])])),
     refused(lambda: hold('same')), refused(lambda: hold(f'run{index}')),
     distributed.gather(index) and [path.name for path in folder.iterdir()],
     str(folder)]
@@ -188,7 +192,9 @@ def test_processes_that_were_not_given_the_same_are_refused():
         f'{begin}{what}{end}' for what in (
             'config.optim.lr (0.1, not 0.0)', "--workdir ('/w1', not '/w0')",
             'config.of0, config.of1', 'a.jsonl')]
-    assert refused[4] is None
+    assert refused[4] is None and refused[6] is None
+    assert refused[5].startswith(
+        f"{begin}the rows of split 'b' that config.data reads ('")
     assert seen.startswith('--workdir: process 1 on ')
     assert f' does not see {folder}/run1/lock, which process ' in seen
     assert not left  # no lock, and no folder
