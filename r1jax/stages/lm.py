@@ -155,7 +155,7 @@ def _packed(documents: Sequence[np.ndarray],
   chosen = lambda each: [x for x, kept in zip(each, says) if kept]
   rows = batches.packed(
       chosen(documents), length, weights and chosen(weights))
-  distributed.check_rows(split, rows)
+  distributed.check_rows(split, (rows.tokens, rows.weight))
   return rows
 
 

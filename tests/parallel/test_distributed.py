@@ -175,7 +175,7 @@ said = [
     refused(lambda: run._run(config(**{f'of{index}': 1}), '/w', (), ())),
     refused(lambda: run._run_in('/w', config(), {})),
     refused(lambda: distributed.check_rows('a', [
-        np.float32([1, 2]), {'words': str(index)}, np.arange(3)[::2]])),
+        np.float32([1, 2]), np.arange(3)[::2]])),
     refused(lambda: distributed.check_rows('b', [np.float32([1, index])])),
     refused(lambda: hold('same')), refused(lambda: hold(f'run{index}')),
     distributed.gather(index) and [path.name for path in folder.iterdir()],

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from experiments import r1_zero
@@ -15,6 +16,7 @@ from r1jax.stages import rollouts
 
 ROW = {'prompt': 'What is 1 + 1?', 'answer': '2', 'response': '2',
        'chosen': '2', 'rejected': '3', 'steps': ['1', '2'], 'labels': [1, 0]}
+OTHER = {'prompt': 'What is 1 + 2?', 'response': '3', 'labels': [1, 1]}
 
 
 def _lm(config, vocab):
@@ -34,13 +36,15 @@ def _preferences(config, vocab):
     (reward_model.mini(), _preferences, {}),
     (reward_model.mini(), _preferences, {'preference.loss': 'stepwise'})])
 def test_what_is_read_is_compared(tmp_path, monkeypatch, config, read, fields):
-  path, checked = tmp_path / 'rows.jsonl', []
-  path.write_text(json.dumps(ROW) + '\n')
-  monkeypatch.setattr(distributed, 'check_rows',
-                      lambda *given: checked.append(given))
+  """Other rows, or other labels of the same, are other arrays."""
+  checked, path = [], tmp_path / 'rows.jsonl'
+  monkeypatch.setattr(distributed, 'check_rows', lambda split, arrays: (
+      checked.append((split, np.concatenate([*arrays], None).tolist()))))
   config = config.unlock()
   config.update_from_flattened_dict(
       fields | {'data.task': f'jsonl:{path}', 'data.options': {}})
-  rows = read(config, vocabs.load_vocab('sentencepiece', 'mini'))
-  (split, seen), = checked
-  assert split == 'train' and seen is rows
+  for row in (ROW, ROW, ROW | OTHER):
+    path.write_text(json.dumps(row) + '\n')
+    read(config, vocabs.load_vocab('sentencepiece', 'mini'))
+  assert checked[0] == checked[1] != checked[2]
+  assert [split for split, _ in checked] == ['train'] * 3
