@@ -70,7 +70,7 @@ class Loop(NamedTuple):
   # its own; None where there is none.
   bounds: tuple[int | None, ...]
   arrays: tuple[hlo.Array, ...]  # that it carries
-  exchanges: bool  # its body has an all-to-all
+  exchanges: int  # devices of the all-to-all in its body; 0: it has none
 
 
 def count(program: hlo.Program, mesh: groups.Mesh,
@@ -120,7 +120,8 @@ class _Counter:
             both, key=lambda pair: (pair[0].flops, pair[0].bytes))):
           total.add(other)
       else:
-        self._work(computation, one, outside, channels)
+        self._work(computation, one, outside,
+                   channels if one.opcode == 'fusion' else None)
         self._traffic(computation, one, outside)
     self._known[key] = outside, inside
     return outside, inside
@@ -132,8 +133,8 @@ class _Counter:
 
   def _branches(self, one: hlo.Instruction) -> list[hlo.Computation]:
     listed = re.search(r'branch_computations=\{([^}]*)\}', one.attributes)
-    names = re.findall(r'[\w.$-]+', listed[1]) if listed else [
-        one.called('true_computation'), one.called('false_computation')]
+    names = re.findall(r'[\w.$-]+', listed[1]) if listed else map(
+        one.called, ('true_computation', 'false_computation'))
     return [self._program.computations[name] for name in names]
 
   def _loop(self, computation: hlo.Computation, one: hlo.Instruction,
@@ -150,13 +151,18 @@ class _Counter:
       loops = *loops, times
       sent = [key for part in self.of(body, loops) for key in part.sent]
       times = self._trips(Loop(
-          loops, one.arrays, any(kind == 'all-to-all' for kind, _ in sent)))
+          loops, one.arrays, max((group.size for kind, group in sent
+                                  if kind == 'all-to-all'), default=0)))
     for part in (body, condition):
       self._add(part, times, outside if static else inside, inside, loops)
 
   def _work(self, computation: hlo.Computation, one: hlo.Instruction,
-            total: Counts, channels: set[str]) -> None:
-    """FLOPs and collectives of an instruction, or of all in a fusion."""
+            total: Counts, channels: set[str] | None) -> None:
+    """FLOPs and collectives of an instruction, or of all in a fusion.
+
+    `channels` are of collectives in fusions so far: one that runs beside others'
+    work is written in the fusion of each. Others may have the same channel.
+    """
     if one.opcode == 'fusion':
       inner = self._program.computations[one.called('calls')]
       for other in inner.instructions.values():
@@ -176,9 +182,9 @@ class _Counter:
       self._collective(computation, one, total, channels)
 
   def _collective(self, computation: hlo.Computation, one: hlo.Instruction,
-                  total: Counts, channels: set[str]) -> None:
+                  total: Counts, channels: set[str] | None) -> None:
     channel = re.search(r'channel_id=(\d+)', one.attributes)
-    if channel:  # a collective beside others' work is written in each of them
+    if channel and channels is not None:
       if channel[1] in channels:
         return
       channels.add(channel[1])
@@ -192,8 +198,7 @@ class _Counter:
             'collective-permute': size,
             'collective-broadcast': size}.get(kind, (n - 1) / n * size)
     if n > 1:
-      part = Counts(sent={(kind, group): (sent, 1.)})
-      total.add(part)
+      total.add(Counts(sent={(kind, group): (sent, 1.)}))
 
   def _traffic(self, computation: hlo.Computation, one: hlo.Instruction,
                total: Counts) -> None:
@@ -230,17 +235,24 @@ class _Counter:
         size = 0
       yield source.array, size
 
-  def _read(self, computation: hlo.Computation, name: str) -> float:
-    """The bytes that a fusion reads of its parameter `name`."""
+  def _read(self, computation: hlo.Computation, name: str,
+            passed: Callable[[], float] | None = None) -> float:
+    """The bytes that a fusion reads of its parameter `name`.
+
+    `passed` has those that others read of its result, if it is inside another.
+    """
     total, size = 0., computation.instructions[name].array.bytes
+    if name == computation.root.name:
+      total += passed() if passed else size
     for user in computation.users().get(name, ()):
       if user.opcode in _SLICES and user.operands[0] == name:
         total += user.array.bytes
       elif user.opcode in _SAME:
-        total += self._read(computation, user.name)
+        total += self._read(computation, user.name, passed)
       elif user.opcode == 'fusion':
         inner = self._program.computations[user.called('calls')]
-        total += sum(self._read(inner, inner.parameters()[i].name)
+        result = functools.partial(self._read, computation, user.name, passed)
+        total += sum(self._read(inner, inner.parameters()[i].name, result)
                      for i, x in enumerate(user.operands) if x == name)
       elif not (user.opcode == 'tuple' or user.opcode == 'dynamic-update-slice'
                 and user.operands[0] == name):
