@@ -22,6 +22,7 @@ RULES = (
     ('head_size', None),
     ('mlp', 'tensor'),
     ('expert', 'expert'),
+    ('expert_embed', 'fsdp'),  # the width of experts
     ('router', None),
     ('norm', None),
     ('rank', None),  # of LoRA's factors; of latents as outputs (mla.py)

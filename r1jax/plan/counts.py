@@ -72,7 +72,7 @@ class Loop(NamedTuple):
   # its own; None where there is none.
   bounds: tuple[int | None, ...]
   arrays: tuple[hlo.Array, ...]  # that it carries
-  exchanges: bool  # its body has an all-to-all
+  exchanges: int  # devices of the all-to-all in its body; 0: it has none
 
 
 def count(program: hlo.Program, mesh: groups.Mesh,
@@ -122,7 +122,8 @@ class _Counter:
             both, key=lambda pair: (pair[0].flops, pair[0].bytes))):
           total.add(other)
       else:
-        self._work(computation, one, outside, channels)
+        self._work(computation, one, outside,
+                   channels if one.opcode == 'fusion' else None)
         self._traffic(computation, one, outside)
     self._known[key] = outside, inside
     return outside, inside
@@ -134,8 +135,8 @@ class _Counter:
 
   def _branches(self, one: hlo.Instruction) -> list[hlo.Computation]:
     listed = re.search(r'branch_computations=\{([^}]*)\}', one.attributes)
-    names = re.findall(r'[\w.$-]+', listed[1]) if listed else [
-        one.called('true_computation'), one.called('false_computation')]
+    names = re.findall(r'[\w.$-]+', listed[1]) if listed else map(
+        one.called, ('true_computation', 'false_computation'))
     return [self._program.computations[name] for name in names]
 
   def _loop(self, computation: hlo.Computation, one: hlo.Instruction,
@@ -152,13 +153,19 @@ class _Counter:
       loops = *loops, times
       sent = [key for part in self.of(body, loops) for key in part.sent]
       times = self._trips(Loop(
-          loops, one.arrays, any(kind == 'all-to-all' for kind, _ in sent)))
+          loops, one.arrays, max((group.size for kind, group in sent
+                                  if kind == 'all-to-all'), default=0)))
     for part in (body, condition):
       self._add(part, times, outside if static else inside, inside, loops)
 
   def _work(self, computation: hlo.Computation, one: hlo.Instruction,
-            total: Counts, channels: set[str]) -> None:
-    """FLOPs and collectives of an instruction, or of all in a fusion."""
+            total: Counts, channels: set[str] | None) -> None:
+    """FLOPs and collectives of an instruction, or of all in a fusion.
+
+    `channels` are of collectives in fusions so far: one that runs beside
+    others' work is written in each of their fusions. Outside of fusions several
+    may have one channel.
+    """
     if one.opcode == 'fusion':
       inner = self._program.computations[one.called('calls')]
       for other in inner.instructions.values():
@@ -178,9 +185,9 @@ class _Counter:
       self._collective(computation, one, total, channels)
 
   def _collective(self, computation: hlo.Computation, one: hlo.Instruction,
-                  total: Counts, channels: set[str]) -> None:
+                  total: Counts, channels: set[str] | None) -> None:
     channel = re.search(r'channel_id=(\d+)', one.attributes)
-    if channel:  # a collective beside others' work is written in each of them
+    if channel and channels is not None:
       if channel[1] in channels:
         return
       channels.add(channel[1])
@@ -196,8 +203,7 @@ class _Counter:
             'collective-permute': size,
             'collective-broadcast': size}.get(kind, (n - 1) / n * size)
     if n > 1:
-      part = Counts(sent={(kind, group): (sent, 1.)})
-      total.add(part)
+      total.add(Counts(sent={(kind, group): (sent, 1.)}))
 
   def _traffic(self, computation: hlo.Computation, one: hlo.Instruction,
                total: Counts) -> None:

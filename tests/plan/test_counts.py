@@ -225,6 +225,42 @@ def test_the_part_of_a_sum_is_a_reduce_scatter():
   assert done.sent[kind, group] == (6 * 4 * 4 / 2, 1)
 
 
+FUSED = '''%view (p: f32[8,512]) -> f32[4096] {
+  %p = f32[8,512]{1,0} parameter(0)
+  ROOT %flat = f32[4096]{0} bitcast(%p)
+}
+
+%outer (q: f32[8,512], r: f32[8,512]) -> f32[4096] {
+  %q = f32[8,512]{1,0} parameter(0)
+  %r = f32[8,512]{1,0} parameter(1)
+  %left = f32[4096]{0} fusion(%q), kind=kLoop, calls=%view
+  %right = f32[8,512]{1,0} negate(%r)
+  %other = f32[4096]{0} bitcast(%right)
+  ROOT %sum = f32[4096]{0} add(%left, %other)
+}
+
+ENTRY %main (a: f32[8,512], b: f32[8,512]) -> f32[4096] {
+  %a = f32[8,512]{1,0} parameter(0)
+  %b = f32[8,512]{1,0} parameter(1)
+  %there = f32[8,512]{1,0} all-to-all(%a), channel_id=1, replica_groups={{0,1},{2,3}}
+  %back = f32[8,512]{1,0} all-to-all(%b), channel_id=1, replica_groups={{0,1},{2,3}}
+  ROOT %done = f32[4096]{0} fusion(%there, %back), kind=kLoop, calls=%outer
+}
+'''
+
+
+def test_what_an_inner_fusion_passes_on_is_read_by_the_outer_one():
+  done, _ = counts.count(hlo.parse(FUSED), SQUARE)
+  size = 8 * 512 * 4
+  # Two all-to-alls read and write; the fusion reads both and writes one.
+  assert done.bytes == 2 * 2 * size + 3 * size
+
+
+def test_collectives_with_the_same_channel_are_several():
+  done, _ = counts.count(hlo.parse(FUSED), SQUARE)
+  assert list(done.sent.values()) == [(2 * 8 * 512 * 4 / 2, 2)]
+
+
 def test_a_kernel_without_figures_is_named():
   text = TPU.read_text('utf-8').replace('"flops":"12345",', '')
   done, _ = counts.count(hlo.parse(text), SQUARE, lambda loop: {(7,): 7}[loop.bounds])
