@@ -26,7 +26,8 @@ def log_ratio(logp_NR: Array, old_logp_NR: Array, mask_NR: Array, level: str
   """log rho, by which samples of the old policy stand for those of the new.
 
   Args:
-    logp_NR: of the policy.
+    logp_NR: of the policy. Pass `masked.select(logp_NR, mask_NR)` if padding
+      may hold NaN.
     old_logp_NR: of the policy before the rollout's updates.
     mask_NR: bool, true on a response's tokens.
     level: 'token', log(pi / pi_old) of each token (PPO, GRPO); or 'sequence',
@@ -41,8 +42,7 @@ def log_ratio(logp_NR: Array, old_logp_NR: Array, mask_NR: Array, level: str
   if level == 'token':
     return token_NR
   mean_N1 = masked.mean(token_NR, mask_NR, axis=1, keepdims=True)
-  own_NR = masked.select(logp_NR, mask_NR)
-  return lax.stop_gradient(mean_N1) + own_NR - lax.stop_gradient(own_NR)
+  return lax.stop_gradient(mean_N1) + logp_NR - lax.stop_gradient(logp_NR)
 
 
 class Surrogate(NamedTuple):
