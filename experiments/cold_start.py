@@ -23,6 +23,7 @@ is trained first; --config.stages.zero_samples.init_from=DIR samples another.
 from experiments import common
 from experiments import r1_zero
 from experiments import reward_sections
+from experiments import sample_sections
 from experiments import sections
 from r1jax.mini import lessons
 
@@ -56,7 +57,7 @@ def helper_samples(task: str, *, group: int, prompt_tokens: int,
           response_tokens=160, sample_chunk=80),
       rewards=rewards or reward_sections.rewards(
           answer='summary', form='summary'),
-      keep=sections.keep(per_prompt=2, reflection=reflection))
+      keep=sample_sections.keep(per_prompt=2, reflection=reflection))
 
 
 def few_shot() -> common.ConfigDict:
@@ -83,7 +84,7 @@ def zero_samples() -> common.ConfigDict:
           sample_chunk=80),
       rewards=reward_sections.rewards(
           answer='tags', form='answer', languages=()),
-      keep=sections.keep(per_prompt=2))
+      keep=sample_sections.keep(per_prompt=2))
 
 
 def refined() -> common.ConfigDict:

@@ -23,6 +23,7 @@ it has come.
 
 from experiments import common
 from experiments import reward_sections
+from experiments import sample_sections
 from experiments import sections
 
 ROUNDS = (1, 2)
@@ -77,7 +78,7 @@ def search(policy: str, value: str | None, *, seed: int = 0, group: int = 8,
   return _search(policy, value, sections.prompts(
       'mini_reasoning', num_prompts=128, seed=30 + seed),
                  sections.sampling(prompts=_BATCH, group=group, **_TOKENS),
-                 dict(keep=sections.keep(per_prompt=2)), **changes)
+                 dict(keep=sample_sections.keep(per_prompt=2)), **changes)
 
 
 def test(policy: str, value: str | None, *, group: int = 1, top_k: int = 0,
@@ -95,7 +96,7 @@ def _search(policy, value, data, sampling, parts, **changes
   return common.base(
       'search', init_from=policy, model=common.mini_model(),
       vocab=common.mini_vocab(), data=data, rl=sampling,
-      rewards=reward_sections.rewards(), search=sections.search(
+      rewards=reward_sections.rewards(), search=sample_sections.search(
           init_from=value, ends=('.', '。', '\n'), step_tokens=24,
           **dict(simulations=16, least_visits=2) | changes), **parts)
 

@@ -9,6 +9,7 @@ the mini world the rule is the reader's taste (r1jax/mini/gold.py).
 
 from experiments import common
 from experiments import reward_sections
+from experiments import sample_sections
 from experiments import sections
 
 
@@ -23,5 +24,5 @@ def mini(init_from: str | None = None) -> common.ConfigDict:
       data=sections.prompts('mini_writing', num_prompts=640),
       rl=sections.sampling(
           prompts=32, group=8, prompt_tokens=40, response_tokens=128),
-      labels=sections.labels(False),
+      labels=sample_sections.labels(False),
       rewards=reward_sections.rewards(answer='whole', weights=dict(format=0.0)))

@@ -16,6 +16,7 @@ the least score of a response instead.
 
 from experiments import common
 from experiments import reward_sections
+from experiments import sample_sections
 from experiments import sections
 
 
@@ -38,7 +39,7 @@ def labels() -> common.ConfigDict:
       data=sections.prompts('mini_reasoning', num_prompts=256, seed=1),
       rl=sections.sampling(prompts=64, group=4, **_lengths()),
       rewards=reward_sections.rewards(weights=dict(format=0.0)),
-      labelling=sections.labelling(
+      labelling=sample_sections.labelling(
           cut='sentences', completions=8, batch=64))
 
 

@@ -24,6 +24,7 @@ from experiments import distill
 from experiments import r1_paper
 from experiments import r1_zero
 from experiments import reward_sections
+from experiments import sample_sections
 from experiments import sections
 from r1jax.mini import lessons
 
@@ -95,7 +96,7 @@ def rejection() -> common.ConfigDict:
           prompts=64, group=4, prompt_tokens=32, response_tokens=160,
           sample_chunk=80),
       rewards=reward_sections.rewards(answer='summary', form='summary'),
-      keep=sections.keep(per_prompt=2))
+      keep=sample_sections.keep(per_prompt=2))
 
 
 def judged() -> common.ConfigDict:
@@ -116,7 +117,7 @@ def judged() -> common.ConfigDict:
               init_from='mini_helper', template='mini',
               prompt=lessons.JUDGE, prompt_tokens=256,
               response_tokens=96)),
-      keep=sections.keep(per_prompt=2))
+      keep=sample_sections.keep(per_prompt=2))
 
 
 def thoughts() -> common.ConfigDict:
@@ -168,7 +169,7 @@ def pairs() -> common.ConfigDict:
           options={'1': dict(harmful=False)}),
       rl=sections.sampling(
           prompts=32, group=8, prompt_tokens=40, response_tokens=128),
-      labels=sections.labels(False),
+      labels=sample_sections.labels(False),
       rewards=reward_sections.rewards(
           answer='summary', weights=dict(format=0.0)))
 
@@ -182,7 +183,7 @@ def labels() -> common.ConfigDict:
                             options=dict(safety=True)),
       rl=sections.sampling(
           prompts=32, group=4, prompt_tokens=40, response_tokens=128),
-      labels=sections.labels(True),
+      labels=sample_sections.labels(True),
       rewards=reward_sections.rewards(
           answer='summary', weights=dict(format=0.0)))
 

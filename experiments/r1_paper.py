@@ -22,6 +22,7 @@ from experiments import common
 from experiments import r1_zero
 from experiments import reward_model
 from experiments import reward_sections
+from experiments import sample_sections
 from experiments import sections
 
 _PROMPT, _CONTEXT = 1024, 32_768  # tokens; of a prompt, not published
@@ -157,7 +158,7 @@ def _samples(init_from: str, task: str, *, prompt_tokens: int = _PROMPT,
           response_tokens=_CONTEXT - _PROMPT, sample_chunk=1024),
       rewards=rewards or _summaries(),
       # No mixed languages (config.rewards.languages), long paragraphs or code.
-      keep=sections.keep(max_paragraph=4000, reflection=reflection))
+      keep=sample_sections.keep(max_paragraph=4000, reflection=reflection))
 
 
 def few_shot() -> common.ConfigDict:

@@ -14,6 +14,7 @@ counts the responses dropped for each reason. The verifier 'judge'
 
 from experiments import common
 from experiments import reward_sections
+from experiments import sample_sections
 from experiments import sections
 
 
@@ -29,4 +30,5 @@ def mini() -> common.ConfigDict:
       rl=sections.sampling(
           prompts=64, group=4, prompt_tokens=32, response_tokens=160,
           sample_chunk=80),
-      rewards=reward_sections.rewards(), keep=sections.keep(per_prompt=2))
+      rewards=reward_sections.rewards(),
+      keep=sample_sections.keep(per_prompt=2))

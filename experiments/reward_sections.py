@@ -10,6 +10,7 @@ from experiments import common
 from r1jax import fields
 from r1jax.rewards import answers
 from r1jax.rewards import cutting
+from r1jax.rewards import lengths
 from r1jax.rewards import process
 from r1jax.rewards import text_rules
 
@@ -47,6 +48,13 @@ def rewards(weights: dict[str, float] | None = None,
       overlong_cache_tokens=optional(
           int, 'tokens below response_tokens from which the overlong penalty '
           'rises; unset: a fifth of them', '>= 1'),
+      length=field('kimi', lengths.RULES, 'rule of the reward length: short '
+                   "responses (Kimi k1.5's), or L1's budget of tokens"),
+      target_tokens=optional(
+          int, "budget of the length rules l1_exact and l1_max; unset: a row's "
+          'own column target_tokens', '>= 1'),
+      length_slope=field(
+          0.0003, '> 0', 'slope of the length rule l1_max per token'),
       workers=field(2, '>= 1', 'processes that verify answers, and as many for '
                     'reward functions'),
       timeout_seconds=field(5.0, SECONDS, 'time limit of a verification or '
@@ -62,13 +70,14 @@ def rewards(weights: dict[str, float] | None = None,
                  values)
 
 
-_WEIGHTS = {  # at weight 0 the last two are not computed; the others are logged
+_WEIGHTS = {  # at weight 0 the last three are not computed, the others logged
     'accuracy': 'the answer is right, 0 or 1',
     'format': 'the response has the form, 0 or 1',
     'language': 'share of the thinking in the required language',
     'mixed': 'languages are mixed, 0 or 1; give it a weight below 0',
     'overlong': 'penalty near the limit of tokens, -1 to 0 (DAPO)',
     'repetition': 'penalty of repeated 4-grams, -1 to 0',
+    'length': 'by the rule rewards.length, for short responses or a budget',
 }
 
 

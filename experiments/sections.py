@@ -11,7 +11,6 @@ from typing import Any
 from experiments import common
 from experiments import reward_sections
 from r1jax import fields
-from r1jax.rewards import cutting
 
 ConfigDict, section = common.ConfigDict, common.section
 field, optional = fields.field, fields.optional
@@ -160,7 +159,7 @@ def timed_rl(**values: Any) -> ConfigDict:
   """The fields of `rl` that a benchmark uses: reference and beta are fixed."""
   declared = _rl()
   for name in ('ref_every_steps', 'kl_target', 'process', 'top_k', 'top_p',
-               'replay_routing'):
+               'replay_routing', 'mask_truncated'):
     del declared[name]
   return section(declared, values)
 
@@ -201,6 +200,12 @@ def _rl() -> dict[str, fields.Field]:
           'sequence_mean', ('sequence_mean', 'token_mean', 'constant'),
           'the loss is averaged over responses (GRPO), over tokens (DAPO), or '
           'divided by a constant (Dr. GRPO)'),
+      # GSPO, arXiv 2507.18071; CISPO, arXiv 2506.13585.
+      ratio=field('token', ('token', 'sequence'), 'what is compared with the '
+                  'policy that sampled: each token, or the mean of its '
+                  'response (GSPO)'),
+      surrogate=field('clip', ('clip', 'cispo'), "PPO's clipped surrogate, or "
+                      'a clipped weight that stops no gradient (CISPO)'),
       clip_low=field(
           0.2, '> 0', 'epsilon: the ratio is clipped below 1 - clip_low'),
       clip_high=field(
@@ -222,6 +227,11 @@ def _rl() -> dict[str, fields.Field]:
           'chosen for each token when it was sampled'),
       dual_clip=optional(float, 'largest ratio where the advantage is negative '
                          '(arXiv 1912.09729); unset: no bound', '> 1'),
+      entropy_bonus=field(
+          0.0, '>= 0', "weight of the policy's entropy in the objective"),
+      # DAPO, arXiv 2503.14476, 3.4.
+      mask_truncated=field(
+          False, '', 'learn nothing from responses that were cut'),
       kl=field('k3', ('none', 'k1', 'k2', 'k3'), 'estimator of the KL to the '
                'reference'),
       kl_in=field('loss', ('loss', 'reward'), 'where the KL is: in the loss '
@@ -277,63 +287,6 @@ def critic(**values: Any) -> ConfigDict:
       value_clip=optional(float, 'how far the updates of a rollout may move a '
                           'value (PPO); unset: no bound', '> 0', 0.2),
       lora=common.lora(), optim=common.optim(lr=1e-3, warmup_steps=3)), values)
-
-
-###############################################################################
-# Data sets of samples
-###############################################################################
-
-
-def keep(**values: Any) -> ConfigDict:
-  """What rejection sampling keeps; see rewards/filters.py."""
-  return section(dict(
-      min_accuracy=field(1.0, '>= 0, <= 1', 'least accuracy that is kept'),
-      format=field(True, '', 'keep only responses that have the form'),
-      max_repetition=optional(float, 'largest share of repeated 4-grams; '
-                              'unset: any', '>= 0, <= 1', 0.5),
-      max_paragraph=optional(
-          int, 'longest paragraph, in characters; unset: any', '>= 1'),
-      code=field(False, '', 'keep responses with code blocks, too'),
-      reflection=field(False, '', 'keep only responses that reflect: "wait", '
-                       '"let me check"'),
-      per_prompt=optional(
-          int, 'at most so many responses per prompt; unset: all', '>= 1'),
-      shard_rows=field(10_000, '>= 1', 'lines of each kept-*.jsonl')), values)
-
-
-def search(**values: Any) -> ConfigDict:
-  """Tree search over the steps of a response; see r1jax/stages/search.py."""
-  return section(dict(
-      init_from=optional(str, 'the value model, a workdir of a preference '
-                         'stage (loss stepwise); unset: the policy alone leads'
-                         ),
-      simulations=field(32, '>= 0', 'steps that a search adds to a tree; 0: '
-                        'plain samples, no tree'),
-      width=field(4, '>= 1', 'samples of the next step at a node: the cap on '
-                  'its extensions'),
-      ends=field(('\n',), '', 'a step ends with a token that has one of these '
-                 'texts in it'),
-      step_tokens=field(64, '>= 1', 'the longest step'),
-      # MuZero, arXiv 1911.08265, appendix B.
-      exploration=field(1.25, '>= 0', "c of PUCT, weight of the prior's term"),
-      least_visits=field(4, '>= 1', 'a search takes its most visited step, and '
-                         'further ones of at least so many visits')),
-                 values)
-
-
-def labels(value: bool) -> fields.Field:
-  """In place of `keep`, in a stage that grades responses."""
-  return field(value, '', 'whether grades are absolute labels (for a '
-               'point-wise model): prompts of equal grades are kept')
-
-
-def labelling(**values: Any) -> ConfigDict:
-  """How a step_labels stage labels steps (Math-Shepherd, arXiv 2312.08935)."""
-  return section(dict(
-      cut=field('lines', cutting.CUTS, 'what ends a step'),
-      completions=field(
-          8, '>= 1', 'sampled after each step, N of Math-Shepherd'),
-      batch=field(64, '>= 1', 'steps at a time')), values)
 
 
 ###############################################################################

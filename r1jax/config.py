@@ -8,8 +8,6 @@ experiment does not have are not checked.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-import fnmatch
-import json
 import math
 import re
 from typing import Any
@@ -30,40 +28,6 @@ _SPLIT = {  # logical axis: the field that a mesh axis must divide
 _NAME = re.compile(r'\w[\w-]*')
 _WEIGHT = re.compile(r'(.*\.)?rewards\.(weights|tasks\.[^.]+)\.[^.]+')
 _OF_TASK = re.compile(r'(.*\.)?rewards\.tasks\.[^.]+')
-
-# What a resumed run may change; a parameter sees nothing of it but rounding.
-_CHANGEABLE = ('name', 'distributed', 'hang_seconds', 'plan.*', 'log.*',
-               'checkpoint.*', 'rules', 'sampling_rules')
-
-# What stages of a kind once had and never read, as patterns. Runs that had them
-# resume without; any other field that is gone is a difference.
-_SAMPLED = ('eval.batch', 'eval.samples', 'eval.temperature', 'eval.top_k',
-            'eval.top_p')
-_TRAINED = ('steps', 'epochs', 'lora.*', 'optim.*')
-RETIRED = {
-    'lm': (*_SAMPLED, 'eval.shown'),
-    'preference': _SAMPLED,
-    'rl': ('epochs', 'critic.optim.max_skipped_steps'),
-    'sample': (*_TRAINED, 'eval.*'),
-    'collect': (*_TRAINED, 'eval.*', 'rules'),
-    'evaluate': (
-        *_TRAINED, 'eval.problems', 'eval.every_steps', 'rl.prompts',
-        'rl.group', 'rl.temperature', 'rl.top_k', 'rl.top_p',
-        'tests.*.data.split', 'tests.*.data.num_prompts'),
-}
-
-RENAMED = {'measure': 'evaluate'}  # kinds of stages
-
-# Fields that a config of an older version lacks, and what was done then.
-ADDED = {
-    **{f'{at}optim.{name}': value for at in ('', 'critic.') for name, value in (
-        ('master_weights', False), ('first_moment', 'float32'),
-        ('second_moment', 'float32'), ('offload', False))},
-    'rewards.code.seconds': 5.0, 'rewards.code.total_seconds': 30.0,
-    'rewards.code.memory_mib': 512, 'rewards.code.output_kib': 256,
-    'rewards.code.unsafe_subprocess': False, 'rl.replay_routing': False,
-    'rl.correction_cap': 2.0, 'rl.correction_floor': 0.0,
-    'rl.top_k': 0, 'rl.top_p': 1.0, 'hang_seconds': 0.0, 'sampling_rules': []}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '', *,
@@ -336,12 +300,7 @@ def _check_objective(leaves: dict[str, Any]) -> None:
           field, f'{unset}: there is no reference, since config.rl.kl is '
           f'{leaves.get("rl.kl")!r} and config.rl.beta {leaves["rl.beta"]}',
           leaves[field])
-  mode = leaves.get('rl.correction')
-  for field, used in (('rl.correction_cap', mode),
-                      ('rl.correction_floor', mode and 'mask' in mode)):
-    if not used and leaves.get(field, ADDED[field]) != ADDED[field]:
-      raise errors.expected(field, f'{ADDED[field]} where config.rl.correction '
-                            f'is {mode!r}', leaves[field])
+  _check_surrogate(leaves)
   if leaves.get('rl.kl') == 'k1' and leaves.get('rl.kl_in') == 'loss':
     raise errors.expected(
         'rl.kl', "k2 or k3 in the loss, or rl.kl_in='reward': the gradient of "
@@ -352,6 +311,23 @@ def _check_objective(leaves: dict[str, Any]) -> None:
         'were kept', leaves['rl.top_p'])
   lengths = leaves.get('rl.prompt_tokens', 0), leaves['rl.response_tokens']
   _check_length('rl.response_tokens (+ rl.prompt_tokens)', sum(lengths), leaves)
+
+
+def _check_surrogate(leaves: dict[str, Any]) -> None:
+  """Settings that the chosen correction or surrogate does not have."""
+  mode = leaves.get('rl.correction')
+  for field, unset, used in (
+      ('rl.correction_cap', 2.0, mode),
+      ('rl.correction_floor', 0.0, mode and 'mask' in mode)):
+    if not used and leaves.get(field, unset) != unset:
+      raise errors.expected(
+          field, f'{unset} where config.rl.correction is {mode!r}',
+          leaves[field])
+  if leaves.get('rl.surrogate') == 'cispo' and (
+      leaves['rl.dual_clip'] is not None):
+    raise errors.expected(
+        'rl.dual_clip', "None, where config.rl.surrogate is 'cispo': its "
+        'weight is clipped already', leaves['rl.dual_clip'])
 
 
 def _check_batch(leaves: dict[str, Any], shards: int) -> None:
@@ -372,29 +348,3 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
     raise errors.expected(
         field, f'responses in each, here {micro}, that divide over '
         f'mesh data*fsdp*expert = {shards}', leaves[field])
-
-
-def changed(old: Mapping[str, Any], new: Mapping[str, Any],
-            changeable: tuple[str, ...] = ()) -> list[str]:
-  """The fields in which `new` may not continue a run begun under `old`.
-
-  Its name, the rules of what lies where, and figures of logging and
-  checkpointing may change, what no stage of its kind ever read (RETIRED) may be
-  gone, and `steps` may grow unless a cosine schedule has already been taken
-  along the shorter run. `changeable` are patterns of more fields.
-  """
-  old, new = (json.loads(json.dumps(flatten(c))) for c in (old, new))
-  old['stage'] = RENAMED.get(old.get('stage'), old.get('stage'))
-  retired = RETIRED.get(new.get('stage'), ())
-  schedules = new.get('optim.schedule'), new.get('critic.optim.schedule')
-  found = []
-  for field in sorted(old.keys() | new.keys()):
-    was, now = old.get(field, ADDED.get(field)), new.get(field)
-    longer = (field == 'steps' and 'cosine' not in schedules
-              and was is not None and now is not None and now > was)
-    free = (*_CHANGEABLE, *changeable, *(() if field in new else retired))
-    same = was == now or all(value in ('', None) for value in (was, now))
-    if not same and not longer and not any(
-        fnmatch.fnmatchcase(field, pattern) for pattern in free):
-      found.append(f'config.{field} ({was!r} there, {now!r} here)')
-  return found

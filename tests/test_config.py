@@ -12,6 +12,7 @@ from experiments import r1_zero
 from experiments import sections
 from r1jax import config as config_lib
 from r1jax import errors
+from r1jax import resuming
 
 
 def _config(**changes):
@@ -214,7 +215,7 @@ def test_sections_that_are_absent_are_not_checked():
 def test_what_a_resumed_run_may_change():
   old = _config().to_dict()
   def fields(**changes):
-    return config_lib.changed(old, _config(**changes).to_dict())
+    return resuming.changed(old, _config(**changes).to_dict())
 
   assert not fields()
   assert not fields(log__rollouts_every_steps=5, checkpoint__keep=9)
@@ -249,7 +250,7 @@ def test_what_a_resumed_run_may_change():
     (dict(stage='lm', a=0), dict(stage='lm', a=None), ['a']),
 ])
 def test_only_what_a_kind_never_read_may_be_gone(old, new, fields):
-  assert [text.partition(' ')[0] for text in config_lib.changed(old, new)] == [
+  assert [text.partition(' ')[0] for text in resuming.changed(old, new)] == [
       f'config.{field}' for field in fields]
 
 

@@ -14,6 +14,7 @@ from experiments import r1
 from experiments import r1_zero
 from r1jax import config as config_lib
 from r1jax import fields
+from r1jax import resuming
 from r1jax import stages as stages_lib
 from r1jax.data import vocabs
 from r1jax.models import architecture
@@ -129,14 +130,14 @@ def test_a_run_begun_before_goes_on(configs, file):
            if value is None}
   assert config_lib.flatten(old).keys() > config_lib.flatten(
       new).keys() - unset - {
-      'vocab.eos', 'data.template', 'lm.prompt_weight', *config_lib.ADDED}
-  assert not config_lib.changed(old, new)
+      'vocab.eos', 'data.template', 'lm.prompt_weight', *resuming.ADDED}
+  assert not resuming.changed(old, new)
   # What it still has, and what it never had, is a difference.
   for section, field, value in (
       ('mesh', 'data', 7), ('mesh', 'dtaa', 1), ('collect', 'x', 1)):
     other = old | {section: old.get(section, {}) | {field: value}}
     assert [f'config.{section}.{field}'] == [
-        text.partition(' ')[0] for text in config_lib.changed(other, new)]
+        text.partition(' ')[0] for text in resuming.changed(other, new)]
 
 
 def test_the_papers_values():

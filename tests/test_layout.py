@@ -11,8 +11,8 @@ FILES = sorted((ROOT / 'r1jax').rglob('*.py'))
 
 # A module may import what stands in its own line or above it.
 LAYERS = (
-    ('types', 'errors', 'config', 'fields', 'interrupts', 'terminal',
-     'workdir', 'objects', 'buckets'),
+    ('types', 'errors', 'config', 'resuming', 'fields', 'interrupts',
+     'terminal', 'workdir', 'objects', 'buckets'),
     ('kernels', 'rewards', 'data', 'mini', 'parallel', 'training'),
     ('models',),
     ('reports',),

@@ -8,6 +8,7 @@ every chunk.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
@@ -23,34 +24,42 @@ Measure = Callable[[Any, Any], tuple[Array, Array]]
 _TILE = 128
 
 
-def of_logits(logits_XV: Array, token_X: Array) -> tuple[Array, Array]:
+def of_logits(logits_XV: Array, token_X: Array, *, differentiate: bool = False
+              ) -> tuple[Array, Array]:
   """log p(token) and entropy, in nats, of softmax(logits), float32.
 
-  The entropy carries no gradient: it is a metric.
+  Without `differentiate` the entropy carries no gradient: it is a metric.
   """
+  held = _held(differentiate)
   norm_X = jax.nn.logsumexp(logits_XV, -1)
   picked_X = jnp.take_along_axis(logits_XV, token_X[..., None], -1)[..., 0]
-  fixed_XV = lax.stop_gradient(logits_XV)
+  fixed_XV = held(logits_XV)
   mean_X = jnp.sum(jax.nn.softmax(fixed_XV, -1) * fixed_XV, -1)
-  return picked_X - norm_X, lax.stop_gradient(norm_X) - mean_X
+  return picked_X - norm_X, held(norm_X) - mean_X
 
 
-def of_support(logits_XV: Array, token_and_kept: tuple[Array, Array]
-               ) -> tuple[Array, Array]:
+def _held(differentiate: bool) -> Callable[[Array], Array]:
+  return (lambda x: x) if differentiate else lax.stop_gradient
+
+
+def of_support(logits_XV: Array, token_and_kept: tuple[Array, Array], *,
+               differentiate: bool = False) -> tuple[Array, Array]:
   """log p(token) and entropy of a softmax over the kept tokens alone, float32.
 
   Args:
     logits_XV: of all tokens.
     token_and_kept: token_X, and the tokens kept beside it, [X, K]; -1: none.
+    differentiate: as of `of_logits`.
   """
   token_X, kept_XK = token_and_kept
   logits_XK = jnp.where(kept_XK < 0, -jnp.inf, jnp.take_along_axis(
       logits_XV, jnp.maximum(kept_XK, 0), -1))
   norm_X = jax.nn.logsumexp(logits_XK, -1)
   picked_X = jnp.take_along_axis(logits_XV, token_X[..., None], -1)[..., 0]
-  logp_XK = lax.stop_gradient(logits_XK - norm_X[..., None])
-  entropy_X = -jnp.sum(jnp.exp(logp_XK) * jnp.where(
-      kept_XK < 0, 0., logp_XK), -1)
+  logp_XK = _held(differentiate)(jnp.where(
+      kept_XK < 0, 0., logits_XK - norm_X[..., None]))
+  entropy_X = -jnp.sum(jnp.where(
+      kept_XK < 0, 0., jnp.exp(logp_XK) * logp_XK), -1)
   return picked_X - norm_X, entropy_X
 
 
@@ -157,7 +166,8 @@ def last_states(hidden_BPD: Array, prompts: Prompts) -> Array:
 
 def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
                  temperature: float, chunk: int,
-                 kept_NRK: Array | None = None) -> tuple[Array, Array]:
+                 kept_NRK: Array | None = None, differentiate: bool = False
+                 ) -> tuple[Array, Array]:
   """log p of each response token given its prompt and the tokens before it.
 
   A prompt passes through the model once for its whole group, forward and
@@ -171,6 +181,7 @@ def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
     temperature, chunk: as of `of_hidden`.
     kept_NRK: the tokens among which each was drawn, -1: none; None: all. No
       other token has a probability.
+    differentiate: whether the entropy has a gradient.
 
   Returns:
     logp_NR and entropy_NR, float32; values after a response's end are
@@ -178,16 +189,17 @@ def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
   """
   return _of_states(
       model, params, states_before(model, params, prompts, tokens_NR),
-      tokens_NR, temperature, chunk, kept_NRK)
+      tokens_NR, temperature, chunk, kept_NRK, differentiate)
 
 
 def _of_states(model, params: Params, hidden_NRD: Array, tokens_NR: Array,
-               temperature: float, chunk: int, kept_NRK: Array | None
-               ) -> tuple[Array, Array]:
+               temperature: float, chunk: int, kept_NRK: Array | None,
+               differentiate: bool) -> tuple[Array, Array]:
   """`of_responses`, of the states that their tokens are chosen in."""
   tokens, measure = tokens_NR, of_logits
   if kept_NRK is not None:
     tokens, measure = (tokens_NR, kept_NRK), of_support
+  measure = functools.partial(measure, differentiate=differentiate)
   return of_hidden(model.unembed, model.head(params), hidden_NRD, tokens,
                    temperature=temperature, chunk=chunk, measure=measure,
                    place=model.place)
@@ -195,7 +207,7 @@ def _of_states(model, params: Params, hidden_NRD: Array, tokens_NR: Array,
 
 def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
                 experts_NRLK: Array, *, temperature: float, chunk: int,
-                kept_NRK: Array | None = None
+                kept_NRK: Array | None = None, differentiate: bool = False
                 ) -> tuple[Array, Array, Array]:
   """`of_responses`, where each token's experts are those of its sampling.
 
@@ -205,7 +217,7 @@ def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
   Args:
     prompts: with their experts.
     experts_NRLK: those of the responses, see types.Rollout.
-    temperature, chunk, kept_NRK: as of `of_responses`.
+    temperature, chunk, kept_NRK, differentiate: as of `of_responses`.
 
   Returns:
     logp_NR, entropy_NR, and changed f32[N, R - 1]: the share of the L layers
@@ -216,7 +228,7 @@ def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
       params, prompts, tokens_NR[:, :columns], experts_NRLK[:, :columns])
   logp, entropy = _of_states(
       model, params, _states_before(prompts, *hidden, tokens_NR), tokens_NR,
-      temperature, chunk, kept_NRK)
+      temperature, chunk, kept_NRK, differentiate)
   # As sets: K experts, each of them once.
   same = (own_NTLK[:, :tokens_NR.shape[1] - 1, :, :, None]
           == experts_NRLK[:, :-1, :, None, :])

@@ -9,6 +9,7 @@ is the loss of the whole batch, however it was split.
 from typing import NamedTuple
 
 import jax
+from jax import lax
 import jax.numpy as jnp
 
 from r1jax.kernels import kl
@@ -20,29 +21,76 @@ Pair = tuple[Array, Array]  # a sum and its denominator, f32[] each
 TIE = 1e-5  # nats, the largest lead of a score that counts as a tie
 
 
-class Surrogate(NamedTuple):
-  """The clipped surrogate at each token, and where its bounds took effect."""
-  loss: Array  # f32[N, R]
-  clipped_low: Array  # bool[N, R], ratio < 1 - clip_low, advantage < 0
-  clipped_high: Array  # bool[N, R], ratio > 1 + clip_high, advantage > 0
-  clipped_dual: Array  # bool[N, R], ratio > dual_clip, advantage < 0
-
-
-def surrogate(logp_NR: Array, old_logp_NR: Array, advantage_NR: Array,
-              clip_low: float, clip_high: float,
-              dual_clip: float | None = None) -> Surrogate:
-  """PPO's clipped surrogate, negated: -min(rho A, clip(rho, 1-l, 1+h) A).
-
-  rho = pi / pi_old is the new probability over the old (PPO, arXiv 1707.06347,
-  eq. 7). Where samples come from the policy itself, rho = 1 and the loss is
-  the negated mean advantage: near 0 for any group-relative advantage, while
-  its gradient, -A times that of log pi, is not. rho is bounded by exp(20);
-  above, its gradient is 0.
+def log_ratio(logp_NR: Array, old_logp_NR: Array, mask_NR: Array, level: str
+              ) -> Array:
+  """log rho, by which samples of the old policy stand for those of the new.
 
   Args:
     logp_NR: of the policy. Pass `masked.select(logp_NR, mask_NR)` if padding
       may hold NaN.
     old_logp_NR: of the policy before the rollout's updates.
+    mask_NR: bool, true on a response's tokens.
+    level: 'token', log(pi / pi_old) of each token (PPO, GRPO); or 'sequence',
+      its mean over the tokens of a response, the same at each of them: GSPO
+      (arXiv 2507.18071, eq. 7). Its gradient is then that of GSPO-token (eq.
+      13 and 14): each token's probability is differentiated in its own place,
+      so that tokens of a response may have different advantages. With equal
+      ones and `aggregate`'s 'sequence_mean' it is the gradient of GSPO (eq. 5).
+      Log-ratios 1, 2 | 3 of two responses give 1.5, 1.5 | 3.
+  """
+  token_NR = kl.log_ratio(logp_NR, old_logp_NR)
+  if level == 'token':
+    return token_NR
+  mean_N1 = masked.mean(token_NR, mask_NR, axis=1, keepdims=True)
+  return lax.stop_gradient(mean_N1) + logp_NR - lax.stop_gradient(logp_NR)
+
+
+class Surrogate(NamedTuple):
+  """A surrogate at each token, and where its bounds took effect."""
+  loss: Array  # f32[N, R]
+  clipped_low: Array  # bool[N, R], ratio < 1 - clip_low
+  clipped_high: Array  # bool[N, R], ratio > 1 + clip_high
+  clipped_dual: Array  # bool[N, R], ratio > dual_clip, advantage < 0
+
+
+def cispo(logp_NR: Array, log_ratio_NR: Array, advantage_NR: Array,
+          clip_low: float, clip_high: float) -> Surrogate:
+  """CISPO's surrogate, negated: -sg(clip(rho, 1-l, 1+h)) A log pi.
+
+  The importance weight is clipped, not the update: a token beyond the bounds
+  keeps its gradient, at the bound's weight (MiniMax-M1, arXiv 2506.13585, eq. 4
+  and 5, which has no lower bound, a clip_low of 1 or more).
+
+  Args: as of `surrogate`, and
+    logp_NR: of the policy.
+  """
+  ratio_NR, low, high = _bounded(log_ratio_NR, clip_low, clip_high)
+  weight_NR = lax.stop_gradient(jnp.clip(ratio_NR, low, high))
+  below_NR, above_NR = ratio_NR < low, ratio_NR > high
+  return Surrogate(-weight_NR * advantage_NR * logp_NR, below_NR, above_NR,
+                   jnp.zeros_like(below_NR))
+
+
+def _bounded(log_ratio_NR: Array, clip_low: float, clip_high: float
+             ) -> tuple[Array, float, float]:
+  """rho, and the bounds that it is clipped at."""
+  return (jnp.exp(jnp.minimum(log_ratio_NR, kl.MAX_LOG_RATIO)),
+          1 - clip_low, 1 + clip_high)
+
+
+def surrogate(log_ratio_NR: Array, advantage_NR: Array, clip_low: float,
+              clip_high: float, dual_clip: float | None = None) -> Surrogate:
+  """PPO's clipped surrogate, negated: -min(rho A, clip(rho, 1-l, 1+h) A).
+
+  rho = pi / pi_old is the new probability over the old (PPO, arXiv 1707.06347,
+  eq. 7). A bound takes effect where the objective would rise beyond it: the
+  lower at a negative advantage, the upper at a positive one. Where samples come
+  from the policy itself, rho = 1 and the loss is the negated mean advantage:
+  near 0 for any group-relative advantage, while its gradient, -A times that of
+  log pi, is not. rho is bounded by exp(20); above, its gradient is 0.
+
+  Args:
+    log_ratio_NR: log rho, of `log_ratio`.
     advantage_NR: or any shape that broadcasts, e.g. [N, 1].
     clip_low, clip_high: the paper's epsilon, one for each side as in DAPO
       (arXiv 2503.14476, eq. 8); a clip_low above 1 sets no lower bound
@@ -50,9 +98,7 @@ def surrogate(logp_NR: Array, old_logp_NR: Array, advantage_NR: Array,
     dual_clip: c > 1 bounds the loss at a large ratio where the advantage is
       negative: the objective is max(min(...), c A) (arXiv 1912.09729).
   """
-  log_ratio_NR = kl.log_ratio(logp_NR, old_logp_NR)
-  ratio_NR = jnp.exp(jnp.minimum(log_ratio_NR, kl.MAX_LOG_RATIO))
-  low, high = 1 - clip_low, 1 + clip_high
+  ratio_NR, low, high = _bounded(log_ratio_NR, clip_low, clip_high)
   objective_NR = jnp.minimum(
       ratio_NR * advantage_NR, jnp.clip(ratio_NR, low, high) * advantage_NR)
   low_NR = (advantage_NR < 0) & (ratio_NR < low)

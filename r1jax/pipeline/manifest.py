@@ -14,8 +14,8 @@ import pathlib
 import shutil
 from typing import Any, NamedTuple
 
-from r1jax import config as config_lib
 from r1jax import errors
+from r1jax import resuming
 from r1jax.pipeline import graph
 from r1jax.stages import inputs as inputs_lib
 from r1jax.training import files
@@ -69,7 +69,7 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
             if (node.workdir / name).exists()]
     return Status(Kind.CHANGED, f'changed: {_BEGUN} is gone, which says what '
                   'it was made of') if left else Status(Kind.NEW, 'new')
-  changes = config_lib.changed(
+  changes = resuming.changed(
       begun['config'], node.config, history.changeable(node.workdir))
   if not changes:
     before, now = begun['inputs'], inputs.inputs

@@ -8,6 +8,7 @@ A reward is a weighted sum of named parts, each a number per response:
     mixed       1 if more than a tenth of the words are in another
     overlong    0 down to -1 near the token limit               (text_rules)
     repetition  0 down to -1 as word n-grams repeat
+    length      short responses, or a budget of tokens          (lengths)
     a user's function                                           (functions)
     the score of a reward model                                     (model)
     the scores of a response's steps, as one                      (process)
@@ -20,6 +21,7 @@ killed (workers, the parent's side; sandbox and function_worker, the child's).
 
 from r1jax.rewards.functions import column_means
 from r1jax.rewards.judge import GenerativeJudge
+from r1jax.rewards.lengths import LengthReward
 from r1jax.rewards.model import RewardModel
 from r1jax.rewards.model import ScoreBatch
 from r1jax.rewards.process import ProcessReward
@@ -28,9 +30,9 @@ from r1jax.rewards.score import Response
 from r1jax.rewards.score import Scorer
 from r1jax.rewards.score import Scores
 
-# A reward that a model computes.
-ModelReward = RewardModel | ProcessReward | GenerativeJudge
+# A reward of groups, computed after those of single responses.
+GroupReward = RewardModel | ProcessReward | GenerativeJudge | LengthReward
 
-__all__ = ['GenerativeJudge', 'ModelReward', 'ProcessReward', 'Response',
-           'RewardModel', 'ScoreBatch', 'Scorer', 'Scores', 'StepBatch',
-           'column_means']
+__all__ = ['GenerativeJudge', 'GroupReward', 'LengthReward', 'ProcessReward',
+           'Response', 'RewardModel', 'ScoreBatch', 'Scorer', 'Scores',
+           'StepBatch', 'column_means']

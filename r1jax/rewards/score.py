@@ -17,6 +17,7 @@ from r1jax.rewards import accuracy
 from r1jax.rewards import answers
 from r1jax.rewards import functions as functions_lib
 from r1jax.rewards import language as language_lib
+from r1jax.rewards import lengths
 from r1jax.rewards import text_rules
 from r1jax.rewards import votes
 from r1jax.rewards import workers as workers_lib
@@ -103,7 +104,7 @@ PARTS = {
     'overlong': Part(_overlong),
     'repetition': Part(_repetition),
 }
-NAMES = (ACCURACY, *PARTS)
+NAMES = (ACCURACY, *PARTS, lengths.LENGTH)  # the last one: lengths.py
 
 
 class Scorer:

@@ -244,7 +244,7 @@ class Test(NamedTuple):
 
 
 def make_tests(config, policy: train_state.StageModel, vocab: vocabs.Vocab,
-               models: Sequence[rewards_lib.ModelReward]) -> dict[str, Test]:
+               models: Sequence[rewards_lib.GroupReward]) -> dict[str, Test]:
   """The tests of `config.tests`, by name; `models` are its reward models."""
   if 'tests' not in config:
     return {}
@@ -254,7 +254,7 @@ def make_tests(config, policy: train_state.StageModel, vocab: vocabs.Vocab,
 
 
 def make_test(name: str, test, config, policy: train_state.StageModel,
-              vocab: vocabs.Vocab, models: Sequence[rewards_lib.ModelReward]
+              vocab: vocabs.Vocab, models: Sequence[rewards_lib.GroupReward]
               ) -> Test:
   """One of `config.tests`; what it does not set is as in the whole config."""
   prompt_tokens = _chosen(config.rl, test, 'prompt_tokens')
@@ -268,8 +268,7 @@ def make_test(name: str, test, config, policy: train_state.StageModel,
     prompts, left_out = rollouts.read_counted(
         test.data, vocab, prompt_tokens,
         split=_chosen(config.eval, test, 'split'), count=test.problems)
-  scoring.check_judge(config.rewards, prompts)
-  scoring.check_code(config.rewards, prompts)
+  scoring.check_records(config.rewards, prompts)
   rule_scorer = scoring.make_rule_scorer(
       rewards_of_test(config.rewards, test.rewards), settings.response_tokens)
   filled = lambda count: sharding.filled(

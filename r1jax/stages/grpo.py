@@ -59,6 +59,9 @@ class Objective(NamedTuple):
   correction: str | None = None  # of the sampler: importance.weights
   correction_cap: float = 2.  # bounds of its weights
   correction_floor: float = 0.
+  ratio: str = 'token'  # rho of a token, or of its sequence (GSPO)
+  surrogate: str = 'clip'  # clip | cispo
+  entropy_bonus: float = 0.  # weight of the entropy
 
   @property
   def uses_ref(self) -> bool:
@@ -132,7 +135,8 @@ def measure_responses(model, objective: Objective, params, prompts: Prompts,
                       experts_NRLK: Array | None) -> tuple[Array, ...]:
   """logprobs.of_responses, or `of_replayed` where there are experts."""
   settings = dict(temperature=objective.temperature, chunk=objective.logp_chunk,
-                  kept_NRK=support and support.tokens)
+                  kept_NRK=support and support.tokens,
+                  differentiate=objective.entropy_bonus > 0)
   if experts_NRLK is None:
     return logprobs.of_responses(model, params, prompts, tokens_NR, **settings)
   return logprobs.of_replayed(
@@ -156,7 +160,7 @@ def group_relative(objective: Objective, critic, rollout, reward: Array,
 def experience(model, objective: Objective, ref, rollout, reward: Array,
                critic=None, beta: Array | None = None,
                steps: Steps | None = None, policy=None,
-               estimate=group_relative
+               finished: Array | None = None, estimate=group_relative
                ) -> tuple[Experience, dict[str, Array]]:
   """From rewards to advantages; adds the reference's log-probabilities. Pure.
 
@@ -173,16 +177,15 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
     steps: rewards of steps, whose advantages are added to those of responses
       (process supervision).
     policy: parameters that sampled, for a correction.
+    finished: bool[N], which responses are learned from; None: all. The others
+      count in the mean of their group alone (DAPO, arXiv 2503.14476, sec. 3.4).
     estimate: the advantage estimator, `group_relative` or ppo.gae; static.
 
   Returns:
     The experience, and the metrics of sampler, reference and critic.
   """
-  weight_N = jnp.ones_like(reward)
-  if objective.drop_equal_groups:
-    keep_B = advantages.informative(reward.reshape(-1, objective.group))
-    weight_N = jnp.repeat(keep_B.astype(jnp.float32), objective.group)
-    rollout = rollout._replace(mask=rollout.mask & (weight_N > 0)[:, None])
+  weight_N = _weights(objective, reward, finished)
+  rollout = rollout._replace(mask=rollout.mask & (weight_N > 0)[:, None])
   mask, logp, metrics = rollout.mask, rollout.logp, {}
   if rollout.support is not None:
     kept = jnp.sum(rollout.support.tokens >= 0, -1, dtype=jnp.float32)
@@ -213,6 +216,17 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
       estimated.value, estimated.target, correction), metrics | critic_metrics
 
 
+def _weights(objective: Objective, reward: Array, finished: Array | None
+             ) -> Array:
+  """1 of a response that is learned from, 0 of another, f32[N]."""
+  weight_N = jnp.ones_like(reward) if finished is None else finished.astype(
+      reward.dtype)
+  if not objective.drop_equal_groups:
+    return weight_N
+  keep_B = advantages.informative(reward.reshape(-1, objective.group))
+  return weight_N * jnp.repeat(keep_B, objective.group)
+
+
 def correct(objective: Objective, old_logp_NR: Array, rollout
             ) -> tuple[Array, dict[str, Array]]:
   """The importance weights f32[N, R] of a rollout's tokens, and metrics."""
@@ -232,9 +246,7 @@ def loss(model, objective: Objective, params, part: Experience):
       model, objective, params, rollout.prompts, rollout.tokens,
       rollout.support, rollout.experts)
   logp = masked.select(logp, mask)
-  surrogate = losses.surrogate(
-      logp, part.old_logp, part.advantage, objective.clip_low,
-      objective.clip_high, objective.dual_clip)
+  surrogate = policy_surrogate(objective, logp, part)
   token_loss, metrics = surrogate.loss, {}
   if part.correction is not None:
     token_loss = token_loss * part.correction
@@ -245,6 +257,8 @@ def loss(model, objective: Objective, params, part: Experience):
     metrics['kl/ref'] = mean(distance)
     if objective.kl_in == 'loss':
       token_loss = token_loss + objective.beta * distance
+  if objective.entropy_bonus:
+    token_loss = token_loss - objective.entropy_bonus * entropy
   metrics |= {
       'policy/entropy': mean(entropy),
       'policy/clipped_low': mean(surrogate.clipped_low),
@@ -260,6 +274,18 @@ def loss(model, objective: Objective, params, part: Experience):
   pair = losses.aggregate(token_loss, mask, part.weight, objective.aggregate,
                           mask.shape[1])
   return pair, jax.lax.stop_gradient(metrics)
+
+
+def policy_surrogate(objective: Objective, logp_NR: Array, part: Experience
+                     ) -> losses.Surrogate:
+  """The surrogate that `objective` names, of a micro-batch."""
+  log_ratio_NR = losses.log_ratio(
+      logp_NR, part.old_logp, part.rollout.mask, objective.ratio)
+  bounds = objective.clip_low, objective.clip_high
+  if objective.surrogate == 'cispo':
+    return losses.cispo(logp_NR, log_ratio_NR, part.advantage, *bounds)
+  return losses.surrogate(
+      log_ratio_NR, part.advantage, *bounds, objective.dual_clip)
 
 
 def mini_batch(model, objective: Objective, experience: Experience,

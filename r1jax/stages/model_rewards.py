@@ -24,6 +24,7 @@ from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.rewards import endpoint
 from r1jax.rewards import judge as judge_lib
+from r1jax.rewards import lengths
 from r1jax.rewards import names
 from r1jax.rewards import score as score_lib
 from r1jax.stages import model_source
@@ -33,8 +34,8 @@ from r1jax.types import Prompts
 
 
 def load(rewards, mesh: jax.sharding.Mesh, rules: sharding.Rules, seed: int
-         ) -> list[rewards_lib.ModelReward]:
-  """The judge and the reward models of a section `config.rewards`.
+         ) -> list[rewards_lib.GroupReward]:
+  """Judge, reward models and length reward of a section `config.rewards`.
 
   Args:
     rewards: the section.
@@ -55,7 +56,18 @@ def load(rewards, mesh: jax.sharding.Mesh, rules: sharding.Rules, seed: int
   for name, section in rewards.models.items():
     loaded.append(load_reward_model(
         section, name, weight_of(rewards, name), mesh, rules))
-  return loaded
+  length = length_reward(rewards)
+  return [*loaded, length] if length else loaded
+
+
+def length_reward(rewards) -> rewards_lib.LengthReward | None:
+  """The reward of lengths, where one has a weight."""
+  if not any(section.get(lengths.LENGTH) for section in (
+      rewards.weights, *rewards.tasks.values())):
+    return None
+  return rewards_lib.LengthReward(
+      rewards.length, weight_of(rewards, lengths.LENGTH),
+      rewards.target_tokens, rewards.length_slope)
 
 
 def has_judge(rewards) -> bool:

@@ -46,6 +46,7 @@ class Settings(NamedTuple):
   sampling_rounds: int = 0  # DAPO's dynamic sampling; 0: none
   kl_target: float | None = None  # nats per response, for an adaptive beta
   seed: int = 0
+  mask_truncated: bool = False  # nothing is learned from what was cut
 
 
 class Programs(NamedTuple):
@@ -115,8 +116,8 @@ class Learner:
     times[timing.ROLLED_OUT] = timing.now()
     distributed.check_stopped()  # the update donates the state
     experience, measured = self.experience(state, scored)
-    state, updated = self.update(
-        state, step, experience, measured, scored.kept)
+    kept = scoring.learned_from(scored, self._settings.mask_truncated)
+    state, updated = self.update(state, step, experience, measured, kept)
     metrics = step_metrics(scored, self._objective.group, measured, updated)
     return state, metrics | times, scored.rows
 
@@ -174,7 +175,9 @@ class Learner:
         critic and lora.join(critic.ref, critic.params), beta,
         scored.steps and sharding.from_host(scored.steps, self._placed.mesh),
         lora.join(state.ref, state.params)
-        if self._objective.correction is not None else None)
+        if self._objective.correction is not None else None,
+        sharding.from_host(scored.finished, self._placed.mesh)
+        if self._settings.mask_truncated else None)
     return experience, measured | ({} if beta is None else {'kl/beta': beta})
 
   def update(self, state: TrainState, step: int, experience: Experience,
@@ -182,13 +185,14 @@ class Learner:
              ) -> tuple[TrainState, list[Metrics]]:
     """The updates of policy and critic, of beta and the reference.
 
-    `kept` is that of Scored: a mini-batch with nothing to learn from changes
+    Of `scoring.learned_from`: a mini-batch of which nothing is `kept` changes
     nothing, and has no metrics.
     """
     policy, critic, beta = split_state(state)
     updated, parts = [], range(self._objective.mini_batches)
     if kept is not None:
-      kept_of = accumulate.split(kept[::self._objective.group], len(parts))
+      kept_B = kept.reshape(-1, self._objective.group).any(1)
+      kept_of = accumulate.split(kept_B, len(parts))
       parts = [part for part in parts if kept_of[part].any()]
     for mini_batch in (*parts,) * self._settings.epochs:
       policy, metrics = self._update(policy, experience, mini_batch)
@@ -346,8 +350,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   if config.steps and rl.process is None:
     scoring.check_weights(config.rewards, prompts)
   for each in (prompts, held_out):
-    scoring.check_judge(config.rewards, each)
-    scoring.check_code(config.rewards, each)
+    scoring.check_records(config.rewards, each)
   settings, batch_prompts = rollouts.policy_settings(
       rl, vocab, rl.top_k, rl.top_p, keep_support=rl.top_k > 0), rl.prompts
   settings = settings._replace(keep_experts=rl.replay_routing)
@@ -355,7 +358,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       placed, optimizer, abstract, objective, Settings(
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
           sampling_rounds=rl.sampling_rounds, kl_target=rl.kl_target,
-          seed=seed),
+          mask_truncated=rl.mask_truncated, seed=seed),
       rollouts.Sampler(placed, settings), scorer,
       lambda number: batches.prompt_batch(
           prompts, number, batch_prompts, seed), critic)

@@ -46,8 +46,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   prompts = rollouts.read_prompts(
       config.data, vocab, rl.prompt_tokens, split=config.data.split,
       count=config.data.num_prompts)
-  scoring.check_judge(config.rewards, prompts)
-  scoring.check_code(config.rewards, prompts)
+  scoring.check_records(config.rewards, prompts)
   keep_rules = filter_rules(config)
   # Not part of the state: they do not change.
   params = functools.cache(lambda: train_state.init_params(

@@ -38,6 +38,7 @@ class Scored(NamedTuple):
   reward: np.ndarray  # f32[N], the weighted sum; 0 for padding prompts
   parts: dict[str, np.ndarray]  # f32[N] each, unweighted
   length: np.ndarray  # i32[N], tokens, EOS included
+  finished: np.ndarray  # bool[N], by EOS, not at the limit
   counters: dict[str, int]  # of verifiers and judges, all hosts together
   rows: list[dict[str, Any]]  # of rollouts.jsonl, of all hosts, no padding
   drawn: int | None = None  # groups sampled, with dynamic sampling
@@ -53,7 +54,7 @@ class RolloutScorer:
   """Scores the responses of a policy, by rules and by models."""
 
   def __init__(self, vocab: vocabs.Vocab, rule_scorer: rewards_lib.Scorer,
-               models: Sequence[rewards_lib.ModelReward] = (),
+               models: Sequence[rewards_lib.GroupReward] = (),
                process: rewards_lib.ProcessReward | None = None):
     """`models` score after the rules; a judge overwrites `accuracy`.
 
@@ -104,7 +105,8 @@ class RolloutScorer:
 
     names = [*scores.parts, *(model.name for model in self.models)]
     return Scored(rollout, column('reward'), {n: column(n) for n in names},
-                  column('tokens', np.int32), counts, rows,
+                  column('tokens', np.int32), column('finished', bool),
+                  counts, rows,
                   steps=self._process and self._steps(
                       rows, rollout.tokens.shape))
 
@@ -181,6 +183,13 @@ def _log_rows(records, ids, responses, scores) -> list[dict[str, Any]]:
       for n, (i, record, response) in enumerate(zip(ids, records, responses))]
 
 
+def learned_from(scored: Scored, mask_truncated: bool) -> np.ndarray | None:
+  """Which of N responses the updates learn from, bool[N]; None: all."""
+  if not mask_truncated:
+    return scored.kept
+  return scored.finished & (True if scored.kept is None else scored.kept)
+
+
 def select_groups(rounds: Sequence[Scored], chosen: np.ndarray,
                   group: int) -> Scored:
   """One rollout of the `chosen` groups among those of several rollouts.
@@ -195,11 +204,11 @@ def select_groups(rounds: Sequence[Scored], chosen: np.ndarray,
   prompts = pick(chosen, *(s.rollout.prompts for s in rounds))
   rollout = pick(
       responses, *(s.rollout._replace(prompts=()) for s in rounds))
-  reward, parts, length = jax.tree.map(
+  reward, parts, length, finished = jax.tree.map(
       lambda *arrays: np.concatenate(arrays)[responses],
-      *((s.reward, s.parts, s.length) for s in rounds))
+      *((s.reward, s.parts, s.length, s.finished) for s in rounds))
   return Scored(rollout._replace(prompts=prompts), reward, parts, length,
-                sum_counters(s.counters for s in rounds),
+                finished, sum_counters(s.counters for s in rounds),
                 [row for s in rounds for row in s.rows])
 
 
@@ -292,6 +301,14 @@ def check_code(rewards, prompts: batches.PromptSet) -> None:
   """Refuses records whose answers are programs where none can be run."""
   if any(map(accuracy.is_program, prompts.records)):
     sandbox.check(rewards.code.unsafe_subprocess)
+
+
+def check_records(rewards, prompts: batches.PromptSet) -> None:
+  """Refuses records that `config.rewards` cannot score."""
+  check_judge(rewards, prompts)
+  check_code(rewards, prompts)
+  if length := model_rewards.length_reward(rewards):
+    length.check(prompts.records)
 
 
 def sum_counters(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:

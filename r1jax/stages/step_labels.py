@@ -60,7 +60,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   prompts = rollouts.read_prompts(
       config.data, vocab, rl.prompt_tokens, split=config.data.split,
       count=config.data.num_prompts)
-  scoring.check_judge(config.rewards, prompts)
+  scoring.check_records(config.rewards, prompts)
   judge = next((model for model in scorer.models
                 if isinstance(model, rewards_lib.GenerativeJudge)), None)
   # Not part of the state: they do not change.

@@ -20,8 +20,8 @@ from typing import Any
 
 from absl import logging
 
-from r1jax import config as config_lib
 from r1jax import errors
+from r1jax import resuming
 from r1jax.parallel import distributed
 from r1jax.training import files
 from r1jax.training import record as record_lib
@@ -56,11 +56,11 @@ def _claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[str]:
   """As `claim`, in one process; the fields that were changed."""
   known = _known_config(workdir)
   for what, old in known.items():
-    if fields := config_lib.changed(old, config, changeable(workdir)):
+    if fields := resuming.changed(old, config, changeable(workdir)):
       raise errors.ConfigError(
           '--workdir', f'{workdir} holds {what} of another configuration: '
           f'{", ".join(fields)}; give another --workdir, or the same values')
-  changes = config_lib.changed(next(iter(known.values()), config), config)
+  changes = resuming.changed(next(iter(known.values()), config), config)
   if changes:
     _add_event(workdir, {'changed': changes})
   files.write_json(workdir / 'config.json', config)

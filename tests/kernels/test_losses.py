@@ -28,6 +28,10 @@ def _batch(seed=0):
   return logp_NR, old_logp_NR, advantage_NR, mask_NR, weight_N
 
 
+def _log_ratio(logp_NR, old_logp_NR):
+  return losses.log_ratio(logp_NR, old_logp_NR, None, 'token')
+
+
 def _reference_surrogate(logp, old_logp, advantage, low, high, dual):
   ratio = math.exp(logp - old_logp)
   held = min(max(ratio, 1 - low), 1 + high)
@@ -54,19 +58,19 @@ def _reference_aggregate(loss_NR, mask_NR, weight_N, how):
 def test_surrogate_by_hand():
   ratio = np.array([1., 1.5, 1.5, .5, .5, 5., 5.])
   advantage = np.array([2., 2., -2., 2., -2., 2., -2.])
-  got = losses.surrogate(np.log(ratio), np.zeros(7), advantage, .2, .28, 3.)
+  got = losses.surrogate(np.log(ratio), advantage, .2, .28, 3.)
   np.testing.assert_allclose(
       got.loss, [-2, -2.56, 3, -1, 1.6, -2.56, 6], rtol=1e-6)
   np.testing.assert_array_equal(got.clipped_low, [0, 0, 0, 0, 1, 0, 0])
   np.testing.assert_array_equal(got.clipped_high, [0, 1, 0, 0, 0, 1, 0])
   np.testing.assert_array_equal(got.clipped_dual, [0, 0, 0, 0, 0, 0, 1])
-  nowhere = losses.surrogate(
-      np.log(ratio), np.zeros(7), np.zeros(7), .2, .28, 3.)
+  nowhere = losses.surrogate(np.log(ratio), np.zeros(7), .2, .28, 3.)
   assert not any(map(np.any, nowhere))  # an advantage of 0 is in no direction
 
 
 def test_the_ratio_is_new_over_old():
-  loss = lambda logp: losses.surrogate(logp, -1., 1., .2, .2).loss
+  loss = lambda logp: losses.surrogate(
+      losses.log_ratio(logp, -1., True, 'token'), 1., .2, .2).loss
   assert jax.grad(loss)(-1.) == -1  # ascent raises what did well
 
 
@@ -77,8 +81,8 @@ def test_surrogate_agrees_with_a_plain_loop(low, high, dual):
   expected = np.vectorize(_reference_surrogate, otypes=[float])(
       logp_NR, old_logp_NR, advantage_NR, low, high, dual)
   for advantage in (advantage_NR, advantage_NR[:, :1]):
-    got = jax.jit(losses.surrogate, static_argnums=(3, 4, 5))(
-        logp_NR, old_logp_NR, advantage, low, high, dual)
+    got = jax.jit(losses.surrogate, static_argnums=(2, 3, 4))(
+        _log_ratio(logp_NR, old_logp_NR), advantage, low, high, dual)
     assert got.loss.dtype == jnp.float32
     assert dual or not np.any(got.clipped_dual)
     np.testing.assert_allclose(got.loss, expected, rtol=1e-5, atol=1e-6)
@@ -90,8 +94,9 @@ def test_gradient_is_zero_exactly_where_a_bound_took_effect():
   call = functools.partial(
       losses.surrogate, clip_low=.2, clip_high=.28, dual_clip=1.4)
   gradient = jax.grad(lambda x: jnp.sum(
-      call(x, old_logp_NR, advantage_NR).loss))(jnp.asarray(logp_NR))
-  _, *bounds = call(logp_NR, old_logp_NR, advantage_NR)
+      call(_log_ratio(x, old_logp_NR), advantage_NR).loss))(
+          jnp.asarray(logp_NR))
+  _, *bounds = call(_log_ratio(logp_NR, old_logp_NR), advantage_NR)
   assert all(np.any(bound) for bound in bounds)
   np.testing.assert_array_equal(
       np.asarray(gradient) == 0, np.any(bounds, axis=0))
@@ -104,11 +109,11 @@ def test_a_tie_is_a_half_and_ends_at_its_bound():
 
 
 def test_extreme_ratios_stay_finite():
-  tiny = losses.surrogate(-60., 0., -1., 10., 10.)
+  tiny = losses.surrogate(-60., -1., 10., 10.)
   assert not tiny.clipped_low and 0 < tiny.loss < 1e-20
   logp = jnp.array([0., 0., 0.])
   advantage = jnp.array([-1., 0., 1.])
-  loss = lambda x: losses.surrogate(x, -200., advantage, .2, .2).loss
+  loss = lambda x: losses.surrogate(x + 200., advantage, .2, .2).loss
   np.testing.assert_allclose(loss(logp), [np.exp(20.), 0, -1.2], rtol=1e-5)
   np.testing.assert_array_equal(jax.grad(lambda x: loss(x).sum())(logp), 0)
 
@@ -159,7 +164,8 @@ def _sum_and_denominator(logp_NR, old_logp_NR, advantage_NR, mask_NR, weight_N,
                          how):
   """As a stage composes the kernels."""
   logp_NR = masked.select(logp_NR, mask_NR)
-  token = losses.surrogate(logp_NR, old_logp_NR, advantage_NR, .2, .28, 3.)
+  token = losses.surrogate(
+      _log_ratio(logp_NR, old_logp_NR), advantage_NR, .2, .28, 3.)
   return losses.aggregate(token.loss, mask_NR, weight_N, how, MAX_LENGTH)
 
 

@@ -25,6 +25,7 @@ from experiments import reward_sections
 from r1jax import config as config_lib
 from r1jax import errors
 from r1jax import pipeline
+from r1jax import resuming
 from r1jax import stages
 from r1jax.pipeline import graph
 from r1jax.pipeline import manifest
@@ -743,7 +744,7 @@ def test_interrupted_while_it_goes_on_it_is_not_done(tmp_path, monkeypatch):
   config.stages.a.update(steps=4, fails_at=3)
   kept = _config().stages.a.to_dict()
   monkeypatch.setattr(
-      config_lib, 'changed', lambda old, new, *free: _changed(
+      resuming, 'changed', lambda old, new, *free: _changed(
           {**old, 'fails_at': -1}, {**new, 'fails_at': -1}))
   with pytest.raises(Crash):
     pipeline.run_pipeline(config, str(tmp_path))
@@ -753,7 +754,7 @@ def test_interrupted_while_it_goes_on_it_is_not_done(tmp_path, monkeypatch):
   assert ran == list('aa') and _number(tmp_path, 'a') == 2
 
 
-_changed = config_lib.changed
+_changed = resuming.changed
 
 
 def test_references_in_lists_are_found_and_reports_known(tmp_path):

@@ -151,7 +151,8 @@ def test_a_steps_metrics_by_hand_with_a_dropped_group():
   rows = [dict(tokens=n, finished=n < 6, **{'f/x': n}) for n in (3, 5, 4, 6)]
   scored = scoring.Scored(
       None, np.float32([1, 0, 2, 2]), {'format': np.float32([1, 1, 0, 1])},
-      np.array([3, 5, 4, 6]), {'errors': 2}, rows, 2, 1,
+      np.array([3, 5, 4, 6]), np.array([True] * 3 + [False]), {'errors': 2},
+      rows, 2, 1,
       np.array([True, True, False, False]), rows[:2])
   found = rl.step_metrics(
       scored, 2, {}, [{'policy/logp_drift': 0., 'policy/loss': 1.}])

@@ -140,7 +140,8 @@ def test_metrics_of_a_step_by_hand():
   rows = [dict(tokens=n, finished=n < 6) for n in (3, 5, 4, 6)]
   scored = scoring.Scored(
       None, np.float32([1, 0, 2, 2]), {'format': np.float32([1, 1, 0, 1])},
-      np.array([3, 5, 4, 6]), {'errors': 2}, rows, 3, 1)
+      np.array([3, 5, 4, 6]), np.array([True] * 3 + [False]), {'errors': 2},
+      rows, 3, 1)
   updated = [{'policy/logp_drift': 0., 'policy/loss': 1.},
              {'policy/logp_drift': 1., 'policy/loss': 2.}]
   assert rl.step_metrics(scored, 2, {'kl/response': .5}, updated) == {

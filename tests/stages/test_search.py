@@ -11,6 +11,7 @@ import tiny
 import tiny_rl
 from experiments import common
 from experiments import reward_sections
+from experiments import sample_sections
 from experiments import sections
 from r1jax import errors
 from r1jax import stages
@@ -153,8 +154,8 @@ def _config(**changes):
       data=sections.prompts('mini_reasoning', num_prompts=12, seed=1),
       rl=sections.sampling(prompts=8, group=2, prompt_tokens=32,
                            response_tokens=32, sample_chunk=32),
-      rewards=reward_sections.rewards(), keep=sections.keep(format=False),
-      search=sections.search(
+      rewards=reward_sections.rewards(), keep=sample_sections.keep(format=False),
+      search=sample_sections.search(
           width=2, ends=('.', '。'), step_tokens=8, **changes))
 
 
@@ -247,7 +248,7 @@ def test_a_value_model_needs_a_head_and_the_policys_vocabulary(tmp_path):
 
 def test_without_mctx_there_are_plain_samples_alone(monkeypatch):
   monkeypatch.setitem(sys.modules, 'mctx', None)
-  section = sections.search()
+  section = sample_sections.search()
   with pytest.raises(errors.ConfigError, match=r'r1jax\[search\]'):
     search.tree_settings(section, PLAIN, (6,))
   section.simulations = 0
@@ -256,7 +257,7 @@ def test_without_mctx_there_are_plain_samples_alone(monkeypatch):
 
 @pytest.mark.parametrize('same', [dict(temperature=0.), dict(top_k=1)], ids=str)
 def test_a_tree_whose_steps_are_all_the_same_is_refused(same):
-  section, plain = sections.search(), PLAIN._replace(**same)
+  section, plain = sample_sections.search(), PLAIN._replace(**same)
   with pytest.raises(errors.ConfigError, match='config.rl.temperature'):
     search.tree_settings(section, plain, (6,))
   section.width = 1

@@ -10,6 +10,7 @@ import tiny
 import tiny_rl
 from experiments import common
 from experiments import reward_sections
+from experiments import sample_sections
 from experiments import sections
 from r1jax import errors
 from r1jax.data import batches
@@ -123,7 +124,7 @@ def _stage(workdir, **changes):
       rl=sections.sampling(prompts=4, group=2, prompt_tokens=32,
                            response_tokens=12, sample_chunk=12),
       rewards=reward_sections.rewards(weights=dict(format=0.)),
-      labelling=sections.labelling(
+      labelling=sample_sections.labelling(
           cut='sentences', completions=2, batch=4))
   config.rl.update(changes)
   mesh = sharding.make_mesh({}, jax.devices()[:1])

@@ -66,8 +66,8 @@ class Run:
 
   def __init__(self, sizes=None, objective=OBJECTIVE, settings=SETTINGS,
                scorer=Scorer(), lora=None, critic=None, models=(), draw=draw,
-               process=None, epochs=1, ref_every_steps=0, sampling_rounds=0, kl_target=None,
-               **switches):
+               process=None, epochs=1, ref_every_steps=0, sampling_rounds=0,
+               kl_target=None, mask_truncated=False, **switches):
     self.placed = tiny.setup(sizes, lora, **switches)
     self._switches, self._objective = switches, objective
     self.critic = critic and self._make_critic(critic, sizes)
@@ -79,7 +79,8 @@ class Run:
         Vocab(), scorer, models, process)
     self.learner = rl.Learner(
         self.placed, OPTIMIZER, self.abstract, objective, rl.Settings(
-            epochs, ref_every_steps, sampling_rounds, kl_target),
+            epochs, ref_every_steps, sampling_rounds,
+            mask_truncated=mask_truncated, kl_target=kl_target),
         self.sampler, self.scorer, draw, self.critic)
 
   def _make_critic(self, fields, sizes) -> ppo.PlacedCritic:
