@@ -89,7 +89,7 @@ def possible(text: str) -> frozenset[str]:
   """
   letters = collections.Counter()
   words = collections.defaultdict(list)
-  for word, script in language.words_of(text):
+  for word, script in language.words_of(text).pairs():
     letters['CJK' if script in _KANA else script] += len(word)
     words[script].append(word)
   if not letters:

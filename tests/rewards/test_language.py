@@ -1,6 +1,7 @@
 """Languages told apart word by word, and the reward for keeping to one."""
 
 import itertools
+import random
 import string
 import sys
 import time
@@ -46,6 +47,32 @@ EUROPE = language.Languages(('en', 'fr', 'de', 'ru'))
 ])
 def test_shares_by_hand(text, target, share):
   assert BOTH.share(text, target) == pytest.approx(share)
+
+
+def _words_one_by_one(text):
+  """The words of a text, a letter at a time."""
+  word, script = [], None
+  for letter in language._NO_LANGUAGE.sub(' ', text) + ' ':
+    kind = language._script(letter)
+    if kind == '' or kind == script and kind not in (
+        None, *language._UNSPACED):
+      word.append(letter)
+      continue
+    if script and (len(word) > 1 or script in language._UNSPACED):
+      yield ''.join(word).lower(), script
+    word, script = [letter], kind
+
+
+def test_words_are_those_of_a_loop_over_letters():
+  rng = random.Random(0)
+  letters = 'abXYZ éüÄ.,12中文再かなカナｶ全ไทยابجабв한글Ω\u0301\u0308\u0e31\ud800`$\\()[]'
+  seen = set()
+  for _ in range(3000):
+    text = ''.join(rng.choices(letters, k=rng.randrange(30)))
+    words = list(language.words_of(text).pairs())
+    assert words == list(_words_one_by_one(text)), text
+    seen.update(script for _, script in words)
+  assert len(seen) > 8
 
 
 @pytest.mark.parametrize('text, code', [
