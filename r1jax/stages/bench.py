@@ -96,7 +96,7 @@ def make_programs(config, model: train_state.StageModel
   placed = model.placed
   settings = rollouts.Settings(
       group=rl.group, response_tokens=rl.response_tokens, eos_ids=(),
-      temperature=rl.temperature, chunk=rl.sample_chunk)
+      temperature=rl.temperature, chunk=rl.sample_chunk, slots=rl.slots)
   optimizer = train_state.optimizer(
       config.optim, config.bench.steps * rl.epochs * rl.mini_batches,
       placed.trained)
