@@ -393,6 +393,9 @@ def bench(**values: Any) -> ConfigDict:
   return section(dict(
       steps=field(7, '>= 1', 'steps in total'),
       warmup=field(2, '>= 1', 'first steps, left out of the medians'),
+      mean_length=optional(
+          int, 'of responses, which end by a token, log-normal, and are cut at '
+          'rl.response_tokens; unset: none ends before', '>= 1'),
       matmul=field(2048, '>= 1', 'size of the square product: the yardstick'),
       profile=optional(str, 'directory for the trace of one more step; unset: '
                        'none')), values)

@@ -88,8 +88,8 @@ class Cache(NamedTuple):
   k: Array | tuple[Array, ...]  # [L, N, K, h, S]
   v: Array | tuple[Array, ...] | None  # [L, N, K, S, h]
   filled: Array  # i32[] or i32[N]
-  # i32[N], the prompt of each row, by its number on the row's device; None: each
-  # prompt has as many rows, in the order of the prompts.
+  # i32[N], the prompt of each row, by its number on the row's device. None: as
+  # many rows to each prompt, in the order of the prompts.
   owner: Array | None = None
 
 

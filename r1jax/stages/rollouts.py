@@ -53,6 +53,14 @@ def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
       model, params, prompts, keys, slots=slots, **fields)
 
 
+def check_slots(slots: int | None, mesh: jax.sharding.Mesh) -> None:
+  """Refuses slots that do not divide over the devices that split a batch."""
+  shards = sharding.batch_shards(mesh)
+  if (slots or 0) % shards:
+    raise errors.expected(
+        'rl.slots', f'a multiple of mesh data*fsdp*expert = {shards}', slots)
+
+
 @functools.cache
 def jitted_sampling(mesh: jax.sharding.Mesh):
   """`sample_groups`, jitted: one program for all stages of a pipeline."""
@@ -65,11 +73,7 @@ class Sampler:
   """Samples from one model under given parameters."""
 
   def __init__(self, placed: train_state.PlacedModel, settings: Settings):
-    shards = sharding.batch_shards(placed.mesh)
-    if (settings.slots or 0) % shards:
-      raise errors.expected(
-          'rl.slots', f'a multiple of mesh data*fsdp*expert = {shards}',
-          settings.slots)
+    check_slots(settings.slots, placed.mesh)
     self._placed, self._settings = placed, settings
     self._sample = jitted_sampling(placed.mesh)
 
