@@ -2,11 +2,14 @@
 
     python -m r1jax.main --config=experiments/bench.py:tiny
     python -m r1jax.main --config=experiments/bench.py:smollm2
+    python -m r1jax.main --config=experiments/bench.py:tail
 
-Random weights and prompts, responses that never end early, KL to a frozen
-reference, AdamW, one update per rollout. Both are sized for a CPU of two cores
-and a few minutes; run nothing else on the machine meanwhile.
-`--config.bench.profile=DIR` traces one more step for a profile viewer.
+Random weights and prompts, KL to a frozen reference, AdamW, one update per
+rollout. No response ends early but in `tail`, where lengths have a long tail
+and `--config.rl.slots=None` samples without continuous batching. All are sized
+for a CPU of two cores and a few minutes; run nothing else on the machine
+meanwhile. `--config.bench.profile=DIR` traces one more step for a profile
+viewer.
 """
 
 from experiments import common
@@ -14,7 +17,8 @@ from experiments import sections
 
 
 def get_config(arg: str = 'tiny') -> common.ConfigDict:
-  return common.variant(__file__, arg, {'tiny': tiny, 'smollm2': smollm2})
+  return common.variant(__file__, arg, {
+      'tiny': tiny, 'smollm2': smollm2, 'tail': tail})
 
 
 def tiny() -> common.ConfigDict:
@@ -28,6 +32,15 @@ def tiny() -> common.ConfigDict:
       rl=sections.timed_rl(
           prompts=16, group=16, prompt_tokens=64, response_tokens=128,
           micro_batch=16, logp_chunk=32))
+
+
+def tail() -> common.ConfigDict:
+  """`tiny` with lengths of 1 to 384 tokens, a sixth of that in the mean."""
+  config = tiny().unlock()
+  config.bench.mean_length = 64
+  config.model.max_len = 448
+  config.rl.update(response_tokens=384, slots=64)
+  return config.lock()
 
 
 def smollm2() -> common.ConfigDict:

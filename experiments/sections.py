@@ -272,7 +272,10 @@ def _lengths() -> dict[str, fields.Field]:
           64, '>= 1', 'longest prompt; longer ones are left out and counted'),
       response_tokens=field(128, '>= 1', 'responses are cut at this length'),
       sample_chunk=field(64, '>= 1', 'response tokens that the KV cache holds '
-                         'at first; it doubles when full'))
+                         'at first; it doubles when full'),
+      slots=optional(int, 'responses in flight at once, a multiple of mesh '
+                     'data*fsdp*expert; the next that waits takes the place of '
+                     'one that has ended; unset: all', '>= 1'))
 
 
 def critic(**values: Any) -> ConfigDict:
@@ -343,6 +346,9 @@ def bench(**values: Any) -> ConfigDict:
   return section(dict(
       steps=field(7, '>= 1', 'steps in total'),
       warmup=field(2, '>= 1', 'first steps, left out of the medians'),
+      mean_length=optional(
+          int, 'of responses, which end by a token, log-normal, and are cut at '
+          'rl.response_tokens; unset: none ends before', '>= 1'),
       matmul=field(2048, '>= 1', 'size of the square product: the yardstick'),
       profile=optional(str, 'directory for the trace of one more step; unset: '
                        'none')), values)

@@ -76,17 +76,21 @@ class Cache(NamedTuple):
 
   A prompt's keys and values are shared by its group, or by the part of it that
   one row of the forward pass has. Those of the responses, the past, have room
-  for S tokens, of which the first `filled` are written. The layouts are those
-  of kernels/attention.py. In a model that does not scan its layers each of
-  these fields is a tuple of L arrays. With latent attention, k holds the latent
-  and the rotary key of each token, and v is None.
+  for S tokens, of which the first `filled` are written, in each row as many or
+  in each its own number. The layouts are those of kernels/attention.py. In a
+  model that does not scan its layers each of these fields is a tuple of L
+  arrays. With latent attention, k holds the latent and the rotary key of each
+  token, and v is None.
   """
   prompt_k: Array | tuple[Array, ...]  # [L, B, K, h, P]
   prompt_v: Array | tuple[Array, ...] | None  # [L, B, K, P, h]
   prompt_length: Array  # i32[B]
   k: Array | tuple[Array, ...]  # [L, N, K, h, S]
   v: Array | tuple[Array, ...] | None  # [L, N, K, S, h]
-  filled: Array  # i32[]
+  filled: Array  # i32[] or i32[N]
+  # i32[N], the prompt of each row, by its number on the row's device. None: as
+  # many rows to each prompt, in the order of the prompts.
+  owner: Array | None = None
 
 
 class LMBatch(NamedTuple):

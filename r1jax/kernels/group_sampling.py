@@ -133,14 +133,16 @@ def draw(logits_NV: Array, key_N: Array, index: Array, *, temperature: float,
          top_k: int, top_p: float) -> tuple[Array, Array]:
   """Draws token `index` of each response: the token and its log p, float32.
 
-  A temperature of 0 takes the most likely token.
+  `index` is of all responses, i32[], or of each, i32[N]. A temperature of 0
+  takes the most likely token.
   """
   if temperature == 0:
     token_N = jnp.argmax(logits_NV, -1)
     return token_N, logprobs.of_logits(logits_NV, token_N)[0]
   uniform_N2 = jax.vmap(
-      lambda key: jax.random.uniform(jax.random.fold_in(key, index), (2,)))(
-          key_N)
+      lambda key, index: jax.random.uniform(
+          jax.random.fold_in(key, index), (2,)))(
+              key_N, jnp.broadcast_to(index, key_N.shape))
   return categorical(truncate(logits_NV / temperature, top_k, top_p),
                      uniform_N2)
 
@@ -170,7 +172,7 @@ def begin(model, params: Params, prompts: Prompts, rows: int,
   """
   batch, length = prompts.tokens.shape
   group, shape = rows // batch, (rows, response_tokens)
-  hidden_BPD, prompt_kv, chosen_BPLK = _forward(
+  hidden_BPD, prompt_kv, chosen_BPLK = forward(
       model, keep_experts, params, prompts.tokens, None,
       jnp.broadcast_to(jnp.arange(length), (batch, length)))
   experts = None
@@ -189,7 +191,7 @@ def begin(model, params: Params, prompts: Prompts, rows: int,
               jnp.zeros(shape, jnp.float32)) if kept else None, experts)
 
 
-def _forward(model, keep_experts: bool, *args):
+def forward(model, keep_experts: bool, *args):
   """States, keys and values, and the experts that are chosen, if kept."""
   if keep_experts:
     return model.forward_routed(*args)
@@ -255,7 +257,7 @@ def advance(model, params: Params, prompts: Prompts, prompt_kv: KeysValues,
           put, kept, support(logits_NV / temperature, top_k, top_p))
     ended_N1 = done_N[:, None]
     done_N = done_N | jnp.isin(token_N, jnp.array(eos_ids, jnp.int32))
-    hidden_N1D, (k, v), chosen_N1LK = _forward(
+    hidden_N1D, (k, v), chosen_N1LK = forward(
         model, experts is not None, params, token_N[:, None], None,
         (start_N + index)[:, None],
         Cache(*prompt_kv, prompts.length, k, v, filled=index))
@@ -299,12 +301,17 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
     state = advance(
         model, params, shared, prompt_kv, key_N, grow(state, end), end,
         eos_ids=eos_ids, temperature=temperature, top_k=top_k, top_p=top_p)
+  return rollout(model.place, prompts, state)
+
+
+def rollout(place, prompts: Prompts, state: SamplingState) -> Rollout:
+  """What has been sampled; `prompts` as they were before any was repeated."""
   of_tokens = None
-  if keep_experts:
+  if state.experts is not None:
     of_shared, of_tokens = state.experts
     times = len(of_shared) // len(prompts.length)
     prompts = prompts._replace(experts=of_shared[::times])
   drawn = state.tokens, state.mask, state.logp, state.support, of_tokens
-  if model.place is not None:
-    drawn = model.place.split(drawn)  # the caller may want them elsewhere
+  if place is not None:
+    drawn = place.split(drawn)  # the caller may want them elsewhere
   return Rollout(prompts, *drawn)

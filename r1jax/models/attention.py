@@ -28,7 +28,8 @@ class Layout(NamedTuple):
   segment: Array | None = None  # i32[B, T]; None: a row is one document
   parent: Array | None = None  # i32[B, T], a segment that a token sees as well
   prompt_length: Array | None = None  # i32[prompts], of separate prompts
-  filled: Array | None = None  # i32[], tokens in the past, with a cache
+  filled: Array | None = None  # i32[] or i32[B], tokens in the past of a cache
+  owner: Array | None = None  # i32[B], as in types.Cache
   table: Array | None = None  # rotary.table of whole rows
   local_table: Array | None = None  # that of local layers
   responses: 'Layout | None' = None  # of the responses after a row's prompt
@@ -91,7 +92,7 @@ def own_part(config: architecture.Config, layout: Layout, layer: LayerInputs,
     start = jnp.repeat(
         layout.prompt_length, rows // layout.prompt_length.size)
     key_position = (start[:, None] + index)[:, None]
-  visible = (index <= first + query[:, None])[None]
+  visible = jnp.reshape(first, (-1, 1, 1)) + query[:, None] >= index
   if layout.segment is not None:
     key_segment = layout.segment[:, None, :index.size]
     same = layout.segment[:, query, None] == key_segment
@@ -122,7 +123,8 @@ def append_to_past(past: KeysValues, new: KeysValues, filled: Array,
   Args:
     past: of this layer; or of all layers, stacked.
     new: of the new tokens, in this layer.
-    filled: the number of tokens in the past.
+    filled: the number of tokens in the past, of all rows or, where there is one
+      new token, of each.
     index: of the layer in `past`; None: the past is this layer's alone.
 
   Returns:
@@ -132,6 +134,8 @@ def append_to_past(past: KeysValues, new: KeysValues, filled: Array,
   begin = () if index is None else (index,)
 
   def put(x, y, axis):
+    if filled.ndim:
+      return _put_in_rows(x, y, axis, (*begin, filled))
     start = [0] * y.ndim
     start[axis] = filled
     y = y.reshape((1,) * len(begin) + y.shape)
@@ -139,6 +143,21 @@ def append_to_past(past: KeysValues, new: KeysValues, filled: Array,
 
   k, v = past
   return put(k, new[0], -1), None if v is None else put(v, new[1], -2)
+
+
+def _put_in_rows(x: Array, y: Array, axis: int, at: tuple[Array, ...]) -> Array:
+  """Writes one token at its row's own place: `at`, or at[0] the layer."""
+  layer = tuple(range(len(at) - 1))
+  # Rows are a batch of writes: on a mesh, each device writes its own.
+  return jax.lax.scatter(
+      x, jnp.stack([jnp.broadcast_to(i, at[-1].shape) for i in at], -1),
+      y.squeeze(axis), jax.lax.ScatterDimensionNumbers(
+          update_window_dims=(1, 2),
+          inserted_window_dims=(*layer, x.ndim + axis),
+          scatter_dims_to_operand_dims=(*layer, x.ndim + axis),
+          operand_batching_dims=(len(layer),),
+          scatter_indices_batching_dims=(0,)),
+      indices_are_sorted=True, unique_indices=True, mode='promise_in_bounds')
 
 
 def attend_to_past(config: architecture.Config, layout: Layout,
@@ -183,7 +202,7 @@ def attend_to_past(config: architecture.Config, layout: Layout,
     is_new = begin + jnp.arange(BLOCK) >= i * BLOCK
     return part._replace(mask=part.mask & is_new)
 
-  count = -(-(layout.filled + query.size) // BLOCK)
+  count = -(-(jnp.max(layout.filled) + query.size) // BLOCK)
   return attention.attend_blocks(
       q_NTHh, prompt_part(config, layout, layer, query), block, count,
       softcap=config.softcap_attention)

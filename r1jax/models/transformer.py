@@ -55,6 +55,9 @@ class Block(nn.Module):
     x_BTD, past = carry
     norm = lambda name: layers.RMSNorm(c, name=name)
     post = norm if c.post_norms else lambda name: lambda y: y
+    if layout.owner is not None:
+      layer = layer._replace(
+          prompt=sharding.pick(self.place, layer.prompt, layout.owner))
     attend = (mla.LatentAttention if c.latent else gqa.Attention)(
         c, self.place, name='attention')
     y, past, new = attend(norm('attention_norm')(x_BTD), past, layout, layer)
@@ -116,9 +119,13 @@ class Decoder(nn.Module):
                ) -> tuple[Array, tuple[Array, Array], Array | None]:
     """`Model.forward_routed`."""
     layout = attention.Layout(
-        position=position_BT, segment=segment_BT, parent=parent_BT,
-        prompt_length=cache and cache.prompt_length,
-        filled=cache and cache.filled)
+        position=position_BT, segment=segment_BT, parent=parent_BT)
+    if cache is not None:
+      length = cache.prompt_length
+      if cache.owner is not None:
+        length = sharding.pick(self.place, length, cache.owner)
+      layout = layout._replace(
+          prompt_length=length, filled=cache.filled, owner=cache.owner)
     hidden_BTD, new, chosen_BTLK = self._layers(
         tokens_BT, position_BT, layout, past=cache and (cache.k, cache.v),
         prompt=cache and (cache.prompt_k, cache.prompt_v))

@@ -243,6 +243,23 @@ def repeat(prompts: Prompts, responses: int, place: Placement | None,
   return repeated if place is None else place.split(repeated)
 
 
+def by_device(place: Placement | None, x: Any) -> Any:
+  """[N, ...] -> [devices that split a batch, N / devices, ...]."""
+  return x.reshape(
+      1 if place is None else place.batch_shards, -1, *x.shape[1:])
+
+
+def pick(place: Placement | None, tree: Any, index: jax.Array) -> Any:
+  """Rows of a batch, i32[N] of them, each by its number on its device.
+
+  Nothing travels between devices.
+  """
+  rows = by_device(place, index)
+  each = jax.vmap(lambda x, i: x.at[i].get(mode='clip'))
+  return jax.tree.map(lambda x: each(by_device(place, x), rows).reshape(
+      -1, *x.shape[1:]), tree)
+
+
 def filled(prompts: int, group: int, place: Placement) -> int:
   """The least number of prompts, `prompts` or more, whose groups divide."""
   shards = place.batch_shards

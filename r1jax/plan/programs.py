@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r1jax import errors
 from r1jax.kernels import group_sampling
 from r1jax.models import lora
 from r1jax.parallel import sharding
@@ -70,6 +71,10 @@ def _kinds(state) -> dict[str, Any]:
 def _sampling(placed: train_state.PlacedModel, section, params, state,
               **truncation) -> Part:
   """The sampler's program, of `config.rl`."""
+  if section.slots is not None:
+    raise errors.expected(
+        'rl.slots', 'None in a plan, whose responses are all of full length',
+        section.slots)
   settings = rollouts.policy_settings(section, _Ends(), **truncation)
   rows, length = section.prompts, section.prompt_tokens
   prompts = Prompts(_array(placed, jnp.int32, rows, length),

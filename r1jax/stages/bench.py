@@ -1,6 +1,7 @@
 """Times complete GRPO steps of a workload and prints one JSON line.
 
-A step is a rollout in which no response ends early; rewards, the sum of the
+A step is a rollout, in which no response ends early unless
+`bench.mean_length` is set (stages/ending.py); rewards, the sum of the
 token ids modulo 17, on the host; the reference's log-probabilities and the
 advantages; and the updates. The sampler's log-probabilities are the old ones.
 Each part is waited for before the next begins.
@@ -26,6 +27,7 @@ from r1jax.models import lora
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
+from r1jax.stages import ending
 from r1jax.stages import grpo
 from r1jax.stages import rl as rl_lib
 from r1jax.stages import rollouts
@@ -60,12 +62,15 @@ def run_bench(config, mesh) -> None:
   model = train_state.configured_model(
       config, mesh, rollouts.longest_sequence(config.rl))
   placed = model.placed
+  rollouts.check_slots(config.rl.slots, placed)
   programs, state = make_programs(config, model)
   prompts = random_prompts(config, placed)
-  ready, rows = process_seconds(), []
+  ready, rows, tokens = process_seconds(), [], []
   for index in range(steps):
     state, seconds, metrics = step(config, programs, state, prompts, index)
     rows.append(seconds | {'step': sum(seconds.values())})
+    tokens.append(metrics['response_length/mean'] * (
+        config.rl.prompts * config.rl.group))
   if config.bench.profile:
     with jax.profiler.trace(config.bench.profile):
       step(config, programs, state, prompts, steps)
@@ -81,7 +86,8 @@ def run_bench(config, mesh) -> None:
       'time_to_first_update_seconds': ready + rows[0]['step'],
       'compile_seconds': {name: p.seconds for name, p in programs.items()},
       'matmul_gflop_per_second': bound,
-      **summary(config.rl, parameters, rows[warmup:], bound),
+      **summary(config.rl, parameters, rows[warmup:], bound,
+                statistics.median(tokens[warmup:])),
       'peak_memory_mib': peak,
       'last_step': {name: float(value) for name, value in metrics.items()},
   }
@@ -93,10 +99,15 @@ def make_programs(config, model: train_state.StageModel
                   ) -> tuple[dict[str, Program], TrainState]:
   """The programs of a step, not yet compiled, and the state at step 0."""
   rl, objective = config.rl, rl_lib.make_objective(config.rl)
-  placed = model.placed
+  placed, eos_ids = model.placed, ()
+  if config.bench.mean_length is not None:
+    eos_ids = 0,
+    placed = placed._replace(model=ending.model(
+        placed.model, rl.prompt_tokens, config.bench.mean_length,
+        rl.response_tokens, *eos_ids))
   settings = rollouts.Settings(
-      group=rl.group, response_tokens=rl.response_tokens, eos_ids=(),
-      temperature=rl.temperature, chunk=rl.sample_chunk)
+      group=rl.group, response_tokens=rl.response_tokens, eos_ids=eos_ids,
+      temperature=rl.temperature, chunk=rl.sample_chunk, slots=rl.slots)
   optimizer = train_state.optimizer(
       config.optim, config.bench.steps * rl.epochs * rl.mini_batches,
       placed.trained)
@@ -148,9 +159,12 @@ def random_prompts(config, placed) -> Prompts:
               np.arange(count, dtype=np.int32)), placed.mesh, uneven=True)
 
 
-def model_flops(rl, parameters: int) -> dict[str, int]:
-  """FLOPs of each part of a step, and of the step; see the module."""
-  tokens = rl.prompts * (rl.prompt_tokens + rl.group * rl.response_tokens)
+def model_flops(rl, parameters: int, sampled: float) -> dict[str, float]:
+  """FLOPs of each part of a step, and of the step; see the module.
+
+  `sampled` is the tokens of all responses.
+  """
+  tokens = rl.prompts * rl.prompt_tokens + sampled
   uses_ref = rl_lib.make_objective(rl).uses_ref
   flops = {'rollout': 2 * parameters * tokens,
            'reference': 2 * parameters * tokens * uses_ref,
@@ -158,20 +172,20 @@ def model_flops(rl, parameters: int) -> dict[str, int]:
   return flops | {'step': sum(flops.values())}
 
 
-def summary(rl, parameters: int, rows: list[dict[str, float]], bound: float
-            ) -> dict[str, dict]:
+def summary(rl, parameters: int, rows: list[dict[str, float]], bound: float,
+            tokens: float) -> dict[str, dict]:
   """Medians of `rows`, the seconds of each part and of the step.
 
-  Tokens per second are response tokens, in the update once per epoch. `bound`
+  Tokens per second are response tokens, of which a step has `tokens`, in the
+  update once per epoch. `bound`
   is in GFLOP/s; `of_matmul` is the fraction of it that was reached.
   """
   out = {name: {'seconds': statistics.median(row[name] for row in rows)}
          for name in rows[0]}
   out['step']['all'] = [row['step'] for row in rows]
-  tokens = rl.prompts * rl.group * rl.response_tokens
   for name, times in (('rollout', 1), ('update', rl.epochs), ('step', 1)):
     out[name]['tokens_per_second'] = times * tokens / out[name]['seconds']
-  for name, flops in model_flops(rl, parameters).items():
+  for name, flops in model_flops(rl, parameters, tokens).items():
     rate = flops / 1e9 / out[name]['seconds']
     out[name] |= {'gflop': flops / 1e9, 'gflop_per_second': rate,
                   'of_matmul': rate / bound}

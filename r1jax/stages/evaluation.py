@@ -97,7 +97,7 @@ def sampling_settings(config, vocab: vocabs.Vocab,
         'are all the same', group)
   return rollouts.Settings(
       group=group, eos_ids=vocab.eos_ids, chunk=config.rl.sample_chunk,
-      **chosen)
+      slots=config.rl.slots, **chosen)
 
 
 def _chosen(section, own, name: str) -> Any:

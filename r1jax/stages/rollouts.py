@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from r1jax import errors
 from r1jax.data import batches
 from r1jax.data import vocabs
+from r1jax.kernels import continuous_batching
 from r1jax.kernels import group_sampling
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
@@ -26,6 +28,7 @@ class Settings(NamedTuple):
   top_p: float = 1.
   keep_support: bool = False  # for an update
   keep_experts: bool = False  # for routing replay
+  slots: int | None = None  # responses in flight at once; None: all
 
 
 def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
@@ -40,9 +43,23 @@ def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
       uses the number of its batch.
   """
   fields = settings._asdict()
+  slots = fields.pop('slots')
   keys = group_sampling.sample_keys(
       seed, stream, prompts.id, fields.pop('group'))
-  return group_sampling.sample(model, params, prompts, keys, **fields)
+  if slots is None or slots >= keys.size:
+    return group_sampling.sample(model, params, prompts, keys, **fields)
+  del fields['chunk']  # a slot has room for a whole response
+  return continuous_batching.sample(
+      model, params, prompts, keys, slots=slots, **fields)
+
+
+def check_slots(slots: int | None, placed: train_state.PlacedModel) -> None:
+  """Refuses slots that do not divide over the devices that split a batch."""
+  shards = placed.sampling.place.batch_shards
+  if (slots or 0) % shards:
+    raise errors.expected(
+        'rl.slots', f"a multiple of mesh data*fsdp*expert = {shards}, or of "
+        "sampling's 'batch'", slots)
 
 
 @functools.cache
@@ -57,6 +74,7 @@ class Sampler:
   """Samples from one model under given parameters."""
 
   def __init__(self, placed: train_state.PlacedModel, settings: Settings):
+    check_slots(settings.slots, placed)
     self._placed, self._settings = placed, settings
     self._sample = jitted_sampling(placed.mesh)
 
@@ -120,4 +138,4 @@ def policy_settings(section, vocab: vocabs.Vocab, top_k: int = 0,
       group=section.group, response_tokens=section.response_tokens,
       eos_ids=vocab.eos_ids, temperature=section.temperature,
       chunk=section.sample_chunk, top_k=top_k, top_p=top_p,
-      keep_support=keep_support)
+      keep_support=keep_support, slots=section.slots)

@@ -33,14 +33,14 @@ class Streamer:
     Args:
       model: of the policy.
       params: its own.
-      settings: how to sample; `group` and what it keeps are not read.
+      settings: how to sample; `group`, `slots` and what it keeps are not read.
       on_compile: called before new sizes are compiled, with what they are.
     """
     self._model, self._settings = model, settings
     self._params = jax.jit(model.prepare)(params)
     how = settings._asdict()
     for field in ('group', 'chunk', 'response_tokens', 'keep_support',
-                  'keep_experts'):
+                  'keep_experts', 'slots'):
       del how[field]
     self._begin = jax.jit(functools.partial(
         _begin, model, rows=1, response_tokens=settings.response_tokens))

@@ -109,7 +109,7 @@ def test_a_step_learns(line):
 def test_every_epoch_counts_and_an_unused_reference_does_not():
   rl = _config(epochs=3, beta=0.).rl
   rows = [{part: 2. for part in bench.PARTS} | {'step': 8.}] * 3
-  figures = bench.summary(rl, PARAMETERS, rows, bound=1.)
+  figures = bench.summary(rl, PARAMETERS, rows, bound=1., tokens=NEW)
   assert figures['update']['gflop'] == pytest.approx(
       3 * 6 * PARAMETERS * SEEN / 1e9)
   assert figures['update']['tokens_per_second'] == 3 * NEW / 2
@@ -149,6 +149,7 @@ def test_process_seconds_agree_with_the_system():
 
 @pytest.mark.parametrize('arg, parameters, tokens', [
     ('tiny', 3_082_496, 16 * (64 + 16 * 128)),
+    ('tail', 3_082_496, 16 * (64 + 16 * 384)),
     ('smollm2', 134_515_008, 4 * (64 + 8 * 64)),  # as published
 ])
 def test_the_shipped_workloads(arg, parameters, tokens):
@@ -159,6 +160,7 @@ def test_the_shipped_workloads(arg, parameters, tokens):
       config, sharding.make_mesh({}, jax.devices()[:1])).placed
   assert sum(math.prod(x.shape) for x in jax.tree.leaves(placed.params)
              ) == parameters
-  assert bench.model_flops(config.rl, parameters)['step'] == (
+  sampled = config.rl.prompts * config.rl.group * config.rl.response_tokens
+  assert bench.model_flops(config.rl, parameters, sampled)['step'] == (
       10 * parameters * tokens)
   assert (config.rl.kl, config.rl.beta, config.rl.epochs) == ('k3', 0.001, 1)

@@ -69,7 +69,7 @@ SETTINGS = rollouts.Settings(2, 6, (1, 4), .7, 3)
 def test_a_policy_is_sampled_as_its_section_says():
   section = types.SimpleNamespace(
       group=2, prompt_tokens=9, response_tokens=6, temperature=.7,
-      sample_chunk=3)
+      sample_chunk=3, slots=None)
   vocab = types.SimpleNamespace(eos_ids=(1, 4))
   assert rollouts.policy_settings(section, vocab) == SETTINGS
   assert rollouts.policy_settings(section, vocab, 5, .5) == SETTINGS._replace(
