@@ -19,7 +19,8 @@ import numpy as np
 from r1jax import errors
 from r1jax.data import columns
 
-Rows = list[tuple[str, dict[str, Any]]]  # with the place of each, for errors
+Row = tuple[str, dict[str, Any]]  # with its place, for errors
+Rows = list[Row]
 
 
 @contextlib.contextmanager
@@ -101,7 +102,7 @@ def csv_rows(path: pathlib.Path, names: Sequence[str] | None = None) -> Rows:
   return rows
 
 
-def parquet_rows(path: pathlib.Path) -> Rows:
+def parquet_rows(path: pathlib.Path) -> Iterator[Row]:
   """The rows of a parquet file, as JSON has them: dates are text.
 
   Raises:
@@ -115,12 +116,13 @@ def parquet_rows(path: pathlib.Path) -> Rows:
       names = schema.names
       if len(set(names)) < len(names):
         raise ValueError(f'two columns have one name, of {names}')
-      rows = [{name: _plain(_shortest(value, schema.field(name).type))
-               for name, value in row.items()}
-              for batch in file.iter_batches() for row in batch.to_pylist()]
+      rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+      for number, row in enumerate(rows):
+        yield f'{path}[{number}]', {
+            name: _plain(_shortest(value, schema.field(name).type))
+            for name, value in row.items()}
   except (arrow.ArrowException, OSError, ValueError) as problem:
     raise _unreadable(path, problem) from problem
-  return [(f'{path}[{number}]', row) for number, row in enumerate(rows)]
 
 
 def _arrow(path: pathlib.Path) -> Any:

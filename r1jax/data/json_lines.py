@@ -24,8 +24,7 @@ from r1jax.data import splits
 SUFFIXES = ('.json', '.jsonl', '.gz', '.zst', '.parquet', '.csv')
 _CSV = ('.csv', '.csv.gz', '.csv.zst')
 
-Row = tuple[str, dict[str, Any]]  # with its place
-Rows = file_formats.Rows
+Row, Rows = file_formats.Row, file_formats.Rows
 
 # With byte order marks: files put together have some within.
 _BLANK = ' \t\r\n\ufeff'
@@ -142,7 +141,8 @@ def _object(text: str, start: int, place: str) -> tuple[dict[str, Any], int]:
     row, end = _DECODER.raw_decode(text, start)
     if not isinstance(row, dict):
       raise ValueError(columns.shown(row))
-    if '\\u' in text[start:end]:  # half a pair cannot be written or tokenised
+    # Half a pair, \ud800 to \udfff, cannot be written or tokenised.
+    if max(text.find(half, start, end) for half in ('\\ud', '\\uD')) >= 0:
       json.dumps(row, ensure_ascii=False).encode()
     return row, end
   except json.JSONDecodeError as e:

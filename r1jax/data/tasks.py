@@ -6,7 +6,9 @@ order, into arrays; batches.py shuffles them, as a function of the step. What is
 tokenised of files is kept (kept.py).
 """
 
+import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent import futures
 import datetime
 import itertools
 import pathlib
@@ -85,9 +87,9 @@ def _prompts(rows: '_Rows', vocab: vocabs.Vocab, template: str,
   begin = [] if template == templates.CHAT else _begin(vocab)
   ids, records = ragged.Builder('i'), ragged.Builder('B')
   kinds, too_long = {}, 0
-  for part in rows.parts_until(ids):
-    texts = [fill(row.get('shown', row['prompt']), row) for row in part]
-    for record, text, tokens in zip(part, texts, vocab.encode_all(texts)):
+  for part in rows.encoded(vocab, ids, lambda row: fill(
+      row.get('shown', row['prompt']), row)):
+    for record, text, tokens in part:
       if len(begin) + len(tokens) > limit:
         too_long += 1
         continue
@@ -118,8 +120,8 @@ def documents(
 
   def made():
     ids = ragged.Builder('i')
-    for part in rows.parts_until(ids):
-      for tokens in vocab.encode_all(part):
+    for part in rows.encoded(vocab, ids, lambda text: text):
+      for _, _, tokens in part:
         ids.add([*_begin(vocab), *tokens, vocab.eos_id])
     return ids.arrays('ids')
 
@@ -208,6 +210,25 @@ class _Rows:
     today = 'strftime_now' in (text or '') and str(datetime.date.today())
     return kept.arrays(
         (*self._asked, vocab.digest(), text, today, *more), files, make)
+
+  def encoded(self, vocab: vocabs.Vocab, made: Sized,
+              text_of: Callable[[Any], str]
+              ) -> Iterator[Iterable[tuple[Any, str, list[int]]]]:
+    """Yields (row, its text, the ids of that), many at a time, as parts_until.
+
+    The next rows are read while the texts of these are tokenised, unless it is
+    open whether they are wanted.
+    """
+    waiting = collections.deque()
+    with futures.ThreadPoolExecutor(1) as pool:
+      for part in self.parts_until(made):
+        texts = list(map(text_of, part))
+        waiting.append((part, texts, pool.submit(vocab.encode_all, texts)))
+        if len(waiting) > (self._count is None):
+          part, texts, work = waiting.popleft()
+          yield zip(part, texts, work.result())
+      for part, texts, work in waiting:
+        yield zip(part, texts, work.result())
 
   def parts_until(self, made: Sized) -> Iterator[list[Any]]:
     """Yields the rows, some at a time, until `made` has as many as are wanted.
