@@ -103,11 +103,11 @@ def _run_in(workdir: str | None, config, fields: dict[str, Any]) -> bool:
 def bind_gin(files: Sequence[str], bindings: Sequence[str]) -> str:
   """Configures seqio's gin parts; returns the bindings, for the record.
 
-  seqio must be imported first, which only `data/tasks.py` does: gin refuses
+  seqio must be imported first, as `data/seqio_tasks.py` does: gin refuses
   names that it does not know.
   """
   import gin  # imported here, with seqio: they bring TensorFlow
-  importlib.import_module('r1jax.data.tasks')
+  importlib.import_module('r1jax.data.seqio_tasks')
   try:
     gin.parse_config_files_and_bindings(files, bindings)
   except (OSError, SyntaxError, ValueError) as problem:

@@ -25,7 +25,7 @@ JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'chex'}
 OPTIONAL = TENSORFLOW | {
     'clu', 'gcsfs', 'gguf', 'gin', 'jinja2', 'mctx', 'mpmath', 'reasoning_gym',
     'pyarrow', 's3fs', 'safetensors', 'sentencepiece', 'simplemma', 'tokenizers'}
-TASKS = {'r1jax.data.tasks', 'r1jax.data.tfds_source'}
+TASKS = {'r1jax.data.seqio_tasks', 'r1jax.data.tfds_source'}
 MATHEMATICS = 'r1jax.rewards.mathematics'  # which verifying workers import
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_COLUMNS = 400, 60, 80
 MAX_README_LINES = 170

@@ -237,12 +237,12 @@ def _gin_config():
 
 def test_gin_bindings_reach_seqio_and_the_record(gin_config, tmp_path):
   file = tmp_path / 'a.gin'
-  file.write_text('seqio.SentencePieceVocabulary.extra_ids = 5\n')
+  file.write_text('seqio.TfdsDataSource.caching_permitted = False\n')
   record = run.bind_gin([str(file)], [
-      'seqio.SentencePieceVocabulary.reverse_extra_ids = True'])
-  assert 'extra_ids = 5' in record and 'reverse_extra_ids = True' in record
+      "seqio.TfdsDataSource.decoders = {'number': 3}"])
+  assert 'caching_permitted = False' in record and "'number': 3" in record
   assert gin_config.query_parameter(
-      'seqio.SentencePieceVocabulary.extra_ids') == 5
+      'seqio.TfdsDataSource.caching_permitted') is False
 
 
 @pytest.mark.parametrize('files, bindings, word', [

@@ -17,7 +17,8 @@ def _records(suite):
   kind, argument = sources.split_task(suite.task, sources.PROMPTS)
   read = sources.PROMPTS[kind]
   sources.check_options(read, suite.options)
-  return read(argument, suite.split, 0, suite.problems, **suite.options)
+  return list(
+      read(argument, suite.split, 0, suite.problems, **suite.options))
 
 
 @pytest.mark.parametrize('name', suites.SUITES)

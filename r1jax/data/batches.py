@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from r1jax import errors
+from r1jax.data import ragged
 
 
 class PromptSet(NamedTuple):
   """All prompts of a task; a prompt's id is its index."""
-  tokens: np.ndarray  # i32[M, P], right padded
+  tokens: np.ndarray | ragged.Padded  # i32[M, P], right padded
   length: np.ndarray  # i32[M], 1 <= length <= P
-  records: tuple[Mapping[str, Any], ...]  # M
+  records: Sequence[Mapping[str, Any]]  # M
+  kinds: Sequence[Mapping[str, Any]]  # one record of each task and verifier
 
 
 class PromptBatch(NamedTuple):
@@ -37,13 +39,6 @@ class Rows(NamedTuple):
   segment: np.ndarray  # i32[B, T], 0 is padding, documents count from 1
   position: np.ndarray  # i32[B, T], restarts with each document
   weight: np.ndarray  # f32[B, T], 0 on padding and on a document's first token
-
-
-def prompt_set(tokens: Sequence[np.ndarray],
-               records: Iterable[Mapping[str, Any]], prompt_tokens: int,
-               pad_id: int) -> PromptSet:
-  """Pads prompts of at most `prompt_tokens` tokens into one array."""
-  return PromptSet(*pad_right(tokens, prompt_tokens, pad_id), tuple(records))
 
 
 def pad_right(rows: Sequence[Sequence[int]], width: int, pad_id: int = 0

@@ -15,7 +15,7 @@ what is read of it, which raises `Wrong`; `Column.read` makes that one line with
 the place of the row, the column and the field of the config to change.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import decimal
 import json
 import math
@@ -55,26 +55,31 @@ class Column(NamedTuple):
 
   def name(self, row: Mapping[str, Any]) -> str | None:
     """The name that it has in a row; None: the row has no such column."""
-    names = self.usual if self.given is None else (self.given,)
-    return next((name for name in names if _path(row, name)), None)
+    return next(self._found(row), (None,))[0]
 
   def read(self, row: Mapping[str, Any], place: str) -> Any:
     """What the column holds in a row; ConfigError if it is missing or wrong."""
     if not isinstance(self.given, str | None):
       raise errors.expected(
           f'data.options.{self.option}', 'the name of a column', self.given)
-    name = self.name(row)
-    if name is None:
+    found = next(self._found(row), None)
+    if found is None:
       field = f'data.options.{self.option}' if self.option else 'data.task'
       raise errors.ConfigError(
           field, f'{place} has no field {self._names()}, only '
           f'{sorted(map(str, row))}')
-    value, = _path(row, name)
+    name, value = found
     try:
       return self.type(value)
     except Wrong as problem:
       raise self.refused(
           place, problem.expected, problem.received, name) from problem
+
+  def _found(self, row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names that it has in a row, each with what is there."""
+    for name in self.usual if self.given is None else (self.given,):
+      for value in _path(row, name):
+        yield name, value
 
   def _names(self) -> str:
     """'prompt', 'question' or 'problem'."""

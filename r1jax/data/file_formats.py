@@ -3,14 +3,15 @@
 Parquet and Zstandard need pyarrow, the extra 'parquet'.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import csv
 import datetime
 import decimal
 import gzip
 import io
 import pathlib
-from typing import Any
+from typing import Any, BinaryIO
 import zlib
 
 import numpy as np
@@ -18,30 +19,48 @@ import numpy as np
 from r1jax import errors
 from r1jax.data import columns
 
-Rows = list[tuple[str, dict[str, Any]]]  # with the place of each, for errors
+Row = tuple[str, dict[str, Any]]  # with its place, for errors
+Rows = list[Row]
+
+
+@contextlib.contextmanager
+def opened(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """The content of a file; .gz and .zst are unpacked.
+
+  Raises:
+    ConfigError: it cannot be read or unpacked, here or inside; in one line.
+  """
+  try:
+    if path.suffix == '.gz':
+      stream = gzip.open(path)
+    elif path.suffix == '.zst':
+      arrow = _arrow(path)
+      stream = io.BufferedReader(
+          arrow.CompressedInputStream(arrow.OSFile(str(path)), 'zstd'))
+    else:
+      stream = path.open('rb')
+    with stream:
+      yield stream
+  except (EOFError, OSError, zlib.error) as problem:
+    raise _unreadable(path, problem) from problem
 
 
 def read_text(path: pathlib.Path) -> str:
-  """The text of a file; .gz and .zst are unpacked.
+  """The text of a file. Raises as `opened` and `text`."""
+  with opened(path) as stream:
+    return text(stream.read(), path)
+
+
+def text(content: bytes, path: pathlib.Path, line: int = 1) -> str:
+  """The text of a part of a file that begins in a line.
 
   Raises:
-    ConfigError: it cannot be read or unpacked, or is not UTF-8; in one line.
+    ConfigError: it is not UTF-8; in one line.
   """
-  try:
-    content = path.read_bytes()
-    if path.suffix == '.gz':
-      content = gzip.decompress(content)
-    elif path.suffix == '.zst':
-      arrow = _arrow(path)
-      with arrow.CompressedInputStream(
-          arrow.BufferReader(content), 'zstd') as stream:
-        content = stream.read()
-  except (EOFError, OSError, zlib.error) as problem:
-    raise _unreadable(path, problem) from problem
   try:
     return content.decode()
   except UnicodeDecodeError as problem:
-    line = content.count(b'\n', 0, problem.start) + 1
+    line += content.count(b'\n', 0, problem.start)
     raise errors.ConfigError(
         'data.task', f'{path}:{line}: not UTF-8: {problem.reason}, '
         f'{content[problem.start:problem.start + 4]}') from problem
@@ -61,8 +80,8 @@ def csv_rows(path: pathlib.Path, names: Sequence[str] | None = None) -> Rows:
     ConfigError: it cannot be read, a quote is not closed, a row has more or
       fewer fields than the header, or two columns have one name; in one line.
   """
-  text = read_text(path).removeprefix('\ufeff')
-  reader = csv.reader(io.StringIO(text, newline=''), strict=True)
+  content = read_text(path).removeprefix('\ufeff')
+  reader = csv.reader(io.StringIO(content, newline=''), strict=True)
   rows, line = [], 1
   try:
     for fields in reader:
@@ -83,7 +102,7 @@ def csv_rows(path: pathlib.Path, names: Sequence[str] | None = None) -> Rows:
   return rows
 
 
-def parquet_rows(path: pathlib.Path) -> Rows:
+def parquet_rows(path: pathlib.Path) -> Iterator[Row]:
   """The rows of a parquet file, as JSON has them: dates are text.
 
   Raises:
@@ -97,12 +116,13 @@ def parquet_rows(path: pathlib.Path) -> Rows:
       names = schema.names
       if len(set(names)) < len(names):
         raise ValueError(f'two columns have one name, of {names}')
-      rows = [{name: _plain(_shortest(value, schema.field(name).type))
-               for name, value in row.items()}
-              for batch in file.iter_batches() for row in batch.to_pylist()]
+      rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+      for number, row in enumerate(rows):
+        yield f'{path}[{number}]', {
+            name: _plain(_shortest(value, schema.field(name).type))
+            for name, value in row.items()}
   except (arrow.ArrowException, OSError, ValueError) as problem:
     raise _unreadable(path, problem) from problem
-  return [(f'{path}[{number}]', row) for number, row in enumerate(rows)]
 
 
 def _arrow(path: pathlib.Path) -> Any:

@@ -8,7 +8,8 @@ parquet.
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+import itertools
 import json
 import pathlib
 import re
@@ -23,10 +24,11 @@ from r1jax.data import splits
 SUFFIXES = ('.json', '.jsonl', '.gz', '.zst', '.parquet', '.csv')
 _CSV = ('.csv', '.csv.gz', '.csv.zst')
 
-Rows = file_formats.Rows
+Row, Rows = file_formats.Row, file_formats.Rows
 
 # With byte order marks: files put together have some within.
-_SPACE = re.compile(r'[ \t\r\n\ufeff]*')
+_BLANK = ' \t\r\n\ufeff'
+_SPACE = re.compile(f'[{_BLANK}]*')
 
 
 def read_rows(argument: str, split: str,
@@ -36,19 +38,41 @@ def read_rows(argument: str, split: str,
   A split may be a part of one, 'train[:1800]' or 'train[1800:]', as in TFDS.
   `names` are the columns of CSV files without a header.
   """
+  return list(stream_rows(argument, split, names))
+
+
+def stream_rows(argument: str, split: str, names: Sequence[str] | None = None
+                ) -> Iterator[Row]:
+  """As `read_rows`, a row at a time; what is no part of the split is read, too.
+  """
   _, part = _part(split)
-  rows = []
-  for path in paths(argument, split):
-    if path.suffix == '.parquet':
-      rows += file_formats.parquet_rows(path)
-      continue
-    if path.name.endswith(_CSV):
-      rows += file_formats.csv_rows(path, names)
-      continue
-    text = file_formats.read_text(path)
-    array = text.startswith('[', _SPACE.match(text).end())
-    rows += _array(text, path) if array else _lines(text, path)
-  return rows[part]
+  rows = itertools.chain.from_iterable(
+      _rows(path, names) for path in paths(argument, split))
+  if (part.start or 0) < 0 or (part.stop or 0) < 0:
+    yield from list(rows)[part]
+    return
+  for number, row in enumerate(rows):
+    if number >= (part.start or 0) and (
+        part.stop is None or number < part.stop):
+      yield row
+
+
+def _rows(path: pathlib.Path, names: Sequence[str] | None) -> Iterator[Row]:
+  """The rows of one file."""
+  if path.suffix == '.parquet':
+    yield from file_formats.parquet_rows(path)
+  elif path.name.endswith(_CSV):
+    yield from file_formats.csv_rows(path, names)
+  else:
+    with file_formats.opened(path) as file:
+      lines = ((number, file_formats.text(line, path, number).strip(_BLANK))
+               for number, line in enumerate(file, 1))
+      lines = (line for line in lines if line[1])
+      first = list(itertools.islice(lines, 1))
+      if not (first and first[0][1].startswith('[')):
+        yield from _lines(itertools.chain(first, lines), path)
+        return
+    yield from _array(file_formats.read_text(path), path)
 
 
 def paths(argument: str, split: str) -> list[pathlib.Path]:
@@ -72,18 +96,15 @@ def paths(argument: str, split: str) -> list[pathlib.Path]:
   return found
 
 
-def _lines(text: str, path: pathlib.Path) -> Rows:
-  """The rows of JSON Lines."""
-  rows = []
-  for number, line in enumerate(text.split('\n'), 1):
-    line = line.strip(' \t\r\ufeff')
-    if line:
-      place = f'{path}:{number}'
-      row, end = _object(line, 0, place)
-      if end < len(line):
-        raise _no_object(place, f'followed by {line[end:end + 40]!r}')
-      rows.append((place, row))
-  return rows
+def _lines(lines: Iterable[tuple[int, str]], path: pathlib.Path
+           ) -> Iterator[Row]:
+  """The rows of JSON Lines, (number, line) each."""
+  for number, line in lines:
+    place = f'{path}:{number}'
+    row, end = _object(line, 0, place)
+    if end < len(line):
+      raise _no_object(place, f'followed by {line[end:end + 40]!r}')
+    yield place, row
 
 
 def _array(text: str, path: pathlib.Path) -> Rows:
@@ -120,7 +141,8 @@ def _object(text: str, start: int, place: str) -> tuple[dict[str, Any], int]:
     row, end = _DECODER.raw_decode(text, start)
     if not isinstance(row, dict):
       raise ValueError(columns.shown(row))
-    if '\\u' in text[start:end]:  # half a pair cannot be written or tokenised
+    # Half a pair, \ud800 to \udfff, cannot be written or tokenised.
+    if max(text.find(half, start, end) for half in ('\\ud', '\\uD')) >= 0:
       json.dumps(row, ensure_ascii=False).encode()
     return row, end
   except json.JSONDecodeError as e:

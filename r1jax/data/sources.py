@@ -35,7 +35,8 @@ with config.data.options:
 Without a parameter `split`, a hash of the prompt holds out one record in eight.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable, Collection, Iterable, Iterator, Mapping, Sequence)
 import inspect
 import math
 import os
@@ -82,8 +83,8 @@ def jsonl(argument: str, split: str, seed: int, count: int | None, *,
           prompt: str | None = None, input: str | None = None,
           answer: str | None = None, extract: str | None = None,
           task: str | None = None, verifier: str = 'math',
-          tolerance: float = 0.) -> list[Record]:
-  """The records of a file.
+          tolerance: float = 0.) -> Iterator[Record]:
+  """The records of a file, one at a time.
 
   The options name its columns (`input`: a text put after the prompt), their
   task and verifier; with `extract` 'boxed' an answer is the last \\boxed{...}
@@ -100,8 +101,8 @@ def jsonl(argument: str, split: str, seed: int, count: int | None, *,
   task = json_lines.title(argument, split, task)
   pair = columns.named_pair(columns.question, answer_type(extract), prompt,
                             input, answer, ('answer',))
-  return [checked_record(pair, row, place, task, verifier, tolerance)
-          for place, row in json_lines.read_rows(argument, split)]
+  return (checked_record(pair, row, place, task, verifier, tolerance)
+          for place, row in json_lines.stream_rows(argument, split))
 
 
 def answer_type(extract: str | None) -> columns.Type:
@@ -121,12 +122,12 @@ def _boxed(value: Any) -> str:
 
 
 def jsonl_texts(argument: str, split: str, seed: int, count: int | None, *,
-                text: str | None = None) -> list[str]:
-  """The documents of a file."""
+                text: str | None = None) -> Iterator[str]:
+  """The documents of a file, one at a time."""
   del seed, count
   column = columns.Column(columns.text, ('text',), 'text', text)
-  return [column.read(row, place)
-          for place, row in json_lines.read_rows(argument, split)]
+  return (column.read(row, place)
+          for place, row in json_lines.stream_rows(argument, split))
 
 
 class Conversation(list):
@@ -185,7 +186,7 @@ def user_records(place: str, split: str, seed: int, count: int | None,
       errors.check_choice('data.task', verifier, VERIFIERS)
     records.append(checked_record(pair, row, at, task, verifier))
     try:
-      pickle.dumps(row)  # as seqio is given it
+      pickle.dumps(row)  # as it is kept
     except (AttributeError, TypeError, pickle.PicklingError) as problem:
       raise errors.ConfigError(
           'data.task', f'{at}: a field cannot be pickled: {problem}'

@@ -1,41 +1,40 @@
-"""Tasks of seqio: a source's prompts, documents, conversations, tokenised.
+"""Tasks: a source's prompts, documents or conversations, tokenised.
 
-Only this module and tfds_source.py import TensorFlow and seqio. A source
-(sources.py, or 'tfds:NAME') becomes a Task of seqio's registry, a list of
-(task, rate) a Mixture. Both are read once, unshuffled, into arrays; batches.py
-shuffles them, as a function of the step. Prompts have the feature 'inputs',
-documents 'targets', which ends in EOS. Gin can configure `tasks.mark_long`,
-`seqio.TfdsDataSource` and `seqio.SentencePieceVocabulary`.
+A task is a source (sources.py), a data set of TFDS ('tfds:NAME') or a mixture,
+a list of (task, rate), which seqio mixes (seqio_tasks.py). It is read once, in
+order, into arrays; batches.py shuffles them, as a function of the step. What is
+tokenised of files is kept (kept.py).
 """
 
-from collections.abc import Callable, Sequence
-import functools
+import collections
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent import futures
+import datetime
+import itertools
+import pathlib
 import pickle
-import re
 from typing import Any
 
-import gin
 import numpy as np
-import seqio
-import tensorflow as tf
 
 from r1jax import errors
 from r1jax.data import batches
 from r1jax.data import chat
+from r1jax.data import json_lines
+from r1jax.data import kept
+from r1jax.data import ragged
 from r1jax.data import sources
 from r1jax.data import templates
-from r1jax.data import tfds_source
 from r1jax.data import thinking
 from r1jax.data import vocabs
 
-tf.config.set_visible_devices([], 'GPU')  # GPUs are left to JAX
-
 _Tasks = str | Sequence[tuple[str, float]]
-_Step = Callable[[tf.data.Dataset], tf.data.Dataset]
-_Source = tuple[seqio.DataSource, Sequence[_Step]]
 
-_SentencePiece = gin.external_configurable(
-    seqio.SentencePieceVocabulary, module='seqio')
+_CHUNK = 4096  # texts that are tokenised at once
+_TFDS = 'tfds'
+_SOURCES = {'inputs': {**sources.PROMPTS, _TFDS: None},
+            'targets': sources.DOCUMENTS,
+            'messages': sources.CONVERSATIONS}
 
 
 def prompt_set(
@@ -64,52 +63,70 @@ def prompt_set(
   """
   fill = templates.prompt_function(
       template, vocab, system, examples, instruction)
-  frame = functools.partial(
-      tfds_source.add_text, feature='inputs', inputs=['inputs', 'record'],
-      function=lambda prompt, record: fill(
-          prompt.decode(), pickle.loads(record)))
-  begin = template != templates.CHAT
-  dataset = _dataset(
-      task, 'inputs', {'inputs': _feature(vocab)},
-      [frame, _mark_opened, *_tokenized(vocab, 'inputs', begin), mark_long],
-      split, seed, num_prompts, options or {}, limit=prompt_tokens)
-  tokens, records, too_long = [], [], 0
-  for example in dataset.as_numpy_iterator():
-    if len(records) == num_prompts:
-      break
-    if example['problem']:
-      raise pickle.loads(example['problem'])
-    if example['long']:
-      too_long += 1
-    else:
-      tokens.append(example['inputs'])
-      opened = {'opened': True} if example['opened'] else {}
-      records.append(pickle.loads(example['record']) | opened)
-  if not (records or too_long):
-    raise _empty(task, split)
-  if not records:
+  rows = _Rows(task, 'inputs', split, seed, num_prompts, options or {})
+  found = rows.tokenised(
+      lambda: _prompts(rows, vocab, template, fill, prompt_tokens),
+      vocab, template, prompt_tokens, system, examples, instruction)
+  tokens = ragged.Ragged(found['ids'], found['ids_end'])
+  records = ragged.Records(
+      ragged.Ragged(found['records'], found['records_end']))
+  prompts = batches.PromptSet(
+      ragged.Padded(tokens, prompt_tokens, vocab.pad_id),
+      tokens.length.astype(np.int32), records,
+      [records[first] for first in found['kinds']])
+  return prompts, {
+      'prompts': len(tokens), 'too_long': int(found['too_long'][0])}
+
+
+def _prompts(rows: '_Rows', vocab: vocabs.Vocab, template: str,
+             fill: templates.Fill, limit: int) -> kept.Arrays:
+  """The ids and records of the prompts of at most `limit` tokens.
+
+  'kinds' are the first records of each task and verifier.
+  """
+  begin = [] if template == templates.CHAT else _begin(vocab)
+  ids, records = ragged.Builder('i'), ragged.Builder('B')
+  kinds, too_long = {}, 0
+  for part in rows.encoded(vocab, ids, lambda row: fill(
+      row.get('shown', row['prompt']), row)):
+    for record, text, tokens in part:
+      if len(begin) + len(tokens) > limit:
+        too_long += 1
+        continue
+      if thinking.opened(text):
+        record = record | {'opened': True}
+      kinds.setdefault((record['task'], record['verifier']), len(ids))
+      ids.add(begin + tokens)
+      records.add(pickle.dumps(record))
+  if not ids:
     raise errors.ConfigError(
-        'rl.prompt_tokens', f'all {too_long} prompts of {task!r} have '
-        f'more than {prompt_tokens} tokens')
-  return (batches.prompt_set(tokens, records, prompt_tokens, vocab.pad_id),
-          {'prompts': len(records), 'too_long': too_long})
+        'rl.prompt_tokens', f'all {too_long} prompts of {rows.task!r} have '
+        f'more than {limit} tokens')
+  return {**ids.arrays('ids'), **records.arrays('records'),
+          'kinds': np.array([*kinds.values()]),
+          'too_long': np.array([too_long])}
 
 
 def documents(
     task: _Tasks, vocab: vocabs.Vocab, *, split: str = 'train',
     seed: int = 0, num_documents: int | None = None,
-    options: dict[str, Any] | None = None) -> list[np.ndarray]:
+    options: dict[str, Any] | None = None) -> ragged.Ragged:
   """Returns the documents of a task, i32[n] each, ending in EOS.
 
   Arguments are as of prompt_set; a task is 'mini_corpus' or 'jsonl:PATH', for
   example.
   """
-  dataset = _dataset(
-      task, 'targets', {'targets': _feature(vocab, add_eos=True)},
-      [*_tokenized(vocab, 'targets'), seqio.preprocessors.append_eos], split,
-      seed, num_documents, options or {})
-  dataset = dataset.take(-1 if num_documents is None else num_documents)
-  return [example['targets'] for example in dataset.as_numpy_iterator()]
+  rows = _Rows(task, 'targets', split, seed, num_documents, options or {})
+
+  def made():
+    ids = ragged.Builder('i')
+    for part in rows.encoded(vocab, ids, lambda text: text):
+      for _, _, tokens in part:
+        ids.add([*_begin(vocab), *tokens, vocab.eos_id])
+    return ids.arrays('ids')
+
+  found = rows.tokenised(made, vocab)
+  return ragged.Ragged(found['ids'], found['ids_end'])
 
 
 def conversations(
@@ -123,147 +140,130 @@ def conversations(
   example. Only a model's own chat template takes more than a question and its
   answer.
   """
-  features = {'messages': seqio.Feature(
-      seqio.PassThroughVocabulary(0), False, dtype=tf.string, rank=0)}
-  dataset = _dataset(task, 'messages', features, [], split, seed, count,
-                     options or {})
+  rows = _Rows(task, 'messages', split, seed, count, options or {})
   encode = templates.pair_encoder(template, vocab)
-  pairs = []
-  for example in dataset.take(-1 if count is None else count
-                             ).as_numpy_iterator():
-    messages = pickle.loads(example['messages'])
-    with errors.at(getattr(messages, 'place', '')):
-      if template == templates.CHAT:
-        ids, weights = chat.conversation_tokens(vocab, messages)
-      else:
-        asked, said = encode(*chat.question_and_answer(messages))
-        ids, weights = asked + said, [False] * len(asked) + [True] * len(said)
-    pairs.append((np.array(ids, np.int32), np.array(weights, np.int32)))
-  return pairs
+
+  def made():
+    ids, said = ragged.Builder('i'), ragged.Builder('i')
+    for messages in itertools.chain.from_iterable(rows.parts_until(ids)):
+      with errors.at(getattr(messages, 'place', '')):
+        if template == templates.CHAT:
+          tokens, weights = chat.conversation_tokens(vocab, messages)
+        else:
+          before, after = encode(*chat.question_and_answer(messages))
+          tokens = before + after
+          weights = [False] * len(before) + [True] * len(after)
+      ids.add(tokens)
+      said.add(weights)
+    return {**ids.arrays('ids'), **said.arrays('said')}
+
+  found = rows.tokenised(made, vocab, template)
+  return list(zip(*(ragged.Ragged(found[name], found['ids_end'])
+                    for name in ('ids', 'said'))))
 
 
-def seqio_vocabulary(vocab: vocabs.Vocab) -> seqio.Vocabulary:
-  """Returns seqio's form of a vocabulary, with the same ids."""
-  if vocab.model_file is not None:
-    native = _SentencePiece(vocab.model_file)
-    if native.eos_id == vocab.eos_id:
-      return native
-  return Vocabulary(vocab)
+def _begin(vocab: vocabs.Vocab) -> list[int]:
+  """What comes before a text that no chat template wrote."""
+  return [] if vocab.bos_id is None else [vocab.bos_id]
 
 
-class Vocabulary(seqio.Vocabulary):
-  """Any of our vocabularies as one of seqio's."""
+class _Rows:
+  """The rows of a task, read in order: all that its tokens are made of."""
 
-  def __init__(self, vocab: vocabs.Vocab):
-    super().__init__()
-    self._vocab = vocab
+  def __init__(self, task: _Tasks, column: str, split: str, seed: int,
+               count: int | None, options: dict[str, Any]):
+    """Checks the arguments, which are as of prompt_set; reads nothing.
 
-  bos_id = property(lambda self: self._vocab.bos_id)
-  eos_id = property(lambda self: self._vocab.eos_id)
-  pad_id = property(lambda self: self._vocab.pad_id)
-  unk_id = property(lambda self: None)
-  _base_vocab_size = property(lambda self: self._vocab.size)
-  _encode = property(lambda self: self._vocab.encode)
-  _decode = property(lambda self: self._vocab.decode)
+    `column` is what the rows are, a key of _SOURCES.
+    """
+    self.task, self._count = task, count
+    self._asked = column, task, split, seed, count, options
+    self._parts = [
+        (name, rate, *sources.split_task(name, _SOURCES[column]), settings)
+        for name, rate, settings in sources.parts(task, options)]
+    for _, _, kind, _, settings in self._parts:
+      if kind != _TFDS:
+        sources.check_options(_SOURCES[column][kind], settings)
 
-  def _encode_tf(self, s):
-    def encode(text):  # bytes in a graph, an array of them outside
-      text = np.asarray(text, object).item().decode()
-      return np.array(self._vocab.encode(text), np.int32)
-    return tf.ensure_shape(tf.numpy_function(encode, [s], tf.int32), [None])
+  @property
+  def _by_seqio(self) -> bool:
+    return len(self._parts) > 1 or self._parts[0][2] == _TFDS
 
-  def _decode_tf(self, ids):
-    decode = np.vectorize(self._vocab.decode, signature='(n)->()', otypes='O')
-    return tf.numpy_function(decode, [ids], tf.string)
+  def tokenised(self, make: Callable[[], kept.Arrays], vocab: vocabs.Vocab,
+                template: str | None = None, *more: Any) -> kept.Arrays:
+    """What `make` makes of the rows, from an earlier time if it was kept.
 
+    Args:
+      make: () -> arrays.
+      vocab, template, more: all else that they depend on.
+    """
+    _, _, split, *_ = self._asked
+    files = []
+    if all(kind in sources.FILES for _, _, kind, _, _ in self._parts):
+      for _, _, _, argument, _ in self._parts:
+        files += json_lines.paths(argument, split)
+    text = vocab.chat_template if template == templates.CHAT else template
+    path = pathlib.Path(template or '').expanduser()
+    if files and path.is_file():
+      text = path.read_text('utf-8')
+    # What asks for today's date is another text tomorrow.
+    today = 'strftime_now' in (text or '') and str(datetime.date.today())
+    return kept.arrays(
+        (*self._asked, vocab.digest(), text, today, *more), files, make)
 
-@gin.configurable(module='tasks')
-def mark_long(dataset: tf.data.Dataset, sequence_length: dict[str, int],
-              max_tokens: int | None = None) -> tf.data.Dataset:
-  """Adds 'long', whether 'inputs' is too long; the reader drops those."""
-  limit = min(sequence_length['inputs'], max_tokens or np.inf)
-  return dataset.map(lambda x: {**x, 'long': tf.size(x['inputs']) > limit})
+  def encoded(self, vocab: vocabs.Vocab, made: Sized,
+              text_of: Callable[[Any], str]
+              ) -> Iterator[Iterable[tuple[Any, str, list[int]]]]:
+    """Yields (row, its text, the ids of that), many at a time, as parts_until.
 
+    The next rows are read while the texts of these are tokenised, unless it is
+    open whether they are wanted.
+    """
+    waiting = collections.deque()
+    with futures.ThreadPoolExecutor(1) as pool:
+      for part in self.parts_until(made):
+        texts = list(map(text_of, part))
+        waiting.append((part, texts, pool.submit(vocab.encode_all, texts)))
+        if len(waiting) > (self._count is None):
+          part, texts, work = waiting.popleft()
+          yield zip(part, texts, work.result())
+      for part, texts, work in waiting:
+        yield zip(part, texts, work.result())
 
-def _mark_opened(dataset: tf.data.Dataset) -> tf.data.Dataset:
-  """Adds 'opened', whether the prompt ends by opening the thinking."""
-  return dataset.map(lambda x: {**x, 'opened': tf.strings.regex_full_match(
-      x['inputs'], thinking.OPENED)})
+  def parts_until(self, made: Sized) -> Iterator[list[Any]]:
+    """Yields the rows, some at a time, until `made` has as many as are wanted.
 
+    The other rows of a file are read, too: a wrong one is refused.
+    """
+    rows = iter(self._read())
+    while part := list(itertools.islice(rows, _CHUNK if self._count is None else
+                                        min(_CHUNK, self._count - len(made)))):
+      yield part
+    if not self._by_seqio:
+      for _ in rows:
+        pass
 
-def _feature(vocab: vocabs.Vocab, add_eos: bool = False) -> seqio.Feature:
-  return seqio.Feature(seqio_vocabulary(vocab), add_eos, dtype=tf.int32)
+  def _read(self) -> Iterable[Any]:
+    """All rows, one by one; ConfigError where there is none."""
+    column, _, split, seed, _, _ = self._asked
+    if not self._by_seqio:
+      (name, _, kind, argument, options), = self._parts
+      return self._of(name, kind, argument, options)
+    from r1jax.data import seqio_tasks  # imported here: it brings TensorFlow
+    return seqio_tasks.read([
+        seqio_tasks.Part(name, rate, None if kind == _TFDS else list(
+            self._of(name, kind, argument, options)), options)
+        for name, rate, kind, argument, options in self._parts],
+                            column, split, seed)
 
-
-def _tokenized(vocab: vocabs.Vocab, feature: str,
-               begin: bool = True) -> list[_Step]:
-  """The steps from a text to its tokens, BOS first if `begin`."""
-  steps = [functools.partial(
-      seqio.preprocessors.tokenize, copy_pretokenized=False)]
-  if begin and vocab.bos_id is not None:
-    steps.append(lambda dataset: dataset.map(
-        lambda x: {**x, feature: tf.concat([[vocab.bos_id], x[feature]], 0)}))
-  return steps
-
-
-def _dataset(
-    task: _Tasks, column: str, features: dict[str, seqio.Feature],
-    steps: Sequence[_Step], split: str, seed: int, count: int | None,
-    options: dict[str, Any], limit: int | None = None) -> tf.data.Dataset:
-  """Registers the tasks and their mixture, and reads it once, in order.
-
-  A source gives `column`, from which `steps` make the features.
-  """
-  mixture = re.sub(r'\W', '_', f'r1jax_{column}_{split}')
-  rates = []
-  for i, (name, rate, settings) in enumerate(sources.parts(task, options)):
-    source, first = _source(name, column, split, seed, count, settings)
-    # The position comes first: seqio mixes tasks in the order of their names.
-    title = re.sub(r'[^\w.:]', '_', f'{mixture}:{i:03}:{name}')
-    seqio.TaskRegistry.remove(title)
-    seqio.TaskRegistry.add(
-        title, source=source, output_features=features,
-        preprocessors=[*first, *steps])
-    rates.append((title, rate))
-  seqio.MixtureRegistry.remove(mixture)
-  return seqio.MixtureRegistry.add(mixture, rates).get_dataset(
-      dict.fromkeys(features, limit), split=split, shuffle=False, seed=seed,
-      num_epochs=1, trim_output_features=False,
-      passthrough_features=('record', 'opened', 'long', 'problem'))
-
-
-def _source(name: str, column: str, split: str, seed: int, count: int | None,
-            options: dict[str, Any]) -> _Source:
-  """Returns seqio's source of a task, and the steps that give it `column`."""
-  known = {'inputs': {**sources.PROMPTS, 'tfds': tfds_source.prompt_source},
-           'targets': sources.DOCUMENTS,
-           'messages': sources.CONVERSATIONS}[column]
-  kind, argument = sources.split_task(name, known)
-  read = known[kind]
-  sources.check_options(read, options)
-  if kind == 'tfds':
-    return read(argument, split, **options)
-
-  # What is read here is refused in one line; within seqio, after its log.
-  ready = [read(argument, split, seed, count, **options)]
-  if not ready[0]:
-    raise _empty(name, split)
-
-  def dataset(split, shuffle_files, seed=None):
-    del shuffle_files
-    items = ready.pop() if ready else read(
-        argument, split, seed, count, **options)
-    columns = {column: items}
-    if column == 'inputs':
-      columns = {column: [r.get('shown', r['prompt']) for r in items],
-                 'record': [pickle.dumps(r) for r in items]}  # keeps tuples
-    elif column == 'messages':
-      columns = {column: [pickle.dumps(m) for m in items]}
-    return tf.data.Dataset.from_tensor_slices(columns)
-
-  return seqio.FunctionDataSource(dataset, splits=[split]), ()
-
-
-def _empty(task: _Tasks, split: str) -> errors.ConfigError:
-  return errors.ConfigError(
-      'data.task', f'{task!r} is empty, in split {split!r}')
+  def _of(self, name: str, kind: str, argument: str, options: dict[str, Any]
+          ) -> Iterator[Any]:
+    """The rows of one task, which is none of TFDS."""
+    column, _, split, seed, count, _ = self._asked
+    number = -1
+    for number, row in enumerate(
+        _SOURCES[column][kind](argument, split, seed, count, **options)):
+      yield row
+    if number < 0:
+      raise errors.ConfigError(
+          'data.task', f'{name!r} is empty, in split {split!r}')

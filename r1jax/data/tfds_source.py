@@ -43,13 +43,12 @@ def prompt_source(name: str, split: str, *, data_dir: str | None = None,
         pair, dict(zip((asked, said), values)),
         f'tfds:{name}/{split}[{number}]', task or builder.name, verifier))
 
-  def records(dataset):
-    dataset = dataset.enumerate().map(lambda number, x: {
-        'inputs': x[asked], 'answer': x[said], 'number': number})
-    return add_text(dataset, 'record', pickled, ['number', 'inputs', 'answer'])
+  def rows(dataset):
+    return _called(dataset.enumerate().map(
+        lambda number, x: (number, x[asked], x[said])), pickled)
 
   return _Tfds(builder.get_reference().tfds_name(), data_dir,
-               splits={split: split}, read_only=True), [records]
+               splits={split: split}, read_only=True), [rows]
 
 
 def _builder(name: str, split: str, data_dir: str | None
@@ -103,18 +102,15 @@ def _feature(features: tfds.features.FeaturesDict, column: columns.Column
   return name
 
 
-def add_text(dataset: tf.data.Dataset, feature: str,
-             function: Callable[..., str | bytes], inputs: Sequence[str]
-             ) -> tf.data.Dataset:
-  """Sets `feature` to a Python function of the values in `inputs`.
+def _called(dataset: tf.data.Dataset, function: Callable[..., bytes]
+            ) -> tf.data.Dataset:
+  """The feature 'row', what a Python function makes of each example's values.
 
-  Texts are byte strings. A ConfigError of the function becomes the feature
-  'problem', pickled and else b'', for the reader to raise: TensorFlow would
-  make it an error of its own, and log a traceback.
+  A ConfigError of the function becomes the feature 'problem', pickled and else
+  b'', for the reader to raise: TensorFlow would make it an error of its own,
+  and log a traceback.
   """
-  def one(problem, *values):
-    if problem:
-      return b'', problem
+  def one(*values):
     try:
       return function(*values), b''
     except errors.ConfigError as e:
@@ -124,12 +120,10 @@ def add_text(dataset: tf.data.Dataset, feature: str,
     return [np.array(column, object)
             for column in zip(*(one(*row) for row in zip(*values)))]
 
-  def step(x):
-    problem = x.get('problem', tf.fill(tf.shape(x[inputs[0]]), b''))
+  def step(*values):
     found = tf.numpy_function(
-        call, [problem, *(x[name] for name in inputs)],
-        (tf.string, tf.string), stateful=False)
-    text, problem = (tf.ensure_shape(column, [None]) for column in found)
-    return {**x, feature: text, 'problem': problem}
+        call, values, (tf.string, tf.string), stateful=False)
+    row, problem = (tf.ensure_shape(column, [None]) for column in found)
+    return {'row': row, 'problem': problem}
 
   return dataset.batch(_CALL).map(step).unbatch()

@@ -6,15 +6,12 @@ was released with opens the thinking itself: what is sampled has no <think>, and
 is read as if it began with it.
 """
 
-import re
-
 THINK, END_OF_THINKING = '<think>', '</think>'
 ANSWER, END_OF_ANSWER = '<answer>', '</answer>'
 TAGS = (THINK, END_OF_THINKING, ANSWER, END_OF_ANSWER)
 
-# A prompt that ends by opening the thinking, and what its response then begins
-# with; also in TensorFlow's regular expressions.
-OPENED, OPEN = rf'(?s).*{THINK}\s*', f'{THINK}\n'
+# What a response begins with whose prompt ends by opening the thinking.
+OPEN = f'{THINK}\n'
 
 THOUGHT = f'{THINK} {{}} {END_OF_THINKING}'  # to be filled with a thought,
 TAGGED = f'{THOUGHT} {ANSWER} {{}} {END_OF_ANSWER}'  # and an answer
@@ -22,7 +19,7 @@ TAGGED = f'{THOUGHT} {ANSWER} {{}} {END_OF_ANSWER}'  # and an answer
 
 def opened(prompt: str) -> bool:
   """Whether a prompt, in its template, ends by opening the thinking."""
-  return re.fullmatch(OPENED, prompt) is not None
+  return prompt.rstrip().endswith(THINK)
 
 
 def summary(response: str) -> str:

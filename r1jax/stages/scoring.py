@@ -267,7 +267,7 @@ def make_rule_scorer(rewards: Mapping[str, Any], max_tokens: int
 def check_weights(rewards, prompts: batches.PromptSet) -> None:
   """Refuses rewards that are 0 for every response: nothing is learned."""
   usual = {**dict.fromkeys(rewards.functions, 1.), **rewards.weights}
-  tasks = {record['task'] for record in prompts.records}
+  tasks = {record['task'] for record in prompts.kinds}
   if not any(any({**usual, **rewards.tasks.get(task, {})}.values())
              for task in tasks):
     raise errors.expected(
@@ -277,7 +277,7 @@ def check_weights(rewards, prompts: batches.PromptSet) -> None:
 
 def check_tasks(rewards, prompts: batches.PromptSet) -> None:
   """Refuses weights of a task of which there are no prompts."""
-  tasks = {record['task'] for record in prompts.records}
+  tasks = {record['task'] for record in prompts.kinds}
   for task in rewards.tasks:
     if task not in tasks:
       field = 'rewards.tasks.'
@@ -290,7 +290,7 @@ def check_judge(rewards, prompts: batches.PromptSet) -> None:
   """Refuses records that only a judge can check where there is none."""
   if model_rewards.has_judge(rewards):
     return
-  for record in prompts.records:
+  for record in prompts.kinds:
     if record['verifier'] == 'judge':
       raise errors.expected(
           'rewards.judge.init_from', 'a judge here or at rewards.judge.url: it '
@@ -299,7 +299,7 @@ def check_judge(rewards, prompts: batches.PromptSet) -> None:
 
 def check_code(rewards, prompts: batches.PromptSet) -> None:
   """Refuses records whose answers are programs where none can be run."""
-  if any(map(accuracy.is_program, prompts.records)):
+  if any(map(accuracy.is_program, prompts.kinds)):
     sandbox.check(rewards.code.unsafe_subprocess)
 
 

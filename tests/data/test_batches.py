@@ -7,15 +7,20 @@ import pytest
 
 from r1jax import errors
 from r1jax.data import batches
+from r1jax.data import ragged
 
 
 GOLDEN = [[0, 2, 1], [5, 4, 3], [5, 3, 2], [4, 1, 0]]
 
 
 def _set(size):
-  tokens = [np.arange(1, 2 + i % 3) for i in range(size)]
-  records = [{'prompt': str(i)} for i in range(size)]
-  return batches.prompt_set(tokens, records, prompt_tokens=4, pad_id=2)
+  tokens = ragged.Builder('i')
+  for i in range(size):
+    tokens.add(list(range(1, 2 + i % 3)))
+  rows = ragged.Ragged(*tokens.arrays('ids').values())
+  return batches.PromptSet(
+      ragged.Padded(rows, 4, 2), rows.length.astype(np.int32),
+      tuple({'prompt': str(i)} for i in range(size)), ())
 
 
 def _ids(prompts, steps, batch, seed=0):
@@ -26,9 +31,10 @@ def _ids(prompts, steps, batch, seed=0):
 def test_prompts_are_right_padded_and_lengths_tell():
   found = _set(3)
   np.testing.assert_array_equal(
-      found.tokens, [[1, 2, 2, 2], [1, 2, 2, 2], [1, 2, 3, 2]])
+      found.tokens[np.arange(3)], [[1, 2, 2, 2], [1, 2, 2, 2], [1, 2, 3, 2]])
   np.testing.assert_array_equal(found.length, [1, 2, 3])
-  assert found.tokens.dtype == found.length.dtype == np.int32
+  assert found.tokens.shape == (3, 4)
+  assert found.tokens[np.arange(3)].dtype == found.length.dtype == np.int32
 
 
 def test_a_batch_belongs_together():

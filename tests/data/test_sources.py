@@ -22,7 +22,7 @@ _SUITE = {'aime': 30, 'amc': 83, 'math': 500, 'minerva': 272,
 
 def _jsonl(path, **options):
   split = options.pop('split', 'train')
-  return sources.jsonl(str(path), split, 0, None, **options)
+  return list(sources.jsonl(str(path), split, 0, None, **options))
 
 
 def _write(path, *rows):
@@ -70,7 +70,7 @@ def test_jsonl_finds_its_fields(tmp_path):
   assert _jsonl(path, prompt='q', answer='a', task='t', verifier='exact') == [
       dict(prompt='1+1?', answer='two', task='t', verifier='exact',
            row={'q': '1+1?', 'a': 'two'})]
-  assert sources.jsonl_texts(str(path), 'train', 0, None, text='a') == ['two']
+  assert [*sources.jsonl_texts(str(path), 'train', 0, None, text='a')] == ['two']
 
 
 def test_jsonl_conversations(tmp_path):

@@ -58,7 +58,7 @@ def test_csv_that_cannot_be_read_is_refused_in_one_line(tmp_path, text, said):
 
 def test_any_source_reads_csv(tmp_path):
   path = _file(tmp_path, 'question,answer\n1+1?,2\n2+2?,4\n')
-  records = sources.jsonl(path, 'train[1:]', 0, None)
+  records = list(sources.jsonl(path, 'train[1:]', 0, None))
   assert [(r['prompt'], r['answer']) for r in records] == [('2+2?', '4')]
 
 

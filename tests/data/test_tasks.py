@@ -1,9 +1,8 @@
-"""Tests of the seqio tasks: what a source becomes as arrays of tokens."""
+"""Tests of the tasks: what a source becomes as arrays of tokens."""
 
 import json
 import re
 
-import gin
 import numpy as np
 import pytest
 import seqio
@@ -37,40 +36,15 @@ def questions(tmp_path):
   return f'jsonl:{path}'
 
 
-@pytest.fixture(autouse=True)
-def no_bindings():
-  yield
-  gin.clear_config()
+def _tokens(prompts):
+  return prompts.tokens[np.arange(len(prompts.length))]
 
 
-@pytest.mark.parametrize('text', [
-    'Natalia sold 48 clips.', '<think> 48 + 24 = 72 </think>\n ', '',
-    'naïve 北京 ∑', 'User:  two  spaces\n\nAssistant:'])
-def test_seqio_has_the_same_ids(vocabulary, text):
-  other = tasks.seqio_vocabulary(vocabulary)
-  ids = vocabulary.encode(text)
-  assert list(other.encode(text)) == ids
-  assert other.encode_tf(tf.constant(text)).numpy().tolist() == ids
-  assert other.decode(ids) == text
-  assert other.vocab_size == vocabulary.size
-  assert other.eos_id == vocabulary.eos_id
-  if ids:
-    assert other.decode_tf(tf.constant(ids)).numpy().decode() == text
-    both = other.decode_tf(tf.constant([ids, ids])).numpy()
-    assert [b.decode() for b in both] == [text, text]
-
-
-def test_seqios_own_class_serves_where_it_fits(
-    sentencepiece_path, gguf_sentencepiece_path):
-  plain = vocabs.load_vocab('sentencepiece', sentencepiece_path)
-  assert isinstance(
-      tasks.seqio_vocabulary(plain), seqio.SentencePieceVocabulary)
-  other_end = vocabs.load_vocab(
-      'sentencepiece', sentencepiece_path, small_vocabs.END)
-  assert tasks.seqio_vocabulary(other_end).eos_id == other_end.eos_id
-  inside = vocabs.load_vocab('gguf', gguf_sentencepiece_path)
-  control = tasks.seqio_vocabulary(inside).encode_tf(tf.constant('4</s>'))
-  assert control.numpy()[-1] == inside.eos_id
+def test_many_texts_have_the_ids_of_each(vocabulary):
+  texts = ['Natalia sold 48 clips.', '<think> 48 + 24 = 72 </think>\n ', '',
+           'naïve 北京 ∑', 'User:  two  spaces\n\nAssistant:', '4</s>4<s>']
+  assert vocabulary.encode_all(texts) == list(map(vocabulary.encode, texts))
+  assert vocabulary.encode_all([]) == []
 
 
 @pytest.mark.parametrize('template', templates.TEMPLATES)
@@ -80,19 +54,20 @@ def test_prompts(vocabulary, questions, template):
   assert counts == {'prompts': 12, 'too_long': 0}
   assert [r['prompt'] for r in prompts.records] == _QUESTIONS
   assert [r['answer'] for r in prompts.records] == [str(i) for i in range(12)]
-  for tokens, length, question in zip(*prompts[:2], _QUESTIONS):
+  for tokens, length, question in zip(
+      _tokens(prompts), prompts.length, _QUESTIONS):
     expected = vocabulary.encode(templates.apply(template, question))
     assert tokens[:length].tolist() == expected
     assert (tokens[length:] == vocabulary.pad_id).all()
   assert prompts.tokens.shape == (12, 512)
 
 
-def test_tasks_and_mixtures_are_in_seqios_registries(small, questions):
-  tasks.prompt_set(questions, small, 512)
-  task, = seqio.MixtureRegistry.get('r1jax_inputs_train').tasks
-  assert seqio.TaskRegistry.get(task.name) is task
-  dataset = task.get_dataset({'inputs': 512}, split='train', shuffle=False)
-  assert len(list(dataset)) == 12
+def test_a_mixture_and_its_tasks_are_in_seqios_registries(small, questions):
+  tasks.prompt_set([(questions, 1.), (questions, 2.)], small, 512)
+  for task in seqio.MixtureRegistry.get('r1jax_inputs_train').tasks:
+    assert seqio.TaskRegistry.get(task.name) is task
+    dataset = task.get_dataset({'row': None}, split='train', shuffle=False)
+    assert len(list(dataset)) == 12
 
 
 def test_long_prompts_are_left_out_and_counted(small, questions):
@@ -110,22 +85,12 @@ def test_long_prompts_are_left_out_and_counted(small, questions):
     tasks.prompt_set(questions, small, 2)
 
 
-def test_gin_reaches_the_tasks(small, questions):
-  length = [len(small.encode(q)) for q in _QUESTIONS]
-  gin.parse_config([
-      f'tasks.mark_long.max_tokens = {min(length)}',
-      'seqio.SentencePieceVocabulary.extra_ids = 7'])
-  _, counts = tasks.prompt_set(questions, small, 512, template='plain')
-  assert counts['prompts'] == length.count(min(length)) < 12
-  assert tasks.seqio_vocabulary(small).extra_ids == 7
-
-
 def test_documents_end_and_are_whole(vocabulary, questions):
   found = tasks.documents(questions, vocabulary)
   assert vocabulary.pad_id == vocabulary.eos_id
   assert [d.tolist() for d in found] == [
       [*vocabulary.encode(q), vocabulary.eos_id] for q in _QUESTIONS]
-  assert {d.dtype for d in found} == {np.dtype(np.int32)}
+  assert found[0].dtype == np.int32
   assert len(tasks.documents(questions, vocabulary, num_documents=3)) == 3
 
 
@@ -133,7 +98,7 @@ def test_a_beginning_token_begins_prompts_and_documents(tmp_path, questions):
   path = small_vocabs.save(tmp_path, small_vocabs.tokenizer(begin=True))
   llama = vocabs.load_vocab('huggingface', path, small_vocabs.END)
   prompts, _ = tasks.prompt_set(questions, llama, 512, template='plain')
-  assert prompts.tokens[0, :prompts.length[0]].tolist() == [
+  assert _tokens(prompts)[0, :prompts.length[0]].tolist() == [
       llama.bos_id, *llama.encode(_QUESTIONS[0])]
   assert tasks.documents(questions, llama)[0].tolist() == [
       llama.bos_id, *llama.encode(_QUESTIONS[0]), llama.eos_id]
@@ -148,7 +113,8 @@ def test_a_chat_template_alone_says_how_a_prompt_begins(
   llama = vocabs.load_vocab('huggingface', path)
   prompts, _ = tasks.prompt_set(
       questions, llama, 512, template='chat', system='Be brief.')
-  for tokens, length, question in zip(*prompts[:2], _QUESTIONS):
+  for tokens, length, question in zip(
+      _tokens(prompts), prompts.length, _QUESTIONS):
     text = chat.prompt(llama, question, 'Be brief.')
     assert tokens[:length].tolist() == llama.encode(text)
     assert tokens[0] == llama.bos_id != tokens[1]  # the template's, once
@@ -196,7 +162,7 @@ def test_the_mini_world(small):
   assert all(r['entry']['question'] == r['prompt'] for r in train.records)
   assert not ({r['prompt'] for r in train.records} &
               {r['prompt'] for r in heldout.records})
-  np.testing.assert_array_equal(train.tokens, prompts('train').tokens)
+  np.testing.assert_array_equal(_tokens(train), _tokens(prompts('train')))
   documents = tasks.documents('mini_corpus', small, num_documents=20)
   assert len(documents) == 20 and documents[0][-1] == small.eos_id
 
@@ -255,13 +221,14 @@ def test_tfds(small, prepared, name):
   train = read('train')
   assert sorted(r['prompt'] for r in train.records) == [
       f'train: {i} + 1?' for i in range(9)]
-  for tokens, length, record in zip(*train):
+  for tokens, length, record in zip(
+      _tokens(train), train.length, train.records):
     assert tokens[:length].tolist() == small.encode(record['prompt'])
     assert record['answer'] == str(int(record['prompt'][7]) + 1)
     assert (record['task'], record['verifier']) == ('sums', 'math')
-  np.testing.assert_array_equal(train.tokens, read('train').tokens)
+  np.testing.assert_array_equal(_tokens(train), _tokens(read('train')))
   assert len(read('test').records) == 3
-  assert read('train[:4]').records == train.records[:4]
+  assert list(read('train[:4]').records) == list(train.records)[:4]
 
 
 def test_a_number_of_tfds_is_an_answer(small, prepared):

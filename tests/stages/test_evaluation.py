@@ -81,7 +81,7 @@ def _score(samples, batch):
 def test_every_problem_is_measured_once_and_in_order(count, batch):
   prompts = batches.PromptSet(
       np.zeros((count, 2), np.int32), np.ones(count, np.int32),
-      tuple({} for _ in range(count)))
+      tuple({} for _ in range(count)), ())
   sampler = _Sampler(group=2)
   rows, counters = evaluation.sample_all(
       sampler, _score, None, prompts, batch, seed=7)
@@ -101,7 +101,7 @@ def _test(prompts):
 
 def test_what_fills_up_the_devices_is_sampled_and_does_not_count():
   prompts = batches.PromptSet(np.zeros((5, 2), np.int32), np.ones(5, np.int32),
-                              tuple({} for _ in range(5)))
+                              tuple({} for _ in range(5)), ())
   sampler = _Sampler(group=1)
   test = _test(prompts)
   rows = [evaluation.sample_batch(sampler, _score, None, test.part(start), 7)[0]
@@ -115,7 +115,7 @@ def test_problems_come_by_length_and_padded_to_few_widths():
   length = np.array([70, 3, 64, 200, 65], np.int32)
   prompts = batches.PromptSet(
       np.arange(5)[:, None] * np.ones((5, 200), np.int32), length,
-      tuple({} for _ in range(5)))
+      tuple({} for _ in range(5)), ())
   parts = [_test(prompts).part(start) for start in range(0, 5, 2)]
   assert [part.id.tolist() for part in parts] == [
       [1, 2, 4, 0], [4, 0, 3, 1], [3, 1, 2, 4]]
@@ -130,7 +130,7 @@ def test_problems_come_by_length_and_padded_to_few_widths():
     (1, 64), (64, 64), (65, 128), (128, 128), (129, 200), (200, 200)])
 def test_a_width_is_the_least_of_few_that_has_room(longest, width):
   batch = batches.take(batches.PromptSet(
-      np.zeros((2, 200), np.int32), np.array([1, longest]), ({}, {})),
+      np.zeros((2, 200), np.int32), np.array([1, longest]), ({}, {}), ()),
                        np.arange(2))
   assert batches.trimmed(batch).tokens.shape == (2, width)
 
@@ -138,7 +138,7 @@ def test_a_width_is_the_least_of_few_that_has_room(longest, width):
 @pytest.mark.parametrize('verifier', ['code', 'instructions', 'math'])
 def test_whole_texts_have_no_vote(verifier):
   prompts = batches.PromptSet(np.zeros((1, 2), np.int32), np.ones(1, np.int32),
-                              ({'verifier': verifier},))
+                              ({'verifier': verifier},), ())
 
   class Scorer:
     add_votes = staticmethod(lambda part, rows: [
@@ -156,7 +156,7 @@ def test_whole_texts_have_no_vote(verifier):
 def test_what_is_drawn_for_a_problem_does_not_depend_on_the_batch():
   """The stream is named by the problem's id, so the step must not differ."""
   prompts = batches.PromptSet(np.zeros((8, 2), np.int32), np.ones(8, np.int32),
-                              tuple({} for _ in range(8)))
+                              tuple({} for _ in range(8)), ())
   sampler = _Sampler(group=1)
   for batch in (2, 8):
     evaluation.sample_all(sampler, _score, None, prompts, batch, seed=7)
@@ -187,7 +187,7 @@ def test_an_evaluation_samples_and_decodes_greedily(tmp_path, monkeypatch):
   score.models = [types.SimpleNamespace(name='taste')]
   monkeypatch.setattr(rollouts, 'Sampler', Sampler)
   prompts = batches.PromptSet(np.zeros((3, 2), np.int32), np.ones(3, np.int32),
-                              tuple({} for _ in range(3)))
+                              tuple({} for _ in range(3)), ())
   settings = tiny_rl.SETTINGS._replace(group=2, top_k=5, top_p=.9)
   for greedy in (True, False):
     found, shown = evaluation.make_evaluator(

@@ -255,7 +255,7 @@ def test_the_margin_is_the_lead_that_is_asked_for(monkeypatch, loss):
     ({}, {}, {'sums': dict(accuracy=0., format=0.)}, False)])
 def test_rewards_that_are_all_0_are_one_line(weights, functions, tasks, learns):
   rewards = reward_sections.rewards(weights, tasks, functions=functions)
-  prompts = batches.PromptSet(None, None, ({'task': 'sums'},))
+  prompts = batches.PromptSet(None, None, (), [{'task': 'sums'}])
   if learns:
     scoring.check_weights(rewards, prompts)
   else:

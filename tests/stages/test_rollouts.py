@@ -28,7 +28,8 @@ def _read(tmp_path, **data):
   found = rollouts.read_prompts(
       config.data, vocab, 200, split='train', count=9)
   scoring.check_judge(config.rewards, found)
-  return vocab.decode(found.tokens[0, :found.length[0]].tolist())
+  first, = found.tokens[np.array([0])]
+  return vocab.decode(first[:found.length[0]].tolist())
 
 
 def test_examples_and_an_instruction_reach_the_tokens(tmp_path):

@@ -196,7 +196,7 @@ def test_the_rules_have_the_weights_of_all_but_models():
 def test_programs_are_refused_where_there_is_no_sandbox(tmp_path, monkeypatch):
   monkeypatch.setenv('PATH', str(tmp_path))
   prompts = lambda verifier: batches.PromptSet(
-      None, None, [dict(task='t', verifier=verifier)])
+      None, None, (), [dict(task='t', verifier=verifier)])
   rewards = reward_sections.rewards()
   scoring.check_code(rewards, prompts('math'))
   with pytest.raises(errors.ConfigError, match='unsafe_subprocess.*installed'):

@@ -76,7 +76,7 @@ def test_dynamic_sampling_stops_between_its_rounds(stop_at):
 def _problems(count):
   prompts = tiny.prompts([3] * count)
   return batches.PromptSet(prompts.tokens, prompts.length, tuple(
-      dict(prompt='?', answer='1', task='t') for _ in range(count)))
+      dict(prompt='?', answer='1', task='t') for _ in range(count)), ())
 
 
 def test_an_evaluation_stops_between_its_batches(stop_at):

@@ -54,7 +54,8 @@ def prompt_set(count=16) -> batches.PromptSet:
   records = tuple(
       {'prompt': f'prompt {i}', 'answer': str(i), 'task': f'task {i % 2}',
        'verifier': 'exact'} for i in range(count))
-  return batches.PromptSet(prompts.tokens, prompts.length, records)
+  return batches.PromptSet(
+      prompts.tokens, prompts.length, records, records[:2])
 
 
 def draw(number, count=PROMPTS):

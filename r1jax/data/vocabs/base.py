@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable, Iterable
+import hashlib
 import json
 import os
 import pathlib
@@ -272,6 +273,16 @@ class Vocab(abc.ABC):
     """Returns the ids of `text`, nothing added at either end."""
 
   @abc.abstractmethod
+  def encode_all(self, texts: list[str]) -> list[list[int]]:
+    """Returns the ids of each text, as `encode` does, on all cores."""
+
+  def digest(self) -> str:
+    """A digest of all that ids and chats depend on."""
+    parts = [type(self).__name__, self._rules(), self.bos_id, self.eos_ids,
+             self.pad_id, self.tokens, self.chat_template]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+  @abc.abstractmethod
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of `ids`, special tokens and ids >= size left out."""
 
@@ -361,6 +372,10 @@ class Vocab(abc.ABC):
           'end one: %s', self.path,
           ', '.join(f'{name} {ids}' for name, ids in by_file.items()), ends)
     return ends
+
+  @abc.abstractmethod
+  def _rules(self) -> Any:
+    """All that turns a text into ids."""
 
   @abc.abstractmethod
   def _model_files(self) -> dict[str, bytes]:

@@ -87,6 +87,10 @@ class HuggingFaceVocab(base.Vocab):
   def encode(self, text: str) -> list[int]:
     return self._model.encode(text, add_special_tokens=False).ids
 
+  def encode_all(self, texts: list[str]) -> list[list[int]]:
+    return [encoding.ids for encoding in self._model.encode_batch_fast(
+        texts, add_special_tokens=False)]
+
   def decode(self, ids: Iterable[int]) -> str:
     return self._model.decode([int(i) for i in ids if i < self.size])
 
@@ -95,6 +99,9 @@ class HuggingFaceVocab(base.Vocab):
 
   def _id(self, token: str) -> int | None:
     return self._model.token_to_id(token)
+
+  def _rules(self) -> Any:
+    return self._model.to_str(), self._model.encode_special_tokens
 
   def _add_special(self, named: _Flags, others: _Flags, listed: _Flags
                    ) -> list[str]:

@@ -1,7 +1,10 @@
 """SentencePiece vocabularies: a model file and the settings files beside it."""
 
 from collections.abc import Iterable
+import itertools
+import os
 import re
+from typing import Any
 
 from r1jax import errors
 from r1jax.data.vocabs import base
@@ -69,10 +72,18 @@ class SentencePieceVocab(base.Vocab):
   def encode(self, text: str) -> list[int]:
     if self._bare:
       return self._model.encode(text)
-    ids = []
-    for i, part in enumerate(self._special.split(text)):
-      ids += [self._id(part)] if i % 2 else self._model.encode(part)
-    return ids
+    return self.encode_all([text])[0]
+
+  def encode_all(self, texts: list[str]) -> list[list[int]]:
+    if self._bare:
+      return self._model.encode(texts, num_threads=os.cpu_count())
+    parts = [self._special.split(text) for text in texts]
+    between = iter(self._model.encode(
+        [part for each in parts for part in each[::2]],
+        num_threads=os.cpu_count()))
+    return [list(itertools.chain.from_iterable(
+        [self._id(part)] if i % 2 else next(between)
+        for i, part in enumerate(each))) for each in parts]
 
   def decode(self, ids: Iterable[int]) -> str:
     return self._model.decode([int(i) for i in ids if i < self.size])
@@ -83,6 +94,9 @@ class SentencePieceVocab(base.Vocab):
   def _id(self, token: str) -> int | None:
     found = self._model.piece_to_id(token)
     return found if self._model.id_to_piece(found) == token else None
+
+  def _rules(self) -> Any:
+    return self._bytes, self._bare
 
   def _model_files(self) -> dict[str, bytes]:
     bos = None if self.bos_id is None else self.token(self.bos_id)

@@ -1,0 +1,138 @@
+"""Tokens that are kept: a data set is tokenised once, however often it is read.
+
+They lie below ~/.cache/r1jax (or R1JAX_CACHE), in a file named by a digest of
+all that they are a function of: the content of the files, the settings of the
+task, the vocabulary, r1jax's own code and the libraries that it reads and
+tokenises with. Whatever changes, they are made anew, and what has not been used
+for a month is removed. What is read of less than a megabyte is never kept, nor
+what no file holds: a user's function or a generator may do otherwise next time.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import functools
+import hashlib
+from importlib import metadata
+import json
+import os
+import pathlib
+import platform
+import tempfile
+import time
+from typing import Any
+
+from absl import logging
+import numpy as np
+
+from r1jax import buckets
+
+Arrays = dict[str, np.ndarray]
+
+_LEAST = 1 << 20  # bytes of the files
+_SECONDS = 30 * 24 * 3600  # after which what nobody has read is removed
+_ALIGNED = 64  # bytes, at which an array begins in the file
+_LIBRARIES = ('jinja2', 'numpy', 'pyarrow', 'sentencepiece', 'tokenizers')
+
+
+def arrays(asked: Mapping[str, Any], files: Sequence[pathlib.Path],
+           make: Callable[[], Arrays]) -> Arrays:
+  """What `make` returns, from an earlier time if nothing has changed since.
+
+  Args:
+    asked: names all that the arrays depend on besides the files.
+    files: what `make` reads; empty where it reads something else.
+    make: () -> arrays by their names.
+
+  Returns:
+    The arrays, mapped into memory if they were kept.
+  """
+  before = _versions(files)
+  if sum(size for _, size, *_ in before) < _LEAST:
+    return make()
+  file = buckets.cache() / 'tokens' / _digest(asked, files)
+  if file.is_file():
+    os.utime(file)
+    return _read(file)
+  made = make()
+  if _versions(files) == before:  # else it is of neither content
+    try:
+      _write(file, made)
+    except OSError as problem:
+      logging.warning('%s: the tokens are not kept: %s', file, problem)
+  return made
+
+
+def _write(file: pathlib.Path, made: Arrays) -> None:
+  """Writes arrays, behind a line of JSON that says which; whole, or not at all.
+
+  Several processes may do so at once: all write the same.
+  """
+  file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+  for old in file.parent.iterdir():
+    if time.time() - old.stat().st_mtime > _SECONDS:
+      old.unlink(missing_ok=True)
+  handle, aside = tempfile.mkstemp(dir=file.parent)
+  try:
+    with open(handle, 'wb') as stream:
+      stream.write(json.dumps({
+          name: [values.dtype.str, len(values)]
+          for name, values in made.items()}).encode() + b'\n')
+      for values in made.values():
+        stream.write(bytes(-stream.tell() % _ALIGNED))
+        stream.write(memoryview(values))
+      stream.flush()
+      os.fsync(stream.fileno())
+    os.replace(aside, file)
+  finally:
+    pathlib.Path(aside).unlink(missing_ok=True)
+
+
+def _read(file: pathlib.Path) -> Arrays:
+  """The arrays of a file, mapped into memory."""
+  content = np.memmap(file, np.uint8, mode='r')
+  with open(file, 'rb') as stream:
+    header = stream.readline()
+  found, start = {}, len(header)
+  for name, (dtype, count) in json.loads(header).items():
+    start += -start % _ALIGNED
+    end = start + count * np.dtype(dtype).itemsize
+    found[name] = content[start:end].view(dtype)
+    start = end
+  return found
+
+
+def _versions(files: Sequence[pathlib.Path]) -> list[tuple[str, int, int, int]]:
+  """Path, size and what else changes when a file is written."""
+  return [(str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+          for file in files for stat in [file.stat()]]
+
+
+def _digest(asked: Mapping[str, Any], files: Sequence[pathlib.Path]) -> str:
+  """The name of what is a function of `asked` and the content of the files."""
+  text = json.dumps(
+      [asked, [(str(file), content(file)) for file in files], _code()],
+      sort_keys=True, default=repr)
+  return hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()
+
+
+def content(file: pathlib.Path) -> str:
+  """The digest of a file's content."""
+  with open(file, 'rb') as stream:
+    return hashlib.file_digest(stream, 'sha256').hexdigest()
+
+
+@functools.cache
+def _code() -> list[str]:
+  """What reads and tokenises: r1jax's code, Python and libraries."""
+  root = pathlib.Path(__file__).parents[1]
+  digest = hashlib.sha256()
+  for file in sorted(root.rglob('*.py')):
+    digest.update(f'{file.relative_to(root)} {content(file)}\n'.encode())
+  versions = [f'{name} {_version(name)}' for name in _LIBRARIES]
+  return [digest.hexdigest(), platform.python_version(), *versions]
+
+
+def _version(name: str) -> str:
+  try:
+    return metadata.version(name)
+  except metadata.PackageNotFoundError:
+    return 'none'

@@ -1,0 +1,209 @@
+"""Tests of what is kept: read back as it was, and never of another content."""
+
+import json
+import os
+import pathlib
+import time
+import types
+
+import numpy as np
+import pytest
+
+from r1jax import errors
+from r1jax.data import kept
+from r1jax.data import tasks
+from r1jax.data import vocabs
+
+import small_vocabs
+
+
+@pytest.fixture(name='cache', autouse=True)
+def _cache(tmp_path, monkeypatch):
+  monkeypatch.setenv('R1JAX_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(kept, '_LEAST', 1)
+  return tmp_path / 'cache' / 'tokens'
+
+
+@pytest.fixture(name='vocab')
+def _vocab(huggingface_path):
+  return vocabs.load_vocab('huggingface', huggingface_path)
+
+
+@pytest.fixture(name='path')
+def _path(tmp_path):
+  path = tmp_path / 'rows.jsonl'
+  _write(path, range(6))
+  return path
+
+
+@pytest.fixture(name='encoded')
+def _encoded(monkeypatch, vocab):
+  """The texts that were tokenised, in one list."""
+  texts, encode_all = [], vocab.encode_all
+  monkeypatch.setattr(
+      vocab, 'encode_all', lambda some: texts.extend(some) or encode_all(some))
+  return texts
+
+
+def _write(path, numbers):
+  path.write_text('\n'.join(json.dumps(
+      {'question': f'{n}' * (n + 1), 'answer': n, 'text': f'is {n}',
+       'verifier': 'x'}) for n in numbers))
+
+
+def _plain(prompts):
+  index = np.arange(len(prompts.length))
+  return (prompts.tokens[index].tolist(), prompts.length.tolist(),
+          list(prompts.records), list(prompts.kinds))
+
+
+def _read(path, vocab, limit=64, **options):
+  prompts, counts = tasks.prompt_set(
+      f'jsonl:{path}', vocab, limit, **{'template': 'plain', **options})
+  return _plain(prompts), counts
+
+
+def test_a_second_reading_gives_the_same_and_tokenises_nothing(
+    path, vocab, encoded, cache):
+  first = _read(path, vocab, 3)
+  assert len(encoded) == 6 and first[1]['too_long']
+  assert _read(path, vocab, 3) == first
+  assert len(encoded) == 6 and len(list(cache.iterdir())) == 1
+
+
+def test_documents_and_conversations_are_kept(path, vocab, encoded, cache):
+  read = lambda: [list(map(list, tasks.documents(f'jsonl:{path}', vocab))), [
+      (ids.tolist(), said.tolist()) for ids, said in tasks.conversations(
+          f'jsonl:{talk}', vocab, template='plain')]]
+  talk = path.with_name('talk.jsonl')
+  talk.write_text('{"prompt": "q", "response": "a b"}')
+  first = read()
+  assert first[0][2][-1] == vocab.eos_id and first[1][0][1][-1] == 1
+  done = len(encoded)
+  assert read() == first and len(encoded) == done
+  assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize('change', [
+    dict(split='train[1:]'), dict(template='mini'), dict(instruction='Think.'),
+    dict(num_prompts=3), dict(limit=2), dict(examples=[('1', '2')]),
+    dict(options={'answer': 'text'}), dict(options={'task': 'other'})])
+def test_another_setting_is_read_anew(path, vocab, cache, change):
+  usual, other = _read(path, vocab), _read(path, vocab, **change)
+  assert other != usual and len(list(cache.iterdir())) == 2
+  assert _read(path, vocab, **change) == other
+  assert _read(path, vocab) == usual
+
+
+def test_a_changed_file_is_read_anew(path, vocab):
+  before, times = _read(path, vocab), path.stat()
+  path.write_text(path.read_text().replace('is 3', 'is 4'))  # as long
+  os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+  assert _read(path, vocab) != before
+  assert [r['row']['text'] for r in _read(path, vocab)[0][2]].count('is 4') == 2
+
+
+def test_what_a_changed_template_file_fills_is_read_anew(path, vocab):
+  template = path.with_name('a.txt')
+  template.write_text('Q: {prompt}')
+  before = _read(path, vocab, template=str(template))
+  template.write_text('A: {prompt}')
+  assert _read(path, vocab, template=str(template)) != before
+
+
+def test_another_vocabulary_is_another_digest(tmp_path, vocabulary):
+  digest = vocabulary.digest()
+  assert digest == vocabulary.digest()
+  vocabulary.chat_template = '{{ messages }}'
+  assert vocabulary.digest() != digest
+  digests = [vocabs.load_vocab('huggingface', small_vocabs.save(
+      tmp_path / str(n), small_vocabs.tokenizer(begin=n == 1),
+      tokenizer_config={'eos_token': small_vocabs.END,
+                        'split_special_tokens': n == 2})).digest()
+             for n in range(3)]
+  assert len(set(digests)) == 3
+
+
+def test_other_code_and_other_libraries_read_anew(path, vocab, monkeypatch,
+                                                  encoded):
+  _read(path, vocab)
+  monkeypatch.setattr(kept, '_version', lambda name: '0')
+  kept._code.cache_clear()
+  _read(path, vocab)
+  assert len(encoded) == 12
+  kept._code.cache_clear()
+
+
+def test_a_template_that_asks_for_the_date_is_read_anew_each_day(
+    path, vocab, cache, monkeypatch):
+  template = '{{ strftime_now("%Y") }} {{ prompt }}'
+  read = lambda: _read(path, vocab, template=template)
+  assert read() == read() and len(list(cache.iterdir())) == 1
+  monkeypatch.setattr(tasks.datetime, 'date', types.SimpleNamespace(
+      today=lambda: '2050-01-01'))
+  read()
+  assert len(list(cache.iterdir())) == 2
+
+
+def test_what_changes_while_it_is_read_is_not_kept(
+    path, vocab, cache, monkeypatch):
+  encode_all = vocab.encode_all
+
+  def encode_and_change(texts):
+    _write(path, range(7))
+    return encode_all(texts)
+
+  monkeypatch.setattr(vocab, 'encode_all', encode_and_change)
+  _read(path, vocab)
+  assert not cache.exists()
+
+
+def test_a_refused_file_is_refused_again(path, vocab, cache):
+  with path.open('a') as file:
+    file.write('\n{"question": "", "answer": 1}')
+  for count in (None, 2, 2):  # also behind the last that is taken
+    with pytest.raises(errors.ConfigError, match=f'{path}:7: .* not empty'):
+      _read(path, vocab, num_prompts=count)
+  assert not cache.exists()
+
+
+def test_small_files_and_sources_that_generate_are_not_kept(
+    path, vocab, cache, monkeypatch):
+  tasks.prompt_set('mini_reasoning', vocab, 512, num_prompts=3)
+  monkeypatch.setattr(kept, '_LEAST', 10_000)
+  _read(path, vocab)
+  assert not cache.exists()
+
+
+def test_a_full_disk_is_no_reason_to_stop(path, vocab, monkeypatch, caplog):
+  usual = _read(path, vocab)
+  monkeypatch.setenv('R1JAX_CACHE', str(path))  # a file, not a folder
+  assert _read(path, vocab) == usual
+  assert 'the tokens are not kept' in caplog.text
+
+
+def test_what_nobody_reads_goes_after_a_month(path, vocab, cache):
+  _read(path, vocab)
+  old, = cache.iterdir()
+  month = time.time() - kept._SECONDS - 1
+  os.utime(old, (month, month))
+  _read(path, vocab)  # which uses it
+  _read(path, vocab, template='mini')
+  assert old.exists()
+  os.utime(old, (month, month))
+  _read(path, vocab, template='Q: {prompt}')
+  assert not old.exists() and len(list(cache.iterdir())) == 2
+
+
+def test_arrays_of_any_length_come_back(tmp_path):
+  made = {'a': np.arange(3, dtype=np.int32), 'none': np.zeros(0, np.int64),
+          'bytes': np.frombuffer(b'abcde', np.uint8),
+          'z': np.arange(2, dtype=np.int64)}
+  file = pathlib.Path(tmp_path, 'x', 'y')
+  kept._write(file, made)
+  found = kept._read(file)
+  assert list(found) == list(made)
+  for name, values in made.items():
+    assert found[name].dtype == values.dtype
+    np.testing.assert_array_equal(found[name], values)
+  assert list(file.parent.iterdir()) == [file]
