@@ -55,8 +55,8 @@ def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
 
 def check_slots(slots: int | None, placed: train_state.PlacedModel) -> None:
   """Refuses slots that do not divide over the devices that split a batch."""
-  shards = placed.sampling.place.batch_shards
-  if (slots or 0) % shards:
+  if slots is not None and slots % (
+      shards := placed.sampling.place.batch_shards):
     raise errors.expected(
         'rl.slots', f"a multiple of mesh data*fsdp*expert = {shards}, or of "
         "sampling's 'batch'", slots)
