@@ -38,7 +38,11 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
     gin_files, gin_bindings: for seqio's configurables.
   """
   backend.check_environment()
-  if config.get('plan', {}).get('topology'):
+  plan = config.get('plan', {})
+  if plan.get('sweep') and plan.topology is None:
+    raise errors.expected(
+        'plan.topology', 'a machine, for config.plan.sweep', None)
+  if plan.get('topology') is not None:
     if objects.is_bucket(workdir or ''):
       raise errors.expected(
           '--workdir', 'a path of a file system for a plan', workdir)

@@ -22,8 +22,8 @@ def test_machines_by_name(name, same, count):
 
 
 def test_a_chip_may_be_two_devices():
-  assert topology.parse('v4:4x4x4').devices == 128
-  assert chips.CHIPS['v4'].device().flops == 275e12 / 2
+  assert topology.parse('v7x:4x4x4').devices == 128
+  assert chips.CHIPS['v7x'].device().flops == 2307e12 / 2
 
 
 @pytest.mark.parametrize('name, words', [
