@@ -22,6 +22,7 @@ RULES = (
     ('head_size', None),
     ('mlp', 'tensor'),
     ('expert', 'expert'),
+    ('expert_embed', 'fsdp'),  # the width of experts
     ('router', None),
     ('norm', None),
     ('rank', None),  # of LoRA's factors; of latents as outputs (mla.py)
@@ -69,4 +70,4 @@ def plan() -> ConfigDict:
       sweep=optional(bool, 'plan other meshes, micro-batches and remat, too, '
                      'and rank those that fit; unset: no'),
       price=optional(float, 'dollars per chip-hour; unset: its list price',
-                     '>= 0')))
+                     '> 0')))

@@ -69,9 +69,22 @@ def v3_zero_long() -> common.ConfigDict:
 
 
 def _of_v3(config: common.ConfigDict) -> common.ConfigDict:
-  """A stage of R1-Zero, on its machine."""
+  """A stage of R1-Zero, on its machine.
+
+  In training 64 devices hold the experts, each with a part of the width of its
+  own four; other weights are split over all 512. While responses are sampled
+  each of 256 devices has one expert of each layer, as in DeepSeek-V3's own
+  inference (arXiv 2412.19437, 3.4.2), other weights whole, and its own
+  responses: the tokens travel, weights do not.
+  """
   config.rl.sample_chunk = 8192
-  config.mesh.update(fsdp=-1, expert=16, context=4)
+  config.mesh.update(fsdp=-1, expert=64, context=4)
+  all_512 = ('fsdp', 'expert')
+  config.rules = tuple((dict(config.rules) | dict(
+      embed=all_512, table=all_512, latent=all_512)).items())
+  config.sampling_rules = (
+      *WHOLE, ('expert_embed', None), ('expert', ('expert', 'context')),
+      ('batch', ('data', 'fsdp', 'expert', 'context')), ('length', None))
   config.plan.topology = 'v5p:8x16x16'
   return config
 

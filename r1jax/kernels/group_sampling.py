@@ -291,10 +291,10 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
     keep_experts: whether it has the experts that were chosen for each token.
   """
   shared = sharding.repeat(prompts, len(key_N), model.place)
+  params = model.prepare(params)
   prompt_kv, state = begin(
       model, params, shared, len(key_N), response_tokens,
       top_k if keep_support else 0, keep_experts)
-  params = model.prepare(params)
   for end in cache_sizes(response_tokens, chunk):
     state = advance(
         model, params, shared, prompt_kv, key_N, grow(state, end), end,
@@ -304,5 +304,7 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
     of_shared, of_tokens = state.experts
     times = len(of_shared) // len(prompts.length)
     prompts = prompts._replace(experts=of_shared[::times])
-  return Rollout(prompts, state.tokens, state.mask, state.logp, state.support,
-                 of_tokens)
+  drawn = state.tokens, state.mask, state.logp, state.support, of_tokens
+  if model.place is not None:
+    drawn = model.place.split(drawn)  # the caller may want them elsewhere
+  return Rollout(prompts, *drawn)

@@ -64,14 +64,17 @@ def gather(place: sharding.Placement, axes: sharding.Axes, weight: Array
 
   Left to itself, XLA may multiply each device's part of the weight instead, and
   write as many partial sums of all tokens as there are devices. The gradient is
-  summed into the part that each device keeps.
+  computed whole on each device from its rows, and then summed into the part
+  that each keeps: XLA for TPUs would else compute it in as many pieces as there
+  are devices (a windowed product), and read all activations for each of them.
   """
   return place.whole(weight, axes)
 
 
 gather.defvjp(
     lambda place, axes, weight: (gather(place, axes, weight), None),
-    lambda place, axes, _, gradient: (place.constrain(gradient, axes),))
+    lambda place, axes, _, gradient: (
+        place.constrain(place.whole(gradient, axes), axes),))
 
 
 def linear(fan_in: int, scale: float = 1.) -> nn.initializers.Initializer:

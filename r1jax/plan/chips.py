@@ -40,7 +40,7 @@ class Chip(NamedTuple):
 
 
 CHIPS = {chip.name: chip for chip in (
-    Chip('v4', 275e12, 30.5 * GIB, 1.2e12, 300e9, 3, 2, 3.22,
+    Chip('v4', 275e12, 30.75 * GIB, 1.2e12, 300e9, 3, 1, 3.22,
          f'{_TPU}v4; links: arXiv 2304.01433, table 4, six of 50 GB/s; {_HBM}',
          _LIST.format('us-central2')),
     Chip('v5e', 197e12, 15.75 * GIB, 0.819e12, 200e9, 2, 1, 1.20,

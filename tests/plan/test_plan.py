@@ -15,6 +15,7 @@ from experiments import reward_sections
 from experiments import sections
 from r1jax import errors
 from r1jax import plan
+from r1jax import run
 from r1jax.models import presets
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
@@ -112,6 +113,30 @@ def test_a_price_of_ones_own(planned, tmp_path):
   assert 'price of a chip-hour: config.plan.price' in said[-1]
 
 
+@pytest.mark.parametrize('field, value', [
+    ('plan.price', 0.), ('rl.group', 0), ('rl.temperature', -1.)])
+def test_a_value_out_of_bounds_is_refused(field, value, planned):
+  config = _config()
+  section, _, name = field.rpartition('.')
+  config[section][name] = value
+  with pytest.raises(errors.ConfigError, match=f'config.{field}'):
+    planned(config)
+
+
+def test_a_sweep_of_no_machine_is_refused():
+  config = _config('lm')
+  config.plan.sweep = True
+  with pytest.raises(errors.ConfigError, match='config.plan.topology'):
+    run.run(config, None)
+
+
+def test_a_machine_without_a_name_is_refused():
+  config = _config('lm')
+  config.plan.topology = ''
+  with pytest.raises(errors.ConfigError, match='one of v4'):
+    run.run(config, None)
+
+
 def test_a_stage_without_programs_of_its_own_is_refused():
   config = common.base('collect', collect=dict(a=sections.part('jsonl:x')))
   config.plan.topology = 'h100:8'
@@ -177,12 +202,13 @@ def test_parameters_that_lie_whole_on_every_device_are_named():
 
 
 @pytest.mark.slow
-def test_a_tpu_is_planned_for_without_one(tmp_path):
+@pytest.mark.parametrize('machine', ['v5e:2x2', 'v4-8', 'v7x:2x2x1'])
+def test_a_tpu_is_planned_for_without_one(machine, tmp_path):
   """In a process of its own: libtpu takes its settings once."""
   pytest.importorskip('libtpu', reason='needs the extra tpu')
   done = subprocess.run(
       [sys.executable, '-m', 'r1jax.main', f'--workdir={tmp_path}',
-       '--config=experiments/plan.py:small,v5e:2x2'],
+       f'--config=experiments/plan.py:small,{machine}'],
       env=os.environ | {'XLA_FLAGS': ''}, capture_output=True, text=True,
       check=False)
   assert done.returncode == 0, done.stderr

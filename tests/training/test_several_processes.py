@@ -6,6 +6,7 @@ import jax
 import pytest
 
 import test_loop
+from r1jax import buckets
 from r1jax import errors
 from r1jax import pipeline
 from r1jax.parallel import distributed
@@ -13,6 +14,7 @@ from r1jax.training import history
 from r1jax.training import lock
 from r1jax.training import logger
 from r1jax.training import loop
+from r1jax.training import owners
 from r1jax.training import record
 from r1jax.training import surroundings
 from r1jax.training import timing
@@ -67,3 +69,19 @@ def test_what_the_first_process_meets_ends_the_others(another, tmp_path, use):
   with pytest.raises(errors.ConfigError, match='^--workdir: of the first$'):
     use(tmp_path)
   assert not list(tmp_path.iterdir())
+
+
+def test_all_see_a_workdir_but_one_in_a_bucket(monkeypatch, tmp_path):
+  """This process is the second; what the first has written is not there."""
+  owner = owners.identity() | {'pid': 7}
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(
+      distributed, 'gather', lambda value: [[owner, None], value])
+  monkeypatch.setattr(lock, '_SEEN_SECONDS', 0.)
+  monkeypatch.setenv('R1JAX_CACHE', str(tmp_path))
+  with lock.held(buckets.place('parts', 'gs://bucket/run')):
+    pass
+  with pytest.raises(errors.ConfigError, match='does not see .*/run/lock, '):
+    with lock.held(tmp_path / 'run'):
+      raise AssertionError('goes on')
