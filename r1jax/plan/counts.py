@@ -160,8 +160,8 @@ class _Counter:
             total: Counts, channels: set[str] | None) -> None:
     """FLOPs and collectives of an instruction, or of all in a fusion.
 
-    `channels` are of collectives in fusions so far: one that runs beside others'
-    work is written in the fusion of each. Others may have the same channel.
+    `channels` are of collectives in fusions so far: one beside others' work is
+    written in the fusion of each. Others may have the same channel.
     """
     if one.opcode == 'fusion':
       inner = self._program.computations[one.called('calls')]
