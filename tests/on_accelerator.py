@@ -334,9 +334,10 @@ class Step:
     args = self._state.params, self._prompts, np.uint32(0), np.uint32(0)
     sample, seconds = build(
         name, rollouts.jitted_sampling(self._mesh), sampling, settings, *args)
-    begin, more = build(f'{name}, prefill', jax.jit(functools.partial(
-        group_sampling.begin, sampling, rows=rows,
-        response_tokens=rl.response_tokens)), *args[:2])
+    begin, more = build(
+        f'{name}, prefill', jax.jit(lambda params, prompts: (
+            group_sampling.begin(sampling, sampling.prepare(params), prompts,
+                                 rows, rl.response_tokens))), *args[:2])
     _, prefill = timed(self._repeats, lambda: begin(*args[:2]))
     rollout, whole = timed(self._repeats, lambda: sample(*args))
     read = decode_bytes(
