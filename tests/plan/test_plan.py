@@ -222,4 +222,6 @@ def test_another_machine_is_named_after_a_comma():
   assert plans.get_config('small,v6e:4x4').plan.topology == 'v6e:4x4'
   config = plans.get_config('qwen32b_zero,topology=v5p-512')
   assert config.plan.topology == 'v5p-512'
-  assert config.mesh.fsdp == -1
+  assert config.mesh.fsdp == -1 and config.mesh.tensor == 4
+  for machine in ('v6e:16x16', 'topology=v6e-256'):  # whose chips have less
+    assert plans.get_config(f'qwen32b_zero,{machine}').mesh.tensor == 8
