@@ -12,6 +12,7 @@ from absl import logging
 import jax
 
 from r1jax import buckets
+from r1jax import config as config_lib
 from r1jax import errors
 from r1jax import objects
 from r1jax import pipeline
@@ -67,6 +68,10 @@ def _run(config, workdir: str | None, gin_files: Sequence[str],
                jax.process_count(), jax.devices())
 
   # What is refused is refused here, before anything compiles.
+  distributed.alike(lambda: {
+      '--workdir': workdir, '--gin_file': [*gin_files],
+      '--gin_bindings': [*gin_bindings], **surroundings.of_program(),
+      **config_lib.flatten(config.to_dict(), 'config.')})
   stages.check(config)
   # Absolute, so that the saved config still names it from elsewhere.
   if os.path.exists(config.get('init_from') or ''):
@@ -91,10 +96,10 @@ def _run_in(workdir: str | None, config, fields: dict[str, Any]) -> bool:
       bench = importlib.import_module('r1jax.stages.bench')
       bench.run_bench(config, mesh)
       return True
+    digests = distributed.alike(lambda: inputs.digests(fields))
     stage = stages.build(config, mesh, workdir)
     summary = loop.train(
-        stage, stages.loop_settings(config), workdir, fields,
-        distributed.in_main(lambda: inputs.digests(fields)))
+        stage, stages.loop_settings(config), workdir, fields, digests)
   return summary is not None
 
 

@@ -72,6 +72,25 @@ CHIPS = {chip.name: chip for chip in (
          50e9),
 )}
 
+KINDS = {  # as JAX names devices, of the boards that the table means
+    'TPU v4': 'v4', 'TPU v5 lite': 'v5e', 'TPU v5e': 'v5e', 'TPU v5': 'v5p',
+    'TPU v5p': 'v5p', 'TPU v6 lite': 'v6e', 'TPU v6e': 'v6e', 'TPU7x': 'v7x',
+    'NVIDIA H100 80GB HBM3': 'h100', 'NVIDIA H800': 'h800',
+    'NVIDIA H200': 'h200', 'NVIDIA B200': 'b200'}
+
+
+def of_device(kind: str, cores: int = 1) -> Chip | None:
+  """The figures of a device that is there; None: it is not in the table.
+
+  Args:
+    kind: its `device_kind`.
+    cores: its `num_cores`: of a TPU, those that work as one device.
+  """
+  if kind not in KINDS:
+    return None
+  chip = CHIPS[KINDS[kind]]
+  return chip if cores >= chip.devices else chip.device()
+
 
 class Published(NamedTuple):
   """What a training has taken, as its authors say."""

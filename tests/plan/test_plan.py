@@ -86,6 +86,7 @@ def test_a_plan_of_rl(planned, tmp_path):
   assert 'plan of  on h100:8: 8 chips, mesh fsdp 8' in said[-1]
   assert 'R1-Zero, 64 x 8 GPUs' in said[-1]
   assert 'update is bound by ' in said[-1]  # its MFU is low
+  assert 'price of a chip-hour: aws.amazon.com/ec2' in said[-1]
 
 
 def test_keys_and_values_of_the_longest_response(planned, tmp_path):
@@ -107,9 +108,10 @@ def test_a_plan_of_a_step(kind, planned, tmp_path):
 def test_a_price_of_ones_own(planned, tmp_path):
   config = _config('lm')
   config.plan.price = 100.
-  planned(config, str(tmp_path))
+  said = planned(config, str(tmp_path))
   run = json.loads((tmp_path / 'plan.json').read_text('utf-8'))['run']
   assert run['dollars'] == pytest.approx(100 * run['chip_hours'])
+  assert 'price of a chip-hour: config.plan.price' in said[-1]
 
 
 @pytest.mark.parametrize('field, value', [
@@ -223,4 +225,6 @@ def test_another_machine_is_named_after_a_comma():
   assert plans.get_config('small,v6e:4x4').plan.topology == 'v6e:4x4'
   config = plans.get_config('qwen32b_zero,topology=v5p-512')
   assert config.plan.topology == 'v5p-512'
-  assert config.mesh.fsdp == -1
+  assert config.mesh.fsdp == -1 and config.mesh.tensor == 4
+  for machine in ('v6e:16x16', 'topology=v6e-256'):  # whose chips have less
+    assert plans.get_config(f'qwen32b_zero,{machine}').mesh.tensor == 8
