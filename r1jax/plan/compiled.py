@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from r1jax.kernels import attention
 from r1jax.kernels import exchange
-from r1jax.models import attention
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
 from r1jax.plan import counts

@@ -85,6 +85,7 @@ def test_a_plan_of_rl(planned, tmp_path):
       made['run']['chip_hours'] * 4.916)
   assert 'plan of  on h100:8: 8 chips, mesh fsdp 8' in said[-1]
   assert 'R1-Zero, 64 x 8 GPUs' in said[-1]
+  assert 'price of a chip-hour: aws.amazon.com/ec2' in said[-1]
 
 
 def test_keys_and_values_of_the_longest_response(planned, tmp_path):
@@ -106,9 +107,10 @@ def test_a_plan_of_a_step(kind, planned, tmp_path):
 def test_a_price_of_ones_own(planned, tmp_path):
   config = _config('lm')
   config.plan.price = 100.
-  planned(config, str(tmp_path))
+  said = planned(config, str(tmp_path))
   run = json.loads((tmp_path / 'plan.json').read_text('utf-8'))['run']
   assert run['dollars'] == pytest.approx(100 * run['chip_hours'])
+  assert 'price of a chip-hour: config.plan.price' in said[-1]
 
 
 @pytest.mark.parametrize('field, value', [
