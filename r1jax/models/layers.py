@@ -87,12 +87,16 @@ def dense(x: Array, weight: Array | Adapted, contract: int = 1,
   """x times weight, over x's last `contract` axes and the weight's first.
 
   The other axes of x are flattened first: the product of a weight's gradient
-  then sums over one axis, and XLA does not write its operand transposed.
+  then sums over one axis, and XLA does not write its operand transposed. But of
+  one token a row, as while sampling: from a stack of layers XLA for TPUs copies
+  a weight that is flattened before it reads it.
   """
   if isinstance(weight, Adapted):
     return dense(x, weight.weight, contract, dtype) + dense(
         dense(x, weight.a, contract), weight.b, dtype=dtype)
   rows, columns = x.shape[:x.ndim - contract], weight.shape[contract:]
+  if rows[-1:] == (1,):
+    return jnp.tensordot(x, weight, contract, preferred_element_type=dtype)
   size = math.prod(weight.shape[:contract])
   y = jnp.matmul(x.reshape(math.prod(rows), size), weight.reshape(size, -1),
                  preferred_element_type=dtype)

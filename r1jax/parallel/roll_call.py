@@ -86,8 +86,7 @@ def held_on_error() -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-  """Inside, what one of several processes does; its RunError ends all of them.
-  """
+  """Inside, one of several processes works alone; its RunError ends all."""
   try:
     yield
   except errors.RunError as problem:
