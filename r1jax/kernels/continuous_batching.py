@@ -62,10 +62,10 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
   """
   place = model.place
   shared = sharding.repeat(prompts, len(key_N), place)
+  params = model.prepare(params)
   prompt_kv, begun = group_sampling.begin(
       model, params, shared, len(key_N), response_tokens,
       top_k if keep_support else 0, keep_experts)
-  params = model.prepare(params)
   devices = len(sharding.by_device(place, key_N))
   rows = len(key_N) // devices
   step = _stepper(model, params, shared, prompt_kv, key_N, begun.hidden,
@@ -85,7 +85,7 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
         lambda s, most=most: (
             jnp.any(s.next < rows) | jnp.any(in_use_D(s) > most)),
         step, _in_fewer(place, state, count))
-  return group_sampling.rollout(prompts, begun._replace(
+  return group_sampling.rollout(place, prompts, begun._replace(
       tokens=state.drawn.tokens, mask=state.drawn.mask, logp=state.drawn.logp,
       support=state.drawn.support,
       experts=begun.experts and (begun.experts[0], state.drawn.experts)))

@@ -34,7 +34,8 @@ def make(config, mesh: jax.sharding.Mesh, topology: topology_lib.Topology,
       'whole_parameters': dict(compiled.whole_parameters(
           done[0].part.state['parameters'], _WHOLE)),
       'sources': {'chip': topology.chip.source,
-                  'price': topology.chip.price_source}}
+                  'price': 'config.plan.price' if config.plan.price else
+                  topology.chip.price_source}}
   if not fits:
     plan['what_helps'] = memory.smaller(config)
   if all(x.memory for x in done):
@@ -233,6 +234,8 @@ def _cost_lines(plan: Mapping[str, Any]) -> list[str]:
     lines.append(
         f'{run["steps"]:,} steps: at least {run["hours"]:,.1f} hours, '
         f'{run["chip_hours"]:,.0f} chip-hours{cost}')
+    if cost:
+      lines.append(f'price of a chip-hour: {plan["sources"]["price"]}')
   else:
     lines.append('set config.steps for the cost of the whole run')
   lines.append('published, for comparison:')

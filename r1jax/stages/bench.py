@@ -59,7 +59,6 @@ def run_bench(config, mesh) -> None:
   if not 1 <= warmup < steps:
     raise errors.expected('bench.warmup', 'at least 1, which compiles, and '
                           f'less than bench.steps = {steps}', warmup)
-  rollouts.check_slots(config.rl.slots, mesh)
   model = train_state.configured_model(
       config, mesh, rollouts.longest_sequence(config.rl))
   placed = model.placed

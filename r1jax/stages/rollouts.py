@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from r1jax import errors
 from r1jax.data import batches
 from r1jax.data import vocabs
 from r1jax.kernels import continuous_batching
@@ -53,14 +52,6 @@ def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
       model, params, prompts, keys, slots=slots, **fields)
 
 
-def check_slots(slots: int | None, mesh: jax.sharding.Mesh) -> None:
-  """Refuses slots that do not divide over the devices that split a batch."""
-  shards = sharding.batch_shards(mesh)
-  if (slots or 0) % shards:
-    raise errors.expected(
-        'rl.slots', f'a multiple of mesh data*fsdp*expert = {shards}', slots)
-
-
 @functools.cache
 def jitted_sampling(mesh: jax.sharding.Mesh):
   """`sample_groups`, jitted: one program for all stages of a pipeline."""
@@ -73,7 +64,6 @@ class Sampler:
   """Samples from one model under given parameters."""
 
   def __init__(self, placed: train_state.PlacedModel, settings: Settings):
-    check_slots(settings.slots, placed.mesh)
     self._placed, self._settings = placed, settings
     self._sample = jitted_sampling(placed.mesh)
 
@@ -116,6 +106,9 @@ def read_counted(data, vocab: vocabs.Vocab, prompt_tokens: int, *, split: str,
     distributed.say(
         f'{counts["too_long"]} prompts of split {split!r} are longer than '
         f'prompt_tokens = {prompt_tokens} and left out')
+  distributed.check_rows(split, (
+      prompts.tokens[index]
+      for index in batches.whole_batches(len(prompts.length), 1024)))
   return prompts, counts['too_long']
 
 

@@ -82,7 +82,8 @@ def place_model(shape: architecture.Config, mesh: jax.sharding.Mesh,
         lora.axes(shape, adapter, params, model.axes()))
   return PlacedModel(model, mesh, params, trained, adapter,
                      sharding.replicated(mesh), sharding.batch_sharding(mesh),
-                     models.build(shape, sharding.Placement(mesh, sampling)))
+                     model if sampling == rules else models.build(
+                         shape, sharding.Placement(mesh, sampling, rules)))
 
 
 class StageModel(NamedTuple):

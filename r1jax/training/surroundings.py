@@ -54,16 +54,20 @@ def found() -> dict[str, Any]:
   if device.platform == 'cpu':  # it compiles for the processor and its threads
     of_host = {'processor': _processor(), 'cores': _cores()}
   return {
-      'python': platform.python_version(),
-      **{name: _version(name) for name in _PACKAGES},
-      'r1jax': code_digest()[:_SHORT],
+      'python': platform.python_version(), **of_program(),
       'platform': device.platform, 'device': device.device_kind,
       # Of its compiler, driver or runtime, in several lines.
       'platform_version': ' '.join(device.client.platform_version.split()),
       'devices': jax.device_count(), 'processes': jax.process_count(),
       **of_host,
-      **{name: os.environ.get(name) for name in _VARIABLES},
-      **{name: getattr(jax.config, name) for name in _SETTINGS}}
+      **{name: os.environ.get(name) for name in _VARIABLES}}
+
+
+def of_program() -> dict[str, Any]:
+  """Those that all processes of a run must have alike."""
+  return {**{name: _version(name) for name in _PACKAGES},
+          'r1jax': code_digest()[:_SHORT],
+          **{name: getattr(jax.config, name) for name in _SETTINGS}}
 
 
 @functools.cache
