@@ -26,10 +26,11 @@ _here: dict[str, pathlib.Path] = {}  # URL -> the folder where a run works now
 def place(kind: str, url: str) -> pathlib.Path:
   """The folder of this machine for a URL: gs+BUCKET+NAME, in `kind`."""
   name = urllib.parse.quote(url.replace('://', '/', 1), safe='/ ')
-  return _cache() / kind / name.replace('/', '+')
+  return cache() / kind / name.replace('/', '+')
 
 
-def _cache() -> pathlib.Path:
+def cache() -> pathlib.Path:
+  """Where copies and compiled programs are kept on this machine."""
   return pathlib.Path(os.path.abspath(os.path.expanduser(
       os.environ.get('R1JAX_CACHE') or '~/.cache/r1jax')))
 
@@ -37,7 +38,7 @@ def _cache() -> pathlib.Path:
 def named(path: str | os.PathLike) -> str:
   """The URL of what a path is the copy of; else the path."""
   with contextlib.suppress(ValueError):
-    relative = pathlib.Path(path).relative_to(_cache())
+    relative = pathlib.Path(path).relative_to(cache())
     _, name, *rest = relative.parts
     kind, _, root = urllib.parse.unquote(name.replace('+', '/')).partition('/')
     if kind in objects.PACKAGES:

@@ -39,8 +39,8 @@ SUITE = (  # files, and which of their tests: those that need no mesh
     ('tests/models/test_transformer.py', 'numpy or decoding'))
 _SMALL_BENCH = {
     'model.width': 16, 'model.layers': 1, 'model.mlp': 24, 'bench.matmul': 32,
-    'rl.prompts': 2, 'rl.group': 2, 'rl.prompt_tokens': 4,
-    'rl.response_tokens': 4, 'rl.micro_batch': 4, 'rl.sample_chunk': 4,
+    'rl.prompts': 4, 'rl.group': 4, 'rl.prompt_tokens': 4,
+    'rl.response_tokens': 4, 'rl.micro_batch': 8, 'rl.sample_chunk': 4,
     'rl.logp_chunk': 4}
 
 
@@ -94,7 +94,7 @@ def bench_figures(line: str) -> dict:
   """What is kept of the line of stages/bench.py."""
   found = json.loads(line)
   return {name: found[name] for name in (
-      'workload', 'time_to_first_update_seconds', 'compile_seconds',
+      'workload', 'devices', 'time_to_first_update_seconds', 'compile_seconds',
       'matmul_gflop_per_second', 'rollout', 'reference', 'update', 'step',
       'peak_memory_mib')}
 

@@ -162,7 +162,7 @@ def timed(repeats: int, run):
 ###############################################################################
 
 
-def _shape(small: bool, **switches) -> architecture.Config:
+def _shape(**switches) -> architecture.Config:
   return architecture.Config(**dict(
       vocab=512, width=256, layers=2, heads=4, kv_heads=2, head_size=64,
       mlp=512, max_len=4096) | switches)
@@ -177,9 +177,9 @@ def _precision(dtype: str):
 def whole_rows(case: str, kernel: str, dtype: str, small: bool):
   """(log p of some tokens, the gradient of a weighted sum of them)."""
   model = models.build(_shape(
-      small, dtype=dtype, attention_kernel=kernel, **CASES[case]))
+      dtype=dtype, attention_kernel=kernel, **CASES[case]))
   rng = np.random.default_rng(0)
-  prompt, response = (9, 15) if small else (200, 301)  # as many as are awkward
+  prompt, response = (9, 15) if small else (200, 301)  # of no whole tile
   tokens = rng.integers(0, 512, (4, prompt + response), dtype=np.int32)
   if case == 'packed rows':
     column = np.arange(prompt + response)
@@ -232,7 +232,7 @@ def sampler_figures(small: bool, **switches) -> dict:
   """
   mesh = sharding.make_mesh({}, jax.devices()[:1])
   placed = train_state.place_model(
-      _shape(small, **switches), mesh, machine_sections.RULES)
+      _shape(**switches), mesh, machine_sections.RULES)
   tokens = 12 if small else 1100
   rl = sections.rl(
       prompts=2, group=4, prompt_tokens=8 if small else 64,
@@ -306,7 +306,7 @@ class Step:
 
   def __init__(self, config, device: jax.Device, chip: chips.Chip | None,
                repeats: int):
-    self.config, self.rl, self.chip = config, config.rl, chip
+    self.rl, self.chip = config.rl, chip
     self._device, self._repeats = device, repeats
     self._mesh = sharding.make_mesh({}, [device])
     made = rl_lib.trained(config, self._mesh)
@@ -334,9 +334,10 @@ class Step:
     args = self._state.params, self._prompts, np.uint32(0), np.uint32(0)
     sample, seconds = build(
         name, rollouts.jitted_sampling(self._mesh), sampling, settings, *args)
-    begin, more = build(f'{name}, prefill', jax.jit(functools.partial(
-        group_sampling.begin, sampling, rows=rows,
-        response_tokens=rl.response_tokens)), *args[:2])
+    begin, more = build(
+        f'{name}, prefill', jax.jit(lambda params, prompts: (
+            group_sampling.begin(sampling, sampling.prepare(params), prompts,
+                                 rows, rl.response_tokens))), *args[:2])
     _, prefill = timed(self._repeats, lambda: begin(*args[:2]))
     rollout, whole = timed(self._repeats, lambda: sample(*args))
     read = decode_bytes(

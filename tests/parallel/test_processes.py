@@ -31,6 +31,7 @@ def _start(workdir, processes, variant, **fields):
       cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
       env=os.environ | {
           'PYTHON': sys.executable, 'DEVICES': '4',
+          'JAX_ENABLE_COMPILATION_CACHE': 'true',
           'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled'),
           'XLA_FLAGS':
           '--xla_backend_optimization_level=0 '

@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
@@ -46,7 +47,8 @@ def _lines(platform, lengths):
 
 @pytest.mark.parametrize('platform', ['cpu', 'tpu'])
 def test_a_program_is_as_long_for_a_long_response(platform, monkeypatch):
-  monkeypatch.setattr(row_attention, '_platform', lambda place: platform)
+  device = types.SimpleNamespace(platform=platform)
+  monkeypatch.setattr(row_attention, '_device', lambda place: device)
   short, long = _lines(platform, SHORT), _lines(platform, LONG)
   for name in 'scoring', 'update':
     assert long[name] <= 1.02 * short[name], name

@@ -85,6 +85,7 @@ def test_a_plan_of_rl(planned, tmp_path):
       made['run']['chip_hours'] * 4.916)
   assert 'plan of  on h100:8: 8 chips, mesh fsdp 8' in said[-1]
   assert 'R1-Zero, 64 x 8 GPUs' in said[-1]
+  assert 'update is bound by ' in said[-1]  # its MFU is low
   assert 'price of a chip-hour: aws.amazon.com/ec2' in said[-1]
 
 
@@ -123,14 +124,16 @@ def test_a_value_out_of_bounds_is_refused(field, value, planned):
     planned(config)
 
 
-def test_a_sweep_of_no_machine_is_refused():
+def test_a_sweep_of_no_machine_is_refused(monkeypatch):
+  monkeypatch.setattr(run.backend, 'check_environment', lambda: None)
   config = _config('lm')
   config.plan.sweep = True
   with pytest.raises(errors.ConfigError, match='config.plan.topology'):
     run.run(config, None)
 
 
-def test_a_machine_without_a_name_is_refused():
+def test_a_machine_without_a_name_is_refused(monkeypatch):
+  monkeypatch.setattr(run.backend, 'check_environment', lambda: None)
   config = _config('lm')
   config.plan.topology = ''
   with pytest.raises(errors.ConfigError, match='one of v4'):
