@@ -39,8 +39,8 @@ def placement(kind: str) -> dict[str, fields.Field]:
     made['sampling_rules'] = field(
         (), '', 'what sampling has in place of some of these rules; '
         "(('embed', None), ('table', None)) keeps weights whole over fsdp, "
-        'which are else gathered for every token; a batch may be over more '
-        'axes, and experts')
+        'which are else gathered for every token; a batch may be split over '
+        'more axes, and experts over others')
   if kind != 'bench':
     made['hang_seconds'] = field(
         3600.0, '0 or >= 1', 'several processes: a step of so many seconds, '

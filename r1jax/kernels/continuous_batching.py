@@ -15,7 +15,9 @@ On a mesh each device has slots, prompts and waiting responses of its own, and
 no cache travels. X counts these devices, those that split a batch.
 
 A slot has room for a whole response from the start. The slots are read, in
-blocks, as far as the longest response in them is.
+blocks, as far as the longest response in them is. Each row writes a place of
+its own: one operation on CPUs, but on TPUs XLA makes it a loop over the rows of
+every layer, which may cost more than it saves where a token takes little time.
 """
 
 from typing import NamedTuple

@@ -20,6 +20,7 @@ from r1jax.models import presets
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
 from r1jax.plan import compiled
+from r1jax.plan import counts
 from r1jax.plan import report
 from r1jax.plan import topology
 from r1jax.stages import train_state
@@ -103,6 +104,15 @@ def test_a_plan_of_a_step(kind, planned, tmp_path):
   (part,) = made['parts']
   assert part['name'] == 'update' and part['rows'][0]['flops'] > 0
   assert made['step']['tokens'] == 8 * 32
+
+
+def test_loops_that_end_by_their_data_are_part_of_an_update(
+    planned, tmp_path, monkeypatch):
+  monkeypatch.setattr(counts, 'count', lambda *_: (
+      counts.Counts(flops=1.), counts.Counts(flops=2.)))
+  planned(_config('lm'), str(tmp_path))
+  made = json.loads((tmp_path / 'plan.json').read_text('utf-8'))
+  assert made['parts'][0]['rows'][0]['flops'] == 3
 
 
 def test_a_price_of_ones_own(planned, tmp_path):

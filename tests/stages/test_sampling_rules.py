@@ -104,6 +104,14 @@ def test_each_device_samples_its_own_responses_with_its_own_experts():
   assert not re.search(r'f32\[(2,)?(4|8),16,8\]', text)  # never more of them
 
 
+def test_a_dense_model_beside_one_with_experts_samples_the_same():
+  """As a judge does: over the axis `expert`, its responses alone are split."""
+  alone, over = (_sampled(tiny.setup(sizes)) for sizes in (
+      None, dict(fsdp=2, expert=4)))
+  np.testing.assert_array_equal(alone.tokens, over.tokens)
+  np.testing.assert_allclose(alone.logp, over.logp, atol=1e-5)
+
+
 def test_without_rules_of_its_own_it_is_the_same_model():
   placed = _placed(())
   assert placed.sampling is placed.model
