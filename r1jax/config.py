@@ -165,9 +165,9 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
 def _check_multiples(leaves: dict[str, Any], shards: int, sampled: int) -> None:
   """What is cut into equal parts leaves no rest, also while sampling."""
   part = lambda field: leaves.get(field) or 1
-  spread = lambda field: (
-      f"mesh data*fsdp*expert, or sampling's 'batch', / its gcd with {field}",
-      sampled // math.gcd(sampled, part(field)))
+  split = "mesh data*fsdp*expert, or sampling's 'batch',"
+  spread = lambda field: (f'{split} / its gcd with {field}',
+                          sampled // math.gcd(sampled, part(field)))
   for field, name, divisor in (
       ('lm.batch', 'lm.micro_batches * mesh data*fsdp*expert',
        part('lm.micro_batches') * shards),
@@ -177,10 +177,10 @@ def _check_multiples(leaves: dict[str, Any], shards: int, sampled: int) -> None:
       ('rl.prompts', *spread('rl.group')),
       ('rl.prompts', 'mesh data*fsdp*expert, each with its own tree,',
        shards if 'search.simulations' in leaves else 1),
-      ('eval.batch', *spread('eval.samples'))):
-    value = leaves.get(field)
-    if value is not None and value % divisor:
-      raise errors.expected(field, f'a multiple of {name} = {divisor}', value)
+      ('eval.batch', *spread('eval.samples')), ('rl.slots', split, sampled)):
+    if (leaves.get(field) or 0) % divisor:
+      raise errors.expected(
+          field, f'a multiple of {name} = {divisor}', leaves[field])
 
 
 def _check_rules(leaves: dict[str, Any], rules: Iterable, sizes: dict) -> int:

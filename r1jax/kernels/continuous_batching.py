@@ -12,7 +12,12 @@ which lie in its slot in the order of its response's tokens. What an earlier
 response has left behind them is not seen.
 
 On a mesh each device has slots, prompts and waiting responses of its own, and
-no cache travels. D here counts these devices: those that split a batch.
+no cache travels. X counts these devices, those that split a batch.
+
+A slot has room for a whole response from the start. The slots are read, in
+blocks, as far as the longest response in them is. Each row writes a place of
+its own: one operation on CPUs, but on TPUs XLA makes it a loop over the rows of
+every layer, which may cost more than it saves where a token takes little time.
 """
 
 from typing import NamedTuple
@@ -40,9 +45,9 @@ class Drawn(NamedTuple):
 class State(NamedTuple):
   """The carry of the loop: S slots, N responses of up to R tokens.
 
-  Responses are numbered on each device; N / D is none.
+  Responses are numbered on each device; N / X is none.
   """
-  next: Array  # i32[D], the first response that waits for a slot
+  next: Array  # i32[X], the first response that waits for a slot
   row: Array  # i32[S], the response in each slot, if any
   index: Array  # i32[S], its token that is drawn next
   hidden: Array  # [S, D], predicts it
@@ -77,13 +82,13 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
       *group_sampling.empty_past(*prompt_kv, slots, response_tokens),
       Drawn(begun.tokens, begun.mask, begun.logp, begun.support,
             begun.experts and begun.experts[1]))
-  in_use_D = lambda s: jnp.sum(sharding.by_device(place, s.row) < rows, 1)
+  in_use_X = lambda s: jnp.sum(sharding.by_device(place, s.row) < rows, 1)
   few = slots // devices // _FEWER  # on each device
   for count in filter(None, (slots, few * devices)):
     most = few if count == slots else 0
     state = lax.while_loop(
         lambda s, most=most: (
-            jnp.any(s.next < rows) | jnp.any(in_use_D(s) > most)),
+            jnp.any(s.next < rows) | jnp.any(in_use_X(s) > most)),
         step, _in_fewer(place, state, count))
   return group_sampling.rollout(place, prompts, begun._replace(
       tokens=state.drawn.tokens, mask=state.drawn.mask, logp=state.drawn.logp,
@@ -102,11 +107,11 @@ def _stepper(model, params: Params, prompts: Prompts, prompt_kv, key_N: Array,
 
   def enter(state: State) -> State:
     empty_S = state.row == rows
-    nth_DS = jnp.cumsum(of_device(empty_S), 1, dtype=jnp.int32)
-    row_S = (state.next[:, None] + nth_DS - 1).reshape(-1)
+    nth_XS = jnp.cumsum(of_device(empty_S), 1, dtype=jnp.int32)
+    row_S = (state.next[:, None] + nth_XS - 1).reshape(-1)
     row_S = jnp.where(empty_S, jnp.minimum(row_S, rows), state.row)
     return state._replace(
-        next=jnp.minimum(state.next + nth_DS[:, -1], rows), row=row_S,
+        next=jnp.minimum(state.next + nth_XS[:, -1], rows), row=row_S,
         hidden=jnp.where(
             empty_S[:, None], pick(first_ND, row_S), state.hidden))
 
@@ -130,7 +135,7 @@ def _stepper(model, params: Params, prompts: Prompts, prompt_kv, key_N: Array,
             logits_SV / temperature, top_k, top_p),
         chosen_S1LK if drawn.experts is None else chosen_S1LK[:, 0])
     put = jax.vmap(lambda x, row, index, y: x.at[row, index].set(
-        y, mode='drop', unique_indices=True))
+        y, mode='drop'))
     drawn = jax.tree.map(lambda x, y: put(
         *map(of_device, (x, row_S, index_S, y))).reshape(x.shape), drawn, new)
     ended_S = (row_S == rows) | (index_S + 1 == drawn.tokens.shape[1]) | (
@@ -146,9 +151,9 @@ def _in_fewer(place, state: State, slots: int) -> State:
   """The state with its responses in the first of `slots` slots."""
   if slots == len(state.row):
     return state
-  row_DS = sharding.by_device(place, state.row)
-  order_DS = jnp.argsort(row_DS, 1)  # the empty slots last
-  kept_S = order_DS[:, :slots // len(row_DS)].reshape(-1)
+  row_XS = sharding.by_device(place, state.row)
+  order_XS = jnp.argsort(row_XS, 1)  # the empty slots last
+  kept_S = order_XS[:, :slots // len(row_XS)].reshape(-1)
   pick = lambda x: sharding.pick(place, x, kept_S)
   row, index, hidden = map(pick, (state.row, state.index, state.hidden))
   k, v = jax.tree.map(

@@ -311,7 +311,8 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
   return rollout(model.place, prompts, state)
 
 
-def rollout(place, prompts: Prompts, state: SamplingState) -> Rollout:
+def rollout(place: sharding.Placement | None, prompts: Prompts,
+            state: SamplingState) -> Rollout:
   """What has been sampled; `prompts` as they were before any was repeated."""
   of_tokens = None
   if state.experts is not None:

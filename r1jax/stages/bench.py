@@ -62,7 +62,6 @@ def run_bench(config, mesh) -> None:
   model = train_state.configured_model(
       config, mesh, rollouts.longest_sequence(config.rl))
   placed = model.placed
-  rollouts.check_slots(config.rl.slots, placed)
   programs, state = make_programs(config, model)
   prompts = random_prompts(config, placed)
   ready, rows, tokens = process_seconds(), [], []

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from r1jax import errors
 from r1jax.data import batches
 from r1jax.data import vocabs
 from r1jax.kernels import continuous_batching
@@ -53,15 +52,6 @@ def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
       model, params, prompts, keys, slots=slots, **fields)
 
 
-def check_slots(slots: int | None, placed: train_state.PlacedModel) -> None:
-  """Refuses slots that do not divide over the devices that split a batch."""
-  if slots is not None and slots % (
-      shards := placed.sampling.place.batch_shards):
-    raise errors.expected(
-        'rl.slots', f"a multiple of mesh data*fsdp*expert = {shards}, or of "
-        "sampling's 'batch'", slots)
-
-
 @functools.cache
 def jitted_sampling(mesh: jax.sharding.Mesh):
   """`sample_groups`, jitted: one program for all stages of a pipeline."""
@@ -74,7 +64,6 @@ class Sampler:
   """Samples from one model under given parameters."""
 
   def __init__(self, placed: train_state.PlacedModel, settings: Settings):
-    check_slots(settings.slots, placed)
     self._placed, self._settings = placed, settings
     self._sample = jitted_sampling(placed.mesh)
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import tiny
+from experiments import r1_zero
+from r1jax import config as config_lib
 from r1jax import errors
+from r1jax.kernels import attention
 from r1jax.models import architecture
-from r1jax.models import attention
 from r1jax.parallel import sharding
 from r1jax.stages import rollouts
 
@@ -170,8 +172,11 @@ def test_no_cache_travels():
 
 
 def test_slots_that_do_not_divide_over_the_devices_are_refused():
-  setup = tiny.setup(dict(data=4, fsdp=2))
-  rollouts.Sampler(setup, SETTINGS._replace(slots=16))
+  config = r1_zero.get_config('mini')
+  config.mesh.update(data=2, fsdp=4)
+  config.rl.slots = 16
+  config_lib.check(config, 8)
+  config.rl.slots = 12
   with pytest.raises(errors.ConfigError, match='rl.slots: expected a multiple '
-                     r'of mesh data\*fsdp\*expert = 8, .*received 12'):
-    rollouts.Sampler(setup, SETTINGS._replace(slots=12))
+                     r'of mesh data\*fsdp\*expert.* = 8, received 12'):
+    config_lib.check(config, 8)

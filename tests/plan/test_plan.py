@@ -134,6 +134,13 @@ def test_a_value_out_of_bounds_is_refused(field, value, planned):
     planned(config)
 
 
+def test_a_plan_of_slots_is_refused(planned):
+  config = _config()
+  config.rl.slots = 8
+  with pytest.raises(errors.ConfigError, match='rl.slots: expected None in a'):
+    planned(config)
+
+
 def test_a_sweep_of_no_machine_is_refused(monkeypatch):
   monkeypatch.setattr(run.backend, 'check_environment', lambda: None)
   config = _config('lm')
