@@ -209,7 +209,7 @@ class _Rows:
     # What asks for today's date is another text tomorrow.
     today = 'strftime_now' in (text or '') and str(datetime.date.today())
     return kept.arrays(
-        (*self._asked, vocab.digest(), text, today, *more), files, make)
+        lambda: [*self._asked, vocab.digest(), text, today, *more], files, make)
 
   def encoded(self, vocab: vocabs.Vocab, made: Sized,
               text_of: Callable[[Any], str]

@@ -233,11 +233,8 @@ class Vocab(abc.ABC):
     tokens: special tokens as text, by the names that chat templates use for
       them: {'eos_token': '</s>', ...}.
     chat_template: Jinja source, see chat.py; None if the model has none.
-    model_file: a SentencePiece model file that alone gives the same ids, for
-      libraries that read such files; None if there is none.
   """
 
-  model_file: str | None = None
   _may_lack_added = False  # whether its format cannot hold added tokens
 
   def __init__(self, path: str, size: int, files: Files,

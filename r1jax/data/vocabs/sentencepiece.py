@@ -60,8 +60,6 @@ class SentencePieceVocab(base.Vocab):
         f'({"|".join(map(re.escape, sorted(special, key=len, reverse=True)))})')
     split = files.tokenizer.get('split_special_tokens')
     self._bare = not files.tokenizer if split is None else split
-    if self._bare:
-      self.model_file = path
     own = {role: self._model.id_to_piece(i) for role, i in (
         ('eos_token', self._model.eos_id()), ('pad_token', self._model.pad_id())
     ) if i >= 0 and files.tokenizer.get(role) is None}
