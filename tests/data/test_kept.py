@@ -195,7 +195,7 @@ def test_what_nobody_reads_goes_after_a_month(path, vocab, cache):
   assert not old.exists() and len(list(cache.iterdir())) == 2
 
 
-@pytest.mark.parametrize('size', [0, 5, -1])
+@pytest.mark.parametrize('size', [0, 5, -1, -8])
 def test_a_damaged_file_is_made_anew_and_says_so(
     path, vocab, cache, encoded, caplog, size):
   first = _read(path, vocab)

@@ -1,10 +1,11 @@
 """SentencePiece vocabularies: a model file and the settings files beside it."""
 
-from collections.abc import Iterable
-import itertools
+from collections.abc import Iterable, Sequence
 import os
 import re
 from typing import Any
+
+import numpy as np
 
 from r1jax import errors
 from r1jax.data.vocabs import base
@@ -70,18 +71,24 @@ class SentencePieceVocab(base.Vocab):
   def encode(self, text: str) -> list[int]:
     if self._bare:
       return self._model.encode(text)
-    return self.encode_all([text])[0]
+    ids = []
+    for i, part in enumerate(self._special.split(text)):
+      ids += [self._id(part)] if i % 2 else self._model.encode(part)
+    return ids
 
-  def encode_all(self, texts: list[str]) -> list[list[int]]:
+  def encode_all(self, texts: list[str]) -> list[Sequence[int]]:
     if self._bare:
-      return self._model.encode(texts, num_threads=os.cpu_count())
+      return self._encode_bare(texts)
     parts = [self._special.split(text) for text in texts]
-    between = iter(self._model.encode(
-        [part for each in parts for part in each[::2]],
-        num_threads=os.cpu_count()))
-    return [list(itertools.chain.from_iterable(
+    between = iter(self._encode_bare(
+        [part for each in parts for part in each[::2]]))
+    return [np.concatenate([
         [self._id(part)] if i % 2 else next(between)
-        for i, part in enumerate(each))) for each in parts]
+        for i, part in enumerate(each)]).astype(np.int32) for each in parts]
+
+  def _encode_bare(self, texts: list[str]) -> list[np.ndarray]:
+    return self._model.encode(
+        texts, num_threads=os.cpu_count(), return_type='numpy')
 
   def decode(self, ids: Iterable[int]) -> str:
     return self._model.decode([int(i) for i in ids if i < self.size])
