@@ -22,6 +22,7 @@ RULES = (
     ('head_size', None),
     ('mlp', 'tensor'),
     ('expert', 'expert'),
+    ('expert_embed', 'fsdp'),  # the width of experts
     ('router', None),
     ('norm', None),
     ('rank', None),  # of LoRA's factors; of latents as outputs (mla.py)
@@ -38,7 +39,8 @@ def placement(kind: str) -> dict[str, fields.Field]:
     made['sampling_rules'] = field(
         (), '', 'what sampling has in place of some of these rules; '
         "(('embed', None), ('table', None)) keeps weights whole over fsdp, "
-        'which are else gathered for every token')
+        'which are else gathered for every token; a batch may be split over '
+        'more axes, and experts over others')
   if kind != 'bench':
     made['hang_seconds'] = field(
         3600.0, '0 or >= 1', 'several processes: a step of so many seconds, '
@@ -69,4 +71,4 @@ def plan() -> ConfigDict:
       sweep=optional(bool, 'plan other meshes, micro-batches and remat, too, '
                      'and rank those that fit; unset: no'),
       price=optional(float, 'dollars per chip-hour; unset: its list price',
-                     '>= 0')))
+                     '> 0')))

@@ -17,6 +17,7 @@ limits. `:small` is a check of this file that compiles in a minute.
 """
 
 import functools
+import re
 
 from experiments import common
 from experiments import distill
@@ -30,6 +31,8 @@ from experiments import sections
 SAMPLES, EPOCHS = 804_745, 2
 # Weights that are gathered once a rollout, and not for every token.
 WHOLE = ('embed', None), ('table', None), ('latent', None)
+# How a variant is cut on other chips than its own, with less memory.
+MESHES = {('qwen32b_zero', 'v6e'): dict(tensor=8)}
 
 
 def get_config(arg: str = 'qwen32b_zero') -> common.ConfigDict:
@@ -41,15 +44,17 @@ def get_config(arg: str = 'qwen32b_zero') -> common.ConfigDict:
           for name, values in STUDENTS.items()}}
   name, _, machine = arg.partition(',')
   if machine and name in made:
-    made[arg] = functools.partial(on, made[name], machine)
+    made[arg] = functools.partial(on, name, made[name], machine)
   return common.variant(__file__, arg, made)
 
 
-def on(variant, machine: str) -> common.ConfigDict:
+def on(name: str, variant, machine: str) -> common.ConfigDict:
   """A variant on another machine; 'topology=' before its name may be left out.
   """
   config = variant()
   config.plan.topology = machine.removeprefix('topology=')
+  chip = re.split('[:-]', config.plan.topology)[0]
+  config.mesh.update(MESHES.get((name, chip), {}))
   return config
 
 
@@ -69,9 +74,22 @@ def v3_zero_long() -> common.ConfigDict:
 
 
 def _of_v3(config: common.ConfigDict) -> common.ConfigDict:
-  """A stage of R1-Zero, on its machine."""
+  """A stage of R1-Zero, on its machine.
+
+  In training 64 devices hold the experts, each with a part of the width of its
+  own four; other weights are split over all 512. While responses are sampled
+  each of 256 devices has one expert of each layer, as in DeepSeek-V3's own
+  inference (arXiv 2412.19437, 3.4.2), other weights whole, and its own
+  responses: the tokens travel, weights do not.
+  """
   config.rl.sample_chunk = 8192
-  config.mesh.update(fsdp=-1, expert=16, context=4)
+  config.mesh.update(fsdp=-1, expert=64, context=4)
+  all_512 = ('fsdp', 'expert')
+  config.rules = tuple((dict(config.rules) | dict(
+      embed=all_512, table=all_512, latent=all_512)).items())
+  config.sampling_rules = (
+      *WHOLE, ('expert_embed', None), ('expert', ('expert', 'context')),
+      ('batch', ('data', 'fsdp', 'expert', 'context')), ('length', None))
   config.plan.topology = 'v5p:8x16x16'
   return config
 
@@ -88,7 +106,7 @@ def qwen32b_zero() -> common.ConfigDict:
   config.optim.lr = 2e-6  # [v2] B.4.1
   config.rl.update(
       prompts=32, mini_batches=1, ref_every_steps=r1_zero.REF_EVERY_STEPS,
-      micro_batch=32, sample_chunk=8192)
+      micro_batch=32, sample_chunk=8192, logp_chunk=1024)
   config.eval.every_steps = r1_zero.REF_EVERY_STEPS
   config.mesh.update(fsdp=-1, tensor=4)
   config.sampling_rules = WHOLE

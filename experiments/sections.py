@@ -262,7 +262,8 @@ def _lengths() -> dict[str, fields.Field]:
           64, '>= 1', 'longest prompt; longer ones are left out and counted'),
       response_tokens=field(128, '>= 1', 'responses are cut at this length'),
       sample_chunk=field(64, '>= 1', 'response tokens that the KV cache holds '
-                         'at first; it doubles when full'))
+                         'at first; it doubles when full, and after 1,024 '
+                         'holds all'))
 
 
 def critic(**values: Any) -> ConfigDict:

@@ -42,6 +42,7 @@ if __name__ == '__main__':
 
 import jax
 
+from r1jax import buckets
 from r1jax import errors
 from r1jax import models
 from r1jax import workdir as workdir_lib
@@ -52,6 +53,7 @@ from r1jax.stages import model_source
 from r1jax.stages import prompting
 from r1jax.stages import rollouts
 from r1jax.stages import streaming
+from r1jax.training import surroundings
 
 HELP = '''\
 /reset         begins a new conversation
@@ -325,6 +327,7 @@ def main() -> None:
       raise errors.expected('--prompt', 'a question', question)
     backend.check_environment()
     backend.check_devices()
+    surroundings.keep_programs(buckets.cache() / 'programs')
     settings = rollouts.Settings(
         group=1, response_tokens=found.max_tokens, eos_ids=(),
         temperature=found.temperature, chunk=_CACHE, top_k=found.top_k,

@@ -20,6 +20,7 @@ from r1jax import errors
 from r1jax import fields
 
 MESH_AXES = ('data', 'fsdp', 'expert', 'tensor', 'context')
+BATCH_AXES = MESH_AXES[:3]  # those that split a batch
 
 _SPLIT = {  # logical axis: the field that a mesh axis must divide
     'embed': 'model.width', 'vocab': 'model.vocab', 'heads': 'model.heads',
@@ -174,20 +175,19 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   check_fields(config)
   leaves = flatten(config)
   sizes = mesh_sizes(config.get('mesh', {}), device_count)
-  shards = sizes['data'] * sizes['fsdp'] * sizes['expert']
-  _check_multiples(leaves, shards)
+  shards = sampled = math.prod(sizes[axis] for axis in BATCH_AXES)
   if 'rules' in config:
     for more in ((), config.get('sampling_rules', ())):
-      _check_rules(leaves, (*config.rules, *more), sizes)
+      sampled = _check_rules(leaves, (*config.rules, *more), sizes)
+  _check_multiples(leaves, shards, sampled)
   _check_length('lm.length', leaves.get('lm.length'), leaves)
   check_parts(config)
   _check_work(leaves)
   _check_overlong(leaves)
   if (leaves.get('lm.prompt_weight', 0.) is None
       and leaves.get('data.template') is not None):
-    raise errors.expected(
-        'lm.prompt_weight', 'a number, for conversations '
-        '(config.data.template)', None)
+    raise errors.expected('lm.prompt_weight', 'a number, for conversations '
+                          '(config.data.template)', None)
   loss = leaves.get('preference.loss')
   if loss in ('pointwise', 'stepwise') and leaves.get('preference.margin'):
     raise errors.expected(
@@ -198,12 +198,12 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
     _check_batch(leaves, shards)
 
 
-def _check_multiples(leaves: dict[str, Any], shards: int) -> None:
-  """What is cut into equal parts leaves no rest."""
+def _check_multiples(leaves: dict[str, Any], shards: int, sampled: int) -> None:
+  """What is cut into equal parts leaves no rest, also while sampling."""
   part = lambda field: leaves.get(field) or 1
-  split = 'mesh data*fsdp*expert'
-  spread = lambda field: (f'{split} / gcd({split}, {field})',
-                          shards // math.gcd(shards, part(field)))
+  spread = lambda field: (
+      f"mesh data*fsdp*expert, or sampling's 'batch', / its gcd with {field}",
+      sampled // math.gcd(sampled, part(field)))
   for field, name, divisor in (
       ('lm.batch', 'lm.micro_batches * mesh data*fsdp*expert',
        part('lm.micro_batches') * shards),
@@ -219,18 +219,18 @@ def _check_multiples(leaves: dict[str, Any], shards: int) -> None:
       raise errors.expected(field, f'a multiple of {name} = {divisor}', value)
 
 
-def _check_rules(leaves: dict[str, Any], rules: Iterable,
-                 sizes: dict[str, int]) -> None:
-  """A mesh axis splits something, and what it splits it divides."""
-  unused = {axis for axis, size in sizes.items() if size > 1}
+def _check_rules(leaves: dict[str, Any], rules: Iterable, sizes: dict) -> int:
+  """A mesh axis splits something, which it divides; the parts of a batch."""
+  unused, batch = {axis for axis, size in sizes.items() if size > 1}, 1
   for rule in rules:
     if not _is_rule(rule):
       raise errors.expected(
           'rules', 'pairs of a logical axis and its mesh axes', rule)
-    name, target = rule
-    axes = axis_names(target)
+    name, axes = rule[0], axis_names(rule[1])
     unused -= set(axes)
     parts = math.prod(sizes.get(axis, 1) for axis in axes)
+    if name == 'batch':
+      batch = math.prod(sizes.get(axis, 1) for axis in {*axes, *BATCH_AXES})
     size = leaves.get(_SPLIT.get(name))
     if size and size % parts:
       raise errors.expected(
@@ -240,15 +240,15 @@ def _check_rules(leaves: dict[str, Any], rules: Iterable,
     raise errors.expected(
         f'mesh.{axis}', '1: no rule of config.rules uses this axis, its '
         'devices would all do the same work', sizes[axis])
+  return batch
 
 
 def _is_rule(rule: Any) -> bool:
   """Whether it is ('mlp', None), ('mlp', 'fsdp') or ('mlp', ('fsdp', ...))."""
-  names = lambda x: isinstance(x, (list, tuple)) and all(
-      isinstance(name, str) for name in x)
-  return isinstance(rule, (list, tuple)) and len(rule) == 2 and (
-      isinstance(rule[0], str)
-      and (rule[1] is None or isinstance(rule[1], str) or names(rule[1])))
+  return (isinstance(rule, (list, tuple)) and len(rule) == 2
+          and isinstance(rule[0], str)
+          and isinstance(rule[1] or (), (str, list, tuple))
+          and all(isinstance(axis, str) for axis in rule[1] or ()))
 
 
 def _check_length(field: str, length: int | None, leaves: dict) -> None:

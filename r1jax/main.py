@@ -79,9 +79,10 @@ def _workdir(config) -> str | None:
   """The run's directory; `parse` has tried it."""
   if config.get('stage') == 'bench':
     return None
-  if not _WORKDIR.value and config.get('plan', {}).get('topology'):
-    return None
   if not _WORKDIR.value:
+    plan = config.get('plan', {})
+    if plan.get('topology') is not None or plan.get('sweep'):
+      return None
     raise errors.ConfigError('--workdir', 'expected a directory for this run')
   return workdir_lib.absolute(_WORKDIR.value)
 

@@ -11,6 +11,8 @@ from typing import Any
 from absl import logging
 import jax
 
+from r1jax import buckets
+from r1jax import config as config_lib
 from r1jax import errors
 from r1jax import objects
 from r1jax import pipeline
@@ -23,6 +25,7 @@ from r1jax.parallel import sharding
 from r1jax.stages import inputs
 from r1jax.training import loop
 from r1jax.training import mirror
+from r1jax.training import surroundings
 
 
 def run(config, workdir: str | None, gin_files: Sequence[str] = (),
@@ -36,7 +39,11 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
     gin_files, gin_bindings: for seqio's configurables.
   """
   backend.check_environment()
-  if config.get('plan', {}).get('topology'):
+  plan = config.get('plan', {})
+  if plan.get('sweep') and plan.topology is None:
+    raise errors.expected(
+        'plan.topology', 'a machine, for config.plan.sweep', None)
+  if plan.get('topology') is not None:
     if objects.is_bucket(workdir or ''):
       raise errors.expected(
           '--workdir', 'a path of a file system for a plan', workdir)
@@ -46,6 +53,8 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
   # Hosts and devices.
   distributed.initialize(force=bool(config.get('distributed')))
   backend.check_devices()
+  if config.get('stage') != 'bench':  # which measures compilation
+    surroundings.keep_programs(buckets.cache() / 'programs')
   with roll_call.answered():
     return _run(config, workdir, gin_files, gin_bindings)
 
@@ -59,6 +68,10 @@ def _run(config, workdir: str | None, gin_files: Sequence[str],
                jax.process_count(), jax.devices())
 
   # What is refused is refused here, before anything compiles.
+  distributed.alike(lambda: {
+      '--workdir': workdir, '--gin_file': [*gin_files],
+      '--gin_bindings': [*gin_bindings], **surroundings.of_program(),
+      **config_lib.flatten(config.to_dict(), 'config.')})
   stages.check(config)
   # Absolute, so that the saved config still names it from elsewhere.
   if os.path.exists(config.get('init_from') or ''):
@@ -83,10 +96,10 @@ def _run_in(workdir: str | None, config, fields: dict[str, Any]) -> bool:
       bench = importlib.import_module('r1jax.stages.bench')
       bench.run_bench(config, mesh)
       return True
+    digests = distributed.alike(lambda: inputs.digests(fields))
     stage = stages.build(config, mesh, workdir)
     summary = loop.train(
-        stage, stages.loop_settings(config), workdir, fields,
-        distributed.in_main(lambda: inputs.digests(fields)))
+        stage, stages.loop_settings(config), workdir, fields, digests)
   return summary is not None
 
 

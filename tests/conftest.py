@@ -23,6 +23,7 @@ _given = os.environ.get('XLA_FLAGS', '')
 os.environ['XLA_FLAGS'] = ' '.join(
     [_given, *(f for f in _FLAGS if f.partition('=')[0] not in _given)]).strip()
 os.environ['NPROC'] = '64'
+os.environ.setdefault('JAX_ENABLE_COMPILATION_CACHE', 'false')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 

@@ -84,7 +84,8 @@ class Case:
   def end(self, process: subprocess.Popen) -> Done:
     out, err = process.communicate()
     ours = [re.sub(r'^W\d{4} .*?\] ', 'warning: ', line)
-            for line in f'{out or ""}\n{err or ""}'.splitlines()
+            for line in re.sub(r'(?m)^\[\d\] ', '',  # of a further process
+                               f'{out or ""}\n{err or ""}').splitlines()
             if line.strip() and not line.startswith(('step ', 'steps '))
             and 'normalizer.cc' not in line
             and not re.match(r'[IWE]0000 |I\d{4} |WARNING: All log', line)]
@@ -400,10 +401,9 @@ def _(case: Case) -> Result:
   return case.run(preexec_fn=lambda: os.sched_setaffinity(0, {core})), None
 
 
-def row(name: str, disturb: Callable[[Case], Result], at_rest: bool,
-        whole: dict, folder: pathlib.Path, cache: pathlib.Path) -> str:
-  """The row of a fault in the table."""
-  case = Case(folder, cache)
+def cells(name: str, disturb: Callable[[Case], Result], case: Case,
+          at_rest: bool, whole: dict) -> list[str]:
+  """The cells of a fault in the table."""
   case.write_data()
   if at_rest:
     case.signalled(lambda: case.rows() >= KILLED, signal.SIGKILL)
@@ -425,9 +425,9 @@ def row(name: str, disturb: Callable[[Case], Result], at_rest: bool,
       ('error', 'stopped', 'warning'))] or done.said
   said = ' / '.join(problem[-2:] if done.status else [
       line for line in problem if 'warning' in line]) or 'nothing'
-  said = said.replace(str(folder), '').replace('|', '\\|')
-  return (f'| {name} | {said} ({len(done.said)} lines) | {done.status} | '
-          f'{", ".join(map(str, kept)) or "none"} | {same} |')
+  said = said.replace(str(case.folder), '').replace('|', '\\|')
+  return [name, f'{said} ({len(done.said)} lines)', f'{done.status}',
+          ', '.join(map(str, kept)) or 'none', same]
 
 
 def main(words: list[str]) -> None:
@@ -451,7 +451,9 @@ def main(words: list[str]) -> None:
           continue
         folder = place / f'{"rest" if at_rest else "fresh"}{number}'
         folder.mkdir()
-        print(row(name, disturb, at_rest, whole, folder, cache), flush=True)
+        case = Case(folder, cache)
+        print(f'| {" | ".join(cells(name, disturb, case, at_rest, whole))} |',
+              flush=True)
 
 
 if __name__ == '__main__':

@@ -121,6 +121,17 @@ def test_responses_divide_over_the_devices(changes, field):
   assert 'mesh data*fsdp*expert' in message
 
 
+def test_responses_divide_over_the_devices_that_sample():
+  """8 prompts of 3 over 16 devices, of which 8 split a batch in training."""
+  made = dict(
+      mesh__context=2, rl__prompts=8, rl__group=3, rl__micro_batch=None,
+      sampling_rules=(('batch', ('data', 'fsdp', 'expert', 'context')),
+                      ('length', None)))
+  assert _refused(16, **made).startswith('config.rl.prompts: expected a mult')
+  config_lib.check(_config(**made | dict(sampling_rules=())), 16)
+  config_lib.check(_config(**made | dict(rl__group=4)), 16)
+
+
 @pytest.mark.parametrize('field, value, message', [
     ('attention_chunk', 0, 'config.model.attention_chunk: expected at least 1'),
     ('global_every', 0, 'config.model.global_every: expected at least 1'),

@@ -28,6 +28,8 @@ from r1jax.types import Array
 # too.
 _MASKED, _LEAST = -1e30, -1e20
 
+BLOCK = 1024  # keys of a cache that are read together
+
 
 class Part(NamedTuple):
   """One set of keys and values; each of its X rows serves N / X query rows."""

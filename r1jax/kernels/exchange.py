@@ -54,13 +54,14 @@ class Lines(NamedTuple):
   size: Array  # i32[X], the rows of a line
 
 
-def round_rows(rows: int, devices: int) -> int:
+def round_rows(rows: int, devices: int, longest: int) -> int:
   """C: twice the mean line of `rows`, from 8 to a part of `ROUND_ROWS`.
 
-  Never more than all of them: a round of that size serves everyone.
+  Never more than the longest line there may be: a round of that size serves
+  everyone.
   """
   mean = -(-rows // devices)
-  return min(rows, max(8, min(2 * mean, ROUND_ROWS // devices)))
+  return min(longest, max(8, min(2 * mean, ROUND_ROWS // devices)))
 
 
 def line_up(to_A: Array, devices: int) -> Lines:
@@ -86,7 +87,7 @@ def served(lines: Lines, size: int, i: Array) -> grouped_matmul.Tiles:
 
 
 def visit(compute: Compute, axes: Axes, operands: Any, x_ND: Array,
-          weight_NK: Array, group_NK: Array, to_NK: Array) -> Array:
+          weight_NK: Array, group_NK: Array, to_NK: Array, most: int) -> Array:
   """The sum of what `compute` makes of each token's rows, [N, D].
 
   Inside `shard_map`, where all arrays vary over `axes.all`.
@@ -100,13 +101,14 @@ def visit(compute: Compute, axes: Axes, operands: Any, x_ND: Array,
     weight_NK: of the K rows of each token.
     group_NK: i32, the groups of these rows.
     to_NK: i32, the devices that they go to, numbered along `axes.travel`.
+    most: of the K rows of a token, that may go to one device.
   """
-  devices = lax.axis_size(axes.travel)
-  size = round_rows(to_NK.size, devices)
+  devices, longest = lax.axis_size(axes.travel), most * len(to_NK)
+  size = round_rows(to_NK.size, devices, longest)
   lines = line_up(to_NK.reshape(-1), devices)
   serve = functools.partial(_serve, compute, axes.travel, size)
   operands, places = (operands, x_ND, weight_NK), (group_NK, lines)
-  if size == to_NK.size:
+  if size == longest:
     return serve(0, operands, places)
   rounds = lax.pmax(-(-jnp.max(lines.size) // size), axes.all)
   return _over_rounds(serve, rounds, operands, places)

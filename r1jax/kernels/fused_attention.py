@@ -23,7 +23,9 @@ from r1jax.types import Array
 
 _LANES = 128  # of a TPU's registers, which a block's size is a multiple of
 _BLOCKS = (512, 256, _LANES)  # queries, or keys, of a block
-_CUDNN_DTYPES, _CUDNN_HEAD = ('bfloat16', 'float16'), 128
+# What cuDNN's kernel computes with (jax._src.cudnn.fused_attention_stablehlo),
+# and the first GPUs that have it.
+_CUDNN_DTYPES, _CUDNN_HEAD, _AMPERE = ('bfloat16', 'float16'), 128, 8.
 
 
 class Segments(NamedTuple):
@@ -32,19 +34,27 @@ class Segments(NamedTuple):
   key: Array  # i32[N, S]
 
 
-def choose(platform: str, dtype: str, head_size: int, *,
+def choose(device: jax.Device, dtype: str, head_size: int, *,
            softcap: float | None = None) -> str:
-  """The kernel for a platform, 'tpu', 'gpu' or 'cpu': splash, cudnn or xla.
+  """The kernel for a device: splash, cudnn or xla.
 
-  cuDNN's computes in half precision, with heads of up to 128, without a soft
-  cap; what it does not compute is left to XLA.
+  cuDNN's computes in half precision, with heads of 8 to 128, in steps of 8,
+  without a soft cap, on NVIDIA's GPUs since Ampere; what it does not compute is
+  left to XLA.
   """
-  if platform == 'tpu':
+  if device.platform == 'tpu':
     return 'splash'
-  if (platform == 'gpu' and dtype in _CUDNN_DTYPES and head_size <= _CUDNN_HEAD
-      and not softcap):
+  if (device.platform == 'gpu' and _capability(device) >= _AMPERE
+      and dtype in _CUDNN_DTYPES and head_size <= _CUDNN_HEAD
+      and head_size % 8 == 0 and not softcap):
     return 'cudnn'
   return 'xla'
+
+
+def _capability(device: jax.Device) -> float:
+  """The compute capability of a GPU; 0 of one that is not NVIDIA's."""
+  said = device.compute_capability  # 9.0, or gfx942
+  return float(said) if said[:1].isdigit() else 0.
 
 
 def _block(length: int) -> int:
@@ -138,6 +148,8 @@ def cudnn(q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
   # shifted to its end comes after all its queries.
   before = k_NSKh.shape[1] - q_NTHh.shape[1]
   q = jnp.pad(q_NTHh, ((0, 0), (before, 0), (0, 0), (0, 0)))
+  # Its backward pass takes an even number of columns.
+  q, k_NSKh, v_NSKh = (padding.columns(x, 2) for x in (q, k_NSKh, v_NSKh))
   shift = jax.vmap(functools.partial(jnp.roll, axis=0))
   if start_N is not None:
     q, k_NSKh, v_NSKh = (shift(x, -start_N) for x in (q, k_NSKh, v_NSKh))
@@ -147,4 +159,4 @@ def cudnn(q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
       implementation=implementation)
   if start_N is not None:
     out = shift(out, start_N)
-  return out[:, before:]
+  return out[:, before:before + q_NTHh.shape[1]]

@@ -2,7 +2,7 @@
 
 A prompt is prefilled once, and its group shares its keys and values; where the
 group lies on several devices, on each of them. The cache of the responses' own
-tokens doubles when it is full, and the loop ends when every response has ended.
+tokens grows when it is full, and the loop ends when every response has ended.
 Every random number is a function of (seed, stream, prompt id, sample, token),
 so samples do not depend on how a batch is split, nor on whether they are drawn
 by one program, `sample`, or a few tokens at a time, by `begin`, `grow` and
@@ -16,6 +16,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from r1jax.kernels import attention
 from r1jax.kernels import logprobs
 from r1jax.parallel import sharding
 from r1jax.types import Array, Cache, Params, Prompts, Rollout, Support
@@ -146,10 +147,16 @@ def draw(logits_NV: Array, key_N: Array, index: Array, *, temperature: float,
 
 
 def cache_sizes(response_tokens: int, chunk: int) -> list[int]:
-  """The sizes of the growing cache: chunk, 2 chunk, ..., response_tokens."""
+  """The sizes of the growing cache: chunk, 2 chunk, ..., response_tokens.
+
+  A cache is read whole, and so doubles, until it is read in blocks, as far as
+  it is filled: then it has all the room. The loops over tokens, and the time to
+  compile them, do not grow with the response.
+  """
   sizes = [min(chunk, response_tokens)]
   while sizes[-1] < response_tokens:
-    sizes.append(min(2 * sizes[-1], response_tokens))
+    sizes.append(min(2 * sizes[-1], response_tokens)
+                 if sizes[-1] < attention.BLOCK else response_tokens)
   return sizes
 
 
@@ -291,10 +298,10 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
     keep_experts: whether it has the experts that were chosen for each token.
   """
   shared = sharding.repeat(prompts, len(key_N), model.place)
+  params = model.prepare(params)
   prompt_kv, state = begin(
       model, params, shared, len(key_N), response_tokens,
       top_k if keep_support else 0, keep_experts)
-  params = model.prepare(params)
   for end in cache_sizes(response_tokens, chunk):
     state = advance(
         model, params, shared, prompt_kv, key_N, grow(state, end), end,
@@ -304,5 +311,7 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
     of_shared, of_tokens = state.experts
     times = len(of_shared) // len(prompts.length)
     prompts = prompts._replace(experts=of_shared[::times])
-  return Rollout(prompts, state.tokens, state.mask, state.logp, state.support,
-                 of_tokens)
+  drawn = state.tokens, state.mask, state.logp, state.support, of_tokens
+  if model.place is not None:
+    drawn = model.place.split(drawn)  # the caller may want them elsewhere
+  return Rollout(prompts, *drawn)

@@ -131,9 +131,7 @@ def _prepare(config: architecture.Config, place: sharding.Placement | None,
   params = jax.tree_util.tree_map_with_path(
       cast, lora.merge(params, config.lora_scale))
   if place is not None:
-    # What trained them may have placed them otherwise.
-    params = jax.lax.with_sharding_constraint(params, sharding.shardings(
-        axes(), params, place.mesh, place.rules))
+    params = place.take(params, axes())
   if config.scan_layers:
     return params
   return params | {name: {'layers': transformer.unstack(params[name])}

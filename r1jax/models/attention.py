@@ -18,7 +18,6 @@ from r1jax.models import architecture
 from r1jax.types import Array
 
 KeysValues = tuple[Array, Array | None]  # of a cache: values None if latent
-BLOCK = 1024  # tokens of a cache that are read together
 _SPANS = 4
 
 
@@ -146,8 +145,8 @@ def attend_to_past(config: architecture.Config, layout: Layout,
                    values: Callable[[Array], Array] | None = None) -> Array:
   """Attention of new tokens to their prompts, their past and themselves.
 
-  A cache of more than `BLOCK` tokens is read block by block, as far as it is
-  filled.
+  A cache of more than `attention.BLOCK` tokens is read block by block, as far
+  as it is filled.
 
   Args:
     config, layout, layer: as of `visible_parts`.
@@ -155,7 +154,7 @@ def attend_to_past(config: architecture.Config, layout: Layout,
     past: with the new tokens appended; of this layer or of all.
     values: computed from keys, where the past holds none.
   """
-  size = past[0].shape[-1]
+  size, width = past[0].shape[-1], attention.BLOCK
 
   def columns(begin, count):
     def cut(x, axis):
@@ -172,18 +171,18 @@ def attend_to_past(config: architecture.Config, layout: Layout,
     k = cut(past[0], -1)
     return k, cut(past[1], -2)
 
-  if size <= BLOCK:
+  if size <= width:
     return attend(config, layout, layer, q_NTHh, *columns(0, size))
   query = jnp.arange(q_NTHh.shape[1])
 
   def block(i):
-    begin = jnp.minimum(i * BLOCK, size - BLOCK)  # the last may overlap
+    begin = jnp.minimum(i * width, size - width)  # the last may overlap
     part = own_part(
-        config, layout, layer, query, *columns(begin, BLOCK), begin)
-    is_new = begin + jnp.arange(BLOCK) >= i * BLOCK
+        config, layout, layer, query, *columns(begin, width), begin)
+    is_new = begin + jnp.arange(width) >= i * width
     return part._replace(mask=part.mask & is_new)
 
-  count = -(-(layout.filled + query.size) // BLOCK)
+  count = -(-(layout.filled + query.size) // width)
   return attention.attend_blocks(
       q_NTHh, prompt_part(config, layout, layer, query), block, count,
       softcap=config.softcap_attention)

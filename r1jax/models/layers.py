@@ -64,14 +64,17 @@ def gather(place: sharding.Placement, axes: sharding.Axes, weight: Array
 
   Left to itself, XLA may multiply each device's part of the weight instead, and
   write as many partial sums of all tokens as there are devices. The gradient is
-  summed into the part that each device keeps.
+  computed whole on each device from its rows, and then summed into the part
+  that each keeps: XLA for TPUs would else compute it in as many pieces as there
+  are devices (a windowed product), and read all activations for each of them.
   """
   return place.whole(weight, axes)
 
 
 gather.defvjp(
     lambda place, axes, weight: (gather(place, axes, weight), None),
-    lambda place, axes, _, gradient: (place.constrain(gradient, axes),))
+    lambda place, axes, _, gradient: (
+        place.constrain(place.whole(gradient, axes), axes),))
 
 
 def linear(fan_in: int, scale: float = 1.) -> nn.initializers.Initializer:
@@ -84,12 +87,16 @@ def dense(x: Array, weight: Array | Adapted, contract: int = 1,
   """x times weight, over x's last `contract` axes and the weight's first.
 
   The other axes of x are flattened first: the product of a weight's gradient
-  then sums over one axis, and XLA does not write its operand transposed.
+  then sums over one axis, and XLA does not write its operand transposed. But of
+  one token a row, as while sampling: from a stack of layers XLA for TPUs copies
+  a weight that is flattened before it reads it.
   """
   if isinstance(weight, Adapted):
     return dense(x, weight.weight, contract, dtype) + dense(
         dense(x, weight.a, contract), weight.b, dtype=dtype)
   rows, columns = x.shape[:x.ndim - contract], weight.shape[contract:]
+  if rows[-1:] == (1,):
+    return jnp.tensordot(x, weight, contract, preferred_element_type=dtype)
   size = math.prod(weight.shape[:contract])
   y = jnp.matmul(x.reshape(math.prod(rows), size), weight.reshape(size, -1),
                  preferred_element_type=dtype)

@@ -131,10 +131,12 @@ attach_load.defvjp(
 
 
 def mix(config: architecture.Config, split: Split, experts: ExpertWeights,
-        x_ND: Array, weight_NK: Array, chosen_NK: Array) -> Array:
+        x_ND: Array, weight_NK: Array, chosen_NK: Array,
+        rows: int | None = None) -> Array:
   """The weighted sum of the outputs of each token's experts, [N, D].
 
-  Those of other devices than this one contribute nothing.
+  Those of other devices than this one contribute nothing. `rows` is how many
+  assignments are expected to be other than none; unset: all.
   """
   count, k = len(experts.gate), chosen_NK.shape[1]
   chosen_A = chosen_NK.reshape(-1) - jax.lax.axis_index(split.experts) * count
@@ -142,7 +144,8 @@ def mix(config: architecture.Config, split: Split, experts: ExpertWeights,
   tiles = grouped_matmul.arrange(
       jnp.where(is_here_A, chosen_A, count), count,
       grouped_matmul.tile_rows(
-          chosen_A.size, config.moe.experts // jax.lax.axis_size(split.travel)))
+          min(rows or chosen_A.size, chosen_A.size),
+          config.moe.experts // jax.lax.axis_size(split.travel)))
   x_MCD = grouped_matmul.spread(x_ND, tiles, k)
   weight_MC = grouped_matmul.spread(weight_NK.reshape(-1), tiles, 1)
   # Weighted before the last product, so that the backward pass needs that
@@ -159,8 +162,11 @@ def mix(config: architecture.Config, split: Split, experts: ExpertWeights,
 
 def mix_visitors(config: architecture.Config, split: Split,
                  experts: ExpertWeights, x_ND: Array, weight_NK: Array,
-                 chosen_NK: Array) -> Array:
-  """`mix`, of the experts of all devices along `split.travel`."""
+                 chosen_NK: Array, distinct: bool) -> Array:
+  """`mix`, of the experts of all devices along `split.travel`.
+
+  `distinct`: those of a token are different ones, as the router's are.
+  """
   count = len(experts.gate)
   sizes = [jax.lax.axis_size(axis) for axis in split.experts]
   place = dict(zip(split.experts, jnp.unravel_index(chosen_NK // count, sizes)))
@@ -170,11 +176,15 @@ def mix_visitors(config: architecture.Config, split: Split,
 
   def compute(experts, x_RD, weight_R, chosen_R):
     return mix(config, split, experts, x_RD, weight_R[:, None],
-               chosen_R[:, None])
+               chosen_R[:, None], chosen_NK.size)
 
+  most = chosen_NK.shape[1]
+  if distinct:
+    most = min(
+        most, config.moe.experts // jax.lax.axis_size(split.travel))
   return exchange.visit(
       compute, exchange.Axes(split.travel, split.tokens + split.sum), experts,
-      x_ND, weight_NK, chosen_NK, to_NK)
+      x_ND, weight_NK, chosen_NK, to_NK, most)
 
 
 def apply_experts(config: architecture.Config, split: Split, x_BTD: Array,
@@ -198,7 +208,9 @@ def apply_experts(config: architecture.Config, split: Split, x_BTD: Array,
     chosen_NK = replayed_BTK.reshape(own_NK.shape).astype(jnp.int32)
   weight_NK = weigh(config.moe, score_NE, chosen_NK)
   experts = whole(split, vary(split.copies, experts))
-  part_ND = (mix_visitors if split.travel else mix)(
+  mixed = functools.partial(
+      mix_visitors, distinct=replayed_BTK is None) if split.travel else mix
+  part_ND = mixed(
       config, split, experts, *vary(split.sum, (x_ND, weight_NK, chosen_NK)))
   y_ND = jax.lax.psum(part_ND, split.sum)
   y_ND = attach_load(y_ND, bias_E, chosen_NK)
@@ -239,12 +251,12 @@ def apply_experts_on_mesh(
   while x_BTD.shape[1] % place.size(length):
     length = length[:-1]
   tokens, same = PartitionSpec(batch, length), PartitionSpec()
-  wide = spec(('expert', 'embed', 'mlp'))
+  wide = spec(('expert', 'expert_embed', 'mlp'))
   split = Split(batch + length, *map(names, wide))
   return jax.shard_map(
       functools.partial(apply_experts, config, split), mesh=place.mesh,
       in_specs=(tokens, tokens, same, same, ExpertWeights(
-          wide, wide, spec(('expert', 'mlp', 'embed')))),
+          wide, wide, spec(('expert', 'mlp', 'expert_embed')))),
       out_specs=(tokens, tokens))(x_BTD, replayed_BTK, *weights)
 
 
@@ -272,9 +284,9 @@ class MoE(nn.Module):
             nn.initializers.zeros, ('router',)), (moe.experts,), jnp.float32)
     wide = moe.experts, c.width, moe.mlp
     weight = functools.partial(layers.param, self, whole=False)
-    gate, up = (weight(name, ('expert', 'embed', 'mlp'), wide,
+    gate, up = (weight(name, ('expert', 'expert_embed', 'mlp'), wide,
                        layers.linear(c.width)) for name in ('gate', 'up'))
-    down = weight('down', ('expert', 'mlp', 'embed'), (
+    down = weight('down', ('expert', 'mlp', 'expert_embed'), (
         wide[0], wide[2], wide[1]), layers.linear(
             moe.mlp, (2 * c.layers) ** -0.5))
     weights = router, bias, ExpertWeights(gate, up, down)

@@ -17,6 +17,9 @@ PRESETS = {
     'smollm2_135m': architecture.Config(  # HuggingFaceTB/SmolLM2-135M
         vocab=49_152, width=576, layers=30, heads=9, kv_heads=3, head_size=64,
         mlp=1536, max_len=8192, rope_theta=1e5, rms_eps=1e-5),
+    'qwen2.5_0.5b': architecture.Config(  # Qwen/Qwen2.5-0.5B
+        vocab=151_936, width=896, layers=24, heads=14, kv_heads=2, mlp=4864,
+        max_len=32_768, rope_theta=1e6, **_QWEN | dict(head_size=64)),
     'qwen2.5_1.5b': architecture.Config(  # Qwen/Qwen2.5-1.5B
         vocab=151_936, width=1536, layers=28, heads=12, kv_heads=2, mlp=8960,
         max_len=131_072, rope_theta=1e6, **_QWEN),

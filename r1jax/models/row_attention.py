@@ -48,7 +48,7 @@ def _attend_rows(config: architecture.Config, place: Place,
   """Attention of rows to themselves, and to a prompt [B, P, K, h] before."""
   split = _Split(place, len(q))
   kernel = config.attention_kernel or fused_attention.choose(
-      _platform(place), config.dtype, q.shape[-1],
+      _device(place), config.dtype, q.shape[-1],
       softcap=config.softcap_attention)
   if kernel == 'splash' and layout.parent is None:
     return _by_splash(config, place, split, layout, layer, q, k, v)
@@ -67,11 +67,9 @@ def _in_parts(layer: attention.LayerInputs) -> attention.LayerInputs:
       prompt=layer.prompt and attention.to_parts(*layer.prompt))
 
 
-def _platform(place: Place) -> str:
-  """That of the devices that will compute; they need not be this machine's."""
-  if place is None:
-    return jax.default_backend()
-  return place.mesh.devices.flat[0].platform
+def _device(place: Place) -> jax.Device:
+  """One of those that will compute; they need not be this machine's."""
+  return jax.devices()[0] if place is None else place.mesh.devices.flat[0]
 
 
 class _Split:
@@ -170,7 +168,7 @@ def _by_splash(config: architecture.Config, place: Place, split: _Split,
           softcap=config.softcap_attention,
           head_shards=split.parts(split.heads),
           query_shards=split.parts(split.length),
-          interpret=_platform(place) != 'tpu')
+          interpret=_device(place).platform != 'tpu')
       for window in _windows(config)]
 
   def run(kernels, local, *args):

@@ -13,6 +13,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from r1jax.kernels import embedding
 from r1jax.models import architecture
 from r1jax.models import attention
 from r1jax.models import gqa
@@ -155,7 +156,7 @@ class Decoder(nn.Module):
     `experts` [L, B, T, K] are those to replay, of layers that have any.
     """
     c = self.config
-    x = embed(self.place, self.embedding, tokens_BT).astype(c.dtype)
+    x = embed(self.place, self.embedding, tokens_BT, c.dtype)
     if c.embed_scale:
       x *= jnp.asarray(c.width ** 0.5, x.dtype)
     x = layers.constrain(self.place, x, ('batch', 'length', 'activation'))
@@ -226,13 +227,13 @@ class Decoder(nn.Module):
 
 
 def embed(place: sharding.Placement | None, table_VD: Array,
-          tokens_BT: Array) -> Array:
-  """The rows of the embedding for some tokens, [B, T, D].
+          tokens_BT: Array, dtype: str) -> Array:
+  """The rows of the embedding for some tokens, [B, T, D], in a dtype.
 
   On a mesh each device looks its own tokens up and sums their gradients; XLA
   would bring the gradients of all tokens to every part of the table.
   """
-  look_up = lambda table_VD, tokens_BT: table_VD[tokens_BT]
+  look_up = functools.partial(embedding.look_up, dtype=dtype)
   parts = place and place.row_parts(*tokens_BT.shape)
   if parts:
     look_up = parts.on_each(look_up)

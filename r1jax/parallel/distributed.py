@@ -4,8 +4,9 @@ A single machine must never wait for another, so `jax.distributed` is started
 only where the environment names more than one process, or on request.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import contextlib
+import hashlib
 import json
 import os
 from typing import Any
@@ -26,6 +27,8 @@ _COUNTS = (  # variables that hold the number of processes
 )
 _LEAVE_SECONDS = 60  # in which all processes leave; they end together
 _LISTS = ('TPU_WORKER_HOSTNAMES', 'TPU_PROCESS_ADDRESSES')  # comma-separated
+_FEW = 4  # differences that are named
+_SHORT = 12  # characters of a digest that is shown
 
 
 def process_count(environment: Mapping[str, str]) -> int:
@@ -128,6 +131,55 @@ def together(function: Callable[[], Any]) -> list[Any]:
   for words in filter(None, problems):
     raise (errors.ConfigError if len(words) > 1 else errors.RunError)(*words)
   return [*values]
+
+
+def alike(function: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+  """What `function` gives, which must be the same in every process.
+
+  As `together`, whose words hold here, too. Processes that were given another
+  configuration or other files would wait for each other in different programs,
+  or learn from different rows.
+
+  Raises:
+    ConfigError: in all processes; names what the first that differs from the
+      main process has otherwise.
+  """
+  first, *others = together(function)
+  for number, other in enumerate(others, 1):
+    words = [name if isinstance(value, Mapping) else
+             f'{name} ({errors.shown(value)}, not {errors.shown(first[name])})'
+             for name, value in other.items()
+             if name in first and value != first[name]]
+    words += sorted(first.keys() ^ other.keys())  # that only one has
+    if words:
+      more = f' and {len(words) - _FEW} more' if len(words) > _FEW else ''
+      raise errors.ConfigError(
+          '', f'process {number} differs from process 0 in '
+          f'{", ".join(words[:_FEW])}{more}; all processes of a run need the '
+          'same')
+  return first
+
+
+def check_rows(split: str, arrays: Iterable[np.ndarray]) -> None:
+  """Refuses data that this process has read otherwise than another.
+
+  Every process reads all rows, and takes its own of a batch. A user's function
+  that goes through a set, or asks the time, gives each of them others.
+
+  Args:
+    split: of the data, for the error.
+    arrays: what was read; not looked at in a single process.
+
+  Raises:
+    ConfigError: in all processes.
+  """
+  if jax.process_count() == 1:
+    return
+  digest = hashlib.sha256()
+  for x in arrays:
+    digest.update(np.ascontiguousarray(x))
+  alike(lambda: {f'the rows of split {split!r} that config.data reads':
+                 digest.hexdigest()[:_SHORT]})
 
 
 def gather(value: Any) -> list[Any]:

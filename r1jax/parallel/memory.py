@@ -110,10 +110,13 @@ def give_back():
 
 
 def peak_mib() -> float:
-  """The peak memory of the fullest device; on CPUs that of the process."""
+  """The peak memory of the fullest device; on CPUs that of the process.
+
+  0 where its allocator does not tell (XLA_PYTHON_CLIENT_ALLOCATOR=platform).
+  """
   if jax.default_backend() == 'cpu':
     return host_peak_mib()
-  return max(device.memory_stats()['peak_bytes_in_use']
+  return max((device.memory_stats() or {}).get('peak_bytes_in_use', 0)
              for device in jax.local_devices()) / 2 ** 20
 
 

@@ -6,7 +6,8 @@ without end (training/hanging.py) calls the roll. A thread of each process
 answers, whatever its main thread waits for. Then all say why the roll was
 called and who has not answered, and end with the status of what is to be
 started again: the same command goes on from its last checkpoint. An error that
-nobody is lost by is a mistake in the code: it has a status of its own.
+nobody is lost by is a mistake in the code, or a fault of the machine that one
+process meets (`alone`): it has a status of its own.
 
 The processes talk through the service of jax.distributed, which lives in the
 main process. If that one is gone, jax ends the others, with words of its own
@@ -83,20 +84,31 @@ def held_on_error() -> Iterator[None]:
     raise
 
 
-def hold(why: str, trace: str = '') -> None:
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+  """Inside, one of several processes works alone; its RunError ends all."""
+  try:
+    yield
+  except errors.RunError as problem:
+    if jax.process_count() > 1:
+      hold(str(problem), '')
+    raise
+
+
+def hold(why: str, trace: str | None = None) -> None:
   """Calls the roll, inside `answered`, whose thread then ends this process.
 
   Args:
     why: what has happened, for those who read it.
-    trace: of an error, shown if nobody is missing; '' of what only the loss of
-      a process explains.
+    trace: of an error, shown if nobody is missing; '' where `why` says it all,
+      None of what only the loss of a process explains.
   """
   with contextlib.suppress(jax.errors.JaxRuntimeError):  # called by another
     _service().key_value_set(_CALL, json.dumps(
-        dict(by=jax.process_index(), why=why, error=bool(trace))))
+        dict(by=jax.process_index(), why=why, error=trace is not None)))
   if not _answered.wait(2 * (_LOOK_SECONDS + _ANSWER_SECONDS)):
     return  # the service is gone: jax ends this process
-  terminal.say(trace, sys.stderr, end='')
+  terminal.say(trace or '', sys.stderr, end='')
   threading.Event().wait()
 
 

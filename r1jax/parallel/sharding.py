@@ -4,10 +4,11 @@ A parameter is declared with logical names, e.g. ('embed', 'mlp'); rules such
 as (('embed', 'fsdp'), ('mlp', 'tensor'), ('norm', None)) say which axis of the
 mesh, axes or none each name is split over. A dimension that does not divide
 over its mesh axes is an error, never a silent copy on every device. A batch is
-split over `data`, `fsdp` and `expert`, row by row.
+split over `data`, `fsdp` and `expert`, row by row; while responses are sampled
+rules may split it over more.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import math
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from r1jax.types import Prompts
 
 Axes = tuple[str | None, ...]  # logical names of one array's dimensions
 Rules = Sequence[tuple[str, str | Sequence[str] | None]]
-BATCH_AXES = ('data', 'fsdp', 'expert')  # of the mesh, that split a batch
+BATCH_AXES = config_lib.BATCH_AXES
 
 
 def make_mesh(
@@ -53,7 +54,7 @@ def make_mesh(
 
 
 def batch_shards(mesh: Mesh) -> int:
-  """The number of parts that a batch is split into."""
+  """The number of parts that a batch is split into, but while sampling."""
   return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
 
 
@@ -88,6 +89,13 @@ class Placement(NamedTuple):
   """A mesh and the rules that put logical axes on it; hashable."""
   mesh: Mesh
   rules: Rules  # tuples
+  given: Rules | None = None  # of parameters, if they come placed otherwise
+
+  @property
+  def batch_shards(self) -> int:
+    """The number of parts that a batch divides into, by these rules or none."""
+    batch, = self.partition_spec(('batch',))
+    return self.size({*BATCH_AXES, *config_lib.axis_names(batch)})
 
   def partition_spec(self, axes: Axes) -> PartitionSpec:
     return partition_spec(axes, self.rules, self.mesh)
@@ -119,9 +127,24 @@ class Placement(NamedTuple):
     return jax.lax.with_sharding_constraint(x, NamedSharding(
         self.mesh, PartitionSpec(*(entry or None for entry in entries))))
 
+  def take(self, params: Any, axes_tree: Any) -> Any:
+    """Inside jit: parameters as `given` rules place them, placed by `rules`.
+
+    First each part is cut as finely as it will be, then it is gathered. At once
+    XLA may have every device gather an array whole, to cut it then.
+    """
+    new = shardings(axes_tree, params, self.mesh, self.rules)
+    if self.given is not None:
+      old = shardings(axes_tree, params, self.mesh, self.given)
+      params = jax.lax.with_sharding_constraint(params, jax.tree.map(
+          lambda old, new: NamedSharding(self.mesh, finer(old.spec, new.spec)),
+          old, new))
+    return jax.lax.with_sharding_constraint(params, new)
+
   def split(self, tree: Any) -> Any:
     """Inside jit: constrains the rows of a batch to their devices."""
-    return jax.lax.with_sharding_constraint(tree, batch_sharding(self.mesh))
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(
+        self.mesh, self.partition_spec(('batch',))))
 
   def row_parts(self, rows: int, columns: int = 0) -> 'RowParts | None':
     """How rows of tokens lie on the mesh; None where every device has all."""
@@ -133,7 +156,7 @@ class Placement(NamedTuple):
     parts = RowParts(self.mesh, batch, length, self.size(length))
     return parts if batch or length else None
 
-  def size(self, entry: str | Sequence[str] | None) -> int:
+  def size(self, entry: str | Iterable[str] | None) -> int:
     """The number of parts along an entry of a PartitionSpec."""
     return math.prod(self.mesh.shape[axis]
                      for axis in config_lib.axis_names(entry))
@@ -172,6 +195,23 @@ def _check_divisible(name: str, shape: Sequence[int], axes: Axes,
           f"'{logical}' ({name}), or a rule that leaves it whole", parts)
 
 
+def finer(old: PartitionSpec, new: PartitionSpec) -> PartitionSpec:
+  """`old`, with those axes of `new` that only cut its parts further.
+
+  Example: ('expert', 'fsdp') and (('expert', 'context'), None) make
+  (('expert', 'context'), 'fsdp').
+  """
+  names = config_lib.axis_names
+  used = {axis for entry in old for axis in names(entry)}
+
+  def one(old, new):
+    old, new = names(old), names(new)
+    cuts = new[:len(old)] == old and used.isdisjoint(new[len(old):])
+    return (new if cuts else old) or None
+
+  return PartitionSpec(*map(one, old, new))
+
+
 def repeat(prompts: Prompts, responses: int, place: Placement | None,
            parts: int = 1) -> Prompts:
   """The prompts of the rows of a forward pass.
@@ -185,26 +225,27 @@ def repeat(prompts: Prompts, responses: int, place: Placement | None,
   Args:
     prompts: B prompts.
     responses: N = B G to them, in the order of the prompts.
-    place: the mesh.
+    place: the mesh, and the rule for 'batch'.
     parts: micro-batches, each with as many rows of every device.
 
   Raises:
     ValueError: the responses do not divide.
   """
   count = prompts.length.shape[0]
-  shards = 1 if place is None else batch_shards(place.mesh)
+  shards = 1 if place is None else place.batch_shards
   times = shards * parts // math.gcd(shards * parts, count)
   if responses // count % times:
     raise ValueError(
         f'{count} prompts of {responses // count} responses each do not divide '
-        f'into {parts} micro-batches over mesh data*fsdp*expert = {shards}')
+        f'into {parts} micro-batches over {shards} parts of the mesh, of the '
+        "axes in the rule for 'batch'")
   repeated = jax.tree.map(lambda x: jnp.repeat(x, times, 0), prompts)
   return repeated if place is None else place.split(repeated)
 
 
-def filled(prompts: int, group: int, mesh: Mesh) -> int:
+def filled(prompts: int, group: int, place: Placement) -> int:
   """The least number of prompts, `prompts` or more, whose groups divide."""
-  shards = batch_shards(mesh)
+  shards = place.batch_shards
   least = shards // math.gcd(shards, group)
   return -(-prompts // least) * least
 

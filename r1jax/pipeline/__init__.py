@@ -175,8 +175,9 @@ def _run_stage(node: graph.Node, nodes: list[graph.Node],
         distributed.in_main(lambda: str(manifest.set_aside(node))))
     mirror.settle()  # before new files have the old ones' names
     distributed.say(f'its earlier outputs are kept in {aside}')
-  begun = distributed.in_main(
-      lambda: manifest.begin(node, _inputs(node, nodes)))
+  found = manifest.Inputs(**distributed.alike(
+      lambda: _inputs(node, nodes)._asdict()))
+  begun = distributed.in_main(lambda: manifest.begin(node, found))
   config = graph.resolve(node, nodes)
   try:
     with errors.stage(node.name, config), memory.explained(config):

@@ -38,6 +38,7 @@ def run(config, workdir: str | None) -> None:
         f'{", ".join(programs.KINDS)}; this is of kind {config.stage!r} (of a '
         'pipeline, plan each stage by its own experiment)',
         config.plan.topology)
+  config_lib.check_fields(config)  # a resolved copy has no bounds
   log_folder = topology_lib.prepare(topology)
   config = described(config)
   devices = topology_lib.devices(topology)

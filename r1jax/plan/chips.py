@@ -40,7 +40,7 @@ class Chip(NamedTuple):
 
 
 CHIPS = {chip.name: chip for chip in (
-    Chip('v4', 275e12, 30.5 * GIB, 1.2e12, 300e9, 3, 2, 3.22,
+    Chip('v4', 275e12, 30.75 * GIB, 1.2e12, 300e9, 3, 1, 3.22,
          f'{_TPU}v4; links: arXiv 2304.01433, table 4, six of 50 GB/s; {_HBM}',
          _LIST.format('us-central2')),
     Chip('v5e', 197e12, 15.75 * GIB, 0.819e12, 200e9, 2, 1, 1.20,
@@ -71,6 +71,25 @@ CHIPS = {chip.name: chip for chip in (
          '1,800 GB/s both ways; 400 Gbit/s of InfiniBand a GPU', '', 'cpu', 8,
          50e9),
 )}
+
+KINDS = {  # as JAX names devices, of the boards that the table means
+    'TPU v4': 'v4', 'TPU v5 lite': 'v5e', 'TPU v5e': 'v5e', 'TPU v5': 'v5p',
+    'TPU v5p': 'v5p', 'TPU v6 lite': 'v6e', 'TPU v6e': 'v6e', 'TPU7x': 'v7x',
+    'NVIDIA H100 80GB HBM3': 'h100', 'NVIDIA H800': 'h800',
+    'NVIDIA H200': 'h200', 'NVIDIA B200': 'b200'}
+
+
+def of_device(kind: str, cores: int = 1) -> Chip | None:
+  """The figures of a device that is there; None: it is not in the table.
+
+  Args:
+    kind: its `device_kind`.
+    cores: its `num_cores`: of a TPU, those that work as one device.
+  """
+  if kind not in KINDS:
+    return None
+  chip = CHIPS[KINDS[kind]]
+  return chip if cores >= chip.devices else chip.device()
 
 
 class Published(NamedTuple):

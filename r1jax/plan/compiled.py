@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from r1jax.kernels import attention
 from r1jax.kernels import exchange
-from r1jax.models import attention
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
 from r1jax.plan import counts
@@ -100,7 +100,9 @@ def _compile(part: programs.Part, mesh: jax.sharding.Mesh,
   program = hlo.parse(executable.as_text())
   outside, inside = counts.count(
       program, groups.of_mesh(mesh),
-      functools.partial(_trips, part.sizes, mesh.shape['expert']))
+      functools.partial(_trips, part.sizes))
+  if not part.sizes:  # its loops that end by their data: rounds of an exchange
+    outside.add(inside)
   return Compiled(
       part, seconds, memory.peak_mib() * 2**20, None, (),
       _memory(part, executable, program, topology.chip.platform), outside,
@@ -108,15 +110,14 @@ def _compile(part: programs.Part, mesh: jax.sharding.Mesh,
   ), sharding.abstract_arrays(results, executable.output_shardings)
 
 
-def _trips(sizes: tuple[int, ...], devices: int, loop: counts.Loop) -> float:
+def _trips(sizes: tuple[int, ...], loop: counts.Loop) -> float:
   """How often a loop runs, for responses of full length and a balanced load.
 
   Args:
     sizes: of the sampler's cache, one loop over tokens after the other; each is
       ended by its size. Within it is one over blocks of the cache, as far as it
       is filled.
-    devices: along the mesh axis `expert`; rows travel between them in rounds.
-    loop: the loop.
+    loop: the loop; one with an all-to-all is over rounds of rows that travel.
 
   Raises:
     ValueError: it is none of these.
@@ -124,8 +125,8 @@ def _trips(sizes: tuple[int, ...], devices: int, loop: counts.Loop) -> float:
   if loop.exchanges and loop.bounds[-1] is None:
     rows = max(x.dims[0] for x in loop.arrays
                if x.dtype == 's32' and len(x.dims) == 1)
-    return float(
-        -(-rows // (devices * exchange.round_rows(rows, devices))))
+    return float(-(-rows // (loop.exchanges * exchange.round_rows(
+        rows, loop.exchanges, rows))))
   before = dict(zip(sizes, (0, *sizes))).get(loop.bounds[0])
   if before is None or len(loop.bounds) > 2:
     raise ValueError(f'a loop that ends by its data is not known: {loop}')

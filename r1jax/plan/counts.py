@@ -2,8 +2,8 @@
 
 XLA's own `cost_analysis` counts the body of a loop once. Here every instruction
 is counted as often as the loops around it run. The number of runs is the one
-that XLA notes, or the constant that the loop's counter is compared with; that
-of a loop which also ends by its data, such as the sampler's, is the caller's.
+that XLA notes, or follows from the loop's counter (`loops`); that of a loop
+which also ends by its data, such as the sampler's, is the caller's.
 
 FLOPs are those of matrix products (`dot`, `convolution`, of which the taps that
 fall on padding do not count) and those that a Pallas kernel declares. The rest
@@ -24,6 +24,7 @@ import numpy as np
 
 from r1jax.plan import groups
 from r1jax.plan import hlo
+from r1jax.plan import loops as loops_lib
 from r1jax.plan import splash
 
 KERNEL = 'tpu_custom_call'  # the target of Pallas kernels
@@ -35,6 +36,7 @@ _NO_TRAFFIC = {
     'conditional', 'call', 'after-all', 'partition-id', 'replica-id',
     'optimization-barrier', 'async-start', 'async-update', 'async-done'}
 _SAME = {'bitcast', 'reshape', 'convert', 'copy', 'transpose'}
+_SEEN = _SAME | {'pad'}  # what is read of it is read of its operand
 _SLICES = {'dynamic-slice', 'slice', 'gather'}
 _HOST = 5  # the memory space of arrays that lie in the host's memory
 
@@ -70,7 +72,7 @@ class Loop(NamedTuple):
   # its own; None where there is none.
   bounds: tuple[int | None, ...]
   arrays: tuple[hlo.Array, ...]  # that it carries
-  exchanges: bool  # its body has an all-to-all
+  exchanges: int  # devices of the all-to-all in its body; 0: it has none
 
 
 def count(program: hlo.Program, mesh: groups.Mesh,
@@ -120,7 +122,8 @@ class _Counter:
             both, key=lambda pair: (pair[0].flops, pair[0].bytes))):
           total.add(other)
       else:
-        self._work(computation, one, outside, channels)
+        self._work(computation, one, outside,
+                   channels if one.opcode == 'fusion' else None)
         self._traffic(computation, one, outside)
     self._known[key] = outside, inside
     return outside, inside
@@ -132,8 +135,8 @@ class _Counter:
 
   def _branches(self, one: hlo.Instruction) -> list[hlo.Computation]:
     listed = re.search(r'branch_computations=\{([^}]*)\}', one.attributes)
-    names = re.findall(r'[\w.$-]+', listed[1]) if listed else [
-        one.called('true_computation'), one.called('false_computation')]
+    names = re.findall(r'[\w.$-]+', listed[1]) if listed else map(
+        one.called, ('true_computation', 'false_computation'))
     return [self._program.computations[name] for name in names]
 
   def _loop(self, computation: hlo.Computation, one: hlo.Instruction,
@@ -141,7 +144,7 @@ class _Counter:
             loops: tuple[int | None, ...]) -> None:
     body, condition = (self._program.computations[one.called(name)]
                        for name in ('body', 'condition'))
-    times, static = _trip_count(self._program, computation, one, condition)
+    times, static = loops_lib.trip_count(self._program, computation, one)
     if not static:
       if self._trips is None:
         raise ValueError(
@@ -150,13 +153,19 @@ class _Counter:
       loops = *loops, times
       sent = [key for part in self.of(body, loops) for key in part.sent]
       times = self._trips(Loop(
-          loops, one.arrays, any(kind == 'all-to-all' for kind, _ in sent)))
+          loops, one.arrays, max((group.size for kind, group in sent
+                                  if kind == 'all-to-all'), default=0)))
     for part in (body, condition):
       self._add(part, times, outside if static else inside, inside, loops)
 
   def _work(self, computation: hlo.Computation, one: hlo.Instruction,
-            total: Counts, channels: set[str]) -> None:
-    """FLOPs and collectives of an instruction, or of all in a fusion."""
+            total: Counts, channels: set[str] | None) -> None:
+    """FLOPs and collectives of an instruction, or of all in a fusion.
+
+    `channels` are of collectives in fusions so far: one that runs beside
+    others' work is written in each of their fusions. Outside of fusions several
+    may have one channel.
+    """
     if one.opcode == 'fusion':
       inner = self._program.computations[one.called('calls')]
       for other in inner.instructions.values():
@@ -176,13 +185,15 @@ class _Counter:
       self._collective(computation, one, total, channels)
 
   def _collective(self, computation: hlo.Computation, one: hlo.Instruction,
-                  total: Counts, channels: set[str]) -> None:
+                  total: Counts, channels: set[str] | None) -> None:
     channel = re.search(r'channel_id=(\d+)', one.attributes)
-    if channel:  # a collective beside others' work is written in each of them
+    if channel and channels is not None:
       if channel[1] in channels:
         return
       channels.add(channel[1])
     kind = one.opcode.removesuffix('-start')
+    if computation.name.startswith('all-reduce-scatter'):
+      kind = 'reduce-scatter'  # as libtpu writes one: the part of a sum
     size = sum(x.bytes for name in one.operands
                for x in computation.instructions[name].arrays)
     group = groups.of(one.attributes, self._mesh)
@@ -192,8 +203,7 @@ class _Counter:
             'collective-permute': size,
             'collective-broadcast': size}.get(kind, (n - 1) / n * size)
     if n > 1:
-      part = Counts(sent={(kind, group): (sent, 1.)})
-      total.add(part)
+      total.add(Counts(sent={(kind, group): (sent, 1.)}))
 
   def _traffic(self, computation: hlo.Computation, one: hlo.Instruction,
                total: Counts) -> None:
@@ -230,21 +240,28 @@ class _Counter:
         size = 0
       yield source.array, size
 
-  def _read(self, computation: hlo.Computation, name: str) -> float:
-    """The bytes that a fusion reads of its parameter `name`."""
-    total, size = 0., computation.instructions[name].array.bytes
+  def _read(self, computation: hlo.Computation, name: str,
+            of_result: Callable[[], float] | None = None) -> float:
+    """The bytes that a fusion reads of its parameter `name`.
+
+    `of_result` says how many are read of the result, of a fusion in another.
+    """
+    one, total = computation.instructions[name], 0.
+    if one.root:
+      return of_result() if of_result else one.array.bytes
     for user in computation.users().get(name, ()):
       if user.opcode in _SLICES and user.operands[0] == name:
         total += user.array.bytes
-      elif user.opcode in _SAME:
-        total += self._read(computation, user.name)
+      elif user.opcode in _SEEN:
+        total += self._read(computation, user.name, of_result)
       elif user.opcode == 'fusion':
         inner = self._program.computations[user.called('calls')]
-        total += sum(self._read(inner, inner.parameters()[i].name)
+        rest = functools.partial(
+            self._read, computation, user.name, of_result)
+        total += sum(self._read(inner, inner.parameters()[i].name, rest)
                      for i, x in enumerate(user.operands) if x == name)
-      elif not (user.opcode == 'tuple' or user.opcode == 'dynamic-update-slice'
-                and user.operands[0] == name):
-        return size
+      elif user.opcode != 'dynamic-update-slice' or user.operands[0] != name:
+        return one.array.bytes
     return total
 
   def _writes(self, computation: hlo.Computation, one: hlo.Instruction
@@ -279,58 +296,6 @@ class _Counter:
       inner = self._program.computations[one.called('calls')]
       return self._updates(inner, inner.root)
     return [None] * len(one.arrays)
-
-
-def _trip_count(program: hlo.Program, computation: hlo.Computation,
-                loop: hlo.Instruction, condition: hlo.Computation
-                ) -> tuple[int | None, bool]:
-  """(n, True) of a loop that runs n times; (bound, False) of another."""
-  noted = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
-  if noted:
-    return int(noted[1]), True
-  bound, root = None, condition.root
-  for inside in _computations(program, condition):
-    for one in inside.instructions.values():
-      if one.opcode == 'compare' and 'direction=LT' in one.attributes:
-        found = _constant(program, computation, loop, condition, inside,
-                          one.operands[1])
-        bound = found if bound is None else bound
-  direct = root.opcode == 'compare' or (
-      root.opcode == 'fusion' and program.computations[
-          root.called('calls')].root.opcode == 'compare')
-  return bound, direct and bound is not None
-
-
-def _computations(program: hlo.Program, computation: hlo.Computation
-                 ) -> Iterator[hlo.Computation]:
-  """A computation and those of its fusions."""
-  yield computation
-  for one in computation.instructions.values():
-    if one.opcode == 'fusion':
-      yield program.computations[one.called('calls')]
-
-
-def _constant(program: hlo.Program, computation: hlo.Computation,
-              loop: hlo.Instruction, condition: hlo.Computation,
-              inside: hlo.Computation, name: str) -> int | None:
-  """The integer that an operand of the condition's comparison is."""
-  one = inside.instructions[name]
-  if one.opcode == 'parameter' and inside is not condition:  # of a fusion
-    caller = next(x for x in condition.instructions.values()
-                  if x.called('calls') == inside.name)
-    inside, one = condition, condition.instructions[
-        caller.operands[int(one.argument)]]
-  if one.opcode == 'get-tuple-element':  # carried by the loop, unchanged
-    index = int(re.search(r'index=(\d+)', one.attributes)[1])
-    start = computation.instructions[loop.operands[0]]
-    if start.opcode != 'tuple':
-      return None
-    one = computation.instructions[start.operands[index]]
-  while one.opcode in ('copy', 'bitcast'):
-    home = inside if one.name in inside.instructions else computation
-    one = home.instructions[one.operands[0]]
-  number = re.fullmatch(r'-?\d+', one.argument)
-  return int(number[0]) if one.opcode == 'constant' and number else None
 
 
 def _dot_flops(computation: hlo.Computation, one: hlo.Instruction) -> float:

@@ -19,6 +19,12 @@ _FULL = 0.9  # of the memory: above, a run is near its limit
 _WHOLE = 2 ** 26  # bytes; smaller arrays may lie whole on every device
 _GIB = 2 ** 30
 _LEAST_MFU = 0.4  # of an update, below which the next step is named
+_AGAINST = {  # the next step against what an update is bound by
+    'compute': 'computed twice or masked out; less of it: '
+               "config.model.remat='dots', shorter arrays",
+    'memory': 'larger config.rl.micro_batch or fewer micro_batches; fused '
+              'attention',
+    'links': 'larger micro-batches, fewer shards of weights, or another mesh'}
 
 
 def make(config, mesh: jax.sharding.Mesh, topology: topology_lib.Topology,
@@ -34,7 +40,8 @@ def make(config, mesh: jax.sharding.Mesh, topology: topology_lib.Topology,
       'whole_parameters': dict(compiled.whole_parameters(
           done[0].part.state['parameters'], _WHOLE)),
       'sources': {'chip': topology.chip.source,
-                  'price': topology.chip.price_source}}
+                  'price': 'config.plan.price' if config.plan.price else
+                  topology.chip.price_source}}
   if not fits:
     plan['what_helps'] = memory.smaller(config)
   if all(x.memory for x in done):
@@ -147,18 +154,13 @@ def _memory_lines(plan: Mapping[str, Any]) -> list[str]:
                         for kind in part['memory']['kinds'])
   rows = []
   for part in plan['parts']:
-    known = part.get('memory')
-    if not known:
-      rows.append([part['name'], *['-'] * len(kinds), '-', 'no',
-                   f'{part["compile_seconds"]:.0f}',
-                   f'{part["host_bytes"] / _GIB:.1f}'])
-      continue
-    gib = lambda size: f'{size / _GIB:.2f}'
-    rows.append([
-        part['name'], *(gib(known['kinds'][kind]) if kind in known['kinds']
-                        else '' for kind in kinds), gib(known['total']),
-        'yes' if part['fits'] else 'no', f'{part["compile_seconds"]:.0f}',
-        f'{part["host_bytes"] / _GIB:.1f}'])
+    sizes = ['-'] * (len(kinds) + 1)
+    if known := part.get('memory'):
+      sizes = [f'{size / _GIB:.2f}' if size is not None else '' for size in (
+          *map(known['kinds'].get, kinds), known['total'])]
+    rows.append([part['name'], *sizes, 'yes' if part['fits'] else 'no',
+                 f'{part["compile_seconds"]:.0f}',
+                 f'{part["host_bytes"] / _GIB:.1f}'])
   lines = _table(['GiB a device', *kinds, 'in all', 'fits', 'compiled in s',
                   'host GiB'], rows)
   lines.append(f'limit {plan["hbm"] / _GIB:.2f} GiB; in all: the program\'s '
@@ -171,53 +173,45 @@ def _memory_lines(plan: Mapping[str, Any]) -> list[str]:
 
 def _time_lines(plan: Mapping[str, Any]) -> list[str]:
   """The roofline of each part."""
-  rows = []
-  for part in plan['parts']:
-    for row in part.get('rows', ()):
-      rows.append([
-          row['name'] + (f' x {part["times"]}' if part['times'] > 1 else ''),
-          *(f'{row[f"{bound}_seconds"]:.4g}' for bound in roofline.BOUNDS),
-          row['bound'], f'{row["flops"] / 1e12:.4g}',
-          f'{row["bytes"] / 1e9:.4g}',
-          f'{sum(x["bytes"] for x in row["collectives"]) / 1e9:.4g}',
-          f'{100 * row["mfu"]:.1f}'])
+  rows = _rows(plan)
   if not rows:
     return []
-  lines = _table(['least s', *roofline.BOUNDS, 'bound', 'TFLOP', 'GB',
-                  'GB sent', 'MFU %'], rows)
-  for part in plan['parts']:
-    for row in part.get('rows', ()):
-      lines += [f'{row["name"]}: {x["kind"]} over {", ".join(x["axes"])}, '
-                f'{x["number"]:.0f} of {x["bytes"] / 1e9:.4g} GB in all, '
-                f'{x["seconds"]:.4g} s' for x in row['collectives'][:2]
-                if x['seconds'] > 0.01 * row['seconds']]
-      if row['uncounted_kernels']:
-        lines.append(f'{row["name"]}: kernels of unknown FLOPs, which are not '
-                     f'counted: {", ".join(row["uncounted_kernels"])}')
+  lines = _table(
+      ['least s', *roofline.BOUNDS, 'bound', 'TFLOP', 'GB', 'GB sent', 'MFU %'],
+      [[row['name'] + (f' x {times}' if times > 1 else ''),
+        *(f'{row[f"{bound}_seconds"]:.4g}' for bound in roofline.BOUNDS),
+        row['bound'], f'{row["flops"] / 1e12:.4g}', f'{row["bytes"] / 1e9:.4g}',
+        f'{sum(x["bytes"] for x in row["collectives"]) / 1e9:.4g}',
+        f'{100 * row["mfu"]:.1f}'] for times, row in rows])
+  for _, row in rows:
+    lines += [f'{row["name"]}: {x["kind"]} over {", ".join(x["axes"])}, '
+              f'{x["number"]:.0f} of {x["bytes"] / 1e9:.4g} GB in all, '
+              f'{x["seconds"]:.4g} s' for x in row['collectives'][:2]
+              if x['seconds'] > 0.01 * row['seconds']]
+    if row['uncounted_kernels']:
+      lines.append(f'{row["name"]}: kernels of unknown FLOPs, which are not '
+                   f'counted: {", ".join(row["uncounted_kernels"])}')
   return lines
+
+
+def _rows(plan: Mapping[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+  """(runs in a step, figures) of each program or part of one."""
+  return [(part['times'], row) for part in plan['parts']
+          for row in part.get('rows', ())]
 
 
 def _next_step(plan: Mapping[str, Any]) -> list[str]:
   """What bounds an update of low MFU, and the next step against it."""
   lines = []
-  for part in plan['parts']:
-    for row in part.get('rows', ()):
-      if 'update' not in row['name'] or row['mfu'] >= _LEAST_MFU:
-        continue
-      against = {
-          'compute': 'computed twice or masked out; less of it: '
-                     "config.model.remat='dots', shorter arrays",
-          'memory': 'larger config.rl.micro_batch or fewer micro_batches; '
-                    'fused attention',
-          'links': 'larger micro-batches, fewer shards of weights, or another '
-                   'mesh'}
-      if row['bound'] == 'links' and row['collectives']:
-        most = row['collectives'][0]
-        what = f'{most["kind"]} over {", ".join(most["axes"])}'
-      else:
-        what = row['bound']
-      lines.append(f'{row["name"]} is bound by {what}, MFU '
-                   f'{100 * row["mfu"]:.0f} %: {against[row["bound"]]}')
+  for _, row in _rows(plan):
+    if 'update' not in row['name'] or row['mfu'] >= _LEAST_MFU:
+      continue
+    what = row['bound']
+    if what == 'links':
+      most = row['collectives'][0]
+      what = f'{most["kind"]} over {", ".join(most["axes"])}'
+    lines.append(f'{row["name"]} is bound by {what}, MFU '
+                 f'{100 * row["mfu"]:.0f} %: {_AGAINST[row["bound"]]}')
   return ['', *lines] if lines else []
 
 
@@ -233,6 +227,8 @@ def _cost_lines(plan: Mapping[str, Any]) -> list[str]:
     lines.append(
         f'{run["steps"]:,} steps: at least {run["hours"]:,.1f} hours, '
         f'{run["chip_hours"]:,.0f} chip-hours{cost}')
+    if cost:
+      lines.append(f'price of a chip-hour: {plan["sources"]["price"]}')
   else:
     lines.append('set config.steps for the cost of the whole run')
   lines.append('published, for comparison:')

@@ -30,6 +30,13 @@ _CUBES = {4: '2x2x1', 8: '2x2x2', 16: '2x2x4', 32: '2x4x4', 64: '4x4x4',
 _ENVIRONMENT = {  # of libtpu, which else looks for a machine around it
     'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost',
     'TPU_ACCELERATOR_TYPE': 'v5p-8', 'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}
+# The cores of a v4 are one device, as JAX has them there.
+_SETTINGS = {'v4': {'chip_config_name': 'megacore'}}
+# On the SparseCores of a v7x the compiler of libtpu 0.0.42 ends in a failed
+# check at collectives between few devices.
+_V7X_FLAGS = ' '.join(
+    f'--xla_tpu_enable_sparse_core_collective_offload_{kind}=false'
+    for kind in ('all_gather', 'all_reduce', 'reduce_scatter'))
 
 
 class Topology(NamedTuple):
@@ -88,6 +95,8 @@ def prepare(topology: Topology) -> str:
     return ''
   for name, value in _ENVIRONMENT.items():
     os.environ.setdefault(name, value)
+  if topology.chip.name == 'v7x':
+    os.environ.setdefault('LIBTPU_INIT_ARGS', _V7X_FLAGS)
   return os.environ.setdefault('TPU_LOG_DIR', tempfile.mkdtemp(prefix='plan-'))
 
 
@@ -106,7 +115,8 @@ def devices(topology: Topology) -> list[jax.Device]:
   kind, _, shape = topology.name.partition(':')
   try:
     found = topologies.get_topology_desc(
-        f'{_NAMES.get(kind, kind)}:{shape}', platform='tpu')
+        f'{_NAMES.get(kind, kind)}:{shape}', platform='tpu',
+        **_SETTINGS.get(kind, {}))
   except (RuntimeError, ValueError, NotImplementedError) as problem:
     said = str(problem).partition('\n')[0]
     raise errors.ConfigError(_FIELD, f'{topology.name}: {said}') from problem

@@ -66,7 +66,7 @@ def make_evaluator(placed: train_state.PlacedModel, prompts: batches.PromptSet,
     if greedy:
       best, more = sample_all(
           greedy_sampler, scorer, params, prompts,
-          sharding.filled(batch, 1, placed.mesh), seed)
+          sharding.filled(batch, 1, placed.sampling.place), seed)
     if workdir is not None:
       path = pathlib.Path(workdir) / f'{name}_{step}.jsonl'
       distributed.in_main(lambda: files.write_rows(path, rows))
@@ -273,7 +273,7 @@ def make_test(name: str, test, config, policy: train_state.StageModel,
   rule_scorer = scoring.make_rule_scorer(
       rewards_of_test(config.rewards, test.rewards), settings.response_tokens)
   filled = lambda count: sharding.filled(
-      count, settings.group, policy.placed.mesh)
+      count, settings.group, policy.placed.sampling.place)
   most = max(config.eval.batch // settings.group, 1)
   idle = filled(most) - most
   if idle:

@@ -153,8 +153,10 @@ def _packed(documents: Sequence[np.ndarray],
         f'{(~says).sum()} of {len(says)} texts of split {split!r} are empty '
         'and left out')
   chosen = lambda each: [x for x, kept in zip(each, says) if kept]
-  return batches.packed(
+  rows = batches.packed(
       chosen(documents), length, weights and chosen(weights))
+  distributed.check_rows(split, (rows.tokens, rows.weight))
+  return rows
 
 
 def says_something(documents: Sequence[np.ndarray],

@@ -164,6 +164,7 @@ def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
   _check_grades(rows.records, settings.loss, learned)
   _say_left_out(config.data.task, left_out, rows, 'prompts',
                 preferences.why_left_out)
+  distributed.check_rows(split, (rows.packed.tokens, rows.grade))
   return rows
 
 
@@ -183,6 +184,7 @@ def _read_steps(config, vocab, max_len: int, split: str, count: int | None
                         settings.length, max_len, count)
   _say_left_out(config.data.task, left_out, rows, 'responses',
                 steps_lib.why_left_out)
+  distributed.check_rows(split, (rows.packed.tokens, rows.grade))
   return rows
 
 

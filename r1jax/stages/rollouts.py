@@ -99,6 +99,9 @@ def read_counted(data, vocab: vocabs.Vocab, prompt_tokens: int, *, split: str,
     distributed.say(
         f'{counts["too_long"]} prompts of split {split!r} are longer than '
         f'prompt_tokens = {prompt_tokens} and left out')
+  distributed.check_rows(split, (
+      prompts.tokens[index]
+      for index in batches.whole_batches(len(prompts.length), 1024)))
   return prompts, counts['too_long']
 
 

@@ -70,7 +70,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       rollouts.Sampler(policy.placed, settings._replace(
           group=labels.completions)), scorer,
       rl.prompt_tokens + rl.response_tokens,
-      sharding.filled(labels.batch, labels.completions, mesh), seed)
+      sharding.filled(labels.batch, labels.completions,
+                      policy.placed.sampling.place), seed)
   cut, size = labels.cut, rl.prompts
 
   def step(state, index):

@@ -58,10 +58,6 @@ def place_model(shape: architecture.Config, mesh: jax.sharding.Mesh,
     ConfigError: the model does not fit the mesh, or the sequence the model.
   """
   shape.check()
-  if mesh.shape['expert'] > 1 and shape.moe is None:
-    raise errors.expected('mesh.expert', '1: the model has no experts; batches '
-                          'are split over config.mesh.data and fsdp, too',
-                          mesh.shape['expert'])
   if longest and longest[1] > shape.max_len:
     raise errors.expected(longest[0], f"at most the model's {shape.max_len} "
                           'tokens', longest[1])
@@ -82,7 +78,8 @@ def place_model(shape: architecture.Config, mesh: jax.sharding.Mesh,
         lora.axes(shape, adapter, params, model.axes()))
   return PlacedModel(model, mesh, params, trained, adapter,
                      sharding.replicated(mesh), sharding.batch_sharding(mesh),
-                     models.build(shape, sharding.Placement(mesh, sampling)))
+                     model if sampling == rules else models.build(
+                         shape, sharding.Placement(mesh, sampling, rules)))
 
 
 class StageModel(NamedTuple):
@@ -111,6 +108,10 @@ def configured_model(config, mesh: jax.sharding.Mesh,
     raise errors.expected('init_from', needs, None)
   source = config.init_from and model_source.find(config.init_from)
   shape = model_source.configured_architecture(config.model, source)
+  if mesh.shape['expert'] > 1 and shape.moe is None:
+    raise errors.expected('mesh.expert', '1: the model has no experts; batches '
+                          'are split over config.mesh.data and fsdp, too',
+                          mesh.shape['expert'])
   adapter = lora.settings(config.lora) if 'lora' in config else None
   return StageModel(
       place_model(shape, mesh, config.rules, adapter, longest,

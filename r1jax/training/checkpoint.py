@@ -29,6 +29,7 @@ from r1jax import errors
 from r1jax import types
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
+from r1jax.parallel import roll_call
 from r1jax.training import digest
 from r1jax.training import files
 from r1jax.training import mirror
@@ -101,7 +102,7 @@ class Checkpointer:
       items['run'] = ocp.args.JsonSave(digest.seal('run', record))
     self._saving = _Saving(step, replace, then)
     distributed.in_main(mirror.precede)
-    with self._writing():
+    with roll_call.alone(), self._writing():
       self._manager.save(step, force=True, args=ocp.args.Composite(**items))
     self.last, self.record = step, record
 
@@ -145,6 +146,7 @@ class Checkpointer:
           'stage from its beginning')
     return None
 
+  @roll_call.alone()
   def poll(self):
     """Ends a save that has come to its end; raises its error at once."""
     mirror.follow()
@@ -154,6 +156,7 @@ class Checkpointer:
     if not mirror.is_behind():
       self.wait()
 
+  @roll_call.alone()
   def wait(self):
     """Blocks until a save is on disk, and in a bucket; removes what is too old.
 
@@ -187,10 +190,8 @@ class Checkpointer:
     mirror.begin()
 
   def close(self):
-    try:
+    with contextlib.closing(self._manager):
       self.wait()
-    finally:
-      self._manager.close()
 
   def _sync_written(self):
     """Puts on disk what Orbax has written, before it names the directory."""
@@ -342,7 +343,7 @@ def _restore_args(leaves: Leaves, partial: bool):
       partial_restore=True)
 
 
-class _Reading:
+class _Reading(contextlib.AbstractContextManager):
   """A context that turns what an unreadable file raises into `Damaged`.
 
   Not what the machine refuses, as when no more files may be open: nothing is
@@ -353,9 +354,6 @@ class _Reading:
 
   def __init__(self, path: pathlib.Path, what: str = ''):
     self._path, self._what = path, what
-
-  def __enter__(self):
-    return self
 
   def __exit__(self, kind, error, trace):
     inner = error.__cause__ if kind is Exception else error

@@ -12,10 +12,16 @@ import fcntl
 import json
 import os
 import pathlib
+import socket
 import threading
 import time
 
+import jax
+
+from r1jax import buckets
+from r1jax import errors
 from r1jax import interrupts
+from r1jax import objects
 from r1jax import terminal
 from r1jax import workdir as workdir_lib
 from r1jax.parallel import distributed
@@ -24,35 +30,58 @@ from r1jax.training import owners
 
 NAME = 'lock'
 _RENEW_SECONDS, _WATCH_SECONDS = 10., 25.
+_SEEN_SECONDS = 10.  # in which a network file system shows the file elsewhere
 
 
 @contextlib.contextmanager
 def held(workdir: pathlib.Path) -> Iterator[None]:
   """Inside, this run alone works in `workdir`, which is made if need be.
 
-  All processes of the run must call this; the main one holds the lock.
+  All processes of the run must call this; the main one holds the lock, which
+  the others must see.
 
   Raises:
-    ConfigError: another process works there, or it cannot be written.
+    ConfigError: another process works there, or it cannot be written, or is
+      not the same directory for all.
     RunError: its disk is full or broken.
   """
   path, new = workdir / NAME, not workdir.exists()
   owner = distributed.in_main(lambda: _take(path))
-  if not distributed.is_main():
-    yield
-    return
   ended = threading.Event()
-  threading.Thread(
-      target=_renew, args=(path, owner, ended), daemon=True).start()
+  if distributed.is_main():
+    threading.Thread(
+        target=_renew, args=(path, owner, ended), daemon=True).start()
   try:
+    # Of a run in a bucket the main process alone has a folder.
+    if not objects.is_bucket(buckets.named(workdir)):
+      distributed.together(lambda: _check_seen(path, owner))
     yield
   finally:
     ended.set()
-    if _read(path) == owner:
-      path.unlink(missing_ok=True)
-    if new:
-      with contextlib.suppress(OSError):  # something was written there
-        workdir.rmdir()
+    if distributed.is_main():
+      _release(path, owner, new)
+
+
+def _release(path: pathlib.Path, owner: owners.Owner, new: bool) -> None:
+  """Removes the lock, and a `new` folder in which nothing was written."""
+  if _read(path) == owner:
+    path.unlink(missing_ok=True)
+  if new:
+    with contextlib.suppress(OSError):  # something was
+      path.parent.rmdir()
+
+
+def _check_seen(path: pathlib.Path, owner: owners.Owner) -> None:
+  """Refuses a directory that is another one on this host."""
+  until = time.monotonic() + _SEEN_SECONDS
+  while _read(path) != owner:
+    if time.monotonic() > until:
+      raise errors.ConfigError(
+          '--workdir', f'process {jax.process_index()} on '
+          f'{socket.gethostname()} does not see {path}, which '
+          f'{owners.name(owner)} has written; expected a directory of a file '
+          'system that all hosts mount, or gs://BUCKET/NAME')
+    time.sleep(.5)
 
 
 def _take(path: pathlib.Path) -> owners.Owner:

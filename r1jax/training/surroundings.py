@@ -9,6 +9,7 @@ a change is said.
 import functools
 import hashlib
 from importlib import metadata
+import json
 import os
 import pathlib
 import platform
@@ -23,7 +24,29 @@ _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 _VARIABLES = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'NPROC')  # that XLA reads
 _SETTINGS = ('jax_default_matmul_precision', 'jax_default_prng_impl',
              'jax_enable_x64', 'jax_threefry_partitionable')
-_SHORT = 12  # characters of the digest of the code
+_SHORT = 12  # characters of a digest
+
+
+def keep_programs(folder: pathlib.Path) -> None:
+  """Compiled programs are kept below a folder, for later runs on this machine.
+
+  Those of another processor, or number of its cores, apart: XLA compiles for
+  them on CPUs, and jax, which finds programs there, does not ask. Not where
+  JAX_COMPILATION_CACHE_DIR names another folder, or
+  JAX_ENABLE_COMPILATION_CACHE=false forbids it. A folder that cannot be made is
+  said.
+  """
+  if (jax.config.jax_compilation_cache_dir is not None
+      or not jax.config.jax_enable_compilation_cache):
+    return
+  named = json.dumps([*_of_host().values(), os.environ.get('NPROC')])
+  folder /= hashlib.sha256(named.encode()).hexdigest()[:_SHORT]
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as problem:
+    distributed.say(f'compiled programs are not kept: {problem}')
+    return
+  jax.config.update('jax_compilation_cache_dir', str(folder))
 
 
 def note(workdir: pathlib.Path, resumed: bool) -> None:
@@ -52,18 +75,26 @@ def found() -> dict[str, Any]:
   device = jax.devices()[0]
   of_host = {}
   if device.platform == 'cpu':  # it compiles for the processor and its threads
-    of_host = {'processor': _processor(), 'cores': _cores()}
+    of_host = _of_host()
   return {
-      'python': platform.python_version(),
-      **{name: _version(name) for name in _PACKAGES},
-      'r1jax': code_digest()[:_SHORT],
+      'python': platform.python_version(), **of_program(),
       'platform': device.platform, 'device': device.device_kind,
       # Of its compiler, driver or runtime, in several lines.
       'platform_version': ' '.join(device.client.platform_version.split()),
       'devices': jax.device_count(), 'processes': jax.process_count(),
       **of_host,
-      **{name: os.environ.get(name) for name in _VARIABLES},
-      **{name: getattr(jax.config, name) for name in _SETTINGS}}
+      **{name: os.environ.get(name) for name in _VARIABLES}}
+
+
+def of_program() -> dict[str, Any]:
+  """Those that all processes of a run must have alike."""
+  return {**{name: _version(name) for name in _PACKAGES},
+          'r1jax': code_digest()[:_SHORT],
+          **{name: getattr(jax.config, name) for name in _SETTINGS}}
+
+
+def _of_host() -> dict[str, Any]:
+  return {'processor': _processor(), 'cores': _cores()}
 
 
 @functools.cache

@@ -51,7 +51,7 @@ def _on_mesh(size):
   def visit(scale, x, weight, group):
     scale = lax.pcast(scale, 'data', to='varying')
     return exchange.visit(
-        _compute, AXES, scale, x, weight, group, group // HELD)
+        _compute, AXES, scale, x, weight, group, group // HELD, K)
 
   @jax.jit
   def run(scale, x, weight, group, dy):
@@ -88,9 +88,10 @@ def test_rows_of_a_round_by_hand():
 
 
 def test_a_round_has_room_for_twice_the_mean_within_bounds():
-  for rows, devices, expected in (
-      (4, 4, 4), (128, 64, 8), (2 ** 12, 64, 128), (2 ** 18, 64, 512)):
-    assert exchange.round_rows(rows, devices) == expected
+  for rows, devices, longest, expected in (
+      (4, 4, 4, 4), (128, 64, 128, 8), (2 ** 12, 64, 2 ** 12, 128),
+      (2 ** 18, 64, 2 ** 18, 512), (32, 256, 4, 4)):
+    assert exchange.round_rows(rows, devices, longest) == expected
 
 
 def test_what_travels_and_how_often():

@@ -146,3 +146,10 @@ def test_the_cache_doubles_up_to_the_response():
   assert group_sampling.cache_sizes(100, 16) == [16, 32, 64, 100]
   assert group_sampling.cache_sizes(64, 64) == [64]
   assert group_sampling.cache_sizes(10, 64) == [10]
+
+
+def test_a_cache_that_is_read_in_blocks_grows_no_more():
+  sizes = group_sampling.cache_sizes
+  assert sizes(4000, 256) == [256, 512, 1024, 4000]
+  assert sizes(32768, 400) == [400, 800, 1600, 32768]
+  assert sizes(32768, 8192) == [8192, 32768]

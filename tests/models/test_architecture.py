@@ -19,7 +19,8 @@ from r1jax.models import presets
 
 
 @pytest.mark.parametrize('name, parameters', [
-    ('smollm2_135m', 134_515_008), ('qwen2.5_1.5b', 1_543_714_304),
+    ('smollm2_135m', 134_515_008), ('qwen2.5_0.5b', 494_032_768),
+    ('qwen2.5_1.5b', 1_543_714_304),
     ('qwen2.5_math_1.5b', 1_543_714_304), ('qwen2.5_7b', 7_615_616_512),
     ('qwen2.5_math_7b', 7_615_616_512), ('qwen2.5_14b', 14_770_033_664),
     ('qwen2.5_32b', 32_763_876_352), ('llama3.1_8b', 8_030_261_248),

@@ -5,6 +5,7 @@ import json
 import pathlib
 
 import jax
+from jax.sharding import PartitionSpec as P
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 import numpy_decoder
 import tiny
+from experiments import machine_sections
 from r1jax import errors
 from r1jax.kernels import values
 from r1jax.models import hf
@@ -19,6 +21,7 @@ from r1jax.models import hf_export
 from r1jax.models import layers
 from r1jax.models import lora
 from r1jax.models import packaged
+from r1jax.parallel import sharding
 from r1jax.stages import model_source
 from r1jax.stages import train_state
 from r1jax.training import checkpoint
@@ -196,3 +199,16 @@ def test_with_lora_the_head_is_trained_whole():
   assert set(merged) == set(base)
   np.testing.assert_array_equal(merged['head']['kernel'],
                                 moved['head']['kernel'])
+
+
+def test_a_weights_gradient_is_summed_whole_before_it_is_cut():
+  """Else XLA computes it in pieces on TPUs, and reads activations for each."""
+  mesh = sharding.make_mesh(dict(fsdp=4, tensor=2))
+  place = sharding.Placement(mesh, machine_sections.RULES)
+  x = jnp.ones((8, 16))
+  product = lambda weight: jnp.sum(layers.dense(
+      x, layers.gather(place, ('embed', 'mlp'), weight)))
+  traced = jax.make_jaxpr(jax.grad(product))(jnp.ones((16, 24)))
+  assert [one.params['sharding'].spec for one in traced.eqns
+          if one.primitive.name == 'sharding_constraint'] == [
+              P(None, 'tensor'), P('fsdp', 'tensor')]

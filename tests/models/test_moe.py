@@ -224,6 +224,15 @@ def test_tokens_that_all_want_the_same_experts_are_served(monkeypatch):
   tiny.assert_near(got, _gradients(_layer(), params, x))
 
 
+def test_replayed_experts_may_be_the_same_ones():
+  """As those of columns that only fill a row up: one device gets all of them."""
+  layer, placed = _placed(dict(expert=8))
+  same = jnp.zeros((ROWS, LENGTH, 3), jnp.uint8)
+  apply = lambda layer, params: jax.jit(lambda p, x: layer.apply(
+      {'params': p}, x, same)[0])(params, _x())
+  tiny.assert_near(apply(layer, placed), apply(_layer(), _params()))
+
+
 def test_what_travels_between_devices():
   """Weights over fsdp and their gradients back, tokens over expert, no more."""
   layer, placed = _placed(dict(fsdp=2, expert=4))

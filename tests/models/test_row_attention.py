@@ -1,6 +1,7 @@
 """Every kernel of whole rows gives what plain XLA gives, on one device or more."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -101,11 +102,22 @@ def test_documents_packed_in_a_row_are_alone(kernel):
   _assert_same(hidden[0][real], hidden[1][real])
 
 
-def test_the_kernel_is_that_of_the_devices():
-  choose = fused_attention.choose
-  assert choose('cpu', 'bfloat16', 64) == 'xla'
-  assert choose('tpu', 'float32', 192) == 'splash'
-  assert choose('gpu', 'bfloat16', 128) == 'cudnn'
-  assert choose('gpu', 'float32', 64) == 'xla'
-  assert choose('gpu', 'bfloat16', 192) == 'xla'
-  assert choose('gpu', 'bfloat16', 64, softcap=50.) == 'xla'
+class _Device(NamedTuple):
+  platform: str
+  compute_capability: str = ''
+
+
+@pytest.mark.parametrize('device, dtype, size, kernel', [
+    (_Device('cpu'), 'bfloat16', 64, 'xla'),
+    (_Device('tpu'), 'float32', 192, 'splash'),
+    (_Device('gpu', '8.0'), 'bfloat16', 128, 'cudnn'),
+    (_Device('gpu', '10.3'), 'bfloat16', 96, 'cudnn'),
+    (_Device('gpu', '9.0'), 'float32', 64, 'xla'),
+    (_Device('gpu', '9.0'), 'bfloat16', 192, 'xla'),
+    (_Device('gpu', '9.0'), 'bfloat16', 60, 'xla'),
+    (_Device('gpu', '7.5'), 'bfloat16', 64, 'xla'),  # Turing
+    (_Device('gpu', 'gfx942'), 'bfloat16', 64, 'xla')])  # AMD
+def test_the_kernel_is_that_of_the_device(device, dtype, size, kernel):
+  assert fused_attention.choose(device, dtype, size) == kernel
+  if kernel == 'cudnn':
+    assert fused_attention.choose(device, dtype, size, softcap=50.) == 'xla'

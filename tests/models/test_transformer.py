@@ -9,9 +9,9 @@ import pytest
 
 import numpy_decoder
 import tiny
+from r1jax.kernels import attention
 from r1jax.kernels import group_sampling
 from r1jax.models import architecture
-from r1jax.models import attention
 from r1jax.types import Cache
 
 QWEN = dict(qkv_bias=True, qk_norm=True, tied=False)

@@ -143,3 +143,58 @@ def test_two_processes_hold_one_batch_and_agree():
     for grid in said['grids']:
       for row, values in grid['own'].items():
         assert values == rows[int(row)].tolist()
+
+
+DIFFERENT = """
+import contextlib, pathlib, tempfile
+import jax
+import ml_collections
+import numpy as np
+from r1jax import errors
+from r1jax import run
+from r1jax.stages import inputs
+from r1jax.training import lock
+index = jax.process_index()
+folder = pathlib.Path(distributed.gather(tempfile.mkdtemp())[0])
+lock._SEEN_SECONDS = .2
+inputs.digests = lambda fields: {'a.jsonl': {'': str(index)}, 'b': {'': ''}}
+config = lambda **fields: ml_collections.ConfigDict(dict(
+    stage='lm', mesh=dict(data=-1), lists=(1, 2), **fields))
+def refused(function):
+  try:
+    function()
+  except errors.ConfigError as raised:
+    return str(raised)
+def hold(name):
+  with lock.held(folder / name):
+    pass
+said = [
+    refused(lambda: run._run(
+        config(optim=dict(lr=.1 * index, beta=.5)), '/w', (), ())),
+    refused(lambda: run._run(config(), f'/w{index}', (), ())),
+    refused(lambda: run._run(config(**{f'of{index}': 1}), '/w', (), ())),
+    refused(lambda: run._run_in('/w', config(), {})),
+    refused(lambda: distributed.check_rows('a', [
+        np.float32([1, 2]), np.arange(3)[::2]])),
+    refused(lambda: distributed.check_rows('b', [np.float32([1, index])])),
+    refused(lambda: hold('same')), refused(lambda: hold(f'run{index}')),
+    distributed.gather(index) and [path.name for path in folder.iterdir()],
+    str(folder)]
+"""
+
+
+def test_processes_that_were_not_given_the_same_are_refused():
+  """Before either waits for the other in another program, by the same line."""
+  for *refused, seen, left, folder in hosts.run(DIFFERENT):
+    begin, end = ('process 1 differs from process 0 in ',
+                  '; all processes of a run need the same')
+    assert refused[:4] == [
+        f'{begin}{what}{end}' for what in (
+            'config.optim.lr (0.1, not 0.0)', "--workdir ('/w1', not '/w0')",
+            'config.of0, config.of1', 'a.jsonl')]
+    assert refused[4] is None and refused[6] is None
+    assert refused[5].startswith(
+        f"{begin}the rows of split 'b' that config.data reads ('")
+    assert seen.startswith('--workdir: process 1 on ')
+    assert f' does not see {folder}/run1/lock, which process ' in seen
+    assert not left  # no lock, and no folder

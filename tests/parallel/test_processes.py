@@ -15,6 +15,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+import pod_faults
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CLOSE = 1e-5
 
@@ -29,6 +31,7 @@ def _start(workdir, processes, variant, **fields):
       cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
       env=os.environ | {
           'PYTHON': sys.executable, 'DEVICES': '4',
+          'JAX_ENABLE_COMPILATION_CACHE': 'true',
           'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled'),
           'XLA_FLAGS':
           '--xla_backend_optimization_level=0 '
@@ -120,20 +123,10 @@ def test_a_signal_to_one_ends_all_and_another_number_goes_on(
   for line in local.stdout:
     out.append(line)
     if line.startswith('step 2/8'):
-      os.kill(_child(local.pid, 2), number)
+      os.kill(pod_faults.child(local.pid, 2), number)
   assert local.wait() == status, ''.join(out[-30:])
   assert sum('has ended with status 75' in line for line in out) == (
       3 + (status == 75))
   assert sum(line.startswith(said) for line in out) == 1
   _run(parts, 2, 'zero', steps=8)
   assert _compare(whole, parts)[1] < CLOSE
-
-
-def _child(pid, index):
-  """The process of this number that local.sh has started."""
-  mine = f'JAX_PROCESS_ID={index}'.encode()
-  children = pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text('utf-8')
-  return next(int(child) for child in children.split()
-              if mine in pathlib.Path(f'/proc/{child}/environ').read_bytes()
-              and b'r1jax.main' in
-              pathlib.Path(f'/proc/{child}/cmdline').read_bytes())

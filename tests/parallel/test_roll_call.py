@@ -112,6 +112,16 @@ def test_a_step_that_hangs_ends_all_and_says_where_they_are(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_one_alone_cannot_do_ends_all_with_a_line(tmp_path):
+  """A fault of its machine, as a disk that is full."""
+  ended = _end(_start(tmp_path, do=(
+      "with roll_call.alone(): raise command.errors.RunError('no room')")))
+  for status, (line,) in ended:
+    assert status == 1 and line.startswith('error: all processes answer: ')
+    assert line.endswith('; process 1: no room')
+
+
+@pytest.mark.slow
 def test_an_error_of_one_ends_all_and_keeps_its_traceback(tmp_path):
   """It is a mistake in the code, and must not be tried for ever."""
   processes = _start(tmp_path, do="raise KeyError('a mistake')")

@@ -134,7 +134,7 @@ def test_responses_that_do_not_divide_are_refused(mesh):
   place = sharding.Placement(mesh, RULES)
   prompts = Prompts(*[np.arange(2)] * 3)
   sharding.repeat(prompts, 6, None)
-  with pytest.raises(ValueError, match='2 prompts of 3 responses .*expert = 4'):
+  with pytest.raises(ValueError, match='2 prompts of 3 responses .* 4 parts of'):
     sharding.repeat(prompts, 6, place)
   with pytest.raises(ValueError, match='into 4 micro-batches'):
     sharding.repeat(prompts, 8, place, parts=4)
@@ -148,9 +148,30 @@ def test_rows_that_do_not_divide_are_refused_inside_jit(mesh):
 
 
 def test_enough_prompts_are_sampled_to_use_all_devices(mesh):
-  assert sharding.filled(5, 1, mesh) == 8
-  assert sharding.filled(5, 2, mesh) == sharding.filled(5, 6, mesh) == 6
-  assert sharding.filled(5, 4, mesh) == 5
+  place = sharding.Placement(mesh, RULES)
+  assert sharding.filled(5, 1, place) == 8
+  assert sharding.filled(5, 2, place) == sharding.filled(5, 6, place) == 6
+  assert sharding.filled(5, 4, place) == 5
+  wide = sharding.Placement(mesh, (('batch', ('data', 'fsdp', 'tensor')),))
+  assert sharding.filled(5, 4, wide) == 6
+
+
+def test_parameters_are_cut_before_they_are_gathered(mesh):
+  """Parts of the gathered array are the same; on the way it is never whole."""
+  assert sharding.finer(P('data', 'fsdp'), P(('data', 'tensor'), None)) == P(
+      ('data', 'tensor'), 'fsdp')
+  # Where an axis would cut twice, or not what is there, a part stays whole.
+  assert sharding.finer(P('data', None), P(None, 'data')) == P('data', None)
+  assert sharding.finer(P('data', 'fsdp'), P('fsdp', 'tensor')) == P(
+      'data', 'fsdp')
+  old = (('batch', 'data'), ('embed', 'fsdp'))
+  new = (('batch', ('data', 'tensor')), ('embed', None))
+  axes, x = {'w': ('batch', 'embed')}, {'w': jnp.arange(32.).reshape(8, 4)}
+  x = jax.device_put(x, sharding.shardings(axes, x, mesh, old))
+  take = jax.jit(
+      lambda x: sharding.Placement(mesh, new, old).take(x, axes))
+  np.testing.assert_array_equal(take(x)['w'], x['w'])
+  assert take(x)['w'].addressable_shards[0].data.shape == (2, 4)
 
 
 def test_own_rows_has_each_row_once(mesh):

@@ -147,6 +147,120 @@ def test_a_program_of_a_tpu():
   assert 6 * 256 * 256 * 2 < done.bytes < 2 * 6 * 256 * 256 * 2
 
 
+PIECES = """%view (p: bf16[64,8]) -> bf16[64,8,1] {
+  %p = bf16[64,8]{1,0} parameter(0)
+  ROOT %b = bf16[64,8,1]{1,0,2} bitcast(%p)
+}
+%piece (x: bf16[64,1,32], y: bf16[64,8], i: s32[]) -> bf16[2,4,8] {
+  %x = bf16[64,1,32]{2,1,0} parameter(0)
+  %y = bf16[64,8]{1,0} parameter(1)
+  %i = s32[]{:S(6)} parameter(2)
+  %low = bf16[] constant(-inf)
+  %two = bf16[64,2,32]{2,1,0} pad(%x, %low), padding=0_0x0_1x0_0
+  %zero = s32[] constant(0)
+  %part = bf16[64,2,4]{2,1,0} dynamic-slice(%two, %zero, %zero, %i), \
+dynamic_slice_sizes={64,2,4}
+  %rows = bf16[64,8,1]{1,0,2} fusion(%y), kind=kLoop, calls=%view
+  ROOT %out = bf16[2,4,8]{2,1,0} convolution(%part, %rows), window={size=1}, \
+dim_labels=f0b_io0->0bf
+}
+%body (c: (bf16[64,1,32], bf16[64,8], s32[])) -> (bf16[64,1,32], bf16[64,8], s32[]) {
+  %c = (bf16[64,1,32]{2,1,0}, bf16[64,8]{1,0}, s32[]{:S(6)}) parameter(0)
+  %x = bf16[64,1,32]{2,1,0} get-tuple-element(%c), index=0
+  %y = bf16[64,8]{1,0} get-tuple-element(%c), index=1
+  %i = s32[]{:S(6)} get-tuple-element(%c), index=2
+  %piece.1 = bf16[2,4,8]{2,1,0} fusion(%x, %y, %i), kind=kOutput, calls=%piece
+  %step = s32[]{:S(6)} constant(2)
+  %next = s32[]{:S(6)} add(%i, %step)
+  ROOT %r = (bf16[64,1,32]{2,1,0}, bf16[64,8]{1,0}, s32[]{:S(6)}) tuple(\
+%x, %y, %next)
+}
+%cond (c: (bf16[64,1,32], bf16[64,8], s32[])) -> pred[] {
+  %c = (bf16[64,1,32]{2,1,0}, bf16[64,8]{1,0}, s32[]{:S(6)}) parameter(0)
+  %i = s32[]{:S(6)} get-tuple-element(%c), index=2
+  %end = s32[]{:S(6)} constant(9)
+  ROOT %less = pred[]{:S(6)} compare(%i, %end), direction=LT
+}
+ENTRY %main (x: bf16[64,1,32], y: bf16[64,8]) -> (bf16[64,1,32], bf16[64,8], s32[]) {
+  %x = bf16[64,1,32]{2,1,0} parameter(0)
+  %y = bf16[64,8]{1,0} parameter(1)
+  %start = s32[]{:S(6)} constant(1)
+  %t = (bf16[64,1,32]{2,1,0}, bf16[64,8]{1,0}, s32[]{:S(6)}) tuple(\
+%x, %y, %start)
+  ROOT %w = (bf16[64,1,32]{2,1,0}, bf16[64,8]{1,0}, s32[]{:S(6)}) while(%t), \
+condition=%cond, body=%body
+}
+"""
+
+
+def test_a_product_in_pieces_reads_its_slices():
+  """As XLA splits a product over a ring: two pieces, 1, 3, 5 and 7 the first.
+
+  Each reads its columns of x, padded, and all of y through a view of it.
+  """
+  done, _ = counts.count(hlo.parse(PIECES), ONE)
+  piece, rows, out = 64 * 2 * 4, 64 * 8, 2 * 4 * 8
+  assert done.bytes == 4 * 2 * (piece + rows + out)
+  assert done.flops == 4 * 2 * 64 * out
+
+
+SUMMED = """%all-reduce-scatter.1 (p: f32[6,4]) -> f32[3,4] {
+  %p = f32[6,4]{1,0} parameter(0)
+  %sum = f32[6,4]{1,0} all-reduce(%p), replica_groups={{0,2},{1,3}}
+  %zero = s32[] constant(0)
+  ROOT %part = f32[3,4]{1,0} dynamic-slice(%sum, %zero, %zero), \
+dynamic_slice_sizes={3,4}
+}
+ENTRY %main (p: f32[6,4]) -> f32[3,4] {
+  %p = f32[6,4]{1,0} parameter(0)
+  ROOT %f = f32[3,4]{1,0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+
+
+def test_the_part_of_a_sum_is_a_reduce_scatter():
+  done, _ = counts.count(hlo.parse(SUMMED), SQUARE)
+  (kind, group), = done.sent
+  assert (kind, group.axes) == ('reduce-scatter', ('fsdp',))
+  assert done.sent[kind, group] == (6 * 4 * 4 / 2, 1)
+
+
+FUSED = '''%view (p: f32[8,512]) -> f32[4096] {
+  %p = f32[8,512]{1,0} parameter(0)
+  ROOT %flat = f32[4096]{0} bitcast(%p)
+}
+
+%outer (q: f32[8,512], r: f32[8,512]) -> f32[4096] {
+  %q = f32[8,512]{1,0} parameter(0)
+  %r = f32[8,512]{1,0} parameter(1)
+  %left = f32[4096]{0} fusion(%q), kind=kLoop, calls=%view
+  %right = f32[8,512]{1,0} negate(%r)
+  %other = f32[4096]{0} bitcast(%right)
+  ROOT %sum = f32[4096]{0} add(%left, %other)
+}
+
+ENTRY %main (a: f32[8,512], b: f32[8,512]) -> f32[4096] {
+  %a = f32[8,512]{1,0} parameter(0)
+  %b = f32[8,512]{1,0} parameter(1)
+  %there = f32[8,512]{1,0} all-to-all(%a), channel_id=1, replica_groups={{0,1},{2,3}}
+  %back = f32[8,512]{1,0} all-to-all(%b), channel_id=1, replica_groups={{0,1},{2,3}}
+  ROOT %done = f32[4096]{0} fusion(%there, %back), kind=kLoop, calls=%outer
+}
+'''
+
+
+def test_what_an_inner_fusion_passes_on_is_read_by_the_outer_one():
+  done, _ = counts.count(hlo.parse(FUSED), SQUARE)
+  size = 8 * 512 * 4
+  # Two all-to-alls read and write; the fusion reads both and writes one.
+  assert done.bytes == 2 * 2 * size + 3 * size
+
+
+def test_collectives_with_the_same_channel_are_several():
+  done, _ = counts.count(hlo.parse(FUSED), SQUARE)
+  assert list(done.sent.values()) == [(2 * 8 * 512 * 4 / 2, 2)]
+
+
 def test_a_kernel_without_figures_is_named():
   text = TPU.read_text('utf-8').replace('"flops":"12345",', '')
   done, _ = counts.count(hlo.parse(text), SQUARE, lambda loop: {(7,): 7}[loop.bounds])

@@ -15,10 +15,12 @@ from experiments import reward_sections
 from experiments import sections
 from r1jax import errors
 from r1jax import plan
+from r1jax import run
 from r1jax.models import presets
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
 from r1jax.plan import compiled
+from r1jax.plan import counts
 from r1jax.plan import report
 from r1jax.plan import topology
 from r1jax.stages import train_state
@@ -84,6 +86,8 @@ def test_a_plan_of_rl(planned, tmp_path):
       made['run']['chip_hours'] * 4.916)
   assert 'plan of  on h100:8: 8 chips, mesh fsdp 8' in said[-1]
   assert 'R1-Zero, 64 x 8 GPUs' in said[-1]
+  assert 'update is bound by ' in said[-1]  # its MFU is low
+  assert 'price of a chip-hour: aws.amazon.com/ec2' in said[-1]
 
 
 def test_keys_and_values_of_the_longest_response(planned, tmp_path):
@@ -102,12 +106,48 @@ def test_a_plan_of_a_step(kind, planned, tmp_path):
   assert made['step']['tokens'] == 8 * 32
 
 
+def test_loops_that_end_by_their_data_are_part_of_an_update(
+    planned, tmp_path, monkeypatch):
+  monkeypatch.setattr(counts, 'count', lambda *_: (
+      counts.Counts(flops=1.), counts.Counts(flops=2.)))
+  planned(_config('lm'), str(tmp_path))
+  made = json.loads((tmp_path / 'plan.json').read_text('utf-8'))
+  assert made['parts'][0]['rows'][0]['flops'] == 3
+
+
 def test_a_price_of_ones_own(planned, tmp_path):
   config = _config('lm')
   config.plan.price = 100.
-  planned(config, str(tmp_path))
+  said = planned(config, str(tmp_path))
   run = json.loads((tmp_path / 'plan.json').read_text('utf-8'))['run']
   assert run['dollars'] == pytest.approx(100 * run['chip_hours'])
+  assert 'price of a chip-hour: config.plan.price' in said[-1]
+
+
+@pytest.mark.parametrize('field, value', [
+    ('plan.price', 0.), ('rl.group', 0), ('rl.temperature', -1.)])
+def test_a_value_out_of_bounds_is_refused(field, value, planned):
+  config = _config()
+  section, _, name = field.rpartition('.')
+  config[section][name] = value
+  with pytest.raises(errors.ConfigError, match=f'config.{field}'):
+    planned(config)
+
+
+def test_a_sweep_of_no_machine_is_refused(monkeypatch):
+  monkeypatch.setattr(run.backend, 'check_environment', lambda: None)
+  config = _config('lm')
+  config.plan.sweep = True
+  with pytest.raises(errors.ConfigError, match='config.plan.topology'):
+    run.run(config, None)
+
+
+def test_a_machine_without_a_name_is_refused(monkeypatch):
+  monkeypatch.setattr(run.backend, 'check_environment', lambda: None)
+  config = _config('lm')
+  config.plan.topology = ''
+  with pytest.raises(errors.ConfigError, match='one of v4'):
+    run.run(config, None)
 
 
 def test_a_stage_without_programs_of_its_own_is_refused():
@@ -175,12 +215,13 @@ def test_parameters_that_lie_whole_on_every_device_are_named():
 
 
 @pytest.mark.slow
-def test_a_tpu_is_planned_for_without_one(tmp_path):
+@pytest.mark.parametrize('machine', ['v5e:2x2', 'v4-8', 'v7x:2x2x1'])
+def test_a_tpu_is_planned_for_without_one(machine, tmp_path):
   """In a process of its own: libtpu takes its settings once."""
   pytest.importorskip('libtpu', reason='needs the extra tpu')
   done = subprocess.run(
       [sys.executable, '-m', 'r1jax.main', f'--workdir={tmp_path}',
-       '--config=experiments/plan.py:small,v5e:2x2'],
+       f'--config=experiments/plan.py:small,{machine}'],
       env=os.environ | {'XLA_FLAGS': ''}, capture_output=True, text=True,
       check=False)
   assert done.returncode == 0, done.stderr
@@ -194,4 +235,6 @@ def test_another_machine_is_named_after_a_comma():
   assert plans.get_config('small,v6e:4x4').plan.topology == 'v6e:4x4'
   config = plans.get_config('qwen32b_zero,topology=v5p-512')
   assert config.plan.topology == 'v5p-512'
-  assert config.mesh.fsdp == -1
+  assert config.mesh.fsdp == -1 and config.mesh.tensor == 4
+  for machine in ('v6e:16x16', 'topology=v6e-256'):  # whose chips have less
+    assert plans.get_config(f'qwen32b_zero,{machine}').mesh.tensor == 8

@@ -22,8 +22,8 @@ def test_machines_by_name(name, same, count):
 
 
 def test_a_chip_may_be_two_devices():
-  assert topology.parse('v4:4x4x4').devices == 128
-  assert chips.CHIPS['v4'].device().flops == 275e12 / 2
+  assert topology.parse('v7x:4x4x4').devices == 128
+  assert chips.CHIPS['v7x'].device().flops == 2307e12 / 2
 
 
 @pytest.mark.parametrize('name, words', [
@@ -76,3 +76,17 @@ def test_a_tpu_needs_its_compiler(monkeypatch):
   monkeypatch.setattr(topology.importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(errors.ConfigError, match='as jax\\[tpu\\] pins it'):
     topology.devices(topology.parse('v5e:2x2'))
+
+
+@pytest.mark.parametrize('kind, cores, name, part', [
+    ('NVIDIA H100 80GB HBM3', 1, 'h100', 1), ('TPU v5p', 2, 'v5p', 1),
+    ('TPU v4', 2, 'v4', 1), ('TPU7x', 1, 'v7x', 2), ('TPU7x', 2, 'v7x', 1)])
+def test_a_device_that_is_there(kind, cores, name, part):
+  found, chip = chips.of_device(kind, cores), chips.CHIPS[name]
+  assert (found.flops, found.bandwidth) == (
+      chip.flops / part, chip.bandwidth / part)
+
+
+def test_other_boards_of_a_name_are_others():
+  assert chips.of_device('NVIDIA H100 PCIe') is None
+  assert chips.CHIPS.keys() == set(chips.KINDS.values())

@@ -14,6 +14,7 @@ import pytest
 import small_vocabs
 import tiny
 import tiny_rl
+from experiments import r1_zero
 from r1jax import errors
 from r1jax import export
 from r1jax import models
@@ -21,7 +22,9 @@ from r1jax import types
 from r1jax.models import hf
 from r1jax.models import hf_export
 from r1jax.models import packaged
+from r1jax.parallel import sharding
 from r1jax.stages import model_source
+from r1jax.stages import train_state
 from r1jax.training import checkpoint
 from r1jax.training import loop
 
@@ -333,5 +336,9 @@ def test_numbers_that_do_not_go_together_are_refused(switches, message):
 
 
 def test_a_dense_model_has_no_use_for_an_expert_axis():
+  """As a policy; beside one with experts a reward model may be dense."""
+  config, mesh = r1_zero.mini(), sharding.make_mesh(dict(expert=8))
+  config.init_from = None
   with pytest.raises(errors.ConfigError, match='config.mesh.expert: expect'):
-    tiny.setup(dict(expert=8))
+    train_state.configured_model(config, mesh)
+  tiny.setup(dict(expert=8))

@@ -45,11 +45,11 @@ def test_what_only_a_judge_can_tell_needs_one(tmp_path):
 
 
 def test_prompts_are_read_as_the_section_says(monkeypatch, capsys):
-  told = {}
+  told, prompts = {}, tiny.prompts()
 
   def prompt_set(*given, **named):
     told.update(named, given=given)
-    return 'prompts', {'too_long': 2}
+    return prompts, {'too_long': 2}
 
   monkeypatch.setattr(tasks, 'prompt_set', prompt_set)
   monkeypatch.setattr(sources, 'examples', lambda *given: given)
@@ -58,7 +58,7 @@ def test_prompts_are_read_as_the_section_says(monkeypatch, capsys):
               seed=7, options={'a': 1})
   data.update(task='t', shots=3, examples='e', **says)
   found = rollouts.read_prompts(data, 'vocab', 9, split='heldout', count=5)
-  assert found == 'prompts' and told == says | dict(
+  assert found is prompts and told == says | dict(
       given=('t', 'vocab', 9), split='heldout', examples=('e', 3, 7),
       num_prompts=5)
   assert "2 prompts of split 'heldout' are longer" in capsys.readouterr().out

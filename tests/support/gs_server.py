@@ -14,7 +14,10 @@ import pytest
 
 @contextlib.contextmanager
 def running(monkeypatch):
-  """Inside, gs:// is a store of this machine, with an empty bucket `bucket`."""
+  """Inside, gs:// is a store of this machine, with an empty bucket `bucket`.
+
+  What is given ends its server.
+  """
   # gcsfs asks the metadata server, which is not there, otherwise.
   monkeypatch.setenv('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
   monkeypatch.setenv('NO_GCE_CHECK', 'true')
@@ -29,7 +32,7 @@ def running(monkeypatch):
     files = fsspec.get_filesystem_class('gs')
     files.clear_instance_cache()
     fsspec.filesystem('gs').mkdir('bucket')
-    yield
+    yield server._process.kill
     files.clear_instance_cache()
 
 

@@ -41,7 +41,7 @@ def run(program: str, processes=2, devices=2) -> list:
   started = start(
       f'{program}\nprint(json.dumps(said))', processes, devices)
   try:
-    ended = [process.communicate(timeout=120) for process in started]
+    ended = [process.communicate(timeout=300) for process in started]
   finally:
     for process in started:
       process.kill()  # one that waits for another that failed

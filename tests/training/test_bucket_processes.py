@@ -4,6 +4,7 @@ The store is that of support/gs_server.py.
 """
 
 import json
+import time
 
 import gs_server
 import hosts
@@ -18,7 +19,8 @@ import contextlib, os, pathlib, sys
 import jax
 sys.path[:0] = ['tests/training']
 import test_loop
-from r1jax.parallel import sharding
+from r1jax import command
+from r1jax.parallel import roll_call, sharding
 from r1jax.training import checkpoint, mirror
 mesh = sharding.make_mesh(dict(data=-1))
 spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
@@ -36,7 +38,8 @@ def on_step(step):
 stage = test_loop._stage(on_step=on_step)._replace(
     init=jax.jit(test_loop._init, out_shardings=places), abstract=abstract,
     evaluate=None)
-with mirror.mirrored('URL') as folder:
+with command.reported(), roll_call.answered(), (
+    mirror.mirrored('URL')) as folder:
   test_loop._run(folder, stage)
   folder = pathlib.Path(folder)
   with contextlib.closing(checkpoint.Checkpointer(
@@ -91,3 +94,21 @@ def test_killed_they_go_on_on_other_machines(url, tmp_path, monkeypatch):
   monkeypatch.setenv('R1JAX_CACHE', str(tmp_path / 'three'))
   assert [said['steps'] for said in _run(url)] == [[], []]
   assert json.loads(objects.Folder(url).read('summary.json'))['steps'] == 12
+
+
+def test_a_bucket_that_is_gone_ends_both_with_a_line(tmp_path, monkeypatch):
+  """Where one alone learns it, the other would wait for its part."""
+  monkeypatch.setenv('R1JAX_CACHE', str(tmp_path))
+  program = RUN.replace('URL', 'gs://bucket/run').replace('KILLED', '7')
+  with gs_server.running(monkeypatch) as end_server:
+    processes = hosts.start(program.replace('    os._exit(0)\n', ''))
+    assert f'{[*range(7)]}\n' in iter(processes[0].stdout.readline, '')
+    end_server()
+    began = time.monotonic()
+    ended = [process.communicate(timeout=300) for process in processes]
+  assert time.monotonic() - began < 90  # tries last half a minute
+  for process, (_, err) in zip(processes, ended):
+    line, = (line for line in err.splitlines() if line.startswith('error: '))
+    assert process.returncode == 1
+    assert line.startswith('error: all processes answer: '), line
+    assert 'start the same command again' in line

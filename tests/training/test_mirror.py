@@ -477,8 +477,11 @@ def test_of_many_that_find_a_dead_lock_one_begins(monkeypatch):
   identity = owners.identity()
   monkeypatch.setattr(owners, 'identity', lambda: identity | {
       'host': getattr(mine, 'host', '0')})
+  all_five = threading.Barrier(5)
   def remove(self, name, _do=objects.Folder.remove):
-    time.sleep(.1 * int(mine.host))  # all have seen that it is dead
+    if not hasattr(mine, 'seen'):  # that it is dead; now all have
+      mine.seen = all_five.wait(60)
+      time.sleep(.1 * int(mine.host))
     _do(self, name)
   monkeypatch.setattr(objects.Folder, 'remove', remove)
   def begin(n):
@@ -491,6 +494,7 @@ def test_of_many_that_find_a_dead_lock_one_begins(monkeypatch):
       refused.append(n)
   monkeypatch.setattr(lease, '_RENEW_SECONDS', .1)
   monkeypatch.setattr(lease, '_SETTLE_SECONDS', .6)
+  monkeypatch.setattr(owners, 'end_as_dead', lambda *_: None)
   threads = [threading.Thread(target=begin, args=(n,)) for n in range(5)]
   for thread in threads:
     thread.start()

@@ -1,18 +1,25 @@
 """Where the main process alone works, the others learn what it has met."""
 
+import errno
 import types
 
 import jax
+import orbax.checkpoint as ocp
 import pytest
 
 import test_loop
+from r1jax import buckets
 from r1jax import errors
 from r1jax import pipeline
 from r1jax.parallel import distributed
+from r1jax.parallel import roll_call
+from r1jax.training import checkpoint
 from r1jax.training import history
 from r1jax.training import lock
 from r1jax.training import logger
 from r1jax.training import loop
+from r1jax.training import mirror
+from r1jax.training import owners
 from r1jax.training import record
 from r1jax.training import surroundings
 from r1jax.training import timing
@@ -67,3 +74,46 @@ def test_what_the_first_process_meets_ends_the_others(another, tmp_path, use):
   with pytest.raises(errors.ConfigError, match='^--workdir: of the first$'):
     use(tmp_path)
   assert not list(tmp_path.iterdir())
+
+
+def test_all_see_a_workdir_but_one_in_a_bucket(monkeypatch, tmp_path):
+  """This process is the second; what the first has written is not there."""
+  owner = owners.identity() | {'pid': 7}
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(
+      distributed, 'gather', lambda value: [[owner, None], value])
+  monkeypatch.setattr(lock, '_SEEN_SECONDS', 0.)
+  monkeypatch.setenv('R1JAX_CACHE', str(tmp_path))
+  with lock.held(buckets.place('parts', 'gs://bucket/run')):
+    pass
+  with pytest.raises(errors.ConfigError, match='does not see .*/run/lock, '):
+    with lock.held(tmp_path / 'run'):
+      raise AssertionError('goes on')
+
+
+@pytest.mark.parametrize('fails, do', [
+    ((mirror, 'follow'), lambda saves: saves.poll()),
+    ((mirror, 'wait'), lambda saves: saves.wait()),
+    ((ocp.CheckpointManager, 'save'),
+     lambda saves: saves.save(1, test_loop._init())),
+])
+def test_what_one_meets_of_a_save_ends_the_others(
+    monkeypatch, tmp_path, fails, do):
+  told = []
+  saves = checkpoint.Checkpointer(tmp_path, keep=1)
+  def fail(*args, **fields):
+    raise OSError(errno.ENOSPC, '') if args else errors.RunError('No space')
+  with monkeypatch.context() as patch:
+    patch.setattr(*fails, fail)
+    patch.setattr(roll_call, 'hold', lambda *given: told.append(given))
+    patch.setattr(distributed, 'gather', lambda value: [value, value])
+    patch.setattr(jax, 'process_count', lambda: 2)
+    if fails[1] == 'wait':
+      saves._saving = checkpoint._Saving(1, False, None, on_disk=True)
+    with pytest.raises(errors.RunError, match='No space'):
+      do(saves)
+  (words, trace), = told
+  assert 'No space' in words and trace == ''
+  saves._saving = None
+  saves.close()

@@ -3,6 +3,9 @@
 from importlib import metadata
 import json
 import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -10,6 +13,8 @@ import pytest
 
 from r1jax.training import record
 from r1jax.training import surroundings
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_a_run_knows_its_surroundings(tmp_path):
@@ -90,3 +95,45 @@ def test_an_edit_of_r1jax_is_another_version_wherever_it_lies(
         surroundings, '__file__', str(tmp_path / folder / 'training/x.py'))
     digests.append(surroundings.code_digest.__wrapped__())
   assert digests[0] == digests[1] != digests[2]
+
+
+KEPT = """
+import pathlib
+import sys
+import jax
+from r1jax.training import surroundings
+surroundings.keep_programs(pathlib.Path(sys.argv[1]))
+jax.jit(lambda x: x + 1)(1.)
+"""
+
+
+def _kept(folder, tmp_path, **variables):
+  """What is printed, and the folders in which there are programs."""
+  done = subprocess.run(
+      [sys.executable, '-c', KEPT, folder], cwd=tmp_path, text=True, check=True,
+      stdout=subprocess.PIPE, env=os.environ | {
+          'PYTHONPATH': str(ROOT), 'JAX_ENABLE_COMPILATION_CACHE': 'true',
+          'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'} | variables)
+  return done.stdout, [path.name for path in tmp_path.iterdir()
+                       if any(file.is_file() for file in path.rglob('*'))]
+
+
+def test_compiled_programs_are_kept(tmp_path):
+  assert _kept('mine', tmp_path) == ('', ['mine'])
+
+
+def test_compiled_programs_are_kept_where_jax_is_told(tmp_path):
+  assert _kept('mine', tmp_path, JAX_COMPILATION_CACHE_DIR='theirs') == (
+      '', ['theirs'])
+
+
+def test_compiled_programs_are_not_kept_where_jax_is_told_so(tmp_path):
+  assert not jax.config.jax_enable_compilation_cache  # by conftest.py
+  surroundings.keep_programs(tmp_path / 'new')
+  assert not (tmp_path / 'new').exists()
+
+
+def test_a_folder_that_cannot_keep_programs_is_said(tmp_path):
+  (tmp_path / 'file').touch()
+  said, kept = _kept('file/programs', tmp_path)
+  assert said.startswith('compiled programs are not kept: ') and not kept
