@@ -26,7 +26,7 @@ DATA = [
     'mpmath',
     'reasoning-gym',
     'safetensors',
-    'sentencepiece',
+    'sentencepiece>=0.2.3',  # ids as arrays
     'simplemma>=1.1',  # is_known(word, lang)
     'seqio',
     'tensorflow',

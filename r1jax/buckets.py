@@ -30,7 +30,7 @@ def place(kind: str, url: str) -> pathlib.Path:
 
 
 def cache() -> pathlib.Path:
-  """The folder of all that is kept on this machine."""
+  """Where copies, tokens and compiled programs are kept on this machine."""
   return pathlib.Path(os.path.abspath(os.path.expanduser(
       os.environ.get('R1JAX_CACHE') or '~/.cache/r1jax')))
 

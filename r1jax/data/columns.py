@@ -15,7 +15,7 @@ what is read of it, which raises `Wrong`; `Column.read` makes that one line with
 the place of the row, the column and the field of the config to change.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import decimal
 import json
 import math
@@ -55,31 +55,28 @@ class Column(NamedTuple):
 
   def name(self, row: Mapping[str, Any]) -> str | None:
     """The name that it has in a row; None: the row has no such column."""
-    return next(self._found(row), (None,))[0]
+    for name in self.usual if self.given is None else (self.given,):
+      if name in row or '.' in name and _path(row, name):
+        return name
+    return None
 
   def read(self, row: Mapping[str, Any], place: str) -> Any:
     """What the column holds in a row; ConfigError if it is missing or wrong."""
     if not isinstance(self.given, str | None):
       raise errors.expected(
           f'data.options.{self.option}', 'the name of a column', self.given)
-    found = next(self._found(row), None)
-    if found is None:
+    name = self.name(row)
+    if name is None:
       field = f'data.options.{self.option}' if self.option else 'data.task'
       raise errors.ConfigError(
           field, f'{place} has no field {self._names()}, only '
           f'{sorted(map(str, row))}')
-    name, value = found
+    value, = _path(row, name)
     try:
       return self.type(value)
     except Wrong as problem:
       raise self.refused(
           place, problem.expected, problem.received, name) from problem
-
-  def _found(self, row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names that it has in a row, each with what is there."""
-    for name in self.usual if self.given is None else (self.given,):
-      for value in _path(row, name):
-        yield name, value
 
   def _names(self) -> str:
     """'prompt', 'question' or 'problem'."""

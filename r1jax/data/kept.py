@@ -8,7 +8,8 @@ for a month is removed. What is read of less than a megabyte is never kept, nor
 what no file holds: a user's function or a generator may do otherwise next time.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+import contextlib
 import functools
 import hashlib
 from importlib import metadata
@@ -33,12 +34,12 @@ _ALIGNED = 64  # bytes, at which an array begins in the file
 _LIBRARIES = ('jinja2', 'numpy', 'pyarrow', 'sentencepiece', 'tokenizers')
 
 
-def arrays(asked: Mapping[str, Any], files: Sequence[pathlib.Path],
+def arrays(asked: Callable[[], Any], files: Sequence[pathlib.Path],
            make: Callable[[], Arrays]) -> Arrays:
   """What `make` returns, from an earlier time if nothing has changed since.
 
   Args:
-    asked: names all that the arrays depend on besides the files.
+    asked: () -> all that the arrays depend on besides the files.
     files: what `make` reads; empty where it reads something else.
     make: () -> arrays by their names.
 
@@ -48,10 +49,14 @@ def arrays(asked: Mapping[str, Any], files: Sequence[pathlib.Path],
   before = _versions(files)
   if sum(size for _, size, *_ in before) < _LEAST:
     return make()
-  file = buckets.cache() / 'tokens' / _digest(asked, files)
+  file = buckets.cache() / 'tokens' / _digest(asked(), files)
   if file.is_file():
-    os.utime(file)
-    return _read(file)
+    with contextlib.suppress(PermissionError):  # it is another user's
+      os.utime(file)
+    try:
+      return _read(file)
+    except ValueError as problem:
+      logging.warning('%s is damaged, and made anew: %s', file, problem)
   made = make()
   if _versions(files) == before:  # else it is of neither content
     try:
@@ -68,8 +73,9 @@ def _write(file: pathlib.Path, made: Arrays) -> None:
   """
   file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
   for old in file.parent.iterdir():
-    if time.time() - old.stat().st_mtime > _SECONDS:
-      old.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # another process was here
+      if time.time() - old.stat().st_mtime > _SECONDS:
+        old.unlink()
   handle, aside = tempfile.mkstemp(dir=file.parent)
   try:
     with open(handle, 'wb') as stream:
@@ -87,7 +93,8 @@ def _write(file: pathlib.Path, made: Arrays) -> None:
 
 
 def _read(file: pathlib.Path) -> Arrays:
-  """The arrays of a file, mapped into memory."""
+  """The arrays of a file, mapped into memory; ValueError if it is not whole.
+  """
   content = np.memmap(file, np.uint8, mode='r')
   with open(file, 'rb') as stream:
     header = stream.readline()
@@ -97,6 +104,8 @@ def _read(file: pathlib.Path) -> Arrays:
     end = start + count * np.dtype(dtype).itemsize
     found[name] = content[start:end].view(dtype)
     start = end
+  if start != len(content):
+    raise ValueError(f'expected {start} bytes, received {len(content)}')
   return found
 
 
@@ -106,7 +115,7 @@ def _versions(files: Sequence[pathlib.Path]) -> list[tuple[str, int, int, int]]:
           for file in files for stat in [file.stat()]]
 
 
-def _digest(asked: Mapping[str, Any], files: Sequence[pathlib.Path]) -> str:
+def _digest(asked: Any, files: Sequence[pathlib.Path]) -> str:
   """The name of what is a function of `asked` and the content of the files."""
   text = json.dumps(
       [asked, [(str(file), content(file)) for file in files], _code()],

@@ -45,12 +45,13 @@ class Builder:
   def __len__(self) -> int:
     return len(self._end) - 1
 
-  def add(self, item: list[int] | bytes) -> None:
-    """Adds an item."""
-    if isinstance(item, bytes):
-      self._values.frombytes(item)
-    else:
-      self._values.fromlist(item)
+  def add(self, *parts: list[int] | np.ndarray | bytes) -> None:
+    """Adds an item, in parts."""
+    for part in parts:
+      if isinstance(part, list):
+        self._values.fromlist(part)
+      else:
+        self._values.frombytes(bytes(part))
     self._end.append(len(self._values))
 
   def arrays(self, name: str) -> dict[str, np.ndarray]:

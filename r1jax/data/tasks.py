@@ -96,7 +96,7 @@ def _prompts(rows: '_Rows', vocab: vocabs.Vocab, template: str,
       if thinking.opened(text):
         record = record | {'opened': True}
       kinds.setdefault((record['task'], record['verifier']), len(ids))
-      ids.add(begin + tokens)
+      ids.add(begin, tokens)
       records.add(pickle.dumps(record))
   if not ids:
     raise errors.ConfigError(
@@ -122,7 +122,7 @@ def documents(
     ids = ragged.Builder('i')
     for part in rows.encoded(vocab, ids, lambda text: text):
       for _, _, tokens in part:
-        ids.add([*_begin(vocab), *tokens, vocab.eos_id])
+        ids.add(_begin(vocab), tokens, [vocab.eos_id])
     return ids.arrays('ids')
 
   found = rows.tokenised(made, vocab)
@@ -209,11 +209,11 @@ class _Rows:
     # What asks for today's date is another text tomorrow.
     today = 'strftime_now' in (text or '') and str(datetime.date.today())
     return kept.arrays(
-        (*self._asked, vocab.digest(), text, today, *more), files, make)
+        lambda: [*self._asked, vocab.digest(), text, today, *more], files, make)
 
   def encoded(self, vocab: vocabs.Vocab, made: Sized,
               text_of: Callable[[Any], str]
-              ) -> Iterator[Iterable[tuple[Any, str, list[int]]]]:
+              ) -> Iterator[Iterable[tuple[Any, str, Sequence[int]]]]:
     """Yields (row, its text, the ids of that), many at a time, as parts_until.
 
     The next rows are read while the texts of these are tokenised, unless it is

@@ -1,6 +1,6 @@
 """Next-token training on packed rows: pretraining, SFT, distillation.
 
-Documents or conversations come from a seqio task. The loss is the mean negative
+Documents or conversations come from a task. The loss is the mean negative
 log-likelihood of every token; in conversations, of the assistant's tokens (the
 others have the weight `lm.prompt_weight`). A section `distill` adds the
 divergence from a teacher's logits (distill.py).
@@ -17,6 +17,7 @@ import numpy as np
 
 from r1jax import errors
 from r1jax.data import batches
+from r1jax.data import tasks
 from r1jax.data import vocabs
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
@@ -112,7 +113,6 @@ def read_rows(data, lm, vocab: vocabs.Vocab, split: str,
     split: of the data.
     count: the most documents to read; None: all.
   """
-  from r1jax.data import tasks  # imported here: it brings TensorFlow
   options = data.options.to_dict()
   if data.template is None:
     return _packed(

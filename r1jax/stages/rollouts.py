@@ -7,6 +7,8 @@ import jax
 import numpy as np
 
 from r1jax.data import batches
+from r1jax.data import sources
+from r1jax.data import tasks
 from r1jax.data import vocabs
 from r1jax.kernels import continuous_batching
 from r1jax.kernels import group_sampling
@@ -93,9 +95,6 @@ def read_counted(data, vocab: vocabs.Vocab, prompt_tokens: int, *, split: str,
     split: of the data.
     count: the most prompts to read; None: all.
   """
-  # Imported here, where a data set is read: they bring TensorFlow.
-  from r1jax.data import sources
-  from r1jax.data import tasks
   examples = sources.examples(
       data.examples, data.shots, data.seed) if data.shots else ()
   prompts, counts = tasks.prompt_set(

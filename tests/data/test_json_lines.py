@@ -102,7 +102,11 @@ def test_a_file_is_read_in_every_form(tmp_path, content, places, suffix, pack):
   path.write_bytes(pack(content))
   assert _read(path) == [
       (f'{path}{place}', row) for place, row in zip(places.split(), ROWS)]
-  assert _read(path, 'train[1:]') == _read(path)[1:]
+  found = _read(path)
+  for part in (slice(1, None), slice(1), slice(1, 2), slice(0), slice(-1, None),
+               slice(None, -1), slice(1, -1)):
+    ends = ['' if end is None else end for end in (part.start, part.stop)]
+    assert _read(path, 'train[{}:{}]'.format(*ends)) == found[part]
   with pytest.raises(errors.ConfigError, match=r"a part.*received 'train\[-:\]'"):
     _read(path, 'train[-:]')
 

@@ -195,6 +195,17 @@ def test_what_nobody_reads_goes_after_a_month(path, vocab, cache):
   assert not old.exists() and len(list(cache.iterdir())) == 2
 
 
+@pytest.mark.parametrize('size', [0, 5, -1, -8])
+def test_a_damaged_file_is_made_anew_and_says_so(
+    path, vocab, cache, encoded, caplog, size):
+  first = _read(path, vocab)
+  file, = cache.iterdir()
+  os.truncate(file, size % file.stat().st_size)
+  assert _read(path, vocab) == first and len(encoded) == 12
+  assert 'is damaged, and made anew' in caplog.text
+  assert _read(path, vocab) == first and len(encoded) == 12
+
+
 def test_arrays_of_any_length_come_back(tmp_path):
   made = {'a': np.arange(3, dtype=np.int32), 'none': np.zeros(0, np.int64),
           'bytes': np.frombuffer(b'abcde', np.uint8),

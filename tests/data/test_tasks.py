@@ -43,7 +43,8 @@ def _tokens(prompts):
 def test_many_texts_have_the_ids_of_each(vocabulary):
   texts = ['Natalia sold 48 clips.', '<think> 48 + 24 = 72 </think>\n ', '',
            'naïve 北京 ∑', 'User:  two  spaces\n\nAssistant:', '4</s>4<s>']
-  assert vocabulary.encode_all(texts) == list(map(vocabulary.encode, texts))
+  assert [list(ids) for ids in vocabulary.encode_all(texts)] == list(
+      map(vocabulary.encode, texts))
   assert vocabulary.encode_all([]) == []
 
 

@@ -1,7 +1,7 @@
 """The interface of vocabularies: text to token ids and back."""
 
 import abc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 import hashlib
 import json
 import os
@@ -233,11 +233,8 @@ class Vocab(abc.ABC):
     tokens: special tokens as text, by the names that chat templates use for
       them: {'eos_token': '</s>', ...}.
     chat_template: Jinja source, see chat.py; None if the model has none.
-    model_file: a SentencePiece model file that alone gives the same ids, for
-      libraries that read such files; None if there is none.
   """
 
-  model_file: str | None = None
   _may_lack_added = False  # whether its format cannot hold added tokens
 
   def __init__(self, path: str, size: int, files: Files,
@@ -273,8 +270,11 @@ class Vocab(abc.ABC):
     """Returns the ids of `text`, nothing added at either end."""
 
   @abc.abstractmethod
-  def encode_all(self, texts: list[str]) -> list[list[int]]:
-    """Returns the ids of each text, as `encode` does, on all cores."""
+  def encode_all(self, texts: list[str]) -> list[Sequence[int]]:
+    """Returns the ids of each text, as `encode` does, on all cores.
+
+    An item is a list or i32[n], whichever the library makes faster.
+    """
 
   def digest(self) -> str:
     """A digest of all that ids and chats depend on."""

@@ -1,6 +1,6 @@
 """Hugging Face tokenizers: a tokenizer.json and the files beside it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import itertools
 from typing import Any
 
@@ -87,7 +87,7 @@ class HuggingFaceVocab(base.Vocab):
   def encode(self, text: str) -> list[int]:
     return self._model.encode(text, add_special_tokens=False).ids
 
-  def encode_all(self, texts: list[str]) -> list[list[int]]:
+  def encode_all(self, texts: list[str]) -> list[Sequence[int]]:
     return [encoding.ids for encoding in self._model.encode_batch_fast(
         texts, add_special_tokens=False)]
 

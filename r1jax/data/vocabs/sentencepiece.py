@@ -1,10 +1,11 @@
 """SentencePiece vocabularies: a model file and the settings files beside it."""
 
-from collections.abc import Iterable
-import itertools
+from collections.abc import Iterable, Sequence
 import os
 import re
 from typing import Any
+
+import numpy as np
 
 from r1jax import errors
 from r1jax.data.vocabs import base
@@ -60,8 +61,6 @@ class SentencePieceVocab(base.Vocab):
         f'({"|".join(map(re.escape, sorted(special, key=len, reverse=True)))})')
     split = files.tokenizer.get('split_special_tokens')
     self._bare = not files.tokenizer if split is None else split
-    if self._bare:
-      self.model_file = path
     own = {role: self._model.id_to_piece(i) for role, i in (
         ('eos_token', self._model.eos_id()), ('pad_token', self._model.pad_id())
     ) if i >= 0 and files.tokenizer.get(role) is None}
@@ -72,18 +71,24 @@ class SentencePieceVocab(base.Vocab):
   def encode(self, text: str) -> list[int]:
     if self._bare:
       return self._model.encode(text)
-    return self.encode_all([text])[0]
+    ids = []
+    for i, part in enumerate(self._special.split(text)):
+      ids += [self._id(part)] if i % 2 else self._model.encode(part)
+    return ids
 
-  def encode_all(self, texts: list[str]) -> list[list[int]]:
+  def encode_all(self, texts: list[str]) -> list[Sequence[int]]:
     if self._bare:
-      return self._model.encode(texts, num_threads=os.cpu_count())
+      return self._encode_bare(texts)
     parts = [self._special.split(text) for text in texts]
-    between = iter(self._model.encode(
-        [part for each in parts for part in each[::2]],
-        num_threads=os.cpu_count()))
-    return [list(itertools.chain.from_iterable(
+    between = iter(self._encode_bare(
+        [part for each in parts for part in each[::2]]))
+    return [np.concatenate([
         [self._id(part)] if i % 2 else next(between)
-        for i, part in enumerate(each))) for each in parts]
+        for i, part in enumerate(each)]).astype(np.int32) for each in parts]
+
+  def _encode_bare(self, texts: list[str]) -> list[np.ndarray]:
+    return self._model.encode(
+        texts, num_threads=os.cpu_count(), return_type='numpy')
 
   def decode(self, ids: Iterable[int]) -> str:
     return self._model.decode([int(i) for i in ids if i < self.size])

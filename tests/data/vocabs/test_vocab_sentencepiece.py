@@ -44,12 +44,6 @@ def test_control_pieces_are_text_to_a_model_alone(sentencepiece_path, folder):
   assert folder(split_special_tokens=True).encode(_TEXT) == alone.encode(_TEXT)
 
 
-def test_only_a_model_alone_is_one_for_others(sentencepiece_path, folder):
-  alone = vocabs.load_vocab('sentencepiece', sentencepiece_path)
-  assert alone.model_file == sentencepiece_path
-  assert folder(eos_token='</s>').model_file is None
-
-
 def test_neighbours_name_the_special_tokens(folder):
   found = folder(eos_token='<|end|>', bos_token='</s>', add_bos_token=True)
   assert found.tokens == {'eos_token': '<|end|>', 'bos_token': '</s>'}
