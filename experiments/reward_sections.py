@@ -48,8 +48,8 @@ def rewards(weights: dict[str, float] | None = None,
       overlong_cache_tokens=optional(
           int, 'tokens below response_tokens from which the overlong penalty '
           'rises; unset: a fifth of them', '>= 1'),
-      length=field('kimi', lengths.RULES, 'rule of the reward length: short '
-                   "responses (Kimi k1.5's), or L1's budget of tokens"),
+      length_rule=field('kimi', lengths.RULES, 'what a reward of the length is '
+                        "for: short responses (Kimi k1.5), or L1's budget"),
       target_tokens=optional(
           int, "budget of the length rules l1_exact and l1_max; unset: a row's "
           'own column target_tokens', '>= 1'),
@@ -77,7 +77,7 @@ _WEIGHTS = {  # at weight 0 the last three are not computed, the others logged
     'mixed': 'languages are mixed, 0 or 1; give it a weight below 0',
     'overlong': 'penalty near the limit of tokens, -1 to 0 (DAPO)',
     'repetition': 'penalty of repeated 4-grams, -1 to 0',
-    'length': 'by the rule rewards.length, for short responses or a budget',
+    'length_rule': 'by rewards.length_rule, for short responses or a budget',
 }
 
 

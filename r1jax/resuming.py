@@ -40,8 +40,8 @@ ADDED = {
     'rewards.code.unsafe_subprocess': False, 'rl.replay_routing': False,
     'rl.correction_cap': 2.0, 'rl.correction_floor': 0.0,
     'rl.ratio': 'token', 'rl.surrogate': 'clip', 'rl.entropy_bonus': 0.0,
-    'rl.mask_truncated': False, 'rewards.length': 'kimi',
-    'rewards.length_slope': 0.0003, 'rewards.weights.length': 0.0,
+    'rl.mask_truncated': False, 'rewards.length_rule': 'kimi',
+    'rewards.length_slope': 0.0003, 'rewards.weights.length_rule': 0.0,
     'rl.top_k': 0, 'rl.top_p': 1.0, 'hang_seconds': 0.0, 'sampling_rules': []}
 
 

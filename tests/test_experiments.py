@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 from experiments import common
@@ -209,7 +210,8 @@ def test_the_papers_stages_can_read_their_prompts(tmp_path, monkeypatch):
         count=4)
     scoring.check_judge(config.rewards, found)
     assert found.records, node.name
-    asked[node.name] = vocab.decode(found.tokens[0][:found.length[0]].tolist())
+    asked[node.name] = vocab.decode(
+        found.tokens[np.arange(1)][0, :found.length[0]].tolist())
   assert len(asked) == 12
   for name, text in asked.items():
     by_zero = name in ('zero', 'zero_long', 'zero_samples')

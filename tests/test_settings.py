@@ -31,7 +31,7 @@ BY_MAIN = {'name', 'stage', 'distributed', 'plan.topology', 'plan.sweep',
 SWITCHES = {
     'lora.rank': 2, 'critic.lora.rank': 2, 'eval.split': 'heldout',
     'data.template': 'mini', 'lm.prompt_weight': 0., 'data.shots': 1,
-    'data.examples': 'mini_worked:short_en', 'rewards.weights.length': .5}
+    'data.examples': 'mini_worked:short_en', 'rewards.weights.length_rule': .5}
 JUDGES = (dict(init_from='mini_helper', template='mini', prompt_tokens=64,
                response_tokens=32),
           dict(init_from=None, url='http://localhost/v1', model='m'))

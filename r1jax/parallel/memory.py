@@ -23,7 +23,8 @@ _KEEP = ((-8, 1), (-4, 0), (-1, -1), (-2, 64 << 20))
 # of the user's.
 _SMALLER = {
     'rl.micro_batch': 'a smaller', 'rl.sample_chunk': 'a smaller',
-    'rl.logp_chunk': 'a smaller', 'lm.micro_batches': 'a larger',
+    'rl.logp_chunk': 'a smaller', 'rl.slots': 'a smaller',
+    'lm.micro_batches': 'a larger',
     'lm.logp_chunk': 'a smaller', 'preference.micro_batches': 'a larger',
     'preference.logp_chunk': 'a smaller', 'eval.batch': 'a smaller',
     'labelling.batch': 'a smaller', 'rewards.models.*.batch': 'a smaller',

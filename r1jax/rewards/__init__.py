@@ -8,7 +8,7 @@ A reward is a weighted sum of named parts, each a number per response:
     mixed       1 if more than a tenth of the words are in another
     overlong    0 down to -1 near the token limit               (text_rules)
     repetition  0 down to -1 as word n-grams repeat
-    length      short responses, or a budget of tokens          (lengths)
+    length_rule short responses, or a budget of tokens          (lengths)
     a user's function                                           (functions)
     the score of a reward model                                     (model)
     the scores of a response's steps, as one                      (process)

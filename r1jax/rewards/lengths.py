@@ -9,8 +9,8 @@
               up to n* without a cliff (L1, eq. 2)
 
 A length counts the end token. As every part, it is added at its weight
-`rewards.weights.length`: for L1-Exact this is alpha, 0.0003. L1-Max is all of
-the reward: weight 1, that of accuracy 0, and its own slope w is
+`rewards.weights.length_rule`: for L1-Exact this is alpha, 0.0003. L1-Max is all
+of the reward: weight 1, that of accuracy 0, and its own slope w is
 `rewards.length_slope`. These rules compare a group or need the verdict on an
 answer, so they come after all verifiers, reward models and judges.
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 from r1jax import errors
 
-LENGTH = 'length'  # the part of the reward
+LENGTH = 'length_rule'  # the part of the reward
 RULES = ('kimi', 'l1_exact', 'l1_max')
 _COLUMN = 'target_tokens'  # of a data row
 

@@ -66,7 +66,7 @@ def length_reward(rewards) -> rewards_lib.LengthReward | None:
       rewards.weights, *rewards.tasks.values())):
     return None
   return rewards_lib.LengthReward(
-      rewards.length, weight_of(rewards, lengths.LENGTH),
+      rewards.length_rule, weight_of(rewards, lengths.LENGTH),
       rewards.target_tokens, rewards.length_slope)
 
 

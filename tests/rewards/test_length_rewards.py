@@ -36,7 +36,7 @@ def test_l1_max_by_hand():
 def test_each_group_has_its_own_lengths(rule, weight, expected):
   """Two prompts with two responses each; the second's budget is another."""
   rewards = reward_sections.rewards(
-      weights=dict(length=weight), length=rule, length_slope=.01)
+      weights=dict(length_rule=weight), length_rule=rule, length_slope=.01)
   records = [{'row': {'target_tokens': 20}}, {'row': {'target_tokens': 40}}]
   rows = _rows([10, 30, 50, 40], [1, 0, 1, 1])
   if rule == 'kimi':
@@ -48,13 +48,13 @@ def test_each_group_has_its_own_lengths(rule, weight, expected):
   np.testing.assert_allclose([row['reward'] for row in rows], expected)
   np.testing.assert_allclose(
       [row['reward'] - row['accuracy'] for row in rows],
-      [weight * row['length'] for row in rows])
+      [weight * row['length_rule'] for row in rows])
 
 
 def test_without_a_weight_there_is_none():
   assert model_rewards.length_reward(reward_sections.rewards()) is None
   of_task = model_rewards.length_reward(reward_sections.rewards(
-      tasks={'t': dict(length=2.)}))
+      tasks={'t': dict(length_rule=2.)}))
   rows = _rows([1, 3], [1, 1])
   of_task.apply([{}], rows)
   assert [row['reward'] for row in rows] == [2., 0.]
@@ -62,7 +62,7 @@ def test_without_a_weight_there_is_none():
 
 def test_a_budget_is_in_the_config_or_in_every_row():
   make = lambda **values: model_rewards.length_reward(reward_sections.rewards(
-      weights=dict(length=1.), length='l1_max', **values))
+      weights=dict(length_rule=1.), length_rule='l1_max', **values))
   make(target_tokens=5).check([{}, {'row': {}}])
   for row in ({}, {'row': {}}, {'row': {'target_tokens': 0}},
               {'row': {'target_tokens': '9'}}):

@@ -142,7 +142,7 @@ def test_a_row_has_the_parts_and_what_functions_log_of_its_response():
     ({'acuracy': 1.0}, {},
      'config.rewards.weights.acuracy: no such reward; did you '
      'mean config.rewards.weights.accuracy'),
-    ({'length': 1.0}, {}, 'config.rewards.weights.length: .* valid: config'),
+    ({'brevity': 1.0}, {}, 'config.rewards.weights.brevity: .* valid: config'),
     (None, {'answer': 'tag'}, 'config.rewards.answer: .* did you mean tags'),
     *((None, {'overlong_cache_tokens': tokens},
        'config.rewards.overlong_cache_tokens') for tokens in (-1, 0, 101)),
