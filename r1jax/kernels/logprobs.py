@@ -21,7 +21,7 @@ from r1jax.types import Array, Params, Prompts
 # (logits [X, V], tokens [X]) -> two values for each token, [X] each
 Measure = Callable[[Any, Any], tuple[Array, Array]]
 
-_TILE = 128
+_TILE, _LONG = 128, 1024
 
 
 def of_logits(logits_XV: Array, token_X: Array, *, differentiate: bool = False
@@ -223,9 +223,8 @@ def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
     logp_NR, entropy_NR, and changed f32[N, R - 1]: the share of the L layers
     whose routers would choose others for each token, the last one excepted.
   """
-  columns = _columns(tokens_NR)
   *hidden, own_NTLK = model.replay_groups(
-      params, prompts, tokens_NR[:, :columns], experts_NRLK[:, :columns])
+      params, prompts, _inputs(tokens_NR), _inputs(experts_NRLK))
   logp, entropy = _of_states(
       model, params, _states_before(prompts, *hidden, tokens_NR), tokens_NR,
       temperature, chunk, kept_NRK, differentiate)
@@ -239,19 +238,20 @@ def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
 def states_before(model, params: Params, prompts: Prompts,
                   tokens_NR: Array) -> Array:
   """The hidden state that each response token is chosen in, [N, R, D]."""
-  columns = _columns(tokens_NR)
-  hidden = model.forward_groups(params, prompts, tokens_NR[:, :columns])
+  hidden = model.forward_groups(params, prompts, _inputs(tokens_NR))
   return _states_before(prompts, *hidden, tokens_NR)
 
 
-def _columns(tokens_NR: Array) -> int:
-  """How many of the tokens pass through the model.
+def _inputs(x_NR: Array) -> Array:
+  """The columns of the tokens that pass through the model.
 
   Nothing comes after the last token. But a TPU's tiles are of 128 columns, and
-  one column less takes longer to compute and, by far, to compile.
+  long rows of another length take longer to compute and, by far, to compile.
   """
-  length = tokens_NR.shape[1]
-  return length if length % _TILE == 0 else length - 1
+  length = x_NR.shape[1]
+  if length % _TILE and length < _LONG:
+    return x_NR[:, :length - 1]
+  return padding.columns(x_NR, _TILE)
 
 
 def _states_before(prompts: Prompts, hidden_BPD: Array, hidden_NTD: Array,

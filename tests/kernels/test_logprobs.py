@@ -99,10 +99,13 @@ def test_behind_a_shared_prompt_a_response_follows_the_prompt():
         got[0, place[1:]], alone[0, 1:len(place)], atol=1e-5)
 
 
-@pytest.mark.parametrize('length, switches', [
-    (6, dict(window=3, global_every=2)), (1, {})])
-def test_a_shared_prompt_is_worth_one_repeated_for_its_group(length, switches):
-  """Values, and the gradients of all parameters."""
+@pytest.mark.parametrize('length, switches, tile', [
+    (6, dict(window=3, global_every=2), 128), (1, {}, 128), (6, {}, 4)])
+def test_a_shared_prompt_is_worth_one_repeated_for_its_group(
+    length, switches, tile, monkeypatch):
+  """Values, and the gradients of all parameters; of rows filled up, too."""
+  monkeypatch.setattr(logprobs, '_TILE', tile)
+  monkeypatch.setattr(logprobs, '_LONG', {128: 1024, 4: 4}[tile])
   model, params = tiny.model(**switches), tiny.params(**switches)
   prompts, group = tiny.prompts((3, 5, 1)), 2
   rng = np.random.default_rng(0)

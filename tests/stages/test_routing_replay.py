@@ -54,7 +54,12 @@ def _logp(rollout, replay, **switches):
   return np.where(rollout.mask, logp, 0.), changed
 
 
-def test_a_sampler_of_the_same_parameters_is_replayed_as_it_is():
+@pytest.mark.parametrize('tile', [128, 4])
+def test_a_sampler_of_the_same_parameters_is_replayed_as_it_is(
+    tile, monkeypatch):
+  """Also where rows are filled up to whole tiles."""
+  monkeypatch.setattr(logprobs, '_TILE', tile)
+  monkeypatch.setattr(logprobs, '_LONG', {128: 1024, 4: 4}[tile])
   rollout = _rollout(False)
   assert rollout.experts.shape == (12, 7, 2, 2)
   assert rollout.experts.dtype == jnp.uint8
