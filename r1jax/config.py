@@ -139,10 +139,12 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   check_fields(config)
   leaves = flatten(config)
   sizes = mesh_sizes(config.get('mesh', {}), device_count)
-  shards = sampled = math.prod(sizes[axis] for axis in BATCH_AXES)
+  shards = sampled = _batch_parts((), sizes)
   if 'rules' in config:
     for more in ((), config.get('sampling_rules', ())):
-      sampled = _check_rules(leaves, (*config.rules, *more), sizes)
+      rules = (*config.rules, *more)
+      _check_rules(leaves, rules, sizes)
+      sampled = _batch_parts(rules, sizes)
   _check_multiples(leaves, shards, sampled)
   _check_length('lm.length', leaves.get('lm.length'), leaves)
   check_parts(config)
@@ -183,9 +185,16 @@ def _check_multiples(leaves: dict[str, Any], shards: int, sampled: int) -> None:
           field, f'a multiple of {name} = {divisor}', leaves[field])
 
 
-def _check_rules(leaves: dict[str, Any], rules: Iterable, sizes: dict) -> int:
-  """A mesh axis splits something, which it divides; the parts of a batch."""
-  unused, batch = {axis for axis, size in sizes.items() if size > 1}, 1
+def _batch_parts(rules: Iterable, sizes: dict[str, int]) -> int:
+  """The parts that a batch divides into, as sharding.Placement.batch_shards."""
+  axes = {*BATCH_AXES, *axis_names(dict(rules).get('batch'))}
+  return math.prod(sizes.get(axis, 1) for axis in axes)
+
+
+def _check_rules(leaves: dict[str, Any], rules: Iterable,
+                 sizes: dict[str, int]) -> None:
+  """A mesh axis splits something, and what it splits it divides."""
+  unused = {axis for axis, size in sizes.items() if size > 1}
   for rule in rules:
     if not _is_rule(rule):
       raise errors.expected(
@@ -193,8 +202,6 @@ def _check_rules(leaves: dict[str, Any], rules: Iterable, sizes: dict) -> int:
     name, axes = rule[0], axis_names(rule[1])
     unused -= set(axes)
     parts = math.prod(sizes.get(axis, 1) for axis in axes)
-    if name == 'batch':
-      batch = math.prod(sizes.get(axis, 1) for axis in {*axes, *BATCH_AXES})
     size = leaves.get(_SPLIT.get(name))
     if size and size % parts:
       raise errors.expected(
@@ -204,15 +211,15 @@ def _check_rules(leaves: dict[str, Any], rules: Iterable, sizes: dict) -> int:
     raise errors.expected(
         f'mesh.{axis}', '1: no rule of config.rules uses this axis, its '
         'devices would all do the same work', sizes[axis])
-  return batch
 
 
 def _is_rule(rule: Any) -> bool:
   """Whether it is ('mlp', None), ('mlp', 'fsdp') or ('mlp', ('fsdp', ...))."""
-  return (isinstance(rule, (list, tuple)) and len(rule) == 2
-          and isinstance(rule[0], str)
-          and isinstance(rule[1] or (), (str, list, tuple))
-          and all(isinstance(axis, str) for axis in rule[1] or ()))
+  names = lambda x: isinstance(x, (list, tuple)) and all(
+      isinstance(name, str) for name in x)
+  return isinstance(rule, (list, tuple)) and len(rule) == 2 and (
+      isinstance(rule[0], str)
+      and (rule[1] is None or isinstance(rule[1], str) or names(rule[1])))
 
 
 def _check_length(field: str, length: int | None, leaves: dict) -> None:

@@ -176,7 +176,8 @@ def test_a_mesh_axis_without_a_rule_is_refused(axis):
 
 
 def test_a_rule_that_is_no_pair_is_refused():
-  for rule in ('mlp', ('mlp',), 1, (1, 2), ('batch', 3), ('mlp', ('fsdp', 1)),
+  for rule in ('mlp', ('mlp',), 1, (1, 2), ('batch', 3), ('batch', 0),
+               ('mlp', False), ('mlp', ('fsdp', 1)),
                (('mlp', 'heads'), 'fsdp'), {'mlp': 1, 'heads': 2}):
     assert _refused(1, rules=(*machine_sections.RULES, rule)).startswith(
         'config.rules: expected pairs')
