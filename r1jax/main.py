@@ -4,12 +4,12 @@ r"""Runs a config: python -m r1jax.main --config=FILE:ARG --workdir=DIR.
         --workdir=/tmp/r1_zero --config.optim.lr=1e-4
 
 The workdir is what the run leaves; `bench.py` and plans that are only printed
-need none. Every field of the config can be overridden; with --help the command prints them
-all and runs nothing. The same command, started again, resumes the run. The exit
-status is 0 when everything has ended, 1 when training diverged or the machine
-failed, 2 for a refused configuration, 75 (EX_TEMPFAIL of sysexits.h) when
-SIGTERM, SIGINT or SIGHUP stopped it, or the loss of one of several processes;
-a second signal ends it at once.
+need none. Every field of the config can be overridden; with --help the command
+prints them all and runs nothing. The same command, started again, resumes the
+run. The exit status is 0 when everything has ended, 1 when training diverged or
+the machine failed, 2 for a refused configuration, 75 (EX_TEMPFAIL of
+sysexits.h) when SIGTERM, SIGINT or SIGHUP stopped it, or the loss of one of
+several processes; a second signal ends it at once.
 """
 
 from r1jax import interrupts

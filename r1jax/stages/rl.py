@@ -24,6 +24,7 @@ from r1jax.models import lora
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.reports import rl as rl_report
+from r1jax.stages import dynamic_sampling
 from r1jax.stages import evaluation
 from r1jax.stages import grpo
 from r1jax.stages import ppo
@@ -112,7 +113,10 @@ class Learner:
     times = {timing.BEGAN: timing.wait_for(state.params)}
     scored = self.score(rollout, batch)
     if self._settings.sampling_rounds:
-      scored = self.replace_equal_groups(state, step, scored)
+      scored = dynamic_sampling.replace_equal_groups(
+          scored, self._objective.group, self._settings.sampling_rounds,
+          lambda round_index: self.score(
+              *self.sample(state, step, round_index)))
     times[timing.ROLLED_OUT] = timing.now()
     distributed.check_stopped()  # the update donates the state
     experience, measured = self.experience(state, scored)
@@ -136,34 +140,6 @@ class Learner:
             ) -> scoring.Scored:
     """The rewards of a rollout of `batch`."""
     return self._scorer(rollout, batch)
-
-  def replace_equal_groups(self, state: TrainState, step: int,
-                           scored: scoring.Scored) -> scoring.Scored:
-    """DAPO's dynamic sampling (arXiv 2503.14476, eq. 11).
-
-    Groups of equal rewards have no advantage. They are replaced by those of
-    further rounds, up to `sampling_rounds` in all; those that are still missing
-    weigh 0.
-    """
-    group, rounds = self._objective.group, [scored]
-    prompts = len(scored.reward) // group
-    while True:
-      reward_BG = np.concatenate(
-          [one.reward for one in rounds]).reshape(-1, group)
-      keep_B = ~equal_groups(reward_BG)
-      if (keep_B.sum() >= prompts
-          or len(rounds) == self._settings.sampling_rounds):
-        break
-      rounds.append(self.score(*self.sample(state, step, len(rounds))))
-    chosen_B = np.sort(np.argsort(~keep_B, kind='stable')[:prompts])
-    if len(rounds) > 1:
-      scored = scoring.select_groups(rounds, chosen_B, group)
-    rows_B = np.arange(len(scored.rows)).reshape(-1, group)[chosen_B]
-    kept_B = keep_B[chosen_B]
-    return scored._replace(
-        drawn=len(keep_B), dropped=len(keep_B) - int(kept_B.sum()),
-        kept=np.repeat(kept_B, group),
-        kept_rows=[scored.rows[n] for n in rows_B[kept_B].flat])
 
   def experience(self, state: TrainState, scored: scoring.Scored
                  ) -> tuple[Experience, Metrics]:
@@ -252,11 +228,6 @@ def step_metrics(scored: scoring.Scored, group: int, measured: Metrics,
       for name in updated[0]}
 
 
-def equal_groups(reward_BG: np.ndarray) -> np.ndarray:
-  """bool[B]: all rewards of a group are equal, and its advantages 0."""
-  return np.all(reward_BG == reward_BG[:, :1], axis=1)
-
-
 def rollout_metrics(reward: np.ndarray, length: np.ndarray, group: int
                     ) -> Metrics:
   """Metrics of N responses in groups: `reward` f32[N], `length` i32[N]."""
@@ -264,7 +235,8 @@ def rollout_metrics(reward: np.ndarray, length: np.ndarray, group: int
   return {
       'reward/mean': reward_BG.mean(),
       'reward/std': reward_BG.std(1).mean(),
-      'reward/frac_zero_std': equal_groups(reward_BG).mean(),
+      'reward/frac_zero_std': dynamic_sampling.equal_groups(
+          reward_BG).mean(),
       'response_length/mean': length.mean(),
       'response_length/min': length.min(),
       'response_length/max': length.max(),
