@@ -278,11 +278,15 @@ def unembed(config: architecture.Config, place: sharding.Placement | None,
             params: Params, hidden_BTD: Array) -> Array:
   """`Model.unembed`."""
   if 'matrices' in params:
-    output = layers.Matrices(params['matrices']['output'])
+    logits = layers.dense(hidden_BTD, layers.Matrices(
+        params['matrices']['output']), dtype=jnp.float32)
+  elif config.tied:  # a product with a transposed matrix may be a copy of it
+    logits = jnp.einsum(
+        'btd,vd->btv', hidden_BTD, params['embedding'].astype(config.dtype),
+        preferred_element_type=jnp.float32)
   else:
-    output = params['embedding'].T if config.tied else params['output']
-    output = output.astype(config.dtype)
-  logits = layers.dense(hidden_BTD, output, dtype=jnp.float32)
+    logits = layers.dense(
+        hidden_BTD, params['output'].astype(config.dtype), dtype=jnp.float32)
   if config.softcap_final:
     logits = config.softcap_final * jnp.tanh(logits / config.softcap_final)
   return layers.constrain(place, logits, ('batch', 'length', 'vocab'))
