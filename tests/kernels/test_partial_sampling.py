@@ -36,11 +36,12 @@ def _empty(top_k=0):
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=(
     'slots', 'block', 'top_k', 'top_p'))
-def _extend(model, params, prompts, due_B, drawn, tokens, wanted, **settings):
+def _extend(model, params, prompts, due_B, drawn, tokens, wanted,
+            age_B=np.arange(len(LENGTHS)), **settings):
   keys = partial_sampling.keys(np.uint32(0), STREAMS, prompts.id, GROUP)
   return partial_sampling.extend(
-      model, params, prompts, keys, jnp.arange(len(LENGTHS)), due_B, drawn,
-      tokens=tokens, wanted=wanted, eos_ids=EOS, temperature=.8, **settings)
+      model, params, prompts, keys, age_B, due_B, drawn, tokens=tokens,
+      wanted=wanted, eos_ids=EOS, temperature=.8, **settings)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=(
@@ -98,3 +99,33 @@ def test_the_samples_do_not_depend_on_the_steps(tokens, slots):
     _slow(LATENT, {})])
 def test_of_every_family_and_with_what_is_kept(switches, truncation):
   _assert_same(tiny.setup(**switches), 4, 6, 3, switches, **truncation)
+
+
+def _few(tokens, wanted, due=(), age_B=None):
+  """Of a first step: how many tokens there are of each, and what is complete.
+  """
+  setup, prompts = tiny.setup(), tiny.prompts(LENGTHS)
+  drawn, complete = _extend(
+      setup.model, tiny.placed(setup), sharding.from_host(prompts, setup.mesh),
+      np.isin(np.arange(len(LENGTHS)), due),
+      sharding.from_host(_empty(), setup.mesh), tokens, wanted,
+      np.arange(len(LENGTHS)) if age_B is None else age_B, slots=5, block=5)
+  return np.asarray(drawn.mask).sum(1), np.asarray(complete)
+
+
+def test_it_ends_as_soon_as_enough_groups_are_complete():
+  counts = [_few(99, wanted)[1].sum() for wanted in (1, 3, 99)]
+  assert counts[0] < 3 <= counts[1] < 8 == counts[2]
+
+
+def test_what_is_due_is_drawn_to_its_end():
+  lengths, complete = _few(1, 99, due=(6,))
+  assert complete[6] and not complete.all()
+  assert lengths.max() > 1
+
+
+def test_the_oldest_go_first():
+  lengths, _ = _few(1, 99, age_B=np.arange(len(LENGTHS))[::-1].copy())
+  assert np.flatnonzero(lengths).tolist() == [18, 19, 21, 22, 23]
+  lengths, _ = _few(1, 99)
+  assert np.flatnonzero(lengths).tolist() == [0, 1, 2, 3, 4]
