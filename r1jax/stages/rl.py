@@ -2,7 +2,8 @@
 
 A step (`Learner.__call__`) is
 
-    sample      a group of G responses to each prompt     rollouts.py
+    sample      a group of G responses to each prompt     rollouts.py, or over
+                several steps                             partial.py
     score       rules, reward models, a judge             scoring.py
     experience  advantages, with the reference's log p    grpo.py, ppo.py
     update      mini_batches * epochs updates             grpo.py, ppo.py
@@ -27,6 +28,7 @@ from r1jax.reports import rl as rl_report
 from r1jax.stages import dynamic_sampling
 from r1jax.stages import evaluation
 from r1jax.stages import grpo
+from r1jax.stages import partial as partial_lib
 from r1jax.stages import ppo
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
@@ -88,7 +90,8 @@ class Learner:
                sampler: rollouts.Sampler,
                scorer: scoring.RolloutScorer,
                draw: Callable[[int], batches.PromptBatch],
-               critic: ppo.PlacedCritic | None = None):
+               critic: ppo.PlacedCritic | None = None,
+               partial: partial_lib.Sampler | None = None):
     """Compiles nothing yet.
 
     Args:
@@ -99,7 +102,9 @@ class Learner:
       draw: number -> a batch of prompts; a step takes one, or one per round of
         dynamic sampling.
       critic: of PPO.
+      partial: samples over several steps, in place of `sampler` and `draw`.
     """
+    self._partial = partial
     self._placed, self._objective, self._settings = placed, objective, settings
     self._sampler, self._scorer, self._draw = sampler, scorer, draw
     self._experience, self._update, self._update_critic = jitted(
@@ -109,9 +114,16 @@ class Learner:
   def __call__(self, state: TrainState, step: int
                ) -> tuple[TrainState, Metrics, list[dict[str, Any]]]:
     """One step: the new state, its metrics, and a row for each response."""
-    rollout, batch = self.sample(state, step)
+    if self._partial is None:
+      taken, (rollout, batch) = None, self.sample(state, step)
+    else:
+      taken = self._partial(
+          lora.join(state.ref, state.params), state.in_flight, step)
+      rollout, batch = taken.rollout, taken.batch
     times = {timing.BEGAN: timing.wait_for(state.params)}
     scored = self.score(rollout, batch)
+    if taken is not None:
+      scored = taken.of(scored)
     if self._settings.sampling_rounds:
       scored = dynamic_sampling.replace_equal_groups(
           scored, self._objective.group, self._settings.sampling_rounds,
@@ -122,8 +134,12 @@ class Learner:
     experience, measured = self.experience(state, scored)
     kept = scoring.learned_from(scored, self._settings.mask_truncated)
     state, updated = self.update(state, step, experience, measured, kept)
-    metrics = step_metrics(scored, self._objective.group, measured, updated)
-    return state, metrics | times, scored.rows
+    metrics = times | step_metrics(
+        scored, self._objective.group, measured, updated)
+    if taken is not None:
+      state = state._replace(in_flight=taken.in_flight)
+      metrics |= taken.metrics
+    return state, metrics, scored.rows
 
   def sample(self, state: TrainState, step: int, round_index: int = 0
              ) -> tuple[Rollout, batches.PromptBatch]:
@@ -145,6 +161,9 @@ class Learner:
                  ) -> tuple[Experience, Metrics]:
     """Advantages of a scored rollout; metrics of what was computed for them."""
     _, critic, beta = split_state(state)
+    learned = scoring.learned_from(scored, self._settings.mask_truncated)
+    if self._partial is None and not self._settings.mask_truncated:
+      learned = None  # what is dropped has equal rewards
     experience, measured = self._experience(
         state.ref, scored.rollout,
         sharding.from_host(scored.reward, self._placed.mesh),
@@ -152,8 +171,8 @@ class Learner:
         scored.steps and sharding.from_host(scored.steps, self._placed.mesh),
         lora.join(state.ref, state.params)
         if self._objective.correction is not None else None,
-        sharding.from_host(scored.finished, self._placed.mesh)
-        if self._settings.mask_truncated else None)
+        None if learned is None else sharding.from_host(
+            learned, self._placed.mesh))
     return experience, measured | ({} if beta is None else {'kl/beta': beta})
 
   def update(self, state: TrainState, step: int, experience: Experience,
@@ -187,11 +206,12 @@ class Learner:
 
 def split_state(state: TrainState) -> tuple[TrainState, Any, Any]:
   """The policy's own state, its critic's, and beta where that adapts."""
-  return (state._replace(critic=None, beta=None), state.critic, state.beta)
+  return (state._replace(critic=None, beta=None, in_flight=None), state.critic,
+          state.beta)
 
 
 def join_state(policy: TrainState, critic: Any, beta: Any) -> TrainState:
-  """The inverse of `split_state`."""
+  """The inverse of `split_state`, without what is in flight."""
   return policy._replace(critic=critic, beta=beta)
 
 
@@ -326,20 +346,24 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   settings, batch_prompts = rollouts.policy_settings(
       rl, vocab, rl.top_k, rl.top_p, keep_support=rl.top_k > 0), rl.prompts
   settings = settings._replace(keep_experts=rl.replay_routing)
+  draw = lambda number: batches.prompt_batch(
+      prompts, number, batch_prompts, seed)
+  partial = partial_lib.build(rl, placed, settings, draw, seed)
+  if partial is not None:
+    abstract = abstract._replace(in_flight=partial.abstract)
   learner = Learner(
       placed, optimizer, abstract, objective, Settings(
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
           sampling_rounds=rl.sampling_rounds, kl_target=rl.kl_target,
           mask_truncated=rl.mask_truncated, seed=seed),
-      rollouts.Sampler(placed, settings), scorer,
-      lambda number: batches.prompt_batch(
-          prompts, number, batch_prompts, seed), critic)
+      rollouts.Sampler(placed, settings), scorer, draw, critic, partial)
   evaluate = evaluation.build(config, policy, vocab, held_out, scorer, workdir)
 
   def init():
     params = train_state.init_params(placed, policy.source, seed)
-    return state_from_params(
+    state = state_from_params(
         placed, optimizer, abstract, params, objective, critic, seed)
+    return state._replace(in_flight=partial and partial.init())
 
   return loop.Stage(
       config.steps, init, abstract, learner,
