@@ -256,10 +256,13 @@ def head(config: architecture.Config, params: Params) -> Params:
 def unembed(config: architecture.Config, place: sharding.Placement | None,
             params: Params, hidden_BTD: Array) -> Array:
   """`Model.unembed`."""
-  if config.tied:  # a product with a transposed matrix may be a copy of it
+  if config.tied:
+    # By the table as it lies: XLA for CPUs writes a transposed one first.
     logits = jnp.einsum(
-        'btd,vd->btv', hidden_BTD, params['embedding'].astype(config.dtype),
+        'xd,vd->xv', hidden_BTD.reshape(-1, config.width),
+        params['embedding'].astype(config.dtype),
         preferred_element_type=jnp.float32)
+    logits = logits.reshape(*hidden_BTD.shape[:-1], -1)
   else:
     logits = layers.dense(
         hidden_BTD, params['output'].astype(config.dtype), dtype=jnp.float32)
