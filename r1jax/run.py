@@ -52,8 +52,7 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
   # Hosts and devices.
   distributed.initialize(force=bool(config.get('distributed')))
   backend.check_devices()
-  if config.get('stage') != 'bench':  # which measures compilation
-    surroundings.keep_programs()
+  surroundings.keep_programs()
   with roll_call.answered():
     return _run(config, workdir, gin_files, gin_bindings)
 
