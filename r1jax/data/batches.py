@@ -197,7 +197,8 @@ def packed(documents: Sequence[np.ndarray], seq_len: int,
   weight = (np.ones(len(documents.values), np.float32) if weights is None
             else ragged.Ragged.of(weights, np.float32).values)
   # A piece's first token is predicted from nothing.
-  learned = np.concatenate([[0], np.cumsum(weight > 0)])
+  learned = np.zeros(len(weight) + 1, np.int64)
+  np.cumsum(weight > 0, out=learned[1:])
   teaches = learned[start + length] > learned[start + 1]
   if not teaches.any():
     raise errors.ConfigError(

@@ -165,8 +165,11 @@ def lay_out(found: kept.Arrays, length: int, counts: Counts, *,
     start = np.where(said, size[~said][record], 0)
   else:
     number = np.zeros_like(number)
-  position = ragged.count_up(size) + np.repeat(start, size)
+  # Of all tokens: of four bytes each, where that is enough to count them.
+  kind = np.int32 if size.sum() <= np.iinfo(np.int32).max else np.int64
+  position = np.arange(size.sum(), dtype=kind)
+  position += np.repeat((start - np.cumsum(size) + size).astype(kind), size)
   return Rows(
-      packed, np.repeat(number, size).astype(np.int32),
-      position.astype(np.int32), piece, end, grade, real,
+      packed, np.repeat(number.astype(np.int32), size),
+      position.astype(np.int32, copy=False), piece, end, grade, real,
       ragged.Records(of('records')), counts)
