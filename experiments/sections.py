@@ -159,7 +159,7 @@ def timed_rl(**values: Any) -> ConfigDict:
   """The fields of `rl` that a benchmark uses: reference and beta are fixed."""
   declared = _rl()
   for name in ('ref_every_steps', 'kl_target', 'process', 'top_k', 'top_p',
-               'replay_routing', 'mask_truncated'):
+               'replay_routing', 'mask_truncated', 'score_while_sampling'):
     del declared[name]
   return section(declared, values)
 
@@ -248,6 +248,10 @@ def _rl() -> dict[str, fields.Field]:
       sampling_rounds=field(
           0, '>= 0', 'dynamic sampling (DAPO): a step samples up to so many '
           'batches of prompts to replace groups of equal rewards; 0: off'),
+      score_while_sampling=field(
+          False, '', 'responses that have ended are scored by rule while the '
+          'others are sampled, in pieces; the same results, sooner where '
+          'rewards take time'),
       logp_chunk=field(
           128, '>= 1', 'tokens whose logits are held at once, to save memory'))
 

@@ -27,6 +27,7 @@ from r1jax.parallel import sharding
 from r1jax.reports import rl as rl_report
 from r1jax.stages import evaluation
 from r1jax.stages import grpo
+from r1jax.stages import pieces
 from r1jax.stages import ppo
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
@@ -96,10 +97,10 @@ class Learner:
     kept = scoring.learned_from(scored, self._settings.mask_truncated)
     state, updated = self.update(state, step, experience, measured, kept)
     metrics = step_metrics(scored, self._objective.group, measured, updated)
-    return state, metrics | times, scored.rows
+    return state, metrics | times | scored.seconds, scored.rows
 
   def sample(self, state: TrainState, step: int, round_index: int = 0
-             ) -> tuple[Rollout, batches.PromptBatch]:
+             ) -> tuple[Rollout | pieces.Drawing, batches.PromptBatch]:
     """The policy's responses to the prompts of a step, and these prompts.
 
     `round_index` counts the rounds of DAPO's dynamic sampling.
@@ -109,7 +110,8 @@ class Learner:
     params = lora.join(state.ref, state.params)
     return self._sampler(params, batch, self._settings.seed, number), batch
 
-  def score(self, rollout: Rollout, batch: batches.PromptBatch,
+  def score(self, rollout: Rollout | pieces.Drawing,
+            batch: batches.PromptBatch,
             meanwhile: Callable[[Rollout], grpo.Measured] | None = None
             ) -> scoring.Scored:
     """The rewards of a rollout of `batch`; see RolloutScorer.__call__."""
@@ -332,7 +334,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
           sampling_rounds=rl.sampling_rounds, kl_target=rl.kl_target,
           mask_truncated=rl.mask_truncated, seed=seed),
-      rollouts.Sampler(placed, settings), scorer,
+      rollouts.Sampler(
+          placed, settings, rl.score_while_sampling), scorer,
       lambda number: batches.prompt_batch(
           prompts, number, batch_prompts, seed), critic)
   evaluate = evaluation.build(config, policy, vocab, held_out, scorer, workdir)
