@@ -30,7 +30,7 @@ from r1jax.kernels import group_sampling
 from r1jax.parallel import sharding
 from r1jax.types import Array, Cache, Params, Prompts, Rollout, Support
 
-_FEWER = 4  # times, slots once no response waits
+FEWER = 4  # times, slots once no response waits
 
 
 class Drawn(NamedTuple):
@@ -54,10 +54,11 @@ class State(NamedTuple):
   k: Array | tuple[Array, ...]  # [L, S, K, h, R], as in types.Cache
   v: Array | tuple[Array, ...] | None  # [L, S, K, R, h]
   drawn: Drawn
+  done: Array | None = None  # bool[N], a response has ended; None: untold
 
 
 class Begun(NamedTuple):
-  """What stays while N responses are drawn."""
+  """What stays while N responses are drawn; first, arguments of `stepper`."""
   prompts: Prompts  # of the rows, sharding.repeat
   prompt_kv: group_sampling.KeysValues
   keys: Array  # key[N]
@@ -107,7 +108,7 @@ def begin(model, params: Params, prompts: Prompts, key_N: Array,
 def sizes(place: sharding.Placement | None, slots: int) -> list[int]:
   """The slots while responses wait, and those for the last of them."""
   devices = 1 if place is None else place.batch_shards
-  return [*filter(None, (slots, slots // devices // _FEWER * devices))]
+  return [*filter(None, (slots, slots // devices // FEWER * devices))]
 
 
 def advance(model, params: Params, begun: Begun, state: State, slots: int,
@@ -123,7 +124,8 @@ def advance(model, params: Params, begun: Begun, state: State, slots: int,
     ticks: i32[]; None: any number.
     eos_ids, temperature, top_k, top_p: as in `sample`.
   """
-  step = _stepper(model, params, begun, eos_ids, temperature, top_k, top_p)
+  step = stepper(
+      model, params, *begun[:4], eos_ids, temperature, top_k, top_p)
   if ticks is None:
     return lax.while_loop(lambda s: ~over(model.place, s, slots), step, state)
   state, _ = lax.while_loop(
@@ -137,18 +139,9 @@ def over(place: sharding.Placement | None, state: State, slots: int) -> Array:
   """bool[]: the responses left fit into fewer of the `slots`, or none is."""
   of_device = lambda x: sharding.by_device(place, x)
   devices, rows = of_device(state.drawn.tokens).shape[:2]
-  most = slots // devices // _FEWER if len(state.row) == slots else 0
+  most = slots // devices // FEWER if len(state.row) == slots else 0
   in_use_X = jnp.sum(of_device(state.row) < rows, 1)
   return ~(jnp.any(state.next < rows) | jnp.any(in_use_X > most))
-
-
-def ended(place: sharding.Placement | None, state: State) -> Array:
-  """bool[N]: the responses that have left their slot."""
-  of_device = lambda x: sharding.by_device(place, x)
-  rows = of_device(state.drawn.tokens).shape[1]
-  here_XN = jnp.arange(rows) < state.next[:, None]
-  leave = jax.vmap(lambda here, row: here.at[row].set(False, mode='drop'))
-  return leave(here_XN, of_device(state.row)).reshape(-1)
 
 
 def rollout(place: sharding.Placement | None, prompts: Prompts, begun: Begun,
@@ -161,11 +154,15 @@ def rollout(place: sharding.Placement | None, prompts: Prompts, begun: Begun,
       None if begun.experts is None else (begun.experts, drawn.experts)))
 
 
-def _stepper(model, params: Params, begun: Begun, eos_ids: tuple[int, ...],
-             temperature: float, top_k: int, top_p: float):
-  """The body of the loop: a token of each slot, after new responses entered."""
+def stepper(model, params: Params, prompts: Prompts, prompt_kv, key_N: Array,
+            first_ND: Array, eos_ids: tuple[int, ...], temperature: float,
+            top_k: int, top_p: float, order_N: Array | None = None):
+  """The body of the loop: a token of each slot, after new responses entered.
+
+  They enter in the order of their numbers on each device, or in `order_N`: then
+  `State.next` is a place in it.
+  """
   place = model.place
-  prompts, prompt_kv, key_N, first_ND, _ = begun
   of_device = lambda x: sharding.by_device(place, x)
   pick = lambda x, index: sharding.pick(place, x, index)
   rows, group = of_device(key_N).shape[1], len(key_N) // len(prompts.length)
@@ -173,8 +170,10 @@ def _stepper(model, params: Params, begun: Begun, eos_ids: tuple[int, ...],
   def enter(state: State) -> State:
     empty_S = state.row == rows
     nth_XS = jnp.cumsum(of_device(empty_S), 1, dtype=jnp.int32)
-    row_S = (state.next[:, None] + nth_XS - 1).reshape(-1)
-    row_S = jnp.where(empty_S, jnp.minimum(row_S, rows), state.row)
+    row_S = jnp.minimum((state.next[:, None] + nth_XS - 1).reshape(-1), rows)
+    if order_N is not None:
+      row_S = jnp.where(row_S < rows, pick(order_N, row_S), rows)
+    row_S = jnp.where(empty_S, row_S, state.row)
     return state._replace(
         next=jnp.minimum(state.next + nth_XS[:, -1], rows), row=row_S,
         hidden=jnp.where(
@@ -205,9 +204,13 @@ def _stepper(model, params: Params, begun: Begun, eos_ids: tuple[int, ...],
         *map(of_device, (x, row_S, index_S, y))).reshape(x.shape), drawn, new)
     ended_S = (row_S == rows) | (index_S + 1 == drawn.tokens.shape[1]) | (
         jnp.isin(token_S, jnp.array(eos_ids, jnp.int32)))
+    done = state.done
+    if done is not None:
+      done = jax.vmap(lambda x, row, y: x.at[row].max(y, mode='drop'))(
+          *map(of_device, (done, row_S, ended_S))).reshape(-1)
     return State(
         state.next, jnp.where(ended_S, rows, row_S),
-        jnp.where(ended_S, 0, index_S + 1), hidden_S1D[:, 0], k, v, drawn)
+        jnp.where(ended_S, 0, index_S + 1), hidden_S1D[:, 0], k, v, drawn, done)
 
   return step
 

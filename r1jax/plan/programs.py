@@ -73,10 +73,11 @@ def _kinds(state) -> dict[str, Any]:
 def _sampling(placed: train_state.PlacedModel, section, params, state,
               **truncation) -> Part:
   """The sampler's program, of `config.rl`."""
-  if section.slots is not None:
-    raise errors.expected(
-        'rl.slots', 'None in a plan, whose responses are all of full length',
-        section.slots)
+  for field in ('slots', 'partial_tokens'):
+    if section.get(field) is not None:
+      raise errors.expected(
+          f'rl.{field}', 'None in a plan, whose responses are all of full '
+          'length', section[field])
   settings = rollouts.policy_settings(section, _Ends(), **truncation)
   rows, length = section.prompts, section.prompt_tokens
   prompts = Prompts(_array(placed, jnp.int32, rows, length),

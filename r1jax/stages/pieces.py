@@ -77,6 +77,7 @@ def begin(model, settings, params: Params, prompts: Prompts, seed, stream):
     begun, state = group_sampling.begin_groups(*given)
   else:
     begun, state = continuous_batching.begin(*given, settings.slots)
+    state = state._replace(done=jnp.zeros(keys.size, bool))
   return begun, _placed(model.place, state)
 
 
@@ -98,16 +99,14 @@ def advance(model, settings, params: Params, begun, state, ticks: Array):
     state = group_sampling.advance(
         model, params, *begun, state, jnp.minimum(state.index + ticks, room),
         **how)
-    drawn, ended = state, state.done
-    over = (state.index >= room) | jnp.all(ended)
+    drawn, over = state, (state.index >= room) | jnp.all(state.done)
   else:
     state = continuous_batching.advance(
         model, params, begun, state, settings.slots, ticks, **how)
     drawn = state.drawn
-    ended = continuous_batching.ended(model.place, state)
     over = continuous_batching.over(model.place, state, settings.slots)
   return _placed(model.place, state), Seen(
-      over, jnp.sum(~ended, dtype=jnp.int32), ended, drawn.tokens,
+      over, jnp.sum(~state.done, dtype=jnp.int32), state.done, drawn.tokens,
       drawn.mask.sum(1, dtype=jnp.int32))
 
 

@@ -52,9 +52,10 @@ def jitted(placed: train_state.PlacedModel, optimizer: optim.Optimizer,
 
 def split_state(state: TrainState) -> tuple[TrainState, Any, Any]:
   """The policy's own state, its critic's, and beta where that adapts."""
-  return (state._replace(critic=None, beta=None), state.critic, state.beta)
+  return (state._replace(critic=None, beta=None, in_flight=None), state.critic,
+          state.beta)
 
 
 def join_state(policy: TrainState, critic: Any, beta: Any) -> TrainState:
-  """The inverse of `split_state`."""
+  """The inverse of `split_state`, without what is in flight."""
   return policy._replace(critic=critic, beta=beta)

@@ -76,7 +76,7 @@ def test_a_rollout_in_pieces_is_that_of_one_program(sizes, changes):
 
 
 def test_caches_are_donated_from_piece_to_piece():
-  setup = tiny.setup()
+  setup = tiny.setup(dict(data=2))  # one CPU prepares weights of its own
   jitted = pieces.programs(setup.mesh)
   params, prompts = _given(setup)
   assert not pieces._prepares(jitted, setup.sampling, params)
