@@ -18,7 +18,7 @@ from r1jax.data.vocabs import base
 Row = TypeVar('Row')
 Ids = Sequence[int] | np.ndarray  # a list or i32[n], as base.Vocab.encode_all
 
-_CHUNK = 4096  # rows that are tokenised at once
+_CHUNK = 1024  # rows that are tokenised at once
 _LINE = '\n'
 
 

@@ -166,14 +166,12 @@ def _dialogue(text: str, place: str, column: columns.Column
 
 
 def balance_lengths(records: Iterable[Record]) -> list[int]:
-  """The records, by number, of which the better response is often the shorter.
+  """Numbers the records whose better response is as often longer as shorter.
 
-  Others are left out until it is so as often as it is the longer.
-
-  A reward model then cannot win by length (R1 balances its pairs likewise,
-  arXiv 2501.12948v2, 3.1). Records are binned by the difference in characters,
-  in factors of 2; in each bin the surplus of the more frequent sign is left
-  out, the last ones first.
+  A reward model that learns from these alone cannot win by length (R1
+  balances its pairs likewise, arXiv 2501.12948v2, 3.1). Records are binned by
+  the difference in characters, in factors of 2; in each bin the surplus of the
+  more frequent sign is left out, the last ones first.
   """
   size = [_longer(record) for record in records]
   bins = [0 if not d else 1 + int(np.log2(abs(d))) for d in size]
