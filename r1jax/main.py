@@ -34,8 +34,8 @@ from r1jax import workdir as workdir_lib
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Experiment, e.g. experiments/r1_zero.py:mini')
 _WORKDIR = absl_flags.DEFINE_string(
-    'workdir', None, "The run's own directory, seen by every host; bench.py and "
-    'plans need none')
+    'workdir', None, "The run's own directory, seen by every host; bench.py "
+    'and plans need none')
 _GIN_FILE = absl_flags.DEFINE_multi_string(
     'gin_file', [], "gin file for seqio's configurables; may be repeated")
 _GIN_BINDINGS = absl_flags.DEFINE_multi_string(

@@ -280,10 +280,13 @@ def unembed(config: architecture.Config, place: sharding.Placement | None,
   if 'matrices' in params:
     logits = layers.dense(hidden_BTD, layers.Matrices(
         params['matrices']['output']), dtype=jnp.float32)
-  elif config.tied:  # a product with a transposed matrix may be a copy of it
+  elif config.tied:
+    # By the table as it lies: XLA for CPUs writes a transposed one first.
     logits = jnp.einsum(
-        'btd,vd->btv', hidden_BTD, params['embedding'].astype(config.dtype),
+        'xd,vd->xv', hidden_BTD.reshape(-1, config.width),
+        params['embedding'].astype(config.dtype),
         preferred_element_type=jnp.float32)
+    logits = logits.reshape(*hidden_BTD.shape[:-1], -1)
   else:
     logits = layers.dense(
         hidden_BTD, params['output'].astype(config.dtype), dtype=jnp.float32)
