@@ -22,6 +22,7 @@ from r1jax.parallel import sharding
 from r1jax.types import Array, Params, Prompts, Rollout
 
 _PIECES = 16  # of as many tokens as a response may have
+_LEAST = 64  # tokens of a piece, which costs about as much as one or two
 
 # Of responses that have ended: {row: (its tokens, i32[R], and their number)}.
 Ended = dict[int, tuple[np.ndarray, int]]
@@ -188,7 +189,7 @@ class Drawing:
     if _prepares(jitted, model, params):
       params = jitted.prepare(model, params)
     begun, state = jitted.begin(model, settings, params, prompts, *names)
-    ticks = np.int32(-(-settings.response_tokens // _PIECES))
+    ticks = np.int32(max(-(-settings.response_tokens // _PIECES), _LEAST))
     sizes = group_sampling.cache_sizes(
         settings.response_tokens, settings.chunk)
     if settings.slots is not None:

@@ -19,8 +19,13 @@ from r1jax.stages import scoring
 from r1jax.training import timing
 
 LENGTHS, GROUP, RESPONSE = (3, 5, 1, 4, 2, 5, 3, 4), 3, 12
-SETTINGS = rollouts.Settings(GROUP, RESPONSE, (tiny.EOS, 7), .8, chunk=5)
+SETTINGS = rollouts.Settings(GROUP, RESPONSE, (tiny.EOS, 7), .8, chunk=7)
 _slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def _pieces_are_small(monkeypatch):
+  monkeypatch.setattr(pieces, '_LEAST', 1)
 
 
 def _given(setup):
@@ -82,7 +87,7 @@ def test_caches_are_donated_from_piece_to_piece():
   assert not pieces._prepares(jitted, setup.sampling, params)
   begun, state = jitted.begin(
       setup.sampling, SETTINGS, params, prompts, np.uint32(0), np.uint32(0))
-  state = jitted.resize(setup.sampling, state, 5)
+  state = jitted.resize(setup.sampling, state, 7)
   new, seen = jitted.advance(
       setup.sampling, SETTINGS, params, begun, state, np.int32(1))
   assert all(x.is_deleted() for x in jax.tree.leaves((state.k, state.v)))
@@ -94,11 +99,12 @@ def _differ(a, b):
           and not np.array_equal(a.get(name), b.get(name))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('switches', [
-    dict(sizes=dict(data=4, tensor=2)),
-    _slow(dict(settings=tiny_rl.SETTINGS._replace(slots=8))),
-    _slow(dict(sampling_rounds=3, objective=tiny_rl.OBJECTIVE._replace(
-        drop_equal_groups=True)))])
+    {}, dict(sizes=dict(data=4, tensor=2)),
+    dict(settings=tiny_rl.SETTINGS._replace(slots=8)),
+    dict(sampling_rounds=3, objective=tiny_rl.OBJECTIVE._replace(
+        drop_equal_groups=True))])
 def test_a_step_is_the_same_in_pieces(switches):
   (one, metrics, rows), (two, same, same_rows) = (
       (run := tiny_rl.Run(in_pieces=in_pieces, **switches)).learner(
@@ -196,10 +202,15 @@ def test_the_devices_are_given_work_before_the_rules_score():
       order.append('scored')
       return super().score(records, responses)
 
+  def end(state, scored):
+    assert scored.measured == 'measured'
+    raise StopIteration
+
   run = tiny_rl.Run(scorer=Noting())
-  measure = run.learner._measure
-  run.learner._measure = lambda *args: order.append('measured') or measure(*args)
-  run.learner(run.init(), 0)
+  run.learner._measure = lambda *_: order.append('measured') or order[-1]
+  run.learner.experience = end
+  with pytest.raises(StopIteration):
+    run.learner(run.init(), 0)
   assert order == ['measured', 'scored']
 
 
