@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -70,10 +71,14 @@ def score_scale(config: architecture.Config) -> float:
 
 def table(position_BT: Array, size: int, theta: float,
           scaling: architecture.RopeScaling | None = None) -> Array:
-  """cos and sin of every position and frequency, f32[2, B, T, size / 2]."""
+  """cos and sin of every position and frequency, f32[2, B, T, size / 2].
+
+  XLA for CPUs would compute them again in each layer and for each head.
+  """
   frequency = jnp.asarray(frequencies(size, theta, scaling), jnp.float32)
   angle = position_BT[..., None].astype(jnp.float32) * frequency
-  return magnitude(scaling) * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+  return jax.lax.optimization_barrier(
+      magnitude(scaling) * jnp.stack([jnp.cos(angle), jnp.sin(angle)]))
 
 
 def rotate(x_BTXh: Array, cos_sin: Array) -> Array:
