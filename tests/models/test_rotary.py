@@ -1,5 +1,6 @@
 """Rotations by position, and how long contexts stretch them."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -99,3 +100,13 @@ def test_yarn_raises_the_scores_of_latent_attention():
   assert rotary.magnitude(given) == 1.5
   shorter = architecture.RopeScaling('yarn', .5, original_len=4096)
   assert rotary.magnitude(shorter) == rotary.magnitude(LLAMA3) == 1.
+
+
+def test_cos_and_sin_are_computed_once_for_all_rotations():
+  def turn(x, position):
+    table = rotary.table(position, 8, 100.)
+    return rotary.rotate(rotary.rotate(x, table) + 1., table)
+
+  program = jax.jit(turn).lower(
+      jnp.ones((1, 64, 2, 8)), jnp.arange(64)[None]).compile().as_text()
+  assert program.count(' cosine(') == program.count(' sine(') == 1
