@@ -30,7 +30,7 @@ from r1jax.kernels import group_sampling
 from r1jax.parallel import sharding
 from r1jax.types import Array, Cache, Params, Prompts, Rollout, Support
 
-_FEWER = 4  # times, slots once no response waits
+FEWER = 4  # times, slots once no response waits
 
 
 class Drawn(NamedTuple):
@@ -54,6 +54,7 @@ class State(NamedTuple):
   k: Array | tuple[Array, ...]  # [L, S, K, h, R], as in types.Cache
   v: Array | tuple[Array, ...] | None  # [L, S, K, R, h]
   drawn: Drawn
+  done: Array | None = None  # bool[N], a response has ended; None: untold
 
 
 def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
@@ -73,8 +74,8 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
       top_k if keep_support else 0, keep_experts)
   devices = len(sharding.by_device(place, key_N))
   rows = len(key_N) // devices
-  step = _stepper(model, params, shared, prompt_kv, key_N, begun.hidden,
-                  eos_ids, temperature, top_k, top_p)
+  step = stepper(model, params, shared, prompt_kv, key_N, begun.hidden,
+                 eos_ids, temperature, top_k, top_p)
   state = State(
       jnp.zeros(devices, jnp.int32), jnp.full(slots, rows, jnp.int32),
       jnp.zeros(slots, jnp.int32),
@@ -83,23 +84,27 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
       Drawn(begun.tokens, begun.mask, begun.logp, begun.support,
             begun.experts and begun.experts[1]))
   in_use_X = lambda s: jnp.sum(sharding.by_device(place, s.row) < rows, 1)
-  few = slots // devices // _FEWER  # on each device
+  few = slots // devices // FEWER  # on each device
   for count in filter(None, (slots, few * devices)):
     most = few if count == slots else 0
     state = lax.while_loop(
         lambda s, most=most: (
             jnp.any(s.next < rows) | jnp.any(in_use_X(s) > most)),
-        step, _in_fewer(place, state, count))
+        step, in_fewer(place, state, count))
   return group_sampling.rollout(place, prompts, begun._replace(
       tokens=state.drawn.tokens, mask=state.drawn.mask, logp=state.drawn.logp,
       support=state.drawn.support,
       experts=begun.experts and (begun.experts[0], state.drawn.experts)))
 
 
-def _stepper(model, params: Params, prompts: Prompts, prompt_kv, key_N: Array,
-             first_ND: Array, eos_ids: tuple[int, ...], temperature: float,
-             top_k: int, top_p: float):
-  """The body of the loop: a token of each slot, after new responses entered."""
+def stepper(model, params: Params, prompts: Prompts, prompt_kv, key_N: Array,
+            first_ND: Array, eos_ids: tuple[int, ...], temperature: float,
+            top_k: int, top_p: float, order_N: Array | None = None):
+  """The body of the loop: a token of each slot, after new responses entered.
+
+  They enter in the order of their numbers on each device, or in `order_N`: then
+  `State.next` is a place in it.
+  """
   place = model.place
   of_device = lambda x: sharding.by_device(place, x)
   pick = lambda x, index: sharding.pick(place, x, index)
@@ -108,8 +113,10 @@ def _stepper(model, params: Params, prompts: Prompts, prompt_kv, key_N: Array,
   def enter(state: State) -> State:
     empty_S = state.row == rows
     nth_XS = jnp.cumsum(of_device(empty_S), 1, dtype=jnp.int32)
-    row_S = (state.next[:, None] + nth_XS - 1).reshape(-1)
-    row_S = jnp.where(empty_S, jnp.minimum(row_S, rows), state.row)
+    row_S = jnp.minimum((state.next[:, None] + nth_XS - 1).reshape(-1), rows)
+    if order_N is not None:
+      row_S = jnp.where(row_S < rows, pick(order_N, row_S), rows)
+    row_S = jnp.where(empty_S, row_S, state.row)
     return state._replace(
         next=jnp.minimum(state.next + nth_XS[:, -1], rows), row=row_S,
         hidden=jnp.where(
@@ -140,14 +147,18 @@ def _stepper(model, params: Params, prompts: Prompts, prompt_kv, key_N: Array,
         *map(of_device, (x, row_S, index_S, y))).reshape(x.shape), drawn, new)
     ended_S = (row_S == rows) | (index_S + 1 == drawn.tokens.shape[1]) | (
         jnp.isin(token_S, jnp.array(eos_ids, jnp.int32)))
+    done = state.done
+    if done is not None:
+      done = jax.vmap(lambda x, row, y: x.at[row].max(y, mode='drop'))(
+          *map(of_device, (done, row_S, ended_S))).reshape(-1)
     return State(
         state.next, jnp.where(ended_S, rows, row_S),
-        jnp.where(ended_S, 0, index_S + 1), hidden_S1D[:, 0], k, v, drawn)
+        jnp.where(ended_S, 0, index_S + 1), hidden_S1D[:, 0], k, v, drawn, done)
 
   return step
 
 
-def _in_fewer(place, state: State, slots: int) -> State:
+def in_fewer(place, state: State, slots: int) -> State:
   """The state with its responses in the first of `slots` slots."""
   if slots == len(state.row):
     return state

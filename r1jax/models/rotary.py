@@ -71,12 +71,10 @@ def score_scale(config: architecture.Config) -> float:
 
 def table(position_BT: Array, size: int, theta: float,
           scaling: architecture.RopeScaling | None = None) -> Array:
-  """cos and sin of every position and frequency, f32[2, B, T, size / 2].
-
-  XLA for CPUs would compute them again in each layer and for each head.
-  """
+  """cos and sin of every position and frequency, f32[2, B, T, size / 2]."""
   frequency = jnp.asarray(frequencies(size, theta, scaling), jnp.float32)
   angle = position_BT[..., None].astype(jnp.float32) * frequency
+  # XLA would else compute them again, for every head, wherever they are read.
   return jax.lax.optimization_barrier(
       magnitude(scaling) * jnp.stack([jnp.cos(angle), jnp.sin(angle)]))
 

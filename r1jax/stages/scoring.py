@@ -6,7 +6,7 @@ together. Every process ends up with the rewards of all responses.
 """
 
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -48,6 +48,7 @@ class Scored(NamedTuple):
   kept: np.ndarray | None = None
   kept_rows: Sequence[dict[str, Any]] | None = None
   steps: Steps | None = None  # rewards of steps, with process supervision
+  measured: Any = None  # what `meanwhile` gave
 
 
 class RolloutScorer:
@@ -63,17 +64,20 @@ class RolloutScorer:
     self._vocab, self._rule_scorer, self.models = vocab, rule_scorer, models
     self._process = process
 
-  def __call__(self, rollout: Rollout, batch: batches.PromptBatch) -> Scored:
+  def __call__(self, rollout: Rollout, batch: batches.PromptBatch,
+               meanwhile: Callable[[Rollout], Any] | None = None) -> Scored:
     """The rewards of a rollout of `batch`, B prompts and N = B G responses.
 
     Responses to padding prompts, which fill up a batch and have no record, are
-    not scored.
+    not scored. What `meanwhile` dispatches to the devices, they do while the
+    host scores by rule; it is called when the rollout is there.
 
     Raises:
       Stopped: a signal asked for it; the responses are then lost.
     """
     tokens, masks = map(sharding.own_rows, (rollout.tokens, rollout.mask))
     distributed.check_stopped()  # they were waited for
+    measured = meanwhile and meanwhile(rollout)
     count = rollout.tokens.shape[0]
     group = count // len(batch.id)
     mine = [n for n in sorted(tokens) if n < len(batch.records) * group]
@@ -108,7 +112,7 @@ class RolloutScorer:
                   column('tokens', np.int32), column('finished', bool),
                   counts, rows,
                   steps=self._process and self._steps(
-                      rows, rollout.tokens.shape))
+                      rows, rollout.tokens.shape), measured=measured)
 
   def add_votes(self, batch: batches.PromptBatch, rows: Sequence[dict]
                ) -> dict[str, int]:

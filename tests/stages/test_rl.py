@@ -253,12 +253,13 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
       config, sharding.make_mesh({}, jax.devices()[:1]), str(tmp_path))
   assert stage.steps == 7
   assert [args[1] for args, _ in built['optimizer']] == [42, 42]
-  (_, _, _, objective, settings, _, _, draw, critic), _ = built['Learner'][0]
+  (_, _, _, objective, settings, _, _, draw, critic, partial), _ = built['Learner'][0]
   assert objective == rl.make_objective(config.rl) and (
       objective.drop_equal_groups and objective.beta == .5)
   assert settings == rl.Settings(3, 0, 2, 2., config.seed)
   assert {draw(0).id.max(), draw(1).id.max()} <= {3, 4}
   assert critic.critic[1:] == (.9, .8, False, .3)
+  assert partial is None
   assert critic.critic.model.config.scalar
   assert stage.abstract.beta.dtype == np.float32
   (_, held_out, _, settings), _ = built['make_evaluator'][0]
