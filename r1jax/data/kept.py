@@ -10,6 +10,7 @@ otherwise next time.
 
 from collections.abc import Callable, Sequence
 import contextlib
+import datetime
 import hashlib
 import json
 import os
@@ -23,6 +24,8 @@ import numpy as np
 
 from r1jax import cache
 from r1jax import digests
+from r1jax.data import templates
+from r1jax.data import vocabs
 
 Arrays = dict[str, np.ndarray]
 
@@ -62,6 +65,23 @@ def arrays(asked: Callable[[], Any], files: Sequence[pathlib.Path],
     except OSError as problem:
       logging.warning('%s: the tokens are not kept: %s', file, problem)
   return made
+
+
+def tokens(make: Callable[[], Arrays], files: Sequence[pathlib.Path],
+           vocab: vocabs.Vocab, template: str | None, *more: Any) -> Arrays:
+  """The `arrays` of what is tokenised.
+
+  Args:
+    make, files: as of `arrays`.
+    vocab, template, more: all that they depend on besides the files.
+  """
+  text = vocab.chat_template if template == templates.CHAT else template
+  path = pathlib.Path(template or '').expanduser()
+  if files and path.is_file():
+    text = path.read_text('utf-8')
+  # What asks for today's date is another text tomorrow.
+  today = 'strftime_now' in (text or '') and str(datetime.date.today())
+  return arrays(lambda: [vocab.digest(), text, today, *more], files, make)
 
 
 def _write(file: pathlib.Path, made: Arrays) -> None:

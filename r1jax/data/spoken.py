@@ -23,6 +23,7 @@ Message = Mapping[str, Any]
 
 THOUGHTS = ('reasoning_content', 'reasoning', 'thinking')  # fields of a message
 CALLS = ('tool_calls', 'function_call')
+_MORE = (*THOUGHTS, *CALLS)
 
 _TAG = re.compile(f'({thinking.THINK}|{thinking.END_OF_THINKING})')
 _SPACE = re.compile(r'\s*')
@@ -34,7 +35,7 @@ _SWITCH = re.compile(r'/\w+')
 def is_text(message: Message) -> bool:
   """Whether all that a message says is its content, a text."""
   return isinstance(message.get('content'), str) and not any(
-      message.get(name) for name in (*THOUGHTS, *CALLS))
+      map(message.get, _MORE))
 
 
 def pair(messages: Sequence[Message]) -> tuple[str, str] | None:

@@ -5,7 +5,8 @@ A step (`Learner.__call__`) is
     sample      a group of G responses to each prompt     rollouts.py, or over
                 several steps                             partial.py
     score       rules, reward models, a judge             scoring.py
-    experience  advantages, with the reference's log p    grpo.py, ppo.py
+    measure     the reference's log p, while rules score  grpo.py, ppo.py
+    experience  advantages                                grpo.py, ppo.py
     update      mini_batches * epochs updates             grpo.py, ppo.py
     metrics     everything that is logged of the step
 """
@@ -29,9 +30,11 @@ from r1jax.stages import dynamic_sampling
 from r1jax.stages import evaluation
 from r1jax.stages import grpo
 from r1jax.stages import partial as partial_lib
+from r1jax.stages import pieces
 from r1jax.stages import ppo
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
+from r1jax.stages import step_programs
 from r1jax.stages import train_state
 from r1jax.training import accumulate
 from r1jax.training import loop
@@ -50,35 +53,6 @@ class Settings(NamedTuple):
   kl_target: float | None = None  # nats per response, for an adaptive beta
   seed: int = 0
   mask_truncated: bool = False  # nothing is learned from what was cut
-
-
-class Programs(NamedTuple):
-  """What a step runs on the devices after its samples are scored; jitted."""
-  experience: Callable[..., Any]  # grpo.experience, its arrays alone
-  update: Callable[..., Any]  # grpo.update, of the policy
-  update_critic: Callable[..., Any] | None  # ppo.update
-
-
-def jitted(placed: train_state.PlacedModel, optimizer: optim.Optimizer,
-           abstract: TrainState, objective: grpo.Objective,
-           critic: ppo.PlacedCritic | None = None) -> Programs:
-  """The programs of a step; the arguments are those of `Learner`."""
-  policy, _, _ = split_state(train_state.shardings_of(abstract))
-  estimate, update_critic = grpo.group_relative, None
-  if critic:
-    estimate = functools.partial(ppo.gae, critic.critic)
-    update_critic = jax.jit(
-        functools.partial(
-            ppo.update, critic.critic, critic.optimizer, objective),
-        donate_argnums=0, out_shardings=(
-            train_state.shardings_of(critic.abstract), None))
-  return Programs(
-      jax.jit(functools.partial(
-          grpo.experience, placed.model, objective, estimate=estimate)),
-      jax.jit(
-          functools.partial(grpo.update, placed.model, optimizer, objective),
-          donate_argnums=0, out_shardings=(policy, None)),
-      update_critic)
 
 
 class Learner:
@@ -107,8 +81,9 @@ class Learner:
     self._partial = partial
     self._placed, self._objective, self._settings = placed, objective, settings
     self._sampler, self._scorer, self._draw = sampler, scorer, draw
-    self._experience, self._update, self._update_critic = jitted(
-        placed, optimizer, abstract, objective, critic)
+    (self._measure, self._experience, self._update,
+     self._update_critic) = step_programs.jitted(
+         placed, optimizer, abstract, objective, critic)
     self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
   def __call__(self, state: TrainState, step: int
@@ -121,7 +96,10 @@ class Learner:
           lora.join(state.ref, state.params), state.in_flight, step)
       rollout, batch = taken.rollout, taken.batch
     times = {timing.BEGAN: timing.wait_for(state.params)}
-    scored = self.score(rollout, batch)
+    meanwhile = functools.partial(self.measure, state)
+    if self._settings.sampling_rounds:
+      meanwhile = None  # groups are chosen first
+    scored = self.score(rollout, batch, meanwhile)
     if taken is not None:
       scored = taken.of(scored)
     if self._settings.sampling_rounds:
@@ -134,7 +112,7 @@ class Learner:
     experience, measured = self.experience(state, scored)
     kept = scoring.learned_from(scored, self._settings.mask_truncated)
     state, updated = self.update(state, step, experience, measured, kept)
-    metrics = times | step_metrics(
+    metrics = times | scored.seconds | step_metrics(
         scored, self._objective.group, measured, updated)
     if taken is not None:
       state = state._replace(in_flight=taken.in_flight)
@@ -142,7 +120,7 @@ class Learner:
     return state, metrics, scored.rows
 
   def sample(self, state: TrainState, step: int, round_index: int = 0
-             ) -> tuple[Rollout, batches.PromptBatch]:
+             ) -> tuple[Rollout | pieces.Drawing, batches.PromptBatch]:
     """The policy's responses to the prompts of a step, and these prompts.
 
     `round_index` counts the rounds of DAPO's dynamic sampling.
@@ -152,28 +130,35 @@ class Learner:
     params = lora.join(state.ref, state.params)
     return self._sampler(params, batch, self._settings.seed, number), batch
 
-  def score(self, rollout: Rollout, batch: batches.PromptBatch
+  def score(self, rollout: Rollout | pieces.Drawing,
+            batch: batches.PromptBatch,
+            meanwhile: Callable[[Rollout], grpo.Measured] | None = None
             ) -> scoring.Scored:
-    """The rewards of a rollout of `batch`."""
-    return self._scorer(rollout, batch)
+    """The rewards of a rollout of `batch`; see RolloutScorer.__call__."""
+    return self._scorer(rollout, batch, meanwhile)
+
+  def measure(self, state: TrainState, rollout: Rollout) -> grpo.Measured:
+    """What the objective needs to know of a rollout besides its rewards."""
+    critic = state.critic
+    return self._measure(
+        state.ref, rollout, critic and lora.join(critic.ref, critic.params),
+        lora.join(state.ref, state.params)
+        if self._objective.correction is not None else None)
 
   def experience(self, state: TrainState, scored: scoring.Scored
                  ) -> tuple[Experience, Metrics]:
     """Advantages of a scored rollout; metrics of what was computed for them."""
-    _, critic, beta = split_state(state)
+    put = functools.partial(sharding.from_host, mesh=self._placed.mesh)
     learned = scoring.learned_from(scored, self._settings.mask_truncated)
     if self._partial is None and not self._settings.mask_truncated:
       learned = None  # what is dropped has equal rewards
-    experience, measured = self._experience(
-        state.ref, scored.rollout,
-        sharding.from_host(scored.reward, self._placed.mesh),
-        critic and lora.join(critic.ref, critic.params), beta,
-        scored.steps and sharding.from_host(scored.steps, self._placed.mesh),
-        lora.join(state.ref, state.params)
-        if self._objective.correction is not None else None,
-        None if learned is None else sharding.from_host(
-            learned, self._placed.mesh))
-    return experience, measured | ({} if beta is None else {'kl/beta': beta})
+    experience, figures = self._experience(
+        scored.rollout, put(scored.reward),
+        scored.measured or self.measure(state, scored.rollout), state.beta,
+        scored.steps and put(scored.steps),
+        None if learned is None else put(learned))
+    return experience, figures | (
+        {} if state.beta is None else {'kl/beta': state.beta})
 
   def update(self, state: TrainState, step: int, experience: Experience,
              measured: Metrics, kept: np.ndarray | None = None
@@ -183,7 +168,7 @@ class Learner:
     Of `scoring.learned_from`: a mini-batch of which nothing is `kept` changes
     nothing, and has no metrics.
     """
-    policy, critic, beta = split_state(state)
+    policy, critic, beta = step_programs.split_state(state)
     updated, parts = [], range(self._objective.mini_batches)
     if kept is not None:
       kept_B = kept.reshape(-1, self._objective.group).any(1)
@@ -201,18 +186,7 @@ class Learner:
     if every and not (step + 1) % every:
       policy = policy._replace(ref=self._copy(policy.params))
     policy = policy._replace(step=policy.step + 1)
-    return join_state(policy, critic, beta), updated
-
-
-def split_state(state: TrainState) -> tuple[TrainState, Any, Any]:
-  """The policy's own state, its critic's, and beta where that adapts."""
-  return (state._replace(critic=None, beta=None, in_flight=None), state.critic,
-          state.beta)
-
-
-def join_state(policy: TrainState, critic: Any, beta: Any) -> TrainState:
-  """The inverse of `split_state`, without what is in flight."""
-  return policy._replace(critic=critic, beta=beta)
+    return step_programs.join_state(policy, critic, beta), updated
 
 
 def step_metrics(scored: scoring.Scored, group: int, measured: Metrics,
@@ -278,7 +252,7 @@ def abstract_state(placed: train_state.PlacedModel, optimizer: optim.Optimizer,
   policy = train_state.abstract_state(placed, optimizer, ref=objective.uses_ref)
   beta = jax.ShapeDtypeStruct(
       (), jnp.float32, sharding=placed.replicated) if adaptive else None
-  return join_state(policy, critic and critic.abstract, beta)
+  return step_programs.join_state(policy, critic and critic.abstract, beta)
 
 
 def state_from_params(placed: train_state.PlacedModel,
@@ -288,10 +262,10 @@ def state_from_params(placed: train_state.PlacedModel,
                       ) -> TrainState:
   """The whole state at step 0, from the policy's parameters."""
   policy = train_state.state_from_params(
-      placed, optimizer, split_state(abstract)[0], params, seed)
+      placed, optimizer, step_programs.split_state(abstract)[0], params, seed)
   beta = None if abstract.beta is None else jax.device_put(
       np.float32(objective.beta), placed.replicated)
-  return join_state(policy, critic and critic.init(), beta)
+  return step_programs.join_state(policy, critic and critic.init(), beta)
 
 
 class Trained(NamedTuple):
@@ -356,7 +330,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
           sampling_rounds=rl.sampling_rounds, kl_target=rl.kl_target,
           mask_truncated=rl.mask_truncated, seed=seed),
-      rollouts.Sampler(placed, settings), scorer, draw, critic, partial)
+      rollouts.Sampler(placed, settings, rl.score_while_sampling), scorer,
+      draw, critic, partial)
   evaluate = evaluation.build(config, policy, vocab, held_out, scorer, workdir)
 
   def init():

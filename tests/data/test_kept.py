@@ -75,8 +75,8 @@ def test_a_second_reading_gives_the_same_and_tokenises_nothing(
 
 def test_documents_and_conversations_are_kept(path, vocab, encoded, cache):
   read = lambda: [list(map(list, tasks.documents(f'jsonl:{path}', vocab))), [
-      (ids.tolist(), said.tolist()) for ids, said in tasks.conversations(
-          f'jsonl:{talk}', vocab, template='plain')]]
+      (ids.tolist(), said.tolist()) for ids, said in zip(*tasks.conversations(
+          f'jsonl:{talk}', vocab, template='plain'))]]
   talk = path.with_name('talk.jsonl')
   talk.write_text('{"prompt": "q", "response": "a b"}')
   first = read()
@@ -140,7 +140,7 @@ def test_a_template_that_asks_for_the_date_is_read_anew_each_day(
   template = '{{ strftime_now("%Y") }} {{ prompt }}'
   read = lambda: _read(path, vocab, template=template)
   assert read() == read() and len(list(cache.iterdir())) == 1
-  monkeypatch.setattr(tasks.datetime, 'date', types.SimpleNamespace(
+  monkeypatch.setattr(kept.datetime, 'date', types.SimpleNamespace(
       today=lambda: '2050-01-01'))
   read()
   assert len(list(cache.iterdir())) == 2
