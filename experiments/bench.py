@@ -3,13 +3,15 @@
     python -m r1jax.main --config=experiments/bench.py:tiny
     python -m r1jax.main --config=experiments/bench.py:smollm2
     python -m r1jax.main --config=experiments/bench.py:tail
+    python -m r1jax.main --config=experiments/bench.py:long_prompt
 
 Random weights and prompts, KL to a frozen reference, AdamW, one update per
 rollout. No response ends early but in `tail`, where lengths have a long tail
 and `--config.rl.slots=None` samples without continuous batching. All are sized
 for a CPU of two cores and a few minutes; run nothing else on the machine
 meanwhile. `--config.bench.profile=DIR` traces one more step for a profile
-viewer.
+viewer. There is no workdir: nothing else is written but compiled programs,
+which the next run finds.
 """
 
 from experiments import common
@@ -18,7 +20,8 @@ from experiments import sections
 
 def get_config(arg: str = 'tiny') -> common.ConfigDict:
   return common.variant(__file__, arg, {
-      'tiny': tiny, 'smollm2': smollm2, 'tail': tail})
+      'tiny': tiny, 'smollm2': smollm2, 'tail': tail,
+      'long_prompt': long_prompt})
 
 
 def tiny() -> common.ConfigDict:
@@ -40,6 +43,14 @@ def tail() -> common.ConfigDict:
   config.bench.mean_length = 64
   config.model.max_len = 448
   config.rl.update(response_tokens=384, slots=64)
+  return config.lock()
+
+
+def long_prompt() -> common.ConfigDict:
+  """`tiny` with prompts of 512 tokens, 16,384 new tokens per step."""
+  config = tiny().unlock()
+  config.model.max_len = 576
+  config.rl.update(prompt_tokens=512, response_tokens=64)
   return config.lock()
 
 

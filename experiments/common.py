@@ -202,8 +202,9 @@ def model(**values: Any) -> ConfigDict:
       rope_theta_local=(float, 'base of the rotary frequencies of local layers '
                         '(Gemma 3)'),
       attention_chunk=(int, 'queries at a time, to save memory; unset: all'),
-      attention_kernel=(str, 'what attends to whole rows; unset: splash on '
-                        'TPUs, cuDNN on GPUs, XLA elsewhere'),
+      attention_kernel=(str, 'what attends to whole rows, and XLA where it '
+                        'cannot; unset: splash on TPUs, cuDNN on GPUs, XLA '
+                        'elsewhere'),
       dtype=(str, 'dtype of computation'),
       param_dtype=(str, 'dtype of the parameters'),
       remat=(str, 'what the backward pass recomputes: nothing, everything, or '

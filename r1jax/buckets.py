@@ -3,8 +3,8 @@
 An object store knows whole objects alone: nothing is appended, renamed or
 locked there. So all that r1jax reads of a bucket is first copied to a folder of
 this machine (`model`, `files`), and a run works in such a folder of its own,
-which training/mirror.py keeps the bucket equal to. The copies are below
-~/.cache/r1jax, or below R1JAX_CACHE.
+which training/mirror.py keeps the bucket equal to. The copies are in cache.py's
+folder.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -17,6 +17,7 @@ import pathlib
 import shutil
 import urllib.parse
 
+from r1jax import cache
 from r1jax import errors
 from r1jax import objects
 
@@ -26,19 +27,13 @@ _here: dict[str, pathlib.Path] = {}  # URL -> the folder where a run works now
 def place(kind: str, url: str) -> pathlib.Path:
   """The folder of this machine for a URL: gs+BUCKET+NAME, in `kind`."""
   name = urllib.parse.quote(url.replace('://', '/', 1), safe='/ ')
-  return cache() / kind / name.replace('/', '+')
-
-
-def cache() -> pathlib.Path:
-  """Where copies, tokens and compiled programs are kept on this machine."""
-  return pathlib.Path(os.path.abspath(os.path.expanduser(
-      os.environ.get('R1JAX_CACHE') or '~/.cache/r1jax')))
+  return cache.folder(kind) / name.replace('/', '+')
 
 
 def named(path: str | os.PathLike) -> str:
   """The URL of what a path is the copy of; else the path."""
   with contextlib.suppress(ValueError):
-    relative = pathlib.Path(path).relative_to(cache())
+    relative = pathlib.Path(path).relative_to(cache.folder())
     _, name, *rest = relative.parts
     kind, _, root = urllib.parse.unquote(name.replace('+', '/')).partition('/')
     if kind in objects.PACKAGES:

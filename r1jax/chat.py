@@ -42,7 +42,6 @@ if __name__ == '__main__':
 
 import jax
 
-from r1jax import buckets
 from r1jax import errors
 from r1jax import models
 from r1jax import workdir as workdir_lib
@@ -327,7 +326,7 @@ def main() -> None:
       raise errors.expected('--prompt', 'a question', question)
     backend.check_environment()
     backend.check_devices()
-    surroundings.keep_programs(buckets.cache() / 'programs')
+    surroundings.keep_programs()
     settings = rollouts.Settings(
         group=1, response_tokens=found.max_tokens, eos_ids=(),
         temperature=found.temperature, chunk=_CACHE, top_k=found.top_k,

@@ -177,6 +177,7 @@ def _check_multiples(leaves: dict[str, Any], shards: int, sampled: int) -> None:
        part('preference.micro_batches') * shards),
       ('rl.prompts', 'rl.mini_batches', part('rl.mini_batches')),
       ('rl.prompts', *spread('rl.group')),
+      ('rl.in_flight', *spread('rl.group')),
       ('rl.prompts', 'mesh data*fsdp*expert, each with its own tree,',
        shards if 'search.simulations' in leaves else 1),
       ('eval.batch', *spread('eval.samples')), ('rl.slots', split, sampled)):
@@ -316,8 +317,27 @@ def _check_objective(leaves: dict[str, Any]) -> None:
     raise errors.expected(
         'rl.top_p', '1, or a config.rl.top_k: an update needs all tokens that '
         'were kept', leaves['rl.top_p'])
+  _check_partial(leaves)
   lengths = leaves.get('rl.prompt_tokens', 0), leaves['rl.response_tokens']
   _check_length('rl.response_tokens (+ rl.prompt_tokens)', sum(lengths), leaves)
+
+
+def _check_partial(leaves: dict[str, Any]) -> None:
+  """Settings that partial rollouts do not have, or that are theirs alone."""
+  in_flight, prompts = leaves.get('rl.in_flight'), leaves['rl.prompts']
+  if leaves.get('rl.partial_tokens') is None:
+    if in_flight is not None:
+      raise errors.expected(
+          'rl.in_flight', 'None, or a config.rl.partial_tokens', in_flight)
+    return
+  for field, unset in (('rl.sampling_rounds', 0), ('rl.replay_routing', False),
+                       ('rl.score_while_sampling', False)):
+    if leaves.get(field, unset) != unset:
+      raise errors.expected(
+          field, f'{unset} with config.rl.partial_tokens', leaves[field])
+  if in_flight is not None and in_flight < prompts:
+    raise errors.expected(
+        'rl.in_flight', f'at least rl.prompts = {prompts}', in_flight)
 
 
 def _check_surrogate(leaves: dict[str, Any]) -> None:

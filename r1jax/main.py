@@ -3,12 +3,13 @@ r"""Runs a config: python -m r1jax.main --config=FILE:ARG --workdir=DIR.
     python -m r1jax.main --config=experiments/r1_zero.py:mini \
         --workdir=/tmp/r1_zero --config.optim.lr=1e-4
 
-Every field of the config can be overridden; with --help the command prints them
-all and runs nothing. The same command, started again, resumes the run. The exit
-status is 0 when everything has ended, 1 when training diverged or the machine
-failed, 2 for a refused configuration, 75 (EX_TEMPFAIL of sysexits.h) when
-SIGTERM, SIGINT or SIGHUP stopped it, or the loss of one of several processes;
-a second signal ends it at once.
+The workdir is what the run leaves; `bench.py` and plans that are only printed
+need none. Every field of the config can be overridden; with --help the command
+prints them all and runs nothing. The same command, started again, resumes the
+run. The exit status is 0 when everything has ended, 1 when training diverged or
+the machine failed, 2 for a refused configuration, 75 (EX_TEMPFAIL of
+sysexits.h) when SIGTERM, SIGINT or SIGHUP stopped it, or the loss of one of
+several processes; a second signal ends it at once.
 """
 
 from r1jax import interrupts
@@ -33,7 +34,8 @@ from r1jax import workdir as workdir_lib
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Experiment, e.g. experiments/r1_zero.py:mini')
 _WORKDIR = absl_flags.DEFINE_string(
-    'workdir', None, "The run's own directory, seen by every host")
+    'workdir', None, "The run's own directory, seen by every host; bench.py "
+    'and plans need none')
 _GIN_FILE = absl_flags.DEFINE_multi_string(
     'gin_file', [], "gin file for seqio's configurables; may be repeated")
 _GIN_BINDINGS = absl_flags.DEFINE_multi_string(

@@ -11,7 +11,6 @@ from typing import Any
 from absl import logging
 import jax
 
-from r1jax import buckets
 from r1jax import config as config_lib
 from r1jax import errors
 from r1jax import objects
@@ -53,8 +52,7 @@ def run(config, workdir: str | None, gin_files: Sequence[str] = (),
   # Hosts and devices.
   distributed.initialize(force=bool(config.get('distributed')))
   backend.check_devices()
-  if config.get('stage') != 'bench':  # which measures compilation
-    surroundings.keep_programs(buckets.cache() / 'programs')
+  surroundings.keep_programs()
   with roll_call.answered():
     return _run(config, workdir, gin_files, gin_bindings)
 

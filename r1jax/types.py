@@ -126,3 +126,4 @@ class TrainState(NamedTuple):
   skipped: Array  # i32[], consecutive non-finite updates, which are skipped
   critic: Any = None  # PPO's critic, a TrainState of its own
   beta: Array | None = None  # f32[], of an adaptive KL penalty
+  in_flight: Any = None  # of partial rollouts, stages/partial.InFlight

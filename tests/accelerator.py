@@ -94,9 +94,8 @@ def bench_figures(line: str) -> dict:
   """What is kept of the line of stages/bench.py."""
   found = json.loads(line)
   return {name: found[name] for name in (
-      'workload', 'devices', 'time_to_first_update_seconds', 'compile_seconds',
-      'matmul_gflop_per_second', 'rollout', 'reference', 'update', 'step',
-      'peak_memory_mib')}
+      'workload', 'devices', 'first_update', 'matmul_gflop_per_second',
+      'rollout', 'reference', 'update', 'step', 'peak_memory_mib')}
 
 
 def suite_figures(output: str) -> dict:

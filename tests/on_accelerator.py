@@ -47,6 +47,7 @@ from r1jax.stages import bench
 from r1jax.stages import grpo
 from r1jax.stages import rl as rl_lib
 from r1jax.stages import rollouts
+from r1jax.stages import step_programs
 from r1jax.stages import train_state
 from r1jax.types import Prompts
 from tests import accelerator
@@ -312,9 +313,9 @@ class Step:
     made = rl_lib.trained(config, self._mesh)
     self.placed = made.policy.placed
     self.parameters, self.weights = work.parameters(self.placed)
-    self._programs = rl_lib.jitted(
+    self._programs = step_programs.jitted(
         self.placed, made.optimizer, made.abstract, made.objective)
-    self._state, _, _ = rl_lib.split_state(rl_lib.state_from_params(
+    self._state, _, _ = step_programs.split_state(rl_lib.state_from_params(
         self.placed, made.optimizer, made.abstract,
         train_state.init_params(self.placed, None, config.seed),
         made.objective))
@@ -354,13 +355,12 @@ class Step:
     reward = jax.device_put(
         np.float32(np.asarray(rollout.tokens).sum(1) % 17 / 16),
         self.placed.batch)
-    args = (self._state.ref, rollout, reward, None, None, None,
-            self._state.params)
-    program, seconds = build('scoring', self._programs.experience, *args)
-    (experience, _), taken = timed(self._repeats, lambda: program(*args))
+    args = (self._state.ref, rollout, None, self._state.params)
+    program, seconds = build('scoring', self._programs.measure, *args)
+    measured, taken = timed(self._repeats, lambda: program(*args))
     self._emit('scoring', seconds, flops_figures(
         2 * self._once, taken, self.chip))
-    return experience
+    return self._programs.experience(rollout, reward, measured)[0]
 
   def update(self, experience) -> None:
     """One update of all responses, in micro-batches."""

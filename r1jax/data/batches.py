@@ -7,7 +7,7 @@ item comes twice in an epoch, and none twice in a batch, where two copies of a
 prompt would share their random streams. Host side: NumPy alone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -150,10 +150,10 @@ class Packed(NamedTuple):
     """Returns the rows numbered `row`, i64[B]."""
     rows = len(row)
     pieces = self.first[row + 1] - self.first[row]
-    nth = _count_up(pieces)
+    nth = ragged.count_up(pieces)
     piece = np.repeat(self.first[row], pieces) + nth
     length = self.length[piece]
-    position = _count_up(length)
+    position = ragged.count_up(length)
     begin = np.repeat(np.arange(rows) * self.seq_len, pieces)
     place = np.repeat(begin + self.column[piece], length) + position
     source = np.repeat(self.start[piece], length) + position
@@ -169,8 +169,8 @@ class Packed(NamedTuple):
                 fill(self.weight[source] * (position > 0), np.float32))
 
 
-def packed(documents: Iterable[np.ndarray], seq_len: int,
-           weights: Iterable[np.ndarray] | None = None) -> Packed:
+def packed(documents: Sequence[np.ndarray], seq_len: int,
+           weights: Sequence[np.ndarray] | None = None) -> Packed:
   """Lays documents out in rows of `seq_len`, each wholly in one row.
 
   Best fit: a document goes to the row with the least space left that holds
@@ -180,23 +180,22 @@ def packed(documents: Iterable[np.ndarray], seq_len: int,
   is a row that no loss depends on, such as one of remainders of one token.
 
   Args:
-    documents: i32[n] each, ending in EOS.
+    documents: i32[n] each, ending in EOS; or a Ragged of them.
     seq_len: T.
     weights: [n] each, of the loss on predicting a token; all 1 if None.
 
   Raises:
     ConfigError: there is nothing to learn from.
   """
-  documents = [np.asarray(d, np.int32) for d in documents]
-  size = np.array([len(d) for d in documents], np.int64)
-  begin = np.cumsum(size) - size
+  documents = ragged.Ragged.of(documents, np.int32)
+  size, begin = documents.length, documents.end[:-1]
   kept = size > 0
   pieces = -(-size[kept] // seq_len)
-  nth = _count_up(pieces)
+  nth = ragged.count_up(pieces)
   start = np.repeat(begin[kept], pieces) + nth * seq_len
   length = np.minimum(np.repeat(size[kept], pieces) - nth * seq_len, seq_len)
-  weight = np.ones(size.sum()) if weights is None else np.concatenate(
-      [[], *weights])
+  weight = (np.ones(len(documents.values), np.float32) if weights is None
+            else ragged.Ragged.of(weights, np.float32).values)
   # A piece's first token is predicted from nothing.
   learned = np.concatenate([[0], np.cumsum(weight > 0)])
   teaches = learned[start + length] > learned[start + 1]
@@ -219,7 +218,7 @@ def packed(documents: Iterable[np.ndarray], seq_len: int,
             'dropped': int((~kept).sum()),
             'padding': int(rows * seq_len - length[by_row].sum())}
   return Packed(
-      np.concatenate(documents), weight.astype(np.float32), seq_len, first,
+      documents.values, weight, seq_len, first,
       start[by_row], length[by_row], column[by_row], document[by_row], counts)
 
 
@@ -268,8 +267,3 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
       np.random.Philox(key=[seed, epoch]).random_raw(size), kind='stable')
   order.setflags(write=False)
   return order
-
-
-def _count_up(counts: np.ndarray) -> np.ndarray:
-  """[2, 0, 3] -> [0, 1, 0, 1, 2]."""
-  return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

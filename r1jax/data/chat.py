@@ -17,6 +17,7 @@ import os
 import re
 
 from r1jax import errors
+from r1jax.data import pieces
 from r1jax.data import spoken
 from r1jax.data import thinking
 from r1jax.data.vocabs import base
@@ -89,9 +90,9 @@ def render(vocab: base.Vocab, messages: Sequence[Message], *,
         f'conversation of {_roles(messages)}: {e}') from e
 
 
-def conversation_tokens(vocab: base.Vocab, messages: Sequence[Message]
-                        ) -> tuple[list[int], list[bool]]:
-  """Returns a conversation's ids, and which of them are the assistant's.
+def conversation_pieces(vocab: base.Vocab, messages: Sequence[Message]
+                        ) -> list[pieces.Piece]:
+  """Returns a conversation in pieces; every second one is the assistant's.
 
   A turn of the assistant's is all that follows the generation prompt, up to
   and including the end token; the last turn's end token ends the ids. The text
@@ -99,8 +100,8 @@ def conversation_tokens(vocab: base.Vocab, messages: Sequence[Message]
   own, as if the conversation continued from the tokens so far.
 
   Example, ChatML:
-      <|im_start|>user⏎Hi<|im_end|>⏎<|im_start|>assistant⏎Hello!<|im_end|>
-      0                                                  1     1
+      <|im_start|>user⏎Hi<|im_end|>⏎<|im_start|>assistant⏎
+      Hello!<|im_end|>
 
   Raises:
     ConfigError: these are not messages, or the last is not the assistant's;
@@ -113,18 +114,16 @@ def conversation_tokens(vocab: base.Vocab, messages: Sequence[Message]
     raise errors.ConfigError(
         'data.task', "expected messages, {'role': ..., 'content': ...}, "
         f"of which the assistant's is the last; received {messages!s:.80}")
-  ids, weights, done = [], [], ''
+  found, done = [], ''
   for i, message in enumerate(messages):
     if message.get('role') != 'assistant':
       continue
-    asked, turn = _asked_and_said(vocab, messages[:i], message, done)
-    question = following(vocab, asked[len(done):]) if done else (
-        vocab.encode(asked))
-    answer = following(vocab, turn)
-    ids += question + answer
-    weights += [False] * len(question) + [True] * len(answer)
+    asked = render(vocab, messages[:i], add_generation_prompt=True)
+    turn = _said(vocab, messages[:i], message, asked, done)
+    found += [pieces.Piece(asked[len(done):], bool(done)),
+              pieces.Piece(turn, True)]
     done = asked + turn
-  return ids, weights
+  return found
 
 
 def question_and_answer(messages: Sequence[Message]) -> tuple[str, str]:
@@ -143,22 +142,25 @@ def question_and_answer(messages: Sequence[Message]) -> tuple[str, str]:
   return found
 
 
-def answer_tokens(vocab: base.Vocab, messages: Sequence[Message],
-                  answer: str) -> tuple[list[int], list[int]]:
-  """Returns the ids of `messages`, as for sampling, and of an answer to them.
+def answer_pieces(vocab: base.Vocab, messages: Sequence[Message],
+                  answers: Sequence[str]) -> list[pieces.Piece]:
+  """Returns `messages`, as for sampling, and each of several answers to them.
 
-  The answer's ids end with its end token. Raises as `conversation_tokens` does.
+  An answer ends with its end token. Raises as `conversation_pieces` does.
   """
-  asked, turn = _asked_and_said(
-      vocab, messages, {'role': 'assistant', 'content': answer})
-  return vocab.encode(asked), following(vocab, turn)
+  asked = render(vocab, messages, add_generation_prompt=True)
+  return [pieces.Piece(asked), *(pieces.Piece(_said(
+      vocab, messages, {'role': 'assistant', 'content': answer}, asked), True)
+                                 for answer in answers)]
 
 
-def _asked_and_said(vocab: base.Vocab, before: Sequence[Message],
-                    message: Message, done: str = '') -> tuple[str, str]:
-  """The text before the assistant's turn (it starts with `done`); the turn."""
+def _said(vocab: base.Vocab, before: Sequence[Message], message: Message,
+          asked: str, done: str = '') -> str:
+  """The assistant's turn, `message`, as text.
+
+  `asked` is the text of what is before it, which is to start with `done`.
+  """
   messages = [*before, message]
-  asked = render(vocab, before, add_generation_prompt=True)
   whole = render(vocab, messages)
   if lost := spoken.first_not_read(asked, before):
     raise _drops(vocab, messages, *lost)
@@ -177,7 +179,7 @@ def _asked_and_said(vocab: base.Vocab, before: Sequence[Message],
         f', in a conversation of {_roles(messages)}; use conversations with '
         'one assistant turn that begins as it asks, without what it drops')
   calls = any(message.get(name) for name in spoken.CALLS)
-  return asked, whole[len(asked):_end_of_turn(
+  return whole[len(asked):_end_of_turn(
       vocab, whole, len(asked), end, calls)]
 
 
@@ -221,17 +223,6 @@ def _end_of_turn(vocab: base.Vocab, whole: str, start: int, end: int,
         f'{added!r:.40} to the end of an answer, which would be learned; use '
         'another template')
   return first + len(token)
-
-
-def following(vocab: base.Vocab, text: str) -> list[int]:
-  """Returns the ids of a text that follows another one.
-
-  Some tokenizers put a space before a text. So a line break, which merges with
-  no letter, is put first, and its ids, with those of the space, are cut off.
-  """
-  line = vocab.encode('\n')
-  ids = vocab.encode('\n' + text)
-  return ids[len(line):] if ids[:len(line)] == line else vocab.encode(text)
 
 
 @functools.lru_cache(maxsize=8)

@@ -20,6 +20,7 @@ import decimal
 import json
 import math
 import numbers
+import pickle
 import reprlib
 from typing import Any, NamedTuple
 
@@ -299,6 +300,20 @@ def json_value(value: Any) -> Any:
   except (TypeError, ValueError, RecursionError) as problem:
     raise Wrong('what JSON can hold', value) from problem
   return value
+
+
+def pickled(value: Any, place: str) -> bytes:
+  """A row as bytes, as it is kept; `place` is where it is.
+
+  Raises:
+    ConfigError: it has a field that cannot be pickled, of a user's function.
+  """
+  try:
+    return pickle.dumps(value)
+  except (AttributeError, TypeError, pickle.PicklingError) as problem:
+    raise errors.ConfigError(
+        'data.task', f'{place}: a field cannot be pickled: {problem}'
+        ) from problem
 
 
 class Digits(float):

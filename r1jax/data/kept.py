@@ -1,35 +1,35 @@
 """Tokens that are kept: a data set is tokenised once, however often it is read.
 
-They lie below ~/.cache/r1jax (or R1JAX_CACHE), in a file named by a digest of
-all that they are a function of: the content of the files, the settings of the
-task, the vocabulary, r1jax's own code and the libraries that it reads and
-tokenises with. Whatever changes, they are made anew, and what has not been used
-for a month is removed. What is read of less than a megabyte is never kept, nor
-what no file holds: a user's function or a generator may do otherwise next time.
+They lie in cache.py's folder, in a file named by a digest of all that they are
+a function of: the content of the files, the settings of the task, the
+vocabulary, r1jax's own code and the libraries that it reads and tokenises with.
+Whatever changes, they are made anew. What is read of less than a megabyte is
+never kept, nor what no file holds: a user's function or a generator may do
+otherwise next time.
 """
 
 from collections.abc import Callable, Sequence
 import contextlib
-import functools
+import datetime
 import hashlib
-from importlib import metadata
 import json
 import os
 import pathlib
 import platform
 import tempfile
-import time
 from typing import Any
 
 from absl import logging
 import numpy as np
 
-from r1jax import buckets
+from r1jax import cache
+from r1jax import digests
+from r1jax.data import templates
+from r1jax.data import vocabs
 
 Arrays = dict[str, np.ndarray]
 
 _LEAST = 1 << 20  # bytes of the files
-_SECONDS = 30 * 24 * 3600  # after which what nobody has read is removed
 _ALIGNED = 64  # bytes, at which an array begins in the file
 _LIBRARIES = ('jinja2', 'numpy', 'pyarrow', 'sentencepiece', 'tokenizers')
 
@@ -46,10 +46,11 @@ def arrays(asked: Callable[[], Any], files: Sequence[pathlib.Path],
   Returns:
     The arrays, mapped into memory if they were kept.
   """
-  before = _versions(files)
-  if sum(size for _, size, *_ in before) < _LEAST:
+  versions = lambda: list(map(digests.version, files))
+  before = versions()
+  if sum(file.stat().st_size for file in files) < _LEAST:
     return make()
-  file = buckets.cache() / 'tokens' / _digest(asked(), files)
+  file = cache.folder('tokens') / _digest(asked(), files)
   if file.is_file():
     with contextlib.suppress(PermissionError):  # it is another user's
       os.utime(file)
@@ -58,12 +59,29 @@ def arrays(asked: Callable[[], Any], files: Sequence[pathlib.Path],
     except ValueError as problem:
       logging.warning('%s is damaged, and made anew: %s', file, problem)
   made = make()
-  if _versions(files) == before:  # else it is of neither content
+  if versions() == before:  # else it is of neither content
     try:
       _write(file, made)
     except OSError as problem:
       logging.warning('%s: the tokens are not kept: %s', file, problem)
   return made
+
+
+def tokens(make: Callable[[], Arrays], files: Sequence[pathlib.Path],
+           vocab: vocabs.Vocab, template: str | None, *more: Any) -> Arrays:
+  """The `arrays` of what is tokenised.
+
+  Args:
+    make, files: as of `arrays`.
+    vocab, template, more: all that they depend on besides the files.
+  """
+  text = vocab.chat_template if template == templates.CHAT else template
+  path = pathlib.Path(template or '').expanduser()
+  if files and path.is_file():
+    text = path.read_text('utf-8')
+  # What asks for today's date is another text tomorrow.
+  today = 'strftime_now' in (text or '') and str(datetime.date.today())
+  return arrays(lambda: [vocab.digest(), text, today, *more], files, make)
 
 
 def _write(file: pathlib.Path, made: Arrays) -> None:
@@ -72,10 +90,6 @@ def _write(file: pathlib.Path, made: Arrays) -> None:
   Several processes may do so at once: all write the same.
   """
   file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-  for old in file.parent.iterdir():
-    with contextlib.suppress(FileNotFoundError):  # another process was here
-      if time.time() - old.stat().st_mtime > _SECONDS:
-        old.unlink()
   handle, aside = tempfile.mkstemp(dir=file.parent)
   try:
     with open(handle, 'wb') as stream:
@@ -90,6 +104,7 @@ def _write(file: pathlib.Path, made: Arrays) -> None:
     os.replace(aside, file)
   finally:
     pathlib.Path(aside).unlink(missing_ok=True)
+  cache.tidy(file.parent)
 
 
 def _read(file: pathlib.Path) -> Arrays:
@@ -109,39 +124,11 @@ def _read(file: pathlib.Path) -> Arrays:
   return found
 
 
-def _versions(files: Sequence[pathlib.Path]) -> list[tuple[str, int, int, int]]:
-  """Path, size and what else changes when a file is written."""
-  return [(str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino)
-          for file in files for stat in [file.stat()]]
-
-
 def _digest(asked: Any, files: Sequence[pathlib.Path]) -> str:
   """The name of what is a function of `asked` and the content of the files."""
   text = json.dumps(
-      [asked, [(str(file), content(file)) for file in files], _code()],
+      [asked, [(str(file), digests.of_file(file)) for file in files],
+       digests.of_code(), platform.python_version(),
+       list(map(digests.release, _LIBRARIES))],
       sort_keys=True, default=repr)
   return hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()
-
-
-def content(file: pathlib.Path) -> str:
-  """The digest of a file's content."""
-  with open(file, 'rb') as stream:
-    return hashlib.file_digest(stream, 'sha256').hexdigest()
-
-
-@functools.cache
-def _code() -> list[str]:
-  """What reads and tokenises: r1jax's code, Python and libraries."""
-  root = pathlib.Path(__file__).parents[1]
-  digest = hashlib.sha256()
-  for file in sorted(root.rglob('*.py')):
-    digest.update(f'{file.relative_to(root)} {content(file)}\n'.encode())
-  versions = [f'{name} {_version(name)}' for name in _LIBRARIES]
-  return [digest.hexdigest(), platform.python_version(), *versions]
-
-
-def _version(name: str) -> str:
-  try:
-    return metadata.version(name)
-  except metadata.PackageNotFoundError:
-    return 'none'

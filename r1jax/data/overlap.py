@@ -118,11 +118,15 @@ class _Index:
   def __init__(self, suites: Mapping[str, Sequence[Problem]], n: int):
     self._n = n
     self._sizes = {name: len(problems) for name, problems in suites.items()}
-    self._of_gram = collections.defaultdict(set)  # of (suite, number, part)
+    self._numbers = {}  # of each n-gram
+    # Of each number, who has it: (suite, number, part).
+    self._holders = collections.defaultdict(list)
     self._whole = collections.defaultdict(set)  # short questions
     self._questions, self._grams = {}, collections.Counter()
     self._found = collections.defaultdict(set)  # n-grams, of the same key
     self._exact = set()
+    # By the n-grams that a text has in common: the questions it may hold whole.
+    self._held = {}
     self._best = {}  # (n-grams in common, place, text, first words)
     for name, problems in suites.items():
       for number, parts in enumerate(problems):
@@ -135,24 +139,43 @@ class _Index:
             if not grams and words:
               self._whole[tuple(words)].add((name, number))
           for gram in grams:
-            self._of_gram[gram].add((name, number, part))
+            at = self._numbers.setdefault(gram, len(self._numbers))
+            self._holders[at].append((name, number, part))
 
   def look_up(self, place: str, text: str, words: Sequence[str]) -> None:
     """Notes what a training text has in common with any problem."""
-    seen = collections.defaultdict(dict)  # n-grams of each, in their order
-    for gram in _grams(words, self._n):
-      for key in self._of_gram.get(gram, ()):
-        seen[key].setdefault(gram)
-    for key, grams in seen.items():
-      self._found[key] |= set(grams)
-      self._note(key[:2], len(grams), place, text, next(iter(grams)))
-    line = f' {" ".join(words)} ' if seen else ''
-    for key in {key[:2] for key in seen if key[2] == 0}:
-      if f' {self._questions[key]} ' in line:
-        self._exact.add(key)
+    common = tuple(dict.fromkeys(
+        self._numbers[gram] for gram in _grams(words, self._n)
+        if gram in self._numbers))
+    if common not in self._held:
+      self._held[common] = self._shared(place, text, words, common)
+    held = self._held[common]
+    line = f' {" ".join(words)} ' if held else ''
+    self._exact.update(
+        key for key in held if f' {self._questions[key]} ' in line)
     for key in self._whole.get(tuple(words), ()):
       self._exact.add(key)
       self._note(key, 1, place, text, ())
+
+  def _shared(self, place: str, text: str, words: Sequence[str],
+              common: tuple[int, ...]) -> list[tuple[str, int]]:
+    """Notes the n-grams in common; the questions of which all are among them.
+
+    A second text with the same ones adds nothing: an instruction that begins
+    every row and every problem is looked up once.
+    """
+    seen = collections.defaultdict(list)  # n-grams of each, in their order
+    for at in common:
+      for key in self._holders[at]:
+        seen[key].append(at)
+    first = {}
+    for gram in _grams(words, self._n):
+      first.setdefault(self._numbers.get(gram), gram)
+    for key, grams in seen.items():
+      self._found[key].update(grams)
+      self._note(key[:2], len(grams), place, text, first[grams[0]])
+    return [key[:2] for key, grams in seen.items()
+            if key[2] == 0 and len(grams) == self._grams[key[:2]]]
 
   def _note(self, key: tuple[str, int], count: int, place: str, text: str,
             gram: Sequence[str]) -> None:

@@ -11,22 +11,22 @@ The order of the responses has no meaning: each is scored alone.
 """
 
 import collections
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from r1jax import errors
-from r1jax.data import batches
 from r1jax.data import columns
+from r1jax.data import graded
 from r1jax.data import json_lines
+from r1jax.data import pieces
+from r1jax.data import ragged
 from r1jax.data import sources
 from r1jax.data import templates
 from r1jax.data import user_code
 
-Record = dict[str, Any]
-
-Counts = Mapping[str, int]  # by reason
+Record, Counts = graded.Record, graded.Counts
 
 _RESPONSES = columns.Column(columns.texts, ('responses',))
 _GRADES = columns.Column(columns.grades, ('grades',))
@@ -41,6 +41,7 @@ LEFT_OUT = {
     'human_last': 'with an answer that ends in words of the human',
     'identical': 'with equal responses of unequal grades',
     'equal_grades': 'whose responses all have the same grade',
+    'unbalanced': 'so that the better response is the longer as often as not',
     'too_long': 'that exceed config.preference.length with all responses, or '
                 "the model's longest sequence with one",
 }
@@ -53,7 +54,7 @@ def why_left_out(counts: Counts) -> str:
 
 
 def jsonl(argument: str, split: str, *, prompt: str | None = None,
-          task: str | None = None) -> tuple[list[Record], Counts]:
+          task: str | None = None) -> tuple[ragged.Records, Counts]:
   """The preferences of a file, in one of three forms.
 
   {"prompt": ..., "responses": [...], "grades": [...]}; {"prompt": ...,
@@ -63,11 +64,12 @@ def jsonl(argument: str, split: str, *, prompt: str | None = None,
   """
   task = json_lines.title(argument, split, task)
   asked = columns.Column(columns.prompt, ('prompt',), 'prompt', prompt)
-  return _records(json_lines.read_rows(argument, split), asked, task, argument)
+  return _records(
+      json_lines.stream_rows(argument, split), asked, task, argument)
 
 
 def user_preferences(place: str, split: str, **options: Any
-                     ) -> tuple[list[Record], Counts]:
+                     ) -> tuple[ragged.Records, Counts]:
   """The preferences that a user's function yields, in the same forms."""
   return _records(user_code.rows(place, split, None, None, options),
                   columns.Column(columns.prompt, ('prompt',)),
@@ -78,7 +80,7 @@ SOURCES = {'jsonl': jsonl, sources.USER: user_preferences}
 
 
 def read_preferences(task: str, split: str, options: dict[str, Any]
-                     ) -> tuple[list[Record], Counts]:
+                     ) -> tuple[ragged.Records, Counts]:
   """The records of a task, 'jsonl:PATH' or 'FILE.py:FUNCTION'.
 
   Returns:
@@ -90,16 +92,20 @@ def read_preferences(task: str, split: str, options: dict[str, Any]
   return sources.read(SOURCES, task, split, options)
 
 
-def _records(rows: Sequence[tuple[str, dict[str, Any]]], asked: columns.Column,
-             task: str, origin: str) -> tuple[list[Record], Counts]:
+def _records(rows: Iterable[json_lines.Row], asked: columns.Column, task: str,
+             origin: str) -> tuple[ragged.Records, Counts]:
   """The records of (place, row); `origin` names the source in errors."""
-  records, left_out = [], collections.Counter()
-  for place, row in rows:
-    record = _record(row, asked, place)
-    if isinstance(record, str):
-      left_out[record] += 1
-    else:
-      records.append(record | dict(task=task, place=place))
+  left_out = collections.Counter()
+
+  def found():
+    for place, row in rows:
+      record = _record(row, asked, place)
+      if isinstance(record, str):
+        left_out[record] += 1
+      else:
+        yield record | dict(task=task, place=place)
+
+  records = graded.records_of(found())
   if not records:
     raise errors.ConfigError(
         'data.task', f'{origin} has no pairs'
@@ -159,8 +165,10 @@ def _dialogue(text: str, place: str, column: columns.Column
   return messages, answer
 
 
-def balance_lengths(records: Sequence[Record]) -> list[Record]:
-  """Leaves out records until better responses are as often longer as shorter.
+def balance_lengths(records: Iterable[Record]) -> list[int]:
+  """The records, by number, of which the better response is often the shorter.
+
+  Others are left out until it is so as often as it is the longer.
 
   A reward model then cannot win by length (R1 balances its pairs likewise,
   arXiv 2501.12948v2, 3.1). Records are binned by the difference in characters,
@@ -176,7 +184,7 @@ def balance_lengths(records: Sequence[Record]) -> list[Record]:
     count = min(map(len, signs))
     kept += [i for part in signs for i in part[:count]]
     kept += [i for i, d in enumerate(size) if bins[i] == b and not d]
-  return [records[i] for i in sorted(kept)]
+  return sorted(kept)
 
 
 def _longer(record: Record) -> float:
@@ -187,131 +195,40 @@ def _longer(record: Record) -> float:
   return float(np.mean(pairs)) if pairs else 0.
 
 
-class Batch(NamedTuple):
-  """Packed rows, the fields of types.Preferences."""
-  tokens: np.ndarray  # i32[B, T]
-  segment: np.ndarray  # i32[B, T], parent + 1 + k in response k
-  parent: np.ndarray  # i32[B, T], (1 + s) (1 + K) in prompt s and its responses
-  position: np.ndarray  # i32[B, T], continues from the prompt in each response
-  end: np.ndarray  # i32[B, S, K], index in T of a response's last token
-  grade: np.ndarray  # f32[B, S, K]
-  real: np.ndarray  # bool[B, S, K], false where there is no such response
+def written(write: templates.Write, record: Record) -> list[pieces.Piece]:
+  """The pieces of a record: its prompt, and each response."""
+  with errors.at(record['place']):
+    return write(record['prompt'], record['responses'])
 
 
-class Rows(NamedTuple):
-  """Prompts with their responses, laid out in rows."""
-  packed: batches.Packed  # a document is a prompt and its responses
-  part: np.ndarray  # i32[all], of packed.tokens: 0 prompt, 1 + k response k
-  position: np.ndarray  # i32[all], continues from the prompt in each response
-  piece: np.ndarray  # i64[rows, S], the pieces of each row; -1: none
-  end: np.ndarray  # i64[M, K], of each response's last token in its document
-  grade: np.ndarray  # f32[M, K]
-  real: np.ndarray  # bool[M, K]
-  records: Sequence[Record]  # M
-  counts: Counts  # prompts, and those left out: too_long, identical
+def take(encoded: graded.Encoded, made: graded.Builder, length: int,
+         max_len: int | None = None) -> Counts:
+  """Adds records with the ids of their pieces to `made`; counts the others.
 
-  @property
-  def size(self) -> int:
-    return len(self.piece)
-
-  def batch(self, step: int, rows: int, seed: int) -> Batch:
-    """The `rows` rows of `step`, counted from 0."""
-    if rows > self.size:
-      raise errors.expected(
-          'preference.batch', f'at most the {self.size} rows that the '
-          f'{len(self.records)} prompts fill', rows)
-    return self.take(self.packed.draw(step, rows, seed))
-
-  def take(self, row: np.ndarray) -> Batch:
-    """The rows numbered `row`, i64[B]."""
-    filled = self.packed.take(row)
-    piece_BS = self.piece[row]
-    record_BS = self.packed.document[piece_BS]
-    end_BSK = self.packed.column[piece_BS][..., None] + self.end[record_BS]
-    real_BSK = self.real[record_BS] & (piece_BS >= 0)[..., None]
-    each = lambda values: self.packed._replace(tokens=values).take(row).tokens
-    parent_BT = filled.segment * (1 + self.end.shape[1])
-    return Batch(
-        filled.tokens, parent_BT + each(self.part), parent_BT,
-        each(self.position), np.where(real_BSK, end_BSK, 0).astype(np.int32),
-        np.where(real_BSK, self.grade[record_BS], 0).astype(np.float32),
-        real_BSK)
-
-  def record(self, row: np.ndarray) -> np.ndarray:
-    """The record at each place of the rows, i64[B, S]; -1: none."""
-    piece_BS = self.piece[row]
-    return np.where(piece_BS >= 0, self.packed.document[piece_BS], -1)
-
-
-def pack(records: Sequence[Record], encode: templates.Encode,
-         length: int, max_len: int | None = None, count: int | None = None
-        ) -> Rows:
-  """Lays records out in rows of `length` tokens.
-
-  A prompt is left out and counted if with all its responses it exceeds
-  `length`, or with one of them `max_len`, the model's longest sequence; or if
-  two responses of unlike grades are the same tokens. With `count`, packing
-  stops once so many records fit.
+  A prompt is left out if with all its responses it exceeds `length`, or with
+  one of them `max_len`, the model's longest sequence; or if two responses of
+  unlike grades are the same tokens.
 
   Raises:
     ConfigError: no record is left.
   """
-  documents, parts, positions, ends, kept = [], [], [], [], []
   left_out = collections.Counter(too_long=0, identical=0)
   shortest = np.inf
-  for record in records:
-    if len(kept) == count:
-      break
-    with errors.at(record.get('place', '')):
-      prompts, answers = zip(*(
-          encode(record['prompt'], text) for text in record['responses']))
-    prompt, sizes = prompts[0], np.array([len(tokens) for tokens in answers])
-    size = len(prompt) + sizes.sum()
-    if contradicts([*map(tuple, answers)], record['grades']):
+  for record, _, (asked, *said) in encoded:
+    sizes = list(map(len, said))
+    size = len(asked) + sum(sizes)
+    if contradicts([*map(tuple, said)], record['grades']):
       left_out['identical'] += 1
-    elif size <= length and len(prompt) + sizes.max() <= (max_len or length):
-      documents.append(sum(answers, list(prompt)))
-      parts.append(np.repeat(np.arange(1 + len(sizes)), [len(prompt), *sizes]))
-      positions += [np.arange(len(prompt)), *(
-          len(prompt) + np.arange(n) for n in sizes)]
-      ends.append(len(prompt) + np.cumsum(sizes) - 1)
-      kept.append({name: record[name] for name in record if name != 'place'})
+    elif size <= length and len(asked) + max(sizes) <= (max_len or length):
+      made.add(record, [asked, *said], record['grades'])
     else:
       left_out['too_long'] += 1
       shortest = min(size, shortest)
-  if not kept and left_out['too_long']:
+  if not made and left_out['too_long']:
     raise errors.expected(
         'preference.length', f'at least {shortest}, the tokens of the '
         'shortest prompt with its responses', length)
-  if not kept:
+  if not made:
     raise errors.ConfigError(
         'data.task', f'no prompts; left out: {why_left_out(left_out)}')
-  width = max(map(len, ends))
-  pad = lambda rows, dtype: np.array(
-      [list(row) + [0] * (width - len(row)) for row in rows], dtype)
-  return lay_out(
-      documents, parts, positions, length, pad(ends, np.int64),
-      pad([record['grades'] for record in kept], np.float32),
-      pad([[True] * len(end) for end in ends], bool), kept,
-      {'prompts': len(kept), **left_out})
-
-
-def lay_out(documents: Sequence[Sequence[int]], parts: Sequence[np.ndarray],
-            positions: Sequence[np.ndarray], length: int, end: np.ndarray,
-            grade: np.ndarray, real: np.ndarray, records: Sequence[Record],
-            counts: Counts) -> Rows:
-  """Puts M documents into rows of `length` tokens.
-
-  Args:
-    documents: the tokens of each record, all of them.
-    parts, positions: of all tokens, as in Rows, in pieces.
-    length: of a row.
-    end, grade, real, records, counts: as in Rows.
-  """
-  packed = batches.packed(documents, length)
-  count = np.diff(packed.first)
-  nth = np.arange(count.max())
-  piece = np.where(nth < count[:, None], packed.first[:-1, None] + nth, -1)
-  flat = lambda pieces: np.concatenate(pieces).astype(np.int32)
-  return Rows(packed, flat(parts), flat(positions), piece, end, grade, real,
-              records, counts)
+  return left_out

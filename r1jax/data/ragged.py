@@ -27,6 +27,22 @@ class Ragged:
 
   length = property(lambda self: np.diff(self.end))
 
+  @classmethod
+  def of(cls, items: Sequence[Sequence[float]], dtype: np.dtype) -> 'Ragged':
+    """The items, end to end; as they are if they are that already."""
+    if isinstance(items, cls):
+      return items
+    end = np.cumsum([0, *map(len, items)])
+    return cls(np.concatenate([np.zeros(0, dtype), *items]).astype(dtype), end)
+
+  def chosen(self, which: np.ndarray) -> 'Ragged':
+    """The arrays where `which`, bool[M], is true."""
+    if which.all():
+      return self
+    length = self.length
+    return Ragged(self.values[np.repeat(which, length)],
+                  np.cumsum([0, *length[which]]))
+
   def __len__(self) -> int:
     return len(self.end) - 1
 
@@ -37,7 +53,7 @@ class Ragged:
 
 
 class Builder:
-  """Makes a Ragged of items that come one by one; 'i': i32, 'B': bytes."""
+  """Makes a Ragged of items that come one by one; 'i': i32, 'B': bytes, 'f'."""
 
   def __init__(self, code: str):
     self._values, self._end = array.array(code), array.array('q', [0])
@@ -54,10 +70,20 @@ class Builder:
         self._values.frombytes(bytes(part))
     self._end.append(len(self._values))
 
+  def built(self) -> Ragged:
+    """All items; none is added after."""
+    return Ragged(np.frombuffer(self._values, self._values.typecode),
+                  np.frombuffer(self._end, np.int64))
+
   def arrays(self, name: str) -> dict[str, np.ndarray]:
-    """The fields of a Ragged of all items; none is added after."""
-    return {name: np.frombuffer(self._values, self._values.typecode),
-            f'{name}_end': np.frombuffer(self._end, np.int64)}
+    """The fields of `built`, by names."""
+    made = self.built()
+    return {name: made.values, f'{name}_end': made.end}
+
+
+def count_up(counts: np.ndarray) -> np.ndarray:
+  """[2, 0, 3] -> [0, 1, 0, 1, 2]."""
+  return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 class Padded:
@@ -86,7 +112,9 @@ class Records(Sequence):
   def __len__(self) -> int:
     return len(self._pickles)
 
-  def __getitem__(self, index: int) -> Mapping[str, Any]:
+  def __getitem__(self, index: int | slice) -> Any:
+    if isinstance(index, slice):
+      return [self[n] for n in range(*index.indices(len(self)))]
     return pickle.loads(self._pickles[int(index)])
 
   def __iter__(self) -> Iterator[Mapping[str, Any]]:

@@ -40,7 +40,6 @@ from collections.abc import (
 import inspect
 import math
 import os
-import pickle
 import re
 from typing import Any
 
@@ -139,8 +138,8 @@ def jsonl_conversations(
     argument: str, split: str, seed: int, count: int | None, *,
     messages: str | None = None, prompt: str | None = None,
     input: str | None = None, answer: str | None = None
-) -> list[Conversation]:
-  """The conversations of a file.
+) -> Iterator[Conversation]:
+  """The conversations of a file, one at a time.
 
   A row has messages ([{'role': 'user', 'content': ...}, ...], or ShareGPT's),
   or a question (prompt, question or problem) and its answer (response or
@@ -150,14 +149,13 @@ def jsonl_conversations(
   # What is put after a prompt needs one that is text.
   asked = columns.prompt if input is None else columns.question
   return _conversations(
-      json_lines.read_rows(argument, split),
+      json_lines.stream_rows(argument, split),
       columns.Column(columns.conversation, ('messages',), 'messages', messages),
       columns.named_pair(asked, columns.text, prompt, input, answer))
 
 
-def _conversations(rows: json_lines.Rows, talk: columns.Column,
-                   pair: columns.Pair) -> list[Conversation]:
-  made = []
+def _conversations(rows: Iterable[json_lines.Row], talk: columns.Column,
+                   pair: columns.Pair) -> Iterator[Conversation]:
   for place, row in rows:
     if talk.given is not None or talk.name(row) is not None:
       said = talk.read(row, place)
@@ -166,9 +164,9 @@ def _conversations(rows: json_lines.Rows, talk: columns.Column,
       said = sources.conversation((question, reply))
       if not isinstance(question, str):
         said = [*question, said[-1]]
-    made.append(Conversation(said))
-    made[-1].place = place
-  return made
+    made = Conversation(said)
+    made.place = place
+    yield made
 
 
 def user_records(place: str, split: str, seed: int, count: int | None,
@@ -185,12 +183,7 @@ def user_records(place: str, split: str, seed: int, count: int | None,
     with errors.at(at):
       errors.check_choice('data.task', verifier, VERIFIERS)
     records.append(checked_record(pair, row, at, task, verifier))
-    try:
-      pickle.dumps(row)  # as it is kept
-    except (AttributeError, TypeError, pickle.PicklingError) as problem:
-      raise errors.ConfigError(
-          'data.task', f'{at}: a field cannot be pickled: {problem}'
-          ) from problem
+    columns.pickled(row, at)  # as it is kept
   return records
 
 
@@ -203,7 +196,7 @@ def user_texts(place: str, split: str, seed: int, count: int | None,
 
 
 def user_conversations(place: str, split: str, seed: int, count: int | None,
-                       **options: Any) -> list[Conversation]:
+                       **options: Any) -> Iterator[Conversation]:
   """The conversations that a user's function yields."""
   return _conversations(
       user_code.rows(place, split, seed, count, options),
@@ -353,8 +346,8 @@ def examples(task: str | None, count: int, seed: int) -> list[tuple[str, str]]:
         'is not 0', task)
   with errors.renamed('data.task', to='data.examples'):
     kind, argument = split_task(task, CONVERSATIONS)
-    pairs = list(map(_question_and_answer, CONVERSATIONS[kind](
-        argument, 'train', seed, count)[:count]))
+    pairs = list(map(_question_and_answer, list(CONVERSATIONS[kind](
+        argument, 'train', seed, count))[:count]))
   if len(pairs) < count:
     raise errors.expected(
         'data.shots', f'at most the {len(pairs)} examples of '

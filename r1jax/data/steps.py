@@ -12,8 +12,7 @@ score is read at the last of them.
 """
 
 import collections
-from collections.abc import Mapping, Sequence
-import itertools
+from collections.abc import Iterable, Mapping, Sequence
 import math
 import re
 from typing import Any, NamedTuple
@@ -22,13 +21,15 @@ import numpy as np
 
 from r1jax import errors
 from r1jax.data import columns
+from r1jax.data import graded
 from r1jax.data import json_lines
-from r1jax.data import preferences
+from r1jax.data import pieces
+from r1jax.data import ragged
 from r1jax.data import sources
 from r1jax.data import templates
 from r1jax.data import user_code
 
-Record = dict[str, Any]
+Record = graded.Record
 
 IGNORED = -100  # the label of PyTorch's losses for what does not count
 NEUTRAL = {'right': 1., 'wrong': 0., 'ignored': None}
@@ -44,7 +45,7 @@ LEFT_OUT = {
 }
 
 
-def why_left_out(counts: preferences.Counts) -> str:
+def why_left_out(counts: graded.Counts) -> str:
   """The reasons of LEFT_OUT with their counts, as text; '' if all are 0."""
   return '; '.join(f'{counts[reason]} {why}' for reason, why in LEFT_OUT.items()
                    if counts.get(reason))
@@ -57,7 +58,7 @@ def why_left_out(counts: preferences.Counts) -> str:
 
 def jsonl(argument: str, split: str, *, prompt: str | None = None,
           labels: str | None = None, neutral: str = 'right',
-          task: str | None = None) -> tuple[list[Record], preferences.Counts]:
+          task: str | None = None) -> tuple[ragged.Records, graded.Counts]:
   """The labelled steps of a file, in one of four forms.
 
   {"prompt": ..., "steps": [...], "labels": [...]} (or TRL's "completions" for
@@ -77,14 +78,14 @@ def jsonl(argument: str, split: str, *, prompt: str | None = None,
   """
   errors.check_choice('data.options.neutral', neutral, NEUTRAL)
   task = json_lines.title(argument, split, task)
-  return _records(json_lines.read_rows(argument, split), _Columns(
+  return _records(json_lines.stream_rows(argument, split), _Columns(
       columns.Column(columns.prompt, columns.QUESTIONS, 'prompt', prompt),
       columns.Column(_labels, ('labels',), 'labels', labels)),
                   NEUTRAL[neutral], task, argument)
 
 
 def user_steps(place: str, split: str, **options: Any
-               ) -> tuple[list[Record], preferences.Counts]:
+               ) -> tuple[ragged.Records, graded.Counts]:
   """The labelled steps that a user's function yields, in the same forms."""
   return _records(user_code.rows(place, split, None, None, options), _Columns(
       columns.Column(columns.prompt, columns.QUESTIONS),
@@ -96,7 +97,7 @@ SOURCES = {'jsonl': jsonl, sources.USER: user_steps}
 
 
 def read_steps(task: str, split: str, options: dict[str, Any]
-               ) -> tuple[list[Record], preferences.Counts]:
+               ) -> tuple[ragged.Records, graded.Counts]:
   """The records of a task, 'jsonl:PATH' or 'FILE.py:FUNCTION'.
 
   Returns:
@@ -114,19 +115,23 @@ class _Columns(NamedTuple):
   labels: columns.Column
 
 
-def _records(rows: Sequence[tuple[str, dict[str, Any]]], named: _Columns,
+def _records(rows: Iterable[json_lines.Row], named: _Columns,
              neutral: float | None, task: str, origin: str
-             ) -> tuple[list[Record], preferences.Counts]:
+             ) -> tuple[ragged.Records, graded.Counts]:
   """The records of (place, row); `origin` names the source in errors."""
-  records, left_out = [], collections.Counter()
-  for place, row in rows:
-    for found in _of_row(row, place, named, neutral):
-      if isinstance(found, str):
-        left_out[found] += 1
-      elif all(label is None for label in found['labels']):
-        left_out['unlabelled'] += 1
-      else:
-        records.append(found | dict(task=task, place=place))
+  left_out = collections.Counter()
+
+  def labelled():
+    for place, row in rows:
+      for found in _of_row(row, place, named, neutral):
+        if isinstance(found, str):
+          left_out[found] += 1
+        elif all(label is None for label in found['labels']):
+          left_out['unlabelled'] += 1
+        else:
+          yield found | dict(task=task, place=place)
+
+  records = graded.records_of(labelled())
   if not records:
     raise errors.ConfigError(
         'data.task', f'{origin} has no labelled steps'
@@ -279,44 +284,32 @@ def first_error(labels: Sequence[float | None]) -> int:
 ###############################################################################
 
 
-def pack(records: Sequence[Record], encode: templates.EncodeSteps, length: int,
-         max_len: int | None = None, count: int | None = None
-         ) -> preferences.Rows:
-  """Lays records out in rows, one step's end for each response's in Rows.
+def written(write: templates.Write, record: Record) -> list[pieces.Piece]:
+  """The pieces of a record: its prompt, and each step."""
+  with errors.at(record['place']):
+    return write(record['prompt'], record['steps'])
 
-  `grade` is a step's label, and `real` is false where it has none. Prompt and
-  steps are one segment: each step sees all that is before it. A response of
-  more than `length` or `max_len` tokens is left out and counted. With `count`,
-  packing stops once so many records fit.
+
+def take(encoded: graded.Encoded, made: graded.Builder, length: int,
+         max_len: int | None = None) -> graded.Counts:
+  """Adds records with the ids of their pieces to `made`; counts the others.
+
+  A response of more than `length` or `max_len` tokens is left out. The grade of
+  a step is its label.
 
   Raises:
     ConfigError: no record is left.
   """
-  documents, ends, kept, too_long = [], [], [], []
-  for record in records:
-    if len(kept) == count:
-      break
-    with errors.at(record.get('place', '')):
-      asked, steps = encode(record['prompt'], record['steps'])
-    tokens = list(itertools.chain(asked, *steps))
-    if len(tokens) > min(length, max_len or length):
-      too_long.append(len(tokens))
-      continue
-    documents.append(tokens)
-    ends.append(len(asked) - 1 + np.cumsum([len(ids) for ids in steps]))
-    kept.append({name: record[name] for name in record if name != 'place'})
-  if not kept:
+  too_long = []
+  for record, _, ids in encoded:
+    size = sum(map(len, ids))
+    if size > min(length, max_len or length):
+      too_long.append(size)
+    else:
+      made.add(record, ids, [math.nan if label is None else label
+                             for label in record['labels']])
+  if not made:
     raise errors.expected(
         'preference.length', f'at least {min(too_long)}, the tokens of the '
         'shortest response with its prompt', length)
-  shape = len(kept), max(map(len, ends))
-  end, grade, real = (np.zeros(shape, dtype)
-                      for dtype in (np.int64, np.float32, bool))
-  for n, (record, last) in enumerate(zip(kept, ends)):
-    end[n, :len(last)] = last
-    real[n, :len(last)] = [label is not None for label in record['labels']]
-    grade[n, :len(last)] = [label or 0. for label in record['labels']]
-  return preferences.lay_out(
-      documents, [np.zeros(len(tokens)) for tokens in documents],
-      [np.arange(len(tokens)) for tokens in documents], length, end, grade,
-      real, kept, {'prompts': len(kept), 'too_long': len(too_long)})
+  return collections.Counter(too_long=len(too_long))

@@ -6,12 +6,7 @@ order, into arrays; batches.py shuffles them, as a function of the step. What is
 tokenised of files is kept (kept.py).
 """
 
-import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent import futures
-import datetime
-import itertools
-import pathlib
 import pickle
 from typing import Any
 
@@ -22,6 +17,7 @@ from r1jax.data import batches
 from r1jax.data import chat
 from r1jax.data import json_lines
 from r1jax.data import kept
+from r1jax.data import pieces
 from r1jax.data import ragged
 from r1jax.data import sources
 from r1jax.data import templates
@@ -30,7 +26,6 @@ from r1jax.data import vocabs
 
 _Tasks = str | Sequence[tuple[str, float]]
 
-_CHUNK = 4096  # texts that are tokenised at once
 _TFDS = 'tfds'
 _SOURCES = {'inputs': {**sources.PROMPTS, _TFDS: None},
             'targets': sources.DOCUMENTS,
@@ -84,20 +79,20 @@ def _prompts(rows: '_Rows', vocab: vocabs.Vocab, template: str,
 
   'kinds' are the first records of each task and verifier.
   """
-  begin = [] if template == templates.CHAT else _begin(vocab)
+  begin = () if template == templates.CHAT else _begin(vocab)
   ids, records = ragged.Builder('i'), ragged.Builder('B')
   kinds, too_long = {}, 0
-  for part in rows.encoded(vocab, ids, lambda row: fill(
-      row.get('shown', row['prompt']), row)):
-    for record, text, tokens in part:
-      if len(begin) + len(tokens) > limit:
-        too_long += 1
-        continue
-      if thinking.opened(text):
-        record = record | {'opened': True}
-      kinds.setdefault((record['task'], record['verifier']), len(ids))
-      ids.add(begin, tokens)
-      records.add(pickle.dumps(record))
+  for record, (piece,), (tokens,) in rows.encoded(
+      vocab, ids, lambda row: [pieces.Piece(
+          fill(row.get('shown', row['prompt']), row), begin=begin)]):
+    if len(tokens) > limit:
+      too_long += 1
+      continue
+    if thinking.opened(piece.text):
+      record = record | {'opened': True}
+    kinds.setdefault((record['task'], record['verifier']), len(ids))
+    ids.add(tokens)
+    records.add(pickle.dumps(record))
   if not ids:
     raise errors.ConfigError(
         'rl.prompt_tokens', f'all {too_long} prompts of {rows.task!r} have '
@@ -118,11 +113,13 @@ def documents(
   """
   rows = _Rows(task, 'targets', split, seed, num_documents, options or {})
 
+  begin, end = _begin(vocab), (vocab.eos_id,)
+
   def made():
     ids = ragged.Builder('i')
-    for part in rows.encoded(vocab, ids, lambda text: text):
-      for _, _, tokens in part:
-        ids.add(_begin(vocab), tokens, [vocab.eos_id])
+    for _, _, (tokens,) in rows.encoded(
+        vocab, ids, lambda text: [pieces.Piece(text, begin=begin, end=end)]):
+      ids.add(tokens)
     return ids.arrays('ids')
 
   found = rows.tokenised(made, vocab)
@@ -133,38 +130,40 @@ def conversations(
     task: _Tasks, vocab: vocabs.Vocab, *, split: str = 'train',
     template: str = templates.CHAT, seed: int = 0, count: int | None = None,
     options: dict[str, Any] | None = None,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Returns (tokens i32[n], 1 on the assistant's, i32[n]) of each.
+) -> tuple[ragged.Ragged, ragged.Ragged]:
+  """Returns the tokens of each, i32[n], and 1 on the assistant's, u8[n].
 
   Arguments are as of prompt_set; a task is 'mini_writing' or 'jsonl:PATH', for
   example. Only a model's own chat template takes more than a question and its
   answer.
   """
   rows = _Rows(task, 'messages', split, seed, count, options or {})
-  encode = templates.pair_encoder(template, vocab)
+  write = templates.answer_writer(template, vocab)
+
+  def written(messages):
+    with errors.at(getattr(messages, 'place', '')):
+      if template == templates.CHAT:
+        return chat.conversation_pieces(vocab, messages)
+      question, answer = chat.question_and_answer(messages)
+      return write(question, [answer])
 
   def made():
-    ids, said = ragged.Builder('i'), ragged.Builder('i')
-    for messages in itertools.chain.from_iterable(rows.parts_until(ids)):
-      with errors.at(getattr(messages, 'place', '')):
-        if template == templates.CHAT:
-          tokens, weights = chat.conversation_tokens(vocab, messages)
-        else:
-          before, after = encode(*chat.question_and_answer(messages))
-          tokens = before + after
-          weights = [False] * len(before) + [True] * len(after)
-      ids.add(tokens)
-      said.add(weights)
+    ids, said = ragged.Builder('i'), ragged.Builder('B')
+    for _, _, parts in rows.encoded(vocab, ids, written):
+      ids.add(*parts)
+      said.add(*(bytes([number % 2]) * len(part)
+                 for number, part in enumerate(parts)))
     return {**ids.arrays('ids'), **said.arrays('said')}
 
   found = rows.tokenised(made, vocab, template)
-  return list(zip(*(ragged.Ragged(found[name], found['ids_end'])
-                    for name in ('ids', 'said'))))
+  tokens, said = (ragged.Ragged(found[name], found['ids_end'])
+                  for name in ('ids', 'said'))
+  return tokens, said
 
 
-def _begin(vocab: vocabs.Vocab) -> list[int]:
+def _begin(vocab: vocabs.Vocab) -> tuple[int, ...]:
   """What comes before a text that no chat template wrote."""
-  return [] if vocab.bos_id is None else [vocab.bos_id]
+  return () if vocab.bos_id is None else (vocab.bos_id,)
 
 
 class _Rows:
@@ -202,43 +201,19 @@ class _Rows:
     if all(kind in sources.FILES for _, _, kind, _, _ in self._parts):
       for _, _, _, argument, _ in self._parts:
         files += json_lines.paths(argument, split)
-    text = vocab.chat_template if template == templates.CHAT else template
-    path = pathlib.Path(template or '').expanduser()
-    if files and path.is_file():
-      text = path.read_text('utf-8')
-    # What asks for today's date is another text tomorrow.
-    today = 'strftime_now' in (text or '') and str(datetime.date.today())
-    return kept.arrays(
-        lambda: [*self._asked, vocab.digest(), text, today, *more], files, make)
+    return kept.tokens(make, files, vocab, template, *self._asked, *more)
 
   def encoded(self, vocab: vocabs.Vocab, made: Sized,
-              text_of: Callable[[Any], str]
-              ) -> Iterator[Iterable[tuple[Any, str, Sequence[int]]]]:
-    """Yields (row, its text, the ids of that), many at a time, as parts_until.
+              write: Callable[[Any], Sequence[pieces.Piece]]
+              ) -> Iterator[
+                  tuple[Any, Sequence[pieces.Piece], list[pieces.Ids]]]:
+    """Yields each row with its pieces and their ids, as pieces.encoded.
 
-    The next rows are read while the texts of these are tokenised, unless it is
-    open whether they are wanted.
-    """
-    waiting = collections.deque()
-    with futures.ThreadPoolExecutor(1) as pool:
-      for part in self.parts_until(made):
-        texts = list(map(text_of, part))
-        waiting.append((part, texts, pool.submit(vocab.encode_all, texts)))
-        if len(waiting) > (self._count is None):
-          part, texts, work = waiting.popleft()
-          yield zip(part, texts, work.result())
-      for part, texts, work in waiting:
-        yield zip(part, texts, work.result())
-
-  def parts_until(self, made: Sized) -> Iterator[list[Any]]:
-    """Yields the rows, some at a time, until `made` has as many as are wanted.
-
-    The other rows of a file are read, too: a wrong one is refused.
+    It ends once `made` has as many as are wanted. The other rows of a file are
+    read, too: a wrong one is refused.
     """
     rows = iter(self._read())
-    while part := list(itertools.islice(rows, _CHUNK if self._count is None else
-                                        min(_CHUNK, self._count - len(made)))):
-      yield part
+    yield from pieces.encoded(vocab, rows, write, made, self._count)
     if not self._by_seqio:
       for _ in rows:
         pass

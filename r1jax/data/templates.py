@@ -13,6 +13,7 @@ from typing import Any
 
 from r1jax import errors
 from r1jax.data import chat
+from r1jax.data import pieces
 from r1jax.data.vocabs import base
 
 
@@ -48,6 +49,9 @@ CHAT = 'chat'
 _PLACE = re.compile(r'(?<!\{)\{prompt\}(?!\})')
 _FILES = ('.txt', '.jinja', '.j2')
 
+# (prompt, answers, or steps of one) -> the pieces of the prompt and of each, an
+# answer's with the end token.
+Write = Callable[[chat.Prompt, Sequence[str]], list[pieces.Piece]]
 # (prompt, answer) -> the ids of both, the answer's with the end token.
 Encode = Callable[[chat.Prompt, str], tuple[list[int], list[int]]]
 # (prompt, steps of an answer) -> the ids of the prompt, and of each step.
@@ -152,9 +156,9 @@ def instructed(question: str, instruction: str | None) -> str:
   return f'{question}\n{instruction}' if instruction else question
 
 
-def pair_encoder(name: str, vocab: base.Vocab, system: str | None = None
-                 ) -> Encode:
-  """Returns the encoder of a prompt and its answer, as they would be sampled.
+def answer_writer(name: str, vocab: base.Vocab, system: str | None = None
+                  ) -> Write:
+  """Returns what writes a prompt and answers to it as they would be sampled.
 
   Args:
     name, vocab, system: see `prompt_function`.
@@ -167,25 +171,27 @@ def pair_encoder(name: str, vocab: base.Vocab, system: str | None = None
   if name != CHAT and 'QUESTION 1' not in fill('QUESTION 1'):
     raise errors.expected(
         'data.template', 'a template that holds the prompt', name)
-  begin = [] if vocab.bos_id is None else [vocab.bos_id]
+  begin = () if vocab.bos_id is None else (vocab.bos_id,)
+  end = vocab.eos_id,
 
-  def plain(prompt: chat.Prompt, answer: str):
+  def plain(prompt: chat.Prompt, answers: Sequence[str]):
     if not isinstance(prompt, str):
       raise errors.expected('data.template', f'{CHAT!r}, because the prompts '
                             'are conversations', name)
     # The answer's first token carries the space.
-    said = chat.following(vocab, ' ' + answer.strip())
-    return begin + vocab.encode(fill(prompt)), said + [vocab.eos_id]
+    return [pieces.Piece(fill(prompt), begin=begin), *(
+        pieces.Piece(' ' + answer.strip(), True, end=end)
+        for answer in answers)]
 
-  def conversation(prompt: chat.Prompt, answer: str):
-    return chat.answer_tokens(vocab, chat.messages_of(prompt, system), answer)
+  def conversation(prompt: chat.Prompt, answers: Sequence[str]):
+    return chat.answer_pieces(vocab, chat.messages_of(prompt, system), answers)
 
   return conversation if name == CHAT else plain
 
 
-def step_encoder(name: str, vocab: base.Vocab, system: str | None = None,
-                 separator: str | None = None) -> EncodeSteps:
-  """Returns the encoder of a prompt and the steps of its answer.
+def step_writer(name: str, vocab: base.Vocab, system: str | None = None,
+                separator: str | None = None) -> Write:
+  """Returns what writes a prompt and the steps of its answer.
 
   Args:
     name, vocab, system: see `prompt_function`.
@@ -195,12 +201,35 @@ def step_encoder(name: str, vocab: base.Vocab, system: str | None = None,
   # The text of an answer begins with a space, except in a chat.
   gap = '' if name == CHAT else ' '
   end = '\n' if separator is None else separator
-  encode = None if name == CHAT else pair_encoder(name, vocab, system)
+  write = None if name == CHAT else answer_writer(name, vocab, system)
+
+  def written(prompt: chat.Prompt, steps: Sequence[str]):
+    asked = write(prompt, ()) if write else [
+        pieces.Piece(chat.prompt(vocab, prompt, system))]
+    return asked + [
+        pieces.Piece(gap + step.strip() + end if end else step, True)
+        for step in steps]
+  return written
+
+
+def pair_encoder(name: str, vocab: base.Vocab, system: str | None = None
+                 ) -> Encode:
+  """Returns the encoder of a prompt and its answer; see `answer_writer`."""
+  write = answer_writer(name, vocab, system)
+
+  def encoded(prompt: chat.Prompt, answer: str):
+    asked, said = pieces.encode(vocab, write(prompt, [answer]))
+    return asked, said
+  return encoded
+
+
+def step_encoder(name: str, vocab: base.Vocab, system: str | None = None,
+                 separator: str | None = None) -> EncodeSteps:
+  """Returns the encoder of a prompt and its answer's steps; see `step_writer`.
+  """
+  write = step_writer(name, vocab, system, separator)
 
   def encoded(prompt: chat.Prompt, steps: Sequence[str]):
-    asked = encode(prompt, '')[0] if encode else vocab.encode(
-        chat.prompt(vocab, prompt, system))
-    return asked, [
-        chat.following(vocab, gap + step.strip() + end if end else step)
-        for step in steps]
+    asked, *said = pieces.encode(vocab, write(prompt, steps))
+    return asked, said
   return encoded

@@ -29,7 +29,7 @@ from r1jax.kernels import group_sampling
 from r1jax.parallel import sharding
 from r1jax.types import Array, Cache, Params, Prompts, Rollout, Support
 
-_FEWER = 4  # times, slots once no response waits
+FEWER = 4  # times, slots once no response waits
 
 
 class Drawn(NamedTuple):
@@ -53,6 +53,16 @@ class State(NamedTuple):
   k: Array | tuple[Array, ...]  # [L, S, K, h, R], as in types.Cache
   v: Array | tuple[Array, ...] | None  # [L, S, K, R, h]
   drawn: Drawn
+  done: Array | None = None  # bool[N], a response has ended; None: untold
+
+
+class Begun(NamedTuple):
+  """What stays while N responses are drawn; first, arguments of `stepper`."""
+  prompts: Prompts  # of the rows, sharding.repeat
+  prompt_kv: group_sampling.KeysValues
+  keys: Array  # key[N]
+  first: Array  # [N, D], predicts the first token
+  experts: Array | None  # of the prompts' tokens, as of Rollout
 
 
 def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
@@ -64,41 +74,93 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
   Args:
     slots: S, a multiple of the devices that split a batch.
   """
+  params = model.prepare(params)
+  begun, state = begin(
+      model, params, prompts, key_N, response_tokens,
+      top_k if keep_support else 0, keep_experts, slots)
+  for size in sizes(model.place, slots):
+    state = advance(
+        model, params, begun, in_fewer(model.place, state, size), slots,
+        eos_ids=eos_ids, temperature=temperature, top_k=top_k, top_p=top_p)
+  return rollout(model.place, prompts, begun, state)
+
+
+def begin(model, params: Params, prompts: Prompts, key_N: Array,
+          response_tokens: int, kept: int, keep_experts: bool, slots: int
+          ) -> tuple[Begun, State]:
+  """Prefills the prompts; all slots are empty. As begin_groups there."""
   place = model.place
   shared = sharding.repeat(prompts, len(key_N), place)
-  params = model.prepare(params)
-  prompt_kv, begun = group_sampling.begin(
-      model, params, shared, len(key_N), response_tokens,
-      top_k if keep_support else 0, keep_experts)
+  prompt_kv, none = group_sampling.begin(
+      model, params, shared, len(key_N), response_tokens, kept, keep_experts)
   devices = len(sharding.by_device(place, key_N))
-  rows = len(key_N) // devices
-  step = _stepper(model, params, shared, prompt_kv, key_N, begun.hidden,
-                  eos_ids, temperature, top_k, top_p)
-  state = State(
-      jnp.zeros(devices, jnp.int32), jnp.full(slots, rows, jnp.int32),
-      jnp.zeros(slots, jnp.int32),
-      jnp.zeros((slots, begun.hidden.shape[1]), begun.hidden.dtype),
-      *group_sampling.empty_past(*prompt_kv, slots, response_tokens),
-      Drawn(begun.tokens, begun.mask, begun.logp, begun.support,
-            begun.experts and begun.experts[1]))
-  in_use_X = lambda s: jnp.sum(sharding.by_device(place, s.row) < rows, 1)
-  few = slots // devices // _FEWER  # on each device
-  for count in filter(None, (slots, few * devices)):
-    most = few if count == slots else 0
-    state = lax.while_loop(
-        lambda s, most=most: (
-            jnp.any(s.next < rows) | jnp.any(in_use_X(s) > most)),
-        step, _in_fewer(place, state, count))
-  return group_sampling.rollout(place, prompts, begun._replace(
-      tokens=state.drawn.tokens, mask=state.drawn.mask, logp=state.drawn.logp,
-      support=state.drawn.support,
-      experts=begun.experts and (begun.experts[0], state.drawn.experts)))
+  of_prompts, of_tokens = none.experts or (None, None)
+  return Begun(shared, prompt_kv, key_N, none.hidden, of_prompts), (
+      State(jnp.zeros(devices, jnp.int32),
+            jnp.full(slots, len(key_N) // devices, jnp.int32),
+            jnp.zeros(slots, jnp.int32),
+            jnp.zeros((slots, none.hidden.shape[1]), none.hidden.dtype),
+            *group_sampling.empty_past(*prompt_kv, slots, response_tokens),
+            Drawn(none.tokens, none.mask, none.logp, none.support, of_tokens)))
 
 
-def _stepper(model, params: Params, prompts: Prompts, prompt_kv, key_N: Array,
-             first_ND: Array, eos_ids: tuple[int, ...], temperature: float,
-             top_k: int, top_p: float):
-  """The body of the loop: a token of each slot, after new responses entered."""
+def sizes(place: sharding.Placement | None, slots: int) -> list[int]:
+  """The slots while responses wait, and those for the last of them."""
+  devices = 1 if place is None else place.batch_shards
+  return [*filter(None, (slots, slots // devices // FEWER * devices))]
+
+
+def advance(model, params: Params, begun: Begun, state: State, slots: int,
+            ticks: Array | None = None, *, eos_ids: tuple[int, ...],
+            temperature: float, top_k: int = 0, top_p: float = 1.) -> State:
+  """Draws tokens until the slots are too many, or `ticks` are drawn in each.
+
+  Args:
+    model: `models.Model`.
+    params: `model.prepare`d ones.
+    begun, state: of `begin`; the state also of `advance` and `in_fewer`.
+    slots: as in `sample`.
+    ticks: i32[]; None: any number.
+    eos_ids, temperature, top_k, top_p: as in `sample`.
+  """
+  step = stepper(
+      model, params, *begun[:4], eos_ids, temperature, top_k, top_p)
+  if ticks is None:
+    return lax.while_loop(lambda s: ~over(model.place, s, slots), step, state)
+  state, _ = lax.while_loop(
+      lambda carry: (carry[1] < ticks) & ~over(model.place, carry[0], slots),
+      lambda carry: (step(carry[0]), carry[1] + 1),
+      (state, jnp.zeros((), jnp.int32)))
+  return state
+
+
+def over(place: sharding.Placement | None, state: State, slots: int) -> Array:
+  """bool[]: the responses left fit into fewer of the `slots`, or none is."""
+  of_device = lambda x: sharding.by_device(place, x)
+  devices, rows = of_device(state.drawn.tokens).shape[:2]
+  most = slots // devices // FEWER if len(state.row) == slots else 0
+  in_use_X = jnp.sum(of_device(state.row) < rows, 1)
+  return ~(jnp.any(state.next < rows) | jnp.any(in_use_X > most))
+
+
+def rollout(place: sharding.Placement | None, prompts: Prompts, begun: Begun,
+            state: State) -> Rollout:
+  """What has been sampled; `prompts` as they were given."""
+  drawn = state.drawn
+  return group_sampling.rollout(place, prompts, group_sampling.SamplingState(
+      None, None, None, drawn.tokens, drawn.mask, drawn.logp, None, None,
+      drawn.support,
+      None if begun.experts is None else (begun.experts, drawn.experts)))
+
+
+def stepper(model, params: Params, prompts: Prompts, prompt_kv, key_N: Array,
+            first_ND: Array, eos_ids: tuple[int, ...], temperature: float,
+            top_k: int, top_p: float, order_N: Array | None = None):
+  """The body of the loop: a token of each slot, after new responses entered.
+
+  They enter in the order of their numbers on each device, or in `order_N`: then
+  `State.next` is a place in it.
+  """
   place = model.place
   of_device = lambda x: sharding.by_device(place, x)
   pick = lambda x, index: sharding.pick(place, x, index)
@@ -107,8 +169,10 @@ def _stepper(model, params: Params, prompts: Prompts, prompt_kv, key_N: Array,
   def enter(state: State) -> State:
     empty_S = state.row == rows
     nth_XS = jnp.cumsum(of_device(empty_S), 1, dtype=jnp.int32)
-    row_S = (state.next[:, None] + nth_XS - 1).reshape(-1)
-    row_S = jnp.where(empty_S, jnp.minimum(row_S, rows), state.row)
+    row_S = jnp.minimum((state.next[:, None] + nth_XS - 1).reshape(-1), rows)
+    if order_N is not None:
+      row_S = jnp.where(row_S < rows, pick(order_N, row_S), rows)
+    row_S = jnp.where(empty_S, row_S, state.row)
     return state._replace(
         next=jnp.minimum(state.next + nth_XS[:, -1], rows), row=row_S,
         hidden=jnp.where(
@@ -139,14 +203,18 @@ def _stepper(model, params: Params, prompts: Prompts, prompt_kv, key_N: Array,
         *map(of_device, (x, row_S, index_S, y))).reshape(x.shape), drawn, new)
     ended_S = (row_S == rows) | (index_S + 1 == drawn.tokens.shape[1]) | (
         jnp.isin(token_S, jnp.array(eos_ids, jnp.int32)))
+    done = state.done
+    if done is not None:
+      done = jax.vmap(lambda x, row, y: x.at[row].max(y, mode='drop'))(
+          *map(of_device, (done, row_S, ended_S))).reshape(-1)
     return State(
         state.next, jnp.where(ended_S, rows, row_S),
-        jnp.where(ended_S, 0, index_S + 1), hidden_S1D[:, 0], k, v, drawn)
+        jnp.where(ended_S, 0, index_S + 1), hidden_S1D[:, 0], k, v, drawn, done)
 
   return step
 
 
-def _in_fewer(place, state: State, slots: int) -> State:
+def in_fewer(place, state: State, slots: int) -> State:
   """The state with its responses in the first of `slots` slots."""
   if slots == len(state.row):
     return state

@@ -31,10 +31,12 @@ def of_logits(logits_XV: Array, token_X: Array, *, differentiate: bool = False
   Without `differentiate` the entropy carries no gradient: it is a metric.
   """
   held = _held(differentiate)
-  norm_X = jax.nn.logsumexp(logits_XV, -1)
+  largest_X = lax.stop_gradient(jnp.max(logits_XV, -1))
+  weight_XV = jnp.exp(logits_XV - largest_X[..., None])
+  total_X = jnp.sum(weight_XV, -1)
+  norm_X = largest_X + jnp.log(total_X)
   picked_X = jnp.take_along_axis(logits_XV, token_X[..., None], -1)[..., 0]
-  fixed_XV = held(logits_XV)
-  mean_X = jnp.sum(jax.nn.softmax(fixed_XV, -1) * fixed_XV, -1)
+  mean_X = jnp.sum(held(weight_XV) * held(logits_XV), -1) / held(total_X)
   return picked_X - norm_X, held(norm_X) - mean_X
 
 

@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.models import architecture
-from r1jax.models import layers
-from r1jax.models import lora
+from r1jax.models import prepared
 from r1jax.models import transformer
 from r1jax.parallel import sharding
 from r1jax.types import Array, Cache, Params
@@ -48,7 +47,7 @@ class Model(NamedTuple):
     the config is `scalar` (layers.Score)
   prepare(params) -> params for many calls of forward and unembed: LoRA
     merged, in the dtype of computation, placed by the model's own rules,
-    layers unstacked if not scanned
+    layers unstacked if not scanned, in a CPU's order if they are (prepared.py)
   """
   config: architecture.Config
   init: Callable[[Array], Params]
@@ -110,29 +109,12 @@ def build(config: architecture.Config,
   return Model(config, init, axes, forward, forward_routed, forward_groups,
                replay_groups, functools.partial(transformer.head, config),
                functools.partial(transformer.unembed, config, place), score,
-               functools.partial(_prepare, config, place, axes), place)
+               functools.partial(prepared.prepare, config, place, axes), place)
 
 
 def _collections(params: Params) -> dict[str, Params]:
-  """Flax's variable collections: weights, and LoRA's factors if any."""
-  weights = {name: tree for name, tree in params.items() if name != 'lora'}
-  factors = {'lora': params['lora']} if 'lora' in params else {}
-  return {'params': weights} | factors
-
-
-def _prepare(config: architecture.Config, place: sharding.Placement | None,
-             axes: Callable[[], Any], params: Params) -> Params:
-  """`Model.prepare`."""
-  def cast(path, leaf):
-    # As layers.param does at each use, for the same leaves.
-    name = jax.tree_util.keystr(path[-1:], simple=True)
-    return leaf if name in layers.FLOAT32 else leaf.astype(config.dtype)
-
-  params = jax.tree_util.tree_map_with_path(
-      cast, lora.merge(params, config.lora_scale))
-  if place is not None:
-    params = place.take(params, axes())
-  if config.scan_layers:
-    return params
-  return params | {name: {'layers': transformer.unstack(params[name])}
-                   for name in transformer.STACKS if name in params}
+  """Flax's variable collections: weights, LoRA's factors, prepared weights."""
+  others = {name: params[name] for name in ('lora', 'matrices')
+            if name in params}
+  return others | {'params': {
+      name: tree for name, tree in params.items() if name not in others}}

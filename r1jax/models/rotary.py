@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -73,7 +74,9 @@ def table(position_BT: Array, size: int, theta: float,
   """cos and sin of every position and frequency, f32[2, B, T, size / 2]."""
   frequency = jnp.asarray(frequencies(size, theta, scaling), jnp.float32)
   angle = position_BT[..., None].astype(jnp.float32) * frequency
-  return magnitude(scaling) * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+  # XLA would else compute them again, for every head, wherever they are read.
+  return jax.lax.optimization_barrier(
+      magnitude(scaling) * jnp.stack([jnp.cos(angle), jnp.sin(angle)]))
 
 
 def rotate(x_BTXh: Array, cos_sin: Array) -> Array:

@@ -90,7 +90,7 @@ class Decoder(nn.Module):
         (c.vocab, c.width), jnp.dtype(c.param_dtype))
     if c.scalar:
       self.head = layers.Score(c)
-    elif not c.tied:
+    elif not c.tied and not self.has_variable('matrices', 'output'):
       self.output = self.param(
           'output', nn.with_logical_partitioning(
               layers.linear(c.width), ('table', 'vocab')),
@@ -199,10 +199,31 @@ class Decoder(nn.Module):
       stack = jax.tree.map(lambda y, b=begin, e=end: y[b:e], per_layer)
       if self._has_experts(name):
         stack = stack._replace(experts=experts)
-      (x, past), (new, chosen) = getattr(self, name)((x, past), layout, stack)
+      run = getattr(self, name)
+      if 'matrices' in run.variables:
+        run = functools.partial(self._scan_prepared, name)
+      (x, past), (new, chosen) = run((x, past), layout, stack)
       news.append(new)
     return x, past, jax.tree.map(lambda *y: jnp.concatenate(y), *news), (
         chosen if chosen is None else jnp.moveaxis(chosen, 0, 2))
+
+  def _scan_prepared(self, name: str, carry, layout: attention.Layout,
+                     stack: attention.LayerInputs):
+    """A scan over layers whose `layers.Matrices` are not stacked."""
+    block = Block(self.config, self.place, self._has_experts(name), parent=None)
+    variables = dict(getattr(self, name).variables)
+    matrices = variables.pop('matrices')
+
+    def body(carry, inputs):
+      index, variables, layer = inputs
+      own = jax.tree.map(
+          lambda x: layers.Matrices(x, index), matrices,
+          is_leaf=lambda x: isinstance(x, tuple))
+      return block.apply(
+          variables | {'matrices': own}, carry, layout, layer)
+
+    return jax.lax.scan(
+        body, carry, (jnp.arange(len(stack.local)), variables, stack))
 
   def _unrolled(self, x: Array, past, layout: attention.Layout,
                 per_layer: attention.LayerInputs, experts: Array | None):
@@ -262,9 +283,19 @@ def head(config: architecture.Config, params: Params) -> Params:
 def unembed(config: architecture.Config, place: sharding.Placement | None,
             params: Params, hidden_BTD: Array) -> Array:
   """`Model.unembed`."""
-  output = params['embedding'].T if config.tied else params['output']
-  logits = layers.dense(
-      hidden_BTD, output.astype(config.dtype), dtype=jnp.float32)
+  if 'matrices' in params:
+    logits = layers.dense(hidden_BTD, layers.Matrices(
+        params['matrices']['output']), dtype=jnp.float32)
+  elif config.tied:
+    # By the table as it lies: XLA for CPUs writes a transposed one first.
+    logits = jnp.einsum(
+        'xd,vd->xv', hidden_BTD.reshape(-1, config.width),
+        params['embedding'].astype(config.dtype),
+        preferred_element_type=jnp.float32)
+    logits = logits.reshape(*hidden_BTD.shape[:-1], -1)
+  else:
+    logits = layers.dense(
+        hidden_BTD, params['output'].astype(config.dtype), dtype=jnp.float32)
   if config.softcap_final:
     logits = config.softcap_final * jnp.tanh(logits / config.softcap_final)
   return layers.constrain(place, logits, ('batch', 'length', 'vocab'))

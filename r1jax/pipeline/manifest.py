@@ -14,6 +14,7 @@ import pathlib
 import shutil
 from typing import Any, NamedTuple
 
+from r1jax import digests
 from r1jax import errors
 from r1jax import resuming
 from r1jax.pipeline import graph
@@ -21,7 +22,6 @@ from r1jax.stages import inputs as inputs_lib
 from r1jax.training import files
 from r1jax.training import history
 from r1jax.training import record
-from r1jax.training import surroundings
 
 _BEGUN, _MANIFEST, _SUMMARY = 'begun.json', 'manifest.json', 'summary.json'
 # What they must hold (files.read_json); `named` and `code` are not as old.
@@ -80,7 +80,7 @@ def status(node: graph.Node, inputs: Inputs) -> Status:
   if changes:
     return Status(Kind.CHANGED, 'changed: ' + ', '.join(changes))
   longer = begun['config'].get('steps') != node.config.get('steps')
-  same_code = _codes(begun)[-1:] == [surroundings.code_digest()]
+  same_code = _codes(begun)[-1:] == [digests.of_code()]
   by_other_code = '' if same_code else ', by another version of the code'
   if longer or manifest is None:
     return Status(Kind.RESUME, f'to be resumed{by_other_code}')
@@ -185,7 +185,7 @@ def begin(node: graph.Node, inputs: Inputs) -> dict[str, Any]:
     files.make_folder(node.workdir)
   before = files.read_json(node.workdir / _BEGUN, _BEGINS)
   codes = _codes(before) if before else []
-  code = surroundings.code_digest()
+  code = digests.of_code()
   if codes[-1:] != [code]:
     codes = [*codes, code]
   # Its manifest is of another number of steps, and will be written again.

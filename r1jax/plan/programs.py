@@ -24,10 +24,12 @@ from r1jax.models import lora
 from r1jax.parallel import sharding
 from r1jax.plan import work
 from r1jax.stages import distill
+from r1jax.stages import grpo
 from r1jax.stages import lm as lm_lib
 from r1jax.stages import preference as preference_lib
 from r1jax.stages import rl as rl_lib
 from r1jax.stages import rollouts
+from r1jax.stages import step_programs
 from r1jax.stages import train_state
 from r1jax.types import LMBatch, Preferences, Prompts, Steps
 
@@ -71,10 +73,11 @@ def _kinds(state) -> dict[str, Any]:
 def _sampling(placed: train_state.PlacedModel, section, params, state,
               **truncation) -> Part:
   """The sampler's program, of `config.rl`."""
-  if section.slots is not None:
-    raise errors.expected(
-        'rl.slots', 'None in a plan, whose responses are all of full length',
-        section.slots)
+  for field in ('slots', 'partial_tokens'):
+    if section.get(field) is not None:
+      raise errors.expected(
+          f'rl.{field}', 'None in a plan, whose responses are all of full '
+          'length', section[field])
   settings = rollouts.policy_settings(section, _Ends(), **truncation)
   rows, length = section.prompts, section.prompt_tokens
   prompts = Prompts(_array(placed, jnp.int32, rows, length),
@@ -90,12 +93,15 @@ def _sampling(placed: train_state.PlacedModel, section, params, state,
 
 
 def rl(config, mesh) -> Parts:
-  """Sampling, scoring (reference, critic, advantages), and the updates."""
+  """Sampling, scoring (reference, critic), and the updates.
+
+  Advantages, figures of rewards, take no time and little memory.
+  """
   made = rl_lib.trained(config, mesh)
   placed, section, critic = made.policy.placed, config.rl, made.critic
-  programs = rl_lib.jitted(placed, made.optimizer, made.abstract,
-                           made.objective, critic)
-  policy, critic_state, beta = rl_lib.split_state(made.abstract)
+  programs = step_programs.jitted(
+      placed, made.optimizer, made.abstract, made.objective, critic)
+  policy, critic_state, beta = step_programs.split_state(made.abstract)
   state = _kinds(made.abstract)
   behaviour = lora.join(policy.ref, policy.params)
   rollout = yield _sampling(
@@ -110,12 +116,19 @@ def rl(config, mesh) -> Parts:
       _array(placed, jnp.bool_, rows, length))
   corrects = made.objective.correction is not None
   passes = made.objective.uses_ref + corrects + (critic is not None)
-  experience, _ = yield Part(
-      'scoring', programs.experience,
-      (policy.ref, rollout, reward,
-       critic and lora.join(critic_state.ref, critic_state.params), beta, steps,
-       behaviour if corrects else None),
-      state | {'rollout': rollout}, passes * once, rows * length)
+  measured = grpo.Measured()
+  if passes:
+    measured = yield Part(
+        'scoring', programs.measure,
+        (policy.ref, rollout,
+         critic and lora.join(critic_state.ref, critic_state.params),
+         behaviour if corrects else None),
+        state | {'rollout': rollout}, passes * once, rows * length)
+  experience, _ = jax.eval_shape(
+      programs.experience, rollout, reward, measured, beta, steps)
+  experience = jax.tree.map(
+      lambda x: _array(placed, x.dtype, *x.shape), experience)._replace(
+          rollout=rollout)
   of_update = dict(
       state=state | {'rollout': experience}, tokens=rows * length //
       section.mini_batches, times=section.mini_batches * section.epochs)

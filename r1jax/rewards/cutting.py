@@ -19,6 +19,8 @@ _ENDS = {  # what ends a step
 }
 CUTS = tuple(_ENDS)
 _WORD = re.compile(r'\w')
+_BLOCK = 64  # tokens
+_CONTEXT = 16  # tokens before a block: a text that begins may lose its space
 
 
 def cut(text: str, how: str) -> list[str]:
@@ -58,8 +60,33 @@ def last_tokens(steps: Sequence[str], tokens: Sequence[int],
     tokens: of a response.
     decode: tokens -> text; more tokens never give a shorter one.
   """
-  ends = itertools.accumulate(map(len, steps))
+  length = _prefix_length(tokens, decode)
   return [bisect.bisect_left(
-      range(len(tokens) - 1), end,
-      key=lambda last: len(decode(tokens[:last + 1]).rstrip('\ufffd')))
-          for end in ends]
+      range(len(tokens) - 1), end, key=lambda last: length(last + 1))
+          for end in itertools.accumulate(map(len, steps))]
+
+
+def _prefix_length(tokens: Sequence[int],
+                   decode: Callable[[Sequence[int]], str]
+                   ) -> Callable[[int], int]:
+  """k -> how many characters the first k tokens give, but for half a one.
+
+  To decode them all for every k would take the square of a response's length.
+  So tokens are decoded from a multiple of _BLOCK on, with some before it, and
+  `left_out` counts the characters before those. A decoder to which they do not
+  tell all is seen by the sum, and decodes whole beginnings.
+  """
+  left_out = [0]
+
+  def counted(begin: int, k: int) -> int:
+    return len(decode(tokens[max(begin - _CONTEXT, 0):k]).rstrip('\ufffd'))
+
+  def length(k: int) -> int:
+    block = min(k // _BLOCK, len(left_out) - 1)
+    return left_out[block] + counted(block * _BLOCK, k)
+
+  for begin in range(_BLOCK, len(tokens), _BLOCK):
+    left_out.append(length(begin) - counted(begin, begin))
+  if length(len(tokens)) != counted(0, len(tokens)):
+    del left_out[1:]
+  return length

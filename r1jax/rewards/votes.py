@@ -77,9 +77,11 @@ def _text(record: Mapping, answer: str) -> str:
 def joined(texts: Sequence[str], same: set[tuple[str, str]]) -> dict[str, int]:
   """The number of each text's class, where the pairs in `same` are joined."""
   number = {text: n for n, text in enumerate(texts)}
-  for one, other in sorted(pair for pair in same if set(pair) <= set(texts)):
-    low, high = sorted((number[one], number[other]))
-    number = {text: low if n == high else n for text, n in number.items()}
+  for pair in sorted(same):
+    if number.keys() >= set(pair):
+      low, high = sorted(number[text] for text in pair)
+      if low < high:
+        number = {text: low if n == high else n for text, n in number.items()}
   names = {n: i for i, n in enumerate(sorted(set(number.values())))}
   return {text: names[n] for text, n in number.items()}
 

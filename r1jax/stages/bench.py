@@ -3,20 +3,34 @@
 A step is a rollout, in which no response ends early unless
 `bench.mean_length` is set (stages/ending.py); rewards, the sum of the
 token ids modulo 17, on the host; the reference's log-probabilities and the
-advantages; and the updates. The sampler's log-probabilities are the old ones.
-Each part is waited for before the next begins.
+advantages; the updates; and the metrics, on the host. The sampler's
+log-probabilities are the old ones. Each part is waited for before the next
+begins.
+
+Of the time until the first update, the line says under `first_update` the
+`seconds` since the process began; their kinds (stages/clock.py: what part is
+tracing, compilation, dispatch, waiting and the host's own work); the same for
+its `parts`, which are import (interpreter, imports, devices), weights (the
+model, parameters, moments) and those of the first step; and how many programs
+were `compiled`, and how many `kept` ones were read: a later run finds them,
+one with JAX_ENABLE_COMPILATION_CACHE=false or a fresh R1JAX_CACHE does not.
+
+Of each part of a step, and of `step`, it has the medians after the warm-up:
+`seconds`, their kinds, and `cpu_seconds` of the process on all its cores.
 
 Model FLOPs are 2 per parameter and token, 6 with the backward pass (Kaplan et
 al., arXiv 2001.08361, sec. 2.1), a prompt counted once for its whole group.
 Attention's own products and what is computed twice are not counted.
 """
 
+from collections.abc import Callable
 import functools
+import itertools
 import json
 import math
-import os
 import statistics
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +41,7 @@ from r1jax.models import lora
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
+from r1jax.stages import clock as clock_lib
 from r1jax.stages import ending
 from r1jax.stages import grpo
 from r1jax.stages import rl as rl_lib
@@ -34,23 +49,7 @@ from r1jax.stages import rollouts
 from r1jax.stages import train_state
 from r1jax.types import Prompts, TrainState
 
-PARTS = ('rollout', 'reward', 'reference', 'update')
-_IMPORTED = time.perf_counter()
-
-
-class Program:
-  """A jitted function that compiles at its first call, and times that."""
-
-  def __init__(self, function, **options):
-    self.seconds = 0.  # of compilation
-    self._jitted, self._compiled = jax.jit(function, **options), None
-
-  def __call__(self, *args):
-    if self._compiled is None:
-      started = time.perf_counter()
-      self._compiled = self._jitted.lower(*args).compile()
-      self.seconds = time.perf_counter() - started
-    return self._compiled(*args)
+PARTS = ('rollout', 'reward', 'reference', 'update', 'metrics')
 
 
 def run_bench(config, mesh) -> None:
@@ -59,20 +58,32 @@ def run_bench(config, mesh) -> None:
   if not 1 <= warmup < steps:
     raise errors.expected('bench.warmup', 'at least 1, which compiles, and '
                           f'less than bench.steps = {steps}', warmup)
+  clock = clock_lib.Clock()
+  clock.add('import', 'host')
+  with clock.listening():
+    _run(config, mesh, clock)
+
+
+def _run(config, mesh, clock: clock_lib.Clock) -> None:
+  """As `run_bench`, from the weights on."""
+  steps, warmup = config.bench.steps, config.bench.warmup
   model = train_state.configured_model(
       config, mesh, rollouts.longest_sequence(config.rl))
   placed = model.placed
   programs, state = make_programs(config, model)
   prompts = random_prompts(config, placed)
-  ready, rows, tokens = process_seconds(), [], []
+  clock.add('weights', 'host')
+  rows, tokens = [], []
   for index in range(steps):
-    state, seconds, metrics = step(config, programs, state, prompts, index)
-    rows.append(seconds | {'step': sum(seconds.values())})
+    state, metrics = step(config, programs, state, prompts, index, clock)
+    rows.append(clock.take())
     tokens.append(metrics['response_length/mean'] * (
         config.rl.prompts * config.rl.group))
+    if index == 0:
+      first = first_update(clock, rows[0])
   if config.bench.profile:
     with jax.profiler.trace(config.bench.profile):
-      step(config, programs, state, prompts, steps)
+      step(config, programs, state, prompts, steps, clock)
   peak = memory.peak_mib()
   parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(placed.params))
   bound = matmul_gflop_per_second(placed, config.bench.matmul)
@@ -81,9 +92,7 @@ def run_bench(config, mesh) -> None:
                    'dtype': placed.model.config.dtype, **config.rl.to_dict()},
       'jax': jax.__version__,
       'devices': {'kind': jax.devices()[0].device_kind, 'count': mesh.size},
-      'ready_seconds': ready,  # since process start, the weights made
-      'time_to_first_update_seconds': ready + rows[0]['step'],
-      'compile_seconds': {name: p.seconds for name, p in programs.items()},
+      'first_update': first,
       'matmul_gflop_per_second': bound,
       **summary(config.rl, parameters, rows[warmup:], bound,
                 statistics.median(tokens[warmup:])),
@@ -95,8 +104,8 @@ def run_bench(config, mesh) -> None:
 
 
 def make_programs(config, model: train_state.StageModel
-                  ) -> tuple[dict[str, Program], TrainState]:
-  """The programs of a step, not yet compiled, and the state at step 0."""
+                  ) -> tuple[dict[str, Callable], TrainState]:
+  """The jitted programs of a step, and the state at step 0."""
   rl, objective = config.rl, rl_lib.make_objective(config.rl)
   placed, eos_ids = model.placed, ()
   if config.bench.mean_length is not None:
@@ -114,9 +123,9 @@ def make_programs(config, model: train_state.StageModel
       placed, optimizer, ref=objective.uses_ref)
   bind = functools.partial
   programs = {
-      'rollout': Program(bind(rollouts.sample_groups, placed.model, settings)),
-      'reference': Program(bind(grpo.experience, placed.model, objective)),
-      'update': Program(
+      'rollout': jax.jit(bind(rollouts.sample_groups, placed.model, settings)),
+      'reference': jax.jit(bind(grpo.experience, placed.model, objective)),
+      'update': jax.jit(
           bind(grpo.update, placed.model, optimizer, objective),
           donate_argnums=0,
           out_shardings=(train_state.shardings_of(abstract), None))}
@@ -125,27 +134,26 @@ def make_programs(config, model: train_state.StageModel
   return programs, jax.block_until_ready(state)
 
 
-def step(config, programs, state: TrainState, prompts: Prompts, index: int):
-  """Returns the new state, the seconds of each of PARTS, and the metrics."""
-  clock = [time.perf_counter()]
-  def wait(x):
-    jax.block_until_ready(x)
-    clock.append(time.perf_counter())
-    return x
-  rollout = wait(programs['rollout'](
+def step(config, programs, state: TrainState, prompts: Prompts, index: int,
+         clock: clock_lib.Clock) -> tuple[TrainState, dict[str, Any]]:
+  """The new state and the metrics; PARTS are added to the clock."""
+  rollout = clock.wait('rollout', programs['rollout'](
       lora.join(state.ref, state.params), prompts, np.uint32(config.seed),
       np.uint32(index)))
   reward = np.float32(sharding.to_host(rollout.tokens).sum(1) % 17 / 16)
-  experience, metrics = wait(programs['reference'](
-      state.ref, rollout,
-      wait(sharding.from_host(reward, prompts.id.sharding.mesh))))
+  reward_N = jax.block_until_ready(
+      sharding.from_host(reward, prompts.id.sharding.mesh))
+  clock.add('reward', 'host')
+  experience, metrics = clock.wait(
+      'reference', programs['reference'](state.ref, rollout, reward_N))
   for mini_batch in [*range(config.rl.mini_batches)] * config.rl.epochs:
     state, updated = programs['update'](state, experience, np.int32(mini_batch))
-  wait(state)
+  clock.wait('update', state)
   lengths = sharding.to_host(rollout.mask).sum(1)
   metrics |= updated | rl_lib.rollout_metrics(
       reward, lengths, config.rl.group)
-  return state, dict(zip(PARTS, np.diff(clock).tolist())), metrics
+  clock.add('metrics', 'host')
+  return state, metrics
 
 
 def random_prompts(config, placed) -> Prompts:
@@ -171,17 +179,30 @@ def model_flops(rl, parameters: int, sampled: float) -> dict[str, float]:
   return flops | {'step': sum(flops.values())}
 
 
-def summary(rl, parameters: int, rows: list[dict[str, float]], bound: float,
+def first_update(clock: clock_lib.Clock, parts: clock_lib.Times
+                 ) -> dict[str, Any]:
+  """The seconds until the first step's end, by kinds and parts."""
+  return clock_lib.by_kind(parts.values()) | {
+      'compiled': clock.programs - clock.kept, 'kept': clock.kept,
+      'parts': {part: clock_lib.by_kind([times])
+                for part, times in parts.items()}}
+
+
+def summary(rl, parameters: int, rows: list[clock_lib.Times], bound: float,
             tokens: float) -> dict[str, dict]:
-  """Medians of `rows`, the seconds of each part and of the step.
+  """Medians of the steps `rows`, of each part and of the whole.
 
   Tokens per second are response tokens, of which a step has `tokens`, in the
-  update once per epoch. `bound`
-  is in GFLOP/s; `of_matmul` is the fraction of it that was reached.
+  update once per epoch. `bound` is in GFLOP/s; `of_matmul` is the fraction of
+  it that was reached.
   """
-  out = {name: {'seconds': statistics.median(row[name] for row in rows)}
-         for name in rows[0]}
-  out['step']['all'] = [row['step'] for row in rows]
+  out = {}
+  for name in (*PARTS, 'step'):
+    times = [clock_lib.by_kind(row.values() if name == 'step' else [row[name]])
+             for row in rows]
+    out[name] = {kind: statistics.median(one.get(kind, 0.) for one in times)
+                 for kind in dict.fromkeys(itertools.chain(*times))}
+  out['step']['all'] = [one['seconds'] for one in times]
   for name, times in (('rollout', 1), ('update', rl.epochs), ('step', 1)):
     out[name]['tokens_per_second'] = times * tokens / out[name]['seconds']
   for name, flops in model_flops(rl, parameters, tokens).items():
@@ -201,13 +222,3 @@ def matmul_gflop_per_second(placed, size: int) -> float:
     product(a, a).block_until_ready()
     seconds.append(time.perf_counter() - started)
   return 2 * placed.mesh.size * size ** 3 / statistics.median(seconds[1:]) / 1e9
-
-
-def process_seconds() -> float:
-  """Since this process began; where no system tells, since this import."""
-  if not os.path.exists('/proc/self/stat'):
-    return time.perf_counter() - _IMPORTED
-  with open('/proc/self/stat', encoding='utf-8') as file:
-    ticks = int(file.read().rpartition(')')[2].split()[19])  # starttime
-  now = time.clock_gettime(time.CLOCK_BOOTTIME)
-  return now - ticks / os.sysconf('SC_CLK_TCK')

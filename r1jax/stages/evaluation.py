@@ -227,6 +227,7 @@ class Test(NamedTuple):
   """The problems of a test, how they are sampled, and what scores responses."""
   name: str
   prompts: batches.PromptSet
+  order: np.ndarray  # i64[M], the numbers of the prompts by their lengths
   left_out: int  # prompts that are too long
   settings: rollouts.Settings
   scorer: scoring.RolloutScorer
@@ -238,8 +239,7 @@ class Test(NamedTuple):
 
     So those of a batch are about as long, and little padding is computed.
     """
-    found = batches.slice_of(self.prompts, start, self.batch, np.argsort(
-        self.prompts.length, kind='stable'))
+    found = batches.slice_of(self.prompts, start, self.batch, self.order)
     return batches.trimmed(found._replace(records=found.records[:self.count]))
 
 
@@ -282,7 +282,8 @@ def make_test(name: str, test, config, policy: train_state.StageModel,
   problems = len(prompts.records)
   count = -(-problems // -(-problems // most))  # as many in every batch
   batch = filled(count)
-  return Test(name, prompts, left_out, settings,
+  by_length = np.argsort(prompts.length, kind='stable')
+  return Test(name, prompts, by_length, left_out, settings,
               scoring.RolloutScorer(vocab, rule_scorer, models), count, batch)
 
 

@@ -143,10 +143,11 @@ def measure_responses(model, objective: Objective, params, prompts: Prompts,
       model, params, prompts, tokens_NR, experts_NRLK, **settings)
 
 
-def group_relative(objective: Objective, critic, rollout, reward: Array,
-                   penalty_NR: Array) -> tuple[Estimate, dict[str, Array]]:
+def group_relative(objective: Objective, value_NR: None, rollout,
+                   reward: Array, penalty_NR: Array
+                   ) -> tuple[Estimate, dict[str, Array]]:
   """Group-relative advantages, one per response; there is no critic."""
-  del critic
+  del value_NR
   reward = reward - masked.total(penalty_NR, rollout.mask, axis=1)
   reward_BG = reward.reshape(-1, objective.group)
   if objective.advantage == 'rloo':
@@ -157,26 +158,66 @@ def group_relative(objective: Objective, critic, rollout, reward: Array,
       advantage_BG.reshape(-1, 1), rollout.mask.shape)), {}
 
 
-def experience(model, objective: Objective, ref, rollout, reward: Array,
-               critic=None, beta: Array | None = None,
-               steps: Steps | None = None, policy=None,
-               finished: Array | None = None, estimate=group_relative
-               ) -> tuple[Experience, dict[str, Array]]:
-  """From rewards to advantages; adds the reference's log-probabilities. Pure.
+class Measured(NamedTuple):
+  """What is known of a rollout before its rewards are; None: not needed."""
+  ref_logp: Array | None = None  # f32[N, R], of the reference
+  old_logp: Array | None = None  # f32[N, R], scored as an update scores
+  value: Array | None = None  # f32[N, R], of a critic
 
-  A response that is dropped (weight 0) has no tokens in the experience: every
-  later mean and loss, on the tokens of its mask, is over what is learned from.
+
+def measure(model, objective: Objective, ref, rollout, critic=None, policy=None,
+            values=None) -> Measured:
+  """Log-probabilities and values of a rollout; pure.
 
   Args:
     model, objective: static.
     ref, critic: parameters; None where there are none.
     rollout: of N responses.
+    policy: parameters that sampled, for a correction.
+    values: function of (objective, critic, rollout), ppo.values; static.
+  """
+  found = Measured()
+  if objective.correction is not None:
+    found = found._replace(
+        old_logp=scored_logp(model, objective, policy, rollout))
+  if objective.uses_ref:
+    found = found._replace(ref_logp=scored_logp(
+        model, objective, ref, rollout._replace(experts=None)))
+  if values is not None:
+    found = found._replace(value=values(objective, critic, rollout))
+  return found
+
+
+def experience(model, objective: Objective, ref, rollout, reward: Array,
+               critic=None, beta: Array | None = None,
+               steps: Steps | None = None, policy=None,
+               finished: Array | None = None, estimate=group_relative,
+               values=None) -> tuple[Experience, dict[str, Array]]:
+  """`measure` and `estimate_advantages` as one program."""
+  measured = measure(model, objective, ref, rollout, critic, policy, values)
+  return estimate_advantages(
+      objective, rollout, reward, measured, beta, steps, finished, estimate)
+
+
+def estimate_advantages(
+    objective: Objective, rollout, reward: Array, measured: Measured,
+    beta: Array | None = None, steps: Steps | None = None,
+    finished: Array | None = None, estimate=group_relative
+    ) -> tuple[Experience, dict[str, Array]]:
+  """From rewards to advantages; pure, and without a model.
+
+  A response that is dropped (weight 0) has no tokens in the experience: every
+  later mean and loss, on the tokens of its mask, is over what is learned from.
+
+  Args:
+    objective: static.
+    rollout: of N responses.
     reward: f32[N].
+    measured: of the rollout.
     beta: f32[] of a KL penalty in the reward, where it adapts; None: the
       objective's.
     steps: rewards of steps, whose advantages are added to those of responses
       (process supervision).
-    policy: parameters that sampled, for a correction.
     finished: bool[N], which responses are learned from; None: all. The others
       count in the mean of their group alone (DAPO, arXiv 2503.14476, sec. 3.4).
     estimate: the advantage estimator, `group_relative` or ppo.gae; static.
@@ -187,6 +228,7 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
   weight_N = _weights(objective, reward, finished)
   rollout = rollout._replace(mask=rollout.mask & (weight_N > 0)[:, None])
   mask, logp, metrics = rollout.mask, rollout.logp, {}
+  measured = jax.tree.map(lambda x: masked.select(x, mask), measured)
   if rollout.support is not None:
     kept = jnp.sum(rollout.support.tokens >= 0, -1, dtype=jnp.float32)
     metrics = {'sampling/kept_mass': masked.mean(rollout.support.mass, mask),
@@ -194,19 +236,18 @@ def experience(model, objective: Objective, ref, rollout, reward: Array,
   ref_logp = penalty = jnp.zeros_like(logp)
   correction = None
   if objective.correction is not None:
-    logp = scored_logp(model, objective, policy, rollout)
+    logp = measured.old_logp
     correction, more = correct(objective, logp, rollout)
     metrics |= more
   if objective.uses_ref:
-    ref_logp = scored_logp(
-        model, objective, ref, rollout._replace(experts=None))
+    ref_logp = measured.ref_logp
     metrics['kl/response'] = masked.mean(
         masked.total(kl.k1(logp, ref_logp), mask, axis=1), weight_N > 0)
     if objective.kl_in == 'reward':
       beta = objective.beta if beta is None else beta
       penalty = beta * kl.estimate(objective.kl, logp, ref_logp)
   estimated, critic_metrics = estimate(
-      objective, critic, rollout, reward, penalty)
+      objective, measured.value, rollout, reward, penalty)
   if steps is not None:
     estimated = estimated._replace(
         advantage=estimated.advantage + advantages.process(

@@ -23,6 +23,7 @@ from typing import Any
 
 from r1jax import buckets
 from r1jax import config as config_lib
+from r1jax import digests as digests_lib
 from r1jax import errors
 from r1jax.data import sources
 from r1jax.data import user_code
@@ -52,7 +53,7 @@ def external(config: Mapping[str, Any]) -> Digests:
 
   As pipelines have always had them in begun.json.
   """
-  found = {buckets.named(path): {'': files.file_digest(path)}
+  found = {buckets.named(path): {'': digests_lib.of_file(path)}
            for pattern in patterns(config)
            for path in matches(pattern, config)}
   models = [value for field, value in config_lib.flatten(config).items()
@@ -74,7 +75,7 @@ def digests(config: Mapping[str, Any]) -> Digests:
     {source, as the config says it: {file: digest}}. A file that is not there is
     left out: the stage that reads it says so.
   """
-  found = {pattern: {buckets.named(path): files.file_digest(path)
+  found = {pattern: {buckets.named(path): digests_lib.of_file(path)
                      for path in matches(pattern, config)}
            for pattern in patterns(config)}
   return found | named(config)
@@ -106,7 +107,7 @@ def _digests_of(field: str, text: str, config: Mapping[str, Any]
       return _tfds(text.removeprefix(_TFDS), config)
     return _code(text.removeprefix('drafts:'))
   if (name == 'template' or 'options' in sections) and path.is_file():
-    return {'': files.file_digest(path)}
+    return {'': digests_lib.of_file(path)}
   return None
 
 
@@ -166,7 +167,7 @@ def _code(place: str) -> dict[str, str] | None:
   while left:
     path = left.pop()
     if path.is_file() and str(path) not in digest:
-      digest[str(path)] = files.file_digest(path)
+      digest[str(path)] = digests_lib.of_file(path)
       for name in _imports(path):
         left += [path.with_name(f'{name}.py'),
                  *path.with_name(name).glob('**/*.py')]  # of a package
@@ -203,7 +204,7 @@ def _model(name: str, field: str, checkpoint: str) -> dict[str, str] | None:
   if source.path in packaged.SHIPPED:
     return None
   if source.kind == 'file':
-    return {'': files.file_digest(path)} if path.is_file() else {}
+    return {'': digests_lib.of_file(path)} if path.is_file() else {}
   if path.is_file():
     return {'': content_digest(path)}
   return _tokenizer(path) | {
@@ -234,7 +235,7 @@ def _stage(source: model_source.ModelSource, checkpoint: str
   if (path / 'checkpoints').is_dir():
     digest = files.output_digests(path).get('checkpoint')
   else:
-    digest = files.file_digest(one) if one.is_file() else None
+    digest = digests_lib.of_file(one) if one.is_file() else None
   found = {} if digest is None else {checkpoint: digest}
   try:
     config, parent = source.stage_config().to_dict(), source.parent()
@@ -281,7 +282,7 @@ def content_digest(path: pathlib.Path) -> str:
   with errors.faults(path):
     stat = path.stat()
     if stat.st_size <= _WHOLE:
-      return files.file_digest(path)
+      return digests_lib.of_file(path)
     return _sampled(str(path), stat.st_size, stat.st_ino, stat.st_mtime_ns)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from r1jax import errors
 from r1jax.data import batches
+from r1jax.data import ragged
 from r1jax.data import tasks
 from r1jax.data import vocabs
 from r1jax.kernels import logprobs
@@ -119,24 +120,21 @@ def read_rows(data, lm, vocab: vocabs.Vocab, split: str,
         tasks.documents(data.task, vocab, split=split, seed=data.seed,
                         num_documents=count, options=options),
         None, vocab, lm.length, split)
-  conversations = tasks.conversations(
+  tokens, said = tasks.conversations(
       data.task, vocab, split=split, seed=data.seed, template=data.template,
       count=count, options=options)
-  fitting = [pair for pair in conversations if len(pair[0]) <= lm.length]
-  if conversations and not fitting:
-    shortest = min(len(tokens) for tokens, _ in conversations)
+  fits = tokens.length <= lm.length
+  if len(fits) and not fits.any():
     raise errors.expected(
-        'lm.length', f'at least {shortest}, the tokens of the shortest '
-        'conversation', lm.length)
-  if len(fitting) < len(conversations):
+        'lm.length', f'at least {tokens.length.min()}, the tokens of the '
+        'shortest conversation', lm.length)
+  if not fits.all():
     distributed.say(
-        f'{len(conversations) - len(fitting)} of {len(conversations)} '
-        f'conversations are longer than config.lm.length = {lm.length} and '
-        'left out')
-  return _packed(
-      [tokens for tokens, _ in fitting],
-      [weight + lm.prompt_weight * (1 - weight) for _, weight in fitting],
-      vocab, lm.length, split)
+        f'{(~fits).sum()} of {len(fits)} conversations are longer than '
+        f'config.lm.length = {lm.length} and left out')
+  weight = np.where(said.values, 1, lm.prompt_weight).astype(np.float32)
+  return _packed(tokens.chosen(fits), ragged.Ragged(weight, said.end).chosen(
+      fits), vocab, lm.length, split)
 
 
 def _packed(documents: Sequence[np.ndarray],
@@ -152,9 +150,10 @@ def _packed(documents: Sequence[np.ndarray],
     distributed.say(
         f'{(~says).sum()} of {len(says)} texts of split {split!r} are empty '
         'and left out')
-  chosen = lambda each: [x for x, kept in zip(each, says) if kept]
+  chosen = lambda each, dtype: ragged.Ragged.of(each, dtype).chosen(says)
   rows = batches.packed(
-      chosen(documents), length, weights and chosen(weights))
+      chosen(documents, np.int32), length,
+      None if weights is None else chosen(weights, np.float32))
   distributed.check_rows(split, (rows.tokens, rows.weight))
   return rows
 
@@ -171,18 +170,21 @@ def says_something(documents: Sequence[np.ndarray],
     documents, weights: as of batches.packed.
     vocab: of the documents.
   """
-  size = np.array([len(tokens) for tokens in documents], np.int64)
-  end = np.cumsum(size)
-  tokens = np.concatenate([np.zeros(0, np.int32), *documents])
-  ids, index = np.unique(tokens, return_inverse=True)
-  word = np.array([bool(vocab.decode([int(n)]).strip()) for n in ids], bool)
+  documents = ragged.Ragged.of(documents, np.int32)
+  size, end, tokens = documents.length, documents.end[1:], documents.values
+  there = np.bincount(tokens) > 0
+  word = np.array([there[n] and bool(vocab.decode([n]).strip())
+                   for n in range(len(there))], bool)
   learned = np.ones(len(tokens), bool) if weights is None else (
-      np.concatenate([[], *weights]) > 0)
+      ragged.Ragged.of(weights, np.float32).values > 0)
   target = learned.copy()
   target[(end - size)[size > 0]] = False
-  total = lambda flags: np.concatenate([[0], np.cumsum(flags)])
-  of_each = lambda flags: total(flags)[end] - total(flags)[end - size]
-  return (of_each(learned & word[index]) > 0) & (of_each(target) > 0)
+
+  def of_each(flags):
+    total = np.concatenate([[0], np.cumsum(flags)])
+    return total[end] - total[end - size]
+
+  return (of_each(learned & word[tokens]) > 0) & (of_each(target) > 0)
 
 
 def loss(model, chunk: int, params, batch: LMBatch):

@@ -17,7 +17,7 @@ from r1jax import models
 from r1jax.kernels import advantages
 from r1jax.kernels import losses
 from r1jax.kernels import masked
-from r1jax.kernels import values
+from r1jax.kernels import values as values_lib
 from r1jax.models import lora
 from r1jax.stages import grpo
 from r1jax.stages import model_source
@@ -82,15 +82,21 @@ def token_rewards(reward: Array, penalty_NR: Array, mask_NR: Array) -> Array:
   return masked.select(last_NR * reward[:, None] - penalty_NR, mask_NR)
 
 
-def gae(critic: Critic, objective: grpo.Objective, params, rollout,
+def values(critic: Critic, objective: grpo.Objective, params, rollout
+           ) -> Array:
+  """The critic's value before each token of a rollout, f32[N, R]."""
+  model = critic.model
+  return masked.select(grpo.by_micro_batch(
+      model, objective, rollout,
+      lambda prompts, tokens, *_: values_lib.of_states(
+          model, params, prompts, tokens)), rollout.mask)
+
+
+def gae(critic: Critic, objective: grpo.Objective, value_NR: Array, rollout,
         reward: Array, penalty_NR: Array
         ) -> tuple[grpo.Estimate, dict[str, Array]]:
-  """GAE from a critic's values; an estimator like grpo.group_relative."""
+  """GAE from `values`; an estimator like grpo.group_relative."""
   mask_NR = rollout.mask
-  model = critic.model
-  value_NR = masked.select(grpo.by_micro_batch(
-      model, objective, rollout, lambda prompts, tokens, *_: values.of_states(
-          model, params, prompts, tokens)), mask_NR)
   reward_NR = token_rewards(reward, penalty_NR, mask_NR)
   advantage_NR, target_NR = advantages.gae(
       reward_NR, value_NR, mask_NR, critic.gamma, critic.lam)
@@ -109,7 +115,7 @@ def gae(critic: Critic, objective: grpo.Objective, params, rollout,
 def loss(critic: Critic, params, part: Experience):
   """Sums and denominators of the critic's loss and metrics, one micro-batch."""
   rollout, mask_NR = part.rollout, part.rollout.mask
-  value_NR = masked.select(values.of_states(
+  value_NR = masked.select(values_lib.of_states(
       critic.model, params, rollout.prompts, rollout.tokens), mask_NR)
   error = losses.value_loss(
       value_NR, part.value, part.target, critic.value_clip)

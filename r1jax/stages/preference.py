@@ -15,7 +15,7 @@ beta log(pi / pi_ref): the same pairs and loss, no reward model and no sampling
 """
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 import functools
 from typing import NamedTuple
 
@@ -25,6 +25,9 @@ import numpy as np
 
 from r1jax import errors
 from r1jax.data import batches
+from r1jax.data import graded
+from r1jax.data import kept
+from r1jax.data import pieces
 from r1jax.data import preferences
 from r1jax.data import steps as steps_lib
 from r1jax.data import templates
@@ -43,6 +46,10 @@ from r1jax.training import accumulate
 from r1jax.training import loop
 from r1jax.training import optim
 from r1jax.types import Array, Preferences, TrainState
+
+
+# The fields of config.preference that tokens depend on.
+_TOKENS = ('loss', 'scores', 'length', 'balance_length', 'separator')
 
 
 class Objective(NamedTuple):
@@ -128,116 +135,123 @@ def jitted(placed: train_state.PlacedModel, optimizer: optim.Optimizer,
 
 
 def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
-              ) -> preferences.Rows:
-  """The preferences of a split of `config.data`, laid out in rows.
+              ) -> graded.Rows:
+  """The preferences, or labelled steps, of a split of `config.data`, in rows.
 
-  What is left out is counted and said.
+  They are kept (data/kept.py). What is left out is counted and said.
 
   Raises:
     ConfigError: names the field of the data or of the layout that is wrong; or
       there is nothing to learn from, or to evaluate on.
   """
-  settings, learned = config.preference, split == config.data.split
-  if settings.loss == 'stepwise':
-    return _read_steps(config, vocab, max_len, split, count)
-  if settings.separator is not None:
-    raise errors.expected(
-        'preference.separator', "None: only config.preference.loss 'stepwise' "
-        'has steps', settings.separator)
-  records, left_out = preferences.read_preferences(
-      config.data.task, split, config.data.options.to_dict())
-  if settings.scores == 'summary':
-    records = [record | {'responses': [
-        thinking.summary(text) for text in record['responses']]}
-               for record in records]
-  _check_grades(records, settings.loss, learned)
-  if learned and settings.loss != 'pointwise':
-    ranked = [record for record in records if _ranks(record)]
-    left_out = {**left_out, 'equal_grades': len(records) - len(ranked)}
-    records = ranked
-  if learned and settings.balance_length:
-    records = _balanced(records)
-  encode = templates.pair_encoder(
-      config.data.template, vocab, config.data.system)
-  rows = preferences.pack(
-      records, encode, settings.length, max_len, count)
-  _check_grades(rows.records, settings.loss, learned)
-  _say_left_out(config.data.task, left_out, rows, 'prompts',
-                preferences.why_left_out)
+  settings, data = config.preference, config.data
+  stepwise, learned = settings.loss == 'stepwise', split == data.split
+  _check_settings(settings)
+  template = data.template, vocab, data.system
+  if stepwise:
+    source, read = steps_lib, steps_lib.read_steps
+    write = templates.step_writer(*template, settings.separator)
+  else:
+    source, read = preferences, preferences.read_preferences
+    write = templates.answer_writer(*template)
+  asked = str(data.task), split, data.options.to_dict()
+
+  def made():
+    records, left_out = read(*asked)
+    if not stepwise:
+      records = _chosen(records, settings, learned, left_out)
+    taken = graded.Builder()
+    left_out.update(source.take(
+        pieces.encoded(vocab, records, functools.partial(source.written, write),
+                       taken, count), taken, settings.length, max_len))
+    found = taken.arrays()
+    if not stepwise:
+      _check_grades(np.split(found['grades'], found['grades_end'][1:-1]),
+                    settings.loss, learned)
+    return found | {
+        'left_out': np.array([left_out[why] for why in source.LEFT_OUT])}
+
+  found = kept.tokens(
+      made, graded.files(source.SOURCES, *asked), vocab, data.template, *asked,
+      data.system, [settings[name] for name in _TOKENS], learned, max_len,
+      count)
+  rows = graded.lay_out(found, settings.length, dict(zip(
+      source.LEFT_OUT, found['left_out'].tolist())), apart=not stepwise)
+  left_out = sum(rows.counts.values())
+  if left_out:
+    distributed.say(
+        f'{left_out} of {left_out + len(rows.records)} '
+        f'{"responses" if stepwise else "prompts"} of {data.task} are left '
+        f'out: {source.why_left_out(rows.counts)}')
   distributed.check_rows(split, (rows.packed.tokens, rows.grade))
   return rows
 
 
-def _read_steps(config, vocab, max_len: int, split: str, count: int | None
-                ) -> preferences.Rows:
-  """As `read_rows`, of responses with labelled steps."""
-  settings = config.preference
+def _check_settings(settings) -> None:
+  """Refuses a setting that the loss has no use for."""
+  if settings.loss != 'stepwise':
+    if settings.separator is not None:
+      raise errors.expected(
+          'preference.separator', "None: only config.preference.loss 'stepwise'"
+          ' has steps', settings.separator)
+    return
   for field, value in (('scores', 'response'), ('balance_length', False)):
     if settings[field] != value:
       raise errors.expected(
           f'preference.{field}', f'{value!r}, where config.preference.loss is '
           "'stepwise'", settings[field])
-  records, left_out = steps_lib.read_steps(
-      config.data.task, split, config.data.options.to_dict())
-  rows = steps_lib.pack(records, templates.step_encoder(
-      config.data.template, vocab, config.data.system, settings.separator),
-                        settings.length, max_len, count)
-  _say_left_out(config.data.task, left_out, rows, 'responses',
-                steps_lib.why_left_out)
-  distributed.check_rows(split, (rows.packed.tokens, rows.grade))
-  return rows
 
 
-def _say_left_out(task: str, left_out: preferences.Counts,
-                  rows: preferences.Rows, what: str,
-                  why: Callable[[preferences.Counts], str]) -> None:
-  counts = collections.Counter(left_out) + collections.Counter(rows.counts)
-  kept = counts.pop('prompts')
-  if counts:
-    distributed.say(f'{counts.total()} of {kept + counts.total()} {what} of '
-                    f'{task} are left out: {why(counts)}')
+def _chosen(records: Sequence[graded.Record], settings, learned: bool,
+            left_out: collections.Counter) -> Iterator[graded.Record]:
+  """What of the records there is to learn from, or to compare; counts others.
+  """
+  if settings.scores == 'summary':
+    records = graded.records_of(record | {'responses': [
+        thinking.summary(text) for text in record['responses']]}
+                                for record in records)
+  grades = [record['grades'] for record in records]
+  _check_grades(grades, settings.loss, learned)
+  chosen = range(len(records))
+  if learned and settings.loss != 'pointwise':
+    chosen = [n for n in chosen if _ranks(grades[n])]
+    left_out['equal_grades'] = len(records) - len(chosen)
+  if learned and settings.balance_length:
+    balanced = preferences.balance_lengths(records[n] for n in chosen)
+    if not balanced:
+      raise errors.expected(
+          'preference.balance_length', f'False: in each of the {len(chosen)} '
+          'prompts the better response is the longer, or in each the shorter, '
+          'and none can be kept', True)
+    left_out['unbalanced'] = len(chosen) - len(balanced)
+    chosen = [chosen[n] for n in balanced]
+  return (records[n] for n in chosen)
 
 
-def _balanced(records: Sequence[preferences.Record]
-             ) -> Sequence[preferences.Record]:
-  """The records that preferences.balance_lengths keeps; says how many."""
-  kept = preferences.balance_lengths(records)
-  if not kept:
-    raise errors.expected(
-        'preference.balance_length', f'False: in each of the {len(records)} '
-        'prompts the better response is the longer, or in each the shorter, '
-        'and none can be kept', True)
-  if len(kept) < len(records):
-    distributed.say(
-        f'{len(records) - len(kept)} of {len(records)} prompts are left '
-        'out, so that the better response is the longer as often as not')
-  return kept
+def _ranks(grades: Sequence[float]) -> bool:
+  return len(set(map(np.float32, grades))) > 1  # as in training
 
 
-def _ranks(record: preferences.Record) -> bool:
-  return len(set(map(np.float32, record['grades']))) > 1  # as in training
-
-
-def _check_grades(records: Sequence[preferences.Record], loss: str,
-                  learned: bool) -> None:
+def _check_grades(grades: Sequence[Sequence[float]], loss: str, learned: bool
+                 ) -> None:
   """Refuses records without one comparison that `loss` is of.
 
   That is two responses to a prompt of unequal grades; or, to learn from them by
-  a point-wise loss, responses of both classes.
+  a point-wise loss, responses of both classes. `grades` are those of each.
   """
   field = 'data.task' if learned else 'eval.split'
-  if loss != 'pointwise' and not any(map(_ranks, records)):
+  if loss != 'pointwise' and not any(map(_ranks, grades)):
     raise errors.ConfigError(
         field, 'expected prompts with responses of unequal grades; those to '
-        f'each of these {len(records)} prompts have the same')
-  grades = [grade for record in records for grade in record['grades']]
-  good = {bool(np.float32(grade) > 0) for grade in grades}
+        f'each of these {len(grades)} prompts have the same')
+  each = [grade for some in grades for grade in some]
+  good = {bool(np.float32(grade) > 0) for grade in each}
   if loss == 'pointwise' and learned and len(good) < 2:
     raise errors.ConfigError(
         field, "expected grades above 0 (good) and others (bad), since config."
-        f"preference.loss is 'pointwise'; all {len(grades)} are "
-        f'{"good" if True in good else "bad"}, {min(grades):g} to '
-        f'{max(grades):g}')
+        f"preference.loss is 'pointwise'; all {len(each)} are "
+        f'{"good" if True in good else "bad"}, {min(each):g} to '
+        f'{max(each):g}')
 
 
 def raw_scores(model, objective: Objective, trained, ref, batch: Preferences
@@ -303,7 +317,7 @@ class RawScorer:
         functools.partial(raw_scores, placed.model, objective),
         out_shardings=placed.batch)
 
-  def __call__(self, state: TrainState, rows: preferences.Rows,
+  def __call__(self, state: TrainState, rows: graded.Rows,
                count: int | None = None) -> list[np.ndarray]:
     """f32[responses], or f32[labelled steps], of each record, in order.
 
@@ -327,7 +341,7 @@ class RawScorer:
         done += 1
     return found
 
-  def mean(self, state: TrainState, rows: preferences.Rows, count: int
+  def mean(self, state: TrainState, rows: graded.Rows, count: int
            ) -> float:
     """The mean score of the responses to `count` records, up to a whole batch.
     """

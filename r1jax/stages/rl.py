@@ -2,9 +2,11 @@
 
 A step (`Learner.__call__`) is
 
-    sample      a group of G responses to each prompt     rollouts.py
+    sample      a group of G responses to each prompt     rollouts.py, or over
+                several steps                             partial.py
     score       rules, reward models, a judge             scoring.py
-    experience  advantages, with the reference's log p    grpo.py, ppo.py
+    measure     the reference's log p, while rules score  grpo.py, ppo.py
+    experience  advantages                                grpo.py, ppo.py
     update      mini_batches * epochs updates             grpo.py, ppo.py
     metrics     everything that is logged of the step
 """
@@ -24,11 +26,15 @@ from r1jax.models import lora
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.reports import rl as rl_report
+from r1jax.stages import dynamic_sampling
 from r1jax.stages import evaluation
 from r1jax.stages import grpo
+from r1jax.stages import partial as partial_lib
+from r1jax.stages import pieces
 from r1jax.stages import ppo
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
+from r1jax.stages import step_programs
 from r1jax.stages import train_state
 from r1jax.training import accumulate
 from r1jax.training import loop
@@ -49,35 +55,6 @@ class Settings(NamedTuple):
   mask_truncated: bool = False  # nothing is learned from what was cut
 
 
-class Programs(NamedTuple):
-  """What a step runs on the devices after its samples are scored; jitted."""
-  experience: Callable[..., Any]  # grpo.experience, its arrays alone
-  update: Callable[..., Any]  # grpo.update, of the policy
-  update_critic: Callable[..., Any] | None  # ppo.update
-
-
-def jitted(placed: train_state.PlacedModel, optimizer: optim.Optimizer,
-           abstract: TrainState, objective: grpo.Objective,
-           critic: ppo.PlacedCritic | None = None) -> Programs:
-  """The programs of a step; the arguments are those of `Learner`."""
-  policy, _, _ = split_state(train_state.shardings_of(abstract))
-  estimate, update_critic = grpo.group_relative, None
-  if critic:
-    estimate = functools.partial(ppo.gae, critic.critic)
-    update_critic = jax.jit(
-        functools.partial(
-            ppo.update, critic.critic, critic.optimizer, objective),
-        donate_argnums=0, out_shardings=(
-            train_state.shardings_of(critic.abstract), None))
-  return Programs(
-      jax.jit(functools.partial(
-          grpo.experience, placed.model, objective, estimate=estimate)),
-      jax.jit(
-          functools.partial(grpo.update, placed.model, optimizer, objective),
-          donate_argnums=0, out_shardings=(policy, None)),
-      update_critic)
-
-
 class Learner:
   """The compiled parts of a step, in their order."""
 
@@ -87,7 +64,8 @@ class Learner:
                sampler: rollouts.Sampler,
                scorer: scoring.RolloutScorer,
                draw: Callable[[int], batches.PromptBatch],
-               critic: ppo.PlacedCritic | None = None):
+               critic: ppo.PlacedCritic | None = None,
+               partial: partial_lib.Sampler | None = None):
     """Compiles nothing yet.
 
     Args:
@@ -98,31 +76,51 @@ class Learner:
       draw: number -> a batch of prompts; a step takes one, or one per round of
         dynamic sampling.
       critic: of PPO.
+      partial: samples over several steps, in place of `sampler` and `draw`.
     """
+    self._partial = partial
     self._placed, self._objective, self._settings = placed, objective, settings
     self._sampler, self._scorer, self._draw = sampler, scorer, draw
-    self._experience, self._update, self._update_critic = jitted(
-        placed, optimizer, abstract, objective, critic)
+    (self._measure, self._experience, self._update,
+     self._update_critic) = step_programs.jitted(
+         placed, optimizer, abstract, objective, critic)
     self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
   def __call__(self, state: TrainState, step: int
                ) -> tuple[TrainState, Metrics, list[dict[str, Any]]]:
     """One step: the new state, its metrics, and a row for each response."""
-    rollout, batch = self.sample(state, step)
+    if self._partial is None:
+      taken, (rollout, batch) = None, self.sample(state, step)
+    else:
+      taken = self._partial(
+          lora.join(state.ref, state.params), state.in_flight, step)
+      rollout, batch = taken.rollout, taken.batch
     times = {timing.BEGAN: timing.wait_for(state.params)}
-    scored = self.score(rollout, batch)
+    meanwhile = functools.partial(self.measure, state)
     if self._settings.sampling_rounds:
-      scored = self.replace_equal_groups(state, step, scored)
+      meanwhile = None  # groups are chosen first
+    scored = self.score(rollout, batch, meanwhile)
+    if taken is not None:
+      scored = taken.of(scored)
+    if self._settings.sampling_rounds:
+      scored = dynamic_sampling.replace_equal_groups(
+          scored, self._objective.group, self._settings.sampling_rounds,
+          lambda round_index: self.score(
+              *self.sample(state, step, round_index)))
     times[timing.ROLLED_OUT] = timing.now()
     distributed.check_stopped()  # the update donates the state
     experience, measured = self.experience(state, scored)
     kept = scoring.learned_from(scored, self._settings.mask_truncated)
     state, updated = self.update(state, step, experience, measured, kept)
-    metrics = step_metrics(scored, self._objective.group, measured, updated)
-    return state, metrics | times, scored.rows
+    metrics = times | scored.seconds | step_metrics(
+        scored, self._objective.group, measured, updated)
+    if taken is not None:
+      state = state._replace(in_flight=taken.in_flight)
+      metrics |= taken.metrics
+    return state, metrics, scored.rows
 
   def sample(self, state: TrainState, step: int, round_index: int = 0
-             ) -> tuple[Rollout, batches.PromptBatch]:
+             ) -> tuple[Rollout | pieces.Drawing, batches.PromptBatch]:
     """The policy's responses to the prompts of a step, and these prompts.
 
     `round_index` counts the rounds of DAPO's dynamic sampling.
@@ -132,53 +130,35 @@ class Learner:
     params = lora.join(state.ref, state.params)
     return self._sampler(params, batch, self._settings.seed, number), batch
 
-  def score(self, rollout: Rollout, batch: batches.PromptBatch
+  def score(self, rollout: Rollout | pieces.Drawing,
+            batch: batches.PromptBatch,
+            meanwhile: Callable[[Rollout], grpo.Measured] | None = None
             ) -> scoring.Scored:
-    """The rewards of a rollout of `batch`."""
-    return self._scorer(rollout, batch)
+    """The rewards of a rollout of `batch`; see RolloutScorer.__call__."""
+    return self._scorer(rollout, batch, meanwhile)
 
-  def replace_equal_groups(self, state: TrainState, step: int,
-                           scored: scoring.Scored) -> scoring.Scored:
-    """DAPO's dynamic sampling (arXiv 2503.14476, eq. 11).
-
-    Groups of equal rewards have no advantage. They are replaced by those of
-    further rounds, up to `sampling_rounds` in all; those that are still missing
-    weigh 0.
-    """
-    group, rounds = self._objective.group, [scored]
-    prompts = len(scored.reward) // group
-    while True:
-      reward_BG = np.concatenate(
-          [one.reward for one in rounds]).reshape(-1, group)
-      keep_B = ~equal_groups(reward_BG)
-      if (keep_B.sum() >= prompts
-          or len(rounds) == self._settings.sampling_rounds):
-        break
-      rounds.append(self.score(*self.sample(state, step, len(rounds))))
-    chosen_B = np.sort(np.argsort(~keep_B, kind='stable')[:prompts])
-    if len(rounds) > 1:
-      scored = scoring.select_groups(rounds, chosen_B, group)
-    rows_B = np.arange(len(scored.rows)).reshape(-1, group)[chosen_B]
-    kept_B = keep_B[chosen_B]
-    return scored._replace(
-        drawn=len(keep_B), dropped=len(keep_B) - int(kept_B.sum()),
-        kept=np.repeat(kept_B, group),
-        kept_rows=[scored.rows[n] for n in rows_B[kept_B].flat])
+  def measure(self, state: TrainState, rollout: Rollout) -> grpo.Measured:
+    """What the objective needs to know of a rollout besides its rewards."""
+    critic = state.critic
+    return self._measure(
+        state.ref, rollout, critic and lora.join(critic.ref, critic.params),
+        lora.join(state.ref, state.params)
+        if self._objective.correction is not None else None)
 
   def experience(self, state: TrainState, scored: scoring.Scored
                  ) -> tuple[Experience, Metrics]:
     """Advantages of a scored rollout; metrics of what was computed for them."""
-    _, critic, beta = split_state(state)
-    experience, measured = self._experience(
-        state.ref, scored.rollout,
-        sharding.from_host(scored.reward, self._placed.mesh),
-        critic and lora.join(critic.ref, critic.params), beta,
-        scored.steps and sharding.from_host(scored.steps, self._placed.mesh),
-        lora.join(state.ref, state.params)
-        if self._objective.correction is not None else None,
-        sharding.from_host(scored.finished, self._placed.mesh)
-        if self._settings.mask_truncated else None)
-    return experience, measured | ({} if beta is None else {'kl/beta': beta})
+    put = functools.partial(sharding.from_host, mesh=self._placed.mesh)
+    learned = scoring.learned_from(scored, self._settings.mask_truncated)
+    if self._partial is None and not self._settings.mask_truncated:
+      learned = None  # what is dropped has equal rewards
+    experience, figures = self._experience(
+        scored.rollout, put(scored.reward),
+        scored.measured or self.measure(state, scored.rollout), state.beta,
+        scored.steps and put(scored.steps),
+        None if learned is None else put(learned))
+    return experience, figures | (
+        {} if state.beta is None else {'kl/beta': state.beta})
 
   def update(self, state: TrainState, step: int, experience: Experience,
              measured: Metrics, kept: np.ndarray | None = None
@@ -188,7 +168,7 @@ class Learner:
     Of `scoring.learned_from`: a mini-batch of which nothing is `kept` changes
     nothing, and has no metrics.
     """
-    policy, critic, beta = split_state(state)
+    policy, critic, beta = step_programs.split_state(state)
     updated, parts = [], range(self._objective.mini_batches)
     if kept is not None:
       kept_B = kept.reshape(-1, self._objective.group).any(1)
@@ -206,17 +186,7 @@ class Learner:
     if every and not (step + 1) % every:
       policy = policy._replace(ref=self._copy(policy.params))
     policy = policy._replace(step=policy.step + 1)
-    return join_state(policy, critic, beta), updated
-
-
-def split_state(state: TrainState) -> tuple[TrainState, Any, Any]:
-  """The policy's own state, its critic's, and beta where that adapts."""
-  return (state._replace(critic=None, beta=None), state.critic, state.beta)
-
-
-def join_state(policy: TrainState, critic: Any, beta: Any) -> TrainState:
-  """The inverse of `split_state`."""
-  return policy._replace(critic=critic, beta=beta)
+    return step_programs.join_state(policy, critic, beta), updated
 
 
 def step_metrics(scored: scoring.Scored, group: int, measured: Metrics,
@@ -252,11 +222,6 @@ def step_metrics(scored: scoring.Scored, group: int, measured: Metrics,
       for name in updated[0]}
 
 
-def equal_groups(reward_BG: np.ndarray) -> np.ndarray:
-  """bool[B]: all rewards of a group are equal, and its advantages 0."""
-  return np.all(reward_BG == reward_BG[:, :1], axis=1)
-
-
 def rollout_metrics(reward: np.ndarray, length: np.ndarray, group: int
                     ) -> Metrics:
   """Metrics of N responses in groups: `reward` f32[N], `length` i32[N]."""
@@ -264,7 +229,8 @@ def rollout_metrics(reward: np.ndarray, length: np.ndarray, group: int
   return {
       'reward/mean': reward_BG.mean(),
       'reward/std': reward_BG.std(1).mean(),
-      'reward/frac_zero_std': equal_groups(reward_BG).mean(),
+      'reward/frac_zero_std': dynamic_sampling.equal_groups(
+          reward_BG).mean(),
       'response_length/mean': length.mean(),
       'response_length/min': length.min(),
       'response_length/max': length.max(),
@@ -286,7 +252,7 @@ def abstract_state(placed: train_state.PlacedModel, optimizer: optim.Optimizer,
   policy = train_state.abstract_state(placed, optimizer, ref=objective.uses_ref)
   beta = jax.ShapeDtypeStruct(
       (), jnp.float32, sharding=placed.replicated) if adaptive else None
-  return join_state(policy, critic and critic.abstract, beta)
+  return step_programs.join_state(policy, critic and critic.abstract, beta)
 
 
 def state_from_params(placed: train_state.PlacedModel,
@@ -296,10 +262,10 @@ def state_from_params(placed: train_state.PlacedModel,
                       ) -> TrainState:
   """The whole state at step 0, from the policy's parameters."""
   policy = train_state.state_from_params(
-      placed, optimizer, split_state(abstract)[0], params, seed)
+      placed, optimizer, step_programs.split_state(abstract)[0], params, seed)
   beta = None if abstract.beta is None else jax.device_put(
       np.float32(objective.beta), placed.replicated)
-  return join_state(policy, critic and critic.init(), beta)
+  return step_programs.join_state(policy, critic and critic.init(), beta)
 
 
 class Trained(NamedTuple):
@@ -354,20 +320,25 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   settings, batch_prompts = rollouts.policy_settings(
       rl, vocab, rl.top_k, rl.top_p, keep_support=rl.top_k > 0), rl.prompts
   settings = settings._replace(keep_experts=rl.replay_routing)
+  draw = lambda number: batches.prompt_batch(
+      prompts, number, batch_prompts, seed)
+  partial = partial_lib.build(rl, placed, settings, draw, seed)
+  if partial is not None:
+    abstract = abstract._replace(in_flight=partial.abstract)
   learner = Learner(
       placed, optimizer, abstract, objective, Settings(
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
           sampling_rounds=rl.sampling_rounds, kl_target=rl.kl_target,
           mask_truncated=rl.mask_truncated, seed=seed),
-      rollouts.Sampler(placed, settings), scorer,
-      lambda number: batches.prompt_batch(
-          prompts, number, batch_prompts, seed), critic)
+      rollouts.Sampler(placed, settings, rl.score_while_sampling), scorer,
+      draw, critic, partial)
   evaluate = evaluation.build(config, policy, vocab, held_out, scorer, workdir)
 
   def init():
     params = train_state.init_params(placed, policy.source, seed)
-    return state_from_params(
+    state = state_from_params(
         placed, optimizer, abstract, params, objective, critic, seed)
+    return state._replace(in_flight=partial and partial.init())
 
   return loop.Stage(
       config.steps, init, abstract, learner,

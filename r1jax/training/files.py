@@ -1,4 +1,4 @@
-"""Files of a run, each whole or absent: JSON Lines, JSON, and their digests.
+"""Files of a run, each whole or absent: JSON Lines, JSON.
 
 A file that is written at once is written aside, put on disk and then renamed,
 so that neither a kill nor a power cut leaves half of it. JSON Lines may also
@@ -10,15 +10,12 @@ that are not finite are written as Python's json writes them: NaN, Infinity,
 
 A file that cannot be read or written is one line with its path: a `RunError` of
 what the operating system refuses, a `ConfigError` of what the file holds.
-
-A digest names what a file, or a config, holds: of equal ones it is equal.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 import contextlib
 import errno
 import filecmp
-import functools
 import glob
 import hashlib
 import json
@@ -30,6 +27,7 @@ from typing import Any
 
 from absl import logging
 
+from r1jax import digests
 from r1jax import errors
 
 Needs = Collection[str] | Mapping[str, Any]  # of an object, see `read_json`
@@ -370,18 +368,4 @@ def output_digests(workdir: pathlib.Path) -> dict[str, str]:
              if path.name != 'metrics.jsonl'}  # which has times
   if manifests:
     outputs['checkpoint'] = manifests[-1]
-  return {name: file_digest(path) for name, path in sorted(outputs.items())}
-
-
-def file_digest(path: str | os.PathLike) -> str:
-  """The SHA-256 of a file, in hexadecimal; read again if it has changed."""
-  with errors.faults(path):
-    stat = os.stat(path)
-    return _digest(os.fspath(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.cache
-def _digest(path: str, *version: int) -> str:
-  del version  # by which it is remembered
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
+  return {name: digests.of_file(path) for name, path in sorted(outputs.items())}

@@ -226,18 +226,19 @@ def update(
     a new `skipped`, 0 after an update that was made; and the metrics of this
     update. `state.step` is the caller's to count.
   """
-  old = params, opt_state = state.params, state.opt_state
+  params, opt_state = state.params, state.opt_state
   inner = opt_state.inner if optimizer.master_weights else opt_state
   rate = optimizer.schedule(inner[-1].count)
   norm = global_norm(weights(grads))
   finite = jnp.isfinite(norm)
   step = functools.partial(_step, optimizer, norm)
   if optimizer.offload is None:
-    new = step(grads, opt_state, params)
-    finite &= floats.is_finite(new)
-    params, opt_state = jax.tree.map(
-        lambda new, old: jnp.where(finite, new.astype(old.dtype), old),
-        new, old)
+    finite &= floats.is_finite(step(grads, opt_state, params))
+    params, opt_state = jax.lax.cond(
+        finite, lambda grads, *old: jax.tree.map(
+            lambda new, old: new.astype(old.dtype),
+            step(grads, old[1], old[0]), old), lambda _, *old: old,
+        grads, params, opt_state)
   else:
     (params, opt_state), finite = offload_lib.update(
         step, grads, opt_state, params, optimizer.offload, finite)
@@ -270,8 +271,10 @@ def _step(optimizer: Optimizer, norm: Array, grads: types.Params, state: Any,
 
 def _clipped(grads: types.Params, norm: Array, limit: float) -> types.Params:
   """Gradients, scaled to the limit if their norm is not below it."""
-  return jax.tree.map(lambda grad: jnp.where(
-      norm < limit, grad, grad / norm * limit), grads) if limit else grads
+  if not limit:
+    return grads
+  scale = jnp.where(norm < limit, 1., limit / norm)
+  return jax.tree.map(lambda grad: scale * grad, grads)
 
 
 def _current(masters: Any, params: types.Params) -> Any:

@@ -6,9 +6,7 @@ digits differ, since sums are taken in another order. So they are recorded, and
 a change is said.
 """
 
-import functools
 import hashlib
-from importlib import metadata
 import json
 import os
 import pathlib
@@ -17,6 +15,8 @@ from typing import Any
 
 import jax
 
+from r1jax import cache
+from r1jax import digests
 from r1jax.parallel import distributed
 from r1jax.training import record
 
@@ -27,8 +27,8 @@ _SETTINGS = ('jax_default_matmul_precision', 'jax_default_prng_impl',
 _SHORT = 12  # characters of a digest
 
 
-def keep_programs(folder: pathlib.Path) -> None:
-  """Compiled programs are kept below a folder, for later runs on this machine.
+def keep_programs() -> None:
+  """Compiled programs are kept (cache.py), for later runs on this machine.
 
   Those of another processor, or number of its cores, apart: XLA compiles for
   them on CPUs, and jax, which finds programs there, does not ask. Not where
@@ -39,8 +39,10 @@ def keep_programs(folder: pathlib.Path) -> None:
   if (jax.config.jax_compilation_cache_dir is not None
       or not jax.config.jax_enable_compilation_cache):
     return
+  programs = cache.folder('programs')
+  cache.tidy(programs)
   named = json.dumps([*_of_host().values(), os.environ.get('NPROC')])
-  folder /= hashlib.sha256(named.encode()).hexdigest()[:_SHORT]
+  folder = programs / hashlib.sha256(named.encode()).hexdigest()[:_SHORT]
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as problem:
@@ -88,33 +90,13 @@ def found() -> dict[str, Any]:
 
 def of_program() -> dict[str, Any]:
   """Those that all processes of a run must have alike."""
-  return {**{name: _version(name) for name in _PACKAGES},
-          'r1jax': code_digest()[:_SHORT],
+  return {**{name: digests.release(name) for name in _PACKAGES},
+          'r1jax': digests.of_code()[:_SHORT],
           **{name: getattr(jax.config, name) for name in _SETTINGS}}
 
 
 def _of_host() -> dict[str, Any]:
   return {'processor': _processor(), 'cores': _cores()}
-
-
-@functools.cache
-def code_digest() -> str:
-  """SHA-256 of the package's Python files, the same wherever they lie."""
-  root = pathlib.Path(__file__).parents[1]
-  digest = hashlib.sha256()
-  for path in sorted(root.rglob('*.py')):
-    content = path.read_bytes()
-    digest.update(f'{path.relative_to(root).as_posix()} {len(content)}\n'
-                  .encode() + content)
-  return digest.hexdigest()
-
-
-def _version(package: str) -> str | None:
-  """The version of a package; None of one that runs from its source."""
-  try:
-    return metadata.version(package)
-  except metadata.PackageNotFoundError:
-    return None
 
 
 def _cores() -> int:

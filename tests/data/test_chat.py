@@ -87,7 +87,7 @@ def test_a_vocabulary_that_does_not_converse_says_what_to_set():
 
 
 def _spoken(found, messages):
-  ids, weights = chat.conversation_tokens(found, messages)
+  ids, weights = chat_cases.conversation_tokens(found, messages)
   assert len(ids) == len(weights)
   said = [i for i, weight in zip(ids, weights) if weight]
   return ids, weights, ''.join(
@@ -136,7 +136,7 @@ def test_no_space_is_put_before_a_later_part(tmp_path):
   found = vocabs.load_vocab('sentencepiece', str(tmp_path))
   messages = [{'role': 'user', 'content': 'sold'},
               {'role': 'assistant', 'content': '48 clips'}] * 2
-  ids, weights = chat.conversation_tokens(found, messages)
+  ids, weights = chat_cases.conversation_tokens(found, messages)
   assert ids == found.encode(chat.render(found, messages))
   said = [i for i, w in zip(ids, weights) if w]
   assert said == [*found.encode('48 clips '), found.eos_id] * 2
@@ -160,7 +160,7 @@ def test_each_end_token_ends_a_turn(tmp_path):
       tmp_path, small_vocabs.tokenizer(),
       tokenizer_config={'eos_token': '<|end|>', 'chat_template': template},
       generation_config={'eos_token_id': [0, 2]}))
-  ids, weights = chat.conversation_tokens(found, [
+  ids, weights = chat_cases.conversation_tokens(found, [
       {'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': '7'}])
   assert [i for i, w in zip(ids, weights) if w] == [*found.encode('7'), 2]
 
@@ -175,12 +175,12 @@ def test_each_end_token_ends_a_turn(tmp_path):
 ])
 def test_what_cannot_be_taught_is_refused(talking, name, messages, message):
   with pytest.raises(errors.ConfigError, match=message):
-    chat.conversation_tokens(talking(chat_cases.TEMPLATES[name]), messages)
+    chat_cases.conversation_tokens(talking(chat_cases.TEMPLATES[name]), messages)
 
 
 def test_a_turn_that_does_not_end_is_refused(talking):
   found = talking('{% for m in messages %}{{ m.content }}{% endfor %}')
   with pytest.raises(errors.ConfigError, match="vocab.eos: .*'72'.*<.end"):
-    chat.conversation_tokens(found, [
+    chat_cases.conversation_tokens(found, [
         {'role': 'user', 'content': 'Hi '},
         {'role': 'assistant', 'content': '72'}])

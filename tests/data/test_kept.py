@@ -9,6 +9,8 @@ import types
 import numpy as np
 import pytest
 
+from r1jax import cache as cache_lib
+from r1jax import digests
 from r1jax import errors
 from r1jax.data import kept
 from r1jax.data import tasks
@@ -73,8 +75,8 @@ def test_a_second_reading_gives_the_same_and_tokenises_nothing(
 
 def test_documents_and_conversations_are_kept(path, vocab, encoded, cache):
   read = lambda: [list(map(list, tasks.documents(f'jsonl:{path}', vocab))), [
-      (ids.tolist(), said.tolist()) for ids, said in tasks.conversations(
-          f'jsonl:{talk}', vocab, template='plain')]]
+      (ids.tolist(), said.tolist()) for ids, said in zip(*tasks.conversations(
+          f'jsonl:{talk}', vocab, template='plain'))]]
   talk = path.with_name('talk.jsonl')
   talk.write_text('{"prompt": "q", "response": "a b"}')
   first = read()
@@ -127,11 +129,10 @@ def test_another_vocabulary_is_another_digest(tmp_path, vocabulary):
 def test_other_code_and_other_libraries_read_anew(path, vocab, monkeypatch,
                                                   encoded):
   _read(path, vocab)
-  monkeypatch.setattr(kept, '_version', lambda name: '0')
-  kept._code.cache_clear()
-  _read(path, vocab)
-  assert len(encoded) == 12
-  kept._code.cache_clear()
+  for name in ('release', 'of_code'):
+    monkeypatch.setattr(digests, name, lambda *_: '0')
+    _read(path, vocab)
+  assert len(encoded) == 18
 
 
 def test_a_template_that_asks_for_the_date_is_read_anew_each_day(
@@ -139,7 +140,7 @@ def test_a_template_that_asks_for_the_date_is_read_anew_each_day(
   template = '{{ strftime_now("%Y") }} {{ prompt }}'
   read = lambda: _read(path, vocab, template=template)
   assert read() == read() and len(list(cache.iterdir())) == 1
-  monkeypatch.setattr(tasks.datetime, 'date', types.SimpleNamespace(
+  monkeypatch.setattr(kept.datetime, 'date', types.SimpleNamespace(
       today=lambda: '2050-01-01'))
   read()
   assert len(list(cache.iterdir())) == 2
@@ -182,17 +183,16 @@ def test_a_full_disk_is_no_reason_to_stop(path, vocab, monkeypatch, caplog):
   assert 'the tokens are not kept' in caplog.text
 
 
-def test_what_nobody_reads_goes_after_a_month(path, vocab, cache):
+def test_what_is_used_stays_where_there_is_no_room(
+    path, vocab, cache, monkeypatch):
+  monkeypatch.setattr(cache_lib, '_BYTES', 1)
   _read(path, vocab)
-  old, = cache.iterdir()
-  month = time.time() - kept._SECONDS - 1
-  os.utime(old, (month, month))
-  _read(path, vocab)  # which uses it
   _read(path, vocab, template='mini')
-  assert old.exists()
-  os.utime(old, (month, month))
-  _read(path, vocab, template='Q: {prompt}')
-  assert not old.exists() and len(list(cache.iterdir())) == 2
+  last, = cache.iterdir()  # the other has gone
+  first = time.time() - 9
+  os.utime(last, (first, first))
+  _read(path, vocab, template='mini')
+  assert last.stat().st_mtime > first
 
 
 @pytest.mark.parametrize('size', [0, 5, -1, -8])

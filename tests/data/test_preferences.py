@@ -11,6 +11,7 @@ from r1jax.data import preferences
 from r1jax.data import templates
 from r1jax.data import thinking
 from r1jax.data import vocabs
+import graded_rows
 import shared_data
 
 TALK = '\n\nHuman: Hi\n\nAssistant: Hello!\n\nHuman: How? \n\nAssistant:'
@@ -33,13 +34,14 @@ def test_hh_pairs_become_messages_and_two_answers(tmp_path, name):
   path = _file(tmp_path, dict(chosen=f'{TALK} Well.', rejected=f'{TALK} Bad.'),
                dict(chosen=f'{TALK} Well.',
                     rejected='\n\nHuman: Other\n\nAssistant: Bad.'), name=name)
-  read = preferences.read_preferences(f'jsonl:{path}', 'train', {})
-  assert read == ([dict(
+  found, left_out = preferences.read_preferences(f'jsonl:{path}', 'train', {})
+  assert list(found) == [dict(
       prompt=[dict(role='user', content='Hi'),
               dict(role='assistant', content='Hello!'),
               dict(role='user', content='How?')],
       responses=['Well.', 'Bad.'], grades=[1., 0.], task='pairs',
-      place=f'{path}:1')], dict(unlike=1))
+      place=f'{path}:1')]
+  assert left_out == dict(unlike=1)
 
 
 def test_other_forms_and_parts_of_a_split(tmp_path):
@@ -155,14 +157,12 @@ def _pair(better, worse, **more):
 def test_balanced_the_better_one_is_the_longer_as_often_as_not():
   records = [_pair(9, 2), _pair(12, 5), _pair(2, 9), _pair(3, 3), _pair(99, 1)]
   # Of the two that are longer by 4 to 7 one has a counterpart; 98 has none.
-  assert preferences.balance_lengths(records) == [
-      records[0], records[2], records[3]]
+  assert preferences.balance_lengths(records) == [0, 2, 3]
   rng = np.random.default_rng(0)
-  many = preferences.balance_lengths(
-      [_pair(*rng.integers(1, 80, 2)) for _ in range(400)])
-  signs = [np.sign(len(r['responses'][0]) - len(r['responses'][1]))
-           for r in many]
-  assert sum(signs) == 0 and len(many) > 300
+  many = [_pair(*rng.integers(1, 80, 2)) for _ in range(400)]
+  chosen = [many[n]['responses'] for n in preferences.balance_lengths(many)]
+  signs = [np.sign(len(better) - len(worse)) for better, worse in chosen]
+  assert sum(signs) == 0 and len(chosen) > 300
 
 
 @pytest.fixture(name='encode', scope='module')
@@ -190,7 +190,7 @@ RECORDS = [
 
 
 def test_rows_hold_a_prompt_once_and_its_responses_behind_it(encode):
-  rows = preferences.pack(RECORDS, encode, 128)
+  rows = graded_rows.responses(RECORDS, encode, 128)
   batch = rows.take(np.arange(rows.size))
   assert batch.tokens.shape[1] == 128 and rows.counts['too_long'] == 0
   seen = []
@@ -222,11 +222,11 @@ def test_rows_hold_a_prompt_once_and_its_responses_behind_it(encode):
 
 def test_what_fills_more_than_a_row_is_left_out_and_counted(encode):
   long = dict(RECORDS[0], responses=['1 ' * 99, '2'])
-  rows = preferences.pack([*RECORDS, long], encode, 128)
-  assert rows.counts == {
-      'prompts': len(RECORDS), 'too_long': 1, 'identical': 0}
+  rows = graded_rows.responses([*RECORDS, long], encode, 128)
+  assert rows.counts == {'too_long': 1, 'identical': 0}
+  assert len(rows.records) == len(RECORDS)
   with pytest.raises(errors.ConfigError, match='preference.length'):
-    preferences.pack([long], encode, 128)
+    graded_rows.responses([long], encode, 128)
   with pytest.raises(errors.ConfigError, match='preference.batch'):
     rows.batch(0, 50, 0)
 
@@ -236,16 +236,15 @@ def test_what_a_model_cannot_tell_apart_is_left_out_and_counted(encode):
   encode = lambda prompt, text: plain(prompt, ' '.join(text.split()))
   same = dict(RECORDS[0], responses=['1  2', '1 2'])
   equal = dict(same, grades=[1, 1])  # but nothing is compared
-  rows = preferences.pack([*RECORDS, same, equal], encode, 128)
-  assert rows.counts == {
-      'prompts': len(RECORDS) + 1, 'too_long': 0, 'identical': 1}
-  assert rows.records == [*RECORDS, equal]
+  rows = graded_rows.responses([*RECORDS, same, equal], encode, 128)
+  assert rows.counts == {'too_long': 0, 'identical': 1}
+  assert list(rows.records) == [*RECORDS, equal]
   with pytest.raises(errors.ConfigError,
                      match='^config.data.task: no prompts; left out: 2 with'):
-    preferences.pack([same] * 2, encode, 128)
+    graded_rows.responses([same] * 2, encode, 128)
   long = dict(RECORDS[0], responses=['1 ' * 99, '2'])
   with pytest.raises(errors.ConfigError, match='^config.preference.length: '):
-    preferences.pack([same, long], encode, 128)
+    graded_rows.responses([same, long], encode, 128)
 
 
 def test_a_row_that_cannot_be_encoded_is_named(encode):
@@ -253,6 +252,6 @@ def test_a_row_that_cannot_be_encoded_is_named(encode):
                 place='a.jsonl:7')
   with pytest.raises(errors.ConfigError,
                      match="^config.data.template: a.jsonl:7: .*'chat'"):
-    preferences.pack([record], encode, 128)
-  rows = preferences.pack([dict(RECORDS[0], place='a.jsonl:7')], encode, 128)
-  assert rows.records == [RECORDS[0]]  # no path comes among a run's outputs
+    graded_rows.responses([record], encode, 128)
+  rows = graded_rows.responses([dict(RECORDS[0], place='a.jsonl:7')], encode, 128)
+  assert list(rows.records) == [RECORDS[0]]  # no path comes among a run's outputs

@@ -78,11 +78,12 @@ def test_jsonl_conversations(tmp_path):
           {'role': 'assistant', 'content': 'Hello'}]
   path = _write(tmp_path / 'c.jsonl', {'messages': said},
                 {'question': '1+1?', 'answer': 'It is 2.\n#### 2'})
-  assert sources.jsonl_conversations(str(path), 'train', 0, None) == [
+  assert list(sources.jsonl_conversations(str(path), 'train', 0, None)) == [
       said, [{'role': 'user', 'content': '1+1?'},
              {'role': 'assistant', 'content': 'It is 2.\n#### 2'}]]
   with pytest.raises(errors.ConfigError, match='options.answer.*:2 has no'):
-    sources.jsonl_conversations(str(path), 'train', 0, None, answer='a')
+    list(sources.jsonl_conversations(
+        str(path), 'train', 0, None, answer='a'))
 
 
 def test_jsonl_splits(tmp_path):
@@ -342,8 +343,8 @@ def test_the_usual_shapes_by_option(tmp_path):
   talk = [{'from': 'system', 'value': 'Be brief.'},
           {'from': 'human', 'value': 'Hi'}, {'from': 'gpt', 'value': 'Yo'}]
   path = _write(tmp_path / 'sharegpt.json', dict(id=1, conversations=talk))
-  assert sources.jsonl_conversations(
-      str(path), 'train', 0, None, messages='conversations') == [[
+  assert list(sources.jsonl_conversations(
+      str(path), 'train', 0, None, messages='conversations')) == [[
           dict(role='system', content='Be brief.'),
           dict(role='user', content='Hi'),
           dict(role='assistant', content='Yo')]]
@@ -355,7 +356,7 @@ def test_the_usual_shapes_by_option(tmp_path):
       dict(instruction='Say Yo.', input=None, output='Yo')]))
   names = dict(prompt='instruction', input='input', answer='output')
   pairs = [('Add.\n1 2', '3'), ('Say Hi.', 'Hi'), ('Say Yo.', 'Yo')]
-  assert sources.jsonl_conversations(str(path), 'train', 0, None, **names) == [
+  assert list(sources.jsonl_conversations(str(path), 'train', 0, None, **names)) == [
       mini_sources.conversation(pair) for pair in pairs]
   assert [(r['prompt'], r['answer']) for r in _jsonl(path, **names)] == pairs
   assert [(r['prompt'], r['response']) for r in sources.answered(
@@ -429,7 +430,7 @@ def test_a_number_keeps_the_digits_of_its_file(tmp_path):
 def test_a_prompt_of_messages_is_what_comes_before_the_answer(tmp_path):
   before = [dict(role='system', content='a'), dict(role='user', content='b')]
   path = _write(tmp_path / 'a.jsonl', dict(prompt=before, response='c'))
-  assert sources.jsonl_conversations(str(path), 'train', 0, None) == [
+  assert list(sources.jsonl_conversations(str(path), 'train', 0, None)) == [
       [*before, dict(role='assistant', content='c')]]
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from r1jax import errors
 from r1jax.data import chat
-from r1jax.data import preferences
 from r1jax.data import spoken
 from r1jax.data import templates
 from r1jax.data import vocabs
 
 import chat_cases
+import graded_rows
 import small_vocabs
 
 THOUGHT = '<think> 1+1=2 </think> 2'
@@ -120,7 +120,7 @@ DROPPED = [
 @pytest.mark.parametrize('template, answer, fields', HELD)
 def test_a_whole_answer_is_learned(found, template, answer, fields):
   vocab = found(template)
-  ids, weights = chat.conversation_tokens(vocab, _row(answer, **fields))
+  ids, weights = chat_cases.conversation_tokens(vocab, _row(answer, **fields))
   said = vocab.decode([i for i, weight in zip(ids, weights) if weight])
   for word in answer.replace('<think>', ' ').replace('</think>', ' ').split():
     assert word in said
@@ -132,38 +132,38 @@ def test_a_whole_answer_is_learned(found, template, answer, fields):
 def test_an_answer_that_is_not_whole_is_refused(
     found, template, answer, fields, dropped):
   if dropped is None:  # both are there
-    chat.conversation_tokens(found(template), _row(answer, **fields))
+    chat_cases.conversation_tokens(found(template), _row(answer, **fields))
     return
   with pytest.raises(errors.ConfigError, match=(
       'config.data.template: the chat template of .* rewrites a conversation '
       f"of user, assistant: it drops .*{dropped}.* of what the assistant"
       )) as caught:
-    chat.conversation_tokens(found(template), _row(answer, **fields))
+    chat_cases.conversation_tokens(found(template), _row(answer, **fields))
   assert '\n' not in str(caught.value)
 
 
 def test_an_answer_behind_the_end_of_its_turn_is_refused(found):
   with pytest.raises(errors.ConfigError, match='vocab.eos: .*no end token'):
-    chat.conversation_tokens(found('ends_early'), _row('2'))
+    chat_cases.conversation_tokens(found('ends_early'), _row('2'))
 
 
 def test_an_answer_that_does_not_begin_as_it_is_asked_to_is_refused(found):
   with pytest.raises(errors.ConfigError, match='begins this answer with .2'):
-    chat.conversation_tokens(found('asks_for_thoughts'), _row('2'))
+    chat_cases.conversation_tokens(found('asks_for_thoughts'), _row('2'))
 
 
 def test_each_turn_is_held_or_refused(found):
   """Earlier thinking is learned from, too; where it is read it may be gone."""
   messages = _row(THOUGHT) + _row('Yes.')
-  assert chat.conversation_tokens(found('plain'), messages)
+  assert chat_cases.conversation_tokens(found('plain'), messages)
   with pytest.raises(errors.ConfigError, match='rewrites'):
-    chat.conversation_tokens(found('qwen3'), messages)
+    chat_cases.conversation_tokens(found('qwen3'), messages)
   for template in ('plain', 'qwen3', 'r1_distill'):
-    asked, said = chat.answer_tokens(found(template), messages[:3], 'Yes.')
+    asked, said = chat_cases.answer_tokens(found(template), messages[:3], 'Yes.')
     assert asked and said
   last = '{{ messages[-1].content }}{{ eos_token }}'
   with pytest.raises(errors.ConfigError, match="'What is 1.1.' of what the us"):
-    chat.answer_tokens(found(last), _row('2')[:1] + _row('2'), '3')
+    chat_cases.answer_tokens(found(last), _row('2')[:1] + _row('2'), '3')
 
 
 def test_answers_that_differ_in_their_thinking_are_no_pair(found):
@@ -173,10 +173,10 @@ def test_answers_that_differ_in_their_thinking_are_no_pair(found):
   encode = templates.pair_encoder('chat', found('r1_distill'))
   with pytest.raises(errors.ConfigError, match=(
       'data.template: pairs.jsonl:3: .*drops .<think> 1.1=2 </think>')):
-    preferences.pack(records, encode, 100)
-  rows = preferences.pack(
+    graded_rows.responses(records, encode, 100)
+  rows = graded_rows.responses(
       records, templates.pair_encoder('chat', found('qwen3')), 100)
-  assert rows.counts['prompts'] == 1
+  assert len(rows.records) == 1
 
 
 _SYSTEM = [{'role': 'system', 'content': 'Be brief.\n\nBe "kind". '},
@@ -209,7 +209,7 @@ def test_a_message_that_a_template_drops_is_refused(
     found, other, messages, role):
   vocab = found(_turns('{{ m.content }}', other))
   for refused in (lambda: chat.prompt(vocab, messages),
-                  lambda: chat.answer_tokens(vocab, messages, '2')):
+                  lambda: chat_cases.answer_tokens(vocab, messages, '2')):
     with pytest.raises(errors.ConfigError,
                        match=f'data.template: .*drops .* of what the {role}'):
       refused()
@@ -243,12 +243,12 @@ def test_tools_that_are_called_are_in_the_text(found):
   messages = [{'role': 'user', 'content': 'Hot?'},
               {'role': 'assistant', 'content': None, 'tool_calls': [call]}]
   writes = _turns('{{ m.tool_calls[0].function | tojson }}')
-  assert chat.conversation_tokens(found(writes), messages)
+  assert chat_cases.conversation_tokens(found(writes), messages)
   with pytest.raises(errors.ConfigError, match="drops 'weather' of what the a"):
-    chat.conversation_tokens(found(_turns('')), messages)
+    chat_cases.conversation_tokens(found(_turns('')), messages)
   name = _turns('{{ m.tool_calls[0].function.name }}')
   with pytest.raises(errors.ConfigError, match="drops 'city' of what the assi"):
-    chat.conversation_tokens(found(name), messages)
+    chat_cases.conversation_tokens(found(name), messages)
 
 
 @pytest.mark.parametrize('fields', [
@@ -284,9 +284,9 @@ def test_a_turn_ends_where_its_answer_does(found, added, message):
   vocab = found(_turns('{{ m.content }}' + added))
   if message:
     with pytest.raises(chat.Rewritten, match=message):
-      chat.conversation_tokens(vocab, _row('2'))
+      chat_cases.conversation_tokens(vocab, _row('2'))
     return
-  ids, weights = chat.conversation_tokens(vocab, _row('2'))
+  ids, weights = chat_cases.conversation_tokens(vocab, _row('2'))
   said = vocab.decode([i for i, weight in zip(ids, weights) if weight])
   assert '2' in said and 'nice' not in said
 
@@ -299,9 +299,9 @@ def test_words_within_others_are_no_longer_there(found):
                 '{% endif %}')
   talk = [{'role': 'user', 'content': 'Be nice'},
           {'role': 'assistant', 'content': '2'}]
-  chat.conversation_tokens(vocab, talk)
+  chat_cases.conversation_tokens(vocab, talk)
   with pytest.raises(chat.Rewritten, match="drops 'Be' of what the system"):
-    chat.conversation_tokens(vocab, [{'role': 'system', 'content': 'Be'}, *talk])
+    chat_cases.conversation_tokens(vocab, [{'role': 'system', 'content': 'Be'}, *talk])
 
 
 def test_repeated_tags_are_looked_for_within_bounds():

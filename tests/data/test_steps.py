@@ -12,6 +12,8 @@ from r1jax.data import steps
 from r1jax.data import templates
 from r1jax.data import vocabs
 
+import graded_rows
+
 PLAIN = dict(prompt='1+1+1?', steps=['1+1=2', '2+1=4', 'So 4'],
              labels=[1, .25, None])
 
@@ -48,7 +50,7 @@ def test_a_step_is_not_blank(tmp_path, blank):
 def test_a_label_that_is_none_is_none_whatever_its_type(none):
   read = steps._labels([1, none, 0.])
   assert read == [1., None, 0.]
-  rows = steps.pack([dict(prompt='q', steps=list('abc'), labels=read)],
+  rows = graded_rows.steps([dict(prompt='q', steps=list('abc'), labels=read)],
                     lambda prompt, texts: ([2], [[3], [4], [5]]), 8)
   batch = rows.take(np.array([0]))
   np.testing.assert_array_equal(batch.real, [[[True, False, True]]])
@@ -199,7 +201,7 @@ def test_a_step_ends_with_its_separator_and_shows_no_label():
   assert vocab.decode(sum(said, asked)) == (
       vocab.decode(asked) + ' So 2.\nThe end. 4')
   record = PLAIN | dict(task='t')
-  rows = [steps.pack([record | dict(labels=labels)], encode, 64).take(
+  rows = [graded_rows.steps([record | dict(labels=labels)], encode, 64).take(
       np.array([0])) for labels in ([1., 0., 0.], [0., 1., .5])]
   for name in ('tokens', 'segment', 'parent', 'position', 'end'):
     np.testing.assert_array_equal(
@@ -214,9 +216,8 @@ def test_rows_hold_whole_responses_and_the_ends_of_their_steps():
   ]) for n in range(20)]
   for record in records:
     record['labels'] = [None, *np.linspace(0, 1, len(record['steps']))][1:]
-  rows = steps.pack(records, lambda prompt, texts: (prompt, texts), 16, 10)
-  assert rows.counts == dict(
-      prompts=len(rows.records), too_long=20 - len(rows.records))
+  rows = graded_rows.steps(records, lambda prompt, texts: (prompt, texts), 16, 10)
+  assert rows.counts == dict(too_long=20 - len(rows.records))
   index = np.arange(rows.size)
   batch, record_BS = rows.take(index), rows.record(index)
   seen = []
@@ -234,4 +235,4 @@ def test_rows_hold_whole_responses_and_the_ends_of_their_steps():
     assert batch.real[b, s].sum() == len(record['steps'])
   assert sorted(seen) == list(range(len(rows.records)))
   with pytest.raises(errors.ConfigError, match='preference.length'):
-    steps.pack(records, lambda prompt, texts: (prompt, texts), 1)
+    graded_rows.steps(records, lambda prompt, texts: (prompt, texts), 1)

@@ -365,8 +365,8 @@ def test_conversations_and_what_the_assistant_says(tmp_path):
               '{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}')
   path = tmp_path / 'sums.jsonl'
   path.write_text('{"question": "1+1?", "answer": "It is 2"}\n')
-  [(ids, said)] = tasks.conversations(f'jsonl:{path}', words)
-  assert ids.dtype == said.dtype == np.int32
+  (ids,), (said,) = tasks.conversations(f'jsonl:{path}', words)
+  assert ids.dtype == np.int32 and said.dtype == np.uint8
   assert words.decode(ids[said == 0]) == 'user:1+1?assistant:'
   assert words.decode(ids[said == 1]) == 'It is 2'
   assert ids[-1] == words.eos_id and said[-1]

@@ -298,7 +298,7 @@ def test_parameters_are_cast_once_for_many_passes(scan_layers):
   model, params = tiny.model(**switches), tiny.params(**switches)
   prepared = jax.jit(model.prepare)(params)
   for path, leaf in jax.tree_util.tree_leaves_with_path(prepared):
-    norm = path[-1].key == 'scale'
+    norm = jax.tree_util.DictKey('scale') in path
     assert leaf.dtype == (jnp.float32 if norm else jnp.bfloat16), path
   forward = jax.jit(model.forward)
   position = np.broadcast_to(np.arange(10), TOKENS.shape)

@@ -104,6 +104,14 @@ def test_a_checkpoint_of_four_resumes_on_one_and_two_and_back(
   assert _compare(whole, parts)[1] < CLOSE
 
 
+def test_two_score_while_they_sample_as_one_does_afterwards(tmp_path):
+  _run(tmp_path / 'after', 1, 'zero', steps=2)
+  _run(tmp_path / 'while', 2, 'zero', steps=2,
+       **{'rl.score_while_sampling': True})
+  samples, most = _compare(tmp_path / 'after', tmp_path / 'while')
+  assert samples and most < CLOSE
+
+
 @pytest.fixture(name='whole', scope='module')
 def _whole(tmp_path_factory):
   """A run by one process that nobody has disturbed."""

@@ -23,6 +23,7 @@ from experiments import rejection_sampling
 from experiments import rlhf
 from experiments import reward_sections
 from r1jax import config as config_lib
+from r1jax import digests
 from r1jax import errors
 from r1jax import pipeline
 from r1jax import resuming
@@ -36,7 +37,6 @@ from r1jax.training import files
 from r1jax.training import history
 from r1jax.training import logger
 from r1jax.training import loop
-from r1jax.training import surroundings
 from r1jax.types import TrainState
 
 
@@ -417,8 +417,8 @@ def test_no_file_is_read_twice(tmp_path, monkeypatch):
   config, opened = _config(), []
   for name in 'abc':
     config.stages[name].data = dict(task=f'jsonl:{tmp_path}/rows.jsonl')
-  digest = files.hashlib.file_digest
-  monkeypatch.setattr(files.hashlib, 'file_digest', lambda file, kind: (
+  digest = digests.hashlib.file_digest
+  monkeypatch.setattr(digests.hashlib, 'file_digest', lambda file, kind: (
       opened.append(file.name) or digest(file, kind)))
   assert pipeline.run_pipeline(config, str(tmp_path / 'graph'))
   assert opened.count(f'{tmp_path}/rows.jsonl') == 1
@@ -659,8 +659,8 @@ def test_other_code_is_said_and_makes_nothing_begin_anew(
     tmp_path, monkeypatch, capsys):
   pipeline.run_pipeline(_config(), str(tmp_path))
   before = _manifests(tmp_path)
-  assert [m['code'] for m in before.values()] == [[surroundings.code_digest()]] * 3
-  monkeypatch.setattr(surroundings, 'code_digest', lambda: 'other')
+  assert [m['code'] for m in before.values()] == [[digests.of_code()]] * 3
+  monkeypatch.setattr(digests, 'of_code', lambda: 'other')
   capsys.readouterr()
   pipeline.run_pipeline(_config(), str(tmp_path))
   assert 'a  done, by another version of the code' in capsys.readouterr().out
@@ -681,14 +681,14 @@ def test_every_code_that_worked_on_a_stage_is_known(
 
   monkeypatch.setattr(sys.modules['toy_stage'], 'build', build)
   for code, fails_at in (('first', 1), ('second', 2), ('second', 2)):
-    monkeypatch.setattr(surroundings, 'code_digest', lambda code=code: code)
+    monkeypatch.setattr(digests, 'of_code', lambda code=code: code)
     with pytest.raises(Crash):
       pipeline.run_pipeline(config, str(tmp_path))
   out = capsys.readouterr().out
   assert out.count('b (to be resumed, by another version of the code)') == 1
   assert out.count('b (to be resumed)') == 1
   fails_at = -1
-  monkeypatch.setattr(surroundings, 'code_digest', lambda: 'third')
+  monkeypatch.setattr(digests, 'of_code', lambda: 'third')
   assert pipeline.run_pipeline(config, str(tmp_path))
   assert [m['code'] for m in _manifests(tmp_path).values()] == [
       ['first'], ['first', 'second', 'third'], ['third']]
@@ -704,7 +704,7 @@ def test_a_begun_json_of_one_code_is_read(tmp_path):
   path.write_text(json.dumps(json.loads(path.read_text()) | dict(code='old')))
   (tmp_path / 'c' / 'manifest.json').unlink()
   assert pipeline.run_pipeline(_config(), str(tmp_path))
-  assert _manifests(tmp_path)['c']['code'] == ['old', surroundings.code_digest()]
+  assert _manifests(tmp_path)['c']['code'] == ['old', digests.of_code()]
 
 
 def test_only_until_and_dry_run(tmp_path, capsys):

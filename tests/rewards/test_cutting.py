@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+import small_vocabs
 from r1jax import errors
 from r1jax.data import vocabs
 from r1jax.rewards import cutting
@@ -78,3 +79,49 @@ def test_half_a_character_completes_nothing():
   ids = ids[:4] + ids[1:3]  # cut within one
   steps = cutting.cut(decode(ids) + 'b', 'sentences')[:1] + ['?']
   assert cutting.last_tokens(steps, ids, decode) == [3, 5]
+
+
+def _spaced(folder):
+  vocab = vocabs.load_vocab('sentencepiece', small_vocabs.spaced_model(
+      str(folder / 'spaced')))
+  return vocab.encode, vocab.decode, vocab.size
+
+
+def _byte_level(folder):
+  del folder
+  made = small_vocabs.tokenizer()
+  return lambda text: made.encode(text).ids, made.decode, 320
+
+
+def _not_local(folder):
+  """Of which a later token changes what all before it give."""
+  encode, decode, size = _spaced(folder)
+  return encode, lambda ids: decode(ids) * (1 + (len(ids) > 150)), size
+
+
+@pytest.mark.parametrize('make', [_spaced, _byte_level, _not_local])
+def test_beginnings_are_as_long_as_if_they_were_decoded_whole(make, tmp_path):
+  """Texts of several alphabets, and tokens at random, halves of characters."""
+  encode, decode, size = make(tmp_path)
+  rng, said = random.Random(0), encode((' ' + THOUGHT) * 4)
+  for tokens in (said, rng.choices(range(size), k=300),
+                 rng.choices(range(size), k=70) + said[:150]):
+    length = cutting._prefix_length(tokens, decode)
+    assert [length(k) for k in range(len(tokens) + 1)] == [
+        len(decode(tokens[:k]).rstrip('\ufffd'))
+        for k in range(len(tokens) + 1)]
+
+
+def test_what_is_decoded_grows_as_the_response():
+  """Of a vocabulary that drops the space that a text begins with."""
+  def decoded(lines):
+    count = 0
+    def decode(ids):
+      nonlocal count
+      count += len(ids)
+      return ''.join((' a', '\n')[i] for i in ids).removeprefix(' ')
+    ids = [0, 0, 0, 0, 1] * lines
+    steps = cutting.cut(decode(ids), 'lines')
+    assert cutting.last_tokens(steps, ids, decode) == [*range(4, len(ids), 5)]
+    return count
+  assert decoded(1600) < 5 * decoded(400)  # the search adds a logarithm

@@ -50,7 +50,8 @@ def _without_dropped():
 def _jitted(params, ref, critic, rollout, reward):
   experience, measured = grpo.experience(
       tiny.model(), PPO, ref, rollout, reward, critic,
-      estimate=functools.partial(ppo.gae, CRITIC))
+      estimate=functools.partial(ppo.gae, CRITIC),
+      values=functools.partial(ppo.values, CRITIC))
   experience = experience._replace(old_logp=experience.old_logp - .1)
   parts = grpo.mini_batch(tiny.model(), PPO, experience, 0)
   found = [

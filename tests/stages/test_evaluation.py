@@ -96,7 +96,8 @@ def test_every_problem_is_measured_once_and_in_order(count, batch):
 def _test(prompts):
   """A test of two problems at a time, four with what fills up the devices."""
   return evaluation.Test(
-      'test', prompts, 0, tiny_rl.SETTINGS, _score, count=2, batch=4)
+      'test', prompts, np.argsort(prompts.length, kind='stable'), 0,
+      tiny_rl.SETTINGS, _score, count=2, batch=4)
 
 
 def test_what_fills_up_the_devices_is_sampled_and_does_not_count():

@@ -56,6 +56,12 @@ def _values(params, rollout):
       tiny.model(scalar=True), params, rollout.prompts, rollout.tokens)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _estimate(critic, objective, params, rollout, *args):
+  return ppo.gae(critic, objective, ppo.values(
+      critic, objective, params, rollout), rollout, *args)
+
+
 def test_the_reward_stands_at_the_last_token_and_the_penalty_at_each():
   mask = np.array([[1, 1, 1], [1, 0, 0]], bool)
   got = ppo.token_rewards(
@@ -70,9 +76,7 @@ def test_an_estimate_is_gae_of_the_critics_values(micro_batch):
   params, rollout = tiny.params(scalar=True), _rollout()
   reward = np.arange(8, dtype=np.float32)
   penalty = np.full((8, R), .01, np.float32)
-  got, figures = jax.jit(
-      functools.partial(ppo.gae, critic, objective))(
-          params, rollout, reward, penalty)
+  got, figures = _estimate(critic, objective, params, rollout, reward, penalty)
   value = np.where(rollout.mask, _values(params, rollout), 0)
   advantage, target = advantages.gae(
       ppo.token_rewards(reward, penalty, rollout.mask), value, rollout.mask,
@@ -90,8 +94,8 @@ def test_an_estimate_is_gae_of_the_critics_values(micro_batch):
 
 def test_whitened_advantages_have_mean_0_and_variance_1():
   critic = ppo.Critic(tiny.model(scalar=True), **CRITIC)
-  got, _ = jax.jit(functools.partial(ppo.gae, critic, OBJECTIVE))(
-      tiny.params(scalar=True), _rollout(),
+  got, _ = _estimate(
+      critic, OBJECTIVE, tiny.params(scalar=True), _rollout(),
       np.arange(8, dtype=np.float32), np.zeros((8, R), np.float32))
   inside = np.asarray(got.advantage)[_rollout().mask]
   np.testing.assert_allclose([inside.mean(), inside.std()], [0, 1], atol=1e-5)

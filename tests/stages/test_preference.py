@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
+import graded_rows
 import tiny
 import tiny_preferences
 from experiments import reward_model
 from experiments import reward_sections
 from r1jax import errors
-from r1jax.data import preferences
 from r1jax.data import vocabs
 from r1jax.kernels import logprobs
 from r1jax.kernels import values
@@ -44,7 +44,7 @@ def _rows(seed=0, count=96):
         prompt=rng.integers(2, 30, rng.integers(1, 4)).tolist(), task='even',
         responses=[' '.join(map(str, row)) for row in words],
         grades=(words % 2 == 0).sum(1).tolist()))
-  return preferences.pack(records, _encode, 48)
+  return graded_rows.responses(records, _encode, 48)
 
 
 def _train(steps, sizes=None, objective=PAIRWISE):
@@ -263,7 +263,7 @@ def test_a_pair_of_two_conversations_is_said_to_be_left_out(tmp_path, capsys):
     file.write(json.dumps(row))
   rows = preference.read_rows(
       config, vocabs.load_vocab('sentencepiece', 'mini'), 128, 'train')
-  assert rows.counts['prompts'] == 8
+  assert len(rows.records) == 8
   told = capsys.readouterr().out
   assert told.startswith('1 of 9 prompts of jsonl:') and (
       '1 whose two answers end different conversations' in told)

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
+import graded_rows
 import tiny
 import tiny_preferences
 from experiments import reward_model
 from r1jax import config as config_lib
 from r1jax import errors
-from r1jax.data import steps
 from r1jax.kernels import values
 from r1jax.parallel import sharding
 from r1jax.reports import intervals
@@ -40,7 +40,7 @@ def _rows(seed=0, count=256):
       labels[-1] = None
     records.append(dict(prompt=rng.integers(2, 30, 2).tolist(), task='even',
                         steps=words.tolist(), labels=labels))
-  return steps.pack(records, _encode, 32)
+  return graded_rows.steps(records, _encode, 32)
 
 
 def _train(count, sizes=(), objective=OBJECTIVE):
@@ -71,7 +71,7 @@ def test_a_score_is_of_its_step_and_those_before_alone():
   of_rows = jax.jit(values.of_rows, static_argnums=0)
   record = dict(prompt=[3, 4], steps=[[5, 6], [7], [8, 9]], labels=[1., 0., 1.])
   scores = lambda *records: np.asarray(of_rows(model, params, Preferences(
-      *steps.pack(records, _encode, 16).take(np.array([0])))))
+      *graded_rows.steps(records, _encode, 16).take(np.array([0])))))
   whole = scores(record)[0, 0]
   for k in (1, 2):
     cut = record | dict(steps=record['steps'][:k], labels=record['labels'][:k])

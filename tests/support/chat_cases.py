@@ -5,6 +5,9 @@ chat_template=TEMPLATES[name], tokenize=False, add_generation_prompt=True)` of
 a tokenizer whose special tokens are TOKENS. It changes with a case only.
 """
 
+from r1jax.data import chat
+from r1jax.data import pieces
+
 TOKENS = {'bos_token': '<|begin|>', 'eos_token': '<|end|>',
           'pad_token': '<|end|>'}
 
@@ -128,3 +131,15 @@ EXPECTED = {  # None: the template refuses
         '  [\n "assistant"\n]\n  {"role": "user", "content": "Bye  "}\n'
         '  [\n "user"\n]\nTrue||'),
 }
+
+
+def conversation_tokens(vocab, messages):
+  """A conversation's ids, and which of them are the assistant's."""
+  found = pieces.encode(vocab, chat.conversation_pieces(vocab, messages))
+  return sum(found, []), [
+      bool(n % 2) for n, ids in enumerate(found) for _ in ids]
+
+
+def answer_tokens(vocab, messages, answer):
+  """The ids of messages, as for sampling, and of an answer to them."""
+  return pieces.encode(vocab, chat.answer_pieces(vocab, messages, [answer]))

@@ -7,6 +7,7 @@ import tiny
 from r1jax import rewards as rewards_lib
 from r1jax.data import batches
 from r1jax.stages import grpo
+from r1jax.stages import partial as partial_lib
 from r1jax.stages import ppo
 from r1jax.stages import rl
 from r1jax.stages import rollouts
@@ -68,21 +69,26 @@ class Run:
   def __init__(self, sizes=None, objective=OBJECTIVE, settings=SETTINGS,
                scorer=Scorer(), lora=None, critic=None, models=(), draw=draw,
                process=None, epochs=1, ref_every_steps=0, sampling_rounds=0,
-               kl_target=None, mask_truncated=False, **switches):
+               kl_target=None, mask_truncated=False, partial=None,
+               in_pieces=False, **switches):
     self.placed = tiny.setup(sizes, lora, **switches)
     self._switches, self._objective = switches, objective
     self.critic = critic and self._make_critic(critic, sizes)
     self.abstract = rl.abstract_state(
         self.placed, OPTIMIZER, objective, self.critic,
         adaptive=kl_target is not None)
-    self.sampler = rollouts.Sampler(self.placed, settings)
+    self.sampler = rollouts.Sampler(self.placed, settings, in_pieces)
+    self.partial = partial and partial_lib.Sampler(
+        self.placed, settings, partial, draw, 0)
+    if partial:
+      self.abstract = self.abstract._replace(in_flight=self.partial.abstract)
     self.scorer = scoring.RolloutScorer(
         Vocab(), scorer, models, process)
     self.learner = rl.Learner(
         self.placed, OPTIMIZER, self.abstract, objective, rl.Settings(
             epochs, ref_every_steps, sampling_rounds,
             mask_truncated=mask_truncated, kl_target=kl_target),
-        self.sampler, self.scorer, draw, self.critic)
+        self.sampler, self.scorer, draw, self.critic, self.partial)
 
   def _make_critic(self, fields, sizes) -> ppo.PlacedCritic:
     """A critic of random weights; `fields` are those of ppo.Critic."""
@@ -97,7 +103,7 @@ class Run:
     return rl.state_from_params(
         self.placed, OPTIMIZER, self.abstract,
         tiny.placed(self.placed, **self._switches), self._objective,
-        self.critic)
+        self.critic)._replace(in_flight=self.partial and self.partial.init())
 
   def stage(self, steps, on_step=lambda index: None) -> loop.Stage:
     def step(state, index):

@@ -258,22 +258,6 @@ def test_what_a_stage_leaves(tmp_path):
   assert not files.output_digests(tmp_path / 'nowhere')
 
 
-def test_a_file_is_read_again_when_it_has_changed(tmp_path, monkeypatch):
-  path, reads = tmp_path / 'a.jsonl', []
-  digest = hashlib.file_digest
-  monkeypatch.setattr(files.hashlib, 'file_digest', lambda file, kind: (
-      reads.append(file.name) or digest(file, kind)))
-  for number, change in enumerate((
-      lambda: path.write_text('{}'), lambda: path.write_text('{} '),
-      lambda: os.utime(path, ns=(0, 0)),
-      lambda: files.write_json(path, {'x': 1}))):
-    change()
-    for _ in range(2):
-      assert files.file_digest(path) == hashlib.sha256(
-          path.read_bytes()).hexdigest()
-    assert len(reads) == number + 1
-
-
 CONFIG = {'seed': 0, 'optim': {'lr': 1e-4, 'b': (0.9, 0.95)}, 'ref': None}
 
 

@@ -1,0 +1,160 @@
+"""Partial rollouts: responses that go on where an earlier step has left them.
+
+N responses are being sampled, those to a prompt its group. A step draws some
+more of their tokens through fewer slots, as continuous_batching does, and stops
+before all have ended: those that are left go on in the next step, under the
+policy of that step (Kimi k1.5, arXiv 2501.12599, sec. 2.6.2; AReaL, arXiv
+2505.24298, sec. 4.1). Each token keeps the log p of the policy that drew it.
+
+Keys and values are those of the present policy: what a response has so far is
+read again before it goes on, a block of tokens at a time, as far as the longest
+is. A response that has begun stays on its device and has a slot from the start
+of every step; those that enter later are new. Random numbers are those of
+group_sampling: under one policy the samples are those of one program.
+"""
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from r1jax.kernels import continuous_batching
+from r1jax.kernels import group_sampling
+from r1jax.parallel import sharding
+from r1jax.types import Array, Cache, Params, Prompts
+
+Drawn = continuous_batching.Drawn
+
+
+def keys(seed: Array, stream_B: Array, id_B: Array, group: int) -> Array:
+  """group_sampling.sample_keys, of prompts with a stream each; key[N]."""
+  return jax.vmap(lambda stream, i: group_sampling.sample_keys(
+      seed, stream, i[None], group))(stream_B, id_B).reshape(-1)
+
+
+def ended(drawn: Drawn, eos_ids: tuple[int, ...]) -> Array:
+  """Which responses have their end token or as many as they may, bool[N]."""
+  length_N = jnp.sum(drawn.mask, 1)
+  last_N = jnp.take_along_axis(
+      drawn.tokens, jnp.maximum(length_N - 1, 0)[:, None], 1)[:, 0]
+  at_end_N = jnp.isin(last_N, jnp.array(eos_ids, jnp.int32)) & (length_N > 0)
+  return at_end_N | (length_N == drawn.mask.shape[1])
+
+
+def extend(model, params: Params, prompts: Prompts, key_N: Array, age_B: Array,
+           due_B: Array, drawn: Drawn, *, slots: int, tokens: int, wanted: int,
+           block: int, eos_ids: tuple[int, ...], temperature: float,
+           top_k: int = 0, top_p: float = 1.) -> tuple[Drawn, Array]:
+  """Draws more tokens of N responses to B prompts.
+
+  It ends when `tokens` are drawn in each slot, or when `wanted` groups are
+  complete; but not before those that are due are.
+
+  Args:
+    model: `models.Model`.
+    params: of the present policy.
+    prompts: B prompts.
+    key_N: from `keys`.
+    age_B: i32[B]; of responses that want a slot those of the least go first.
+    due_B: bool[B], groups to be drawn to their end.
+    drawn: what there is of the responses; nothing of those that are new.
+    slots: S, a multiple of the devices that split a batch. Of responses that
+      have begun a device has at most as many as slots; others wait.
+    tokens, wanted: as above.
+    block: tokens of a response that are read at once.
+    eos_ids, temperature, top_k, top_p: as of group_sampling.sample.
+
+  Returns:
+    What there is of them now, and which groups are complete, bool[B].
+  """
+  place, group = model.place, len(key_N) // len(age_B)
+  shared = sharding.repeat(prompts, len(key_N), place)
+  params = model.prepare(params)
+  prompt_kv, begun = group_sampling.begin(
+      model, params, shared, len(key_N), drawn.mask.shape[1])
+  order_N, state = _enter(
+      place, drawn, ended(drawn, eos_ids), jnp.repeat(age_B, group), slots,
+      begun.hidden)
+  state = _read(model, params, shared, prompt_kv, state,
+                len(key_N) // len(shared.length), block)
+  step = continuous_batching.stepper(
+      model, params, shared, prompt_kv, key_N, begun.hidden, eos_ids,
+      temperature, top_k, top_p, order_N)
+  devices, rows = sharding.by_device(place, key_N).shape
+  complete = lambda s: jnp.all(s.done.reshape(-1, group), 1)
+
+  def goes_on(count, s, most):
+    in_use_X = jnp.sum(sharding.by_device(place, s.row) < rows, 1)
+    complete_B = complete(s)
+    enough = (count >= tokens) | (jnp.sum(complete_B) >= wanted)
+    return ~(enough & jnp.all(complete_B | ~due_B)) & (
+        jnp.any(s.next < rows) | jnp.any(in_use_X > most))
+
+  count, few = jnp.zeros((), jnp.int32), (
+      slots // devices // continuous_batching.FEWER)  # on each device
+  for width in filter(None, (slots, few * devices)):
+    most = few if width == slots else 0
+    count, state = lax.while_loop(
+        lambda c, most=most: goes_on(*c, most),
+        lambda c: (c[0] + 1, step(c[1])),
+        (count, continuous_batching.in_fewer(place, state, width)))
+  return state.drawn, complete(state)
+
+
+def _enter(place, drawn: Drawn, done_N: Array, age_N: Array, slots: int,
+           first_ND: Array) -> tuple[Array, continuous_batching.State]:
+  """The order of the responses on each device, and the slots at the start.
+
+  Those that have ended come first, then those that have begun, then new ones.
+  The cache has no room yet; `hidden` is that of a new response.
+  """
+  of_device = lambda x: sharding.by_device(place, x)
+  pick = lambda x, index: sharding.pick(place, x, index)
+  length_N = jnp.sum(drawn.mask, 1, dtype=jnp.int32)
+  kind_XN = of_device(jnp.where(done_N, 0, jnp.where(length_N > 0, 1, 2)))
+  order_XN = jnp.lexsort((of_device(age_N), kind_XN), axis=-1)
+  order_N = order_XN.reshape(-1).astype(jnp.int32)
+  devices, rows = order_XN.shape
+  count = lambda kind: jnp.sum(kind_XN == kind, 1, dtype=jnp.int32)
+  at_XS = count(0)[:, None] + jnp.arange(slots // devices, dtype=jnp.int32)
+  used_S = at_XS.reshape(-1) < rows
+  row_S = jnp.where(used_S, pick(order_N, at_XS.reshape(-1)), rows)
+  next_X = count(0) + jnp.maximum(count(1), slots // devices)
+  return order_N, continuous_batching.State(
+      jnp.minimum(next_X, rows), row_S,
+      jnp.where(used_S, pick(length_N, row_S), 0), pick(first_ND, row_S), None,
+      None, drawn, done_N)
+
+
+def _read(model, params: Params, prompts: Prompts, prompt_kv,
+          state: continuous_batching.State, group: int, block: int
+          ) -> continuous_batching.State:
+  """The state with the keys and values of what its slots' responses have.
+
+  `hidden` is then at each response's last token, which predicts the next.
+  """
+  place, length = model.place, state.drawn.tokens.shape[1]
+  width, rows = min(block, length), len(sharding.by_device(
+      place, state.drawn.tokens)[0])
+  owner_S = jnp.minimum(state.row, rows - 1) // group
+  tokens_SR, start_S = (sharding.pick(place, *pair) for pair in (
+      (state.drawn.tokens, state.row), (prompts.length, owner_S)))
+
+  def read(carry):
+    begin, hidden_SD, k, v = carry
+    at = jnp.minimum(begin, length - width)  # the last may overlap
+    position = start_S[:, None] + at + jnp.arange(width)
+    hidden_STD, (k, v) = model.forward(
+        params, lax.dynamic_slice_in_dim(tokens_SR, at, width, 1), None,
+        position, Cache(*prompt_kv, prompts.length, k, v, filled=at,
+                        owner=owner_S))
+    last_S = state.index - 1 - at
+    found_SD = jnp.take_along_axis(
+        hidden_STD, jnp.clip(last_S, 0, width - 1)[:, None, None], 1)[:, 0]
+    inside_S1 = ((last_S >= 0) & (last_S < width))[:, None]
+    return begin + width, jnp.where(inside_S1, found_SD, hidden_SD), k, v
+
+  empty = group_sampling.empty_past(*prompt_kv, len(state.row), length)
+  _, hidden, k, v = lax.while_loop(
+      lambda carry: carry[0] < jnp.max(state.index), read,
+      (jnp.zeros((), jnp.int32), state.hidden, *empty))
+  return state._replace(hidden=hidden, k=k, v=v)
