@@ -16,8 +16,7 @@ no cache travels. X counts these devices, those that split a batch.
 
 A slot has room for a whole response from the start. The slots are read, in
 blocks, as far as the longest response in them is. Each row writes a place of
-its own: one operation on CPUs, but on TPUs XLA makes it a loop over the rows of
-every layer, which may cost more than it saves where a token takes little time.
+its own (models/past.py).
 """
 
 from typing import NamedTuple
