@@ -159,8 +159,8 @@ def timed_rl(**values: Any) -> ConfigDict:
   """The fields of `rl` that a benchmark uses: reference and beta are fixed."""
   declared = _rl()
   for name in ('ref_every_steps', 'kl_target', 'process', 'top_k', 'top_p',
-               'replay_routing', 'mask_truncated', 'partial_tokens',
-               'in_flight'):
+               'replay_routing', 'mask_truncated', 'score_while_sampling',
+               'partial_tokens', 'in_flight'):
     del declared[name]
   return section(declared, values)
 
@@ -249,6 +249,10 @@ def _rl() -> dict[str, fields.Field]:
       sampling_rounds=field(
           0, '>= 0', 'dynamic sampling (DAPO): a step samples up to so many '
           'batches of prompts to replace groups of equal rewards; 0: off'),
+      score_while_sampling=field(
+          False, '', 'responses that have ended are scored by rule while the '
+          'others are sampled, in pieces; the same results, sooner where '
+          'rewards take time'),
       # Kimi k1.5, arXiv 2501.12599, 2.6.2; AReaL, arXiv 2505.24298.
       partial_tokens=optional(
           int, 'partial rollouts: a step draws at most so many tokens of a '

@@ -330,7 +330,8 @@ def _check_partial(leaves: dict[str, Any]) -> None:
       raise errors.expected(
           'rl.in_flight', 'None, or a config.rl.partial_tokens', in_flight)
     return
-  for field, unset in (('rl.sampling_rounds', 0), ('rl.replay_routing', False)):
+  for field, unset in (('rl.sampling_rounds', 0), ('rl.replay_routing', False),
+                       ('rl.score_while_sampling', False)):
     if leaves.get(field, unset) != unset:
       raise errors.expected(
           field, f'{unset} with config.rl.partial_tokens', leaves[field])

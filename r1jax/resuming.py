@@ -9,7 +9,8 @@ from r1jax import config as config_lib
 
 # What a resumed run may change; a parameter sees nothing of it but rounding.
 _CHANGEABLE = ('name', 'distributed', 'hang_seconds', 'plan.*', 'log.*',
-               'checkpoint.*', 'rules', 'sampling_rules')
+               'checkpoint.*', 'rules', 'sampling_rules',
+               'rl.score_while_sampling')
 
 # What stages of a kind once had and never read, as patterns. Runs that had them
 # resume without; any other field that is gone is a difference.
@@ -40,7 +41,8 @@ ADDED = {
     'rewards.code.unsafe_subprocess': False, 'rl.replay_routing': False,
     'rl.correction_cap': 2.0, 'rl.correction_floor': 0.0,
     'rl.ratio': 'token', 'rl.surrogate': 'clip', 'rl.entropy_bonus': 0.0,
-    'rl.mask_truncated': False, 'rewards.length_rule': 'kimi',
+    'rl.mask_truncated': False, 'rl.score_while_sampling': False,
+    'rewards.length_rule': 'kimi',
     'rewards.length_slope': 0.0003, 'rewards.weights.length_rule': 0.0,
     'rl.top_k': 0, 'rl.top_p': 1.0, 'hang_seconds': 0.0, 'sampling_rules': []}
 

@@ -16,8 +16,7 @@ no cache travels. X counts these devices, those that split a batch.
 
 A slot has room for a whole response from the start. The slots are read, in
 blocks, as far as the longest response in them is. Each row writes a place of
-its own: one operation on CPUs, but on TPUs XLA makes it a loop over the rows of
-every layer, which may cost more than it saves where a token takes little time.
+its own (models/past.py).
 """
 
 from typing import NamedTuple
@@ -57,6 +56,15 @@ class State(NamedTuple):
   done: Array | None = None  # bool[N], a response has ended; None: untold
 
 
+class Begun(NamedTuple):
+  """What stays while N responses are drawn; first, arguments of `stepper`."""
+  prompts: Prompts  # of the rows, sharding.repeat
+  prompt_kv: group_sampling.KeysValues
+  keys: Array  # key[N]
+  first: Array  # [N, D], predicts the first token
+  experts: Array | None  # of the prompts' tokens, as of Rollout
+
+
 def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
            slots: int, response_tokens: int, eos_ids: tuple[int, ...],
            temperature: float, top_k: int = 0, top_p: float = 1.,
@@ -66,35 +74,83 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
   Args:
     slots: S, a multiple of the devices that split a batch.
   """
+  params = model.prepare(params)
+  begun, state = begin(
+      model, params, prompts, key_N, response_tokens,
+      top_k if keep_support else 0, keep_experts, slots)
+  for size in sizes(model.place, slots):
+    state = advance(
+        model, params, begun, in_fewer(model.place, state, size), slots,
+        eos_ids=eos_ids, temperature=temperature, top_k=top_k, top_p=top_p)
+  return rollout(model.place, prompts, begun, state)
+
+
+def begin(model, params: Params, prompts: Prompts, key_N: Array,
+          response_tokens: int, kept: int, keep_experts: bool, slots: int
+          ) -> tuple[Begun, State]:
+  """Prefills the prompts; all slots are empty. As begin_groups there."""
   place = model.place
   shared = sharding.repeat(prompts, len(key_N), place)
-  params = model.prepare(params)
-  prompt_kv, begun = group_sampling.begin(
-      model, params, shared, len(key_N), response_tokens,
-      top_k if keep_support else 0, keep_experts)
+  prompt_kv, none = group_sampling.begin(
+      model, params, shared, len(key_N), response_tokens, kept, keep_experts)
   devices = len(sharding.by_device(place, key_N))
-  rows = len(key_N) // devices
-  step = stepper(model, params, shared, prompt_kv, key_N, begun.hidden,
-                 eos_ids, temperature, top_k, top_p)
-  state = State(
-      jnp.zeros(devices, jnp.int32), jnp.full(slots, rows, jnp.int32),
-      jnp.zeros(slots, jnp.int32),
-      jnp.zeros((slots, begun.hidden.shape[1]), begun.hidden.dtype),
-      *group_sampling.empty_past(*prompt_kv, slots, response_tokens),
-      Drawn(begun.tokens, begun.mask, begun.logp, begun.support,
-            begun.experts and begun.experts[1]))
-  in_use_X = lambda s: jnp.sum(sharding.by_device(place, s.row) < rows, 1)
-  few = slots // devices // FEWER  # on each device
-  for count in filter(None, (slots, few * devices)):
-    most = few if count == slots else 0
-    state = lax.while_loop(
-        lambda s, most=most: (
-            jnp.any(s.next < rows) | jnp.any(in_use_X(s) > most)),
-        step, in_fewer(place, state, count))
-  return group_sampling.rollout(place, prompts, begun._replace(
-      tokens=state.drawn.tokens, mask=state.drawn.mask, logp=state.drawn.logp,
-      support=state.drawn.support,
-      experts=begun.experts and (begun.experts[0], state.drawn.experts)))
+  of_prompts, of_tokens = none.experts or (None, None)
+  return Begun(shared, prompt_kv, key_N, none.hidden, of_prompts), (
+      State(jnp.zeros(devices, jnp.int32),
+            jnp.full(slots, len(key_N) // devices, jnp.int32),
+            jnp.zeros(slots, jnp.int32),
+            jnp.zeros((slots, none.hidden.shape[1]), none.hidden.dtype),
+            *group_sampling.empty_past(*prompt_kv, slots, response_tokens),
+            Drawn(none.tokens, none.mask, none.logp, none.support, of_tokens)))
+
+
+def sizes(place: sharding.Placement | None, slots: int) -> list[int]:
+  """The slots while responses wait, and those for the last of them."""
+  devices = 1 if place is None else place.batch_shards
+  return [*filter(None, (slots, slots // devices // FEWER * devices))]
+
+
+def advance(model, params: Params, begun: Begun, state: State, slots: int,
+            ticks: Array | None = None, *, eos_ids: tuple[int, ...],
+            temperature: float, top_k: int = 0, top_p: float = 1.) -> State:
+  """Draws tokens until the slots are too many, or `ticks` are drawn in each.
+
+  Args:
+    model: `models.Model`.
+    params: `model.prepare`d ones.
+    begun, state: of `begin`; the state also of `advance` and `in_fewer`.
+    slots: as in `sample`.
+    ticks: i32[]; None: any number.
+    eos_ids, temperature, top_k, top_p: as in `sample`.
+  """
+  step = stepper(
+      model, params, *begun[:4], eos_ids, temperature, top_k, top_p)
+  if ticks is None:
+    return lax.while_loop(lambda s: ~over(model.place, s, slots), step, state)
+  state, _ = lax.while_loop(
+      lambda carry: (carry[1] < ticks) & ~over(model.place, carry[0], slots),
+      lambda carry: (step(carry[0]), carry[1] + 1),
+      (state, jnp.zeros((), jnp.int32)))
+  return state
+
+
+def over(place: sharding.Placement | None, state: State, slots: int) -> Array:
+  """bool[]: the responses left fit into fewer of the `slots`, or none is."""
+  of_device = lambda x: sharding.by_device(place, x)
+  devices, rows = of_device(state.drawn.tokens).shape[:2]
+  most = slots // devices // FEWER if len(state.row) == slots else 0
+  in_use_X = jnp.sum(of_device(state.row) < rows, 1)
+  return ~(jnp.any(state.next < rows) | jnp.any(in_use_X > most))
+
+
+def rollout(place: sharding.Placement | None, prompts: Prompts, begun: Begun,
+            state: State) -> Rollout:
+  """What has been sampled; `prompts` as they were given."""
+  drawn = state.drawn
+  return group_sampling.rollout(place, prompts, group_sampling.SamplingState(
+      None, None, None, drawn.tokens, drawn.mask, drawn.logp, None, None,
+      drawn.support,
+      None if begun.experts is None else (begun.experts, drawn.experts)))
 
 
 def stepper(model, params: Params, prompts: Prompts, prompt_kv, key_N: Array,

@@ -162,6 +162,13 @@ def cache_sizes(response_tokens: int, chunk: int) -> list[int]:
   return sizes
 
 
+class Begun(NamedTuple):
+  """What stays while N responses are drawn; arguments of `advance`."""
+  prompts: Prompts  # of the rows, sharding.repeat
+  prompt_kv: KeysValues
+  keys: Array  # key[N]
+
+
 def begin(model, params: Params, prompts: Prompts, rows: int,
           response_tokens: int, kept: int = 0, keep_experts: bool = False
           ) -> tuple[KeysValues, SamplingState]:
@@ -299,16 +306,25 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
       each was drawn among, for an update.
     keep_experts: whether it has the experts that were chosen for each token.
   """
-  shared = sharding.repeat(prompts, len(key_N), model.place)
   params = model.prepare(params)
-  prompt_kv, state = begin(
-      model, params, shared, len(key_N), response_tokens,
+  begun, state = begin_groups(
+      model, params, prompts, key_N, response_tokens,
       top_k if keep_support else 0, keep_experts)
   for end in cache_sizes(response_tokens, chunk):
     state = advance(
-        model, params, shared, prompt_kv, key_N, grow(state, end), end,
-        eos_ids=eos_ids, temperature=temperature, top_k=top_k, top_p=top_p)
+        model, params, *begun, grow(state, end), end, eos_ids=eos_ids,
+        temperature=temperature, top_k=top_k, top_p=top_p)
   return rollout(model.place, prompts, state)
+
+
+def begin_groups(model, params: Params, prompts: Prompts, key_N: Array,
+                 response_tokens: int, kept: int, keep_experts: bool
+                 ) -> tuple[Begun, SamplingState]:
+  """`begin`, with the prompts as a rollout is given them."""
+  shared = sharding.repeat(prompts, len(key_N), model.place)
+  prompt_kv, state = begin(
+      model, params, shared, len(key_N), response_tokens, kept, keep_experts)
+  return Begun(shared, prompt_kv, key_N), state
 
 
 def rollout(place: sharding.Placement | None, prompts: Prompts,

@@ -7,11 +7,13 @@ policy of that step (Kimi k1.5, arXiv 2501.12599, sec. 2.6.2; AReaL, arXiv
 2505.24298, sec. 4.1). Each token keeps the log p of the policy that drew it.
 
 Keys and values are those of the present policy: what a response has so far is
-read again before it goes on, a block of tokens at a time, as far as the longest
-is. A response that has begun stays on its device and has a slot from the start
-of every step; those that enter later are new. Random numbers are those of
-group_sampling: under one policy the samples are those of one program.
+read again before it goes on, a block of tokens at a time, beside others that
+are as long. A response that has begun stays on its device and has a slot from
+the start of every step; those that enter later are new. Random numbers are
+those of group_sampling: under one policy the samples are those of one program.
 """
+
+import math
 
 import jax
 from jax import lax
@@ -23,6 +25,7 @@ from r1jax.parallel import sharding
 from r1jax.types import Array, Cache, Params, Prompts
 
 Drawn = continuous_batching.Drawn
+_PARTS = 4  # of the slots, as the responses in them are read
 
 
 def keys(seed: Array, stream_B: Array, id_B: Array, group: int) -> Array:
@@ -54,7 +57,7 @@ def extend(model, params: Params, prompts: Prompts, key_N: Array, age_B: Array,
     params: of the present policy.
     prompts: B prompts.
     key_N: from `keys`.
-    age_B: i32[B]; of responses that want a slot those of the least go first.
+    age_B: i32[B]; of new responses those of the least get a slot first.
     due_B: bool[B], groups to be drawn to their end.
     drawn: what there is of the responses; nothing of those that are new.
     slots: S, a multiple of the devices that split a batch. Of responses that
@@ -104,14 +107,16 @@ def _enter(place, drawn: Drawn, done_N: Array, age_N: Array, slots: int,
            first_ND: Array) -> tuple[Array, continuous_batching.State]:
   """The order of the responses on each device, and the slots at the start.
 
-  Those that have ended come first, then those that have begun, then new ones.
+  Those that have ended come first, then those that have begun, the longest
+  before, then new ones.
   The cache has no room yet; `hidden` is that of a new response.
   """
   of_device = lambda x: sharding.by_device(place, x)
   pick = lambda x, index: sharding.pick(place, x, index)
   length_N = jnp.sum(drawn.mask, 1, dtype=jnp.int32)
   kind_XN = of_device(jnp.where(done_N, 0, jnp.where(length_N > 0, 1, 2)))
-  order_XN = jnp.lexsort((of_device(age_N), kind_XN), axis=-1)
+  rank_N = jnp.where(length_N > 0, -length_N, age_N)
+  order_XN = jnp.lexsort((of_device(rank_N), kind_XN), axis=-1)
   order_N = order_XN.reshape(-1).astype(jnp.int32)
   devices, rows = order_XN.shape
   count = lambda kind: jnp.sum(kind_XN == kind, 1, dtype=jnp.int32)
@@ -130,31 +135,51 @@ def _read(model, params: Params, prompts: Prompts, prompt_kv,
           ) -> continuous_batching.State:
   """The state with the keys and values of what its slots' responses have.
 
-  `hidden` is then at each response's last token, which predicts the next.
+  `hidden` is then at each response's last token, which predicts the next. The
+  slots are read in parts, each as far as its longest response is.
   """
   place, length = model.place, state.drawn.tokens.shape[1]
-  width, rows = min(block, length), len(sharding.by_device(
-      place, state.drawn.tokens)[0])
-  owner_S = jnp.minimum(state.row, rows - 1) // group
-  tokens_SR, start_S = (sharding.pick(place, *pair) for pair in (
-      (state.drawn.tokens, state.row), (prompts.length, owner_S)))
+  width, (devices, rows) = min(block, length), sharding.by_device(
+      place, state.drawn.tokens[:, 0]).shape
+  parts = math.gcd(len(state.row) // devices, _PARTS)
 
-  def read(carry):
-    begin, hidden_SD, k, v = carry
-    at = jnp.minimum(begin, length - width)  # the last may overlap
-    position = start_S[:, None] + at + jnp.arange(width)
-    hidden_STD, (k, v) = model.forward(
-        params, lax.dynamic_slice_in_dim(tokens_SR, at, width, 1), None,
-        position, Cache(*prompt_kv, prompts.length, k, v, filled=at,
-                        owner=owner_S))
-    last_S = state.index - 1 - at
-    found_SD = jnp.take_along_axis(
-        hidden_STD, jnp.clip(last_S, 0, width - 1)[:, None, None], 1)[:, 0]
-    inside_S1 = ((last_S >= 0) & (last_S < width))[:, None]
-    return begin + width, jnp.where(inside_S1, found_SD, hidden_SD), k, v
+  def read_part(part):
+    row_S, index_S, hidden_SD = part
+    owner_S = jnp.minimum(row_S, rows - 1) // group
+    tokens_SR, start_S = (sharding.pick(place, *pair) for pair in (
+        (state.drawn.tokens, row_S), (prompts.length, owner_S)))
 
-  empty = group_sampling.empty_past(*prompt_kv, len(state.row), length)
-  _, hidden, k, v = lax.while_loop(
-      lambda carry: carry[0] < jnp.max(state.index), read,
-      (jnp.zeros((), jnp.int32), state.hidden, *empty))
-  return state._replace(hidden=hidden, k=k, v=v)
+    def read(carry):
+      begin, hidden_SD, k, v = carry
+      at = jnp.minimum(begin, length - width)  # the last may overlap
+      position = start_S[:, None] + at + jnp.arange(width)
+      hidden_STD, (k, v) = model.forward(
+          params, lax.dynamic_slice_in_dim(tokens_SR, at, width, 1), None,
+          position, Cache(*prompt_kv, prompts.length, k, v, filled=at,
+                          owner=owner_S))
+      last_S = index_S - 1 - at
+      found_SD = jnp.take_along_axis(
+          hidden_STD, jnp.clip(last_S, 0, width - 1)[:, None, None], 1)[:, 0]
+      inside_S1 = ((last_S >= 0) & (last_S < width))[:, None]
+      return begin + width, jnp.where(inside_S1, found_SD, hidden_SD), k, v
+
+    return lax.while_loop(
+        lambda carry: carry[0] < jnp.max(index_S), read,
+        (jnp.zeros((), jnp.int32), hidden_SD, *group_sampling.empty_past(
+            *prompt_kv, len(row_S), length)))[1:]
+
+  def cut(x):
+    """[S, ...] -> [parts, S / parts, ...], some rows of every device."""
+    return x.reshape(devices, parts, -1, *x.shape[1:]).swapaxes(0, 1).reshape(
+        parts, -1, *x.shape[1:])
+
+  def join(x, axis=0):
+    x = jnp.moveaxis(x, 0, axis)
+    shape = *x.shape[:axis], -1, *x.shape[axis + 2:]
+    x = x.reshape(*x.shape[:axis + 1], devices, -1, *x.shape[axis + 2:])
+    return x.swapaxes(axis, axis + 1).reshape(shape)
+
+  hidden, k, v = lax.map(
+      read_part, jax.tree.map(cut, (state.row, state.index, state.hidden)))
+  k, v = jax.tree.map(lambda x: join(x, x.ndim - 5), (k, v))
+  return state._replace(hidden=join(hidden), k=k, v=v)

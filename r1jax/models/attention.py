@@ -115,53 +115,10 @@ def prompt_part(config: architecture.Config, layout: Layout,
   return attention.Part(*prompt, visible & near)
 
 
-def append_to_past(past: KeysValues, new: KeysValues, filled: Array,
-                   index: Array | None) -> KeysValues:
-  """Writes the keys and values of new tokens after those of the past.
-
-  Args:
-    past: of this layer; or of all layers, stacked.
-    new: of the new tokens, in this layer.
-    filled: the number of tokens in the past, of all rows or, where there is one
-      new token, of each.
-    index: of the layer in `past`; None: the past is this layer's alone.
-
-  Returns:
-    The past with the new tokens. What is read of it is read from this, so that
-    XLA can write in place.
-  """
-  begin = () if index is None else (index,)
-
-  def put(x, y, axis):
-    if filled.ndim:
-      return _put_in_rows(x, y, axis, (*begin, filled))
-    start = [0] * y.ndim
-    start[axis] = filled
-    y = y.reshape((1,) * len(begin) + y.shape)
-    return jax.lax.dynamic_update_slice(x, y, (*begin, *start))
-
-  k, v = past
-  return put(k, new[0], -1), None if v is None else put(v, new[1], -2)
-
-
-def _put_in_rows(x: Array, y: Array, axis: int, at: tuple[Array, ...]) -> Array:
-  """Writes one token at its row's own place: `at`, or at[0] the layer."""
-  layer = tuple(range(len(at) - 1))
-  # Rows are a batch of writes: on a mesh, each device writes its own.
-  return jax.lax.scatter(
-      x, jnp.stack([jnp.broadcast_to(i, at[-1].shape) for i in at], -1),
-      y.squeeze(axis), jax.lax.ScatterDimensionNumbers(
-          update_window_dims=(1, 2),
-          inserted_window_dims=(*layer, x.ndim + axis),
-          scatter_dims_to_operand_dims=(*layer, x.ndim + axis),
-          operand_batching_dims=(len(layer),),
-          scatter_indices_batching_dims=(0,)),
-      indices_are_sorted=True, unique_indices=True, mode='promise_in_bounds')
-
-
 def attend_to_past(config: architecture.Config, layout: Layout,
                    layer: LayerInputs, q_NTHh: Array, past: KeysValues,
-                   values: Callable[[Array], Array] | None = None) -> Array:
+                   values: Callable[[Array], Array] | None = None,
+                   late: KeysValues | None = None) -> Array:
   """Attention of new tokens to their prompts, their past and themselves.
 
   A cache of more than `attention.BLOCK` tokens is read block by block, as far
@@ -172,13 +129,12 @@ def attend_to_past(config: architecture.Config, layout: Layout,
     q_NTHh: queries, scaled.
     past: with the new tokens appended; of this layer or of all.
     values: computed from keys, where the past holds none.
+    late: the new tokens, where the past does not have them yet.
   """
   size, width = past[0].shape[-1], attention.BLOCK
 
   def columns(begin, count):
     def cut(x, axis):
-      if x is None:
-        return values(k)
       if layer.index is not None:
         start = [0] * x.ndim
         start[0], start[axis] = layer.index, begin
@@ -187,8 +143,19 @@ def attend_to_past(config: architecture.Config, layout: Layout,
         return jax.lax.dynamic_slice(x, start, shape)[0]
       return jax.lax.dynamic_slice_in_dim(x, begin, count, axis)
 
-    k = cut(past[0], -1)
-    return k, cut(past[1], -2)
+    def read(part, axis):
+      if past[part] is None:
+        return values(k)
+      read = cut(past[part], axis)
+      if late is None:
+        return read
+      is_new = begin + jnp.arange(count) == layout.filled[:, None]
+      shape = [len(is_new), 1, 1, 1]
+      shape[axis] = count
+      return jnp.where(is_new.reshape(shape), late[part], read)
+
+    k = read(0, -1)
+    return k, read(1, -2)
 
   if size <= width:
     return attend(config, layout, layer, q_NTHh, *columns(0, size))

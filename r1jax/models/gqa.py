@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from r1jax.models import architecture
 from r1jax.models import attention
 from r1jax.models import layers
+from r1jax.models import past as past_lib
 from r1jax.models import rotary
 from r1jax.models import row_attention
 from r1jax.parallel import sharding
@@ -57,6 +58,6 @@ class Attention(nn.Module):
     if past is None:
       out = row_attention.attend(c, self.place, layout, layer, q, k, v)
     else:
-      past = attention.append_to_past(past, new, layout.filled, layer.index)
-      out = attention.attend_to_past(c, layout, layer, q, past)
+      past, late = past_lib.append(self.place, layout, layer, past, new)
+      out = attention.attend_to_past(c, layout, layer, q, past, late=late)
     return layers.dense(out, wo, contract=2), past, new

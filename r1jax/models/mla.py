@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from r1jax.models import architecture
 from r1jax.models import attention
 from r1jax.models import layers
+from r1jax.models import past as past_lib
 from r1jax.models import rotary
 from r1jax.models import row_attention
 from r1jax.parallel import sharding
@@ -65,8 +66,8 @@ class LatentAttention(nn.Module):
           c, self.place, layout, layer, jnp.concatenate([q_nope, q_rope], -1),
           jnp.concatenate([k, key_BTHp], -1), v)
     else:
-      past = attention.append_to_past(past, new, layout.filled, layer.index)
-      out = self._absorbed(q_nope, q_rope, kv_b, past, layout, layer)
+      past, late = past_lib.append(self.place, layout, layer, past, new)
+      out = self._absorbed(q_nope, q_rope, kv_b, past, layout, layer, late)
     return layers.dense(out, wo, contract=2), past, new
 
   def _queries(self, x_BTD: Array, weight) -> Array:
@@ -84,7 +85,8 @@ class LatentAttention(nn.Module):
 
   def _absorbed(self, q_nope: Array, q_rope: Array, kv_b: Array,
                 past: attention.KeysValues, layout: attention.Layout,
-                layer: attention.LayerInputs) -> Array:
+                layer: attention.LayerInputs,
+                late: attention.KeysValues | None) -> Array:
     """Attention over the latents, without keys and values of each head."""
     c, rank = self.config, self.config.latent.kv_rank
     to_key, to_value = jnp.split(kv_b, [c.latent.nope_size], -1)
@@ -94,5 +96,5 @@ class LatentAttention(nn.Module):
     prompt_k, _ = layer.prompt
     out = attention.attend_to_past(
         c, layout, layer._replace(prompt=(prompt_k, values(prompt_k))), q,
-        past, values)
+        past, values, late)
     return jnp.einsum('NTHr,rHv->NTHv', out, to_value)

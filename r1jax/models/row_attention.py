@@ -48,7 +48,7 @@ def _attend_rows(config: architecture.Config, place: Place,
   """Attention of rows to themselves, and to a prompt [B, P, K, h] before."""
   split = _Split(place, len(q))
   kernel = config.attention_kernel or fused_attention.choose(
-      _device(place), config.dtype, q.shape[-1],
+      sharding.device(place), config.dtype, q.shape[-1],
       softcap=config.softcap_attention)
   if kernel == 'splash' and layout.parent is None:
     return _by_splash(config, place, split, layout, layer, q, k, v)
@@ -65,11 +65,6 @@ def _in_parts(layer: attention.LayerInputs) -> attention.LayerInputs:
   """Its prompt in the layouts of kernels/attention.py, if it has one."""
   return layer._replace(
       prompt=layer.prompt and attention.to_parts(*layer.prompt))
-
-
-def _device(place: Place) -> jax.Device:
-  """One of those that will compute; they need not be this machine's."""
-  return jax.devices()[0] if place is None else place.mesh.devices.flat[0]
 
 
 class _Split:
@@ -168,7 +163,7 @@ def _by_splash(config: architecture.Config, place: Place, split: _Split,
           softcap=config.softcap_attention,
           head_shards=split.parts(split.heads),
           query_shards=split.parts(split.length),
-          interpret=_device(place).platform != 'tpu')
+          interpret=sharding.device(place).platform != 'tpu')
       for window in _windows(config)]
 
   def run(kernels, local, *args):

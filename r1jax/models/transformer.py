@@ -20,6 +20,7 @@ from r1jax.models import gqa
 from r1jax.models import layers
 from r1jax.models import mla
 from r1jax.models import moe
+from r1jax.models import past as past_lib
 from r1jax.models import rotary
 from r1jax.parallel import sharding
 from r1jax.types import Array, Cache, Params, Prompts
@@ -42,8 +43,8 @@ class Block(nn.Module):
   """One layer: attention and MLP on a residual stream.
 
   The body of a scan over layers. The carry is (x [B, T, D], past); the output
-  the keys and values of the new tokens, or None with a past or responses, and
-  the experts that are chosen, if there are any.
+  the keys and values of the new tokens, or None where the past has them or
+  there are responses, and the experts that are chosen, if there are any.
   """
   config: architecture.Config
   place: sharding.Placement | None
@@ -71,7 +72,8 @@ class Block(nn.Module):
     x_BTD = x_BTD + post('mlp_post_norm')(y)
     x_BTD = layers.constrain(
         self.place, x_BTD, ('batch', 'length', 'activation'))
-    returns_new = past is None and layout.responses is None
+    returns_new = layout.responses is None and (
+        past is None or past_lib.writes_late(self.place, layout))
     return (x_BTD, past), (new if returns_new else None, chosen)
 
 
@@ -176,7 +178,11 @@ class Decoder(nn.Module):
     x, past, new, chosen = (self._scanned if scan else self._unrolled)(
         x, past, layout,
         attention.LayerInputs(jnp.arange(c.layers), local, prompt), experts)
-    return self.final_norm(x), new if past is None else past, chosen
+    if past is None:
+      past = new
+    elif past_lib.writes_late(self.place, layout):
+      past = past_lib.write_late(self.place, past, new, layout.filled)
+    return self.final_norm(x), past, chosen
 
   def _block(self):
     on_mesh = self.place is not None and self.place.mesh.size > 1

@@ -162,6 +162,11 @@ class Placement(NamedTuple):
                      for axis in config_lib.axis_names(entry))
 
 
+def device(place: Placement | None) -> jax.Device:
+  """One of those that will compute; they need not be this machine's."""
+  return jax.devices()[0] if place is None else place.mesh.devices.flat[0]
+
+
 class RowParts(NamedTuple):
   """The split of arrays [B, T, ...] of tokens over devices."""
   mesh: Mesh

@@ -30,6 +30,7 @@ from r1jax.stages import dynamic_sampling
 from r1jax.stages import evaluation
 from r1jax.stages import grpo
 from r1jax.stages import partial as partial_lib
+from r1jax.stages import pieces
 from r1jax.stages import ppo
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
@@ -95,9 +96,9 @@ class Learner:
           lora.join(state.ref, state.params), state.in_flight, step)
       rollout, batch = taken.rollout, taken.batch
     times = {timing.BEGAN: timing.wait_for(state.params)}
-    meanwhile = None
-    if not self._settings.sampling_rounds:
-      meanwhile = functools.partial(self.measure, state)
+    meanwhile = functools.partial(self.measure, state)
+    if self._settings.sampling_rounds:
+      meanwhile = None  # groups are chosen first
     scored = self.score(rollout, batch, meanwhile)
     if taken is not None:
       scored = taken.of(scored)
@@ -111,7 +112,7 @@ class Learner:
     experience, measured = self.experience(state, scored)
     kept = scoring.learned_from(scored, self._settings.mask_truncated)
     state, updated = self.update(state, step, experience, measured, kept)
-    metrics = times | step_metrics(
+    metrics = times | scored.seconds | step_metrics(
         scored, self._objective.group, measured, updated)
     if taken is not None:
       state = state._replace(in_flight=taken.in_flight)
@@ -119,7 +120,7 @@ class Learner:
     return state, metrics, scored.rows
 
   def sample(self, state: TrainState, step: int, round_index: int = 0
-             ) -> tuple[Rollout, batches.PromptBatch]:
+             ) -> tuple[Rollout | pieces.Drawing, batches.PromptBatch]:
     """The policy's responses to the prompts of a step, and these prompts.
 
     `round_index` counts the rounds of DAPO's dynamic sampling.
@@ -129,7 +130,8 @@ class Learner:
     params = lora.join(state.ref, state.params)
     return self._sampler(params, batch, self._settings.seed, number), batch
 
-  def score(self, rollout: Rollout, batch: batches.PromptBatch,
+  def score(self, rollout: Rollout | pieces.Drawing,
+            batch: batches.PromptBatch,
             meanwhile: Callable[[Rollout], grpo.Measured] | None = None
             ) -> scoring.Scored:
     """The rewards of a rollout of `batch`; see RolloutScorer.__call__."""
@@ -328,7 +330,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
           sampling_rounds=rl.sampling_rounds, kl_target=rl.kl_target,
           mask_truncated=rl.mask_truncated, seed=seed),
-      rollouts.Sampler(placed, settings), scorer, draw, critic, partial)
+      rollouts.Sampler(placed, settings, rl.score_while_sampling), scorer,
+      draw, critic, partial)
   evaluate = evaluation.build(config, policy, vocab, held_out, scorer, workdir)
 
   def init():

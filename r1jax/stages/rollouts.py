@@ -14,6 +14,7 @@ from r1jax.kernels import continuous_batching
 from r1jax.kernels import group_sampling
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
+from r1jax.stages import pieces
 from r1jax.stages import train_state
 from r1jax.types import Prompts, Rollout
 
@@ -65,18 +66,23 @@ def jitted_sampling(mesh: jax.sharding.Mesh):
 class Sampler:
   """Samples from one model under given parameters."""
 
-  def __init__(self, placed: train_state.PlacedModel, settings: Settings):
+  def __init__(self, placed: train_state.PlacedModel, settings: Settings,
+               in_pieces: bool = False):
+    """With `in_pieces` it gives rollouts that are still being drawn."""
     self._placed, self._settings = placed, settings
     self._sample = jitted_sampling(placed.mesh)
+    self._in_pieces = in_pieces
 
   def __call__(self, params, batch: batches.PromptBatch, seed: int,
-               stream: int) -> Rollout:
+               stream: int) -> Rollout | pieces.Drawing:
     """Responses to a global batch of B prompts, the same on every process."""
     prompts = sharding.from_host(
         Prompts(batch.tokens, batch.length, batch.id), self._placed.mesh,
         uneven=True)
-    return self._sample(self._placed.sampling, self._settings, params, prompts,
-                        np.uint32(seed), np.uint32(stream))
+    given = params, prompts, np.uint32(seed), np.uint32(stream)
+    if self._in_pieces:
+      return pieces.Drawing(self._placed, self._settings, *given)
+    return self._sample(self._placed.sampling, self._settings, *given)
 
 
 def read_prompts(*args: Any, **fields: Any) -> batches.PromptSet:

@@ -25,7 +25,9 @@ from r1jax.rewards import accuracy
 from r1jax.rewards import cutting
 from r1jax.rewards.code import runner as runner_lib
 from r1jax.rewards.code import sandbox
+from r1jax.stages import early_scores
 from r1jax.stages import model_rewards
+from r1jax.stages import pieces
 from r1jax.types import Rollout, Steps
 
 
@@ -49,6 +51,14 @@ class Scored(NamedTuple):
   kept_rows: Sequence[dict[str, Any]] | None = None
   steps: Steps | None = None  # rewards of steps, with process supervision
   measured: Any = None  # what `meanwhile` gave
+  seconds: Mapping[str, float] = {}  # metrics, of scoring by rule
+
+
+class _ByRule(NamedTuple):
+  """Some of the responses, scored by rule."""
+  rows: dict[int, dict[str, Any]]  # of rollouts.jsonl
+  parts: tuple[str, ...]  # names of columns
+  counters: dict[str, int]
 
 
 class RolloutScorer:
@@ -64,37 +74,42 @@ class RolloutScorer:
     self._vocab, self._rule_scorer, self.models = vocab, rule_scorer, models
     self._process = process
 
-  def __call__(self, rollout: Rollout, batch: batches.PromptBatch,
+  def __call__(self, rollout: Rollout | pieces.Drawing,
+               batch: batches.PromptBatch,
                meanwhile: Callable[[Rollout], Any] | None = None) -> Scored:
     """The rewards of a rollout of `batch`, B prompts and N = B G responses.
 
     Responses to padding prompts, which fill up a batch and have no record, are
-    not scored. What `meanwhile` dispatches to the devices, they do while the
-    host scores by rule; it is called when the rollout is there.
+    not scored.
+
+    Args:
+      rollout: one that is being drawn is scored by rule while it is.
+      batch: its prompts.
+      meanwhile: is called when the whole rollout is there; the devices do what
+        it dispatches while the host scores by rule.
 
     Raises:
       Stopped: a signal asked for it; the responses are then lost.
     """
-    tokens, masks = map(sharding.own_rows, (rollout.tokens, rollout.mask))
-    distributed.check_stopped()  # they were waited for
-    measured = meanwhile and meanwhile(rollout)
-    count = rollout.tokens.shape[0]
-    group = count // len(batch.id)
-    mine = [n for n in sorted(tokens) if n < len(batch.records) * group]
-    prompts = [n // group for n in mine]
-    records = [batch.records[b] for b in prompts]
-    responses = [self._decode(tokens[n], int(masks[n].sum()), record)
-                 for n, record in zip(mine, records)]
-    scores = self._rule_scorer.score(records, responses)
-    rows = _log_rows(records, batch.id[prompts], responses, scores)
-    if self._process:
-      for n, row, record in zip(mine, rows, records):
-        row[_ENDS] = self.step_ends(
-            record, row, tokens[n], self._process.steps(row['response']))
+    drawn = isinstance(rollout, pieces.Drawing)
+    group = rollout.group if drawn else len(rollout.tokens) // len(batch.id)
+    with early_scores.EarlyScores(
+        functools.partial(self._by_rule, batch, group)) as scores:
+      if drawn:
+        for ended in rollout:
+          scores.add(ended)
+        rollout = rollout.rollout
+      tokens, masks = map(sharding.own_rows, (rollout.tokens, rollout.mask))
+      distributed.check_stopped()  # they were waited for
+      measured = meanwhile and meanwhile(rollout)
+      found, seconds = scores.finish(
+          {n: (tokens[n], int(masks[n].sum())) for n in sorted(tokens)})
     # A verifier's limit is in seconds: scored on two hosts, a response could
     # get two rewards. So each is scored once, and the others are told.
+    count = rollout.tokens.shape[0]
     shares, counters = zip(*distributed.gather(
-        [list(zip(mine, rows)), scores.counters]))
+        [[row for part in found for row in part.rows.items()],
+         sum_counters(part.counters for part in found)]))
     by_row = {n: row for share in shares for n, row in share}
     rows = [by_row[n] for n in sorted(by_row)]
     counts = sum_counters(counters)
@@ -107,12 +122,29 @@ class RolloutScorer:
       values[:len(rows)] = [row[name] for row in rows]
       return values
 
-    names = [*scores.parts, *(model.name for model in self.models)]
+    names = [*found[0].parts, *(model.name for model in self.models)]
     return Scored(rollout, column('reward'), {n: column(n) for n in names},
                   column('tokens', np.int32), column('finished', bool),
                   counts, rows,
                   steps=self._process and self._steps(
-                      rows, rollout.tokens.shape), measured=measured)
+                      rows, rollout.tokens.shape),
+                  measured=measured, seconds=seconds)
+
+  def _by_rule(self, batch: batches.PromptBatch, group: int,
+               given: pieces.Ended) -> _ByRule:
+    """Scores responses to `batch`, but those to padding prompts."""
+    mine = [n for n in sorted(given) if n < len(batch.records) * group]
+    prompts = [n // group for n in mine]
+    records = [batch.records[b] for b in prompts]
+    responses = [self._decode(*given[n], record)
+                 for n, record in zip(mine, records)]
+    scores = self._rule_scorer.score(records, responses)
+    rows = _log_rows(records, batch.id[prompts], responses, scores)
+    if self._process:
+      for n, row, record in zip(mine, rows, records):
+        row[_ENDS] = self.step_ends(
+            record, row, given[n][0], self._process.steps(row['response']))
+    return _ByRule(dict(zip(mine, rows)), (*scores.parts,), scores.counters)
 
   def add_votes(self, batch: batches.PromptBatch, rows: Sequence[dict]
                ) -> dict[str, int]:

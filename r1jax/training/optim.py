@@ -234,11 +234,14 @@ def update(
   step = functools.partial(_step, optimizer, norm)
   if optimizer.offload is None:
     finite &= floats.is_finite(step(grads, opt_state, params))
+    # Computed again, where it is to be kept: so the new state takes the place
+    # of the old, and is never in memory beside it.
+    def made(grads, *old):
+      return jax.tree.map(lambda new, old: new.astype(old.dtype),
+                          step(grads, old[1], old[0]), old)
+
     params, opt_state = jax.lax.cond(
-        finite, lambda grads, *old: jax.tree.map(
-            lambda new, old: new.astype(old.dtype),
-            step(grads, old[1], old[0]), old), lambda _, *old: old,
-        grads, params, opt_state)
+        finite, made, lambda _, *old: old, grads, params, opt_state)
   else:
     (params, opt_state), finite = offload_lib.update(
         step, grads, opt_state, params, optimizer.offload, finite)

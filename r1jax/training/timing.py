@@ -25,6 +25,9 @@ import jax
 # Readings of `now` among the metrics of a step; the log keeps durations.
 BEGAN = 'timing/began'  # the step before had ended on the device
 ROLLED_OUT = 'timing/rolled_out'  # the rollout was there, with its rewards
+# Seconds of scoring by rule, while the rollout was sampled and after it.
+SCORED_EARLY = 'timing/scored_while_sampling_seconds'
+SCORED_LATE = 'timing/scored_after_sampling_seconds'
 
 now = time.monotonic
 

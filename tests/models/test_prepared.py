@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import tiny
 from r1jax.models import architecture
-from tests.support import tiny
 
 LATENT = dict(
     latent=architecture.Latent(4, 4, 4, 2, 3), head_size=6, kv_heads=4)

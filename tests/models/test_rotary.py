@@ -1,5 +1,6 @@
 """Rotations by position, and how long contexts stretch them."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -99,3 +100,13 @@ def test_yarn_raises_the_scores_of_latent_attention():
   assert rotary.magnitude(given) == 1.5
   shorter = architecture.RopeScaling('yarn', .5, original_len=4096)
   assert rotary.magnitude(shorter) == rotary.magnitude(LLAMA3) == 1.
+
+
+def test_cosines_are_computed_once_for_all_layers_and_heads():
+  """XLA would repeat them in every fusion that rotates queries or keys."""
+  switches = dict(scan_layers=False, layers=3)
+  model, tokens = tiny.model(**switches), jnp.zeros((2, 5), jnp.int32)
+  text = jax.jit(model.forward).lower(
+      tiny.params(**switches), tokens, None,
+      jnp.broadcast_to(jnp.arange(5), tokens.shape)).compile().as_text()
+  assert text.count(' cosine(') == 1

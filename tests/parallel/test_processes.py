@@ -104,6 +104,15 @@ def test_a_checkpoint_of_four_resumes_on_one_and_two_and_back(
   assert _compare(whole, parts)[1] < CLOSE
 
 
+def test_two_score_while_they_sample_as_one_does_afterwards(tmp_path):
+  long = {'rl.response_tokens': 150, 'rl.sample_chunk': 75}  # several pieces
+  _run(tmp_path / 'after', 1, 'zero', steps=2, **long)
+  _run(tmp_path / 'while', 2, 'zero', steps=2, **long,
+       **{'rl.score_while_sampling': True})
+  samples, most = _compare(tmp_path / 'after', tmp_path / 'while')
+  assert samples and most < CLOSE
+
+
 @pytest.fixture(name='whole', scope='module')
 def _whole(tmp_path_factory):
   """A run by one process that nobody has disturbed."""

@@ -12,7 +12,6 @@ import pytest
 from experiments import common
 from experiments import reward_sections
 from experiments import sections
-from r1jax.models import row_attention
 from r1jax.parallel import sharding
 from r1jax.plan import compiled
 from r1jax.plan import programs
@@ -48,7 +47,7 @@ def _lines(platform, lengths):
 @pytest.mark.parametrize('platform', ['cpu', 'tpu'])
 def test_a_program_is_as_long_for_a_long_response(platform, monkeypatch):
   device = types.SimpleNamespace(platform=platform)
-  monkeypatch.setattr(row_attention, '_device', lambda place: device)
+  monkeypatch.setattr(sharding, 'device', lambda place: device)
   short, long = _lines(platform, SHORT), _lines(platform, LONG)
   for name in 'scoring', 'update':
     assert long[name] <= 1.02 * short[name], name

@@ -14,7 +14,6 @@ from experiments import common
 from experiments import plan as experiment
 from r1jax.models import architecture
 from r1jax.models import presets
-from r1jax.models import row_attention
 from r1jax.parallel import sharding
 from r1jax.plan import programs
 
@@ -47,16 +46,22 @@ def _config():
   return config
 
 
-@pytest.mark.parametrize('platform', KERNELS)
-def test_a_step_is_lowered(platform, monkeypatch):
+@pytest.fixture(name='planned')
+def _planned(platform, monkeypatch):
+  """The programs, as for a platform."""
   jax.clear_caches()  # of traces for another platform
-  device, forward, backward = KERNELS[platform]
   monkeypatch.setitem(presets.PRESETS, 'here', MODEL)
-  monkeypatch.setattr(row_attention, '_device', lambda place: device)
+  monkeypatch.setattr(sharding, 'device', lambda place: KERNELS[platform][0])
   monkeypatch.setattr(  # cuDNN is not installed with JAX for CPUs
       fused_attention_stablehlo, 'check_cudnn_version', lambda: 91900)
-  parts, results, seen = programs.rl(_config(), sharding.make_mesh(
-      {}, jax.devices()[:1])), None, []
+  return lambda config: programs.rl(config, sharding.make_mesh(
+      {}, jax.devices()[:1]))
+
+
+@pytest.mark.parametrize('platform', KERNELS)
+def test_a_step_is_lowered(platform, planned):
+  _, forward, backward = KERNELS[platform]
+  parts, results, seen = planned(_config()), None, []
   while True:
     try:
       part = parts.send(results)
@@ -71,3 +76,18 @@ def test_a_step_is_lowered(platform, monkeypatch):
     results = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), lowered.out_info)
   assert seen == ['sampling', 'scoring', 'update']
+
+
+@pytest.mark.parametrize('platform', KERNELS)
+def test_slots_are_written_without_a_loop_over_rows(platform, planned):
+  """Of a scatter, XLA for TPUs makes one."""
+  part = next(planned(_config()))
+  model, settings, *rest = part.args
+  text = part.jitted.trace(model, settings._replace(slots=2), *rest).lower(
+      lowering_platforms=(platform,)).as_text()
+  # Of [L, S, K, h, R] and [L, S, K, R, h], in the one loop of two slots.
+  scattered = re.findall(
+      r'"stablehlo.scatter".*?: \(tensor<((?:\d+x){5})bf16>', text, re.DOTALL)
+  kernels = text.count('kernel_name = "_replace"')
+  assert (scattered, kernels) == {
+      'tpu': ([], 2), 'cuda': (['2x2x1x64x15x', '2x2x1x15x64x'], 0)}[platform]

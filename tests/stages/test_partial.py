@@ -91,6 +91,8 @@ def test_each_prompt_is_trained_on_once_and_in_time(settings):
     (dict(partial_tokens=8, in_flight=15), 'rl.in_flight: expected at least'),
     (dict(partial_tokens=8, sampling_rounds=2), 'rl.sampling_rounds: expec'),
     (dict(partial_tokens=8, replay_routing=True), 'rl.replay_routing: expec'),
+    (dict(partial_tokens=8, score_while_sampling=True),
+     'rl.score_while_sampling: expec'),
     (dict(partial_tokens=0), 'rl.partial_tokens: expected')])
 def test_what_does_not_go_together_is_refused(changes, field):
   config = r1_zero.get_config('mini')

@@ -50,7 +50,8 @@ def test_8_devices_take_the_steps_of_one(three):
   assert got.rows == three.rows  # the same samples and rewards
   for state, expected in zip(got.states, three.states):
     tiny.assert_near(state, expected)
-  times = {timing.BEGAN, timing.ROLLED_OUT}
+  times = {timing.BEGAN, timing.ROLLED_OUT, timing.SCORED_EARLY,
+           timing.SCORED_LATE}
   for metrics, expected in zip(got.metrics, three.metrics):
     assert metrics.keys() == expected.keys()
     for name in expected.keys() - times:
@@ -267,7 +268,8 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
   assert settings._replace(eos_ids=()) == rollouts.Settings(
       5, 160, (), .6, chunk=80, top_k=7, top_p=.8)
   assert rollouts.longest_sequence(config.rl)[1] == 32 + 160
-  (_, sampled), _ = built['Sampler'][0]
+  (_, sampled, in_pieces), _ = built['Sampler'][0]
+  assert in_pieces is config.rl.score_while_sampling
   assert sampled._replace(eos_ids=()) == rollouts.Settings(
       8, 160, (), 1., chunk=80)
   for rounds in (0, 1):

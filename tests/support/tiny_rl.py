@@ -69,14 +69,15 @@ class Run:
   def __init__(self, sizes=None, objective=OBJECTIVE, settings=SETTINGS,
                scorer=Scorer(), lora=None, critic=None, models=(), draw=draw,
                process=None, epochs=1, ref_every_steps=0, sampling_rounds=0,
-               kl_target=None, mask_truncated=False, partial=None, **switches):
+               kl_target=None, mask_truncated=False, partial=None,
+               in_pieces=False, **switches):
     self.placed = tiny.setup(sizes, lora, **switches)
     self._switches, self._objective = switches, objective
     self.critic = critic and self._make_critic(critic, sizes)
     self.abstract = rl.abstract_state(
         self.placed, OPTIMIZER, objective, self.critic,
         adaptive=kl_target is not None)
-    self.sampler = rollouts.Sampler(self.placed, settings)
+    self.sampler = rollouts.Sampler(self.placed, settings, in_pieces)
     self.partial = partial and partial_lib.Sampler(
         self.placed, settings, partial, draw, 0)
     if partial:

@@ -320,6 +320,17 @@ def test_a_model_without_experts_has_the_state_and_updates_of_plain_optax():
   assert set(got[3]) == {'optim/grad_norm', 'optim/lr', 'optim/skipped'}
 
 
+def test_a_new_state_takes_the_place_of_the_old():
+  """Parameters and moments are never in memory twice."""
+  params = {'w': jnp.ones((256, 512))}
+  optimizer = optim.make_optimizer(lr=.1, steps=9)
+  state = types.TrainState(jnp.int32(0), params, optimizer.init(params), None,
+                           jnp.int32(0))
+  program = jax.jit(lambda state, grads: optim.update(optimizer, grads, state),
+                    donate_argnums=0).lower(state, params).compile()
+  assert program.memory_analysis().temp_size_in_bytes < params['w'].nbytes
+
+
 def test_a_skipped_update_leaves_the_router_bias_alone():
   optimizer = optim.make_optimizer(lr=.1, steps=9)
   (params, state, skipped, metrics), old = _biased(
