@@ -87,7 +87,7 @@ def test_slots_are_written_without_a_loop_over_rows(platform, planned):
       lowering_platforms=(platform,)).as_text()
   # Of [L, S, K, h, R] and [L, S, K, R, h], in the one loop of two slots.
   scattered = re.findall(
-      r'"stablehlo.scatter".*?: \(tensor<((?:\d+x){5})bf16>', text, re.DOTALL)
+      r'"stablehlo.scatter"[^"]*?\}\) : \(tensor<((?:\d+x){5})bf16>', text)
   kernels = text.count('kernel_name = "_replace"')
   assert (scattered, kernels) == {
       'tpu': ([], 2), 'cuda': (['2x2x1x64x15x', '2x2x1x15x64x'], 0)}[platform]
