@@ -181,7 +181,8 @@ def _rows(count: int) -> Mapping[str, Figures]:
     found['the first batch'] = timed(_first_batch, prompts, repeats=9)
     found["an evaluation's batches"] = timed(_batches_of_a_test, prompts)
     documents = [np.ones(n, np.int32) for n in rng.integers(1, 400, count)]
-    found['documents, packed'] = timed(batches.packed, documents, 512)
+    found['documents, packed'] = timed(
+        batches.packed, documents, 512, repeats=9)
     rows = _rows_of_a_run(count)
     files.write_rows(folder / 'rollouts.jsonl', rows)
     found['results, report'] = timed(_evaluated, folder, rows)
@@ -200,7 +201,7 @@ def _problems(count: int) -> Mapping[str, Figures]:
             'answer in a box. ')
   problems = [overlap.Problem(f'{phrase} What is {n} + {n + 1}?')
               for n in range(count)]
-  texts = [(str(n), [f'{phrase} What is {n} * {n}?']) for n in range(100)]
+  texts = [(str(n), [f'{phrase} Add {n} and 1.']) for n in range(100)]
   return {'contamination': timed(
       overlap.overlaps, {'suite': problems}, texts, 10)}
 
@@ -251,12 +252,14 @@ _NOT = Bound(.3, .3, 'not at all')
 AXES = (
     growth.Axis('steps taken', (1000, 2000, 4000), _history, {
         'all steps': Bound(1.2, .3, 'each adds its rows'),
-        "a checkpoint's record": _NOT, 'resuming': _NOT,
+        "a checkpoint's record": Bound(.5, .3, 'put on disk'),
+        'resuming': _NOT,
         'the report': _LINEAR}),
     growth.Axis('rows', (4000, 8000, 16000), _rows, {
         'read and tokenised': _LINEAR,
         'the first batch': Bound(1.35, 1.15, 'sorted'),
-        "an evaluation's batches": _LINEAR, 'documents, packed': _LINEAR,
+        "an evaluation's batches": _LINEAR,
+        'documents, packed': Bound(1.35, 1.15, 'sorted'),
         'results, report': _LINEAR, 'rejection sampling': _LINEAR,
         'contamination': _LINEAR}),
     growth.Axis('problems', (500, 1000, 2000), _problems, {

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import time
 
 import jax
+import numpy as np
 
 from experiments import bench as experiment
 from r1jax.parallel import sharding
@@ -41,34 +42,53 @@ class _Measured:
     return found
 
   def figures(self) -> Figures:
-    return Figures(min(self._seconds[1:]), mib(self._program))
+    return Figures(min(self._seconds[1:]), _held(self._program._compiled))
 
   def compiling(self) -> float:
     """Seconds that the first call took beyond the others."""
     return self._seconds[0] - min(self._seconds[1:])
 
 
-def mib(program: bench.Program) -> float:
-  """What a compiled program holds at once: arguments, results and the rest."""
-  memory = program._compiled.memory_analysis()
+def _held(compiled) -> float:
+  """What a program holds at once, in MiB: arguments, results and the rest."""
+  memory = compiled.memory_analysis()
   return (memory.argument_size_in_bytes + memory.output_size_in_bytes
           + memory.temp_size_in_bytes - memory.alias_size_in_bytes) / 2 ** 20
 
 
-def step(repeats: int = 2, **sizes: int) -> Mapping[str, Figures]:
-  """The figures of the parts of a step, and of compiling them."""
+def _made(**sizes: int):
+  """The config of a step, its programs, its state and its prompts."""
   settings = config(**sizes)
   mesh = sharding.make_mesh(settings.mesh, jax.devices()[:1])
   model = train_state.configured_model(
       settings, mesh, rollouts.longest_sequence(settings.rl))
   programs, state = bench.make_programs(settings, model)
-  prompts = bench.random_prompts(settings, model.placed)
+  return settings, programs, state, bench.random_prompts(settings, model.placed)
+
+
+def step(repeats: int = 2, **sizes: int) -> Mapping[str, Figures]:
+  """The figures of the parts of a step, and of compiling them."""
+  settings, programs, state, prompts = _made(**sizes)
   measured = {name: _Measured(one) for name, one in programs.items()}
   for index in range(1 + repeats):
     state, _, _ = bench.step(settings, measured, state, prompts, index)
   jax.clear_caches()
   return {name: one.figures() for name, one in measured.items()} | {
       'compiling': Figures(sum(one.compiling() for one in measured.values()))}
+
+
+def update_held(**sizes: int) -> Mapping[str, Figures]:
+  """The memory of an update, which is compiled and not run."""
+  settings, programs, state, prompts = _made(**sizes)
+  rollout, experience, update = (program._jitted for program in (
+      programs.values()))
+  number = np.int32(0)
+  reward = np.zeros(settings.rl.prompts * settings.rl.group, np.float32)
+  experience, _ = jax.eval_shape(
+      experience, state.ref,
+      jax.eval_shape(rollout, state.params, prompts, number, number), reward)
+  return {'update': Figures(mib=_held(
+      update.lower(state, experience, number).compile()))}
 
 
 def _axis(field: str, sizes: tuple[int, ...], bounds: Mapping[str, Bound],
@@ -87,13 +107,15 @@ AXES = (
         'update': Bound(1.5, 1.1, 'attention to all before'),
         'compiling': Bound(.45, None, 'a cache that doubles')}),
     # Logits are most of what is held.
-    _axis('response_tokens', (128, 256, 512), dict.fromkeys(
-        ('reference', 'update'), Bound(None, .5, 'logits of logp_chunk tokens')
-    ), 'response tokens, vocab 16,384', vocab=16384, width=32, layers=1,
-          group=4, prompts=2, sample_chunk=512),
+    growth.Axis(
+        'response tokens, wide logits', (128, 256, 512),
+        lambda size: update_held(response_tokens=size, vocab=16384, width=32,
+                                 layers=1, group=4, prompts=2),
+        {'update': Bound(None, .5, 'logits of logp_chunk tokens')}),
     _axis('prompt_tokens', (128, 256, 512), dict.fromkeys(
-        _PARTS, Bound(1.1, 1.1, 'one prompt for its group'))),
-    _axis('group', (16, 32, 64), _WORK),
+        _PARTS, Bound(1.1, 1.1, 'one prompt for its group')),
+          response_tokens=128),
+    _axis('group', (16, 32, 64), _WORK, response_tokens=128),
     _axis('prompts', (8, 16, 32), _WORK),
     _axis('layers', (4, 8, 16), _WORK | {
         'compiling': Bound(.25, None, 'one layer, of a scan')}),
