@@ -256,10 +256,11 @@ def _rl() -> dict[str, fields.Field]:
       # Kimi k1.5, arXiv 2501.12599, 2.6.2; AReaL, arXiv 2505.24298.
       partial_tokens=optional(
           int, 'partial rollouts: a step draws at most so many tokens of a '
-          'response, C, and goes on once it has prompts complete groups; what '
-          'is unfinished goes on in the next, and is at most '
-          'ceil(response_tokens / C) + ceil(in_flight / prompts) - 2 steps '
-          'old when trained on; unset: off', '>= 1'),
+          'response, C, but for groups that must end now, and goes on once it '
+          'has prompts complete groups; what is unfinished goes on in the '
+          'next, and is at most ceil(response_tokens / C) + '
+          'ceil(in_flight / prompts) - 2 steps old when trained on; unset: off',
+          '>= 1'),
       in_flight=optional(
           int, 'with partial_tokens: prompts that are being sampled, each with '
           'its group; unset: twice prompts', '>= 1'),

@@ -10,6 +10,7 @@ import pathlib
 import time
 
 _SECONDS = 30 * 24 * 3600  # after which what nobody has used is removed
+_RECENT = 24 * 3600  # a run, or several, may read more than fits
 _BYTES = 16 << 30
 
 
@@ -23,19 +24,19 @@ def tidy(kept: pathlib.Path) -> None:
   """Removes files below a folder, which need not be there.
 
   That is those that nobody has used for a month, and, beyond 16 GiB, those that
-  nobody has used for the longest time; the last used stays. A file is used when
-  it is read, where its file system notes that, or written. Several processes
-  may do so at once.
+  nobody has used for the longest time, but none that was used within a day. A
+  file is used when it is read, where its file system notes that, or written.
+  Several processes may tidy at once.
   """
   found = []
-  for path in kept.rglob('*'):
-    with contextlib.suppress(OSError):  # another process was here
-      stat = path.stat()
-      if path.is_file():
+  for folder, _, names in os.walk(kept):
+    for path in (pathlib.Path(folder, name) for name in names):
+      with contextlib.suppress(FileNotFoundError):  # another process was here
+        stat = path.stat()
         found.append((max(stat.st_atime, stat.st_mtime), stat.st_size, path))
   total, now = 0, time.time()
-  for number, (used, size, path) in enumerate(sorted(found, reverse=True)):
+  for used, size, path in sorted(found, reverse=True):
     total += size
-    if number and (total > _BYTES or used < now - _SECONDS):
+    if used < now - _SECONDS or total > _BYTES and used < now - _RECENT:
       with contextlib.suppress(OSError):
         path.unlink()

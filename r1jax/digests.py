@@ -23,7 +23,7 @@ def of_file(path: str | os.PathLike) -> str:
 
 
 def version(path: str | os.PathLike) -> tuple[int, ...]:
-  """What is another number once a file has been written, or replaced."""
+  """What differs once a file has been written or replaced."""
   stat = os.stat(path)
   return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 

@@ -6,11 +6,11 @@
 in the folder of the clone. It prints a table in Markdown, that of
 experiments/README.md: along each axis (growth_programs.py, growth_host.py) a
 part of a run is measured at sizes that double, and p of size^p is fitted to the
-largest of them. The seconds are of CPU, all threads together, the least of
-several times, so that other work on the machine changes little. Memory is what
-a compiled program holds at once, or, of a part on the host, the peak of what
-Python and NumPy hold. The status is 1 if an exponent is above its bound, and
-each that is has a line.
+largest of them. The seconds are of CPU, of all threads of this process (not of
+the workers that verify), the least of several times, so that other work on the
+machine changes little. Memory is what a compiled program holds at once, or, of
+a part on the host, the peak of what Python and NumPy hold. The status is 1 if
+an exponent is above its bound, and each that is has a line.
 """
 
 import argparse
@@ -145,7 +145,7 @@ def table(found: Sequence[Row]) -> str:
 
 def main(words: Sequence[str] | None = None) -> list[str]:
   """Prints the table; the lines of what is above its bound."""
-  # Fewer programs may be there than are measured: none is read from a disk.
+  # Every program is compiled: none is read from a disk.
   os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'
   from tests import growth_host  # imported here: they import this module
   from tests import growth_programs

@@ -16,17 +16,26 @@ def _files(tmp_path):
   files = [tmp_path / name for name in ('d', 'folder/c', 'folder/b', 'a')]
   for number, path in enumerate(files):
     path.write_bytes(bytes(10))
-    used = time.time() - 1000 + number
+    used = time.time() - 2 * 24 * 3600 + number
     os.utime(path, (used, used))
   return files
 
 
-@pytest.mark.parametrize('most, stay', [(40, 4), (39, 3), (20, 2), (5, 1)])
+@pytest.mark.parametrize('most, stay', [(40, 4), (39, 3), (20, 2), (5, 0)])
 def test_the_last_used_stay_within_a_bound(
     tmp_path, files, monkeypatch, most, stay):
   monkeypatch.setattr(cache, '_BYTES', most)
   cache.tidy(tmp_path)
   assert [path for path in files if path.exists()] == files[4 - stay:]
+
+
+def test_what_was_used_today_stays(tmp_path, files, monkeypatch):
+  """Files that do not fit together, read in turns, would else all go."""
+  monkeypatch.setattr(cache, '_BYTES', 5)
+  for path in files[:2]:
+    os.utime(path)
+  cache.tidy(tmp_path)
+  assert [path for path in files if path.exists()] == files[:2]
 
 
 def test_what_is_read_is_used(tmp_path, files, monkeypatch):

@@ -96,7 +96,7 @@ class Rows(NamedTuple):
   grade: np.ndarray  # f32[M, K]
   real: np.ndarray  # bool[M, K]
   records: Sequence[Record]  # M
-  counts: Counts  # prompts, and those left out, by reason
+  counts: Counts  # prompts, or responses, that are left out, by reason
 
   @property
   def size(self) -> int:

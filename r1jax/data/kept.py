@@ -52,10 +52,12 @@ def arrays(asked: Callable[[], Any], files: Sequence[pathlib.Path],
     return make()
   file = cache.folder('tokens') / _digest(asked(), files)
   if file.is_file():
-    with contextlib.suppress(PermissionError):  # it is another user's
+    with contextlib.suppress(OSError):  # another user's, read-only, or gone
       os.utime(file)
     try:
       return _read(file)
+    except FileNotFoundError:
+      pass  # another process has made room
     except ValueError as problem:
       logging.warning('%s is damaged, and made anew: %s', file, problem)
   made = make()
@@ -76,9 +78,8 @@ def tokens(make: Callable[[], Arrays], files: Sequence[pathlib.Path],
     vocab, template, more: all that they depend on besides the files.
   """
   text = vocab.chat_template if template == templates.CHAT else template
-  path = pathlib.Path(template or '').expanduser()
-  if files and path.is_file():
-    text = path.read_text('utf-8')
+  if files and template and templates.is_path(template):
+    text = pathlib.Path(template).expanduser().read_text('utf-8')
   # What asks for today's date is another text tomorrow.
   today = 'strftime_now' in (text or '') and str(datetime.date.today())
   return arrays(lambda: [vocab.digest(), text, today, *more], files, make)

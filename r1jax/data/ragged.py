@@ -53,7 +53,7 @@ class Ragged:
 
 
 class Builder:
-  """Makes a Ragged of items that come one by one; 'i': i32, 'B': bytes, 'f'."""
+  """Makes a Ragged of items that come one by one, of `code` i, f or B."""
 
   def __init__(self, code: str):
     self._values, self._end = array.array(code), array.array('q', [0])

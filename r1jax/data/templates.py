@@ -49,8 +49,8 @@ CHAT = 'chat'
 _PLACE = re.compile(r'(?<!\{)\{prompt\}(?!\})')
 _FILES = ('.txt', '.jinja', '.j2')
 
-# (prompt, answers, or steps of one) -> the pieces of the prompt and of each, an
-# answer's with the end token.
+# (prompt, answers) -> the pieces of the prompt and of each answer, with its end
+# token; or (prompt, steps of an answer) -> those of each step, without one.
 Write = Callable[[chat.Prompt, Sequence[str]], list[pieces.Piece]]
 # (prompt, answer) -> the ids of both, the answer's with the end token.
 Encode = Callable[[chat.Prompt, str], tuple[list[int], list[int]]]
@@ -64,6 +64,11 @@ Fill = Callable[..., str]
 def apply(name: str, prompt: str) -> str:
   """Returns `prompt` in the template `name`; ConfigError if there is none."""
   return load_template(name)(prompt)
+
+
+def is_path(name: str) -> bool:
+  """Whether a template is named by the path of a file."""
+  return '{' not in name and name not in (*TEMPLATES, CHAT)
 
 
 def load_template(name: str) -> Fill:

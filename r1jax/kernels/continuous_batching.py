@@ -29,7 +29,7 @@ from r1jax.kernels import group_sampling
 from r1jax.parallel import sharding
 from r1jax.types import Array, Cache, Params, Prompts, Rollout, Support
 
-FEWER = 4  # times, slots once no response waits
+_FEWER = 4  # times, slots once no response waits
 
 
 class Drawn(NamedTuple):
@@ -53,11 +53,11 @@ class State(NamedTuple):
   k: Array | tuple[Array, ...]  # [L, S, K, h, R], as in types.Cache
   v: Array | tuple[Array, ...] | None  # [L, S, K, R, h]
   drawn: Drawn
-  done: Array | None = None  # bool[N], a response has ended; None: untold
+  done: Array | None = None  # bool[N], a response has ended; None: not kept
 
 
 class Begun(NamedTuple):
-  """What stays while N responses are drawn; first, arguments of `stepper`."""
+  """What stays while N responses are drawn; four arguments of `stepper`."""
   prompts: Prompts  # of the rows, sharding.repeat
   prompt_kv: group_sampling.KeysValues
   keys: Array  # key[N]
@@ -88,26 +88,27 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
 def begin(model, params: Params, prompts: Prompts, key_N: Array,
           response_tokens: int, kept: int, keep_experts: bool, slots: int
           ) -> tuple[Begun, State]:
-  """Prefills the prompts; all slots are empty. As begin_groups there."""
+  """As group_sampling.begin_groups; all slots are empty."""
   place = model.place
   shared = sharding.repeat(prompts, len(key_N), place)
-  prompt_kv, none = group_sampling.begin(
+  prompt_kv, empty = group_sampling.begin(
       model, params, shared, len(key_N), response_tokens, kept, keep_experts)
   devices = len(sharding.by_device(place, key_N))
-  of_prompts, of_tokens = none.experts or (None, None)
-  return Begun(shared, prompt_kv, key_N, none.hidden, of_prompts), (
+  of_prompts, of_tokens = empty.experts or (None, None)
+  return Begun(shared, prompt_kv, key_N, empty.hidden, of_prompts), (
       State(jnp.zeros(devices, jnp.int32),
             jnp.full(slots, len(key_N) // devices, jnp.int32),
             jnp.zeros(slots, jnp.int32),
-            jnp.zeros((slots, none.hidden.shape[1]), none.hidden.dtype),
+            jnp.zeros((slots, empty.hidden.shape[1]), empty.hidden.dtype),
             *group_sampling.empty_past(*prompt_kv, slots, response_tokens),
-            Drawn(none.tokens, none.mask, none.logp, none.support, of_tokens)))
+            Drawn(empty.tokens, empty.mask, empty.logp, empty.support,
+                  of_tokens)))
 
 
 def sizes(place: sharding.Placement | None, slots: int) -> list[int]:
   """The slots while responses wait, and those for the last of them."""
   devices = 1 if place is None else place.batch_shards
-  return [*filter(None, (slots, slots // devices // FEWER * devices))]
+  return [*filter(None, (slots, slots // devices // _FEWER * devices))]
 
 
 def advance(model, params: Params, begun: Begun, state: State, slots: int,
@@ -138,7 +139,7 @@ def over(place: sharding.Placement | None, state: State, slots: int) -> Array:
   """bool[]: the responses left fit into fewer of the `slots`, or none is."""
   of_device = lambda x: sharding.by_device(place, x)
   devices, rows = of_device(state.drawn.tokens).shape[:2]
-  most = slots // devices // FEWER if len(state.row) == slots else 0
+  most = slots // devices // _FEWER if len(state.row) == slots else 0
   in_use_X = jnp.sum(of_device(state.row) < rows, 1)
   return ~(jnp.any(state.next < rows) | jnp.any(in_use_X > most))
 

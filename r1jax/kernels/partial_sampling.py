@@ -25,7 +25,7 @@ from r1jax.parallel import sharding
 from r1jax.types import Array, Cache, Params, Prompts
 
 Drawn = continuous_batching.Drawn
-_PARTS = 4  # of the slots, as the responses in them are read
+_PARTS = 4  # of the slots, read one after the other
 
 
 def keys(seed: Array, stream_B: Array, id_B: Array, group: int) -> Array:
@@ -43,21 +43,22 @@ def ended(drawn: Drawn, eos_ids: tuple[int, ...]) -> Array:
   return at_end_N | (length_N == drawn.mask.shape[1])
 
 
-def extend(model, params: Params, prompts: Prompts, key_N: Array, age_B: Array,
-           due_B: Array, drawn: Drawn, *, slots: int, tokens: int, wanted: int,
-           block: int, eos_ids: tuple[int, ...], temperature: float,
-           top_k: int = 0, top_p: float = 1.) -> tuple[Drawn, Array]:
+def extend(model, params: Params, prompts: Prompts, key_N: Array,
+           number_B: Array, due_B: Array, drawn: Drawn, *, slots: int,
+           tokens: int, wanted: int, block: int, eos_ids: tuple[int, ...],
+           temperature: float, top_k: int = 0, top_p: float = 1.
+           ) -> tuple[Drawn, Array]:
   """Draws more tokens of N responses to B prompts.
 
   It ends when `tokens` are drawn in each slot, or when `wanted` groups are
-  complete; but not before those that are due are.
+  complete; but not before those that are due are, of which none waits.
 
   Args:
     model: `models.Model`.
     params: of the present policy.
     prompts: B prompts.
     key_N: from `keys`.
-    age_B: i32[B]; of new responses those of the least get a slot first.
+    number_B: i32[B]; of new responses those of the least get a slot first.
     due_B: bool[B], groups to be drawn to their end.
     drawn: what there is of the responses; nothing of those that are new.
     slots: S, a multiple of the devices that split a batch. Of responses that
@@ -69,53 +70,48 @@ def extend(model, params: Params, prompts: Prompts, key_N: Array, age_B: Array,
   Returns:
     What there is of them now, and which groups are complete, bool[B].
   """
-  place, group = model.place, len(key_N) // len(age_B)
+  place, group = model.place, len(key_N) // len(number_B)
   shared = sharding.repeat(prompts, len(key_N), place)
   params = model.prepare(params)
   prompt_kv, begun = group_sampling.begin(
       model, params, shared, len(key_N), drawn.mask.shape[1])
   order_N, state = _enter(
-      place, drawn, ended(drawn, eos_ids), jnp.repeat(age_B, group), slots,
-      begun.hidden)
+      place, drawn, ended(drawn, eos_ids), jnp.repeat(number_B, group),
+      slots, begun.hidden)
   state = _read(model, params, shared, prompt_kv, state,
                 len(key_N) // len(shared.length), block)
   step = continuous_batching.stepper(
       model, params, shared, prompt_kv, key_N, begun.hidden, eos_ids,
       temperature, top_k, top_p, order_N)
-  devices, rows = sharding.by_device(place, key_N).shape
   complete = lambda s: jnp.all(s.done.reshape(-1, group), 1)
 
-  def goes_on(count, s, most):
-    in_use_X = jnp.sum(sharding.by_device(place, s.row) < rows, 1)
+  def goes_on(count, s):
     complete_B = complete(s)
     enough = (count >= tokens) | (jnp.sum(complete_B) >= wanted)
     return ~(enough & jnp.all(complete_B | ~due_B)) & (
-        jnp.any(s.next < rows) | jnp.any(in_use_X > most))
+        ~continuous_batching.over(place, s, slots))
 
-  count, few = jnp.zeros((), jnp.int32), (
-      slots // devices // continuous_batching.FEWER)  # on each device
-  for width in filter(None, (slots, few * devices)):
-    most = few if width == slots else 0
+  count = jnp.zeros((), jnp.int32)
+  for size in continuous_batching.sizes(place, slots):
     count, state = lax.while_loop(
-        lambda c, most=most: goes_on(*c, most),
-        lambda c: (c[0] + 1, step(c[1])),
-        (count, continuous_batching.in_fewer(place, state, width)))
+        lambda c: goes_on(*c), lambda c: (c[0] + 1, step(c[1])),
+        (count, continuous_batching.in_fewer(place, state, size)))
   return state.drawn, complete(state)
 
 
-def _enter(place, drawn: Drawn, done_N: Array, age_N: Array, slots: int,
+def _enter(place, drawn: Drawn, done_N: Array, number_N: Array, slots: int,
            first_ND: Array) -> tuple[Array, continuous_batching.State]:
   """The order of the responses on each device, and the slots at the start.
 
   Those that have ended come first, then those that have begun, the longest
-  before, then new ones.
-  The cache has no room yet; `hidden` is that of a new response.
+  first, then new ones in the order of `number_N`. The cache has no room yet;
+  `hidden` is that of a new response.
   """
   of_device = lambda x: sharding.by_device(place, x)
   pick = lambda x, index: sharding.pick(place, x, index)
   length_N = jnp.sum(drawn.mask, 1, dtype=jnp.int32)
   kind_XN = of_device(jnp.where(done_N, 0, jnp.where(length_N > 0, 1, 2)))
-  rank_N = jnp.where(length_N > 0, -length_N, age_N)
+  rank_N = jnp.where(length_N > 0, -length_N, number_N)
   order_XN = jnp.lexsort((of_device(rank_N), kind_XN), axis=-1)
   order_N = order_XN.reshape(-1).astype(jnp.int32)
   devices, rows = order_XN.shape

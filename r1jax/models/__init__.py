@@ -47,7 +47,7 @@ class Model(NamedTuple):
     the config is `scalar` (layers.Score)
   prepare(params) -> params for many calls of forward and unembed: LoRA
     merged, in the dtype of computation, placed by the model's own rules,
-    layers unstacked if not scanned, in a CPU's order if they are (prepared.py)
+    layers unstacked if not scanned, else in a CPU's order (prepared.py)
   """
   config: architecture.Config
   init: Callable[[Array], Params]

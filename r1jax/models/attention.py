@@ -127,7 +127,7 @@ def attend_to_past(config: architecture.Config, layout: Layout,
   Args:
     config, layout, layer: as of `visible_parts`.
     q_NTHh: queries, scaled.
-    past: with the new tokens appended; of this layer or of all.
+    past: of this layer or of all; with the new tokens, unless they are `late`.
     values: computed from keys, where the past holds none.
     late: the new tokens, where the past does not have them yet.
   """
@@ -146,13 +146,13 @@ def attend_to_past(config: architecture.Config, layout: Layout,
     def read(part, axis):
       if past[part] is None:
         return values(k)
-      read = cut(past[part], axis)
+      x = cut(past[part], axis)
       if late is None:
-        return read
-      is_new = begin + jnp.arange(count) == layout.filled[:, None]
-      shape = [len(is_new), 1, 1, 1]
+        return x
+      is_late = begin + jnp.arange(count) == layout.filled[:, None]
+      shape = [len(is_late), 1, 1, 1]
       shape[axis] = count
-      return jnp.where(is_new.reshape(shape), late[part], read)
+      return jnp.where(is_late.reshape(shape), late[part], x)
 
     k = read(0, -1)
     return k, read(1, -2)

@@ -1,10 +1,8 @@
 """Parameters made ready for many calls of forward and unembed, as in sampling.
 
-On one CPU, the weights of a product are kept as [outputs, inputs], those of
-each layer apart, in a collection of their own. Few rows are then multiplied
-without writing a weight again, in an order that it can be read in, and a scan
-over layers does not copy its own layer's weights before it reads them: it takes
-the product with one of L arrays.
+On one CPU, the weight of each product is kept as [outputs, inputs], each
+layer's apart. XLA would else write a weight again, in that order, to multiply
+few rows by it, and a scan over layers would copy each layer's out of the stack.
 """
 
 from collections.abc import Callable
@@ -44,9 +42,8 @@ def prepare(config: architecture.Config, place: sharding.Placement | None,
 
 
 def _on_one_cpu(place: sharding.Placement | None) -> bool:
-  if place is None:
-    return jax.default_backend() == 'cpu'
-  return place.mesh.size == 1 and place.mesh.devices.flat[0].platform == 'cpu'
+  return sharding.device(place).platform == 'cpu' and (
+      place is None or place.mesh.size == 1)
 
 
 def _with_matrices(config: architecture.Config, params: Params) -> Params:

@@ -87,6 +87,7 @@ def _prefix_length(tokens: Sequence[int],
 
   for begin in range(_BLOCK, len(tokens), _BLOCK):
     left_out.append(length(begin) - counted(begin, begin))
-  if length(len(tokens)) != counted(0, len(tokens)):
+  whole = decode(tokens).rstrip('\ufffd')
+  if '\ufffd' in whole or length(len(tokens)) != len(whole):
     del left_out[1:]
   return length

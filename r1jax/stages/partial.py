@@ -15,7 +15,8 @@ k // P + ceil(R / C) - 1: its responses are drawn to their ends then, also with
 more than C tokens. All that were due before have been trained on, so P are due
 at most. A group begins at most ceil(M / P) - 1 steps before that of its batch.
 So no token is trained on more than ceil(R / C) + ceil(M / P) - 2 steps after
-the one that drew it.
+the one that drew it. (A run that resumes on more devices may have more
+responses begun on one than that has slots: they wait, and may be a step later.)
 
 If C is R, a step trains on the groups of its own batch, and those of the next
 ones fill the slots that they leave. If M is P, too, none is left over.
@@ -68,6 +69,7 @@ class Taken(NamedTuple):
   age: Array  # i32[N], steps since the first token of each response
   in_flight: InFlight
   metrics: dict[str, Any]
+  began: float  # seconds of timing.now(), when the samples before were used
 
   def of(self, scored: scoring.Scored) -> scoring.Scored:
     """The scored rollout, its rows with their ages; padding is not kept."""
@@ -118,10 +120,10 @@ def sample(model, sampling: rollouts.Settings, partial: Settings, params,
       model, params, prompts, partial_sampling.keys(
           seed, batch_B, prompts.id, sampling.group),
       held.number, batch_B + partial.late <= step, before,
-      slots=sampling.slots or clear_N.size, tokens=partial.tokens,
-      wanted=partial.prompts, block=sampling.chunk, eos_ids=sampling.eos_ids,
-      temperature=sampling.temperature, top_k=sampling.top_k,
-      top_p=sampling.top_p)
+      slots=min(sampling.slots or clear_N.size, clear_N.size),
+      tokens=partial.tokens, wanted=partial.prompts, block=sampling.chunk,
+      eos_ids=sampling.eos_ids, temperature=sampling.temperature,
+      top_k=sampling.top_k, top_p=sampling.top_p)
   if model.place is not None:
     drawn = model.place.split(drawn)
   new_NR = drawn.mask & ~before.mask
@@ -183,7 +185,7 @@ class Sampler:
         params, self._on_devices(batch), held._replace(
             number=self._whole(number)), self._whole(new), self._seed,
         np.int32(step))
-    metrics[timing.BEGAN] = timing.wait_for(params)
+    began = timing.wait_for(params)
     complete = np.asarray(complete)
     places = np.lexsort((number, ~complete))[:self._partial.prompts]
     kept = complete[places]
@@ -199,7 +201,7 @@ class Sampler:
         rollout._replace(prompts=self._on_devices(batch)),
         batches.with_step(batch, step), kept_N, age,
         held._replace(free=self._whole(free)),
-        metrics | more | {'sampling/groups': kept.sum()})
+        metrics | more | {'sampling/groups': kept.sum()}, began)
 
   def _prompts(self, number: np.ndarray) -> batches.PromptBatch:
     """The prompts of these numbers."""

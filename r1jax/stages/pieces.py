@@ -171,8 +171,8 @@ class Drawing:
   def __iter__(self) -> Iterator[Ended]:
     """Yields those rows of this process that have ended since, if any.
 
-    They lie where `sharding.own_rows` finds them. Those that end with the
-    rollout are not yielded.
+    They lie where `sharding.own_rows` finds them. Without slots,
+    those that are cut at R are not yielded.
     """
     known = set()
     for seen in itertools.chain([self._first], self._pieces):

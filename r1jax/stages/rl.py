@@ -91,11 +91,12 @@ class Learner:
     """One step: the new state, its metrics, and a row for each response."""
     if self._partial is None:
       taken, (rollout, batch) = None, self.sample(state, step)
+      times = {timing.BEGAN: timing.wait_for(state.params)}
     else:
       taken = self._partial(
           lora.join(state.ref, state.params), state.in_flight, step)
       rollout, batch = taken.rollout, taken.batch
-    times = {timing.BEGAN: timing.wait_for(state.params)}
+      times = {timing.BEGAN: taken.began}
     meanwhile = functools.partial(self.measure, state)
     if self._settings.sampling_rounds:
       meanwhile = None  # groups are chosen first

@@ -45,8 +45,8 @@ class Scored(NamedTuple):
   rows: list[dict[str, Any]]  # of rollouts.jsonl, of all hosts, no padding
   drawn: int | None = None  # groups sampled, with dynamic sampling
   dropped: int = 0  # groups of them that are not trained on
-  # With dynamic sampling, which of the N are trained on, bool[N], and their
-  # rows; None: all.
+  # With dynamic sampling or partial rollouts, which of the N are trained on,
+  # bool[N], and their rows; None: all.
   kept: np.ndarray | None = None
   kept_rows: Sequence[dict[str, Any]] | None = None
   steps: Steps | None = None  # rewards of steps, with process supervision
@@ -91,11 +91,11 @@ class RolloutScorer:
     Raises:
       Stopped: a signal asked for it; the responses are then lost.
     """
-    drawn = isinstance(rollout, pieces.Drawing)
-    group = rollout.group if drawn else len(rollout.tokens) // len(batch.id)
+    drawing = isinstance(rollout, pieces.Drawing)
+    group = rollout.group if drawing else len(rollout.tokens) // len(batch.id)
     with early_scores.EarlyScores(
         functools.partial(self._by_rule, batch, group)) as scores:
-      if drawn:
+      if drawing:
         for ended in rollout:
           scores.add(ended)
         rollout = rollout.rollout
@@ -113,7 +113,7 @@ class RolloutScorer:
     by_row = {n: row for share in shares for n, row in share}
     rows = [by_row[n] for n in sorted(by_row)]
     counts = sum_counters(counters)
-    for model in self.models:
+    for model in self.models if rows else ():  # no group may be complete
       distributed.check_stopped()
       counts |= model.apply(batch.records, rows)
 
@@ -245,7 +245,8 @@ def select_groups(rounds: Sequence[Scored], chosen: np.ndarray,
       *((s.reward, s.parts, s.length, s.finished) for s in rounds))
   return Scored(rollout._replace(prompts=prompts), reward, parts, length,
                 finished, sum_counters(s.counters for s in rounds),
-                [row for s in rounds for row in s.rows])
+                [row for s in rounds for row in s.rows],
+                seconds=sum_counters(s.seconds for s in rounds))
 
 
 @functools.cache

@@ -28,7 +28,7 @@ class Programs(NamedTuple):
 def jitted(placed: train_state.PlacedModel, optimizer: optim.Optimizer,
            abstract: TrainState, objective: grpo.Objective,
            critic: ppo.PlacedCritic | None = None) -> Programs:
-  """The programs of a step; the arguments are those of `Learner`."""
+  """The programs of a step; the arguments are those of rl.Learner."""
   policy, _, _ = split_state(train_state.shardings_of(abstract))
   estimate, values, update_critic = grpo.group_relative, None, None
   if critic:

@@ -105,6 +105,14 @@ def test_a_changed_file_is_read_anew(path, vocab):
   assert [r['row']['text'] for r in _read(path, vocab)[0][2]].count('is 4') == 2
 
 
+def test_a_template_may_be_a_long_text_or_have_the_name_of_a_file(
+    path, vocab, monkeypatch):
+  monkeypatch.chdir(path.parent)
+  path.with_name('mini').write_bytes(b'\xff')
+  assert _read(path, vocab, template='mini')
+  _read(path, vocab, 9999, template='Answer. ' * 40 + '{prompt}')
+
+
 def test_what_a_changed_template_file_fills_is_read_anew(path, vocab):
   template = path.with_name('a.txt')
   template.write_text('Q: {prompt}')
@@ -187,6 +195,8 @@ def test_what_is_used_stays_where_there_is_no_room(
     path, vocab, cache, monkeypatch):
   monkeypatch.setattr(cache_lib, '_BYTES', 1)
   _read(path, vocab)
+  before, = cache.iterdir()
+  os.utime(before, (1, 1))
   _read(path, vocab, template='mini')
   last, = cache.iterdir()  # the other has gone
   first = time.time() - 9

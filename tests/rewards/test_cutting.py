@@ -99,7 +99,16 @@ def _not_local(folder):
   return encode, lambda ids: decode(ids) * (1 + (len(ids) > 150)), size
 
 
-@pytest.mark.parametrize('make', [_spaced, _byte_level, _not_local])
+def _of_bytes(folder):
+  """Of which some are no text, and more of them than are decoded before."""
+  del folder
+  broken = [0x80] * 18
+  return lambda text: [*text.encode()[:46], *broken, *text.encode()[:47],
+                       *'中'.encode(), *broken[2:], *text.encode()], (
+      lambda ids: bytes(ids).decode('utf-8', 'replace')), 256
+
+
+@pytest.mark.parametrize('make', [_spaced, _byte_level, _not_local, _of_bytes])
 def test_beginnings_are_as_long_as_if_they_were_decoded_whole(make, tmp_path):
   """Texts of several alphabets, and tokens at random, halves of characters."""
   encode, decode, size = make(tmp_path)

@@ -16,6 +16,7 @@ from r1jax.kernels import logprobs
 from r1jax.models import architecture
 from r1jax.parallel import sharding
 from r1jax.stages import rl
+from r1jax.training import optim
 
 MOE = dict(layers=3, moe=architecture.Experts(
     experts=8, active=2, mlp=8, shared=1, groups=4, active_groups=2,
@@ -89,8 +90,11 @@ def _step(sizes):
   return jax.device_get((state, metrics)), rows
 
 
-def test_8_devices_sample_and_update_as_one_does():
+def test_8_devices_sample_and_update_as_one_does(monkeypatch):
   """Of 4 prompts, so that each is on two devices."""
+  # A gradient of 1e-8 is rounding; by Adam's usual eps it would be a step.
+  monkeypatch.setattr(tiny_rl, 'OPTIMIZER', optim.make_optimizer(
+      lr=1e-2, steps=100, weight_decay=.01, eps=1e-6))
   (state, metrics), rows = _step(dict(fsdp=2, expert=4))
   (one, wanted), expected = _step(None)
   assert rows == expected

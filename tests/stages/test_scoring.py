@@ -13,6 +13,7 @@ from r1jax import errors
 from r1jax import rewards as rewards_lib
 from r1jax.data import batches
 from r1jax.parallel import sharding
+from r1jax.rewards import lengths
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
 from r1jax.types import Rollout
@@ -119,6 +120,14 @@ def test_what_fills_a_batch_up_is_sampled_and_not_scored(sizes):
   assert not np.any(got.reward[3 * group:])
 
 
+def test_where_no_group_is_complete_no_model_is_asked():
+  """Partial rollouts: all of a step may go on in the next."""
+  models = [_Judge(), lengths.LengthReward('kimi', lambda task: 1., None, 0.)]
+  scored = _scored(tiny.setup(), _Remembering(), tiny_rl.draw(0)._replace(
+      records=()), 2, models)
+  assert scored.rows == [] and not scored.reward.any()
+
+
 def test_rows_are_in_their_order_whichever_host_scored_them(monkeypatch):
   scored = lambda: _scored(tiny.setup(), tiny_rl.Scorer(), tiny_rl.draw(0), 5)
   alone = scored()
@@ -157,6 +166,9 @@ def test_select_takes_whole_groups_of_several_rollouts():
         scored.rollout.prompts, one.rollout.prompts)
   assert scored.rows == every[0].rows + every[1].rows
   assert scored.counters == {'errors': 2}
+  assert scored.seconds == {
+      name: every[0].seconds[name] + every[1].seconds[name]
+      for name in every[0].seconds} != {}
 
 
 def test_counters_are_summed_and_said():
