@@ -227,11 +227,15 @@ def test_a_mesh_takes_the_steps_of_one_device(sizes):
 @pytest.mark.slow
 def test_nothing_compiles_again():
   run = _run()
-  state = run.init()
-  for step in range(5):
+  state, _, _ = run.learner(run.init(), 0)
+  # A program of other tests may be counted, too.
+  sizes = lambda: [
+      f._cache_size() for f in (run.partial._sample, run.partial._take)]
+  first = sizes()
+  assert min(first) > 0
+  for step in range(1, 5):
     state, _, _ = run.learner(state, step)
-    sizes = [f._cache_size() for f in (run.partial._sample, run.partial._take)]
-    assert sizes == [1, 1]
+    assert sizes() == first
 
 
 @pytest.mark.slow
