@@ -44,6 +44,12 @@ def files(readers: Mapping[str, Any], task: str, split: str,
   return json_lines.paths(argument, split) if kind in sources.FILES else []
 
 
+def why_left_out(reasons: Mapping[str, str], counts: Counts) -> str:
+  """The reasons with their counts, as text; '' if all are 0."""
+  return '; '.join(f'{counts[reason]} {why}' for reason, why in reasons.items()
+                   if counts.get(reason))
+
+
 class Builder:
   """Takes records with the ids of their prompts and pieces, one by one."""
 

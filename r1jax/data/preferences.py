@@ -47,12 +47,6 @@ LEFT_OUT = {
 }
 
 
-def why_left_out(counts: Counts) -> str:
-  """The reasons of LEFT_OUT with their counts, as text; '' if all are 0."""
-  return '; '.join(f'{counts[reason]} {why}' for reason, why in LEFT_OUT.items()
-                   if counts.get(reason))
-
-
 def jsonl(argument: str, split: str, *, prompt: str | None = None,
           task: str | None = None) -> tuple[ragged.Records, Counts]:
   """The preferences of a file, in one of three forms.
@@ -109,7 +103,8 @@ def _records(rows: Iterable[json_lines.Row], asked: columns.Column, task: str,
   if not records:
     raise errors.ConfigError(
         'data.task', f'{origin} has no pairs'
-        + (f'; left out: {why_left_out(left_out)}' if left_out else ''))
+        + (f'; left out: {graded.why_left_out(LEFT_OUT, left_out)}'
+           if left_out else ''))
   return records, left_out
 
 
@@ -228,5 +223,6 @@ def take(encoded: graded.Encoded, made: graded.Builder, length: int,
         'shortest prompt with its responses', length)
   if not made:
     raise errors.ConfigError(
-        'data.task', f'no prompts; left out: {why_left_out(left_out)}')
+        'data.task', 'no prompts; left out: '
+        + graded.why_left_out(LEFT_OUT, left_out))
   return left_out

@@ -45,12 +45,6 @@ LEFT_OUT = {
 }
 
 
-def why_left_out(counts: graded.Counts) -> str:
-  """The reasons of LEFT_OUT with their counts, as text; '' if all are 0."""
-  return '; '.join(f'{counts[reason]} {why}' for reason, why in LEFT_OUT.items()
-                   if counts.get(reason))
-
-
 ###############################################################################
 # Sources
 ###############################################################################
@@ -135,7 +129,8 @@ def _records(rows: Iterable[json_lines.Row], named: _Columns,
   if not records:
     raise errors.ConfigError(
         'data.task', f'{origin} has no labelled steps'
-        + (f'; left out: {why_left_out(left_out)}' if left_out else ''))
+        + (f'; left out: {graded.why_left_out(LEFT_OUT, left_out)}'
+           if left_out else ''))
   return records, left_out
 
 

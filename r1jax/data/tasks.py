@@ -153,7 +153,7 @@ def conversations(
       ids.add(*parts)
       said.add(*(bytes([number % 2]) * len(part)
                  for number, part in enumerate(parts)))
-    return {**ids.arrays('ids'), **said.arrays('said')}
+    return {**ids.arrays('ids'), 'said': said.built().values}
 
   found = rows.tokenised(made, vocab, template)
   tokens, said = (ragged.Ragged(found[name], found['ids_end'])

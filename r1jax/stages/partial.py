@@ -182,7 +182,7 @@ class Sampler:
     number[new] = number.max() + 1 + np.arange(new.sum())
     batch = self._prompts(number)
     held, complete, metrics = self._sample(
-        params, self._on_devices(batch), held._replace(
+        params, rollouts.on_mesh(batch, self._placed.mesh), held._replace(
             number=self._whole(number)), self._whole(new), self._seed,
         np.int32(step))
     began = timing.wait_for(params)
@@ -198,7 +198,7 @@ class Sampler:
     rollout, age, more = self._take(
         held.drawn, held.step, row_N, kept_N, np.int32(step))
     return Taken(
-        rollout._replace(prompts=self._on_devices(batch)),
+        rollout._replace(prompts=rollouts.on_mesh(batch, self._placed.mesh)),
         batches.with_step(batch, step), kept_N, age,
         held._replace(free=self._whole(free)),
         metrics | more | {'sampling/groups': kept.sum()}, began)
@@ -213,11 +213,6 @@ class Sampler:
     return batches.PromptBatch(
         *map(column, ('tokens', 'length', 'id')),
         tuple(b.records[n] for b, n in at))
-
-  def _on_devices(self, batch: batches.PromptBatch) -> Prompts:
-    return sharding.from_host(
-        Prompts(batch.tokens, batch.length, batch.id), self._placed.mesh,
-        uneven=True)
 
   def _whole(self, x: np.ndarray) -> Array:
     return jax.device_put(x, self._placed.replicated)

@@ -182,7 +182,7 @@ def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
     distributed.say(
         f'{left_out} of {left_out + len(rows.records)} '
         f'{"responses" if stepwise else "prompts"} of {data.task} are left '
-        f'out: {source.why_left_out(rows.counts)}')
+        'out: ' + graded.why_left_out(source.LEFT_OUT, rows.counts))
   distributed.check_rows(split, (rows.packed.tokens, rows.grade))
   return rows
 

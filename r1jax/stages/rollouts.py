@@ -63,6 +63,12 @@ def jitted_sampling(mesh: jax.sharding.Mesh):
           None, *[sharding.batch_sharding(mesh)] * 5))  # prompts: as given
 
 
+def on_mesh(batch: batches.PromptBatch, mesh: jax.sharding.Mesh) -> Prompts:
+  """The prompts of a global batch, the same on every process."""
+  return sharding.from_host(
+      Prompts(batch.tokens, batch.length, batch.id), mesh, uneven=True)
+
+
 class Sampler:
   """Samples from one model under given parameters."""
 
@@ -76,9 +82,7 @@ class Sampler:
   def __call__(self, params, batch: batches.PromptBatch, seed: int,
                stream: int) -> Rollout | pieces.Drawing:
     """Responses to a global batch of B prompts, the same on every process."""
-    prompts = sharding.from_host(
-        Prompts(batch.tokens, batch.length, batch.id), self._placed.mesh,
-        uneven=True)
+    prompts = on_mesh(batch, self._placed.mesh)
     given = params, prompts, np.uint32(seed), np.uint32(stream)
     if self._in_pieces:
       return pieces.Drawing(self._placed, self._settings, *given)

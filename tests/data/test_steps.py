@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from r1jax import errors
+from r1jax.data import graded
 from r1jax.data import steps
 from r1jax.data import templates
 from r1jax.data import vocabs
@@ -127,7 +128,8 @@ def test_a_blank_step_of_prm800k_is_left_out_and_counted(tmp_path):
   assert _read(tmp_path, beside) == ([whole, y, z], blank)
   assert _read(tmp_path, chosen) == ([begin(1), x], blank)
   assert _read(tmp_path, written) == ([begin(2), x, y], blank)
-  assert steps.why_left_out(blank) == '1 whose last step is blank'
+  assert graded.why_left_out(
+      steps.LEFT_OUT, blank) == '1 whose last step is blank'
 
 
 def test_math_shepherd(tmp_path):

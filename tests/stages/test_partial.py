@@ -123,15 +123,6 @@ def _run(settings=SETTINGS, sizes=None, sampling=SLOTS, **fields):
   return tiny_rl.Run(sizes, settings=sampling, partial=settings, **fields)
 
 
-def _rows(run, count):
-  state, rows, history = run.init(), [], []
-  for step in range(count):
-    state, metrics, new = run.learner(state, step)
-    rows.append(new)
-    history.append(jax.device_get(metrics))
-  return jax.device_get(state), rows, history
-
-
 def _without_age(rows):
   return [{name: value for name, value in row.items() if name != 'age'}
           for row in rows]
@@ -139,13 +130,13 @@ def _without_age(rows):
 
 @functools.cache
 def _six():
-  return _rows(_run(), 6)
+  return tiny_rl.logged(_run(), 6)
 
 
 @pytest.mark.slow
 def test_with_room_for_all_the_steps_are_those_without():
-  state, rows, _ = _rows(_run(partial.Settings(P, P, R, 0)), 3)
-  plain, expected, _ = _rows(tiny_rl.Run(), 3)
+  state, rows, _ = tiny_rl.logged(_run(partial.Settings(P, P, R, 0)), 3)
+  plain, expected, _ = tiny_rl.logged(tiny_rl.Run(), 3)
   assert [_without_age(one) for one in rows] == expected
   tiny.assert_near(state._replace(in_flight=None), plain)
 
@@ -157,8 +148,8 @@ def test_a_frozen_policy_says_the_same(settings, monkeypatch):
   """In whatever steps: each prompt's group is that of the plain sampler."""
   monkeypatch.setattr(tiny_rl, 'OPTIMIZER', optim.make_optimizer(
       lr=0., steps=100, weight_decay=0.))
-  _, rows, _ = _rows(_run(settings), 9)
-  _, plain, _ = _rows(tiny_rl.Run(), 9)
+  _, rows, _ = tiny_rl.logged(_run(settings), 9)
+  _, plain, _ = tiny_rl.logged(tiny_rl.Run(), 9)
   expected = {}  # prompts come again in later batches, under other streams
   for row in sum(plain, []):
     expected.setdefault(row['id'], []).append(row['response'])
@@ -215,8 +206,9 @@ def test_old_log_probabilities_are_those_of_the_policy_that_drew_each_token():
     dict(data=8), dict(data=2, fsdp=2, tensor=2)])
 def test_a_mesh_takes_the_steps_of_one_device(sizes):
   """With a slot for each; fewer fill in another order on each device."""
-  state, rows, history = _rows(_run(sampling=tiny_rl.SETTINGS), 4)
-  got, same, figures = _rows(_run(sizes=sizes, sampling=tiny_rl.SETTINGS), 4)
+  state, rows, history = tiny_rl.logged(_run(sampling=tiny_rl.SETTINGS), 4)
+  got, same, figures = tiny_rl.logged(
+      _run(sizes=sizes, sampling=tiny_rl.SETTINGS), 4)
   assert same == rows
   tiny.assert_near(got, state)
   for one, expected in zip(figures, history):
@@ -291,7 +283,7 @@ def _rows_of_all(run, count):
 
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one():
-  _, rows, _ = _rows(_run(sampling=tiny_rl.SETTINGS), 3)
+  _, rows, _ = tiny_rl.logged(_run(sampling=tiny_rl.SETTINGS), 3)
   assert hosts.run(PROGRAM) == [
       [[row['response'] for row in one] for one in rows]] * 2
 
@@ -306,7 +298,7 @@ def test_two_processes_take_the_steps_of_one():
     dict(lora=dict(rank=2, alpha=4., targets=('attention/*',))),
     dict(sampling=SLOTS._replace(top_k=4, keep_support=True))])
 def test_with_what_else_a_step_may_have(fields):
-  state, rows, history = _rows(_run(**fields), 4)
+  state, rows, history = tiny_rl.logged(_run(**fields), 4)
   assert len(rows[-1]) == P * tiny_rl.GROUP
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
   if fields.get('objective', tiny_rl.OBJECTIVE).correction:

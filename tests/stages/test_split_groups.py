@@ -41,25 +41,15 @@ def _run(sizes=None, objective=OBJECTIVE, prompts=B, **changes):
       draw=lambda number: tiny_rl.draw(number + 1, prompts), **changes)
 
 
-def _steps(run, count=3):
-  """The state after some steps, and the rows and metrics of each."""
-  state, rows, history = run.init(), [], []
-  for step in range(count):
-    state, metrics, said = run.learner(state, step)
-    rows.append(said)
-    history.append(jax.device_get(metrics))
-  return jax.device_get(state), rows, history
-
-
 @functools.cache
 def _alone(objective, critic=()):
-  return _steps(_run(objective=objective, critic=dict(critic) or None))
+  return tiny_rl.logged(_run(objective=objective, critic=dict(critic) or None))
 
 
 @pytest.mark.parametrize('sizes', [dict(data=2), dict(data=2, fsdp=4)])
 def test_devices_that_share_a_prompt_take_the_steps_of_one(sizes):
   """In micro-batches of less than a group, at that."""
-  state, rows, history = _steps(
+  state, rows, history = tiny_rl.logged(
       _run(sizes, OBJECTIVE._replace(micro_batch=8)))
   expected, same_rows, metrics = _alone(OBJECTIVE)
   assert rows == same_rows
@@ -71,7 +61,7 @@ def test_devices_that_share_a_prompt_take_the_steps_of_one(sizes):
 
 
 def test_a_critic_that_shares_a_prompt_learns_the_same():
-  state, rows, history = _steps(_run(
+  state, rows, history = tiny_rl.logged(_run(
       dict(data=2, fsdp=4), PPO._replace(micro_batch=16), critic=CRITIC))
   expected, same_rows, metrics = _alone(PPO, tuple(CRITIC.items()))
   assert rows == same_rows

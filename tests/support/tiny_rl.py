@@ -114,8 +114,15 @@ class Run:
 
 def steps(run, count):
   """The state after `count` steps of a `Run`, and the metrics of each."""
-  state, history = run.init(), []
+  state, _, history = logged(run, count)
+  return state, history
+
+
+def logged(run, count=3):
+  """The state after some steps, and the rows and metrics of each."""
+  state, rows, history = run.init(), [], []
   for step in range(count):
-    state, metrics, _ = run.learner(state, step)
+    state, metrics, new = run.learner(state, step)
+    rows.append(new)
     history.append(jax.device_get(metrics))
-  return jax.device_get(state), history
+  return jax.device_get(state), rows, history
