@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import embedding
+from r1jax.kernels import packing
 from r1jax.models import architecture
 from r1jax.models import attention
 from r1jax.models import gqa
@@ -137,17 +138,20 @@ class Decoder(nn.Module):
     return hidden_BTD, new, chosen_BTLK
 
   def forward_groups(self, prompts: Prompts, tokens_NT: Array,
-                     experts_NTLK: Array | None = None
+                     experts_NTLK: Array | None = None,
+                     segment_NT: Array | None = None
                      ) -> tuple[Array, Array, Array | None]:
     """`Model.replay_groups`."""
     rows, length = prompts.tokens.shape
     group = tokens_NT.shape[0] // rows
     position_BP = jnp.broadcast_to(jnp.arange(length), (rows, length))
-    position_NT = jnp.repeat(prompts.length, group)[:, None] + jnp.arange(
-        tokens_NT.shape[1])
+    token = jnp.arange(tokens_NT.shape[1]) if segment_NT is None else (
+        packing.tokens_of(segment_NT))
+    position_NT = jnp.repeat(prompts.length, group)[:, None] + token
     layout = attention.Layout(
         position=position_BP, responses=attention.Layout(
-            position=position_NT, prompt_length=prompts.length))
+            position=position_NT, segment=segment_NT,
+            prompt_length=prompts.length))
     join = lambda x, y: layers.pad_length(self.place, jnp.concatenate(
         [x, y.reshape(rows, -1, *y.shape[2:])], 1))
     hidden, _, chosen = self._layers(
