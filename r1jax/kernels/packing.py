@@ -80,8 +80,7 @@ def columns_of(start_nC: Array, length_n: Array) -> Columns:
   begin_nC = lax.cummax(jnp.where(start_nC > 0, column, 0), 1)
   response_nC = jnp.take_along_axis(start_nC, begin_nC, 1) - 1
   token_nC = column - begin_nC
-  real_nC = (response_nC >= 0) & (token_nC < jnp.take(
-      length_n, response_nC, mode='clip'))
+  real_nC = token_nC < jnp.take(length_n, response_nC, mode='clip')
   return Columns(response_nC, token_nC, jnp.where(
       real_nC, jnp.cumsum(start_nC > 0, 1, dtype=jnp.int32), 0))
 
