@@ -117,8 +117,8 @@ class Decoder(nn.Module):
     for name, begin, end in self._stacks():
       setattr(self, name, nn.scan(
           _block(c, self.place), length=end - begin,
-          in_axes=(nn.broadcast, 0), out_axes=0, variable_axes={'params': 0, 'lora': 0},
-          split_rngs={'params': True},
+          in_axes=(nn.broadcast, 0), out_axes=0,
+          variable_axes={'params': 0, 'lora': 0}, split_rngs={'params': True},
           metadata_params={nn.PARTITION_NAME: 'layers'})(
               c, self.place, self._has_experts(name)))
     self.final_norm = layers.RMSNorm(c)
