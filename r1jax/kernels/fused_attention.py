@@ -57,19 +57,24 @@ def _capability(device: jax.Device) -> float:
   return float(said) if said[:1].isdigit() else 0.
 
 
-def _block(length: int) -> int:
-  """The largest block that pads a length by an eighth at most."""
-  return next((size for size in _BLOCKS if -length % size <= length // 8),
-              _LANES)
+def _padded(length: int, shards: int = 1) -> tuple[int, int]:
+  """A length in whole blocks of every shard, and the size of a block.
+
+  A block is the largest that pads a length by an eighth at most.
+  """
+  part = -(-length // shards)
+  block = next((size for size in _BLOCKS if -part % size <= part // 8), _LANES)
+  return (part + -part % block) * shards, block
 
 
-def _multiple(length: int, shards: int = 1) -> int:
-  """What a length is padded to a multiple of: a block of every shard."""
-  return _block(-(-length // shards)) * shards
+def _lengths(queries: int, keys: int, shards: int
+             ) -> tuple[tuple[int, int], tuple[int, int]]:
+  """Those of queries and keys as they are padded, with their blocks.
 
-
-def _padded(length: int, shards: int = 1) -> int:
-  return length + -length % _multiple(length, shards)
+  A padded query has a key of its column, too: each sees at least one.
+  """
+  padded = _padded(queries, shards)
+  return padded, _padded(keys + padded[0] - queries)
 
 
 def splash_kernel(heads: int, queries: int, keys: int, *, offset: int,
@@ -91,10 +96,10 @@ def splash_kernel(heads: int, queries: int, keys: int, *, offset: int,
   # Imported where it is used: Pallas takes half a second.
   from jax.experimental.pallas.ops.tpu.splash_attention import (
       splash_attention_kernel as kernels, splash_attention_mask as masks)
-  shape = _padded(queries, query_shards), _padded(keys)
+  (queries, of_queries), (keys, of_keys) = _lengths(queries, keys, query_shards)
+  shape = queries, keys
   mask = masks.CausalMask(shape, offset=offset) if window is None else (
       masks.LocalMask(shape, (window - 1, 0), offset=offset))
-  of_queries, of_keys = _block(shape[0] // query_shards), _block(shape[1])
   sizes = kernels.BlockSizes(
       block_q=of_queries, block_kv=of_keys, block_q_dkv=of_queries,
       block_kv_dkv=of_keys, block_q_dq=of_queries, block_kv_dq=of_keys)
@@ -123,8 +128,10 @@ def splash(kernel, q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
 def pad(q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
         segments: Segments | None, query_shards: int = 1):
   """The arguments of `splash`, padded to whole blocks with segment 0."""
-  of_queries = lambda x: padding.columns(x, _multiple(x.shape[1], query_shards))
-  of_keys = lambda x: padding.columns(x, _multiple(x.shape[1]))
+  (queries, _), (keys, _) = _lengths(
+      q_NTHh.shape[1], k_NSKh.shape[1], query_shards)
+  of_queries = lambda x: padding.columns(x, queries)
+  of_keys = lambda x: padding.columns(x, keys)
   return (of_queries(q_NTHh), of_keys(k_NSKh), of_keys(v_NSKh),
           segments and Segments(
               of_queries(segments.query), of_keys(segments.key)))

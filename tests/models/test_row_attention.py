@@ -121,3 +121,19 @@ def test_the_kernel_is_that_of_the_device(device, dtype, size, kernel):
   assert fused_attention.choose(device, dtype, size) == kernel
   if kernel == 'cudnn':
     assert fused_attention.choose(device, dtype, size, softcap=50.) == 'xla'
+
+
+@pytest.mark.parametrize('queries, keys', [(1025, 1100), (3640, 3640), (1, 1)])
+def test_blocks_divide_every_length(queries, keys):
+  kernel = fused_attention.splash_kernel(
+      1, queries, keys, offset=keys - queries, window=None, softcap=None)
+  q, k = (np.ones((1, length, 1, 8)) for length in (queries, keys))
+  padded = fused_attention.pad(q, k, k, None)
+  out = jax.eval_shape(fused_attention.splash, kernel, *padded)
+  assert out.shape == padded[0].shape
+
+
+def test_a_device_may_have_padding_alone_within_a_window():
+  kernel = fused_attention.splash_kernel(
+      1, 200, 200, offset=0, window=60, softcap=None, query_shards=4)
+  assert kernel.fwd_mask_info.q_sequence.shape == (512,)
