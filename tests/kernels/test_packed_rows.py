@@ -1,0 +1,121 @@
+"""Splash attention of responses packed behind their prompt gives what XLA gives."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tiny
+from experiments import machine_sections
+from r1jax.kernels import fused_attention
+from r1jax.kernels import packed_rows
+from r1jax.models import attention
+from r1jax.models import row_attention
+from r1jax.parallel import sharding
+
+LENGTHS = [[130, 60, 50], [1, 259], [260], [40, 4, 3, 150]]  # of responses
+PROMPTS, COLUMNS, TOKENS = np.array([140, 37]), 140, 260
+
+
+def _layout():
+  """Rows of a prompt and two rows of whole responses, padded."""
+  segment = np.zeros((len(LENGTHS), TOKENS), np.int32)
+  position = segment + np.repeat(PROMPTS, 2)[:, None]
+  for n, row in enumerate(LENGTHS):
+    segment[n, :sum(row)] = np.repeat(np.arange(len(row)) + 1, row)
+    position[n, :sum(row)] += np.concatenate([np.arange(i) for i in row])
+  return attention.Layout(
+      jnp.tile(jnp.arange(COLUMNS), (2, 1)), responses=attention.Layout(
+          jnp.asarray(position), jnp.asarray(segment),
+          prompt_length=jnp.asarray(PROMPTS)))
+
+
+def _results(kernel, place=None, value=8, **switches):
+  """Responses' outputs and the gradients of a weighted sum: global, local."""
+  layout = _layout()
+  real = (layout.responses.segment > 0)[..., None, None]
+  config = tiny.config(attention_kernel=kernel, head_size=8, **switches)
+  rng = np.random.default_rng(0)
+  length = COLUMNS + 2 * TOKENS
+  normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  q, k, v = (normal(2, length, heads, size) for heads, size in (
+      (4, 8), (2, 8), (2, value)))
+  weight = normal(len(LENGTHS), TOKENS, 4, value) * real
+
+  @jax.jit
+  def run(local, *qkv):
+    def loss(*qkv):
+      layer = attention.LayerInputs(None, local, None)
+      out = row_attention.attend(config, place, layout, layer, *qkv)
+      out = attention.split_responses(layout, out)[1] * real
+      return jnp.sum(out * weight), out
+    return jax.grad(loss, (0, 1, 2), has_aux=True)(*qkv)
+
+  return [run(jnp.asarray(local), q, k, v) for local in (False, True)]
+
+
+def _assert_same(got, wanted):
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(
+      x, y, rtol=2e-4, atol=2e-5), got, wanted)
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize('switches', [
+    dict(window=60, softcap_attention=0.5, value=5),
+    pytest.param({}, marks=SLOW), pytest.param(dict(value=5), marks=SLOW),
+    pytest.param(dict(softcap_attention=0.5), marks=SLOW)], ids=str)
+def test_as_xla(switches):
+  _assert_same(_results('splash', **switches), _results('xla', **switches))
+
+
+@pytest.mark.parametrize('kernel, sizes, switches', [
+    ('splash', dict(fsdp=2, tensor=2, context=2), {}),
+    ('xla', dict(data=2, context=2), dict(window=60)),
+    *(pytest.param('splash', sizes, dict(window=60), marks=SLOW) for sizes in (
+        dict(fsdp=2, tensor=2), dict(context=4), dict(data=2, context=2)))],
+    ids=str)
+def test_on_a_mesh(kernel, sizes, switches):
+  devices = jax.devices()[:math.prod(sizes.values())]
+  place = sharding.Placement(
+      sharding.make_mesh(sizes, devices), machine_sections.RULES)
+  _assert_same(_results(kernel, place, **switches),
+               _results('xla', **switches))
+
+
+@pytest.mark.parametrize('prompt', [0, 300])
+@pytest.mark.parametrize('window', [None, 150])
+def test_the_blocks_that_no_query_sees_are_left_out(prompt, window):
+  segment = np.repeat([1, 2, 3, 4, 0], [550, 350, 200, 100, 80])
+  tokens, keys = len(segment), prompt + len(segment)
+  begin = np.asarray(packed_rows.begins(segment[None]))[0]
+  kernel = fused_attention.splash_kernel(
+      1, tokens, keys, offset=prompt, window=window, softcap=None, packed=True)
+  fwd, dq, dkv = kernel.kwargs['mask_function'].of_row(
+      kernel, jnp.asarray(begin)).tree_flatten()[0]
+
+  # A prompt's key is as far from a segment as if it followed the prompt.
+  column, key = prompt + np.arange(tokens)[:, None], np.arange(keys)
+  near = column - key - (key < prompt) * begin[:, None] < (window or 10 ** 6)
+  same = np.pad(segment, (prompt, 0)) == segment[:, None]
+  sees = (same | (key < prompt)) & (key <= column) & near
+  sizes = kernel.kwargs['block_sizes']
+  tall, wide = sizes.block_q, sizes.block_kv
+
+  def blocks_of(mask):
+    mask = np.pad(mask, [(0, -tokens % tall), (0, -keys % wide)])
+    return set(map(tuple, np.argwhere(
+        mask.reshape(-1, tall, mask.shape[1] // wide, wide).any((1, 3)))))
+
+  wanted = blocks_of(sees)
+  assert len(wanted) < len(blocks_of(key <= column))
+
+  def found(info, of_keys):
+    at = np.argwhere(np.asarray(info.block_mask)[0] > 0)
+    other = np.asarray(info.data_next)[0][tuple(at.T)]
+    return set(zip(other, at[:, 1])) if of_keys else set(zip(at[:, 0], other))
+
+  assert found(fwd, False) == found(dq, False) == found(dkv, True) == wanted
