@@ -107,7 +107,7 @@ def splash_kernel(heads: int, queries: int, keys: int, *, offset: int,
     return kernel
   infos, settings = kernel.tree_flatten()
   return kernel.tree_unflatten(settings | {
-      'mask_function': packed_rows.Mask(offset, window)}, infos)
+      'mask_function': packed_rows.Mask(offset, keys, window)}, infos)
 
 
 def splash(kernel, q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
@@ -122,17 +122,18 @@ def splash(kernel, q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
   """
   from jax.experimental.pallas.ops.tpu.splash_attention import (
       splash_attention_kernel as kernels)
-  q, k, v = (x.swapaxes(1, 2) for x in (q_NTHh, k_NSKh, v_NSKh))
-
-  def one(q, k, v, visible, begin):
-    segments = None if visible is None else kernels.SegmentIds(
-        q=jnp.ones(q.shape[1], jnp.int32), kv=visible.astype(jnp.int32))
-    run = kernel if begin is None else (
-        kernel.kwargs['mask_function'].of_row(kernel, begin))
-    return run(q, k, v, segment_ids=segments)
-
-  out = jax.vmap(one)(q, k, v, visible_NS, begin_NT)
-  return out.swapaxes(1, 2).astype(q_NTHh.dtype)
+  ids = None if visible_NS is None else kernels.SegmentIds(
+      q=jnp.ones(q_NTHh.shape[:2], jnp.int32), kv=visible_NS.astype(jnp.int32))
+  if begin_NT is None:
+    q, k, v = (x.swapaxes(1, 2) for x in (q_NTHh, k_NSKh, v_NSKh))
+    out = jax.vmap(lambda q, k, v, ids: kernel(q, k, v, segment_ids=ids))(
+        q, k, v, ids)
+    return out.swapaxes(1, 2).astype(q_NTHh.dtype)
+  kernel = kernel.kwargs['mask_function'].of_rows(kernel, begin_NT)
+  join = lambda x: x.reshape(-1, *x.shape[2:])
+  q, k, v = (join(x).swapaxes(0, 1) for x in (q_NTHh, k_NSKh, v_NSKh))
+  out = kernel(q, k, v, segment_ids=jax.tree.map(join, ids)).swapaxes(0, 1)
+  return out.reshape(*q_NTHh.shape[:3], -1).astype(q_NTHh.dtype)
 
 
 def pad(q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,

@@ -5,7 +5,8 @@ prompt and its own segment, up to itself. Splash attention's own segments are
 equal or not, while the prompt is of all of them; copies of it would be longer
 than what is packed. So the kernels compute another mask from numbers of each
 query, which are known with the batch, and leave out the blocks where no query
-sees a key, of other segments above all.
+sees a key, of other segments above all. Which blocks these are differs from row
+to row, and a kernel has one list of them: all rows are one sequence to it.
 """
 
 from typing import NamedTuple
@@ -28,10 +29,13 @@ class Mask(NamedTuple):
   as if it followed the prompt.
   """
   prompt: int  # columns of keys before those of the row
+  keys: int  # columns of all keys of a row, in whole blocks
   window: int | None  # tokens that a query sees
 
   def __call__(self, code: Array, key: Array) -> Array:
-    """Whether queries see the keys in some columns, bool[...] of i32[...]."""
+    """Whether queries see a block of keys, bool of i32[Q, S] or i32[S, Q]."""
+    first = key[:1, :1]  # all are of one row
+    key = key - (first - jax.lax.rem(first, self.keys))
     column = self.prompt + jax.lax.shift_right_logical(code, _BITS)
     begin = self.prompt + (code & MAX_TOKENS - 1)
     of_prompt = key < self.prompt
@@ -41,39 +45,42 @@ class Mask(NamedTuple):
       seen &= column - key < self.window
     return seen
 
-  def of_row(self, kernel, begin_T: Array):
-    """The kernel for one row, which leaves out what none of its queries sees.
+  def of_rows(self, kernel, begin_NT: Array):
+    """The kernel for rows one after the other, without what no query sees.
 
     Args:
-      kernel: causal, with this mask; or a device's part of it.
-      begin_T: the column of the row in which each query's segment begins.
+      kernel: causal, of one row and with this mask; or a device's part of it.
+      begin_NT: the column of its row in which each query's segment begins.
     """
     infos, settings = kernel.tree_flatten()
     queries, keys = (getattr(settings['block_sizes'], name)
                      for name in ('block_q', 'block_kv'))
-    column = infos[0].q_sequence
-    window = self.window or self.prompt + MAX_TOKENS
-    of_block = lambda x: self.prompt + x.reshape(-1, queries).min(1)
-    first = of_block(jnp.maximum(begin_T, column + 1 - window))
-    first_of_prompt = of_block(column - begin_T) + 1 - window
+    column, window = infos[0].q_sequence, self.window or 2 * MAX_TOKENS
+    rows, length = begin_NT.shape
+    of_blocks = lambda x_NT: x_NT.reshape(rows, -1, queries).min(2)
+    # The first keys that a block of queries sees, in its row and its prompt.
+    first = self.prompt + of_blocks(
+        jnp.maximum(begin_NT, column + 1 - window))
+    first_of_prompt = self.prompt + of_blocks(column - begin_NT) + 1 - window
 
-    def leave_out(info, query, key):
-      begin, end = key * keys, (key + 1) * keys
-      seen = (first[query] < end) | (
-          (begin < self.prompt) & (first_of_prompt[query] < end))
+    def join(info, by_key):
+      # The blocks of keys that each of queries goes through, or the reverse.
+      other = info.data_next[0].astype(jnp.int32)
+      query, key = (other, jnp.arange(other.shape[1])) if by_key else (
+          jnp.arange(len(other))[:, None], other)
+      end = (key + 1) * keys
+      seen = (first[:, query] < end) | (
+          (end - keys < self.prompt) & (first_of_prompt[:, query] < end))
+      step = length // queries if by_key else self.keys // keys
+      other += step * jnp.arange(rows)[:, None, None]
+      line = lambda x: jnp.concatenate(x, by_key)[None]
       return info._replace(
-          block_mask=jnp.where(seen, info.block_mask, 0),
-          q_sequence=column << _BITS | begin_T)
+          data_next=line(other.astype(jnp.int16)),
+          block_mask=line(jnp.where(seen, info.block_mask, 0)),
+          q_sequence=(column << _BITS | begin_NT).reshape(-1))
 
-    # `data_next` has the blocks of keys that a block of queries goes through
-    # or, for the gradient of keys, the other way around.
-    blocks = [info.data_next.astype(jnp.int32) for info in infos]
-    query = jnp.arange(len(first))[:, None]
-    key = jnp.arange(blocks[2].shape[2])
-    infos = (leave_out(infos[0], query, blocks[0]),
-             leave_out(infos[1], query, blocks[1]),
-             leave_out(infos[2], blocks[2], key))
-    return kernel.tree_unflatten(settings, infos)
+    return kernel.tree_unflatten(settings, [
+        join(info, by_key) for info, by_key in zip(infos, (0, 0, 1))])
 
 
 def begins(segment_NT: Array) -> Array:

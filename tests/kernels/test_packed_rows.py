@@ -89,33 +89,35 @@ def test_on_a_mesh(kernel, sizes, switches):
 @pytest.mark.parametrize('prompt', [0, 300])
 @pytest.mark.parametrize('window', [None, 150])
 def test_the_blocks_that_no_query_sees_are_left_out(prompt, window):
-  segment = np.repeat([1, 2, 3, 4, 0], [550, 350, 200, 100, 80])
-  tokens, keys = len(segment), prompt + len(segment)
-  begin = np.asarray(packed_rows.begins(segment[None]))[0]
+  lengths = [[550, 350, 200, 100, 80], [1000, 280, 0, 0, 0]]
+  segment = np.stack([np.repeat([1, 2, 3, 4, 0], row) for row in lengths])
+  tokens, keys = segment.shape[1], prompt + segment.shape[1]
+  begin = np.asarray(packed_rows.begins(segment))
   kernel = fused_attention.splash_kernel(
       1, tokens, keys, offset=prompt, window=window, softcap=None, packed=True)
-  fwd, dq, dkv = kernel.kwargs['mask_function'].of_row(
-      kernel, jnp.asarray(begin)).tree_flatten()[0]
-
-  # A prompt's key is as far from a segment as if it followed the prompt.
-  column, key = prompt + np.arange(tokens)[:, None], np.arange(keys)
-  near = column - key - (key < prompt) * begin[:, None] < (window or 10 ** 6)
-  same = np.pad(segment, (prompt, 0)) == segment[:, None]
-  sees = (same | (key < prompt)) & (key <= column) & near
-  sizes = kernel.kwargs['block_sizes']
+  mask, sizes = (kernel.kwargs[x] for x in ('mask_function', 'block_sizes'))
   tall, wide = sizes.block_q, sizes.block_kv
 
-  def blocks_of(mask):
-    mask = np.pad(mask, [(0, -tokens % tall), (0, -keys % wide)])
-    return set(map(tuple, np.argwhere(
-        mask.reshape(-1, tall, mask.shape[1] // wide, wide).any((1, 3)))))
+  # A prompt's key is as far from a segment as if it followed the prompt.
+  column, key = prompt + np.arange(tokens)[:, None], np.arange(mask.keys)
+  far = column - key - (key < prompt) * begin[..., None]
+  own = np.pad(segment, [(0, 0), (prompt, mask.keys - keys)], mode='edge')
+  causal = (key <= column) & (far < (window or 10 ** 6))
+  sees = causal & (
+      (own[:, None] == segment[..., None]) | (key < prompt))
+  blocks = np.zeros((2, -(-tokens // tall), 2, mask.keys // wide), bool)
+  for row, block in enumerate(sees):
+    block = np.pad(block, [(0, -tokens % tall), (0, 0)])
+    blocks[row, :, row] = block.reshape(
+        -1, tall, mask.keys // wide, wide).any((1, 3))
+  wanted = set(map(tuple, np.argwhere(
+      blocks.reshape(-1, 2 * mask.keys // wide))))
 
-  wanted = blocks_of(sees)
-  assert len(wanted) < len(blocks_of(key <= column))
-
-  def found(info, of_keys):
+  def found(info, by_key):
     at = np.argwhere(np.asarray(info.block_mask)[0] > 0)
     other = np.asarray(info.data_next)[0][tuple(at.T)]
-    return set(zip(other, at[:, 1])) if of_keys else set(zip(at[:, 0], other))
+    return set(zip(other, at[:, 1]) if by_key else zip(at[:, 0], other))
 
+  fwd, dq, dkv = mask.of_rows(kernel, jnp.asarray(begin)).tree_flatten()[0]
   assert found(fwd, False) == found(dq, False) == found(dkv, True) == wanted
+  assert len(wanted) < 2 * np.sum(kernel.fwd_mask_info.block_mask > 0)
