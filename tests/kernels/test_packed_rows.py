@@ -121,3 +121,18 @@ def test_the_blocks_that_no_query_sees_are_left_out(prompt, window):
   fwd, dq, dkv = mask.of_rows(kernel, jnp.asarray(begin)).tree_flatten()[0]
   assert found(fwd, False) == found(dq, False) == found(dkv, True) == wanted
   assert len(wanted) < 2 * np.sum(kernel.fwd_mask_info.block_mask > 0)
+
+
+def test_the_mask_is_lowered_for_tpus():
+  kernel = fused_attention.splash_kernel(
+      2, 256, 384, offset=128, window=60, softcap=None, packed=True)
+  array = lambda dtype, *shape: jax.ShapeDtypeStruct((3, *shape), dtype)
+  q, k = (array(jnp.bfloat16, length, 2, 64) for length in (256, 384))
+  visible, begin = array(bool, 384), array(jnp.int32, 256)
+  loss = lambda *args: jnp.sum(
+      fused_attention.splash(kernel, *args).astype(jnp.float32))
+  text = jax.jit(jax.grad(loss, (0, 1, 2))).trace(
+      q, k, k, visible, begin).lower(lowering_platforms=('tpu',)).as_text()
+  # Once for all rows: forward, the gradients of queries, and of keys.
+  assert text.count('custom_call @tpu_custom_call') == 3
+  assert 'while' not in text
