@@ -55,7 +55,8 @@ class Mask(NamedTuple):
     infos, settings = kernel.tree_flatten()
     queries, keys = (getattr(settings['block_sizes'], name)
                      for name in ('block_q', 'block_kv'))
-    column, window = infos[0].q_sequence, self.window or 2 * MAX_TOKENS
+    column, window = infos[0].q_sequence, (
+        self.window or self.prompt + MAX_TOKENS)
     rows, length = begin_NT.shape
     of_blocks = lambda x_NT: x_NT.reshape(rows, -1, queries).min(2)
     # The first keys that a block of queries sees, in its row and its prompt.
