@@ -9,7 +9,7 @@ kernels/attention.py. `choose` says which of them is used.
 A row here is one sequence: a response attends to a copy of its prompt's keys,
 next to its own. Query t is in column `offset + t` of the keys, and sees the
 keys up to its own column, and within its window if there is one. Rows of
-several sequences have the mask of kernels/packed_rows.py.
+several sequences have the mask of kernels/splash_segments.py.
 """
 
 import functools
@@ -17,8 +17,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from r1jax.kernels import packed_rows
+from r1jax.kernels import packing
 from r1jax.kernels import padding
+from r1jax.kernels import splash_segments
 from r1jax.types import Array
 
 _LANES = 128  # of a TPU's registers, which a block's size is a multiple of
@@ -107,29 +108,29 @@ def splash_kernel(heads: int, queries: int, keys: int, *, offset: int,
     return kernel
   infos, settings = kernel.tree_flatten()
   return kernel.tree_unflatten(settings | {
-      'mask_function': packed_rows.Mask(offset, keys, window)}, infos)
+      'mask_function': splash_segments.Mask(offset, keys, window)}, infos)
 
 
 def splash(kernel, q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
-           visible_NS: Array | None, begin_NT: Array | None) -> Array:
+           visible_NS: Array | None, token_NT: Array | None) -> Array:
   """Attention of queries, already scaled, by a `splash_kernel`, [N, T, H, h].
 
   Args:
     kernel: of all rows.
     q_NTHh, k_NSKh, v_NSKh: of the kernel's lengths, padded: see `pad`.
     visible_NS: bool, keys that may be seen; None: all.
-    begin_NT: of packed rows, as of `packed_rows.begins`.
+    token_NT: of packed rows, the place of each query in its segment, from 0.
   """
   from jax.experimental.pallas.ops.tpu.splash_attention import (
       splash_attention_kernel as kernels)
   ids = None if visible_NS is None else kernels.SegmentIds(
       q=jnp.ones(q_NTHh.shape[:2], jnp.int32), kv=visible_NS.astype(jnp.int32))
-  if begin_NT is None:
+  if token_NT is None:
     q, k, v = (x.swapaxes(1, 2) for x in (q_NTHh, k_NSKh, v_NSKh))
     out = jax.vmap(lambda q, k, v, ids: kernel(q, k, v, segment_ids=ids))(
         q, k, v, ids)
     return out.swapaxes(1, 2).astype(q_NTHh.dtype)
-  kernel = kernel.kwargs['mask_function'].of_rows(kernel, begin_NT)
+  kernel = kernel.kwargs['mask_function'].of_rows(kernel, token_NT)
   join = lambda x: x.reshape(-1, *x.shape[2:])
   q, k, v = (join(x).swapaxes(0, 1) for x in (q_NTHh, k_NSKh, v_NSKh))
   out = kernel(q, k, v, segment_ids=jax.tree.map(join, ids)).swapaxes(0, 1)
@@ -149,7 +150,7 @@ def pad(q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
   of_keys = lambda x: padding.columns(x, keys)
   return (of_queries(q_NTHh), of_keys(k_NSKh), of_keys(v_NSKh),
           None if visible_NS is None else of_keys(visible_NS),
-          None if segment_NT is None else packed_rows.begins(
+          None if segment_NT is None else packing.tokens_of(
               of_queries(segment_NT)))
 
 

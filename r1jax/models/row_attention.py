@@ -16,8 +16,8 @@ from jax.sharding import PartitionSpec
 
 from r1jax import errors
 from r1jax.kernels import fused_attention
-from r1jax.kernels import packed_rows
 from r1jax.kernels import padding
+from r1jax.kernels import splash_segments
 from r1jax.models import architecture
 from r1jax.models import attention
 from r1jax.models import layers
@@ -166,9 +166,9 @@ def _by_splash(config: architecture.Config, place: Place, split: _Split,
                q: Array, k: Array, v: Array) -> Array:
   """Attention by kernels/fused_attention.splash on every device."""
   length, packed = q.shape[1], layout.segment is not None
-  if packed and length > packed_rows.MAX_TOKENS:
+  if packed and length > splash_segments.MAX_TOKENS:
     raise errors.ConfigError('model.attention_kernel', (
-        f'splash takes packed rows of {packed_rows.MAX_TOKENS:,} tokens at '
+        f'splash takes packed rows of {splash_segments.MAX_TOKENS:,} tokens at '
         f"most, these have {length:,}; expected shorter rows or 'xla'"))
   keys = _join_prompt(layout, layer, k, v, align=config.window is not None)
   kernels = [

@@ -140,7 +140,7 @@ def test_what_a_kernel_cannot_compute_is_left_to_xla(named, sizes, rows, kernel)
   assert row_attention.kernel(config, place, **rows) == kernel
 
 
-def test_longer_packed_rows_than_splash_takes_are_an_error():
+def test_longer_splash_segments_than_splash_takes_are_an_error():
   model = models.build(tiny.config(attention_kernel='splash'))
   tokens = jax.ShapeDtypeStruct((1, 2 ** 16 + 1), np.int32)
   with pytest.raises(errors.ConfigError, match='65,536.*65,537.*shorter rows'):

@@ -10,7 +10,7 @@ import pytest
 import tiny
 from experiments import machine_sections
 from r1jax.kernels import fused_attention
-from r1jax.kernels import packed_rows
+from r1jax.kernels import packing
 from r1jax.models import attention
 from r1jax.models import row_attention
 from r1jax.parallel import sharding
@@ -92,7 +92,7 @@ def test_the_blocks_that_no_query_sees_are_left_out(prompt, window):
   lengths = [[550, 350, 200, 100, 80], [1000, 280, 0, 0, 0]]
   segment = np.stack([np.repeat([1, 2, 3, 4, 0], row) for row in lengths])
   tokens, keys = segment.shape[1], prompt + segment.shape[1]
-  begin = np.asarray(packed_rows.begins(segment))
+  token = packing.tokens_of(jnp.asarray(segment))
   kernel = fused_attention.splash_kernel(
       1, tokens, keys, offset=prompt, window=window, softcap=None, packed=True)
   mask, sizes = (kernel.kwargs[x] for x in ('mask_function', 'block_sizes'))
@@ -100,7 +100,8 @@ def test_the_blocks_that_no_query_sees_are_left_out(prompt, window):
 
   # A prompt's key is as far from a segment as if it followed the prompt.
   column, key = prompt + np.arange(tokens)[:, None], np.arange(mask.keys)
-  far = column - key - (key < prompt) * begin[..., None]
+  far = column - key - (key < prompt) * (
+      np.arange(tokens) - token)[..., None]
   own = np.pad(segment, [(0, 0), (prompt, mask.keys - keys)], mode='edge')
   causal = (key <= column) & (far < (window or 10 ** 6))
   sees = causal & (
@@ -118,7 +119,7 @@ def test_the_blocks_that_no_query_sees_are_left_out(prompt, window):
     other = np.asarray(info.data_next)[0][tuple(at.T)]
     return set(zip(other, at[:, 1]) if by_key else zip(at[:, 0], other))
 
-  fwd, dq, dkv = mask.of_rows(kernel, jnp.asarray(begin)).tree_flatten()[0]
+  fwd, dq, dkv = mask.of_rows(kernel, token).tree_flatten()[0]
   assert found(fwd, False) == found(dq, False) == found(dkv, True) == wanted
   assert len(wanted) < 2 * np.sum(kernel.fwd_mask_info.block_mask > 0)
 
@@ -128,11 +129,11 @@ def test_the_mask_is_lowered_for_tpus():
       2, 256, 384, offset=128, window=60, softcap=None, packed=True)
   array = lambda dtype, *shape: jax.ShapeDtypeStruct((3, *shape), dtype)
   q, k = (array(jnp.bfloat16, length, 2, 64) for length in (256, 384))
-  visible, begin = array(bool, 384), array(jnp.int32, 256)
+  visible, token = array(bool, 384), array(jnp.int32, 256)
   loss = lambda *args: jnp.sum(
       fused_attention.splash(kernel, *args).astype(jnp.float32))
   text = jax.jit(jax.grad(loss, (0, 1, 2))).trace(
-      q, k, k, visible, begin).lower(lowering_platforms=('tpu',)).as_text()
+      q, k, k, visible, token).lower(lowering_platforms=('tpu',)).as_text()
   # Once for all rows: forward, the gradients of queries, and of keys.
   assert text.count('custom_call @tpu_custom_call') == 3
   assert 'while' not in text

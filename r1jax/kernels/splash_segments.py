@@ -1,6 +1,6 @@
-"""Splash attention of packed rows: segments behind one prompt, or without.
+"""Splash attention of rows with segments, behind a prompt or without.
 
-A row's segments are documents, or responses to its prompt. A query sees the
+The segments are documents, or responses to the row's prompt. A query sees the
 prompt and its own segment, up to itself. Splash attention's own segments are
 equal or not, while the prompt is of all of them; copies of it would be longer
 than what is packed. So the kernels compute another mask from numbers of each
@@ -45,24 +45,24 @@ class Mask(NamedTuple):
       seen &= column - key < self.window
     return seen
 
-  def of_rows(self, kernel, begin_NT: Array):
+  def of_rows(self, kernel, token_NT: Array):
     """The kernel for rows one after the other, without what no query sees.
 
     Args:
       kernel: causal, of one row and with this mask; or a device's part of it.
-      begin_NT: the column of its row in which each query's segment begins.
+      token_NT: the place of each query in its segment, from 0.
     """
     infos, settings = kernel.tree_flatten()
     queries, keys = (getattr(settings['block_sizes'], name)
                      for name in ('block_q', 'block_kv'))
     column, window = infos[0].q_sequence, (
         self.window or self.prompt + MAX_TOKENS)
-    rows, length = begin_NT.shape
+    begin_NT, (rows, length) = column - token_NT, token_NT.shape
     of_blocks = lambda x_NT: x_NT.reshape(rows, -1, queries).min(2)
     # The first keys that a block of queries sees, in its row and its prompt.
     first = self.prompt + of_blocks(
         jnp.maximum(begin_NT, column + 1 - window))
-    first_of_prompt = self.prompt + of_blocks(column - begin_NT) + 1 - window
+    first_of_prompt = self.prompt + of_blocks(token_NT) + 1 - window
 
     def join(info, by_key):
       # The blocks of keys that each of queries goes through, or the reverse.
@@ -82,10 +82,3 @@ class Mask(NamedTuple):
 
     return kernel.tree_unflatten(settings, [
         join(info, by_key) for info, by_key in zip(infos, (0, 0, 1))])
-
-
-def begins(segment_NT: Array) -> Array:
-  """The column in which the segment of each token begins, i32[N, T]."""
-  column = jnp.arange(segment_NT.shape[1], dtype=jnp.int32)
-  is_first = jnp.diff(segment_NT, prepend=-1) != 0
-  return jax.lax.cummax(jnp.where(is_first, column, 0), axis=1)
