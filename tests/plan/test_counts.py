@@ -295,6 +295,19 @@ def test_splash_attention_by_its_blocks(name, products):
   assert done.flops == 2 * 3 * 4 * 256 * (512 + 768) * products
 
 
+@pytest.mark.parametrize('name, blocks, products', [
+    ('fwd', '1,6,6', 128 + 64), ('dkv', '1,2,18', 2 * 128 + 2 * 64)])
+def test_splash_attention_of_packed_rows(name, blocks, products):
+  """Three rows of the test above, one after the other."""
+  suffix = '' if name == 'fwd' else f'_{name}'
+  text = SPLASH.replace('NAME', name).replace('TO', suffix)
+  for before, after in (('1,2,6', blocks), ('3,4,512', '4,1536'),
+                        ('3,2,768', '2,2304'), ('{3,2,1,0}', '{2,1,0}')):
+    text = text.replace(before, after)
+  done, _ = counts.count(hlo.parse(text), ONE)
+  assert done.flops == 2 * 3 * 4 * 256 * (512 + 768) * products
+
+
 @pytest.mark.parametrize('settings, taps', [
     ((8, 3, 6, 1, 0, 1, 1), 18),  # no padding
     ((8, 3, 8, 1, 1, 1, 1), 22),  # one tap is missing at either end

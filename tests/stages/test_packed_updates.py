@@ -33,7 +33,8 @@ SWITCHES = {
     'plain': {},
     'unrolled, of chunks': dict(scan_layers=False, attention_chunk=4),
     'window': dict(window=3, global_every=2),
-    'latent': dict(head_size=8, kv_heads=4, **LATENT)}
+    'latent': dict(head_size=8, kv_heads=4, **LATENT),
+    'splash': dict(attention_kernel='splash', window=3, global_every=2)}
 
 
 def _rollout(seed=0, **known) -> Rollout:
@@ -96,7 +97,8 @@ def test_every_objective_is_that_of_a_row_each(changes):
   _assert_alike(BASE._replace(**changes))
 
 
-@pytest.mark.parametrize('switches', [*SWITCHES][1:])
+@pytest.mark.parametrize('switches', [
+    *[*SWITCHES][1:-1], pytest.param('splash', marks=pytest.mark.slow)])
 def test_every_attention_is_that_of_a_row_each(switches):
   _assert_alike(BASE, switches)
 
