@@ -34,8 +34,8 @@ _SWITCH = re.compile(r'/\w+')
 
 def is_text(message: Message) -> bool:
   """Whether all that a message says is its content, a text."""
-  return isinstance(message.get('content'), str) and not any(
-      map(message.get, _MORE))
+  return isinstance(message.get('content'), str) and not (
+      len(message) > 2 and any(map(message.get, _MORE)))
 
 
 def pair(messages: Sequence[Message]) -> tuple[str, str] | None:
@@ -43,10 +43,12 @@ def pair(messages: Sequence[Message]) -> tuple[str, str] | None:
 
   None, too, where they say more than their content.
   """
-  if [message.get('role') for message in messages] != ['user', 'assistant'] or (
-      not all(map(is_text, messages))):
-    return None
-  return messages[0]['content'], messages[1]['content']
+  if len(messages) == 2:
+    asked, said = messages
+    if (asked.get('role') == 'user' and said.get('role') == 'assistant'
+        and is_text(asked) and is_text(said)):
+      return asked['content'], said['content']
+  return None
 
 
 def not_learned(text: str, start: int, message: Message) -> tuple[str, int]:
