@@ -27,14 +27,6 @@ class Ragged:
 
   length = property(lambda self: np.diff(self.end))
 
-  @classmethod
-  def of(cls, items: Sequence[Sequence[float]], dtype: np.dtype) -> 'Ragged':
-    """The items, end to end; as they are if they are that already."""
-    if isinstance(items, cls):
-      return items
-    end = np.cumsum([0, *map(len, items)])
-    return cls(np.concatenate([np.zeros(0, dtype), *items]).astype(dtype), end)
-
   def chosen(self, which: np.ndarray) -> 'Ragged':
     """The arrays where `which`, bool[M], is true."""
     if which.all():
