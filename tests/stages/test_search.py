@@ -169,7 +169,7 @@ def _config(**changes):
       'search', init_from='mini', model=common.mini_model(),
       vocab=common.mini_vocab(),
       data=sections.prompts('mini_reasoning', num_prompts=12, seed=1),
-      rl=sections.sampling(prompts=8, group=2, prompt_tokens=32,
+      rl=sections.searched(prompts=8, group=2, prompt_tokens=32,
                            response_tokens=32, sample_chunk=32),
       rewards=reward_sections.rewards(), keep=sample_sections.keep(format=False),
       search=sample_sections.search(
