@@ -47,3 +47,13 @@ def _compiled_programs_end_with_their_module():
   if 'jax' in sys.modules:
     sys.modules['jax'].clear_caches()
   gc.collect()
+
+
+@pytest.fixture
+def token_cache(tmp_path, monkeypatch):
+  """The folder of the test's own in which tokens are kept, of small files, too.
+  """
+  from r1jax.data import kept  # imported here: it waits for what stands above
+  monkeypatch.setenv('R1JAX_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(kept, '_LEAST', 1)
+  return tmp_path / 'cache' / 'tokens'
