@@ -70,5 +70,8 @@ def plan() -> ConfigDict:
                         'h100:64'),
       sweep=optional(bool, 'plan other meshes, micro-batches and remat, too, '
                      'and rank those that fit; unset: no'),
+      mean_response_tokens=optional(
+          int, 'tokens of a response on average, which the plan expects, the '
+          'lengths log-normal; unset: all have rl.response_tokens', '>= 1'),
       price=optional(float, 'dollars per chip-hour; unset: its list price',
                      '> 0')))

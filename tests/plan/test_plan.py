@@ -16,6 +16,7 @@ from experiments import sections
 from r1jax import errors
 from r1jax import plan
 from r1jax import run
+from r1jax.kernels import attention
 from r1jax.models import presets
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
@@ -134,10 +135,55 @@ def test_a_value_out_of_bounds_is_refused(field, value, planned):
     planned(config)
 
 
-def test_a_plan_of_slots_is_refused(planned):
+def _samples(**changes):
+  return common.base(
+      'sample', model=common.model(**MODEL), data=sections.prompts(None),
+      vocab=common.vocab(kind='huggingface', path=None),
+      rl=sections.sampling(**dict(
+          prompts=8, group=2, prompt_tokens=8, sample_chunk=8) | changes)).lock()
+
+
+def test_slots_take_more_steps_of_fewer_responses(
+    planned, tmp_path, monkeypatch):
+  """All of full length; a cache is read in blocks, which differ in number."""
+  monkeypatch.setattr(attention, 'BLOCK', 8)
+  parts = []
+  for slots in (None, 8):  # of 16 responses
+    planned(_samples(slots=slots, response_tokens=32), str(tmp_path))
+    parts += json.loads((tmp_path / 'plan.json').read_text('utf-8'))['parts']
+  whole, half = parts
+  assert whole['decoding_steps'] == 32 and half['decoding_steps'] == 64
+  decode = [part['rows'][1]['flops'] for part in parts]
+  # A step is of half as many; the products with a block are alike.
+  assert decode[1] == pytest.approx(decode[0], rel=1e-3)
+  kept = [part['memory']['kinds']['keys and values'] for part in parts]
+  assert kept[0] == 2 * kept[1]
+
+
+def test_a_mean_length_is_expected(planned, tmp_path):
+  config = _samples(slots=8, response_tokens=16)
+  config.plan.mean_response_tokens = 4
+  said = planned(config, str(tmp_path))
+  made = json.loads((tmp_path / 'plan.json').read_text('utf-8'))
+  steps = made['parts'][0]['decoding_steps']
+  assert 16 <= steps < 2 * 16 and abs(made['step']['tokens'] - 16 * 4) < 9
+  assert f'decode: {steps} steps, each a token of all' in said[-1]
+
+
+@pytest.mark.parametrize('config, words', [
+    (lambda: _config(), 'at most rl.response_tokens = 24'),
+    (lambda: _config('lm'), 'unset in a plan of a stage that samples nothing')])
+def test_a_mean_length_that_cannot_be_is_refused(config, words, planned):
+  config = config()
+  config.plan.mean_response_tokens = 25
+  with pytest.raises(errors.ConfigError, match=words):
+    planned(config)
+
+
+def test_a_plan_of_partial_rollouts_is_refused(planned):
   config = _config()
-  config.rl.slots = 8
-  with pytest.raises(errors.ConfigError, match='rl.slots: expected None in a'):
+  config.rl.partial_tokens = 8
+  with pytest.raises(errors.ConfigError, match='rl.partial_tokens: expected'):
     planned(config)
 
 
