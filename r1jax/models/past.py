@@ -88,8 +88,9 @@ def write_late(place: Place, past: KeysValues, new: KeysValues, filled: Array
     rows, heads = place.partition_spec(('batch', 'kv_heads'))
 
   def put(x, y, token):
-    # A model that does not scan its layers has an array for each.
+    # Where they are written, XLA has tokens last but where heads fill lines.
     at = token if token == -2 and late_write.fills_lines(x.shape[-1]) else -1
+    # A model that does not scan its layers has an array for each.
     whole = lambda z, at: jnp.moveaxis(
         z.reshape(-1, *z.shape[-4:]), token, at)
     past_LNK, new_LNKh = whole(x, at), whole(y, -1)[..., 0]

@@ -48,6 +48,12 @@ def test_a_cache_is_read_as_far_as_it_is_filled(monkeypatch):
   assert trips['tokens_16/cache_blocks'] == (2 + 2 + 3 + 3) / 4
 
 
+def test_slots_are_fewer_once_the_last_response_has_entered():
+  """The fifth enters second; from then on a fourth of the slots is enough."""
+  trips = schedule.in_slots(np.array([1, 1, 1, 1, 5]), 1, [4, 1])
+  assert (trips['slots_4'], trips['slots_1']) == (2, 4)
+
+
 @pytest.mark.parametrize('slots, sizes', [
     (16, dict(data=2)), pytest.param(3, {}, marks=pytest.mark.slow)])
 def test_slots_are_taken_as_the_sampler_takes_them(slots, sizes, monkeypatch):
