@@ -42,7 +42,8 @@ def tail() -> common.ConfigDict:
   config = tiny().unlock()
   config.bench.mean_length = 64
   config.model.max_len = 448
-  config.rl.update(response_tokens=384, slots=64)
+  config.rl.update(
+      response_tokens=384, slots=64, micro_batch=8, packed_rows=1)
   return config.lock()
 
 

@@ -22,7 +22,7 @@ _BYTES = 2 ** 20  # of a block
 
 
 def fills_lines(size: int) -> bool:
-  """Whether heads of this size fill lines of memory, so that tokens need not."""
+  """Whether heads of this size fill lines of memory, and tokens need not."""
   return size % _LANES == 0
 
 
