@@ -83,6 +83,16 @@ def _lengths(config) -> np.ndarray:
       section.response_tokens)
 
 
+def _packed(section, placed: train_state.PlacedModel, lengths: np.ndarray,
+            parts: int) -> dict[str, float]:
+  """Trips of the loops over micro-batches of `parts` of a rollout."""
+  if section.packed_rows is None:
+    return {}  # as many as there are responses
+  return schedule.packed(
+      lengths, section.prompts, parts, placed.model.place.batch_shards,
+      section.response_tokens, section.packed_rows, section.micro_batch)
+
+
 def _sampling(placed: train_state.PlacedModel, section, lengths: np.ndarray,
               params, state, **truncation) -> Part:
   """The sampler's program, of `config.rl`."""
@@ -140,14 +150,17 @@ def rl(config, mesh) -> Parts:
         (policy.ref, rollout,
          critic and lora.join(critic_state.ref, critic_state.params),
          behaviour if corrects else None),
-        state | {'rollout': rollout}, passes * once, tokens)
+        state | {'rollout': rollout}, passes * once, tokens,
+        trips=_packed(section, placed, lengths, 1))
   experience, _ = jax.eval_shape(
       programs.experience, rollout, reward, measured, beta, steps)
   experience = jax.tree.map(
       lambda x: _array(placed, x.dtype, *x.shape), experience)._replace(
           rollout=rollout)
   of_update = dict(
-      state=state | {'rollout': experience}, tokens=tokens //
+      state=state | {'rollout': experience},
+      trips=_packed(section, placed, lengths, section.mini_batches),
+      tokens=tokens //
       section.mini_batches, times=section.mini_batches * section.epochs)
   flops = work.UPDATE * once / section.mini_batches
   yield Part('update', programs.update, (policy, experience, 0), flops=flops,

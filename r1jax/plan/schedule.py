@@ -1,21 +1,25 @@
-"""When responses of some lengths are drawn: how often the sampler's loops run.
+"""How often loops run for responses of some lengths: when these are drawn, and
+over micro-batches of packed rows.
 
 Nobody knows the lengths before a run. All are the limit, or the user says what
 they are on average (config.plan.mean_response_tokens); then they are
 log-normal, as in `bench.py:tail`, and do not depend on their prompts. Their
 order on the devices is a fixed one.
 
-A loop is named as counts.Loop has it. What is in slots is what
-kernels/continuous_batching.py would have there, which tests compare.
+A loop is named as counts.Loop has it. What is in slots, or in a micro-batch, is
+what the programs would have there, which tests compare.
 """
 
 import heapq
 import itertools
+import math
 import statistics
 
+import jax.numpy as jnp
 import numpy as np
 
 from r1jax.kernels import attention
+from r1jax.kernels import packing
 
 _SIGMA = 1.  # of the logarithm of a length
 _HALVINGS = 60  # of the interval in which that one's mean is sought
@@ -86,6 +90,27 @@ def in_slots(tokens: np.ndarray, devices: int, sizes: list[int]
   for size, part in zip(sizes, (filled[:move], filled[move:])):
     trips |= _trips(f'slots_{size}', part)
   return trips
+
+
+def packed(tokens: np.ndarray, prompts: int, parts: int, devices: int,
+           columns: int, packed_rows: int, size: int) -> dict[str, float]:
+  """Trips of the loop over micro-batches, packed as by stages/micro_batches.py.
+
+  Args:
+    tokens: of each response.
+    prompts: that these are to.
+    parts: of the rollout, with a loop each; the mean over these is given.
+    devices: that split a batch.
+    columns: of a row.
+    packed_rows: of a prompt, in a pass.
+    size: rows of a micro-batch.
+  """
+  repeated = devices // math.gcd(devices, prompts // parts)
+  rows = np.asarray(packing.first_fit(jnp.asarray(
+      tokens.reshape(prompts * repeated, -1), jnp.int32), columns).rows)
+  passes = (-(-rows // packed_rows)).reshape(parts, devices, -1).sum(2).max(1)
+  return {'micro_batches': float(np.mean(
+      -(-passes // (size // packed_rows // devices))))}
 
 
 def steps(trips: dict[str, float]) -> int:

@@ -135,39 +135,42 @@ def test_a_value_out_of_bounds_is_refused(field, value, planned):
     planned(config)
 
 
-def _samples(**changes):
-  return common.base(
-      'sample', model=common.model(**MODEL), data=sections.prompts(None),
-      vocab=common.vocab(kind='huggingface', path=None),
-      rl=sections.sampling(**dict(
-          prompts=8, group=2, prompt_tokens=8, sample_chunk=8) | changes)).lock()
-
-
 def test_slots_take_more_steps_of_fewer_responses(
     planned, tmp_path, monkeypatch):
-  """All of full length; a cache is read in blocks, which differ in number."""
+  """All of full length; the cache is read in blocks."""
   monkeypatch.setattr(attention, 'BLOCK', 8)
-  parts = []
-  for slots in (None, 8):  # of 16 responses
-    planned(_samples(slots=slots, response_tokens=32), str(tmp_path))
-    parts += json.loads((tmp_path / 'plan.json').read_text('utf-8'))['parts']
-  whole, half = parts
-  assert whole['decoding_steps'] == 32 and half['decoding_steps'] == 64
-  decode = [part['rows'][1]['flops'] for part in parts]
-  # A step is of half as many; the products with a block are alike.
-  assert decode[1] == pytest.approx(decode[0], rel=1e-3)
-  kept = [part['memory']['kinds']['keys and values'] for part in parts]
-  assert kept[0] == 2 * kept[1]
+  planned(common.base(
+      'sample', model=common.model(**MODEL), data=sections.prompts(None),
+      vocab=common.vocab(kind='huggingface', path=None),
+      rl=sections.sampling(
+          prompts=8, group=2, prompt_tokens=8, response_tokens=32, slots=8)
+  ).lock(), str(tmp_path))
+  part, = json.loads((tmp_path / 'plan.json').read_text('utf-8'))['parts']
+  assert part['decoding_steps'] == 2 * 32  # 16 responses
+  kept = part['memory']['kinds']['keys and values']
+  assert kept == 2 * 3 * 2 * 8 * 32 * 4  # of one response on each device
+  weights = 3 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48) + 32 * 64
+  products = 2 * 32 * 2 * weights
+  assert products < part['rows'][1]['flops'] < 1.5 * products
 
 
 def test_a_mean_length_is_expected(planned, tmp_path):
-  config = _samples(slots=8, response_tokens=16)
-  config.plan.mean_response_tokens = 4
+  """Of slots, and of rows that several responses share."""
+  config = _config()
+  config.rl.update(group=4, slots=8, packed_rows=1, micro_batch=8)
+  config.plan.mean_response_tokens = 6
   said = planned(config, str(tmp_path))
   made = json.loads((tmp_path / 'plan.json').read_text('utf-8'))
   steps = made['parts'][0]['decoding_steps']
-  assert 16 <= steps < 2 * 16 and abs(made['step']['tokens'] - 16 * 4) < 9
+  assert 24 <= steps < 4 * 24 and abs(made['step']['tokens'] - 32 * 6) < 9
   assert f'decode: {steps} steps, each a token of all' in said[-1]
+  sampling, scoring, update = made['parts']
+  assert sampling['model_flops'] == pytest.approx(scoring['model_flops'])
+  # A pass has 8 + 24 columns on each device; 4 passes have all responses.
+  columns = 2 * (8 + 24) * 3 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)
+  passes = scoring['rows'][0]['flops'] / columns
+  assert 1 < passes < 3
+  assert 3 < update['rows'][0]['flops'] / scoring['rows'][0]['flops'] < 4.2
 
 
 @pytest.mark.parametrize('config, words', [

@@ -13,6 +13,8 @@ from r1jax.kernels import continuous_batching
 from r1jax.kernels import group_sampling
 from r1jax.parallel import sharding
 from r1jax.plan import schedule
+from r1jax.stages import micro_batches
+from r1jax.types import Rollout
 
 PROMPTS, GROUP, RESPONSE = (3, 5, 1, 4, 2, 5, 3, 4), 3, 12
 
@@ -46,6 +48,25 @@ def test_a_cache_is_read_as_far_as_it_is_filled(monkeypatch):
   trips = schedule.together(np.array([2, 8]), [4, 16])
   assert trips['tokens_4/cache_blocks'] == (1 + 1 + 1 + 2) / 4
   assert trips['tokens_16/cache_blocks'] == (2 + 2 + 3 + 3) / 4
+
+
+@pytest.mark.parametrize('prompts, packed_rows, size', [
+    (8, 2, 4), (2, 1, 4)])
+def test_micro_batches_of_packed_rows(prompts, packed_rows, size):
+  """As they are made, on two devices; those of two parts in the mean."""
+  place = tiny.setup(dict(data=2)).model.place
+  lengths = schedule.lengths(24, 4, RESPONSE)
+  def count(first, length):
+    rollout = Rollout(
+        tiny.prompts((3,) * first), *[jnp.zeros((length.size, RESPONSE))] * 3)
+    return int(micro_batches.make(rollout._replace(
+        mask=jnp.arange(RESPONSE) < length[:, None]), (), size, packed_rows,
+                                  place).count)
+  found = lambda parts: schedule.packed(
+      lengths, prompts, parts, 2, RESPONSE, packed_rows, size)['micro_batches']
+  assert found(1) == count(prompts, lengths)
+  assert found(2) == np.mean([
+      count(prompts // 2, part) for part in np.split(lengths, 2)])
 
 
 def test_slots_are_fewer_once_the_last_response_has_entered():
