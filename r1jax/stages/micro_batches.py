@@ -169,6 +169,8 @@ def measure(rollout: Rollout, size: int | None, packed_rows: int | None,
   made = make(rollout, (), size, packed_rows, place)
   rollout, _ = jax.eval_shape(made.take, 0)
   found = jnp.zeros((made.most, *rollout.tokens.shape), jnp.float32)
-  return made.join(lax.fori_loop(
-      0, made.count, lambda index, found: found.at[index].set(
-          function(made.take(index)[0])), found))
+  with jax.named_scope('micro_batches'):  # plans know it by this
+    found = lax.fori_loop(
+        0, made.count, lambda index, found: found.at[index].set(
+            function(made.take(index)[0])), found)
+  return made.join(found)

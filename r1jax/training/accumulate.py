@@ -86,9 +86,10 @@ def gradients_of(
   else:
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
                         jax.eval_shape(of_micro_batch, 0))
-    grads, metrics = lax.fori_loop(
-        0, count, lambda index, total: jax.tree.map(
-            jnp.add, total, of_micro_batch(index)), zero)
+    with jax.named_scope('micro_batches'):  # plans know it by this
+      grads, metrics = lax.fori_loop(
+          0, count, lambda index, total: jax.tree.map(
+              jnp.add, total, of_micro_batch(index)), zero)
   total = metrics['loss'][1]
   grads = jax.tree.map(lambda g: masked.divide(g, total), grads)
   return grads, {k: masked.divide(*pair) for k, pair in metrics.items()}

@@ -99,7 +99,7 @@ def test_a_long_cache_is_read_in_blocks(switches, set_traced):
 @pytest.mark.parametrize('slots, sizes, switches', [
     (6, {}, dict(window=3)), _slow(6, {}, dict(scan_layers=False)),
     _slow(6, {}, LATENT), _slow(8, dict(fsdp=4, tensor=2), {}),
-    _slow(8, dict(data=8), EXPERTS)])
+    _slow(6, {}, dict(head_size=128)), _slow(8, dict(data=8), EXPERTS)])
 def test_what_is_written_after_the_layers_is_read_in_them(
     slots, sizes, switches, set_traced):
   """As on TPUs; also in blocks of a cache."""
