@@ -19,6 +19,7 @@ from r1jax.models import architecture
 from r1jax.stages import grpo
 from r1jax.stages import micro_batches
 from r1jax.stages import ppo
+from r1jax.stages import rl
 from r1jax.training import accumulate
 from r1jax.types import Rollout, Support
 
@@ -228,6 +229,17 @@ def test_states_before_first_tokens_are_the_prompts():
   both = of([4, 5, 6, 7, 8, 0], [[1, 1, 2, 2, 2, 0]])
   np.testing.assert_allclose(both[0, :2], of([4, 5])[0], atol=1e-5)
   np.testing.assert_allclose(both[0, 2:5], of([6, 7, 8])[0], atol=1e-5)
+
+
+def test_a_kernel_without_packed_rows_is_refused():
+  config = r1_zero.get_config('mini')
+  placed = tiny.setup()
+  of = lambda kernel: placed._replace(model=placed.model._replace(
+      config=tiny.config(attention_kernel=kernel)))
+  with pytest.raises(errors.ConfigError, match=(
+      "rl.packed_rows: .*model.attention_kernel='xla'")):
+    rl.check_policy(config.rl, of('cudnn'))
+  rl.check_policy(config.rl, of('xla'))
 
 
 @pytest.mark.parametrize('fields', [
