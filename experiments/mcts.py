@@ -77,7 +77,7 @@ def search(policy: str, value: str | None, *, seed: int = 0, group: int = 8,
   """
   return _search(policy, value, sections.prompts(
       'mini_reasoning', num_prompts=128, seed=30 + seed),
-                 sections.sampling(prompts=_BATCH, group=group, **_TOKENS),
+                 sections.searched(prompts=_BATCH, group=group, **_TOKENS),
                  dict(keep=sample_sections.keep(per_prompt=2)), **changes)
 
 
@@ -86,7 +86,7 @@ def test(policy: str, value: str | None, *, group: int = 1, top_k: int = 0,
   """The responses chosen for held-out problems, the same for all."""
   return _search(policy, value, sections.prompts(
       'mini_reasoning', num_prompts=128, seed=20, split='heldout'),
-                 sections.sampling(
+                 sections.searched(
                      prompts=_BATCH, group=group, top_k=top_k, **_TOKENS),
                  {}, **changes)
 

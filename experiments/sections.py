@@ -175,6 +175,11 @@ def _rl() -> dict[str, fields.Field]:
       micro_batch=optional(int, 'responses at a time in an update, to save '
                            'memory, a multiple of mesh data*fsdp*expert; '
                            'unset: all', '>= 1'),
+      packed_rows=optional(
+          int, 'rows of response_tokens columns after each prompt of a pass, '
+          'that reference and update pack whole responses into; micro_batch '
+          'counts these; 1 where responses are much shorter than '
+          'response_tokens; unset: a row for each response', '>= 1'),
       epochs=field(1, '>= 1', 'passes over a rollout, mu of DeepSeekMath'),
       temperature=field(1.0, TEMPERATURE, 'temperature of the policy, in '
                         'sampling and in the loss'),
@@ -249,10 +254,7 @@ def _rl() -> dict[str, fields.Field]:
       sampling_rounds=field(
           0, '>= 0', 'dynamic sampling (DAPO): a step samples up to so many '
           'batches of prompts to replace groups of equal rewards; 0: off'),
-      score_while_sampling=field(
-          False, '', 'responses that have ended are scored by rule while the '
-          'others are sampled, in pieces; the same results, sooner where '
-          'rewards take time'),
+      **_early(),
       # Kimi k1.5, arXiv 2501.12599, 2.6.2; AReaL, arXiv 2505.24298.
       partial_tokens=optional(
           int, 'partial rollouts: a step draws at most so many tokens of a '
@@ -269,17 +271,34 @@ def _rl() -> dict[str, fields.Field]:
 
 
 def sampling(**values: Any) -> ConfigDict:
-  """The section `rl` of a stage that only samples."""
-  return section(dict(
+  """The section `rl` of a stage that samples and scores, and trains nothing.
+  """
+  return section(_sampling() | _early(), values)
+
+
+def searched(**values: Any) -> ConfigDict:
+  """That of a search, whose responses are there all at once."""
+  return section(_sampling(), values)
+
+
+def _sampling() -> dict[str, fields.Field]:
+  return dict(
       prompts=field(32, '>= 1', 'prompts per step, each with its group'),
       group=field(8, '>= 1', 'responses per prompt'),
       temperature=field(1.0, TEMPERATURE, 'sampling temperature'),
-      **common.truncation(), **_lengths()), values)
+      **common.truncation(), **_lengths())
+
+
+def _early() -> dict[str, fields.Field]:
+  return dict(score_while_sampling=field(
+      False, '', 'responses that have ended are scored by rule while the '
+      'others are sampled, in pieces, also in evaluations; the same results, '
+      'sooner where rewards take time'))
 
 
 def lengths(**values: Any) -> ConfigDict:
   """The fields of `rl` in an `evaluate` stage; config.eval has its sampling."""
-  return section(_lengths(), values)
+  return section(_lengths() | _early(), values)
 
 
 def _lengths() -> dict[str, fields.Field]:

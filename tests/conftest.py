@@ -28,6 +28,17 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 
+@pytest.fixture(name='set_traced')
+def _set_traced(monkeypatch):
+  """monkeypatch.setattr, of what is read while a function is traced."""
+  import jax
+  def setattr_(*args):
+    jax.clear_caches()
+    monkeypatch.setattr(*args)
+  yield setattr_
+  jax.clear_caches()
+
+
 @pytest.fixture(autouse=True, scope='module')
 def _compiled_programs_end_with_their_module():
   """Else a process holds gigabytes of them, and whatever walks through its
@@ -36,3 +47,13 @@ def _compiled_programs_end_with_their_module():
   if 'jax' in sys.modules:
     sys.modules['jax'].clear_caches()
   gc.collect()
+
+
+@pytest.fixture
+def token_cache(tmp_path, monkeypatch):
+  """The folder of the test's own in which tokens are kept, of small files, too.
+  """
+  from r1jax.data import kept  # imported here: it waits for what stands above
+  monkeypatch.setenv('R1JAX_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(kept, '_LEAST', 1)
+  return tmp_path / 'cache' / 'tokens'

@@ -27,6 +27,7 @@ from r1jax.stages import evaluation
 from r1jax.stages import rejection
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
+from r1jax.stages import search
 from r1jax.training import files
 from r1jax.training import history
 from r1jax.training import loop
@@ -232,7 +233,9 @@ def _characters(count: int) -> Mapping[str, Figures]:
             languages=('en', 'zh'), max_paragraph=10 ** 9), row
             | dict(finished=True)),
         'ends of steps': timed(
-            scorer.step_ends, record, row, ids, steps)}
+            scorer.step_ends, record, row, ids, steps),
+        'steps of a search': timed(
+            search.StepCutter(_vocab(), ('\n',), 10 ** 6), ids)}
 
 
 def _samples(count: int) -> Mapping[str, Figures]:
@@ -265,7 +268,8 @@ AXES = (
     growth.Axis('problems', (500, 1000, 2000), _problems, {
         'contamination': _LINEAR}),
     growth.Axis('characters', (16000, 32000, 64000), _characters, dict.fromkeys(
-        ('scored by rules', 'filtered', 'ends of steps'), _LINEAR)),
+        ('scored by rules', 'filtered', 'ends of steps', 'steps of a search'),
+        _LINEAR)),
     growth.Axis('samples', (16, 32, 64), _samples, dict.fromkeys(
         ('votes on different answers', 'votes on equal ones'),
         Bound(2.3, 2.3, 'pairs of answers'))),

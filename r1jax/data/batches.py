@@ -169,8 +169,8 @@ class Packed(NamedTuple):
                 fill(self.weight[source] * (position > 0), np.float32))
 
 
-def packed(documents: Sequence[np.ndarray], seq_len: int,
-           weights: Sequence[np.ndarray] | None = None) -> Packed:
+def packed(documents: ragged.Ragged, seq_len: int,
+           weights: ragged.Ragged | None = None) -> Packed:
   """Lays documents out in rows of `seq_len`, each wholly in one row.
 
   Best fit: a document goes to the row with the least space left that holds
@@ -180,14 +180,13 @@ def packed(documents: Sequence[np.ndarray], seq_len: int,
   is a row that no loss depends on, such as one of remainders of one token.
 
   Args:
-    documents: i32[n] each, ending in EOS; or a Ragged of them.
+    documents: i32[n] each, ending in EOS.
     seq_len: T.
-    weights: [n] each, of the loss on predicting a token; all 1 if None.
+    weights: f32[n] each, of the loss on predicting a token; all 1 if None.
 
   Raises:
     ConfigError: there is nothing to learn from.
   """
-  documents = ragged.Ragged.of(documents, np.int32)
   size, begin = documents.length, documents.end[:-1]
   kept = size > 0
   pieces = -(-size[kept] // seq_len)
@@ -195,7 +194,7 @@ def packed(documents: Sequence[np.ndarray], seq_len: int,
   start = np.repeat(begin[kept], pieces) + nth * seq_len
   length = np.minimum(np.repeat(size[kept], pieces) - nth * seq_len, seq_len)
   weight = (np.ones(len(documents.values), np.float32) if weights is None
-            else ragged.Ragged.of(weights, np.float32).values)
+            else weights.values)
   # A piece's first token is predicted from nothing.
   learned = np.zeros(len(weight) + 1, np.int64)
   np.cumsum(weight > 0, out=learned[1:])

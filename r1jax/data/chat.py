@@ -47,13 +47,11 @@ def prompt(vocab: base.Vocab, asked: Prompt, system: str | None = None
       some of what they say.
   """
   messages = messages_of(asked, system)
-  text = render(vocab, messages, add_generation_prompt=True)
+  text = _asked(vocab, messages)
   for message in messages:  # an answer among them is an example
     if message.get('role') == 'assistant' and (
         dropped := spoken.not_learned(text, 0, message)[0]):
       raise _drops(vocab, messages, message, dropped)
-  if lost := spoken.first_not_read(text, messages):
-    raise _drops(vocab, messages, *lost)
   return text
 
 
@@ -118,7 +116,7 @@ def conversation_pieces(vocab: base.Vocab, messages: Sequence[Message]
   for i, message in enumerate(messages):
     if message.get('role') != 'assistant':
       continue
-    asked = render(vocab, messages[:i], add_generation_prompt=True)
+    asked = _asked(vocab, messages[:i])
     turn = _said(vocab, messages[:i], message, asked, done)
     found += [pieces.Piece(asked[len(done):], bool(done)),
               pieces.Piece(turn, True)]
@@ -148,10 +146,18 @@ def answer_pieces(vocab: base.Vocab, messages: Sequence[Message],
 
   An answer ends with its end token. Raises as `conversation_pieces` does.
   """
-  asked = render(vocab, messages, add_generation_prompt=True)
+  asked = _asked(vocab, messages)
   return [pieces.Piece(asked), *(pieces.Piece(_said(
       vocab, messages, {'role': 'assistant', 'content': answer}, asked), True)
                                  for answer in answers)]
+
+
+def _asked(vocab: base.Vocab, messages: Sequence[Message]) -> str:
+  """The text that the assistant's turn after `messages` continues."""
+  text = render(vocab, messages, add_generation_prompt=True)
+  if lost := spoken.first_not_read(text, messages):
+    raise _drops(vocab, messages, *lost)
+  return text
 
 
 def _said(vocab: base.Vocab, before: Sequence[Message], message: Message,
@@ -162,8 +168,6 @@ def _said(vocab: base.Vocab, before: Sequence[Message], message: Message,
   """
   messages = [*before, message]
   whole = render(vocab, messages)
-  if lost := spoken.first_not_read(asked, before):
-    raise _drops(vocab, messages, *lost)
   same = asked if whole.startswith(asked) else os.path.commonprefix(
       [asked, whole])
   # The thinking's tag may be put before the answer.
@@ -261,7 +265,10 @@ def compile_template(source: str, strict: bool = False):
   environment.globals['raise_exception'] = raise_exception
   environment.globals['strftime_now'] = (
       lambda layout: datetime.datetime.now().strftime(layout))
-  return environment.from_string(source)
+  template = environment.from_string(source)
+  # Every rendering copies them: one dict is copied faster than Jinja's chain.
+  template.globals = dict(template.globals)
+  return template
 
 
 def _roles(messages: Sequence[Message]) -> str:

@@ -63,7 +63,7 @@ class Column(NamedTuple):
 
   def read(self, row: Mapping[str, Any], place: str) -> Any:
     """What the column holds in a row; ConfigError if it is missing or wrong."""
-    if not isinstance(self.given, str | None):
+    if self.given is not None and not isinstance(self.given, str):
       raise errors.expected(
           f'data.options.{self.option}', 'the name of a column', self.given)
     name = self.name(row)
@@ -72,9 +72,8 @@ class Column(NamedTuple):
       raise errors.ConfigError(
           field, f'{place} has no field {self._names()}, only '
           f'{sorted(map(str, row))}')
-    value, = _path(row, name)
     try:
-      return self.type(value)
+      return self.type(row[name] if name in row else _path(row, name)[0])
     except Wrong as problem:
       raise self.refused(
           place, problem.expected, problem.received, name) from problem
@@ -149,7 +148,8 @@ def text(value: Any) -> str:
   if not isinstance(value, str):
     raise Wrong('a text', value)
   try:
-    value.encode()
+    if not value.isascii():
+      value.encode()
   except UnicodeEncodeError as problem:
     raise Wrong('a text without half surrogate pairs', value) from problem
   return value
@@ -268,11 +268,11 @@ def tolerance(value: Any) -> float:
   return float(value)
 
 
-def texts(value: Any) -> list[str]:
-  """The responses to a prompt."""
+def texts(value: Any, each: Type = text) -> list[str]:
+  """The responses to a prompt; `each` is the type of one."""
   if not isinstance(value, list | tuple) or not value:
     raise Wrong('texts', value)
-  return list(map(text, value))
+  return list(map(each, value))
 
 
 def objects(value: Any) -> list[Mapping[str, Any]]:

@@ -21,8 +21,9 @@ from r1jax.data import sources
 
 Record = dict[str, Any]
 Counts = Mapping[str, int]  # by reason
-# Records with their pieces, of which the prompt is the first, and their ids.
-Encoded = Iterable[tuple[Record, Sequence[pieces.Piece], list[pieces.Ids]]]
+# Records with their pieces, of which the prompt is the first, the ids of all of
+# them, and the sizes of each.
+Encoded = Iterable[tuple[Record, Sequence[pieces.Piece], np.ndarray, list[int]]]
 
 
 def records_of(found: Iterable[Record]) -> ragged.Records:
@@ -60,18 +61,18 @@ class Builder:
   def __len__(self) -> int:
     return len(self._fields['ids'])
 
-  def add(self, record: Record, ids: Sequence[pieces.Ids],
-          grades: Sequence[float]) -> None:
-    """Adds a record, the ids of its prompt and of each piece, and their grades.
+  def add(self, record: Record, ids: np.ndarray, sizes: list[int],
+          grades: list[float]) -> None:
+    """Adds a record, the ids of its prompt and pieces, and the pieces' grades.
 
-    A grade of NaN is none.
+    `sizes` are those of the prompt and of each piece. A grade of NaN is none.
     """
-    fields, place = self._fields, record.get('place', '')
-    fields['ids'].add(*ids)
-    fields['sizes'].add(list(map(len, ids)))
-    fields['grades'].add(list(grades))
-    fields['records'].add(columns.pickled(
-        {name: record[name] for name in record if name != 'place'}, place))
+    fields, record = self._fields, dict(record)
+    place = record.pop('place', '')
+    fields['ids'].add(ids)
+    fields['sizes'].add(sizes)
+    fields['grades'].add(grades)
+    fields['records'].add(columns.pickled(record, place))
 
   def arrays(self) -> kept.Arrays:
     """All of it, to be kept, and read by `lay_out`; none is added after."""

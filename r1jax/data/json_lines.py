@@ -51,10 +51,9 @@ def stream_rows(argument: str, split: str, names: Sequence[str] | None = None
   if (part.start or 0) < 0 or (part.stop or 0) < 0:
     yield from list(rows)[part]
     return
-  for number, row in enumerate(rows):
-    if number >= (part.start or 0) and (
-        part.stop is None or number < part.stop):
-      yield row
+  yield from itertools.islice(rows, part.start, part.stop)
+  for _ in rows:
+    pass
 
 
 def _rows(path: pathlib.Path, names: Sequence[str] | None) -> Iterator[Row]:
@@ -99,8 +98,9 @@ def paths(argument: str, split: str) -> list[pathlib.Path]:
 def _lines(lines: Iterable[tuple[int, str]], path: pathlib.Path
            ) -> Iterator[Row]:
   """The rows of JSON Lines, (number, line) each."""
+  name = str(path)
   for number, line in lines:
-    place = f'{path}:{number}'
+    place = f'{name}:{number}'
     row, end = _object(line, 0, place)
     if end < len(line):
       raise _no_object(place, f'followed by {line[end:end + 40]!r}')
@@ -142,7 +142,8 @@ def _object(text: str, start: int, place: str) -> tuple[dict[str, Any], int]:
     if not isinstance(row, dict):
       raise ValueError(columns.shown(row))
     # Half a pair, \ud800 to \udfff, cannot be written or tokenised.
-    if max(text.find(half, start, end) for half in ('\\ud', '\\uD')) >= 0:
+    if (text.find('\\ud', start, end) >= 0
+        or text.find('\\uD', start, end) >= 0):
       json.dumps(row, ensure_ascii=False).encode()
     return row, end
   except json.JSONDecodeError as e:

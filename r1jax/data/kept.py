@@ -11,6 +11,7 @@ otherwise next time.
 from collections.abc import Callable, Sequence
 import contextlib
 import datetime
+import gc
 import hashlib
 import json
 import os
@@ -60,7 +61,11 @@ def arrays(asked: Callable[[], Any], files: Sequence[pathlib.Path],
       pass  # another process has made room
     except ValueError as problem:
       logging.warning('%s is damaged, and made anew: %s', file, problem)
-  made = make()
+  gc.freeze()  # the collector leaves JAX's many objects, and walks the new ones
+  try:
+    made = make()
+  finally:
+    gc.unfreeze()
   if versions() == before:  # else it is of neither content
     try:
       _write(file, made)

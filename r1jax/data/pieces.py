@@ -13,10 +13,10 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from r1jax.data import ragged
 from r1jax.data.vocabs import base
 
 Row = TypeVar('Row')
-Ids = Sequence[int] | np.ndarray  # a list or i32[n], as base.Vocab.encode_all
 
 _CHUNK = 1024  # rows that are tokenised at once
 _LINE = '\n'
@@ -32,51 +32,53 @@ class Piece(NamedTuple):
 
 def encode(vocab: base.Vocab, pieces: Sequence[Piece]) -> list[list[int]]:
   """Returns the ids of a few pieces."""
-  return _encoded(vocab, pieces, lambda texts: list(map(vocab.encode, texts)))
+  found = _encoded(vocab, pieces, lambda texts: ragged.joined(
+      map(vocab.encode, texts)))
+  return [ids.tolist() for ids in found]
 
 
-def encode_all(vocab: base.Vocab, pieces: Sequence[Piece]) -> list[Ids]:
-  """Returns the same ids of many pieces, on all cores."""
+def encode_all(vocab: base.Vocab, pieces: Sequence[Piece]) -> ragged.Ragged:
+  """Returns the same ids of many pieces, i32[n] each, on all cores."""
   return _encoded(vocab, pieces, vocab.encode_all)
 
 
 def _encoded(vocab: base.Vocab, pieces: Sequence[Piece],
-             encode_texts: Callable[[list[str]], list[Ids]]) -> list[Ids]:
+             encode_texts: Callable[[list[str]], ragged.Ragged]
+             ) -> ragged.Ragged:
   """The ids of each piece.
 
   Some tokenizers put a space before a text. So a line break, which merges with
   no letter, is put before one that follows others, and its ids, with those of
   the space, are cut off. Where it has merged, the text is tokenised alone.
   """
-  line = vocab.encode(_LINE)
+  line = np.array(vocab.encode(_LINE), np.int32)
   found = encode_texts([
       _LINE + piece.text if piece.follows else piece.text for piece in pieces])
-  merged = []
-  for number, (piece, ids) in enumerate(zip(pieces, found)):
-    if piece.follows and list(ids[:len(line)]) == line:
-      found[number] = ids[len(line):]
-    elif piece.follows:
-      merged.append(number)
-  if merged:
-    alone = encode_texts([pieces[number].text for number in merged])
-    for number, ids in zip(merged, alone):
-      found[number] = ids
-  return [_joined(*each) for each in zip(pieces, found)]
-
-
-def _joined(piece: Piece, ids: Ids) -> Ids:
-  if not (piece.begin or piece.end):
-    return ids
-  if isinstance(ids, list):
-    return [*piece.begin, *ids, *piece.end]
-  return np.concatenate([piece.begin, ids, piece.end]).astype(np.int32)
+  follows = np.array([piece.follows for piece in pieces], bool)
+  first = found.end[:-1, None] + np.arange(len(line))
+  cut = follows & (found.length >= len(line)) & (
+      np.append(found.values, line)[first] == line).all(1)
+  found = ragged.Ragged(
+      np.delete(found.values, first[cut]),
+      found.end - np.cumsum([0, *cut]) * len(line))
+  if not cut[follows].all():
+    alone = np.flatnonzero(follows & ~cut)
+    found = found.replaced(
+        alone, encode_texts([pieces[number].text for number in alone]))
+  around = [ids for piece in pieces for ids in (piece.begin, piece.end)]
+  added = np.array([len(ids) for ids in around], int)
+  bounds = np.stack([found.end[:-1], found.end[1:]], 1)
+  return ragged.Ragged(
+      np.insert(found.values, np.repeat(bounds.ravel(), added),
+                [*itertools.chain.from_iterable(around)]),
+      found.end + np.cumsum([0, *added])[::2])
 
 
 def encoded(vocab: base.Vocab, rows: Iterable[Row],
             write: Callable[[Row], Sequence[Piece]], made: Sized = (),
-            count: int | None = None
-            ) -> Iterator[tuple[Row, Sequence[Piece], list[Ids]]]:
-  """Yields each row with its pieces and their ids.
+            count: int | None = None) -> Iterator[
+                tuple[Row, Sequence[Piece], np.ndarray, list[int]]]:
+  """Yields each row with its pieces, their ids, end to end, and their sizes.
 
   Args:
     vocab: of the ids.
@@ -101,8 +103,10 @@ def encoded(vocab: base.Vocab, rows: Iterable[Row],
 
 def _ready(part: list[Row], written: list[Sequence[Piece]],
            work: futures.Future) -> Iterator[
-               tuple[Row, Sequence[Piece], list[Ids]]]:
+               tuple[Row, Sequence[Piece], np.ndarray, list[int]]]:
   """The rows of a part once its pieces are tokenised."""
-  ids = iter(work.result())
+  found, last = work.result(), 0
+  end, size = found.end.tolist(), found.length.tolist()
   for row, pieces in zip(part, written):
-    yield row, pieces, list(itertools.islice(ids, len(pieces)))
+    first, last = last, last + len(pieces)
+    yield row, pieces, found.values[end[first]:end[last]], size[first:last]

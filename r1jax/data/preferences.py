@@ -12,6 +12,7 @@ The order of the responses has no meaning: each is scored alone.
 
 import collections
 from collections.abc import Iterable, Mapping, Sequence
+import itertools
 from typing import Any
 
 import numpy as np
@@ -207,16 +208,17 @@ def take(encoded: graded.Encoded, made: graded.Builder, length: int,
   """
   left_out = collections.Counter(too_long=0, identical=0)
   shortest = np.inf
-  for record, _, (asked, *said) in encoded:
-    sizes = list(map(len, said))
-    size = len(asked) + sum(sizes)
-    if contradicts([*map(tuple, said)], record['grades']):
+  for record, _, ids, sizes in encoded:
+    said = [ids[first:last].tobytes() for first, last in itertools.pairwise(
+        itertools.accumulate(sizes))]
+    if contradicts(said, record['grades']):
       left_out['identical'] += 1
-    elif size <= length and len(asked) + max(sizes) <= (max_len or length):
-      made.add(record, [asked, *said], record['grades'])
+    elif len(ids) <= length and sizes[0] + max(sizes[1:]) <= (
+        max_len or length):
+      made.add(record, ids, sizes, record['grades'])
     else:
       left_out['too_long'] += 1
-      shortest = min(size, shortest)
+      shortest = min(len(ids), shortest)
   if not made and left_out['too_long']:
     raise errors.expected(
         'preference.length', f'at least {shortest}, the tokens of the '

@@ -6,7 +6,7 @@ mapped into memory (kept.py).
 """
 
 import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import pickle
 from typing import Any
 
@@ -27,14 +27,6 @@ class Ragged:
 
   length = property(lambda self: np.diff(self.end))
 
-  @classmethod
-  def of(cls, items: Sequence[Sequence[float]], dtype: np.dtype) -> 'Ragged':
-    """The items, end to end; as they are if they are that already."""
-    if isinstance(items, cls):
-      return items
-    end = np.cumsum([0, *map(len, items)])
-    return cls(np.concatenate([np.zeros(0, dtype), *items]).astype(dtype), end)
-
   def chosen(self, which: np.ndarray) -> 'Ragged':
     """The arrays where `which`, bool[M], is true."""
     if which.all():
@@ -45,6 +37,13 @@ class Ragged:
 
   def __len__(self) -> int:
     return len(self.end) - 1
+
+  def replaced(self, index: np.ndarray, others: 'Ragged') -> 'Ragged':
+    """With `others` in the places `index`, i64[N]."""
+    items = list(self)
+    for number, item in zip(index.tolist(), others):
+      items[number] = item
+    return joined(items)
 
   def __getitem__(self, index: int) -> np.ndarray:
     if not 0 <= index < len(self):
@@ -61,13 +60,12 @@ class Builder:
   def __len__(self) -> int:
     return len(self._end) - 1
 
-  def add(self, *parts: list[int] | np.ndarray | bytes) -> None:
-    """Adds an item, in parts."""
-    for part in parts:
-      if isinstance(part, list):
-        self._values.fromlist(part)
-      else:
-        self._values.frombytes(bytes(part))
+  def add(self, item: list[float] | np.ndarray | bytes) -> None:
+    """Adds an item, an array in the dtype of `code`."""
+    if isinstance(item, list):
+      self._values.fromlist(item)
+    else:
+      self._values.frombytes(bytes(item))
     self._end.append(len(self._values))
 
   def built(self) -> Ragged:
@@ -79,6 +77,14 @@ class Builder:
     """The fields of `built`, by names."""
     made = self.built()
     return {name: made.values, f'{name}_end': made.end}
+
+
+def joined(items: Iterable[list[int] | np.ndarray]) -> Ragged:
+  """Items of integers, i32[n] or lists, end to end."""
+  made = Builder('i')
+  for item in items:
+    made.add(item)
+  return made.built()
 
 
 def count_up(counts: np.ndarray) -> np.ndarray:

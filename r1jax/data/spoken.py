@@ -7,9 +7,9 @@ what it was made of:
 - An answer that is learned from is in it whole (`not_learned`). Only the white
   space at its ends and around its thinking's tags may be another: some
   templates trim, some put the tags on lines of their own.
-- What is only read, as a question is (`not_read`), may be written as JSON or
-  with other white space; switches, such as /no_think, may be taken out. Of an
-  earlier answer the thinking may be left out, as where a model is served.
+- What is only read, as a question is (`first_not_read`), may be written as JSON
+  or with other white space; switches, such as /no_think, may be taken out. Of
+  an earlier answer the thinking may be left out, as where a model is served.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,8 +34,8 @@ _SWITCH = re.compile(r'/\w+')
 
 def is_text(message: Message) -> bool:
   """Whether all that a message says is its content, a text."""
-  return isinstance(message.get('content'), str) and not any(
-      map(message.get, _MORE))
+  return isinstance(message.get('content'), str) and not (
+      len(message) > 2 and any(map(message.get, _MORE)))
 
 
 def pair(messages: Sequence[Message]) -> tuple[str, str] | None:
@@ -43,10 +43,12 @@ def pair(messages: Sequence[Message]) -> tuple[str, str] | None:
 
   None, too, where they say more than their content.
   """
-  if [message.get('role') for message in messages] != ['user', 'assistant'] or (
-      not all(map(is_text, messages))):
-    return None
-  return messages[0]['content'], messages[1]['content']
+  if len(messages) == 2:
+    asked, said = messages
+    if (asked.get('role') == 'user' and said.get('role') == 'assistant'
+        and is_text(asked) and is_text(said)):
+      return asked['content'], said['content']
+  return None
 
 
 def not_learned(text: str, start: int, message: Message) -> tuple[str, int]:
@@ -73,26 +75,28 @@ def first_not_read(text: str, messages: Iterable[Message]
   Where one says what is within another, both must be there: the longest are
   looked for first, and each is taken out.
   """
-  length = lambda message: -sum(map(len, texts(message)))
-  for message in sorted(messages, key=length):
-    if dropped := not_read(text, message):
+  said = [(texts(message), message) for message in messages]
+  said.sort(key=lambda pair: -sum(map(len, pair[0])))
+  for words, message in said:
+    if dropped := _not_read(text, words, message):
       return message, dropped
-    for words in texts(message):
-      text = text.replace(words, ' ', 1)
+    for each in words:
+      text = text.replace(each, ' ', 1)
   return None
 
 
 def texts(message: Message) -> list[str]:
   """What a message says that is read, without white space around it."""
-  found = _texts(message, ('content',))
+  found = map(str.strip, _texts(message, ('content',)))
   if message.get('role') == 'assistant':
-    found = (words.rpartition(thinking.END_OF_THINKING)[2] for words in found)
-  return [words.strip() for words in found if words.strip()]
+    found = (words.rpartition(thinking.END_OF_THINKING)[2].strip()
+             for words in found)
+  return list(filter(None, found))
 
 
-def not_read(text: str, message: Message) -> str:
-  """What a text drops of a message that is read; '' if nothing."""
-  for words in texts(message):
+def _not_read(text: str, said: Iterable[str], message: Message) -> str:
+  """What a text drops of a message whose texts are `said`; '' if nothing."""
+  for words in said:
     if not (words in text or _normal(words) in _normal(text)
             or _is_escaped(words, text)):
       return words

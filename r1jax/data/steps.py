@@ -12,7 +12,8 @@ score is read at the last of them.
 """
 
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
 import math
 import re
 from typing import Any, NamedTuple
@@ -24,7 +25,6 @@ from r1jax.data import columns
 from r1jax.data import graded
 from r1jax.data import json_lines
 from r1jax.data import pieces
-from r1jax.data import ragged
 from r1jax.data import sources
 from r1jax.data import templates
 from r1jax.data import user_code
@@ -52,7 +52,7 @@ LEFT_OUT = {
 
 def jsonl(argument: str, split: str, *, prompt: str | None = None,
           labels: str | None = None, neutral: str = 'right',
-          task: str | None = None) -> tuple[ragged.Records, graded.Counts]:
+          task: str | None = None) -> tuple[Iterator[Record], graded.Counts]:
   """The labelled steps of a file, in one of four forms.
 
   {"prompt": ..., "steps": [...], "labels": [...]} (or TRL's "completions" for
@@ -79,7 +79,7 @@ def jsonl(argument: str, split: str, *, prompt: str | None = None,
 
 
 def user_steps(place: str, split: str, **options: Any
-               ) -> tuple[ragged.Records, graded.Counts]:
+               ) -> tuple[Iterator[Record], graded.Counts]:
   """The labelled steps that a user's function yields, in the same forms."""
   return _records(user_code.rows(place, split, None, None, options), _Columns(
       columns.Column(columns.prompt, columns.QUESTIONS),
@@ -91,11 +91,12 @@ SOURCES = {'jsonl': jsonl, sources.USER: user_steps}
 
 
 def read_steps(task: str, split: str, options: dict[str, Any]
-               ) -> tuple[ragged.Records, graded.Counts]:
+               ) -> tuple[Iterator[Record], graded.Counts]:
   """The records of a task, 'jsonl:PATH' or 'FILE.py:FUNCTION'.
 
   Returns:
-    The records, and how many responses were left out, by reason (LEFT_OUT).
+    The records, and how many responses were left out, by reason (LEFT_OUT),
+    once all are read.
 
   Raises:
     ConfigError: names the field of config.data that is wrong.
@@ -111,11 +112,12 @@ class _Columns(NamedTuple):
 
 def _records(rows: Iterable[json_lines.Row], named: _Columns,
              neutral: float | None, task: str, origin: str
-             ) -> tuple[ragged.Records, graded.Counts]:
+             ) -> tuple[Iterator[Record], graded.Counts]:
   """The records of (place, row); `origin` names the source in errors."""
   left_out = collections.Counter()
 
   def labelled():
+    there = False
     for place, row in rows:
       for found in _of_row(row, place, named, neutral):
         if isinstance(found, str):
@@ -123,15 +125,15 @@ def _records(rows: Iterable[json_lines.Row], named: _Columns,
         elif all(label is None for label in found['labels']):
           left_out['unlabelled'] += 1
         else:
+          there = True
           yield found | dict(task=task, place=place)
+    if not there:
+      raise errors.ConfigError(
+          'data.task', f'{origin} has no labelled steps'
+          + (f'; left out: {graded.why_left_out(LEFT_OUT, left_out)}'
+             if left_out else ''))
 
-  records = graded.records_of(labelled())
-  if not records:
-    raise errors.ConfigError(
-        'data.task', f'{origin} has no labelled steps'
-        + (f'; left out: {graded.why_left_out(LEFT_OUT, left_out)}'
-           if left_out else ''))
-  return records, left_out
+  return labelled(), left_out
 
 
 def _of_row(row: Mapping[str, Any], place: str, named: _Columns,
@@ -235,6 +237,8 @@ def _labels(value: Any) -> list[float | None]:
 
 
 def _label(value: Any) -> float | None:
+  if type(value) in (int, float) and 0 <= value <= 1:  # nearly all
+    return float(value)
   if value is None or isinstance(value, bool | np.bool_):
     return None if value is None else float(value)
   if isinstance(value, float | np.floating) and math.isnan(value):
@@ -253,17 +257,14 @@ def _rating(value: Any) -> int | None:
   return value
 
 
-def _filled(value: Any) -> list[str]:
-  return list(map(columns.filled, columns.texts(value)))
-
-
 def _index(value: Any) -> int:
   if isinstance(value, bool) or not isinstance(value, int):
     raise columns.Wrong('the index of the first wrong step', value)
   return value
 
 
-_STEPS = columns.Column(_filled, ('steps', 'completions'))
+_STEPS = columns.Column(functools.partial(columns.texts, each=columns.filled),
+                        ('steps', 'completions'))
 _TEXT = columns.Column(columns.text, ('text',))
 _FIRST_ERROR = columns.Column(_index, ('label',))
 
@@ -296,13 +297,12 @@ def take(encoded: graded.Encoded, made: graded.Builder, length: int,
     ConfigError: no record is left.
   """
   too_long = []
-  for record, _, ids in encoded:
-    size = sum(map(len, ids))
-    if size > min(length, max_len or length):
-      too_long.append(size)
+  for record, _, ids, sizes in encoded:
+    if len(ids) > min(length, max_len or length):
+      too_long.append(len(ids))
     else:
-      made.add(record, ids, [math.nan if label is None else label
-                             for label in record['labels']])
+      made.add(record, ids, sizes, [math.nan if label is None else label
+                                    for label in record['labels']])
   if not made:
     raise errors.expected(
         'preference.length', f'at least {min(too_long)}, the tokens of the '

@@ -82,7 +82,7 @@ def _prompts(rows: '_Rows', vocab: vocabs.Vocab, template: str,
   begin = () if template == templates.CHAT else _begin(vocab)
   ids, records = ragged.Builder('i'), ragged.Builder('B')
   kinds, too_long = {}, 0
-  for record, (piece,), (tokens,) in rows.encoded(
+  for record, (piece,), tokens, _ in rows.encoded(
       vocab, ids, lambda row: [pieces.Piece(
           fill(row.get('shown', row['prompt']), row), begin=begin)]):
     if len(tokens) > limit:
@@ -117,7 +117,7 @@ def documents(
 
   def made():
     ids = ragged.Builder('i')
-    for _, _, (tokens,) in rows.encoded(
+    for _, _, tokens, _ in rows.encoded(
         vocab, ids, lambda text: [pieces.Piece(text, begin=begin, end=end)]):
       ids.add(tokens)
     return ids.arrays('ids')
@@ -148,12 +148,13 @@ def conversations(
       return write(question, [answer])
 
   def made():
-    ids, said = ragged.Builder('i'), ragged.Builder('B')
-    for _, _, parts in rows.encoded(vocab, ids, written):
-      ids.add(*parts)
-      said.add(*(bytes([number % 2]) * len(part)
-                 for number, part in enumerate(parts)))
-    return {**ids.arrays('ids'), 'said': said.built().values}
+    ids, sizes = ragged.Builder('i'), ragged.Builder('i')
+    for _, _, tokens, size in rows.encoded(vocab, ids, written):
+      ids.add(tokens)
+      sizes.add(size)
+    size = sizes.built().values  # every second one is of what is said
+    said = np.repeat(np.arange(len(size), dtype=np.uint8) % 2, size)
+    return {**ids.arrays('ids'), 'said': said}
 
   found = rows.tokenised(made, vocab, template)
   tokens, said = (ragged.Ragged(found[name], found['ids_end'])
@@ -206,8 +207,8 @@ class _Rows:
   def encoded(self, vocab: vocabs.Vocab, made: Sized,
               write: Callable[[Any], Sequence[pieces.Piece]]
               ) -> Iterator[
-                  tuple[Any, Sequence[pieces.Piece], list[pieces.Ids]]]:
-    """Yields each row with its pieces and their ids, as pieces.encoded.
+                  tuple[Any, Sequence[pieces.Piece], np.ndarray, list[int]]]:
+    """Yields each row with its pieces, ids and sizes, as pieces.encoded.
 
     It ends once `made` has as many as are wanted. The other rows of a file are
     read, too: a wrong one is refused.

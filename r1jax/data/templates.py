@@ -151,6 +151,8 @@ def prompt_function(name: str, vocab: base.Vocab, system: str | None = None,
     raise errors.expected(
         'data.system', f'None with config.data.template = {name!r} (only '
         f'{CHAT!r} has a system message)', system)
+  if not examples and not instruction:
+    return fill
   before = ''.join(f'{fill(question)} {answer}\n'
                    for question, answer in examples)
   return lambda question, record=None: before + fill(asked(question), record)
@@ -184,9 +186,9 @@ def answer_writer(name: str, vocab: base.Vocab, system: str | None = None
       raise errors.expected('data.template', f'{CHAT!r}, because the prompts '
                             'are conversations', name)
     # The answer's first token carries the space.
-    return [pieces.Piece(fill(prompt), begin=begin), *(
-        pieces.Piece(' ' + answer.strip(), True, end=end)
-        for answer in answers)]
+    return [pieces.Piece(fill(prompt), False, begin), *[
+        pieces.Piece(' ' + answer.strip(), True, (), end)
+        for answer in answers]]
 
   def conversation(prompt: chat.Prompt, answers: Sequence[str]):
     return chat.answer_pieces(vocab, chat.messages_of(prompt, system), answers)

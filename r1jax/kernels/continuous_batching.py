@@ -136,7 +136,10 @@ def advance(model, params: Params, begun: Begun, state: State, slots: int,
   step = stepper(
       model, params, *begun[:4], eos_ids, temperature, top_k, top_p)
   if ticks is None:
-    return lax.while_loop(lambda s: ~over(model.place, s, slots), step, state)
+    # Plans know it by this.
+    with jax.named_scope(f'slots_{len(state.row)}_{_room(state)}'):
+      return lax.while_loop(
+          lambda s: ~over(model.place, s, slots), step, state)
   state, _ = lax.while_loop(
       lambda carry: (carry[1] < ticks) & ~over(model.place, carry[0], slots),
       lambda carry: (step(carry[0]), carry[1] + 1),
@@ -150,9 +153,12 @@ def over(place: sharding.Placement | None, state: State, slots: int) -> Array:
   devices, rows = of_device(state.drawn.tokens).shape[:2]
   most = slots // devices // _FEWER if len(state.row) == slots else 0
   in_use_X = jnp.sum(of_device(state.row) < rows, 1)
-  room = jax.tree.leaves(state.k)[0].shape[-1]
-  return (jnp.max(state.index) >= room) | ~(
+  return (jnp.max(state.index) >= _room(state)) | ~(
       jnp.any(state.next < rows) | jnp.any(in_use_X > most))
+
+
+def _room(state: State) -> int:
+  return jax.tree.leaves(state.k)[0].shape[-1]
 
 
 def rollout(place: sharding.Placement | None, prompts: Prompts, begun: Begun,

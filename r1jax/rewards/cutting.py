@@ -60,15 +60,14 @@ def last_tokens(steps: Sequence[str], tokens: Sequence[int],
     tokens: of a response.
     decode: tokens -> text; more tokens never give a shorter one.
   """
-  length = _prefix_length(tokens, decode)
+  length = prefix_length(tokens, decode)
   return [bisect.bisect_left(
       range(len(tokens) - 1), end, key=lambda last: length(last + 1))
           for end in itertools.accumulate(map(len, steps))]
 
 
-def _prefix_length(tokens: Sequence[int],
-                   decode: Callable[[Sequence[int]], str]
-                   ) -> Callable[[int], int]:
+def prefix_length(tokens: Sequence[int], decode: Callable[[Sequence[int]], str]
+                  ) -> Callable[[int], int]:
   """k -> how many characters the first k tokens give, but for half a one.
 
   To decode them all for every k would take the square of a response's length.

@@ -43,7 +43,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
   vocab, seed = policy.vocabulary(config.vocab), config.seed
   tests = evaluation.make_tests(config, policy, vocab, model_rewards.load(
       config.rewards, mesh, config.rules, seed))
-  samplers = {name: rollouts.Sampler(policy.placed, test.settings)
+  samplers = {name: rollouts.Sampler(
+      policy.placed, test.settings, config.rl.score_while_sampling)
               for name, test in tests.items()}
   parts = [Part(name, start) for name, test in tests.items()
            for start in range(0, len(test.prompts.records), test.count)]

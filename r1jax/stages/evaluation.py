@@ -41,7 +41,7 @@ def make_evaluator(placed: train_state.PlacedModel, prompts: batches.PromptSet,
                    scorer: scoring.RolloutScorer, settings: rollouts.Settings,
                    *, batch: int, shown: int, seed: int,
                    workdir: str | None = None, name: str = 'evaluation',
-                   greedy: bool = True) -> Evaluate:
+                   greedy: bool = True, in_pieces: bool = False) -> Evaluate:
   """Makes (params, step) -> (results, samples).
 
   Args:
@@ -55,10 +55,11 @@ def make_evaluator(placed: train_state.PlacedModel, prompts: batches.PromptSet,
     workdir: where all sampled responses are kept, in <name>_<step>.jsonl.
     name: of that file.
     greedy: whether each problem is also decoded greedily.
+    in_pieces: whether responses are scored while others are sampled.
   """
-  sampler = rollouts.Sampler(placed, settings)
+  sampler = rollouts.Sampler(placed, settings, in_pieces)
   greedy_sampler = rollouts.Sampler(placed, settings._replace(
-      group=1, temperature=0., top_k=0, top_p=1.))
+      group=1, temperature=0., top_k=0, top_p=1.), in_pieces)
 
   def evaluate(params, step):
     rows, counters = sample_all(sampler, scorer, params, prompts, batch, seed)
@@ -321,12 +322,13 @@ def build(config, policy: train_state.StageModel, vocab: vocabs.Vocab,
   whole = make_evaluator(
       policy.placed, held_out, scorer, sampling_settings(config, vocab),
       batch=config.eval.batch, shown=config.eval.shown, seed=config.seed,
-      workdir=workdir)
+      workdir=workdir, in_pieces=config.rl.score_while_sampling)
   tests = {name: make_evaluator(
       policy.placed, test.prompts, test.scorer, test.settings,
       batch=test.batch, shown=0, seed=config.seed, workdir=workdir, name=name,
-      greedy=False) for name, test in make_tests(
-          config, policy, vocab, scorer.models).items()}
+      greedy=False, in_pieces=config.rl.score_while_sampling
+  ) for name, test in make_tests(
+      config, policy, vocab, scorer.models).items()}
 
   def evaluate(params, step):
     found, shown = whole(params, step)

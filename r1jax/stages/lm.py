@@ -6,7 +6,6 @@ others have the weight `lm.prompt_weight`). A section `distill` adds the
 divergence from a teacher's logits (distill.py).
 """
 
-from collections.abc import Sequence
 import functools
 import itertools
 import pathlib
@@ -137,9 +136,8 @@ def read_rows(data, lm, vocab: vocabs.Vocab, split: str,
       fits), vocab, lm.length, split)
 
 
-def _packed(documents: Sequence[np.ndarray],
-            weights: Sequence[np.ndarray] | None, vocab: vocabs.Vocab,
-            length: int, split: str) -> batches.Packed:
+def _packed(documents: ragged.Ragged, weights: ragged.Ragged | None,
+            vocab: vocabs.Vocab, length: int, split: str) -> batches.Packed:
   """The documents that say something, in rows; tells how many say nothing."""
   says = says_something(documents, weights, vocab)
   if not says.any():
@@ -150,17 +148,15 @@ def _packed(documents: Sequence[np.ndarray],
     distributed.say(
         f'{(~says).sum()} of {len(says)} texts of split {split!r} are empty '
         'and left out')
-  chosen = lambda each, dtype: ragged.Ragged.of(each, dtype).chosen(says)
   rows = batches.packed(
-      chosen(documents, np.int32), length,
-      None if weights is None else chosen(weights, np.float32))
+      documents.chosen(says), length,
+      None if weights is None else weights.chosen(says))
   distributed.check_rows(split, (rows.tokens, rows.weight))
   return rows
 
 
-def says_something(documents: Sequence[np.ndarray],
-                   weights: Sequence[np.ndarray] | None, vocab: vocabs.Vocab
-                  ) -> np.ndarray:
+def says_something(documents: ragged.Ragged, weights: ragged.Ragged | None,
+                   vocab: vocabs.Vocab) -> np.ndarray:
   """Which documents are learned from, bool[M].
 
   A document is if a token with loss is more than white space or a special token
@@ -170,13 +166,12 @@ def says_something(documents: Sequence[np.ndarray],
     documents, weights: as of batches.packed.
     vocab: of the documents.
   """
-  documents = ragged.Ragged.of(documents, np.int32)
   size, end, tokens = documents.length, documents.end[1:], documents.values
   there = np.bincount(tokens) > 0
   word = np.array([there[n] and bool(vocab.decode([n]).strip())
                    for n in range(len(there))], bool)
   learned = np.ones(len(tokens), bool) if weights is None else (
-      ragged.Ragged.of(weights, np.float32).values > 0)
+      weights.values > 0)
   target = learned.copy()
   target[(end - size)[size > 0]] = False
 

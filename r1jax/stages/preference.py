@@ -160,10 +160,12 @@ def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
     records, left_out = read(*asked)
     if not stepwise:
       records = _chosen(records, settings, learned, left_out)
-    taken = graded.Builder()
+    records, taken = iter(records), graded.Builder()
     left_out.update(source.take(
         pieces.encoded(vocab, records, functools.partial(source.written, write),
                        taken, count), taken, settings.length, max_len))
+    for _ in records:
+      pass  # beyond those that are wanted a wrong row is refused, too
     found = taken.arrays()
     if not stepwise:
       _check_grades(np.split(found['grades'], found['grades_end'][1:-1]),

@@ -23,6 +23,7 @@ from r1jax import errors
 from r1jax.data import batches
 from r1jax.kernels import kl
 from r1jax.models import lora
+from r1jax.models import row_attention
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.reports import rl as rl_report
@@ -361,6 +362,14 @@ def check_policy(section, placed: train_state.PlacedModel) -> None:
   if section.replay_routing and placed.model.config.moe is None:
     raise errors.expected(
         'rl.replay_routing', 'False: the model has no experts', True)
+  if section.packed_rows is not None:
+    model = placed.model
+    whole, packed = (row_attention.kernel(model.config, model.place, packed=x)
+                     for x in (False, True))
+    if packed != whole:
+      raise errors.expected(
+          'rl.packed_rows', f'None, or model.attention_kernel={packed!r}: '
+          f'{whole} has no packed rows', section.packed_rows)
 
 
 def make_objective(section) -> grpo.Objective:

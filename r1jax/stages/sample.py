@@ -41,7 +41,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       needs='a model to sample from')
   vocab = policy.vocabulary(config.vocab)
   sampler = rollouts.Sampler(policy.placed, rollouts.policy_settings(
-      rl, vocab, top_k=rl.top_k, top_p=rl.top_p))
+      rl, vocab, top_k=rl.top_k, top_p=rl.top_p), rl.score_while_sampling)
   scorer = scoring.build(config, vocab, mesh)
   prompts = rollouts.read_prompts(
       config.data, vocab, rl.prompt_tokens, split=config.data.split,

@@ -36,6 +36,7 @@ from r1jax.kernels import values
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
 from r1jax.reports import intervals
+from r1jax.rewards import cutting
 from r1jax.rewards import quality
 from r1jax.stages import model_source
 from r1jax.stages import rollouts
@@ -162,15 +163,17 @@ class StepCutter:
     """The texts of the steps; one that is blank is part of its neighbour."""
     # Some vocabularies drop the space that a text begins with.
     line = self._vocab.encode('\n')
-    steps, begin, before = [], 0, self._vocab.decode(line)
-    for n, token in enumerate(tokens, 1):
+    tokens = [*line, *tokens.tolist()]
+    text = self._vocab.decode(tokens)
+    # Half a character belongs to the next step.
+    length = cutting.prefix_length(tokens, self._vocab.decode)
+    steps, begin, before = [], len(line), length(len(line))
+    for n, token in enumerate(tokens[begin:], begin + 1):
       if token in self.stop_ids or n - begin == self._longest or (
           n == len(tokens)):
-        text = self._vocab.decode([*line, *tokens[:n].tolist()])
-        if n < len(tokens):  # half a character belongs to the next step
-          text = text.rstrip('\ufffd')
-        steps.append(text[len(before):])
-        begin, before = n, text
+        end = length(n) if n < len(tokens) else len(text)
+        steps.append(text[before:end])
+        begin, before = n, end
         if len(steps) > 1 and not all(map(str.strip, steps[-2:])):
           steps[-2:] = [steps[-2] + steps[-1]]
     return steps if any(map(str.strip, steps)) else []

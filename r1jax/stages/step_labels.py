@@ -55,7 +55,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       needs='a model to sample from')
   vocab = policy.vocabulary(config.vocab)
   settings = rollouts.policy_settings(rl, vocab, top_k=rl.top_k, top_p=rl.top_p)
-  sampler = rollouts.Sampler(policy.placed, settings)
+  sampler = rollouts.Sampler(policy.placed, settings, rl.score_while_sampling)
   scorer = scoring.build(config, vocab, mesh)
   prompts = rollouts.read_prompts(
       config.data, vocab, rl.prompt_tokens, split=config.data.split,
@@ -68,7 +68,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       policy.placed, policy.source, seed))
   complete = Completer(
       rollouts.Sampler(policy.placed, settings._replace(
-          group=labels.completions)), scorer,
+          group=labels.completions), rl.score_while_sampling), scorer,
       rl.prompt_tokens + rl.response_tokens,
       sharding.filled(labels.batch, labels.completions,
                       policy.placed.sampling.place), seed)
@@ -76,9 +76,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
 
   def step(state, index):
     batch = batches.slice_of(prompts, index * size, size)
-    rollout = sampler(params(), batch, seed, index)
-    scored = scorer(rollout, batch)
-    tokens = sharding.to_host(rollout.tokens)
+    scored = scorer(sampler(params(), batch, seed, index), batch)
+    tokens = sharding.to_host(scored.rollout.tokens)
     begun = []
     for n, row in enumerate(scored.rows):
       row['steps'] = cutting.cut(row['response'], cut)

@@ -9,6 +9,8 @@ from r1jax import errors
 from r1jax.data import batches
 from r1jax.data import ragged
 
+import ragged_rows
+
 
 GOLDEN = [[0, 2, 1], [5, 4, 3], [5, 3, 2], [4, 1, 0]]
 
@@ -107,7 +109,7 @@ def _segments(rows):
 
 def test_every_document_lies_whole_in_one_row_once_an_epoch():
   documents = _documents(200, longest=16)
-  packed = batches.packed(documents, seq_len=16)
+  packed = batches.packed(ragged_rows.of(documents), seq_len=16)
   rows = packed.counts['rows']
   found = _segments(packed.batch(0, rows, seed=0))
   assert sorted(found) == sorted(tuple(d.tolist()) for d in documents)
@@ -119,7 +121,8 @@ def test_every_document_lies_whole_in_one_row_once_an_epoch():
 
 
 def test_a_row_by_hand():
-  rows = batches.packed([np.array([7, 0, 1])], seq_len=5).batch(0, 1, seed=0)
+  rows = batches.packed(
+      ragged_rows.of([[7, 0, 1]]), seq_len=5).batch(0, 1, seed=0)
   assert rows.tokens.tolist() == [[7, 0, 1, 0, 0]]
   assert rows.segment.tolist() == [[1, 1, 1, 0, 0]]
   assert rows.position.tolist() == [[0, 1, 2, 0, 0]]
@@ -139,28 +142,30 @@ def test_best_fit_takes_the_tightest_row():
 
 def test_long_documents_are_split_and_empty_ones_dropped():
   documents = [np.arange(10), np.arange(3), np.arange(0)]
-  packed = batches.packed(documents, seq_len=4)
+  packed = batches.packed(ragged_rows.of(documents), seq_len=4)
   assert packed.counts['split'] == 1 and packed.counts['dropped'] == 1
   found = _segments(packed.batch(0, packed.counts['rows'], seed=0))
   assert sorted(found) == [(0, 1, 2), (0, 1, 2, 3), (4, 5, 6, 7), (8, 9)]
   with pytest.raises(errors.ConfigError, match='config.data.task: none of'):
-    batches.packed(documents[2:], seq_len=2)
+    batches.packed(ragged_rows.of(documents[2:]), seq_len=2)
 
 
 def test_a_piece_knows_its_document_and_stands_among_distant_ones():
   documents = [np.full(n % 3 * 4, n) for n in range(90)]  # a third is empty
-  packed = batches.packed(documents, seq_len=4)
+  packed = batches.packed(ragged_rows.of(documents), seq_len=4)
   for number, start, length in zip(
       packed.document, packed.start, packed.length):
     assert set(packed.tokens[start:start + length]) == {number}
-  packed = batches.packed([np.full(2, n) for n in range(64)], seq_len=8)
+  packed = batches.packed(
+      ragged_rows.of([np.full(2, n) for n in range(64)]), seq_len=8)
   spread = np.ptp(packed.document.reshape(-1, 4), axis=1)
   assert np.mean(spread) > 16  # in order it would be 3
 
 
 def test_rows_are_a_function_of_seed_and_step():
-  packed = batches.packed(_documents(60, longest=8), seq_len=8)
-  again = batches.packed(_documents(60, longest=8), seq_len=8)
+  packed, again = (
+      batches.packed(ragged_rows.of(_documents(60, longest=8)), seq_len=8)
+      for _ in range(2))
   for step in (0, 5, 11):
     for a, b in zip(packed.batch(step, 4, 3), again.batch(step, 4, 3)):
       np.testing.assert_array_equal(a, b)
@@ -169,7 +174,7 @@ def test_rows_are_a_function_of_seed_and_step():
 
 
 def test_more_rows_than_a_corpus_fills_are_refused():
-  packed = batches.packed([np.arange(3)], seq_len=4)
+  packed = batches.packed(ragged_rows.of([np.arange(3)]), seq_len=4)
   with pytest.raises(errors.ConfigError,
                      match='config.lm.batch.*1 rows.*received 2'):
     packed.batch(0, 2, seed=0)
@@ -178,14 +183,14 @@ def test_more_rows_than_a_corpus_fills_are_refused():
 def test_packing_is_fast():
   documents = _documents(50_000, longest=400)
   start = time.perf_counter()
-  batches.packed(documents, seq_len=1024)
+  batches.packed(ragged_rows.of(documents), seq_len=1024)
   assert time.perf_counter() - start < 5
 
 
 def test_weights_go_with_their_tokens():
   packed = batches.packed(
-      [np.array([7, 8, 9]), np.array([5, 6])], seq_len=6,
-      weights=[np.array([0, 0, 1]), np.array([0, .5])])
+      ragged_rows.of([[7, 8, 9], [5, 6]]), seq_len=6,
+      weights=ragged_rows.of_weights([[0, 0, 1], [0, .5]]))
   rows = packed.batch(0, 1, seed=0)
   weight_of = dict(zip(rows.tokens[0], rows.weight[0]))
   assert weight_of == {7: 0, 8: 0, 9: 1, 5: 0, 6: .5, 0: 0}

@@ -19,11 +19,7 @@ from r1jax.data import vocabs
 import small_vocabs
 
 
-@pytest.fixture(name='cache', autouse=True)
-def _cache(tmp_path, monkeypatch):
-  monkeypatch.setenv('R1JAX_CACHE', str(tmp_path / 'cache'))
-  monkeypatch.setattr(kept, '_LEAST', 1)
-  return tmp_path / 'cache' / 'tokens'
+pytestmark = pytest.mark.usefixtures('token_cache')
 
 
 @pytest.fixture(name='vocab')
@@ -66,14 +62,15 @@ def _read(path, vocab, limit=64, **options):
 
 
 def test_a_second_reading_gives_the_same_and_tokenises_nothing(
-    path, vocab, encoded, cache):
+    path, vocab, encoded, token_cache):
   first = _read(path, vocab, 3)
   assert len(encoded) == 6 and first[1]['too_long']
   assert _read(path, vocab, 3) == first
-  assert len(encoded) == 6 and len(list(cache.iterdir())) == 1
+  assert len(encoded) == 6 and len(list(token_cache.iterdir())) == 1
 
 
-def test_documents_and_conversations_are_kept(path, vocab, encoded, cache):
+def test_documents_and_conversations_are_kept(
+    path, vocab, encoded, token_cache):
   read = lambda: [list(map(list, tasks.documents(f'jsonl:{path}', vocab))), [
       (ids.tolist(), said.tolist()) for ids, said in zip(*tasks.conversations(
           f'jsonl:{talk}', vocab, template='plain'))]]
@@ -83,16 +80,16 @@ def test_documents_and_conversations_are_kept(path, vocab, encoded, cache):
   assert first[0][2][-1] == vocab.eos_id and first[1][0][1][-1] == 1
   done = len(encoded)
   assert read() == first and len(encoded) == done
-  assert len(list(cache.iterdir())) == 2
+  assert len(list(token_cache.iterdir())) == 2
 
 
 @pytest.mark.parametrize('change', [
     dict(split='train[1:]'), dict(template='mini'), dict(instruction='Think.'),
     dict(num_prompts=3), dict(limit=2), dict(examples=[('1', '2')]),
     dict(options={'answer': 'text'}), dict(options={'task': 'other'})])
-def test_another_setting_is_read_anew(path, vocab, cache, change):
+def test_another_setting_is_read_anew(path, vocab, token_cache, change):
   usual, other = _read(path, vocab), _read(path, vocab, **change)
-  assert other != usual and len(list(cache.iterdir())) == 2
+  assert other != usual and len(list(token_cache.iterdir())) == 2
   assert _read(path, vocab, **change) == other
   assert _read(path, vocab) == usual
 
@@ -144,18 +141,18 @@ def test_other_code_and_other_libraries_read_anew(path, vocab, monkeypatch,
 
 
 def test_a_template_that_asks_for_the_date_is_read_anew_each_day(
-    path, vocab, cache, monkeypatch):
+    path, vocab, token_cache, monkeypatch):
   template = '{{ strftime_now("%Y") }} {{ prompt }}'
   read = lambda: _read(path, vocab, template=template)
-  assert read() == read() and len(list(cache.iterdir())) == 1
+  assert read() == read() and len(list(token_cache.iterdir())) == 1
   monkeypatch.setattr(kept.datetime, 'date', types.SimpleNamespace(
       today=lambda: '2050-01-01'))
   read()
-  assert len(list(cache.iterdir())) == 2
+  assert len(list(token_cache.iterdir())) == 2
 
 
 def test_what_changes_while_it_is_read_is_not_kept(
-    path, vocab, cache, monkeypatch):
+    path, vocab, token_cache, monkeypatch):
   encode_all = vocab.encode_all
 
   def encode_and_change(texts):
@@ -164,24 +161,24 @@ def test_what_changes_while_it_is_read_is_not_kept(
 
   monkeypatch.setattr(vocab, 'encode_all', encode_and_change)
   _read(path, vocab)
-  assert not cache.exists()
+  assert not token_cache.exists()
 
 
-def test_a_refused_file_is_refused_again(path, vocab, cache):
+def test_a_refused_file_is_refused_again(path, vocab, token_cache):
   with path.open('a') as file:
     file.write('\n{"question": "", "answer": 1}')
   for count in (None, 2, 2):  # also behind the last that is taken
     with pytest.raises(errors.ConfigError, match=f'{path}:7: .* not empty'):
       _read(path, vocab, num_prompts=count)
-  assert not cache.exists()
+  assert not token_cache.exists()
 
 
 def test_small_files_and_sources_that_generate_are_not_kept(
-    path, vocab, cache, monkeypatch):
+    path, vocab, token_cache, monkeypatch):
   tasks.prompt_set('mini_reasoning', vocab, 512, num_prompts=3)
   monkeypatch.setattr(kept, '_LEAST', 10_000)
   _read(path, vocab)
-  assert not cache.exists()
+  assert not token_cache.exists()
 
 
 def test_a_full_disk_is_no_reason_to_stop(path, vocab, monkeypatch, caplog):
@@ -192,13 +189,13 @@ def test_a_full_disk_is_no_reason_to_stop(path, vocab, monkeypatch, caplog):
 
 
 def test_what_is_used_stays_where_there_is_no_room(
-    path, vocab, cache, monkeypatch):
+    path, vocab, token_cache, monkeypatch):
   monkeypatch.setattr(cache_lib, '_BYTES', 1)
   _read(path, vocab)
-  before, = cache.iterdir()
+  before, = token_cache.iterdir()
   os.utime(before, (1, 1))
   _read(path, vocab, template='mini')
-  last, = cache.iterdir()  # the other has gone
+  last, = token_cache.iterdir()  # the other has gone
   first = time.time() - 9
   os.utime(last, (first, first))
   _read(path, vocab, template='mini')
@@ -207,9 +204,9 @@ def test_what_is_used_stays_where_there_is_no_room(
 
 @pytest.mark.parametrize('size', [0, 5, -1, -8])
 def test_a_damaged_file_is_made_anew_and_says_so(
-    path, vocab, cache, encoded, caplog, size):
+    path, vocab, token_cache, encoded, caplog, size):
   first = _read(path, vocab)
-  file, = cache.iterdir()
+  file, = token_cache.iterdir()
   os.truncate(file, size % file.stat().st_size)
   assert _read(path, vocab) == first and len(encoded) == 12
   assert 'is damaged, and made anew' in caplog.text

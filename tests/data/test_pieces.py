@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from r1jax import errors
 from r1jax.data import chat
 from r1jax.data import pieces
+from r1jax.data import ragged
 from r1jax.data import tasks
 from r1jax.data import templates
 from r1jax.data import vocabs
@@ -24,7 +26,9 @@ def test_many_are_tokenised_as_each_alone(vocabulary):
           for follows in (False, True) for begin in ((), (1,))
           for end in ((), (2, 3))]
   alone = [pieces.encode(vocabulary, [piece])[0] for piece in some]
-  assert _plain(pieces.encode_all(vocabulary, some)) == alone
+  found = pieces.encode_all(vocabulary, some)
+  assert found.values.dtype == np.int32
+  assert _plain(found) == alone
   for piece, ids in zip(some, alone):
     assert all(type(i) is int for i in ids)
     if not piece.follows:
@@ -38,12 +42,12 @@ class _Merges:
     return list(map(ord, text.replace('\nx', '!')))
 
   def encode_all(self, texts):
-    return list(map(self.encode, texts))
+    return ragged.joined(map(self.encode, texts))
 
 
 def test_what_merges_with_the_line_break_before_it_is_tokenised_alone():
   some = [Piece(text, True, end=(0,)) for text in ('a', 'x', '', 'xx', 'b')]
-  assert pieces.encode_all(_Merges(), some) == [
+  assert _plain(pieces.encode_all(_Merges(), some)) == [
       [97, 0], [120, 0], [0], [120, 120, 0], [98, 0]]
 
 
@@ -52,10 +56,11 @@ def test_rows_are_read_as_far_as_they_are_wanted(monkeypatch, count, read):
   """Every second row is taken; the ids are those of its own row."""
   monkeypatch.setattr(pieces, '_CHUNK', 4)
   numbers, made = iter(range(20)), []
-  for number, written, ids in pieces.encoded(
+  for number, written, ids, sizes in pieces.encoded(
       _Merges(), numbers, lambda n: [Piece(str(n))] * (n % 3), made, count):
     assert len(written) == number % 3
-    assert ids == [list(map(ord, str(number)))] * (number % 3)
+    assert ids.tolist() == list(map(ord, str(number))) * (number % 3)
+    assert sizes == [len(str(number))] * (number % 3)
     if number % 2:
       made.append(number)
   assert 20 - len(list(numbers)) == read

@@ -42,10 +42,12 @@ def _tokens(prompts):
 
 def test_many_texts_have_the_ids_of_each(vocabulary):
   texts = ['Natalia sold 48 clips.', '<think> 48 + 24 = 72 </think>\n ', '',
-           'naïve 北京 ∑', 'User:  two  spaces\n\nAssistant:', '4</s>4<s>']
-  assert [list(ids) for ids in vocabulary.encode_all(texts)] == list(
-      map(vocabulary.encode, texts))
-  assert vocabulary.encode_all([]) == []
+           'naïve 北京 ∑', 'User:  two  spaces\n\nAssistant:', '4</s>4<s>',
+           '</s></s>']
+  for some in texts, ['4 clips</s>' * 99, *texts[:3]], [], [''], texts[-1:]:
+    found = vocabulary.encode_all(some)
+    assert [ids.tolist() for ids in found] == list(map(vocabulary.encode, some))
+    assert found.values.dtype == np.int32
 
 
 @pytest.mark.parametrize('template', templates.TEMPLATES)

@@ -115,7 +115,7 @@ def test_beginnings_are_as_long_as_if_they_were_decoded_whole(make, tmp_path):
   rng, said = random.Random(0), encode((' ' + THOUGHT) * 4)
   for tokens in (said, rng.choices(range(size), k=300),
                  rng.choices(range(size), k=70) + said[:150]):
-    length = cutting._prefix_length(tokens, decode)
+    length = cutting.prefix_length(tokens, decode)
     assert [length(k) for k in range(len(tokens) + 1)] == [
         len(decode(tokens[:k]).rstrip('\ufffd'))
         for k in range(len(tokens) + 1)]

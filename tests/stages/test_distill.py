@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+import ragged_rows
 import tiny
 from experiments import sections
 from experiments import sft
@@ -26,8 +27,8 @@ WIDE = dict(layers=1, width=32)  # the teacher's shape is another
 
 def _batch(step):
   rng = np.random.default_rng(1)
-  rows = batches.packed(
-      [rng.integers(2, 30, size) for size in rng.integers(3, 13, 80)], 16)
+  rows = batches.packed(ragged_rows.of(
+      [rng.integers(2, 30, size) for size in rng.integers(3, 13, 80)]), 16)
   return LMBatch(*rows.batch(step, 8, 0))
 
 

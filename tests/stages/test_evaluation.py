@@ -11,6 +11,7 @@ import tiny_rl
 from r1jax.data import batches
 from r1jax.reports import intervals
 from r1jax.stages import evaluation
+from r1jax.stages import pieces
 from r1jax.stages import rollouts
 from r1jax.stages import scoring
 from r1jax.training import files
@@ -169,8 +170,8 @@ def test_an_evaluation_samples_and_decodes_greedily(tmp_path, monkeypatch):
   made = []
 
   class Sampler(_Sampler):
-    def __init__(self, placed, settings):
-      del placed
+    def __init__(self, placed, settings, in_pieces):
+      del placed, in_pieces
       super().__init__(settings.group)
       self.greedy = settings.temperature == 0.
       made.append(settings)
@@ -204,6 +205,19 @@ def test_an_evaluation_samples_and_decodes_greedily(tmp_path, monkeypatch):
   assert [row['response'] for row in files.read_rows(
       tmp_path / 'evaluation_7.jsonl')] == [
           '0 0', '0 1', '1 0', '1 1', '2 0', '2 1']
+
+
+def test_what_is_scored_while_others_are_sampled_is_the_same(monkeypatch):
+  monkeypatch.setattr(pieces, '_LEAST', 2)
+  placed = tiny.setup()
+  (plain, shown), (early, same_shown) = (evaluation.make_evaluator(
+      placed, tiny_rl.prompt_set(3),
+      scoring.RolloutScorer(tiny_rl.Vocab(), tiny_rl.Scorer()),
+      tiny_rl.SETTINGS, batch=2, shown=3, seed=0, in_pieces=in_pieces)(
+          tiny.placed(placed), 0) for in_pieces in (False, True))
+  # One for each time that something is scored.
+  assert early.pop('verifier')['errors'] > plain.pop('verifier')['errors']
+  assert (early, same_shown) == (plain, shown)
 
 
 def test_samples_for_the_report():

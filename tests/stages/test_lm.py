@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+import ragged_rows
 import tiny
 from experiments import machine_sections
 from experiments import sft
@@ -27,10 +28,10 @@ OPTIMIZER = optim.make_optimizer(lr=2e-2, steps=100)
 def _rows():
   """Documents that count on from their first token, packed in rows."""
   rng = np.random.default_rng(0)
-  return batches.packed(
+  return batches.packed(ragged_rows.of(
       [np.arange(start, start + length) % 28 + 2
        for start, length in zip(rng.integers(0, 28, 80),
-                                rng.integers(2, 13, 80))], 16)
+                                rng.integers(2, 13, 80))]), 16)
 
 
 def _train(steps, sizes=None, micro_batches=1):

@@ -6,11 +6,13 @@ import jax
 import numpy as np
 import pytest
 
+import ragged_rows
 from experiments import r1_zero
 from experiments import reward_model
 from experiments import reward_sections
 from r1jax import errors
 from r1jax.data import batches
+from r1jax.data import ragged
 from r1jax.data import templates
 from r1jax.data import vocabs
 from r1jax.parallel import sharding
@@ -29,8 +31,8 @@ def _vocab():
 
 def _documents(vocab, *texts):
   begin = [] if vocab.bos_id is None else [vocab.bos_id]
-  return [np.int32([*begin, *vocab.encode(text), vocab.eos_id])
-          for text in texts]
+  return ragged_rows.of([[*begin, *vocab.encode(text), vocab.eos_id]
+                         for text in texts])
 
 
 def _answers(vocab, *texts):
@@ -38,9 +40,9 @@ def _answers(vocab, *texts):
   encode, found = templates.pair_encoder('mini', vocab), []
   for text in texts:
     asked, said = encode('What is 1+1?', text)
-    found.append((np.int32(asked + said),
-                  np.repeat([0, 1], [len(asked), len(said)])))
-  return [list(part) for part in zip(*found)]
+    found.append((asked + said, [0] * len(asked) + [1] * len(said)))
+  tokens, weights = zip(*found)
+  return ragged_rows.of(tokens), ragged_rows.of_weights(weights)
 
 
 def test_empty_documents_are_left_out_and_counted(vocab, capsys):
@@ -64,15 +66,18 @@ def test_documents_that_are_all_empty_are_one_line(vocab, texts):
 def test_answers_that_say_nothing_teach_nothing(vocab, capsys):
   """But for their end: the questions have no weight."""
   tokens, weights = _answers(vocab, '2', '', ' ')
+  says = lm.says_something(tokens, weights, vocab)
+  assert says.tolist() == [True, False, False]
   rows = lm._packed(tokens, weights, vocab, 64, 'train')
   assert rows.counts['documents'] == 1
   assert '2 of 3 texts' in capsys.readouterr().out
   with pytest.raises(errors.ConfigError, match='data.task: nothing to learn'):
-    lm._packed(tokens[1:], weights[1:], vocab, 64, 'train')
-  asked_too = [weight + .5 * (1 - weight) for weight in weights]
+    lm._packed(tokens.chosen(~says), weights.chosen(~says), vocab, 64, 'train')
+  weighted = lambda values: ragged.Ragged(values, weights.end)
+  asked_too = weighted(weights.values + .5 * (1 - weights.values))
   assert lm.says_something(tokens, asked_too, vocab).all()
-  none = [0 * weight for weight in weights]
-  assert not lm.says_something(tokens, none, vocab).any()
+  assert not lm.says_something(
+      tokens, weighted(0 * weights.values), vocab).any()
 
 
 class _Words:
@@ -91,13 +96,13 @@ def test_what_says_something_by_hand(tokens, weights, says):
   """Of a document between two others."""
   documents, weights = [[1, 1], tokens, [1, 7]], [[1, 1], weights, [0, 1]]
   found = lm.says_something(
-      [np.int32(x) for x in documents], weights, _Words())
+      ragged_rows.of(documents), ragged_rows.of_weights(weights), _Words())
   assert found.tolist() == [False, says, True]
 
 
 def test_what_is_left_keeps_its_weights():
-  documents = [np.int32(x) for x in ([1, 1], [5, 6, 7], [8, 9])]
-  weights = [np.float32(x) for x in ([1, 1], [0, .5, 0], [0, .25])]
+  documents = ragged_rows.of([[1, 1], [5, 6, 7], [8, 9]])
+  weights = ragged_rows.of_weights([[1, 1], [0, .5, 0], [0, .25]])
   rows = lm._packed(documents, weights, _Words(), 8, 'train').batch(0, 1, 0)
   assert dict(zip(rows.tokens[0].tolist(), rows.weight[0].tolist())) == {
       5: 0., 6: .5, 7: 0., 8: 0., 9: .25, 0: 0.}
@@ -105,17 +110,19 @@ def test_what_is_left_keeps_its_weights():
 
 def test_a_row_of_ends_alone_is_none():
   """Of 17 tokens, 16 are a row, and the last is predicted from nothing."""
-  rows = batches.packed([np.arange(17)] * 20, 16)
+  rows = batches.packed(ragged_rows.of([np.arange(17)] * 20), 16)
   assert rows.size == 20
   weight = rows.take(np.arange(rows.size)).weight.sum(1)
   np.testing.assert_array_equal(weight, 15)
   assert rows.counts['rows'] == 20 and rows.counts['padding'] == 0
-  beside = batches.packed([*[np.arange(17)] * 20, np.arange(3)], 16)
+  beside = batches.packed(
+      ragged_rows.of([*[np.arange(17)] * 20, np.arange(3)]), 16)
   assert (beside.take(np.arange(beside.size)).weight.sum(1) > 0).all()
   with pytest.raises(errors.ConfigError, match='config.data.task: none of its'):
-    batches.packed([np.arange(1)] * 3, 4)
+    batches.packed(ragged_rows.of([np.arange(1)] * 3), 4)
   with pytest.raises(errors.ConfigError, match='config.data.task: none of its'):
-    batches.packed([np.arange(3)], 4, [np.zeros(3)])
+    batches.packed(ragged_rows.of([np.arange(3)]), 4,
+                   ragged_rows.of_weights([np.zeros(3)]))
 
 
 def _config(tmp_path, rows, loss='pairwise', held_out=(), **settings):

@@ -8,18 +8,13 @@ import numpy as np
 import pytest
 
 from r1jax import errors
-from r1jax.data import kept
 from r1jax.data import vocabs
 from r1jax.stages import preference
 
 NONE = ml_collections.config_dict.placeholder(str)
 
 
-@pytest.fixture(name='cache', autouse=True)
-def _cache(tmp_path, monkeypatch):
-  monkeypatch.setenv('R1JAX_CACHE', str(tmp_path / 'cache'))
-  monkeypatch.setattr(kept, '_LEAST', 1)
-  return tmp_path / 'cache' / 'tokens'
+pytestmark = pytest.mark.usefixtures('token_cache')
 
 
 @pytest.fixture(name='vocab')
@@ -61,14 +56,14 @@ def _read(vocab, config, split='train', max_len=64, count=None):
 
 @pytest.mark.parametrize('loss', ['pairwise', 'dpo', 'stepwise'])
 def test_a_second_reading_gives_the_same_and_tokenises_nothing(
-    tmp_path, vocab, cache, capsys, loss):
+    tmp_path, vocab, token_cache, capsys, loss):
   config = _config(tmp_path, loss)
   first, said = _read(vocab, config), capsys.readouterr().out
   assert said.startswith('2 of 10 ') and 'that exceed' in said
   done = len(vocab.done)
   assert done and _read(vocab, config) == first
   assert capsys.readouterr().out == said and len(vocab.done) == done
-  assert len(list(cache.iterdir())) == 1
+  assert len(list(token_cache.iterdir())) == 1
 
 
 @pytest.mark.parametrize('loss, changes, arguments', [
@@ -79,24 +74,24 @@ def test_a_second_reading_gives_the_same_and_tokenises_nothing(
     ('pairwise', {}, dict(split='train[1:]')),
     ('stepwise', dict(separator='|'), {}), ('stepwise', {}, dict(count=2))])
 def test_another_setting_is_read_anew(
-    tmp_path, vocab, cache, loss, changes, arguments):
+    tmp_path, vocab, token_cache, loss, changes, arguments):
   usual, other = _config(tmp_path, loss), _config(tmp_path, loss, **changes)
   first, second = _read(vocab, usual), _read(vocab, other, **arguments)
-  assert len(list(cache.iterdir())) == 2
+  assert len(list(token_cache.iterdir())) == 2
   assert _read(vocab, usual) == first
   assert _read(vocab, other, **arguments) == second
 
 
 def test_what_tokens_do_not_depend_on_is_no_other_setting(
-    tmp_path, vocab, cache):
+    tmp_path, vocab, token_cache):
   assert _read(vocab, _config(tmp_path, 'pairwise')) == _read(
       vocab, _config(tmp_path, 'pairwise', margin=1.))
-  assert len(list(cache.iterdir())) == 1
+  assert len(list(token_cache.iterdir())) == 1
 
 
 @pytest.mark.parametrize('loss', ['pairwise', 'stepwise'])
 def test_a_changed_file_is_read_anew_and_a_wrong_row_refused(
-    tmp_path, vocab, cache, loss):
+    tmp_path, vocab, token_cache, loss):
   config = _config(tmp_path, loss)
   first = _read(vocab, config)
   path = tmp_path / f'{loss}.jsonl'
@@ -107,7 +102,7 @@ def test_a_changed_file_is_read_anew_and_a_wrong_row_refused(
   for count in (None, 2):  # also behind the last that is taken
     with pytest.raises(errors.ConfigError, match=f'{path}:11'):
       _read(vocab, config, count=count)
-  assert len(list(cache.iterdir())) == 2
+  assert len(list(token_cache.iterdir())) == 2
 
 
 def test_prompts_of_messages_are_named_by_their_line(tmp_path, vocab):

@@ -82,9 +82,10 @@ def test_every_prompt_is_answered_once_also_when_resumed(tmp_path, stops):
 def test_sampling_and_filters_are_as_the_config_says(tmp_path, monkeypatch):
   made = []
   monkeypatch.setattr(
-      rollouts, 'Sampler', lambda placed, settings: made.append(settings))
-  _stage(tmp_path, temperature=.7, top_k=3, top_p=.5)
-  assert made[0]._replace(eos_ids=()) == rollouts.Settings(
+      rollouts, 'Sampler', lambda placed, *given: made.append(given))
+  _stage(tmp_path, temperature=.7, top_k=3, top_p=.5, score_while_sampling=True)
+  (settings, in_pieces), = made
+  assert in_pieces and settings._replace(eos_ids=()) == rollouts.Settings(
       2, 6, (), .7, chunk=6, top_k=3, top_p=.5)
   config = rejection_sampling.get_config('mini').unlock()
   config.rewards.languages = ('en', 'zh')

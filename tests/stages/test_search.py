@@ -135,6 +135,23 @@ def test_a_step_ends_before_half_a_character():
   assert cut(np.array([0, 1, 2, 3, 0, 4, 0, 1])) == ['a', '再a.', 'a\ufffd']
 
 
+def test_long_responses_are_cut_as_short_ones_in_linear_time():
+  words, decoded = (' a', ' b.', '\n'), []
+
+  def decode(ids):
+    decoded.append(len(ids))
+    return ''.join(words[n] for n in ids).removeprefix(' ')
+
+  vocab = types.SimpleNamespace(size=3, decode=decode, encode=lambda text: [2])
+  cut = search.StepCutter(vocab, ('.',), 9)
+  counts = []
+  for times in (100, 400):
+    decoded.clear()
+    assert cut(np.array([0, 0, 1] * times)) == [' a a b.'] * times
+    counts.append(sum(decoded))
+  assert counts[1] < 4.5 * counts[0]
+
+
 def test_labels_are_outcomes_and_quality():
   row = lambda i, steps, right: {
       'step': 0, 'id': i, 'prompt': f'p{i}', 'accuracy': right, 'task': 't',
@@ -152,7 +169,7 @@ def _config(**changes):
       'search', init_from='mini', model=common.mini_model(),
       vocab=common.mini_vocab(),
       data=sections.prompts('mini_reasoning', num_prompts=12, seed=1),
-      rl=sections.sampling(prompts=8, group=2, prompt_tokens=32,
+      rl=sections.searched(prompts=8, group=2, prompt_tokens=32,
                            response_tokens=32, sample_chunk=32),
       rewards=reward_sections.rewards(), keep=sample_sections.keep(format=False),
       search=sample_sections.search(

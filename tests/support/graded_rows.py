@@ -1,5 +1,7 @@
 """Records tokenised one by one by a function, and laid out in rows."""
 
+import numpy as np
+
 from r1jax import errors
 from r1jax.data import graded
 from r1jax.data import preferences
@@ -12,7 +14,7 @@ def responses(records, encode, length, max_len=None):
     for record in records:
       with errors.at(record.get('place', '')):
         pairs = [encode(record['prompt'], text) for text in record['responses']]
-      yield record, (), [pairs[0][0], *(said for _, said in pairs)]
+      yield _row(record, [pairs[0][0], *(said for _, said in pairs)])
   return _rows(preferences, encoded(), length, max_len)
 
 
@@ -21,8 +23,13 @@ def steps(records, encode, length, max_len=None):
   def encoded():
     for record in records:
       asked, said = encode(record['prompt'], record['steps'])
-      yield record, (), [asked, *said]
+      yield _row(record, [asked, *said])
   return _rows(steps_lib, encoded(), length, max_len)
+
+
+def _row(record, parts):
+  return (record, (), np.concatenate(parts).astype(np.int32),
+          list(map(len, parts)))
 
 
 def _rows(source, encoded, length, max_len):

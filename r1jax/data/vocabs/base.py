@@ -1,7 +1,7 @@
 """The interface of vocabularies: text to token ids and back."""
 
 import abc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 import hashlib
 import json
 import os
@@ -12,6 +12,7 @@ from absl import logging
 
 from r1jax import errors
 from r1jax.data import json_object
+from r1jax.data import ragged
 from r1jax.data.vocabs import settings
 
 _TEMPLATE = 'chat_template.jinja'
@@ -270,10 +271,8 @@ class Vocab(abc.ABC):
     """Returns the ids of `text`, nothing added at either end."""
 
   @abc.abstractmethod
-  def encode_all(self, texts: list[str]) -> list[Sequence[int]]:
-    """Returns the ids of each text, as `encode` does, on all cores.
-
-    An item is a list or i32[n], whichever the library makes faster.
+  def encode_all(self, texts: list[str]) -> ragged.Ragged:
+    """Returns the ids of each text, i32[n] as `encode` has them, on all cores.
     """
 
   def digest(self) -> str:

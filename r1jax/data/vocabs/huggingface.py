@@ -1,12 +1,13 @@
 """Hugging Face tokenizers: a tokenizer.json and the files beside it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 import itertools
 from typing import Any
 
 from absl import logging
 
 from r1jax import errors
+from r1jax.data import ragged
 from r1jax.data.vocabs import base
 from r1jax.data.vocabs import settings
 
@@ -87,9 +88,10 @@ class HuggingFaceVocab(base.Vocab):
   def encode(self, text: str) -> list[int]:
     return self._model.encode(text, add_special_tokens=False).ids
 
-  def encode_all(self, texts: list[str]) -> list[Sequence[int]]:
-    return [encoding.ids for encoding in self._model.encode_batch_fast(
-        texts, add_special_tokens=False)]
+  def encode_all(self, texts: list[str]) -> ragged.Ragged:
+    return ragged.joined(
+        encoding.ids for encoding in self._model.encode_batch_fast(
+            texts, add_special_tokens=False))
 
   def decode(self, ids: Iterable[int]) -> str:
     return self._model.decode([int(i) for i in ids if i < self.size])

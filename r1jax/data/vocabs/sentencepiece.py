@@ -1,6 +1,6 @@
 """SentencePiece vocabularies: a model file and the settings files beside it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 import os
 import re
 from typing import Any
@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from r1jax import errors
+from r1jax.data import ragged
 from r1jax.data.vocabs import base
 from r1jax.data.vocabs import convert
 
 NAME = 'tokenizer.model'
+
+_LONG = 128  # characters of a text, about 32 ids
 
 
 def load(path: str, eos: str | None = None) -> 'SentencePieceVocab':
@@ -76,19 +79,24 @@ class SentencePieceVocab(base.Vocab):
       ids += [self._id(part)] if i % 2 else self._model.encode(part)
     return ids
 
-  def encode_all(self, texts: list[str]) -> list[Sequence[int]]:
+  def encode_all(self, texts: list[str]) -> ragged.Ragged:
     if self._bare:
       return self._encode_bare(texts)
     parts = [self._special.split(text) for text in texts]
-    between = iter(self._encode_bare(
-        [part for each in parts for part in each[::2]]))
-    return [np.concatenate([
-        [self._id(part)] if i % 2 else next(between)
-        for i, part in enumerate(each)]).astype(np.int32) for each in parts]
+    between = self._encode_bare([x for each in parts for x in each[::2]])
+    count = np.array([len(each) // 2 for each in parts], int)
+    after = np.cumsum(count + 1)  # of those between, up to the end of each text
+    return ragged.Ragged(
+        np.insert(between.values, np.delete(between.end[1:], after - 1),
+                  [self._id(x) for each in parts for x in each[1::2]]),
+        np.concatenate([[0], between.end[after] + np.cumsum(count)]))
 
-  def _encode_bare(self, texts: list[str]) -> list[np.ndarray]:
-    return self._model.encode(
-        texts, num_threads=os.cpu_count(), return_type='numpy')
+  def _encode_bare(self, texts: list[str]) -> ragged.Ragged:
+    # An array takes as long to make as a list of about 32 integers.
+    kind = 'numpy' if sum(map(len, texts)) > _LONG * len(texts) else int
+    ids = self._model.encode(
+        texts, num_threads=os.cpu_count(), return_type=kind)
+    return ragged.joined(ids)
 
   def decode(self, ids: Iterable[int]) -> str:
     return self._model.decode([int(i) for i in ids if i < self.size])

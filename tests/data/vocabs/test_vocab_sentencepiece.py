@@ -41,6 +41,9 @@ def test_control_pieces_are_text_to_a_model_alone(sentencepiece_path, folder):
   first, second = _TEXT.split('</s>')
   assert beside.encode(_TEXT) == [
       *native.encode(first), alone.eos_id, *native.encode(second)]
+  texts = ['48', '</s></s> ', _TEXT, '', '</s>', '<unk>4</s>']
+  assert [ids.tolist() for ids in beside.encode_all(texts)] == list(
+      map(beside.encode, texts))
   assert folder(split_special_tokens=True).encode(_TEXT) == alone.encode(_TEXT)
 
 
