@@ -42,7 +42,8 @@ def tail() -> common.ConfigDict:
   config = tiny().unlock()
   config.bench.mean_length = 64
   config.model.max_len = 448
-  config.rl.update(response_tokens=384, slots=64)
+  config.rl.update(
+      response_tokens=384, slots=64, micro_batch=8, packed_rows=1)
   return config.lock()
 
 
@@ -60,7 +61,7 @@ def smollm2() -> common.ConfigDict:
       'bench', bench=sections.bench(), optim=dict(lr=1e-6),
       model=common.model(
           preset='smollm2_135m', dtype='float32', param_dtype='float32',
-          remat='full'),
+          remat='dots'),
       rl=sections.timed_rl(
           prompts=4, group=8, prompt_tokens=64, response_tokens=64,
-          logp_chunk=16))
+          micro_batch=8, logp_chunk=64))

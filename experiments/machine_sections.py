@@ -68,7 +68,10 @@ def plan() -> ConfigDict:
       topology=optional(str, 'compile for this machine, print what fits and '
                         'what it costs, and run nothing: v5p:4x4x8, v6e-256, '
                         'h100:64'),
-      sweep=optional(bool, 'plan other meshes, micro-batches and remat, too, '
-                     'and rank those that fit; unset: no'),
+      sweep=optional(bool, 'plan other meshes, slots, micro-batches and remat, '
+                     'too, and rank those that fit; unset: no'),
+      mean_response_tokens=optional(
+          int, 'tokens of a response on average, which the plan expects, the '
+          'lengths log-normal; unset: all have rl.response_tokens', '>= 1'),
       price=optional(float, 'dollars per chip-hour; unset: its list price',
                      '> 0')))

@@ -101,8 +101,8 @@ def grpo(process: str | None = None, **weights: float) -> common.ConfigDict:
       'rl', steps=40, init_from='mini', model=common.mini_model(),
       vocab=common.mini_vocab(), data=sections.prompts('mini_reasoning'),
       rl=sections.rl(
-          prompts=16, group=8, micro_batch=64, logp_chunk=48, process=process,
-          **_lengths()),
+          prompts=16, group=8, micro_batch=32, packed_rows=2, logp_chunk=48,
+          process=process, **_lengths()),
       rewards=reward_sections.rewards(
           weights=dict(accuracy=0.0, format=0.0, prm=0.0) | weights,
           models=_models()),

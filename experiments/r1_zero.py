@@ -46,7 +46,7 @@ def mini() -> common.ConfigDict:
       vocab=common.mini_vocab(), data=sections.prompts('mini_reasoning'),
       rl=sections.rl(
           prompts=16, group=8, prompt_tokens=32, response_tokens=160,
-          micro_batch=64, sample_chunk=80, logp_chunk=40),
+          micro_batch=32, packed_rows=2, sample_chunk=80, logp_chunk=40),
       rewards=reward_sections.rewards(), optim=dict(lr=3e-4, warmup_steps=5))
 
 

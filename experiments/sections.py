@@ -175,6 +175,11 @@ def _rl() -> dict[str, fields.Field]:
       micro_batch=optional(int, 'responses at a time in an update, to save '
                            'memory, a multiple of mesh data*fsdp*expert; '
                            'unset: all', '>= 1'),
+      packed_rows=optional(
+          int, 'rows of response_tokens columns after each prompt of a pass, '
+          'that reference and update pack whole responses into; micro_batch '
+          'counts these; 1 where responses are much shorter than '
+          'response_tokens; unset: a row for each response', '>= 1'),
       epochs=field(1, '>= 1', 'passes over a rollout, mu of DeepSeekMath'),
       temperature=field(1.0, TEMPERATURE, 'temperature of the policy, in '
                         'sampling and in the loss'),

@@ -375,3 +375,9 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
     raise errors.expected(
         field, f'responses in each, here {micro}, that divide over '
         f'mesh data*fsdp*expert = {shards}', leaves[field])
+  packed = leaves.get('rl.packed_rows')
+  if packed is not None and (
+      leaves['rl.micro_batch'] is None or micro % (packed * shards)):
+    raise errors.expected(
+        'rl.micro_batch', 'rows at once, a multiple of rl.packed_rows * mesh '
+        f'data*fsdp*expert = {packed * shards}', leaves['rl.micro_batch'])

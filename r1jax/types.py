@@ -50,6 +50,9 @@ class Rollout(NamedTuple):
   support: Support | None = None  # where that policy is a truncated one
   # u8[N, R, L, K] or u16, those that the sampler's routers chose; None: unknown
   experts: Array | None = None
+  # i32[N, R], where a row holds several responses to its prompt one after the
+  # other: 1, 2, ..., 0 on what is none; None: each row is one response.
+  segment: Array | None = None
 
 
 class Steps(NamedTuple):

@@ -28,6 +28,17 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 
+@pytest.fixture(name='set_traced')
+def _set_traced(monkeypatch):
+  """monkeypatch.setattr, of what is read while a function is traced."""
+  import jax
+  def setattr_(*args):
+    jax.clear_caches()
+    monkeypatch.setattr(*args)
+  yield setattr_
+  jax.clear_caches()
+
+
 @pytest.fixture(autouse=True, scope='module')
 def _compiled_programs_end_with_their_module():
   """Else a process holds gigabytes of them, and whatever walks through its

@@ -321,8 +321,8 @@ class Step:
         made.objective))
     self._prompts = bench.random_prompts(config, self.placed)
     self._once = sum(work.responses(
-        self.placed, self.rl.prompts, self.rl.group, self.rl.prompt_tokens,
-        self.rl.response_tokens))
+        self.placed, self.rl.prompts, self.rl.prompt_tokens, np.full(
+            self.rl.prompts * self.rl.group, self.rl.response_tokens)))
 
   def _emit(self, name: str, seconds: float, figures: dict) -> None:
     emit(name, {'compile_seconds': seconds} | figures | {

@@ -25,7 +25,7 @@ from r1jax.stages import train_state
 
 # Read where a run begins, in main: how it is called, what it is, where.
 BY_MAIN = {'name', 'stage', 'distributed', 'plan.topology', 'plan.sweep',
-           'plan.price'}
+           'plan.price', 'plan.mean_response_tokens'}
 
 # What makes a stage read what it otherwise need not.
 SWITCHES = {

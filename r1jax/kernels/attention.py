@@ -108,7 +108,8 @@ def attend_blocks(q_NTHh: Array, first: Part, block: Callable[[Array], Part],
         a[..., None] * so_far.out + b[..., None] * new.out, largest,
         a * so_far.total + b * new.total)
 
-  found = jax.lax.fori_loop(0, count, add, _statistics(q, first, softcap))
+  with jax.named_scope('cache_blocks'):  # plans know it by this
+    found = jax.lax.fori_loop(0, count, add, _statistics(q, first, softcap))
   total = jnp.maximum(found.total, jnp.finfo(jnp.float32).tiny)
   out = (found.out / total[..., None]).astype(q.dtype)
   return out.reshape(*q_NTHh.shape[:3], out.shape[-1])

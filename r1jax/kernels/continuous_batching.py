@@ -127,7 +127,9 @@ def advance(model, params: Params, begun: Begun, state: State, slots: int,
   step = stepper(
       model, params, *begun[:4], eos_ids, temperature, top_k, top_p)
   if ticks is None:
-    return lax.while_loop(lambda s: ~over(model.place, s, slots), step, state)
+    with jax.named_scope(f'slots_{len(state.row)}'):  # plans know it by this
+      return lax.while_loop(
+          lambda s: ~over(model.place, s, slots), step, state)
   state, _ = lax.while_loop(
       lambda carry: (carry[1] < ticks) & ~over(model.place, carry[0], slots),
       lambda carry: (step(carry[0]), carry[1] + 1),

@@ -155,6 +155,7 @@ _over_rounds.defvjp(
 def _sum(count: Array, part: Callable, like: Any) -> Any:
   """The sum of trees part(i) of the shapes and dtypes of `like`."""
   add = lambda i, total: jax.tree.map(jnp.add, total, part(i))
-  total = lax.fori_loop(0, count, add, jax.tree.map(
-      lambda x: jnp.zeros_like(x, jnp.float32), like))
+  zeros = jax.tree.map(lambda x: jnp.zeros_like(x, jnp.float32), like)
+  with jax.named_scope('rounds'):  # plans know it by this
+    total = lax.fori_loop(0, count, add, zeros)
   return jax.tree.map(lambda x, y: y.astype(x.dtype), like, total)

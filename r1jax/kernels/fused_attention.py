@@ -8,17 +8,18 @@ kernels/attention.py. `choose` says which of them is used.
 
 A row here is one sequence: a response attends to a copy of its prompt's keys,
 next to its own. Query t is in column `offset + t` of the keys, and sees the
-keys up to its own column, of its own segment if there are segments, and within
-its window if there is one.
+keys up to its own column, and within its window if there is one. Rows of
+several sequences have the mask of kernels/splash_segments.py.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from r1jax.kernels import packing
 from r1jax.kernels import padding
+from r1jax.kernels import splash_segments
 from r1jax.types import Array
 
 _LANES = 128  # of a TPU's registers, which a block's size is a multiple of
@@ -26,12 +27,6 @@ _BLOCKS = (512, 256, _LANES)  # queries, or keys, of a block
 # What cuDNN's kernel computes with (jax._src.cudnn.fused_attention_stablehlo),
 # and the first GPUs that have it.
 _CUDNN_DTYPES, _CUDNN_HEAD, _AMPERE = ('bfloat16', 'float16'), 128, 8.
-
-
-class Segments(NamedTuple):
-  """The segment of each token; tokens of different segments do not attend."""
-  query: Array  # i32[N, T]
-  key: Array  # i32[N, S]
 
 
 def choose(device: jax.Device, dtype: str, head_size: int, *,
@@ -57,25 +52,30 @@ def _capability(device: jax.Device) -> float:
   return float(said) if said[:1].isdigit() else 0.
 
 
-def _block(length: int) -> int:
-  """The largest block that pads a length by an eighth at most."""
-  return next((size for size in _BLOCKS if -length % size <= length // 8),
-              _LANES)
+def _padded(length: int, shards: int = 1) -> tuple[int, int]:
+  """A length in whole blocks of every shard, and the size of a block.
+
+  A block is the largest that pads a length by an eighth at most.
+  """
+  part = -(-length // shards)
+  block = next((size for size in _BLOCKS if -part % size <= part // 8), _LANES)
+  return (part + -part % block) * shards, block
 
 
-def _multiple(length: int, shards: int = 1) -> int:
-  """What a length is padded to a multiple of: a block of every shard."""
-  return _block(-(-length // shards)) * shards
+def _lengths(queries: int, keys: int, shards: int
+             ) -> tuple[tuple[int, int], tuple[int, int]]:
+  """Those of queries and keys as they are padded, with their blocks.
 
-
-def _padded(length: int, shards: int = 1) -> int:
-  return length + -length % _multiple(length, shards)
+  A padded query has a key of its column, too: each sees at least one.
+  """
+  padded = _padded(queries, shards)
+  return padded, _padded(keys + padded[0] - queries)
 
 
 def splash_kernel(heads: int, queries: int, keys: int, *, offset: int,
                   window: int | None, softcap: float | None,
-                  head_shards: int = 1, query_shards: int = 1,
-                  interpret: bool = False):
+                  packed: bool = False, head_shards: int = 1,
+                  query_shards: int = 1, interpret: bool = False):
   """The splash kernel of a shape: a tree of arrays, callable on one row.
 
   The arrays say which blocks of keys each block of queries sees. Where heads or
@@ -85,49 +85,73 @@ def splash_kernel(heads: int, queries: int, keys: int, *, offset: int,
     heads: H, of all devices.
     queries, keys: T and S, of all devices.
     offset, window, softcap: of the attention.
+    packed: rows have several segments.
     head_shards, query_shards: parts that heads and queries are split into.
     interpret: computes as plain JAX operations, on a machine without TPU.
   """
   # Imported where it is used: Pallas takes half a second.
   from jax.experimental.pallas.ops.tpu.splash_attention import (
       splash_attention_kernel as kernels, splash_attention_mask as masks)
-  shape = _padded(queries, query_shards), _padded(keys)
-  mask = masks.CausalMask(shape, offset=offset) if window is None else (
-      masks.LocalMask(shape, (window - 1, 0), offset=offset))
-  of_queries, of_keys = _block(shape[0] // query_shards), _block(shape[1])
+  (queries, of_queries), (keys, of_keys) = _lengths(queries, keys, query_shards)
+  mask = (masks.CausalMask((queries, keys), offset=offset)
+          if window is None or packed else
+          masks.LocalMask((queries, keys), (window - 1, 0), offset=offset))
   sizes = kernels.BlockSizes(
       block_q=of_queries, block_kv=of_keys, block_q_dkv=of_queries,
       block_kv_dkv=of_keys, block_q_dq=of_queries, block_kv_dq=of_keys)
   with jax.ensure_compile_time_eval():
-    return kernels.make_splash_mha(
+    kernel = kernels.make_splash_mha(
         masks.MultiHeadMask([mask] * heads), block_sizes=sizes,
         attn_logits_soft_cap=softcap, head_shards=head_shards,
         q_seq_shards=query_shards, interpret=interpret)
+  if not packed:
+    return kernel
+  infos, settings = kernel.tree_flatten()
+  return kernel.tree_unflatten(settings | {
+      'mask_function': splash_segments.Mask(offset, keys, window)}, infos)
 
 
 def splash(kernel, q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
-           segments: Segments | None) -> Array:
+           visible_NS: Array | None, token_NT: Array | None) -> Array:
   """Attention of queries, already scaled, by a `splash_kernel`, [N, T, H, h].
 
-  Lengths are those of the kernel, padded: see `pad`.
+  Args:
+    kernel: of all rows.
+    q_NTHh, k_NSKh, v_NSKh: of the kernel's lengths, padded: see `pad`.
+    visible_NS: bool, keys that may be seen; None: all.
+    token_NT: of packed rows, the place of each query in its segment, from 0.
   """
   from jax.experimental.pallas.ops.tpu.splash_attention import (
       splash_attention_kernel as kernels)
-  q, k, v = (x.swapaxes(1, 2) for x in (q_NTHh, k_NSKh, v_NSKh))
-  ids = segments and kernels.SegmentIds(q=segments.query, kv=segments.key)
-  out = jax.vmap(lambda q, k, v, ids: kernel(q, k, v, segment_ids=ids))(
-      q, k, v, ids)
-  return out.swapaxes(1, 2).astype(q_NTHh.dtype)
+  ids = None if visible_NS is None else kernels.SegmentIds(
+      q=jnp.ones(q_NTHh.shape[:2], jnp.int32), kv=visible_NS.astype(jnp.int32))
+  if token_NT is None:
+    q, k, v = (x.swapaxes(1, 2) for x in (q_NTHh, k_NSKh, v_NSKh))
+    out = jax.vmap(lambda q, k, v, ids: kernel(q, k, v, segment_ids=ids))(
+        q, k, v, ids)
+    return out.swapaxes(1, 2).astype(q_NTHh.dtype)
+  kernel = kernel.kwargs['mask_function'].of_rows(kernel, token_NT)
+  join = lambda x: x.reshape(-1, *x.shape[2:])
+  q, k, v = (join(x).swapaxes(0, 1) for x in (q_NTHh, k_NSKh, v_NSKh))
+  out = kernel(q, k, v, segment_ids=jax.tree.map(join, ids)).swapaxes(0, 1)
+  return out.reshape(*q_NTHh.shape[:3], -1).astype(q_NTHh.dtype)
 
 
 def pad(q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
-        segments: Segments | None, query_shards: int = 1):
-  """The arguments of `splash`, padded to whole blocks with segment 0."""
-  of_queries = lambda x: padding.columns(x, _multiple(x.shape[1], query_shards))
-  of_keys = lambda x: padding.columns(x, _multiple(x.shape[1]))
+        visible_NS: Array | None, segment_NT: Array | None,
+        query_shards: int = 1):
+  """The arguments of `splash` after the kernel, padded to whole blocks.
+
+  Padding is a segment of its own, of number 0, as that of `segment_NT`.
+  """
+  (queries, _), (keys, _) = _lengths(
+      q_NTHh.shape[1], k_NSKh.shape[1], query_shards)
+  of_queries = lambda x: padding.columns(x, queries)
+  of_keys = lambda x: padding.columns(x, keys)
   return (of_queries(q_NTHh), of_keys(k_NSKh), of_keys(v_NSKh),
-          segments and Segments(
-              of_queries(segments.query), of_keys(segments.key)))
+          None if visible_NS is None else of_keys(visible_NS),
+          None if segment_NT is None else packing.tokens_of(
+              of_queries(segment_NT)))
 
 
 def cudnn(q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,

@@ -311,9 +311,10 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
       model, params, prompts, key_N, response_tokens,
       top_k if keep_support else 0, keep_experts)
   for end in cache_sizes(response_tokens, chunk):
-    state = advance(
-        model, params, *begun, grow(state, end), end, eos_ids=eos_ids,
-        temperature=temperature, top_k=top_k, top_p=top_p)
+    with jax.named_scope(f'tokens_{end}'):  # plans know it by this
+      state = advance(
+          model, params, *begun, grow(state, end), end, eos_ids=eos_ids,
+          temperature=temperature, top_k=top_k, top_p=top_p)
   return rollout(model.place, prompts, state)
 
 

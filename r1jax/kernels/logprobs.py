@@ -15,6 +15,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from r1jax.kernels import packing
 from r1jax.kernels import padding
 from r1jax.types import Array, Params, Prompts
 
@@ -168,8 +169,8 @@ def last_states(hidden_BPD: Array, prompts: Prompts) -> Array:
 
 def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
                  temperature: float, chunk: int,
-                 kept_NRK: Array | None = None, differentiate: bool = False
-                 ) -> tuple[Array, Array]:
+                 kept_NRK: Array | None = None, differentiate: bool = False,
+                 segment_NR: Array | None = None) -> tuple[Array, Array]:
   """log p of each response token given its prompt and the tokens before it.
 
   A prompt passes through the model once for its whole group, forward and
@@ -184,13 +185,15 @@ def of_responses(model, params: Params, prompts: Prompts, tokens_NR: Array, *,
     kept_NRK: the tokens among which each was drawn, -1: none; None: all. No
       other token has a probability.
     differentiate: whether the entropy has a gradient.
+    segment_NR: where a row holds several responses, see types.Rollout.
 
   Returns:
     logp_NR and entropy_NR, float32; values after a response's end are
     meaningless and must be masked.
   """
   return _of_states(
-      model, params, states_before(model, params, prompts, tokens_NR),
+      model, params,
+      states_before(model, params, prompts, tokens_NR, segment_NR),
       tokens_NR, temperature, chunk, kept_NRK, differentiate)
 
 
@@ -209,7 +212,8 @@ def _of_states(model, params: Params, hidden_NRD: Array, tokens_NR: Array,
 
 def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
                 experts_NRLK: Array, *, temperature: float, chunk: int,
-                kept_NRK: Array | None = None, differentiate: bool = False
+                kept_NRK: Array | None = None, differentiate: bool = False,
+                segment_NR: Array | None = None
                 ) -> tuple[Array, Array, Array]:
   """`of_responses`, where each token's experts are those of its sampling.
 
@@ -219,17 +223,19 @@ def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
   Args:
     prompts: with their experts.
     experts_NRLK: those of the responses, see types.Rollout.
-    temperature, chunk, kept_NRK, differentiate: as of `of_responses`.
+    temperature, chunk, kept_NRK, differentiate, segment_NR: as of
+      `of_responses`.
 
   Returns:
     logp_NR, entropy_NR, and changed f32[N, R - 1]: the share of the L layers
     whose routers would choose others for each token, the last one excepted.
   """
   *hidden, own_NTLK = model.replay_groups(
-      params, prompts, _inputs(tokens_NR), _inputs(experts_NRLK))
+      params, prompts, _inputs(tokens_NR), _inputs(experts_NRLK),
+      None if segment_NR is None else _inputs(segment_NR))
   logp, entropy = _of_states(
-      model, params, _states_before(prompts, *hidden, tokens_NR), tokens_NR,
-      temperature, chunk, kept_NRK, differentiate)
+      model, params, _states_before(prompts, *hidden, tokens_NR, segment_NR),
+      tokens_NR, temperature, chunk, kept_NRK, differentiate)
   # As sets: K experts, each of them once.
   same = (own_NTLK[:, :tokens_NR.shape[1] - 1, :, :, None]
           == experts_NRLK[:, :-1, :, None, :])
@@ -237,11 +243,13 @@ def of_replayed(model, params: Params, prompts: Prompts, tokens_NR: Array,
   return logp, entropy, jnp.mean(changed, -1)
 
 
-def states_before(model, params: Params, prompts: Prompts,
-                  tokens_NR: Array) -> Array:
+def states_before(model, params: Params, prompts: Prompts, tokens_NR: Array,
+                  segment_NR: Array | None = None) -> Array:
   """The hidden state that each response token is chosen in, [N, R, D]."""
-  hidden = model.forward_groups(params, prompts, _inputs(tokens_NR))
-  return _states_before(prompts, *hidden, tokens_NR)
+  hidden = model.forward_groups(
+      params, prompts, _inputs(tokens_NR),
+      None if segment_NR is None else _inputs(segment_NR))
+  return _states_before(prompts, *hidden, tokens_NR, segment_NR)
 
 
 def _inputs(x_NR: Array) -> Array:
@@ -257,9 +265,13 @@ def _inputs(x_NR: Array) -> Array:
 
 
 def _states_before(prompts: Prompts, hidden_BPD: Array, hidden_NTD: Array,
-                   tokens_NR: Array) -> Array:
+                   tokens_NR: Array, segment_NR: Array | None) -> Array:
   """`states_before`, of the hidden states of prompts and tokens."""
   rows, length = tokens_NR.shape
   first_N1D = jnp.repeat(
       last_states(hidden_BPD, prompts), rows // len(prompts.tokens), 0)[:, None]
-  return jnp.concatenate([first_N1D, hidden_NTD[:, :length - 1]], 1)
+  before_NRD = jnp.concatenate([first_N1D, hidden_NTD[:, :length - 1]], 1)
+  if segment_NR is None:
+    return before_NRD
+  return jnp.where(
+      packing.begins(segment_NR)[..., None], first_N1D, before_NRD)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from r1jax.kernels import kl
 from r1jax.kernels import masked
+from r1jax.kernels import packing
 from r1jax.types import Array
 
 Pair = tuple[Array, Array]  # a sum and its denominator, f32[] each
@@ -21,8 +22,8 @@ Pair = tuple[Array, Array]  # a sum and its denominator, f32[] each
 TIE = 1e-5  # nats, the largest lead of a score that counts as a tie
 
 
-def log_ratio(logp_NR: Array, old_logp_NR: Array, mask_NR: Array, level: str
-              ) -> Array:
+def log_ratio(logp_NR: Array, old_logp_NR: Array, mask_NR: Array, level: str,
+              segment_NR: Array | None = None) -> Array:
   """log rho, by which samples of the old policy stand for those of the new.
 
   Args:
@@ -37,12 +38,15 @@ def log_ratio(logp_NR: Array, old_logp_NR: Array, mask_NR: Array, level: str
       so that tokens of a response may have different advantages. With equal
       ones and `aggregate`'s 'sequence_mean' it is the gradient of GSPO (eq. 5).
       Log-ratios 1, 2 | 3 of two responses give 1.5, 1.5 | 3.
+    segment_NR: where a row holds several responses, see types.Rollout.
   """
   token_NR = kl.log_ratio(logp_NR, old_logp_NR)
   if level == 'token':
     return token_NR
-  mean_N1 = masked.mean(token_NR, mask_NR, axis=1, keepdims=True)
-  return lax.stop_gradient(mean_N1) + logp_NR - lax.stop_gradient(logp_NR)
+  mean_NR = masked.divide(
+      masked.own_total(token_NR, mask_NR, segment_NR),
+      masked.own_total(mask_NR, mask_NR, segment_NR))
+  return lax.stop_gradient(mean_NR) + logp_NR - lax.stop_gradient(logp_NR)
 
 
 class Surrogate(NamedTuple):
@@ -217,8 +221,8 @@ def stepwise(score_N: Array, label_N: Array, real_N: Array
                   jnp.float32))
 
 
-def aggregate(loss_NR: Array, mask_NR: Array, weight_N: Array, how: str,
-              max_length: int) -> Pair:
+def aggregate(loss_NR: Array, mask_NR: Array, weight_NR: Array, how: str,
+              max_length: int, segment_NR: Array | None = None) -> Pair:
   """The loss of a batch of responses from a loss at each of their tokens.
 
   Example: losses 1, 2, 3 and 5 of the tokens of two responses, 1, 2, 3 | 5,
@@ -227,8 +231,9 @@ def aggregate(loss_NR: Array, mask_NR: Array, weight_N: Array, how: str,
   Args:
     loss_NR: of each token.
     mask_NR: bool, true on a response's tokens.
-    weight_N: multiplies a response in sum and denominator; 0 drops it. A
-      dropped or empty response neither counts nor spoils a sum with NaN.
+    weight_NR: multiplies a response in sum and denominator, f32[N], or of each
+      of its tokens the same number; 0 drops it. A dropped or empty response
+      neither counts nor spoils a sum with NaN.
     how: the weight of tokens in responses of different lengths:
       'sequence_mean'  the mean over responses of the mean over their tokens:
         GRPO (arXiv 2402.03300, eq. 3), each response weighs the same.
@@ -238,21 +243,26 @@ def aggregate(loss_NR: Array, mask_NR: Array, weight_N: Array, how: str,
         GRPO (arXiv 2503.20783); as 'token_mean', but independent of the
         lengths in the batch.
     max_length: of the longest response that could be sampled, in tokens.
+    segment_NR: where a row holds several responses, see types.Rollout.
   """
-  mask_NR = mask_NR & (weight_N > 0)[:, None]
-  sum_N = masked.total(loss_NR, mask_NR, axis=-1)
-  length_N = masked.count(loss_NR, mask_NR, axis=-1)
+  weight_NR = weight_NR.reshape(len(mask_NR), -1)
+  mask_NR = mask_NR & (weight_NR > 0)
+  length_NR = masked.own_total(mask_NR, mask_NR, segment_NR)
+  count_NR = length_NR > 0  # once for each response
+  if segment_NR is not None:
+    count_NR &= packing.begins(segment_NR)
   if how == 'sequence_mean':
-    sum_N, count_N = masked.divide(sum_N, length_N), length_N > 0
+    loss_NR = masked.divide(loss_NR, length_NR)
   elif how == 'token_mean':
-    count_N = length_N
+    count_NR = mask_NR
   elif how == 'constant':
-    count_N = max_length * (length_N > 0)
+    count_NR = max_length * count_NR
   else:
     raise ValueError(
         f"aggregation is {how!r}: expected 'sequence_mean', 'token_mean' or "
         "'constant'")
-  return jnp.sum(weight_N * sum_N), jnp.sum(weight_N * count_N)
+  return (masked.total(weight_NR * loss_NR, mask_NR),
+          jnp.sum(weight_NR * count_NR))
 
 
 def cross_entropy(logp_BT: Array, weight_BT: Array) -> Pair:

@@ -13,6 +13,7 @@ Results are float32 (float64 for float64 arrays), whatever was summed. `axis`
 and `keepdims` are those of `jnp.sum`.
 """
 
+import jax
 import jax.numpy as jnp
 
 from r1jax.types import Array
@@ -49,6 +50,21 @@ def total(x: Array, mask: Array, axis: Axis = None, keepdims: bool = False
   """The sum of the values that count."""
   dtype = jnp.result_type(x, jnp.float32)
   return jnp.sum(select(x, mask), axis, dtype=dtype, keepdims=keepdims)
+
+
+def own_total(x_NR: Array, mask_NR: Array, segment_NR: Array | None = None
+              ) -> Array:
+  """The total of each value's own row, or segment of a row; broadcasts.
+
+  `segment_NR` are numbers of at most R, None: a row is one segment. Values 1,
+  2, 4 in segments 1, 1, 2 give 3, 3, 4.
+  """
+  if segment_NR is None:
+    return total(x_NR, mask_NR, axis=1, keepdims=True)
+  dtype = jnp.result_type(x_NR, jnp.float32)
+  of_row = lambda x_R, segment_R: jax.ops.segment_sum(
+      x_R, segment_R, len(segment_R) + 1)[segment_R]
+  return jax.vmap(of_row)(select(x_NR, mask_NR).astype(dtype), segment_NR)
 
 
 def mean(x: Array, mask: Array, axis: Axis = None, keepdims: bool = False

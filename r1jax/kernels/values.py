@@ -38,13 +38,15 @@ def of_steps(model, params: Params, tokens_NT: Array, end_NK: Array) -> Array:
       params, jnp.take_along_axis(hidden_NTD, end_NK[..., None], 1))
 
 
-def of_states(model, params: Params, prompts: Prompts, tokens_NR: Array
-              ) -> Array:
+def of_states(model, params: Params, prompts: Prompts, tokens_NR: Array,
+              segment_NR: Array | None = None) -> Array:
   """A critic's value of the state before each response token, f32[N, R].
 
-  The first is the value of the prompt.
+  The first of a response is the value of the prompt. Where a row holds several
+  responses, `segment_NR` says which, see types.Rollout.
   """
-  hidden_NRD = logprobs.states_before(model, params, prompts, tokens_NR)
+  hidden_NRD = logprobs.states_before(
+      model, params, prompts, tokens_NR, segment_NR)
   return model.score(params, hidden_NRD)
 
 

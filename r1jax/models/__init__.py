@@ -36,10 +36,11 @@ class Model(NamedTuple):
   forward_routed(as forward) -> what forward returns, and the experts that
     were chosen in each layer that has any, u8[B,T,L,K], u16 of more than
     256; None without experts
-  forward_groups(params, prompts, tokens_NT) -> hidden_BPD, hidden_NTD: one
-    pass over prompts and the first T tokens of the N / B responses to each
-  replay_groups(params, prompts, tokens_NT, experts_NTLK) -> what
-    forward_groups returns where these experts, and those of prompts, are
+  forward_groups(params, prompts, tokens_NT, segment_NT=None) -> hidden_BPD,
+    hidden_NTD: one pass over prompts and the first T tokens of the N / B
+    responses to each; with segments, of N / B rows of several responses
+  replay_groups(params, prompts, tokens_NT, experts_NTLK, segment_NT=None) ->
+    what forward_groups returns where these experts, and those of prompts, are
     used in place of the router's; and the router's own, of responses
   head(params) -> those of them that unembed reads
   unembed(params, hidden_BTD) -> logits_BTV, float32
@@ -103,8 +104,8 @@ def build(config: architecture.Config,
           _collections(params), *args, method=of)
       for of in (transformer.Decoder.forward_groups, transformer.Decoder.score))
 
-  def forward_groups(params, prompts, tokens_NT):
-    return replay_groups(params, prompts, tokens_NT)[:2]
+  def forward_groups(params, prompts, tokens_NT, segment_NT=None):
+    return replay_groups(params, prompts, tokens_NT, None, segment_NT)[:2]
 
   return Model(config, init, axes, forward, forward_routed, forward_groups,
                replay_groups, functools.partial(transformer.head, config),

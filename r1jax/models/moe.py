@@ -112,7 +112,8 @@ def attach_load(y_ND: Array, bias_E: Array, chosen_NK: Array) -> Array:
 
   The load is the number of tokens that chose the expert. Only tokens with a
   nonzero gradient of y are counted; tokens that no loss depends on, such as
-  padding after a response, are not.
+  padding after a response, are not. A prompt counts in every row of a pass that
+  has it.
   """
   del bias_E, chosen_NK
   return y_ND

@@ -88,21 +88,25 @@ def write_late(place: Place, past: KeysValues, new: KeysValues, filled: Array
     rows, heads = place.partition_spec(('batch', 'kv_heads'))
 
   def put(x, y, token):
+    # Where they are written, XLA has tokens last but where heads fill lines.
+    at = token if token == -2 and late_write.fills_lines(x.shape[-1]) else -1
     # A model that does not scan its layers has an array for each.
-    whole = lambda z: jnp.moveaxis(z.reshape(-1, *z.shape[-4:]), token, -1)
-    x_LNKhS, y_LNKh = whole(x), whole(y)[..., 0]
+    whole = lambda z, at: jnp.moveaxis(
+        z.reshape(-1, *z.shape[-4:]), token, at)
+    past_LNK, new_LNKh = whole(x, at), whole(y, -1)[..., 0]
     write = functools.partial(
-        late_write.write, interpret=sharding.device(place).platform != 'tpu')
+        late_write.write, token=at,
+        interpret=sharding.device(place).platform != 'tpu')
     if place is not None and place.mesh.size > 1:
       # A latent has one head, which is whole.
       spec = jax.sharding.PartitionSpec(
-          None, rows, heads if x_LNKhS.shape[2] > 1 else None)
+          None, rows, heads if past_LNK.shape[2] > 1 else None)
       write = jax.shard_map(
           write, mesh=place.mesh, check_vma=False,
           in_specs=(spec, spec, jax.sharding.PartitionSpec(rows)),
           out_specs=spec)
     return jnp.moveaxis(
-        write(x_LNKhS, y_LNKh, filled), -1, token).reshape(x.shape)
+        write(past_LNK, new_LNKh, filled), at, token).reshape(x.shape)
 
   return tuple(jax.tree.map(functools.partial(put, token=token), x, y)
                for x, y, token in zip(past, new, (-1, -2)))

@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from r1jax import errors
 from r1jax.kernels import fused_attention
 from r1jax.kernels import padding
+from r1jax.kernels import splash_segments
 from r1jax.models import architecture
 from r1jax.models import attention
 from r1jax.models import layers
@@ -47,18 +49,33 @@ def _attend_rows(config: architecture.Config, place: Place,
                  q: Array, k: Array, v: Array) -> Array:
   """Attention of rows to themselves, and to a prompt [B, P, K, h] before."""
   split = _Split(place, len(q))
-  kernel = config.attention_kernel or fused_attention.choose(
-      sharding.device(place), config.dtype, q.shape[-1],
-      softcap=config.softcap_attention)
-  if kernel == 'splash' and layout.parent is None:
-    return _by_splash(config, place, split, layout, layer, q, k, v)
-  # cuDNN's kernel knows neither segments nor which queries a device has.
-  if kernel == 'cudnn' and layout.segment is None and not split.length:
-    return _by_cudnn(config, place, split, layout, layer, q, k, v)
+  chosen = kernel(config, place, packed=layout.segment is not None,
+                  parents=layout.parent is not None)
+  if chosen != 'xla':
+    run = _by_splash if chosen == 'splash' else _by_cudnn
+    return run(config, place, split, layout, layer, q, k, v)
   if split.length:
     return _by_length(config, place, layout, layer, q, k, v)
   return attention.attend(config, layout, _in_parts(layer), q,
                           *attention.to_parts(k, v))
+
+
+def kernel(config: architecture.Config, place: Place, *, packed: bool = False,
+           parents: bool = False) -> str:
+  """The kernel that attends to whole rows: splash, cudnn or xla.
+
+  Args:
+    config: of the model.
+    place: of the model.
+    packed: rows have several segments.
+    parents: a segment's tokens see another segment as well.
+  """
+  named = config.attention_kernel or fused_attention.choose(
+      sharding.device(place), config.dtype, config.head_size,
+      softcap=config.softcap_attention)
+  # cuDNN's kernel knows neither segments nor which queries a device has.
+  cannot = parents or named == 'cudnn' and (packed or _Split(place, 0).length)
+  return 'xla' if cannot else named
 
 
 def _in_parts(layer: attention.LayerInputs) -> attention.LayerInputs:
@@ -148,19 +165,17 @@ def _by_splash(config: architecture.Config, place: Place, split: _Split,
                layout: attention.Layout, layer: attention.LayerInputs,
                q: Array, k: Array, v: Array) -> Array:
   """Attention by kernels/fused_attention.splash on every device."""
-  length = q.shape[1]
+  length, packed = q.shape[1], layout.segment is not None
+  if packed and length > splash_segments.MAX_TOKENS:
+    raise errors.ConfigError('model.attention_kernel', (
+        f'splash takes packed rows of {splash_segments.MAX_TOKENS:,} tokens at '
+        f"most, these have {length:,}; expected shorter rows or 'xla'"))
   keys = _join_prompt(layout, layer, k, v, align=config.window is not None)
-  segments = None
-  if layout.segment is not None:
-    segments = fused_attention.Segments(layout.segment, layout.segment)
-  elif keys.visible is not None:
-    segments = fused_attention.Segments(
-        jnp.ones(q.shape[:2], jnp.int32), keys.visible.astype(jnp.int32))
   kernels = [
       fused_attention.splash_kernel(
           q.shape[2], length, keys.k.shape[1],
           offset=keys.k.shape[1] - length, window=window,
-          softcap=config.softcap_attention,
+          softcap=config.softcap_attention, packed=packed,
           head_shards=split.parts(split.heads),
           query_shards=split.parts(split.length),
           interpret=sharding.device(place).platform != 'tpu')
@@ -172,17 +187,16 @@ def _by_splash(config: architecture.Config, place: Place, split: _Split,
 
   padded = fused_attention.pad(
       q, _share_heads(split, q, keys.k), _share_heads(split, q, keys.v),
-      segments, split.parts(split.length))
+      keys.visible, layout.segment, split.parts(split.length))
   if place is not None and place.mesh.size > 1:
     by_head = jax.sharding.NamedSharding(
         place.mesh, PartitionSpec(split.heads, split.length))
-    of_segments = segments and fused_attention.Segments(
-        PartitionSpec(split.batch, split.length), PartitionSpec(split.batch))
     run = jax.shard_map(
         run, mesh=place.mesh, in_specs=(
             [kernel.manual_sharding_spec(by_head) for kernel in kernels],
             PartitionSpec(), split.queries(), split.keys(), split.keys(),
-            of_segments),
+            PartitionSpec(split.batch),
+            PartitionSpec(split.batch, split.length)),
         out_specs=split.queries(), check_vma=False)
   return run(kernels, layer.local, *padded)[:, :length]
 

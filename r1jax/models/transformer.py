@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from r1jax.kernels import embedding
+from r1jax.kernels import packing
 from r1jax.models import architecture
 from r1jax.models import attention
 from r1jax.models import gqa
@@ -77,6 +78,24 @@ class Block(nn.Module):
     return (x_BTD, past), (new if returns_new else None, chosen)
 
 
+def _block(config: architecture.Config, place: sharding.Placement | None
+           ) -> type[Block]:
+  """The block, as remat has it."""
+  on_mesh = place is not None and place.mesh.size > 1
+  if config.remat == 'none' and not on_mesh:
+    return Block
+  return nn.remat(Block, policy=architecture.REMAT[config.remat],
+                  prevent_cse=not config.scan_layers)
+
+
+@functools.cache
+def _run_block(config: architecture.Config, place: sharding.Placement | None,
+               experts: bool):
+  """A block's `apply`, which is traced once for all layers and programs."""
+  return jax.jit(_block(config, place)(
+      config, place, experts, parent=None).apply)
+
+
 class Decoder(nn.Module):
   """Embedding, blocks, final norm; and the output matrix or scalar head."""
   config: architecture.Config
@@ -97,9 +116,9 @@ class Decoder(nn.Module):
           (c.width, c.vocab), jnp.dtype(c.param_dtype))
     for name, begin, end in self._stacks():
       setattr(self, name, nn.scan(
-          self._block(), length=end - begin, in_axes=(nn.broadcast, 0),
-          out_axes=0, variable_axes={'params': 0, 'lora': 0},
-          split_rngs={'params': True},
+          _block(c, self.place), length=end - begin,
+          in_axes=(nn.broadcast, 0), out_axes=0,
+          variable_axes={'params': 0, 'lora': 0}, split_rngs={'params': True},
           metadata_params={nn.PARTITION_NAME: 'layers'})(
               c, self.place, self._has_experts(name)))
     self.final_norm = layers.RMSNorm(c)
@@ -137,17 +156,20 @@ class Decoder(nn.Module):
     return hidden_BTD, new, chosen_BTLK
 
   def forward_groups(self, prompts: Prompts, tokens_NT: Array,
-                     experts_NTLK: Array | None = None
+                     experts_NTLK: Array | None = None,
+                     segment_NT: Array | None = None
                      ) -> tuple[Array, Array, Array | None]:
     """`Model.replay_groups`."""
     rows, length = prompts.tokens.shape
     group = tokens_NT.shape[0] // rows
     position_BP = jnp.broadcast_to(jnp.arange(length), (rows, length))
-    position_NT = jnp.repeat(prompts.length, group)[:, None] + jnp.arange(
-        tokens_NT.shape[1])
+    token = jnp.arange(tokens_NT.shape[1]) if segment_NT is None else (
+        packing.tokens_of(segment_NT))
+    position_NT = jnp.repeat(prompts.length, group)[:, None] + token
     layout = attention.Layout(
         position=position_BP, responses=attention.Layout(
-            position=position_NT, prompt_length=prompts.length))
+            position=position_NT, segment=segment_NT,
+            prompt_length=prompts.length))
     join = lambda x, y: layers.pad_length(self.place, jnp.concatenate(
         [x, y.reshape(rows, -1, *y.shape[2:])], 1))
     hidden, _, chosen = self._layers(
@@ -183,13 +205,6 @@ class Decoder(nn.Module):
     elif past_lib.writes_late(self.place, layout):
       past = past_lib.write_late(self.place, past, new, layout.filled)
     return self.final_norm(x), past, chosen
-
-  def _block(self):
-    on_mesh = self.place is not None and self.place.mesh.size > 1
-    if self.config.remat == 'none' and not on_mesh:
-      return Block
-    return nn.remat(Block, policy=architecture.REMAT[self.config.remat],
-                    prevent_cse=not self.config.scan_layers)
 
   def _scanned(self, x: Array, past, layout: attention.Layout,
                per_layer: attention.LayerInputs, experts: Array | None):
@@ -236,8 +251,7 @@ class Decoder(nn.Module):
     of_layer = lambda pair, i: pair and tuple(
         None if y is None else y[i] for y in pair)
     for name, begin, end in self._stacks():
-      block = self._block()(
-          self.config, self.place, self._has_experts(name), parent=None)
+      run = _run_block(self.config, self.place, self._has_experts(name))
       variables = {kind: tree.get('layers') or unstack(tree) for kind, tree
                    in getattr(self, name).variables.items()}
       for i in range(begin, end):
@@ -245,7 +259,7 @@ class Decoder(nn.Module):
             None, per_layer.local[i], of_layer(per_layer.prompt, i),
             experts[i - begin] if experts is not None and self._has_experts(
                 name) else None)
-        (x, layer_past), (new, own) = block.apply(
+        (x, layer_past), (new, own) = run(
             {kind: trees[i - begin] for kind, trees in variables.items()},
             (x, of_layer(past, i)), layout, layer)
         pasts.append(layer_past)

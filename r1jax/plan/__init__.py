@@ -39,6 +39,7 @@ def run(config, workdir: str | None) -> None:
         'pipeline, plan each stage by its own experiment)',
         config.plan.topology)
   config_lib.check_fields(config)  # a resolved copy has no bounds
+  _check_lengths(config)
   log_folder = topology_lib.prepare(topology)
   config = described(config)
   devices = topology_lib.devices(topology)
@@ -65,6 +66,15 @@ def run(config, workdir: str | None) -> None:
     files.make_folder(folder)
     files.write_json(folder / 'plan.json', made)
   terminal.say(words)
+
+
+def _check_lengths(config) -> None:
+  mean, most = config.plan.mean_response_tokens, (
+      config.rl.response_tokens if 'rl' in config else 0)
+  if mean is not None and mean > most:
+    raise errors.expected(
+        'plan.mean_response_tokens', f'at most rl.response_tokens = {most}'
+        if most else 'unset in a plan of a stage that samples nothing', mean)
 
 
 def described(config):

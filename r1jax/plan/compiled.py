@@ -1,6 +1,6 @@
 """Compiles the programs of a stage for a machine, and measures each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import functools
 import glob
 import math
@@ -10,9 +10,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from r1jax.kernels import attention
 from r1jax.kernels import exchange
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
@@ -100,8 +98,8 @@ def _compile(part: programs.Part, mesh: jax.sharding.Mesh,
   program = hlo.parse(executable.as_text())
   outside, inside = counts.count(
       program, groups.of_mesh(mesh),
-      functools.partial(_trips, part.sizes))
-  if not part.sizes:  # its loops that end by their data: rounds of an exchange
+      functools.partial(_trips, part.trips))
+  if part.cache is None:  # its loops end by their data, too: rounds
     outside.add(inside)
   return Compiled(
       part, seconds, memory.peak_mib() * 2**20, None, (),
@@ -110,29 +108,24 @@ def _compile(part: programs.Part, mesh: jax.sharding.Mesh,
   ), sharding.abstract_arrays(results, executable.output_shardings)
 
 
-def _trips(sizes: tuple[int, ...], loop: counts.Loop) -> float:
-  """How often a loop runs, for responses of full length and a balanced load.
+def _trips(known: Mapping[str, float], loop: counts.Loop) -> float:
+  """How often a loop runs that ends by its data.
 
   Args:
-    sizes: of the sampler's cache, one loop over tokens after the other; each is
-      ended by its size. Within it is one over blocks of the cache, as far as it
-      is filled.
-    loop: the loop; one with an all-to-all is over rounds of rows that travel.
+    known: of the part's own loops, by their names.
+    loop: one of these; or over rounds of an exchange, of a balanced load.
 
   Raises:
-    ValueError: it is none of these.
+    ValueError: it is neither.
   """
-  if loop.exchanges and loop.bounds[-1] is None:
+  if loop.name.endswith('rounds') and loop.exchanges:
     rows = max(x.dims[0] for x in loop.arrays
                if x.dtype == 's32' and len(x.dims) == 1)
     return float(-(-rows // (loop.exchanges * exchange.round_rows(
         rows, loop.exchanges, rows))))
-  before = dict(zip(sizes, (0, *sizes))).get(loop.bounds[0])
-  if before is None or len(loop.bounds) > 2:
+  if loop.name not in known:
     raise ValueError(f'a loop that ends by its data is not known: {loop}')
-  tokens = np.arange(before, loop.bounds[0])
-  return float(len(tokens) if len(loop.bounds) == 1 else np.mean(
-      tokens // attention.BLOCK + 1))
+  return known[loop.name]
 
 
 def _as_batch(x: Any, mesh: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:
@@ -167,8 +160,8 @@ def _memory(part: programs.Part, executable, program: hlo.Program,
                for leaf in jax.tree.leaves(tree) if id(leaf) not in given)
   if part.trains is not None:
     kinds['gradients'] = device_bytes(part.trains, itemsize=4)
-  if part.sizes:
-    kinds['keys and values'] = _cache_bytes(program, part.sizes[-1])
+  if part.cache is not None:
+    kinds['keys and values'] = _cache_bytes(program, part.cache)
   arguments = stats.argument_size_in_bytes
   # XLA's peak counts what is given in the memory of the hosts, too.
   peak = stats.peak_memory_in_bytes - stats.host_argument_size_in_bytes

@@ -3,13 +3,15 @@
 XLA's own `cost_analysis` counts the body of a loop once. Here every instruction
 is counted as often as the loops around it run. The number of runs is the one
 that XLA notes, or follows from the loop's counter (`loops`); that of a loop
-which also ends by its data, such as the sampler's, is the caller's.
+which ends by its data, such as the sampler's, is the caller's: it knows the
+loop by the jax.named_scope directly around it.
 
 FLOPs are those of matrix products (`dot`, `convolution`, of which the taps that
 fall on padding do not count) and those that a Pallas kernel declares. The rest
 of a program is bound by memory, and counts by its bytes: what an instruction
 reads from main memory and writes to it. A fusion that takes a slice of an array
-reads the slice; one that updates a slice in place writes the slice.
+reads the slice; one that updates a slice in place writes the slice; and a
+kernel that declares its bytes moves these.
 """
 
 from collections.abc import Callable, Iterator
@@ -67,10 +69,9 @@ class Counts:
 
 
 class Loop(NamedTuple):
-  """A loop that also ends by its data."""
-  # The constants that counters are compared with, of the loops around it and
-  # its own; None where there is none.
-  bounds: tuple[int | None, ...]
+  """A loop that ends by its data."""
+  # Its jax.named_scope, after those of such loops around it: tokens_64/rounds.
+  name: str
   arrays: tuple[hlo.Array, ...]  # that it carries
   exchanges: int  # devices of the all-to-all in its body; 0: it has none
 
@@ -83,7 +84,7 @@ def count(program: hlo.Program, mesh: groups.Mesh,
   Args:
     program: of one device.
     mesh: names the axes of collectives.
-    trips: how often a `Loop` runs that also ends by its data, on average.
+    trips: how often a `Loop` runs, on average.
 
   Raises:
     ValueError: there is such a loop, but no `trips`; or the text has a form
@@ -99,11 +100,11 @@ class _Counter:
     self._program, self._mesh, self._trips = program, mesh, trips
     self._known = {}
 
-  def of(self, computation: hlo.Computation, loops: tuple[int | None, ...]
+  def of(self, computation: hlo.Computation, loops: tuple[str, ...]
         ) -> tuple[Counts, Counts]:
     """One run of a computation that is no part of a fusion.
 
-    `loops` are the bounds of loops of dynamic length around it.
+    `loops` are the scopes of loops of dynamic length around it.
     """
     key = computation.name, loops
     if key in self._known:
@@ -129,7 +130,7 @@ class _Counter:
     return outside, inside
 
   def _add(self, computation: hlo.Computation, times: float, outside: Counts,
-           inside: Counts, loops: tuple[int | None, ...]) -> None:
+           inside: Counts, loops: tuple[str, ...]) -> None:
     for total, other in zip((outside, inside), self.of(computation, loops)):
       total.add(other, times)
 
@@ -140,20 +141,20 @@ class _Counter:
     return [self._program.computations[name] for name in names]
 
   def _loop(self, computation: hlo.Computation, one: hlo.Instruction,
-            outside: Counts, inside: Counts,
-            loops: tuple[int | None, ...]) -> None:
+            outside: Counts, inside: Counts, loops: tuple[str, ...]) -> None:
     body, condition = (self._program.computations[one.called(name)]
                        for name in ('body', 'condition'))
-    times, static = loops_lib.trip_count(self._program, computation, one)
+    times = loops_lib.trip_count(self._program, computation, one)
+    static = times is not None
     if not static:
       if self._trips is None:
         raise ValueError(
             f'the loop {one.name} ends by its data, and how often it runs is '
             'not given')
-      loops = *loops, times
+      loops = *loops, one.scope
       sent = [key for part in self.of(body, loops) for key in part.sent]
       times = self._trips(Loop(
-          loops, one.arrays, max((group.size for kind, group in sent
+          '/'.join(loops), one.arrays, max((group.size for kind, group in sent
                                   if kind == 'all-to-all'), default=0)))
     for part in (body, condition):
       self._add(part, times, outside if static else inside, inside, loops)
@@ -175,8 +176,9 @@ class _Counter:
     elif one.opcode == 'convolution':
       total.flops += _convolution_flops(computation, one)
     elif one.opcode == 'custom-call' and KERNEL in one.attributes:
-      said = re.search(r'"flops":\s*"?(\d+)', one.attributes)
-      flops = int(said[1]) if said else splash.flops(computation, one)
+      flops = _declared(one, 'flops')
+      if flops is None:
+        flops = splash.flops(computation, one)
       if flops is not None:
         total.flops += flops
       else:
@@ -209,6 +211,10 @@ class _Counter:
                total: Counts) -> None:
     """Bytes that an instruction moves from and to main memory."""
     if one.opcode in _NO_TRAFFIC:
+      return
+    declared = _declared(one, 'bytes_accessed')
+    if declared is not None:
+      total.bytes += declared
       return
     for array, size in (*self._reads(computation, one), *self._writes(
         computation, one)):
@@ -296,6 +302,13 @@ class _Counter:
       inner = self._program.computations[one.called('calls')]
       return self._updates(inner, inner.root)
     return [None] * len(one.arrays)
+
+
+def _declared(one: hlo.Instruction, figure: str) -> int | None:
+  """What a Pallas kernel says of itself; None of one that does not."""
+  said = KERNEL in one.attributes and re.search(
+      rf'"{figure}":\s*"?(\d+)', one.attributes)
+  return int(said[1]) if said else None
 
 
 def _dot_flops(computation: hlo.Computation, one: hlo.Instruction) -> float:

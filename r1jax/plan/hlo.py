@@ -65,6 +65,12 @@ class Instruction(NamedTuple):
     found = re.search(rf'\b{name}=%?([\w.$-]+)', self.attributes)
     return found and found[1]
 
+  @property
+  def scope(self) -> str:
+    """The innermost jax.named_scope around a loop; '' if there is none."""
+    found = re.search(r'op_name="(?:[^"]*/)?([^/"]+)/while"', self.attributes)
+    return found[1] if found else ''
+
 
 class Computation(NamedTuple):
   """The instructions of a computation by name, in their order."""

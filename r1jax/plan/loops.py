@@ -7,34 +7,34 @@ from r1jax.plan import hlo
 
 
 def trip_count(program: hlo.Program, computation: hlo.Computation,
-               loop: hlo.Instruction) -> tuple[int | None, bool]:
-  """(n, True) of a loop that runs n times; (bound, False) of another.
+               loop: hlo.Instruction) -> int | None:
+  """How often a loop runs; None if it ends by its data.
 
-  n is what XLA notes; or else follows from the constant that the counter is
+  It is what XLA notes; or else follows from the constant that the counter is
   compared with, its start, and its step, which is 2 in a loop that XLA unrolls
-  once. A loop that also ends by its data has a bound at most.
+  once.
   """
   noted = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
   if noted:
-    return int(noted[1]), True
+    return int(noted[1])
   condition = program.computations[loop.called('condition')]
   compared = next((
       (inside, one) for inside in _computations(program, condition)
       for one in inside.instructions.values()
       if one.opcode == 'compare' and 'direction=LT' in one.attributes), None)
   if compared is None:
-    return None, False
+    return None
   inside, compare = compared
   counter, end = (_operand(condition, inside, x) for x in compare.operands)
   bound, root = _constant(computation, loop, end), condition.root
   direct = root.opcode == 'compare' or (
       root.opcode == 'fusion' and program.computations[
           root.called('calls')].root.opcode == 'compare')
-  if not direct or bound is None:
-    return bound, False
+  if not direct or bound is None or _index(counter) is None:
+    return None
   start = _constant(computation, loop, counter) or 0
   step = _step(program.computations[loop.called('body')], counter)
-  return -(-(bound - start) // step), True
+  return -(-(bound - start) // step)
 
 
 def _computations(program: hlo.Program, computation: hlo.Computation
@@ -86,7 +86,7 @@ def _constant(computation: hlo.Computation, loop: hlo.Instruction,
 
 def _step(body: hlo.Computation, counter: hlo.Instruction) -> int:
   """What an iteration adds to the counter; 1 where the body hides it."""
-  if _index(counter) is None or body.root.opcode != 'tuple':
+  if body.root.opcode != 'tuple':
     return 1
   one = _original(body, body.instructions[body.root.operands[_index(counter)]])
   if one.opcode != 'add':

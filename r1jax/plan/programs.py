@@ -5,13 +5,14 @@ and shardings that the stage gives them. Each kind of stage is a generator: it
 yields a `Part` and is sent the abstract results of that program, which may be
 the arguments of the next.
 
-Lengths are the longest that the config allows: arrays are padded to them, and a
-rollout goes on until its longest response has ended. Scores that come from
-elsewhere are left out: rewards by rule, reward models and judges; and so are
-evaluations.
+Arrays have the longest lengths that the config allows. How long the responses
+are, and how often the sampler's loops run for them, is of `schedule`. Scores
+that come from elsewhere are left out: rewards by rule, reward models and
+judges; and so are evaluations.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+import types
 from typing import Any, NamedTuple
 
 import jax
@@ -19,9 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax import errors
+from r1jax.kernels import continuous_batching
 from r1jax.kernels import group_sampling
 from r1jax.models import lora
 from r1jax.parallel import sharding
+from r1jax.plan import schedule
 from r1jax.plan import work
 from r1jax.stages import distill
 from r1jax.stages import grpo
@@ -43,7 +46,9 @@ class Part(NamedTuple):
   flops: float  # model FLOPs of one run, on all devices
   tokens: int  # that a run samples or learns from
   times: int = 1  # runs in a step
-  sizes: tuple[int, ...] = ()  # of the sampler's cache, one loop for each
+  # Of loops that end by their data, by counts.Loop.name: how often they run.
+  trips: Mapping[str, float] = types.MappingProxyType({})
+  cache: int | None = None  # tokens, of the sampler's
   prefill_flops: float = 0.  # those of `flops` that are of the prompts
   trains: Any = None  # what gradients are taken of
 
@@ -70,26 +75,48 @@ def _kinds(state) -> dict[str, Any]:
   return {name: tree for name, tree in named.items() if tree is not None}
 
 
-def _sampling(placed: train_state.PlacedModel, section, params, state,
-              **truncation) -> Part:
+def _lengths(config) -> np.ndarray:
+  """Tokens of each response of a step."""
+  section = config.rl
+  return schedule.lengths(
+      section.prompts * section.group, config.plan.mean_response_tokens,
+      section.response_tokens)
+
+
+def _packed(section, placed: train_state.PlacedModel, lengths: np.ndarray,
+            parts: int) -> dict[str, float]:
+  """Trips of the loops over micro-batches of `parts` of a rollout."""
+  if section.packed_rows is None:
+    return {}  # as many as there are responses
+  return schedule.packed(
+      lengths, section.prompts, parts, placed.model.place.batch_shards,
+      section.response_tokens, section.packed_rows, section.micro_batch)
+
+
+def _sampling(placed: train_state.PlacedModel, section, lengths: np.ndarray,
+              params, state, **truncation) -> Part:
   """The sampler's program, of `config.rl`."""
-  for field in ('slots', 'partial_tokens'):
-    if section.get(field) is not None:
-      raise errors.expected(
-          f'rl.{field}', 'None in a plan, whose responses are all of full '
-          'length', section[field])
+  if section.get('partial_tokens') is not None:
+    raise errors.expected(
+        'rl.partial_tokens', 'None in a plan, of which every step is the same',
+        section.partial_tokens)
   settings = rollouts.policy_settings(section, _Ends(), **truncation)
-  rows, length = section.prompts, section.prompt_tokens
-  prompts = Prompts(_array(placed, jnp.int32, rows, length),
+  rows, most = section.prompts, settings.response_tokens
+  prompts = Prompts(_array(placed, jnp.int32, rows, section.prompt_tokens),
                     *[_array(placed, jnp.int32, rows)] * 2)
-  prefill, decode = work.responses(
-      placed, rows, settings.group, length, settings.response_tokens)
+  prefill, decode = work.responses(placed, rows, section.prompt_tokens, lengths)
+  place = placed.sampling.place
+  if rollouts.in_slots(settings, lengths.size):
+    trips = schedule.in_slots(lengths, place.batch_shards, (
+        continuous_batching.sizes(place, settings.slots)))
+  else:
+    trips = schedule.together(
+        lengths, group_sampling.cache_sizes(most, settings.chunk))
   return Part(
       'sampling', rollouts.jitted_sampling(placed.mesh),
       (placed.sampling, settings, params, prompts, np.uint32(0), np.uint32(0)),
-      state, prefill + decode, rows * settings.group * settings.response_tokens,
-      sizes=tuple(group_sampling.cache_sizes(
-          settings.response_tokens, settings.chunk)), prefill_flops=prefill)
+      state, prefill + decode, int(lengths.sum()), trips=trips, cache=most,
+      prefill_flops=prefill)
 
 
 def rl(config, mesh) -> Parts:
@@ -102,14 +129,14 @@ def rl(config, mesh) -> Parts:
   programs = step_programs.jitted(
       placed, made.optimizer, made.abstract, made.objective, critic)
   policy, critic_state, beta = step_programs.split_state(made.abstract)
-  state = _kinds(made.abstract)
+  state, lengths = _kinds(made.abstract), _lengths(config)
   behaviour = lora.join(policy.ref, policy.params)
   rollout = yield _sampling(
-      placed, section, behaviour, state, top_k=section.top_k,
+      placed, section, lengths, behaviour, state, top_k=section.top_k,
       top_p=section.top_p, keep_support=section.top_k > 0)
   rows, length = section.prompts * section.group, section.response_tokens
-  once = sum(work.responses(placed, section.prompts, section.group,
-                            section.prompt_tokens, length))
+  tokens, once = int(lengths.sum()), sum(work.responses(
+      placed, section.prompts, section.prompt_tokens, lengths))
   reward = _array(placed, jnp.float32, rows)
   steps = None if section.process is None else Steps(
       _array(placed, jnp.float32, rows, length),
@@ -123,14 +150,17 @@ def rl(config, mesh) -> Parts:
         (policy.ref, rollout,
          critic and lora.join(critic_state.ref, critic_state.params),
          behaviour if corrects else None),
-        state | {'rollout': rollout}, passes * once, rows * length)
+        state | {'rollout': rollout}, passes * once, tokens,
+        trips=_packed(section, placed, lengths, 1))
   experience, _ = jax.eval_shape(
       programs.experience, rollout, reward, measured, beta, steps)
   experience = jax.tree.map(
       lambda x: _array(placed, x.dtype, *x.shape), experience)._replace(
           rollout=rollout)
   of_update = dict(
-      state=state | {'rollout': experience}, tokens=rows * length //
+      state=state | {'rollout': experience},
+      trips=_packed(section, placed, lengths, section.mini_batches),
+      tokens=tokens //
       section.mini_batches, times=section.mini_batches * section.epochs)
   flops = work.UPDATE * once / section.mini_batches
   yield Part('update', programs.update, (policy, experience, 0), flops=flops,
@@ -192,7 +222,7 @@ def sample(config, mesh) -> Parts:
   section = config.rl
   placed = train_state.configured_model(
       config, mesh, rollouts.longest_sequence(section)).placed
-  yield _sampling(placed, section, placed.params,
+  yield _sampling(placed, section, _lengths(config), placed.params,
                   {'parameters': placed.params}, top_k=section.top_k,
                   top_p=section.top_p)
 

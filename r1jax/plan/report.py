@@ -13,6 +13,7 @@ from r1jax.parallel import memory
 from r1jax.plan import chips
 from r1jax.plan import compiled
 from r1jax.plan import roofline
+from r1jax.plan import schedule
 from r1jax.plan import topology as topology_lib
 
 _FULL = 0.9  # of the memory: above, a run is near its limit
@@ -59,7 +60,8 @@ def _part(topology: topology_lib.Topology, one: compiled.Compiled
   if one.memory is None:
     return made | {'problem': one.problem, 'largest': list(one.largest)}
   rows = {part.name: (one.outside, part.flops)}
-  if part.sizes:
+  if part.cache is not None:
+    made['decoding_steps'] = schedule.steps(part.trips)
     rows = {'prefill': (one.outside, part.prefill_flops),
             'decode': (one.inside, part.flops - part.prefill_flops)}
   return made | {
@@ -183,6 +185,9 @@ def _time_lines(plan: Mapping[str, Any]) -> list[str]:
         row['bound'], f'{row["flops"] / 1e12:.4g}', f'{row["bytes"] / 1e9:.4g}',
         f'{sum(x["bytes"] for x in row["collectives"]) / 1e9:.4g}',
         f'{100 * row["mfu"]:.1f}'] for times, row in rows])
+  lines += [f'decode: {part["decoding_steps"]:,} steps, each a token of all '
+            'responses in flight' for part in plan['parts']
+            if 'decoding_steps' in part]
   for _, row in rows:
     lines += [f'{row["name"]}: {x["kind"]} over {", ".join(x["axes"])}, '
               f'{x["number"]:.0f} of {x["bytes"] / 1e9:.4g} GB in all, '

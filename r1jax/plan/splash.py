@@ -3,7 +3,9 @@
 They follow from the shapes of a kernel's operands and from its blocks: a causal
 kernel goes through the blocks of keys up to that of its last query. Where
 queries are split over devices, those of the last device see the most keys, and
-all wait for it: its blocks are counted.
+all wait for it: its blocks are counted. Rows with segments
+(kernels/splash_segments.py) are one sequence to a kernel; which of their blocks
+it leaves out is in the data, and all that one segment a row has are counted.
 """
 
 import math
@@ -31,7 +33,11 @@ def flops(computation: hlo.Computation, one: hlo.Instruction) -> int | None:
   of_queries, of_keys = (
       int(re.search(rf'block_{name}{suffix}\W+(\d+)', one.attributes)[1])
       for name in ('q', 'kv'))
-  queries, keys = q.dims[-2], k.dims[-2]
+  queries, keys, rows = q.dims[-2], k.dims[-2], 1
+  if len(q.dims) == 3:  # packed: a list of blocks is as long as one row
+    rows = (queries // (blocks.dims[-2] * of_queries) if kernel[1] == 'dkv'
+            else keys // (blocks.dims[-1] * of_keys))
+    queries, keys = queries // rows, keys // rows
   before = keys - queries
   # With a window fewer blocks are visited, the same number in each row.
   seen = sum(
@@ -39,4 +45,5 @@ def flops(computation: hlo.Computation, one: hlo.Instruction) -> int | None:
           -(-(before + (i + 1) * of_queries) // of_keys))
       for i in range(queries // of_queries))
   products = _PRODUCTS[kernel[0]](q.dims[-1], v.dims[-1])
-  return 2 * math.prod(q.dims[:-2]) * seen * of_queries * of_keys * products
+  return (2 * rows * math.prod(q.dims[:-2]) * seen * of_queries * of_keys *
+          products)

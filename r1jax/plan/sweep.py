@@ -2,7 +2,8 @@
 
 Every one is a plan of its own, compiled. They are tried one kind at a time,
 each from the best so far: how many devices share a matrix (mesh.tensor, the
-rest of its devices in mesh.fsdp), how much is computed at once, and what the
+rest of its devices in mesh.fsdp), how many responses are in flight, where they
+are expected to be of other lengths, how much is computed at once, and what the
 backward pass computes again. All combinations would be dozens of compilations
 of minutes each. What is refused before it compiles, as a mesh that does not
 divide the heads, is no way.
@@ -17,6 +18,7 @@ from r1jax.stages import model_source
 
 Change = dict[str, Any]  # a way: fields and their values
 _TENSOR = (1, 2, 4, 8)
+_PARTS = (2, 4, 8)  # of a step's responses, the slots
 _FACTORS = (0.25, 0.5, 2, 4)  # of what is computed at once
 _AT_ONCE = {'rl': 'rl.micro_batch', 'lm': 'lm.micro_batches',
             'preference': 'preference.micro_batches'}
@@ -35,7 +37,7 @@ def run(config, plan: Callable[[Any], dict[str, Any]],
     ConfigError: not one way can be.
   """
   best, tried, refused = {}, [], None
-  for ways in (_meshes, _at_once, _remat):
+  for ways in (_meshes, _slots, _at_once, _remat):
     known = [change for change, _ in tried]
     for change in ways(changed(config, best)):
       change = best | change
@@ -85,6 +87,14 @@ def _meshes(config) -> Iterator[Change]:
   """The mesh of the config first."""
   for tensor in sorted(_TENSOR, key=lambda n: (n != config.mesh.tensor, n)):
     yield {'mesh.tensor': tensor, 'mesh.fsdp': -1}
+
+
+def _slots(config) -> Iterator[Change]:
+  if config.plan.mean_response_tokens is not None:
+    rows = config.rl.prompts * config.rl.group
+    for parts in _PARTS:
+      if rows % parts == 0:
+        yield {'rl.slots': rows // parts}
 
 
 def _at_once(config) -> Iterator[Change]:

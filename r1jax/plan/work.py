@@ -18,6 +18,8 @@ from r1jax.stages import train_state
 
 UPDATE = 3  # forward passes that an update amounts to
 
+Tokens = int | np.ndarray  # of one response, or of each
+
 
 def parameters(placed: train_state.PlacedModel) -> tuple[int, int]:
   """(all parameters, weights that a token is multiplied with)."""
@@ -37,15 +39,15 @@ def parameters(placed: train_state.PlacedModel) -> tuple[int, int]:
   return total, int(active)
 
 
-def _pairs(first: int, tokens: int, window: int | None) -> float:
+def _pairs(first: int, tokens: Tokens, window: int | None) -> Tokens:
   """Pairs of query and key of `tokens` queries that follow `first` tokens."""
-  if window is None:
-    return tokens * first + tokens * (tokens + 1) / 2
-  return float(np.minimum(
-      first + 1 + np.arange(tokens, dtype=np.float64), window).sum())
+  within = tokens if window is None else np.clip(window - first, 0, tokens)
+  return within * first + within * (within + 1) / 2 + (
+      tokens - within) * (window or 0)
 
 
-def attention(config: architecture.Config, first: int, tokens: int) -> float:
+def attention(config: architecture.Config, first: int, tokens: Tokens
+             ) -> Tokens:
   """FLOPs of attention's products, of `tokens` that follow `first` others."""
   values = config.latent.value_size if config.latent else config.head_size
   return sum(
@@ -60,13 +62,12 @@ def sequences(placed: train_state.PlacedModel, rows: int, tokens: int) -> float:
       placed.model.config, 0, tokens))
 
 
-def responses(placed: train_state.PlacedModel, prompts: int, group: int,
-              prompt_tokens: int, response_tokens: int
+def responses(placed: train_state.PlacedModel, prompts: int,
+              prompt_tokens: int, response_tokens: np.ndarray
               ) -> tuple[float, float]:
-  """FLOPs of a forward pass over (prompts, their responses)."""
+  """FLOPs of a forward pass over (prompts, all their responses)."""
   config, active = placed.model.config, parameters(placed)[1]
   return prompts * (
       2. * active * prompt_tokens + attention(config, 0, prompt_tokens)
-  ), prompts * group * (
-      2. * active * response_tokens + attention(
-          config, prompt_tokens, response_tokens))
+  ), float(np.sum(2. * active * response_tokens + attention(
+      config, prompt_tokens, response_tokens)))

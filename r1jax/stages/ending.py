@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax import models
+from r1jax.kernels import packing
 from r1jax.types import Array
 
 _SIGMA = 1.  # of the logarithm of a length
@@ -60,12 +61,15 @@ def model(base: models.Model, prompt_tokens: int, mean: float, most: int,
         params, tokens_BT, segment_BT, position_BT, *rest)
     return extend(hidden_BTD, position_BT), *other
 
-  def replay_groups(params, prompts, tokens_NT, experts_NTLK=None):
+  def replay_groups(params, prompts, tokens_NT, experts_NTLK=None,
+                    segment_NT=None):
     hidden_BPD, hidden_NTD, *other = base.replay_groups(
-        params, prompts, tokens_NT, experts_NTLK)
+        params, prompts, tokens_NT, experts_NTLK, segment_NT)
     rows = lambda x: jnp.arange(x.shape[1])[None].repeat(len(x), 0)
+    drawn_NT = rows(hidden_NTD) if segment_NT is None else packing.tokens_of(
+        segment_NT)
     return (extend(hidden_BPD, rows(hidden_BPD)),
-            extend(hidden_NTD, prompt_tokens + rows(hidden_NTD)), *other)
+            extend(hidden_NTD, prompt_tokens + drawn_NT), *other)
 
   def unembed(params, hidden_BTD):
     logits_BTV = base.unembed(params, hidden_BTD[..., :-1])
@@ -78,5 +82,6 @@ def model(base: models.Model, prompt_tokens: int, mean: float, most: int,
   return base._replace(
       forward=lambda *args: forward_routed(*args)[:2],
       forward_routed=forward_routed,
-      forward_groups=lambda *args: replay_groups(*args)[:2],
+      forward_groups=lambda params, prompts, tokens_NT, segment_NT=None: (
+          replay_groups(params, prompts, tokens_NT, None, segment_NT)[:2]),
       replay_groups=replay_groups, unembed=unembed)

@@ -19,7 +19,8 @@ over the policy whose ratio is taken ("keep sampling mask", DeepSeek-V3.2, arXiv
 of those kept, and the gradient would change tokens that could not be drawn.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,19 +31,19 @@ from r1jax.kernels import kl
 from r1jax.kernels import logprobs
 from r1jax.kernels import losses
 from r1jax.kernels import masked
+from r1jax.kernels import packing
 from r1jax.models import lora
-from r1jax.parallel import sharding
+from r1jax.stages import micro_batches
 from r1jax.training import accumulate
 from r1jax.training import optim
-from r1jax.types import Array, Experience, Prompts, Steps, Support
-from r1jax.types import TrainState
+from r1jax.types import Array, Experience, Rollout, Steps, TrainState
 
 
 class Objective(NamedTuple):
   """The objective, fields of config.rl. Hashable, static under jit."""
   group: int  # G, responses per prompt
   mini_batches: int  # updates per rollout
-  micro_batch: int | None  # responses computed at once; None: all
+  micro_batch: int | None  # rows of responses computed at once; None: all
   temperature: float  # of pi, pi_old and ref
   advantage: str  # A: grpo | rloo | gae
   std: str  # its divisor: population | sample | none (Dr. GRPO)
@@ -62,6 +63,7 @@ class Objective(NamedTuple):
   ratio: str = 'token'  # rho of a token, or of its sequence (GSPO)
   surrogate: str = 'clip'  # clip | cispo
   entropy_bonus: float = 0.  # weight of the entropy
+  packed_rows: int | None = None  # of micro_batches.make
 
   @property
   def uses_ref(self) -> bool:
@@ -76,71 +78,33 @@ class Estimate(NamedTuple):
   target: Array | None = None  # f32[N, R], what the critic is regressed on
 
 
-def cut(prompts: Prompts, responses: Any, size: int | None,
-        place: sharding.Placement | None = None) -> tuple[Prompts, Any]:
-  """Cuts B prompts and arrays of N responses into parts of `size` responses.
-
-  Rows are those of `sharding.repeat`, in a part as many of every device. So no
-  response leaves the device that it lies on. A `size` of None is one part of
-  all. The parts are a new first axis.
-  """
-  total = jax.tree.leaves(responses)[0].shape[0]
-  parts = total // (size or total)
-  prompts = sharding.repeat(prompts, total, place, parts)
-  if place is not None:
-    responses = place.split(responses)
-  rows = jax.tree.map(
-      lambda x: x.reshape(prompts.length.size, -1, *x.shape[1:]), responses)
-  return accumulate.split(prompts, parts), jax.tree.map(
-      lambda x: x.reshape(parts, -1, *x.shape[3:]),
-      accumulate.split(rows, parts))
-
-
-def micro_batches(experience: Experience, size: int | None,
-                  place: sharding.Placement | None = None) -> Experience:
-  """An experience in parts of `size` responses, see `cut`."""
-  rollout = experience.rollout
-  prompts, rest = cut(
-      rollout.prompts, experience._replace(rollout=rollout._replace(
-          prompts=())), size, place)
-  return rest._replace(rollout=rest.rollout._replace(prompts=prompts))
-
-
-def by_micro_batch(model, objective: Objective, rollout, function) -> Array:
-  """Applies function(prompts, tokens, support, experts) by micro-batch.
-
-  Returns:
-    [N, R], in the order of the rollout, of what it returns, [n, R].
-  """
-  prompts, responses = cut(
-      rollout.prompts, (rollout.tokens, rollout.support, rollout.experts),
-      objective.micro_batch, model.place)
-  parts, rows = prompts.length.shape
-  found = jax.lax.map(
-      lambda part: function(part[0], *part[1]), (prompts, responses))
-  return accumulate.join(found.reshape(
-      parts, rows, -1, found.shape[-1])).reshape(rollout.tokens.shape)
+def by_micro_batch(model, objective: Objective, rollout: Rollout,
+                   function: Callable[[Rollout], Array]) -> Array:
+  """What a function of rows is of each response token, f32[N, R]."""
+  return masked.select(micro_batches.measure(
+      rollout, objective.micro_batch, objective.packed_rows, model.place,
+      function), rollout.mask)
 
 
 def scored_logp(model, objective: Objective, params, rollout) -> Array:
   """log p of every response token under a model's parameters, f32[N, R]."""
-  logp = by_micro_batch(
-      model, objective, rollout, lambda *part: measure_responses(
-          model, objective, params, *part)[0])
-  return masked.select(logp, rollout.mask)
+  return by_micro_batch(
+      model, objective, rollout, lambda part: measure_responses(
+          model, objective, params, part)[0])
 
 
-def measure_responses(model, objective: Objective, params, prompts: Prompts,
-                      tokens_NR: Array, support: Support | None,
-                      experts_NRLK: Array | None) -> tuple[Array, ...]:
+def measure_responses(model, objective: Objective, params, rollout: Rollout
+                      ) -> tuple[Array, ...]:
   """logprobs.of_responses, or `of_replayed` where there are experts."""
+  support, experts_NRLK = rollout.support, rollout.experts
   settings = dict(temperature=objective.temperature, chunk=objective.logp_chunk,
                   kept_NRK=support and support.tokens,
-                  differentiate=objective.entropy_bonus > 0)
+                  differentiate=objective.entropy_bonus > 0,
+                  segment_NR=rollout.segment)
+  given = model, params, rollout.prompts, rollout.tokens
   if experts_NRLK is None:
-    return logprobs.of_responses(model, params, prompts, tokens_NR, **settings)
-  return logprobs.of_replayed(
-      model, params, prompts, tokens_NR, experts_NRLK, **settings)
+    return logprobs.of_responses(*given, **settings)
+  return logprobs.of_replayed(*given, experts_NRLK, **settings)
 
 
 def group_relative(objective: Objective, value_NR: None, rollout,
@@ -284,8 +248,7 @@ def loss(model, objective: Objective, params, part: Experience):
   """Sums and denominators of the loss and its metrics, for a micro-batch."""
   rollout, mask = part.rollout, part.rollout.mask
   logp, entropy, *changed = measure_responses(
-      model, objective, params, rollout.prompts, rollout.tokens,
-      rollout.support, rollout.experts)
+      model, objective, params, rollout)
   logp = masked.select(logp, mask)
   surrogate = policy_surrogate(objective, logp, part)
   token_loss, metrics = surrogate.loss, {}
@@ -307,13 +270,16 @@ def loss(model, objective: Objective, params, part: Experience):
       'policy/logp_drift': mean(jnp.abs(logp - part.old_logp)),
   }
   if changed:
+    goes_on = mask[:, 1:]
+    if rollout.segment is not None:
+      goes_on &= ~packing.begins(rollout.segment)[:, 1:]
     metrics['policy/experts_changed'] = (
-        masked.total(changed[0], mask[:, 1:]),
-        masked.count(changed[0], mask[:, 1:]).astype(jnp.float32))
+        masked.total(changed[0], goes_on),
+        masked.count(changed[0], goes_on).astype(jnp.float32))
   if objective.dual_clip is not None:
     metrics['policy/clipped_dual'] = mean(surrogate.clipped_dual)
   pair = losses.aggregate(token_loss, mask, part.weight, objective.aggregate,
-                          mask.shape[1])
+                          mask.shape[1], rollout.segment)
   return pair, jax.lax.stop_gradient(metrics)
 
 
@@ -321,7 +287,8 @@ def policy_surrogate(objective: Objective, logp_NR: Array, part: Experience
                      ) -> losses.Surrogate:
   """The surrogate that `objective` names, of a micro-batch."""
   log_ratio_NR = losses.log_ratio(
-      logp_NR, part.old_logp, part.rollout.mask, objective.ratio)
+      logp_NR, part.old_logp, part.rollout.mask, objective.ratio,
+      part.rollout.segment)
   bounds = objective.clip_low, objective.clip_high
   if objective.surrogate == 'cispo':
     return losses.cispo(logp_NR, log_ratio_NR, part.advantage, *bounds)
@@ -329,26 +296,26 @@ def policy_surrogate(objective: Objective, logp_NR: Array, part: Experience
       log_ratio_NR, part.advantage, *bounds, objective.dual_clip)
 
 
-def mini_batch(model, objective: Objective, experience: Experience,
-               index) -> Experience:
+def mini_batch(model, objective: Objective, experience: Experience, index
+               ) -> tuple[int | Array, Callable[[Array], Experience]]:
   """Mini-batch number `index` of a rollout, of whole groups, in micro-batches.
 
   Where it has fewer prompts than there are devices, its responses (tokens and
   figures of them) move, to be spread over all devices.
   """
-  mini = micro_batches(
-      experience, experience.reward.shape[0] // objective.mini_batches)
-  return micro_batches(jax.tree.map(lambda x: x[index], mini),
-                       objective.micro_batch, model.place)
+  size = experience.reward.shape[0] // objective.mini_batches
+  _, take = micro_batches.of_experience(experience, size, None, None)
+  return micro_batches.of_experience(
+      take(index), objective.micro_batch, objective.packed_rows, model.place)
 
 
 def update(model, optimizer, objective: Objective, state: TrainState,
            experience: Experience, index) -> tuple[TrainState, dict]:
   """One update on mini-batch number `index` of a rollout; pure."""
-  grads, metrics = accumulate.gradients(
+  grads, metrics = accumulate.gradients_of(
       lambda params, part: loss(
           model, objective, lora.join(state.ref, params), part), state.params,
-      mini_batch(model, objective, experience, index))
+      *mini_batch(model, objective, experience, index))
   state, more = optim.update(optimizer, grads, state)
   metrics['policy/loss'] = metrics.pop('loss')
   return state, metrics | more

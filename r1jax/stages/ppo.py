@@ -86,10 +86,9 @@ def values(critic: Critic, objective: grpo.Objective, params, rollout
            ) -> Array:
   """The critic's value before each token of a rollout, f32[N, R]."""
   model = critic.model
-  return masked.select(grpo.by_micro_batch(
-      model, objective, rollout,
-      lambda prompts, tokens, *_: values_lib.of_states(
-          model, params, prompts, tokens)), rollout.mask)
+  return grpo.by_micro_batch(
+      model, objective, rollout, lambda part: values_lib.of_states(
+          model, params, part.prompts, part.tokens, part.segment))
 
 
 def gae(critic: Critic, objective: grpo.Objective, value_NR: Array, rollout,
@@ -116,11 +115,13 @@ def loss(critic: Critic, params, part: Experience):
   """Sums and denominators of the critic's loss and metrics, one micro-batch."""
   rollout, mask_NR = part.rollout, part.rollout.mask
   value_NR = masked.select(values_lib.of_states(
-      critic.model, params, rollout.prompts, rollout.tokens), mask_NR)
+      critic.model, params, rollout.prompts, rollout.tokens, rollout.segment),
+      mask_NR)
   error = losses.value_loss(
       value_NR, part.value, part.target, critic.value_clip)
   pair = losses.aggregate(
-      error.loss, mask_NR, part.weight, 'token_mean', mask_NR.shape[1])
+      error.loss, mask_NR, part.weight, 'token_mean', mask_NR.shape[1],
+      rollout.segment)
   count = masked.count(value_NR, mask_NR).astype(jnp.float32)
   return pair, {
       'critic/clipped': (masked.total(error.clipped, mask_NR), count)}
@@ -133,10 +134,10 @@ def update(critic: Critic, optimizer, objective: grpo.Objective,
 
   `state` is the critic's own, TrainState.critic of the policy's.
   """
-  grads, metrics = accumulate.gradients(
+  grads, metrics = accumulate.gradients_of(
       lambda params, part: loss(critic, lora.join(state.ref, params), part),
       state.params,
-      grpo.mini_batch(critic.model, objective, experience, index))
+      *grpo.mini_batch(critic.model, objective, experience, index))
   state, more = optim.update(optimizer, grads, state)
   metrics['critic/loss'] = metrics.pop('loss')
   metrics |= {f'critic/{name.partition("/")[2]}': value

@@ -48,11 +48,16 @@ def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
   slots = fields.pop('slots')
   keys = group_sampling.sample_keys(
       seed, stream, prompts.id, fields.pop('group'))
-  if slots is None or slots >= keys.size:
+  if not in_slots(settings, keys.size):
     return group_sampling.sample(model, params, prompts, keys, **fields)
   del fields['chunk']  # a slot has room for a whole response
   return continuous_batching.sample(
       model, params, prompts, keys, slots=slots, **fields)
+
+
+def in_slots(settings: Settings, rows: int) -> bool:
+  """Whether so many responses are more than there are slots."""
+  return settings.slots is not None and settings.slots < rows
 
 
 @functools.cache

@@ -7,6 +7,7 @@ the number of micro-batches never changes a loss.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
@@ -53,23 +54,42 @@ def gradients(
     The gradient in float32, and {'loss': ..., name: ...} as means over
     everything.
   """
-  def of_micro_batch(batch):
+  count = jax.tree.leaves(micro_batches)[0].shape[0]
+  return gradients_of(
+      loss, params, count, functools.partial(one_of, micro_batches))
+
+
+def one_of(tree: Any, index: int | Array) -> Any:
+  """Entry `index` of the first axis of every array."""
+  return jax.tree.map(
+      lambda x: lax.dynamic_index_in_dim(x, index, keepdims=False), tree)
+
+
+def gradients_of(
+    loss: Callable[[Params, Any], tuple[Pair, dict[str, Pair]]],
+    params: Params, count: int | Array, take: Callable[[Array], Any],
+) -> tuple[Params, dict[str, Array]]:
+  """`gradients` over the micro-batches take(0), ..., take(count - 1).
+
+  `count` may be known at run time only, and be 0.
+  """
+  def of_micro_batch(index):
+    batch = take(index)
     def loss_sum(params):
-      (value, count), metrics = loss(params, batch)
-      return value, {'loss': (value, count)} | metrics
+      pair, metrics = loss(params, batch)
+      return pair[0], {'loss': pair} | metrics
     grads, metrics = jax.grad(loss_sum, has_aux=True)(params)
     return jax.tree.map(lambda g: g.astype(jnp.float32), grads), metrics
 
-  def add(total, batch):
-    return jax.tree.map(jnp.add, total, of_micro_batch(batch)), None
-
-  first = jax.tree.map(lambda x: x[0], micro_batches)
-  if jax.tree.leaves(micro_batches)[0].shape[0] == 1:
-    grads, metrics = of_micro_batch(first)  # a sum would hold gradients twice
+  if isinstance(count, int) and count == 1:
+    grads, metrics = of_micro_batch(0)  # a sum would hold gradients twice
   else:
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
-                        jax.eval_shape(of_micro_batch, first))
-    (grads, metrics), _ = lax.scan(add, zero, micro_batches)
-  count = metrics['loss'][1]
-  grads = jax.tree.map(lambda g: masked.divide(g, count), grads)
+                        jax.eval_shape(of_micro_batch, 0))
+    with jax.named_scope('micro_batches'):  # plans know it by this
+      grads, metrics = lax.fori_loop(
+          0, count, lambda index, total: jax.tree.map(
+              jnp.add, total, of_micro_batch(index)), zero)
+  total = metrics['loss'][1]
+  grads = jax.tree.map(lambda g: masked.divide(g, total), grads)
   return grads, {k: masked.divide(*pair) for k, pair in metrics.items()}

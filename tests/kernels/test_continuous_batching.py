@@ -86,10 +86,10 @@ def test_of_every_family_and_with_all_that_is_kept(switches, changes):
 
 @pytest.mark.parametrize('switches', [
     dict(window=3), *map(_slow, ({}, dict(scan_layers=False), LATENT))])
-def test_a_long_cache_is_read_in_blocks(switches, monkeypatch):
+def test_a_long_cache_is_read_in_blocks(switches, set_traced):
   """A row's own tokens, in blocks that another row fills and it does not."""
   plain = _rollout(switches=tuple(switches.items()))
-  monkeypatch.setattr(attention, 'BLOCK', 5)
+  set_traced(attention, 'BLOCK', 5)
   # A chunk of its own, which slots do not read: it is not traced yet.
   got = _rollout(6, switches=tuple(switches.items()), chunk=1)
   np.testing.assert_array_equal(got.tokens, plain.tokens)
@@ -99,13 +99,13 @@ def test_a_long_cache_is_read_in_blocks(switches, monkeypatch):
 @pytest.mark.parametrize('slots, sizes, switches', [
     (6, {}, dict(window=3)), _slow(6, {}, dict(scan_layers=False)),
     _slow(6, {}, LATENT), _slow(8, dict(fsdp=4, tensor=2), {}),
-    _slow(8, dict(data=8), EXPERTS)])
+    _slow(6, {}, dict(head_size=128)), _slow(8, dict(data=8), EXPERTS)])
 def test_what_is_written_after_the_layers_is_read_in_them(
-    slots, sizes, switches, monkeypatch):
+    slots, sizes, switches, set_traced):
   """As on TPUs; also in blocks of a cache."""
-  monkeypatch.setattr(past, 'writes_late', lambda place, layout: (
+  set_traced(past, 'writes_late', lambda place, layout: (
       layout.filled is not None and layout.filled.ndim > 0))
-  monkeypatch.setattr(attention, 'BLOCK', 5)
+  set_traced(attention, 'BLOCK', 5)
   # Traced here alone, by its chunk, which slots do not read.
   _assert_same(slots, sizes, switches, chunk=2)
 

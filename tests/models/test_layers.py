@@ -89,6 +89,23 @@ def test_a_norm_and_a_score_of_bfloat16_are_computed_in_float32():
   np.testing.assert_allclose(score, wide @ np.float64(kernel) - .25, atol=1e-4)
 
 
+def test_a_norm_of_one_sequence_sums_over_its_tokens_alone():
+  """With a batch of one before them, XLA for CPUs takes ten times as long."""
+  norm = layers.RMSNorm(tiny.config(width=64))
+
+  def both(scale, x):
+    out, gradient = jax.vjp(
+        lambda *args: norm.apply({'params': {'scale': args[0]}}, args[1]),
+        scale, x)
+    return gradient(out)
+
+  made = jax.make_jaxpr(both)(jnp.ones(64), jnp.ones((1, 9, 64)))
+  summed = [step.invars[0].aval.shape for step in made.eqns
+            if step.primitive.name == 'reduce_sum']
+  assert summed.count((9, 64)) == 3  # x x; the scale's and the mean's gradient
+  assert (1, 9, 64) not in summed
+
+
 def test_the_offset_lessens_every_score_and_takes_no_gradient():
   model, params = tiny.model(scalar=True), tiny.params(scalar=True)
   moved = params | {'head': params['head'] | {

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import tiny
+from r1jax import errors
 from r1jax import models
 from r1jax.kernels import fused_attention
 from r1jax.kernels import logprobs
+from r1jax.models import row_attention
 from r1jax.parallel import sharding
 
 GEMMA = dict(window=3, global_every=2, qk_norm=True)
@@ -121,3 +123,41 @@ def test_the_kernel_is_that_of_the_device(device, dtype, size, kernel):
   assert fused_attention.choose(device, dtype, size) == kernel
   if kernel == 'cudnn':
     assert fused_attention.choose(device, dtype, size, softcap=50.) == 'xla'
+
+
+@pytest.mark.parametrize('named, sizes, rows, kernel', [
+    ('splash', {}, dict(packed=True), 'splash'),
+    ('splash', dict(context=2), dict(packed=True), 'splash'),
+    ('splash', {}, dict(packed=True, parents=True), 'xla'),
+    ('cudnn', {}, {}, 'cudnn'),
+    ('cudnn', {}, dict(packed=True), 'xla'),
+    ('cudnn', dict(context=2), {}, 'xla'),
+    (None, {}, dict(packed=True), 'xla')])
+def test_what_a_kernel_cannot_compute_is_left_to_xla(named, sizes, rows, kernel):
+  devices = jax.devices()[:2 if sizes else 1]
+  place = sharding.Placement(sharding.make_mesh(sizes, devices), RULES)
+  config = tiny.config(attention_kernel=named)
+  assert row_attention.kernel(config, place, **rows) == kernel
+
+
+def test_longer_splash_segments_than_splash_takes_are_an_error():
+  model = models.build(tiny.config(attention_kernel='splash'))
+  tokens = jax.ShapeDtypeStruct((1, 2 ** 16 + 1), np.int32)
+  with pytest.raises(errors.ConfigError, match='65,536.*65,537.*shorter rows'):
+    jax.eval_shape(model.forward, tiny.params(), tokens, tokens, tokens)
+
+
+@pytest.mark.parametrize('queries, keys', [(1025, 1100), (3640, 3640), (1, 1)])
+def test_blocks_divide_every_length(queries, keys):
+  kernel = fused_attention.splash_kernel(
+      1, queries, keys, offset=keys - queries, window=None, softcap=None)
+  q, k = (np.ones((1, length, 1, 8)) for length in (queries, keys))
+  padded = fused_attention.pad(q, k, k, None, None)
+  out = jax.eval_shape(fused_attention.splash, kernel, *padded)
+  assert out.shape == padded[0].shape
+
+
+def test_a_device_may_have_padding_alone_within_a_window():
+  kernel = fused_attention.splash_kernel(
+      1, 200, 200, offset=0, window=60, softcap=None, query_shards=4)
+  assert kernel.fwd_mask_info.q_sequence.shape == (512,)

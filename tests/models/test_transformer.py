@@ -194,7 +194,7 @@ def test_decoding_through_a_cache_is_the_forward_pass(switches):
 
 @pytest.mark.parametrize('switches', [
     {}, dict(scan_layers=False), GEMMA, LATENT, dict(softcap_attention=.5)])
-def test_a_cache_is_read_in_blocks(switches, monkeypatch):
+def test_a_cache_is_read_in_blocks(switches, set_traced):
   """Of 3 tokens, the last one overlapping; and none beyond what is filled."""
   model, params = tiny.model(**switches), tiny.params(**switches)
   prompts, tokens = tiny.prompts((3, 5)), np.arange(2, 10).reshape(4, 2)
@@ -210,7 +210,7 @@ def test_a_cache_is_read_in_blocks(switches, monkeypatch):
     return jax.jit(lambda: model.forward(params, tokens, None, start, cache))()
 
   whole = [decode(filled)[0] for filled in (0, 1, 3, 6)]
-  monkeypatch.setattr(attention, 'BLOCK', 3)
+  set_traced(attention, 'BLOCK', 3)
   for filled, expected in zip((0, 1, 3, 6), whole):
     np.testing.assert_allclose(decode(filled)[0], expected, atol=1e-5)
   past = jax.tree.map(lambda x: jnp.where(

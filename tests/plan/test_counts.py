@@ -21,7 +21,8 @@ import tiny
 # a scan of x = silu(x @ w), a batched product q k^T of 2 x 4 matrices 128 x 64,
 # a Pallas kernel that declares 12,345 FLOPs, and up to 7 times
 # x = tanh(x @ w[0]); w over fsdp and tensor, the others' rows over fsdp and
-# columns or heads over tensor. Without metadata and the kernel's body.
+# columns or heads over tensor. Without metadata, but the scope of the last loop,
+# and the kernel's body.
 TPU = pathlib.Path(__file__).with_name('v5e_2x2.hlo')
 SQUARE = groups.Mesh(dict(fsdp=2, tensor=2),
                      np.array([[0, 0], [1, 0], [0, 1], [1, 1]]))
@@ -54,15 +55,16 @@ def test_loops_within_loops_multiply():
 
 
 def _until(x, w, most):
-  return lax.while_loop(
-      lambda c: (c[0] < most) & (c[1].sum() < 9),
-      lambda c: (c[0] + 1, jnp.tanh(c[1] @ w)), (0, x))
+  with jax.named_scope('until'):
+    return lax.while_loop(
+        lambda c: (c[0] < most) & (c[1].sum() < 9),
+        lambda c: (c[0] + 1, jnp.tanh(c[1] @ w)), (0, x))
 
 
 def test_the_caller_says_how_often_a_loop_runs_that_ends_by_its_data():
   x, w = jnp.ones((8, 16)), jnp.ones((16, 16))
   done, inside = _count(lambda x, w: _until(x @ w, w, 11), x, w,
-                        trips=lambda loop: {(11,): 4}[loop.bounds])
+                        trips=lambda loop: {'until': 4}[loop.name])
   assert done.flops == 2 * 8 * 16 * 16
   assert inside.flops == 4 * 2 * 8 * 16 * 16
   with pytest.raises(ValueError, match='ends by its data'):
@@ -134,7 +136,7 @@ def test_a_model_takes_two_flops_for_a_weight_and_token():
 
 def test_a_program_of_a_tpu():
   program = hlo.parse(TPU.read_text('utf-8'))
-  done, inside = counts.count(program, SQUARE, lambda loop: {(7,): 7}[loop.bounds])
+  done, inside = counts.count(program, SQUARE, lambda loop: {'last': 7}[loop.name])
   product = 2 * 128 * 512 * 256  # of a device
   assert done.flops == 6 * product + 2 * 2 * 128 * 128 * 64 + 12_345
   assert inside.flops == 7 * product
@@ -261,9 +263,29 @@ def test_collectives_with_the_same_channel_are_several():
   assert list(done.sent.values()) == [(2 * 8 * 512 * 4 / 2, 2)]
 
 
+def test_a_kernel_moves_the_bytes_that_it_declares():
+  text = TPU.read_text('utf-8')
+  count = lambda text: counts.count(
+      hlo.parse(text), SQUARE, lambda loop: {'last': 7}[loop.name])[0].bytes
+  more = text.replace('"bytes_accessed":"10"', '"bytes_accessed":"1010"')
+  assert count(more) == count(text) + 1000
+
+
+def test_a_loop_that_ends_by_its_data_is_known_by_its_scope_alone():
+  """Not by one further out, of another such loop."""
+  def twice(x):
+    until = lambda x: lax.while_loop(
+        lambda x: x.sum() < 9, lambda x: x + 1, x)
+    with jax.named_scope('until'):
+      return lax.while_loop(lambda x: x.sum() < 9, until, x)
+  names = []
+  _count(twice, jnp.ones(8), trips=lambda loop: names.append(loop.name) or 1)
+  assert names == ['until/body', 'until']
+
+
 def test_a_kernel_without_figures_is_named():
   text = TPU.read_text('utf-8').replace('"flops":"12345",', '')
-  done, _ = counts.count(hlo.parse(text), SQUARE, lambda loop: {(7,): 7}[loop.bounds])
+  done, _ = counts.count(hlo.parse(text), SQUARE, lambda loop: {'last': 7}[loop.name])
   assert done.unknown == {'shard_map': 1}
 
 
@@ -292,6 +314,19 @@ def test_splash_attention_by_its_blocks(name, products):
   done, _ = counts.count(program, ONE)
   # Of two blocks of 256 queries, the last of 768 columns, one sees 512 columns
   # and the other all.
+  assert done.flops == 2 * 3 * 4 * 256 * (512 + 768) * products
+
+
+@pytest.mark.parametrize('name, blocks, products', [
+    ('fwd', '1,6,6', 128 + 64), ('dkv', '1,2,18', 2 * 128 + 2 * 64)])
+def test_splash_attention_of_packed_rows(name, blocks, products):
+  """Three rows of the test above, one after the other."""
+  suffix = '' if name == 'fwd' else f'_{name}'
+  text = SPLASH.replace('NAME', name).replace('TO', suffix)
+  for before, after in (('1,2,6', blocks), ('3,4,512', '4,1536'),
+                        ('3,2,768', '2,2304'), ('{3,2,1,0}', '{2,1,0}')):
+    text = text.replace(before, after)
+  done, _ = counts.count(hlo.parse(text), ONE)
   assert done.flops == 2 * 3 * 4 * 256 * (512 + 768) * products
 
 

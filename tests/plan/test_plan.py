@@ -16,6 +16,7 @@ from experiments import sections
 from r1jax import errors
 from r1jax import plan
 from r1jax import run
+from r1jax.kernels import attention
 from r1jax.models import presets
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
@@ -134,10 +135,58 @@ def test_a_value_out_of_bounds_is_refused(field, value, planned):
     planned(config)
 
 
-def test_a_plan_of_slots_is_refused(planned):
+def test_slots_take_more_steps_of_fewer_responses(
+    planned, tmp_path, monkeypatch):
+  """All of full length; the cache is read in blocks."""
+  monkeypatch.setattr(attention, 'BLOCK', 8)
+  planned(common.base(
+      'sample', model=common.model(**MODEL), data=sections.prompts(None),
+      vocab=common.vocab(kind='huggingface', path=None),
+      rl=sections.sampling(
+          prompts=8, group=2, prompt_tokens=8, response_tokens=32, slots=8)
+  ).lock(), str(tmp_path))
+  part, = json.loads((tmp_path / 'plan.json').read_text('utf-8'))['parts']
+  assert part['decoding_steps'] == 2 * 32  # 16 responses
+  kept = part['memory']['kinds']['keys and values']
+  assert kept == 2 * 3 * 2 * 8 * 32 * 4  # of one response on each device
+  weights = 3 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48) + 32 * 64
+  products = 2 * 32 * 2 * weights
+  assert products < part['rows'][1]['flops'] < 1.5 * products
+
+
+def test_a_mean_length_is_expected(planned, tmp_path):
+  """Of slots, and of rows that several responses share."""
   config = _config()
-  config.rl.slots = 8
-  with pytest.raises(errors.ConfigError, match='rl.slots: expected None in a'):
+  config.rl.update(group=4, slots=8, packed_rows=1, micro_batch=8)
+  config.plan.mean_response_tokens = 6
+  said = planned(config, str(tmp_path))
+  made = json.loads((tmp_path / 'plan.json').read_text('utf-8'))
+  steps = made['parts'][0]['decoding_steps']
+  assert 24 <= steps < 4 * 24 and abs(made['step']['tokens'] - 32 * 6) < 9
+  assert f'decode: {steps} steps, each a token of all' in said[-1]
+  sampling, scoring, update = made['parts']
+  assert sampling['model_flops'] == pytest.approx(scoring['model_flops'])
+  # A pass has 8 + 24 columns on each device; 4 passes have all responses.
+  columns = 2 * (8 + 24) * 3 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)
+  passes = scoring['rows'][0]['flops'] / columns
+  assert 1 < passes < 3
+  assert 3 < update['rows'][0]['flops'] / scoring['rows'][0]['flops'] < 4.2
+
+
+@pytest.mark.parametrize('config, words', [
+    (lambda: _config(), 'at most rl.response_tokens = 24'),
+    (lambda: _config('lm'), 'unset in a plan of a stage that samples nothing')])
+def test_a_mean_length_that_cannot_be_is_refused(config, words, planned):
+  config = config()
+  config.plan.mean_response_tokens = 25
+  with pytest.raises(errors.ConfigError, match=words):
+    planned(config)
+
+
+def test_a_plan_of_partial_rollouts_is_refused(planned):
+  config = _config()
+  config.rl.partial_tokens = 8
+  with pytest.raises(errors.ConfigError, match='rl.partial_tokens: expected'):
     planned(config)
 
 

@@ -24,9 +24,10 @@ def _plan(memory, seconds):
   return make
 
 
-def _run(memory, seconds):
-  said = []
-  ways = sweep.run(plans.small(), _plan(memory, seconds), said.append)
+def _run(memory, seconds, mean=None):
+  said, config = [], plans.small()
+  config.plan.mean_response_tokens = mean
+  ways = sweep.run(config, _plan(memory, seconds), said.append)
   return ways, said
 
 
@@ -41,6 +42,15 @@ def test_each_kind_is_tried_from_the_best_before():
   assert best['rl.micro_batch'] == 32  # 64 and more do not divide 8 x 4
   seconds = [made['step']['seconds'] for _, made in ways]
   assert seconds == sorted(seconds)
+
+
+def test_slots_are_tried_where_responses_are_of_other_lengths():
+  """Of 32 responses, on 4 devices: a slot of each is the least."""
+  seconds = lambda config: 5. + (config.rl.slots or 32)
+  tried = lambda mean: {way.get('rl.slots') for way, _ in _run(
+      lambda config: 4., seconds, mean)[0]}
+  assert tried(None) == {None}
+  assert tried(32) == {None, 16, 8, 4}
 
 
 def test_what_does_not_fit_comes_last_and_leads_nowhere():

@@ -1,6 +1,7 @@
 """Model FLOPs, against the figures that are published."""
 
 import jax
+import numpy as np
 import pytest
 
 from experiments import machine_sections
@@ -50,7 +51,7 @@ def test_latent_attention_has_values_of_their_own_size():
 
 def test_a_prompt_passes_once_for_its_group():
   placed = tiny.setup()
-  prompts, responses = work.responses(placed, 2, 3, 5, 7)
+  prompts, responses = work.responses(placed, 2, 5, np.full(6, 7))
   weights = work.parameters(placed)[1]
   assert prompts == 2 * (2 * weights * 5 + work.attention(
       placed.model.config, 0, 5))

@@ -37,10 +37,10 @@ def _experience(run, scored):
 def _gradient(run, experience):
   """The gradient of the update, and its metrics."""
   objective = run._objective
-  make = jax.jit(lambda params, experience: accumulate.gradients(
+  make = jax.jit(lambda params, experience: accumulate.gradients_of(
       lambda params, part: grpo.loss(
           run.placed.model, objective, params, part),
-      params, grpo.mini_batch(tiny.model(), objective, experience, 0)))
+      params, *grpo.mini_batch(tiny.model(), objective, experience, 0)))
   return jax.device_get(make(run.init().params, experience))
 
 

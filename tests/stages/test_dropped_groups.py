@@ -55,7 +55,8 @@ def _jitted(params, ref, critic, rollout, reward):
   experience = experience._replace(old_logp=experience.old_logp - .1)
   parts = grpo.mini_batch(tiny.model(), PPO, experience, 0)
   found = [
-      accumulate.gradients(functools.partial(loss, *settings), weights, parts)
+      accumulate.gradients_of(
+          functools.partial(loss, *settings), weights, *parts)
       for loss, settings, weights in (
           (grpo.loss, (tiny.model(), PPO), params),
           (ppo.loss, (CRITIC,), critic))]

@@ -14,6 +14,7 @@ from r1jax.kernels import advantages
 from r1jax.kernels import kl
 from r1jax.kernels import logprobs
 from r1jax.stages import grpo
+from r1jax.stages import micro_batches
 from r1jax.training import accumulate
 from r1jax.training import optim
 from r1jax.types import Experience, Rollout, TrainState
@@ -65,9 +66,10 @@ def _off_policy(**changes):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _gradients(objective, params, experience):
-  return accumulate.gradients(
+  return accumulate.gradients_of(
       functools.partial(grpo.loss, tiny.model(), objective), params,
-      grpo.micro_batches(experience, objective.micro_batch))
+      *micro_batches.of_experience(
+          experience, objective.micro_batch, objective.packed_rows, None))
 
 
 def _by_hand(o, experience):
@@ -95,7 +97,8 @@ def _by_hand(o, experience):
 def test_micro_batches_hold_every_response_with_its_prompt(size):
   rows = np.arange(N, dtype=np.float32)
   experience = Experience(_rollout(), rows, *[np.zeros(N)] * 4)
-  parts = grpo.micro_batches(experience, size)
+  count, take = micro_batches.of_experience(experience, size, None, None)
+  parts = jax.tree.map(lambda *x: np.stack(x), *map(take, range(count)))
   ids = np.repeat(parts.rollout.prompts.id, min(size or N, G), 1)
   assert parts.reward.shape == ids.shape == (N // (size or N), size or N)
   np.testing.assert_array_equal(np.sort(parts.reward.ravel()), rows)

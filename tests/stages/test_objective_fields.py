@@ -31,9 +31,9 @@ def _experience(objective):
 
 
 def _loss_and_gradient(run, objective, experience):
-  make = jax.jit(lambda params: accumulate.gradients(
+  make = jax.jit(lambda params: accumulate.gradients_of(
       functools.partial(grpo.loss, run.placed.model, objective), params,
-      grpo.mini_batch(tiny.model(), objective, experience, 0)))
+      *grpo.mini_batch(tiny.model(), objective, experience, 0)))
   grads, metrics = make(run.init().params)
   return grads, float(metrics['loss'])
 

@@ -93,8 +93,8 @@ def test_at_the_first_update_every_ratio_is_1_and_not_the_kept_mass():
 def _gradient(run, experience, params=None):
   objective = run._objective
   return jax.device_get(jax.jit(lambda params, experience:
-      accumulate.gradients(lambda params, part: grpo.loss(
-          tiny.model(), objective, params, part), params, grpo.mini_batch(
+      accumulate.gradients_of(lambda params, part: grpo.loss(
+          tiny.model(), objective, params, part), params, *grpo.mini_batch(
               tiny.model(), objective, experience, 0)))(
                   tiny.params() if params is None else params, experience))
 

@@ -86,9 +86,9 @@ def _gradient(sizes, size):
   def make(params, rollout, reward):
     experience, _ = grpo.experience(model, objective, params, rollout, reward)
     experience = experience._replace(old_logp=experience.old_logp - .3)
-    return experience.ref_logp, accumulate.gradients(
+    return experience.ref_logp, accumulate.gradients_of(
         functools.partial(grpo.loss, model, objective), params,
-        grpo.mini_batch(model, objective, experience, 0))
+        *grpo.mini_batch(model, objective, experience, 0))
 
   return jax.device_get((scored.rollout.tokens, *make(
       state.params, scored.rollout, scored.reward)))
