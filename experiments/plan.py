@@ -11,9 +11,11 @@ read or trained. After a comma comes another machine; a TPU's needs `pip install
 --config.plan.sweep ranks meshes, micro-batches and remat policies that fit.
 
 The values are the paper's ([v2] arXiv 2501.12948v2, through r1_zero.py,
-r1_paper.py and distill.py); machine, mesh and how the work is cut are ours. A
-rollout goes on until its longest response ends, so that all lengths are the
-limits. `:small` is a check of this file that compiles in a minute.
+r1_paper.py and distill.py); machine, mesh and how the work is cut are ours. All
+responses have the longest length, or as many tokens on average as
+--config.plan.mean_response_tokens=N says: then --config.rl.slots and
+--config.rl.packed_rows show what they save. `:small` is a check of this file
+that compiles in a minute.
 """
 
 import functools

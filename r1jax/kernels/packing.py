@@ -11,7 +11,6 @@ In this module b prompts are on a device, with g responses to each.
 
 from typing import NamedTuple
 
-import jax
 from jax import lax
 import jax.numpy as jnp
 

@@ -2,6 +2,7 @@
 
 Set by `config.plan.topology`, it takes the place of the run: nothing is read
 but the config. `programs` has the stage's programs with abstract arguments,
+`schedule` says how often they go through loops that end by their data,
 `compiled` compiles them, `hlo` and `counts` measure what they do, `roofline`
 says how long that takes at least, and `report` what it means.
 """

@@ -134,6 +134,15 @@ def test_an_array_that_is_none_is_refused(tmp_path, text, message):
   _refused(path, message)
 
 
+def test_what_is_no_part_of_a_split_is_read_too(tmp_path):
+  path = tmp_path / 'rows.jsonl'
+  path.write_text('{"a": 1}\n{"a": 2}\n{"a": 3}\n[]')
+  rows = json_lines.stream_rows(str(path), 'train[1:2]')
+  assert next(rows) == (f'{path}:2', {'a': 2})
+  with pytest.raises(errors.ConfigError, match=f'{path}:4: not a JSON object'):
+    next(rows)
+
+
 def test_two_fields_are_no_pair(tmp_path):
   path = tmp_path / 'a.json'
   path.write_text('[{"question": "1+1?", "answer": "2"}]')

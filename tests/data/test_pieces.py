@@ -51,6 +51,19 @@ def test_what_merges_with_the_line_break_before_it_is_tokenised_alone():
       [97, 0], [120, 0], [0], [120, 120, 0], [98, 0]]
 
 
+class _InTwo(_Merges):
+  """One whose line break is two ids, which a piece can end and begin with."""
+
+  def encode(self, text):
+    return list(map(ord, text.replace('\nx', '\t').replace(
+        '\n', '\t\n').replace('!', '\n')))
+
+
+def test_a_line_break_ends_in_its_own_piece():
+  some = [Piece('x', True), Piece('!'), Piece('a', True)]
+  assert _plain(pieces.encode_all(_InTwo(), some)) == [[120], [10], [97]]
+
+
 @pytest.mark.parametrize('count, read', [(None, 20), (3, 6), (0, 0)])
 def test_rows_are_read_as_far_as_they_are_wanted(monkeypatch, count, read):
   """Every second row is taken; the ids are those of its own row."""

@@ -271,13 +271,17 @@ def test_parameters_that_lie_whole_on_every_device_are_named():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('machine', ['v5e:2x2', 'v4-8', 'v7x:2x2x1'])
-def test_a_tpu_is_planned_for_without_one(machine, tmp_path):
+@pytest.mark.parametrize('machine, changes', [
+    ('v5e:2x2', ()), ('v4-8', ()), ('v7x:2x2x1', ()),
+    ('v5e:2x2', ('rl.slots=16', 'rl.packed_rows=1',
+                 'plan.mean_response_tokens=16'))])
+def test_a_tpu_is_planned_for_without_one(machine, changes, tmp_path):
   """In a process of its own: libtpu takes its settings once."""
   pytest.importorskip('libtpu', reason='needs the extra tpu')
   done = subprocess.run(
       [sys.executable, '-m', 'r1jax.main', f'--workdir={tmp_path}',
-       f'--config=experiments/plan.py:small,{machine}'],
+       f'--config=experiments/plan.py:small,{machine}',
+       *(f'--config.{change}' for change in changes)],
       env=os.environ | {'XLA_FLAGS': ''}, capture_output=True, text=True,
       check=False)
   assert done.returncode == 0, done.stderr
