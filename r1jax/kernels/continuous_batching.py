@@ -14,9 +14,9 @@ response has left behind them is not seen.
 On a mesh each device has slots, prompts and waiting responses of its own, and
 no cache travels. X counts these devices, those that split a batch.
 
-A slot has room for a whole response from the start. The slots are read, in
-blocks, as far as the longest response in them is. Each row writes a place of
-its own (models/past.py).
+The room of all slots grows with the longest response in any of them, as the
+cache of group_sampling does. Each row writes a place of its own
+(models/past.py).
 """
 
 from typing import NamedTuple
@@ -50,8 +50,8 @@ class State(NamedTuple):
   row: Array  # i32[S], the response in each slot, if any
   index: Array  # i32[S], its token that is drawn next
   hidden: Array  # [S, D], predicts it
-  k: Array | tuple[Array, ...]  # [L, S, K, h, R], as in types.Cache
-  v: Array | tuple[Array, ...] | None  # [L, S, K, R, h]
+  k: Array | tuple[Array, ...]  # [L, S, K, h, room], as in types.Cache
+  v: Array | tuple[Array, ...] | None  # [L, S, K, room, h]
   drawn: Drawn
   done: Array | None = None  # bool[N], a response has ended; None: not kept
 
@@ -67,8 +67,9 @@ class Begun(NamedTuple):
 
 def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
            slots: int, response_tokens: int, eos_ids: tuple[int, ...],
-           temperature: float, top_k: int = 0, top_p: float = 1.,
-           keep_support: bool = False, keep_experts: bool = False) -> Rollout:
+           temperature: float, chunk: int = 64, top_k: int = 0,
+           top_p: float = 1., keep_support: bool = False,
+           keep_experts: bool = False) -> Rollout:
   """As group_sampling.sample, with at most `slots` responses at a time.
 
   Args:
@@ -78,9 +79,9 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
   begun, state = begin(
       model, params, prompts, key_N, response_tokens,
       top_k if keep_support else 0, keep_experts, slots)
-  for size in sizes(model.place, slots):
+  for size in sizes(model.place, slots, response_tokens, chunk):
     state = advance(
-        model, params, begun, in_fewer(model.place, state, size), slots,
+        model, params, begun, resize(model.place, state, *size), slots,
         eos_ids=eos_ids, temperature=temperature, top_k=top_k, top_p=top_p)
   return rollout(model.place, prompts, begun, state)
 
@@ -88,7 +89,7 @@ def sample(model, params: Params, prompts: Prompts, key_N: Array, *,
 def begin(model, params: Params, prompts: Prompts, key_N: Array,
           response_tokens: int, kept: int, keep_experts: bool, slots: int
           ) -> tuple[Begun, State]:
-  """As group_sampling.begin_groups; all slots are empty."""
+  """As group_sampling.begin_groups; all slots are empty, without room."""
   place = model.place
   shared = sharding.repeat(prompts, len(key_N), place)
   prompt_kv, empty = group_sampling.begin(
@@ -100,26 +101,34 @@ def begin(model, params: Params, prompts: Prompts, key_N: Array,
             jnp.full(slots, len(key_N) // devices, jnp.int32),
             jnp.zeros(slots, jnp.int32),
             jnp.zeros((slots, empty.hidden.shape[1]), empty.hidden.dtype),
-            *group_sampling.empty_past(*prompt_kv, slots, response_tokens),
+            *group_sampling.empty_past(*prompt_kv, slots, 0),
             Drawn(empty.tokens, empty.mask, empty.logp, empty.support,
                   of_tokens)))
 
 
-def sizes(place: sharding.Placement | None, slots: int) -> list[int]:
-  """The slots while responses wait, and those for the last of them."""
+def sizes(place: sharding.Placement | None, slots: int, response_tokens: int,
+          chunk: int) -> list[tuple[int, int]]:
+  """How many slots of which room there are, one after the other.
+
+  All of them until few responses are left, with room for more and more tokens,
+  the first of them for `chunk`; then some for the last responses.
+  """
   devices = 1 if place is None else place.batch_shards
-  return [*filter(None, (slots, slots // devices // _FEWER * devices))]
+  rooms = group_sampling.cache_sizes(response_tokens, chunk)
+  few = slots // devices // _FEWER * devices
+  return [*((slots, room) for room in rooms),
+          *([(few, response_tokens)] if few else [])]
 
 
 def advance(model, params: Params, begun: Begun, state: State, slots: int,
             ticks: Array | None = None, *, eos_ids: tuple[int, ...],
             temperature: float, top_k: int = 0, top_p: float = 1.) -> State:
-  """Draws tokens until the slots are too many, or `ticks` are drawn in each.
+  """Draws tokens until `over`, or until `ticks` are drawn in each slot.
 
   Args:
     model: `models.Model`.
     params: `model.prepare`d ones.
-    begun, state: of `begin`; the state also of `advance` and `in_fewer`.
+    begun, state: of `begin`, the state with room by `resize`.
     slots: as in `sample`.
     ticks: i32[]; None: any number.
     eos_ids, temperature, top_k, top_p: as in `sample`.
@@ -127,7 +136,8 @@ def advance(model, params: Params, begun: Begun, state: State, slots: int,
   step = stepper(
       model, params, *begun[:4], eos_ids, temperature, top_k, top_p)
   if ticks is None:
-    with jax.named_scope(f'slots_{len(state.row)}'):  # plans know it by this
+    # Plans know it by this.
+    with jax.named_scope(f'slots_{len(state.row)}_{_room(state)}'):
       return lax.while_loop(
           lambda s: ~over(model.place, s, slots), step, state)
   state, _ = lax.while_loop(
@@ -138,12 +148,17 @@ def advance(model, params: Params, begun: Begun, state: State, slots: int,
 
 
 def over(place: sharding.Placement | None, state: State, slots: int) -> Array:
-  """bool[]: the responses left fit into fewer of the `slots`, or none is."""
+  """bool[]: a response needs more room, or those left fewer of the `slots`."""
   of_device = lambda x: sharding.by_device(place, x)
   devices, rows = of_device(state.drawn.tokens).shape[:2]
   most = slots // devices // _FEWER if len(state.row) == slots else 0
   in_use_X = jnp.sum(of_device(state.row) < rows, 1)
-  return ~(jnp.any(state.next < rows) | jnp.any(in_use_X > most))
+  return (jnp.max(state.index) >= _room(state)) | ~(
+      jnp.any(state.next < rows) | jnp.any(in_use_X > most))
+
+
+def _room(state: State) -> int:
+  return jax.tree.leaves(state.k)[0].shape[-1]
 
 
 def rollout(place: sharding.Placement | None, prompts: Prompts, begun: Begun,
@@ -217,8 +232,14 @@ def stepper(model, params: Params, prompts: Prompts, prompt_kv, key_N: Array,
   return step
 
 
-def in_fewer(place, state: State, slots: int) -> State:
-  """The state with its responses in the first of `slots` slots."""
+def resize(place, state: State, slots: int, room: int) -> State:
+  """The state with its responses in the first of `slots` slots of a room."""
+  state = _in_fewer(place, state, slots)
+  k, v = group_sampling.with_room((state.k, state.v), room)
+  return state._replace(k=k, v=v)
+
+
+def _in_fewer(place, state: State, slots: int) -> State:
   if slots == len(state.row):
     return state
   row_XS = sharding.by_device(place, state.row)

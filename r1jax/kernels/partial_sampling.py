@@ -73,8 +73,9 @@ def extend(model, params: Params, prompts: Prompts, key_N: Array,
   place, group = model.place, len(key_N) // len(number_B)
   shared = sharding.repeat(prompts, len(key_N), place)
   params = model.prepare(params)
+  length = drawn.mask.shape[1]
   prompt_kv, begun = group_sampling.begin(
-      model, params, shared, len(key_N), drawn.mask.shape[1])
+      model, params, shared, len(key_N), length)
   order_N, state = _enter(
       place, drawn, ended(drawn, eos_ids), jnp.repeat(number_B, group),
       slots, begun.hidden)
@@ -92,10 +93,10 @@ def extend(model, params: Params, prompts: Prompts, key_N: Array,
         ~continuous_batching.over(place, s, slots))
 
   count = jnp.zeros((), jnp.int32)
-  for size in continuous_batching.sizes(place, slots):
+  for size in continuous_batching.sizes(place, slots, length, length):
     count, state = lax.while_loop(
         lambda c: goes_on(*c), lambda c: (c[0] + 1, step(c[1])),
-        (count, continuous_batching.in_fewer(place, state, size)))
+        (count, continuous_batching.resize(place, state, *size)))
   return state.drawn, complete(state)
 
 

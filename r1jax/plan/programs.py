@@ -108,7 +108,8 @@ def _sampling(placed: train_state.PlacedModel, section, lengths: np.ndarray,
   place = placed.sampling.place
   if rollouts.in_slots(settings, lengths.size):
     trips = schedule.in_slots(lengths, place.batch_shards, (
-        continuous_batching.sizes(place, settings.slots)))
+        continuous_batching.sizes(
+            place, settings.slots, most, settings.chunk)))
   else:
     trips = schedule.together(
         lengths, group_sampling.cache_sizes(most, settings.chunk))

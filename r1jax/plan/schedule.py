@@ -61,25 +61,27 @@ def together(tokens: np.ndarray, sizes: list[int]) -> dict[str, float]:
   return trips
 
 
-def in_slots(tokens: np.ndarray, devices: int, sizes: list[int]
+def in_slots(tokens: np.ndarray, devices: int, sizes: list[tuple[int, int]]
             ) -> dict[str, float]:
   """Trips of continuous_batching's loops.
 
   Args:
     tokens: of each response, in the order in which they enter.
     devices: X, each with as many responses and slots as the others.
-    sizes: numbers of slots, as of continuous_batching.sizes.
+    sizes: of slots, as of continuous_batching.sizes.
   """
   begin, end = np.empty_like(tokens), np.empty_like(tokens)
   of_device = [x.reshape(devices, -1) for x in (tokens, begin, end)]
   for tokens_N, begin_N, end_N in zip(*of_device):
-    free = [0] * (sizes[0] // devices)  # when each slot is
+    free = [0] * (sizes[0][0] // devices)  # when each slot is
     for n, length in enumerate(tokens_N):
       begin_N[n] = free[0]
       end_N[n] = begin_N[n] + length
       heapq.heapreplace(free, end_N[n])
   # The first step without a response that waits, or more than fit into fewer.
-  fewer = sizes[1] // devices if len(sizes) > 1 else 0
+  slots = sizes[0][0]
+  rooms = [room for number, room in sizes if number == slots]
+  fewer = sizes[-1][0] // devices if sizes[-1][0] < slots else 0
   ends_XN = np.sort(of_device[2], 1)
   move = max(begin.max() + 1, ends_XN[:, -fewer - 1].max() if (
       fewer < ends_XN.shape[1]) else 0)
@@ -87,8 +89,10 @@ def in_slots(tokens: np.ndarray, devices: int, sizes: list[int]
   for first in np.argsort(-begin, kind='stable'):
     oldest[begin[first]:end[first]] = begin[first]
   filled, trips = np.arange(end.max()) - oldest, {}
-  for size, part in zip(sizes, (filled[:move], filled[move:])):
-    trips |= _trips(f'slots_{size}', part)
+  longest = np.maximum.accumulate(filled[:move])
+  parts = np.split(filled, np.searchsorted(longest, rooms))
+  for (number, room), part in zip(sizes, parts):
+    trips |= _trips(f'slots_{number}_{room}', part)
   return trips
 
 

@@ -82,10 +82,10 @@ def begin(model, settings, params: Params, prompts: Prompts, seed, stream):
   return begun, _placed(model.place, state)
 
 
-def resize(model, state, size: int):
-  """The state with a cache of `size` tokens, or with as many slots."""
+def resize(model, state, size: int | tuple[int, int]):
+  """The state with a cache of `size` tokens, or with slots of a room."""
   if isinstance(state, continuous_batching.State):
-    state = continuous_batching.in_fewer(model.place, state, size)
+    state = continuous_batching.resize(model.place, state, *size)
   else:
     state = group_sampling.grow(state, size)
   return _placed(model.place, state)
@@ -190,10 +190,11 @@ class Drawing:
       params = jitted.prepare(model, params)
     begun, state = jitted.begin(model, settings, params, prompts, *names)
     ticks = np.int32(max(-(-settings.response_tokens // _PIECES), _LEAST))
-    sizes = group_sampling.cache_sizes(
-        settings.response_tokens, settings.chunk)
-    if settings.slots is not None:
-      sizes = continuous_batching.sizes(model.place, settings.slots)
+    rooms = settings.response_tokens, settings.chunk
+    if settings.slots is None:
+      sizes = group_sampling.cache_sizes(*rooms)
+    else:
+      sizes = continuous_batching.sizes(model.place, settings.slots, *rooms)
     left = self._count
     for size in sizes:
       if not left:

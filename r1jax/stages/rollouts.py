@@ -50,7 +50,6 @@ def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
       seed, stream, prompts.id, fields.pop('group'))
   if not in_slots(settings, keys.size):
     return group_sampling.sample(model, params, prompts, keys, **fields)
-  del fields['chunk']  # a slot has room for a whole response
   return continuous_batching.sample(
       model, params, prompts, keys, slots=slots, **fields)
 

@@ -66,9 +66,11 @@ def _assert_same(slots, sizes=(), switches=None, chunk=RESPONSE, **changes):
   assert lengths.min() < RESPONSE / 3 and lengths.max() == RESPONSE
 
 
-@pytest.mark.parametrize('slots', [5, *map(_slow, (1, 2, 16, 23))])
-def test_the_samples_do_not_depend_on_the_slots(slots):
-  _assert_same(slots)
+@pytest.mark.parametrize('slots, chunk', [
+    (5, RESPONSE), (5, 4), *(_slow(n, RESPONSE) for n in (1, 2, 16, 23))])
+def test_the_samples_do_not_depend_on_the_slots(slots, chunk):
+  """Nor on the room that they have at first."""
+  _assert_same(slots, chunk=chunk)
 
 
 @pytest.mark.parametrize('switches, changes', [
@@ -90,8 +92,8 @@ def test_a_long_cache_is_read_in_blocks(switches, set_traced):
   """A row's own tokens, in blocks that another row fills and it does not."""
   plain = _rollout(switches=tuple(switches.items()))
   set_traced(attention, 'BLOCK', 5)
-  # A chunk of its own, which slots do not read: it is not traced yet.
-  got = _rollout(6, switches=tuple(switches.items()), chunk=1)
+  # Traced here alone, by its chunk.
+  got = _rollout(6, switches=tuple(switches.items()), chunk=5)
   np.testing.assert_array_equal(got.tokens, plain.tokens)
   np.testing.assert_allclose(got.logp, plain.logp, atol=1e-5)
 
@@ -106,8 +108,8 @@ def test_what_is_written_after_the_layers_is_read_in_them(
   set_traced(past, 'writes_late', lambda place, layout: (
       layout.filled is not None and layout.filled.ndim > 0))
   set_traced(attention, 'BLOCK', 5)
-  # Traced here alone, by its chunk, which slots do not read.
-  _assert_same(slots, sizes, switches, chunk=2)
+  # Traced here alone, by its chunk.
+  _assert_same(slots, sizes, switches, chunk=6)
 
 
 @pytest.mark.parametrize('sizes, slots, switches', [
@@ -131,40 +133,45 @@ def test_a_group_on_several_devices_enters_where_its_prompt_lies():
       sample(16, tiny.setup(dict(data=8))), sample(None, tiny.setup()))
 
 
-def _widths(lengths, slots):
-  """How many rows are computed with for each token, from a queue by hand."""
-  waiting, left, widths = list(lengths), [], []
+def _sizes(lengths, slots, rooms):
+  """How many rows of which room there are at each token, by a queue."""
+  waiting, left, sizes, longest = list(lengths), [], [], 0
   while waiting or left:
     while waiting and len(left) < slots:
-      left.append(waiting.pop(0))
+      left.append((waiting.pop(0), 0))
     few = slots // 4
     narrow = not waiting and len(left) <= few
-    widths.append(few if narrow else slots)
-    left = [n - 1 for n in left if n > 1]
-  return collections.Counter(widths)
+    longest = max(longest, *(index + 1 for _, index in left))
+    sizes.append((few, RESPONSE) if narrow else (
+        slots, next(room for room in rooms if room >= longest)))
+    left = [(n, index + 1) for n, index in left if index + 1 < n]
+  return collections.Counter(sizes)
 
 
 def _counted(model, calls):
-  def forward(params, tokens, *rest):
-    jax.debug.callback(lambda: calls.append(tokens.shape))
-    return model.forward(params, tokens, *rest)
+  def forward(params, tokens, segment, position, cache=None):
+    size = tokens.shape if cache is None else (
+        len(tokens), jax.tree.leaves(cache.k)[0].shape[-1])
+    jax.debug.callback(lambda: calls.append(size))
+    return model.forward(params, tokens, segment, position, cache)
   return model._replace(forward=forward)
 
 
 @pytest.mark.parametrize('slots', [8, *map(_slow, (1, 3, 17))])
 def test_no_slot_is_empty_while_a_response_waits(slots):
+  """And none has room for more than is needed so far, rounded up."""
   calls = []
   rollout = _sample(
-      _counted(tiny.model(), calls), SETTINGS._replace(slots=slots),
+      _counted(tiny.model(), calls), SETTINGS._replace(slots=slots, chunk=6),
       tiny.params(), tiny.prompts(LENGTHS), np.uint32(0), np.uint32(0))
   jax.effects_barrier()
   lengths = np.sum(rollout.mask, 1)
-  prefills, *rest = sorted(calls, key=lambda shape: -shape[1])
-  assert prefills == (len(LENGTHS), 5)
-  assert collections.Counter(rows for rows, _ in rest) == _widths(lengths, slots)
+  calls.remove((len(LENGTHS), 5))  # the prompts
+  assert collections.Counter(calls) == _sizes(
+      lengths, slots, [6, RESPONSE])
   if slots == 8:
     longest = lengths.reshape(-1, slots).max(1).sum()  # batch by batch
-    assert len(rest) < .8 * longest
+    assert len(calls) < .8 * longest
 
 
 def test_as_many_slots_as_responses_are_the_plain_sampler():

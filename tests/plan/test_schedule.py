@@ -71,8 +71,8 @@ def test_micro_batches_of_packed_rows(prompts, packed_rows, size):
 
 def test_slots_are_fewer_once_the_last_response_has_entered():
   """The fifth enters second; from then on a fourth of the slots is enough."""
-  trips = schedule.in_slots(np.array([1, 1, 1, 1, 5]), 1, [4, 1])
-  assert (trips['slots_4'], trips['slots_1']) == (2, 4)
+  trips = schedule.in_slots(np.array([1, 1, 1, 1, 5]), 1, [(4, 5), (1, 5)])
+  assert (trips['slots_4_5'], trips['slots_1_5']) == (2, 4)
 
 
 @pytest.mark.parametrize('slots, sizes', [
@@ -88,9 +88,9 @@ def test_slots_are_taken_as_the_sampler_takes_them(slots, sizes, monkeypatch):
   begun, state = jax.jit(lambda params: continuous_batching.begin(
       setup.model, params, prompts, keys, RESPONSE, 0, False, slots))(params)
   place, found = setup.model.place, {}
-  numbers = continuous_batching.sizes(place, slots)
+  numbers = continuous_batching.sizes(place, slots, RESPONSE, chunk=3)
   for size in numbers:
-    state = continuous_batching.in_fewer(place, state, size)
+    state = continuous_batching.resize(place, state, *size)
     step = jax.jit(functools.partial(
         continuous_batching.advance, setup.model, params, begun, slots=slots,
         ticks=jnp.ones((), jnp.int32), **how))
@@ -98,7 +98,8 @@ def test_slots_are_taken_as_the_sampler_takes_them(slots, sizes, monkeypatch):
     while not continuous_batching.over(place, state, slots):
       filled.append(int(state.index.max()))
       state = step(state)
-    found |= {f'slots_{size}': len(filled), f'slots_{size}/cache_blocks':
+    name = 'slots_{}_{}'.format(*size)
+    found |= {name: len(filled), f'{name}/cache_blocks':
               pytest.approx(np.mean(np.array(filled) // 5 + 1))}
   lengths = np.array(state.drawn.mask).sum(1)
   assert lengths.min() < RESPONSE / 3 and lengths.max() == RESPONSE
