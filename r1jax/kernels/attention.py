@@ -11,8 +11,8 @@ FlashAttention does, Dao et al., arXiv 2205.14135), so of the arrays of size
 [T, S] only masks are stored.
 
 Keys are stored as [X, K, h, S] and values as [X, K, S, h]: in these layouts
-the products of one query run along contiguous memory. (From keys as values are
-XLA for CPUs takes 1.3 to 6 times as long for its scores.)
+the products of one query run along contiguous memory. (With keys laid out as
+values are, XLA for CPUs takes 1.3 to 6 times as long for the scores.)
 """
 
 from collections.abc import Callable
