@@ -72,6 +72,7 @@ def plan() -> ConfigDict:
                      'too, and rank those that fit; unset: no'),
       mean_response_tokens=optional(
           int, 'tokens of a response on average, which the plan expects, the '
-          'lengths log-normal; unset: all have rl.response_tokens', '>= 1'),
+          'lengths log-normal (sigma 1); unset: all have rl.response_tokens',
+          '>= 1'),
       price=optional(float, 'dollars per chip-hour; unset: its list price',
                      '> 0')))

@@ -172,14 +172,15 @@ def _rl() -> dict[str, fields.Field]:
       group=field(16, '>= 1', 'responses per prompt, G'),
       **_lengths(),
       mini_batches=field(1, '>= 1', 'parts of a rollout, one update each'),
-      micro_batch=optional(int, 'responses at a time in an update, to save '
-                           'memory, a multiple of mesh data*fsdp*expert; '
-                           'unset: all', '>= 1'),
+      micro_batch=optional(int, 'rows of responses at a time in scoring and '
+                           'updates, to save memory, a multiple of mesh '
+                           'data*fsdp*expert (times packed_rows, which need '
+                           'it); unset: all', '>= 1'),
       packed_rows=optional(
-          int, 'rows of response_tokens columns after each prompt of a pass, '
-          'that reference and update pack whole responses into; micro_batch '
-          'counts these; 1 where responses are much shorter than '
-          'response_tokens; unset: a row for each response', '>= 1'),
+          int, 'reference, critic and update put several whole responses to a '
+          'prompt into a row of response_tokens; so many rows share a copy of '
+          'their prompt, and micro_batch counts rows; 1 where responses are '
+          'much shorter; unset: a row for each response', '>= 1'),
       epochs=field(1, '>= 1', 'passes over a rollout, mu of DeepSeekMath'),
       temperature=field(1.0, TEMPERATURE, 'temperature of the policy, in '
                         'sampling and in the loss'),

@@ -161,7 +161,7 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
         'no response leads', leaves['preference.margin'])
   if 'rl.advantage' in leaves:
     _check_objective(leaves)
-    _check_batch(leaves, shards)
+    _check_batch(leaves, _batch_parts(config.get('rules', ()), sizes))
 
 
 def _check_multiples(leaves: dict[str, Any], shards: int, sampled: int) -> None:
@@ -365,7 +365,18 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
     raise errors.expected(
         'data.num_prompts', f'at least rl.prompts = {prompts}', known)
   mini = prompts * group // leaves.get('rl.mini_batches', 1)
-  micro = leaves.get('rl.micro_batch') or mini
+  micro, packed = leaves.get('rl.micro_batch'), leaves.get('rl.packed_rows')
+  split = "mesh data*fsdp*expert, or the rules' 'batch'"
+  if packed is not None:
+    if packed > group:
+      raise errors.expected(
+          'rl.packed_rows', f'at most rl.group = {group}', packed)
+    if micro is None or micro % (packed * shards):
+      raise errors.expected(
+          'rl.micro_batch', f'a multiple of rl.packed_rows * {split}, = '
+          f'{packed * shards}', micro)
+    return
+  micro = micro or mini
   if mini % micro:
     raise errors.expected(
         'rl.micro_batch', 'a divisor of the responses of a mini-batch, '
@@ -373,11 +384,5 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
   if micro % shards:
     field = 'rl.mini_batches' if micro == mini else 'rl.micro_batch'
     raise errors.expected(
-        field, f'responses in each, here {micro}, that divide over '
-        f'mesh data*fsdp*expert = {shards}', leaves[field])
-  packed = leaves.get('rl.packed_rows')
-  if packed is not None and (
-      leaves['rl.micro_batch'] is None or micro % (packed * shards)):
-    raise errors.expected(
-        'rl.micro_batch', 'rows at once, a multiple of rl.packed_rows * mesh '
-        f'data*fsdp*expert = {packed * shards}', leaves['rl.micro_batch'])
+        field, f'responses in each, here {micro}, that divide over {split} = '
+        f'{shards}', leaves[field])

@@ -10,7 +10,7 @@ from r1jax import config as config_lib
 # What a resumed run may change; a parameter sees nothing of it but rounding.
 _CHANGEABLE = ('name', 'distributed', 'hang_seconds', 'plan.*', 'log.*',
                'checkpoint.*', 'rules', 'sampling_rules',
-               'rl.score_while_sampling')
+               'rl.score_while_sampling', 'rl.micro_batch', 'rl.packed_rows')
 
 # What stages of a kind once had and never read, as patterns. Runs that had them
 # resume without; any other field that is gone is a difference.

@@ -62,7 +62,11 @@ class Steps(NamedTuple):
 
 
 class Experience(NamedTuple):
-  """A rollout with its rewards and advantages: the input of the updates."""
+  """A rollout with its rewards and advantages: the input of the updates.
+
+  In a micro-batch of packed rows (Rollout.segment) reward and weight are those
+  of each token's response, f32[N, R].
+  """
   rollout: Rollout
   reward: Array  # f32[N], minus the KL penalty where that is in the reward
   advantage: Array  # f32[N, R]

@@ -20,8 +20,8 @@ def _config(**changes):
   config = r1_zero.mini()
   config.model.update(heads=6, kv_heads=2, max_len=256)
   config.data.num_prompts = 100
-  config.rl.update(prompts=16, group=16, micro_batch=128, prompt_tokens=96,
-                   response_tokens=128)
+  config.rl.update(prompts=16, group=16, micro_batch=128, packed_rows=None,
+                   prompt_tokens=96, response_tokens=128)
   config.optim.lr = 1e-4
   for field, value in changes.items():
     *sections, leaf = field.split('__')

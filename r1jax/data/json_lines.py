@@ -172,7 +172,7 @@ _DECODER = json.JSONDecoder(
 
 def _part(split: str) -> tuple[str, slice]:
   """'train[5:]' -> 'train', slice(5, None)."""
-  match = re.fullmatch(r'([^\[\]]*)(?:\[(-?\d+)?:(-?\d+)?\])?', split)
+  match = re.fullmatch(r'([^\[\]]*)(?:\[(-?\d{1,18})?:(-?\d{1,18})?\])?', split)
   if not match:
     raise errors.ConfigError(
         splits.FIELD, "expected a name or a part, such as 'train[:1800]'; "

@@ -39,7 +39,7 @@ class Ragged:
     return len(self.end) - 1
 
   def replaced(self, index: np.ndarray, others: 'Ragged') -> 'Ragged':
-    """With `others` in the places `index`, i64[N]."""
+    """With `others` in the places `index`, i64[N]; all of i32."""
     items = list(self)
     for number, item in zip(index.tolist(), others):
       items[number] = item

@@ -32,7 +32,7 @@ _MAX_SHOWN = 8
 _SWITCH = re.compile(r'/\w+')
 
 
-def is_text(message: Message) -> bool:
+def _is_text(message: Message) -> bool:
   """Whether all that a message says is its content, a text."""
   return isinstance(message.get('content'), str) and not (
       len(message) > 2 and any(map(message.get, _MORE)))
@@ -46,7 +46,7 @@ def pair(messages: Sequence[Message]) -> tuple[str, str] | None:
   if len(messages) == 2:
     asked, said = messages
     if (asked.get('role') == 'user' and said.get('role') == 'assistant'
-        and is_text(asked) and is_text(said)):
+        and _is_text(asked) and _is_text(said)):
       return asked['content'], said['content']
   return None
 
@@ -76,7 +76,7 @@ def first_not_read(text: str, messages: Iterable[Message]
   looked for first, and each is taken out.
   """
   said = [(texts(message), message) for message in messages]
-  said.sort(key=lambda pair: -sum(map(len, pair[0])))
+  said.sort(key=lambda each: -sum(map(len, each[0])))
   for words, message in said:
     if dropped := _not_read(text, words, message):
       return message, dropped

@@ -152,8 +152,9 @@ def conversations(
     for _, _, tokens, size in rows.encoded(vocab, ids, written):
       ids.add(tokens)
       sizes.add(size)
-    size = sizes.built().values  # every second one is of what is said
-    said = np.repeat(np.arange(len(size), dtype=np.uint8) % 2, size)
+    # A row has its pieces in pairs: what is asked, and what is said.
+    size = sizes.built().values
+    said = np.repeat(np.resize(np.uint8([0, 1]), len(size)), size)
     return {**ids.arrays('ids'), 'said': said}
 
   found = rows.tokenised(made, vocab, template)

@@ -148,7 +148,7 @@ def advance(model, params: Params, begun: Begun, state: State, slots: int,
 
 
 def over(place: sharding.Placement | None, state: State, slots: int) -> Array:
-  """bool[]: a response needs more room, or those left fewer of the `slots`."""
+  """bool[]: one needs more room, or those left need fewer of the `slots`."""
   of_device = lambda x: sharding.by_device(place, x)
   devices, rows = of_device(state.drawn.tokens).shape[:2]
   most = slots // devices // _FEWER if len(state.row) == slots else 0

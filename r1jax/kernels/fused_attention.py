@@ -142,7 +142,7 @@ def pad(q_NTHh: Array, k_NSKh: Array, v_NSKh: Array,
         query_shards: int = 1):
   """The arguments of `splash` after the kernel, padded to whole blocks.
 
-  Padding is a segment of its own, of number 0, as that of `segment_NT`.
+  Padding has segment 0.
   """
   (queries, _), (keys, _) = _lengths(
       q_NTHh.shape[1], k_NSKh.shape[1], query_shards)

@@ -54,10 +54,11 @@ def total(x: Array, mask: Array, axis: Axis = None, keepdims: bool = False
 
 def own_total(x_NR: Array, mask_NR: Array, segment_NR: Array | None = None
               ) -> Array:
-  """The total of each value's own row, or segment of a row; broadcasts.
+  """The total of each value's own segment of a row, f32[N, R].
 
-  `segment_NR` are numbers of at most R, None: a row is one segment. Values 1,
-  2, 4 in segments 1, 1, 2 give 3, 3, 4.
+  `segment_NR` are numbers of at most R; None: a row is one segment, of which
+  there is one total, f32[N, 1]. Values 1, 2, 4 in segments 1, 1, 2 give 3, 3,
+  4.
   """
   if segment_NR is None:
     return total(x_NR, mask_NR, axis=1, keepdims=True)

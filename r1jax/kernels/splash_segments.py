@@ -74,6 +74,10 @@ class Mask(NamedTuple):
           (end - keys < self.prompt) & (first_of_prompt[:, query] < end))
       step = length // queries if by_key else self.keys // keys
       other += step * jnp.arange(rows)[:, None, None]
+      # A block that is left out has the number of the one before it: it is not
+      # copied from memory either.
+      other = jax.lax.cummax(
+          jnp.where(seen & (info.block_mask > 0), other, 0), 1 if by_key else 2)
       line = lambda x: jnp.concatenate(x, by_key)[None]
       return info._replace(
           data_next=line(other.astype(jnp.int16)),

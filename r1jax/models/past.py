@@ -88,7 +88,8 @@ def write_late(place: Place, past: KeysValues, new: KeysValues, filled: Array
     rows, heads = place.partition_spec(('batch', 'kv_heads'))
 
   def put(x, y, token):
-    # Where they are written, XLA has tokens last but where heads fill lines.
+    # XLA lays out what is written with tokens last, but for heads that fill
+    # whole lines of memory.
     at = token if token == -2 and late_write.fills_lines(x.shape[-1]) else -1
     # A model that does not scan its layers has an array for each.
     whole = lambda z, at: jnp.moveaxis(

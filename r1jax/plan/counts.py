@@ -153,9 +153,9 @@ class _Counter:
             'not given')
       loops = *loops, one.scope
       sent = [key for part in self.of(body, loops) for key in part.sent]
-      times = self._trips(Loop(
-          '/'.join(loops), one.arrays, max((group.size for kind, group in sent
-                                  if kind == 'all-to-all'), default=0)))
+      widest = max((group.size for kind, group in sent
+                    if kind == 'all-to-all'), default=0)
+      times = self._trips(Loop('/'.join(loops), one.arrays, widest))
     for part in (body, condition):
       self._add(part, times, outside if static else inside, inside, loops)
 

@@ -161,8 +161,8 @@ def rl(config, mesh) -> Parts:
   of_update = dict(
       state=state | {'rollout': experience},
       trips=_packed(section, placed, lengths, section.mini_batches),
-      tokens=tokens //
-      section.mini_batches, times=section.mini_batches * section.epochs)
+      tokens=tokens // section.mini_batches,
+      times=section.mini_batches * section.epochs)
   flops = work.UPDATE * once / section.mini_batches
   yield Part('update', programs.update, (policy, experience, 0), flops=flops,
              trains=policy.params, **of_update)

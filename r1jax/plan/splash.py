@@ -4,8 +4,9 @@ They follow from the shapes of a kernel's operands and from its blocks: a causal
 kernel goes through the blocks of keys up to that of its last query. Where
 queries are split over devices, those of the last device see the most keys, and
 all wait for it: its blocks are counted. Rows with segments
-(kernels/splash_segments.py) are one sequence to a kernel; which of their blocks
-it leaves out is in the data, and all that one segment a row has are counted.
+(kernels/splash_segments.py) are one sequence to a kernel. Which blocks it
+leaves out depends on the data: counted are those of rows of one segment, in
+local layers as in global ones.
 """
 
 import math

@@ -3,10 +3,10 @@
 Every one is a plan of its own, compiled. They are tried one kind at a time,
 each from the best so far: how many devices share a matrix (mesh.tensor, the
 rest of its devices in mesh.fsdp), how many responses are in flight, where they
-are expected to be of other lengths, how much is computed at once, and what the
-backward pass computes again. All combinations would be dozens of compilations
-of minutes each. What is refused before it compiles, as a mesh that does not
-divide the heads, is no way.
+are expected to be of different lengths, how much is computed at once, and what
+the backward pass computes again. All combinations would be dozens of
+compilations of minutes each. What is refused before it compiles, as a mesh that
+does not divide the heads, is no way.
 """
 
 from collections.abc import Callable, Iterator

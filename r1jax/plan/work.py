@@ -39,7 +39,8 @@ def parameters(placed: train_state.PlacedModel) -> tuple[int, int]:
   return total, int(active)
 
 
-def _pairs(first: int, tokens: Tokens, window: int | None) -> Tokens:
+def _pairs(first: int, tokens: Tokens, window: int | None
+           ) -> float | np.ndarray:
   """Pairs of query and key of `tokens` queries that follow `first` tokens."""
   within = tokens if window is None else np.clip(window - first, 0, tokens)
   return within * first + within * (within + 1) / 2 + (
@@ -47,7 +48,7 @@ def _pairs(first: int, tokens: Tokens, window: int | None) -> Tokens:
 
 
 def attention(config: architecture.Config, first: int, tokens: Tokens
-             ) -> Tokens:
+             ) -> float | np.ndarray:
   """FLOPs of attention's products, of `tokens` that follow `first` others."""
   values = config.latent.value_size if config.latent else config.head_size
   return sum(

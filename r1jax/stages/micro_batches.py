@@ -37,10 +37,11 @@ def make(rollout: Rollout, known: Any, size: int | None,
 
   Args:
     rollout: the rollout.
-    known: a tree of arrays, [N] or [N, R, ...]; of packed rows, what is one
-      number a response is the same number at each of its tokens.
-    size: rows of tokens in each; None: all.
-    packed_rows: of responses, to each prompt of a pass; None: a response each.
+    known: a tree of arrays, [N] or [N, R, ...]. In packed rows a number of
+      each response, [N], becomes [n, R]: that number at each of its tokens.
+    size: rows of tokens in each; None: all, where rows are not packed.
+    packed_rows: how many share a copy of their prompt; None: not packed, each
+      row is a response.
     place: `Model.place`.
   """
   if packed_rows is None:
@@ -48,35 +49,27 @@ def make(rollout: Rollout, known: Any, size: int | None,
   return _packed(rollout, known, size, packed_rows, place)
 
 
-def cut(prompts: Prompts, responses: Any, size: int | None,
-        place: sharding.Placement | None = None) -> tuple[Prompts, Any]:
-  """Cuts B prompts and arrays of N responses into parts of `size` responses.
-
-  Rows are those of `sharding.repeat`, in a part as many of every device. So no
-  response leaves the device that it lies on. A `size` of None is one part of
-  all. The parts are a new first axis.
-  """
-  total = jax.tree.leaves(responses)[0].shape[0]
-  parts = total // (size or total)
-  prompts = sharding.repeat(prompts, total, place, parts)
-  if place is not None:
-    responses = place.split(responses)
-  rows = jax.tree.map(
-      lambda x: x.reshape(prompts.length.size, -1, *x.shape[1:]), responses)
-  return accumulate.split(prompts, parts), jax.tree.map(
-      lambda x: x.reshape(parts, -1, *x.shape[3:]),
-      accumulate.split(rows, parts))
-
-
 def _apart(rollout: Rollout, known: Any, size: int | None,
            place: sharding.Placement | None) -> MicroBatches:
-  """`make`, each response in a row of its own."""
-  prompts, (rest, known) = cut(
-      rollout.prompts, (rollout._replace(prompts=()), known), size, place)
-  parts, rows = prompts.length.shape
+  """`make`, each response in a row of its own.
+
+  Rows of a pass are those of `sharding.repeat`, in each micro-batch as many of
+  every device. So no response leaves the device that it lies on.
+  """
+  responses = len(rollout.tokens)
+  parts = responses // (size or responses)
+  prompts = sharding.repeat(rollout.prompts, responses, place, parts)
+  arrays = rollout._replace(prompts=()), known
+  if place is not None:
+    arrays = place.split(arrays)
+  rows, group = len(prompts.length) // parts, responses // len(prompts.length)
+  arrays = jax.tree.map(
+      lambda x: x.reshape(-1, group, *x.shape[1:]), arrays)
+  cut = accumulate.split((prompts, *arrays), parts)
 
   def take(index):
-    prompt, part, more = accumulate.one_of((prompts, rest, known), index)
+    prompt, *found = accumulate.one_of(cut, index)
+    part, more = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
     return part._replace(prompts=prompt), more
 
   def join(x):
@@ -86,7 +79,7 @@ def _apart(rollout: Rollout, known: Any, size: int | None,
   return MicroBatches(parts, parts, take, join)
 
 
-def _packed(rollout: Rollout, known: Any, size: int | None, packed_rows: int,
+def _packed(rollout: Rollout, known: Any, size: int, packed_rows: int,
             place: sharding.Placement | None) -> MicroBatches:
   """`make`, whole responses in rows.
 
@@ -107,14 +100,14 @@ def _packed(rollout: Rollout, known: Any, size: int | None, packed_rows: int,
   row_dbg = laid.row + packed_rows * (end_db - units_db)[..., None]
 
   most = end_db.shape[1] * -(-group // packed_rows)
-  at_once = most if size is None else size // packed_rows // devices
+  at_once = size // packed_rows // devices
   most = -(-most // at_once)
   start_dnC = jax.vmap(packing.starts, (0, 0, 0, None, None))(
       row_dbg.reshape(devices, -1), laid.begin.reshape(devices, -1), length_dn,
       most * at_once * packed_rows, columns)
   pick = jax.vmap(lambda x, i: x.at[i].get(mode='clip'))
   arrays = on_device((rollout._replace(prompts=()), known))
-  prompts, rows = on_device(prompts), at_once * packed_rows
+  rows = at_once * packed_rows
 
   def take(index):
     found = jax.vmap(packing.columns_of)(
@@ -129,13 +122,14 @@ def _packed(rollout: Rollout, known: Any, size: int | None, packed_rows: int,
     unit = index * at_once + jnp.arange(at_once)
     of_unit = jax.vmap(lambda end_b: jnp.searchsorted(end_b, unit, 'right'))(
         end_db)
-    part, more = jax.tree.map(of_columns, arrays)
+    part, more, segment = jax.tree.map(
+        lambda x: x.reshape(-1, *x.shape[2:]),
+        (*jax.tree.map(of_columns, arrays), found.segment))
     part = part._replace(
-        prompts=jax.tree.map(lambda x: pick(x, of_unit), prompts),
-        mask=found.segment > 0, segment=found.segment)
-    part, more = jax.tree.map(
-        lambda x: x.reshape(-1, *x.shape[2:]), (part, more))
-    return (part, more) if place is None else place.split((part, more))
+        prompts=sharding.pick(place, prompts, of_unit.reshape(-1)),
+        mask=segment > 0, segment=segment)
+    part, more = (part, more) if place is None else place.split((part, more))
+    return part, more
 
   def join(x):
     x = x.reshape(most, devices, -1).swapaxes(0, 1).reshape(devices, -1)
@@ -167,8 +161,8 @@ def measure(rollout: Rollout, size: int | None, packed_rows: int | None,
   After the end of a response it is meaningless.
   """
   made = make(rollout, (), size, packed_rows, place)
-  rollout, _ = jax.eval_shape(made.take, 0)
-  found = jnp.zeros((made.most, *rollout.tokens.shape), jnp.float32)
+  part, _ = jax.eval_shape(made.take, 0)
+  found = jnp.zeros((made.most, *part.tokens.shape), jnp.float32)
   with jax.named_scope('micro_batches'):  # plans know it by this
     found = lax.fori_loop(
         0, made.count, lambda index, found: found.at[index].set(

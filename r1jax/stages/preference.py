@@ -160,7 +160,7 @@ def read_rows(config, vocab, max_len: int, split: str, count: int | None = None
     records, left_out = read(*asked)
     if not stepwise:
       records = _chosen(records, settings, learned, left_out)
-    records, taken = iter(records), graded.Builder()
+    taken = graded.Builder()
     left_out.update(source.take(
         pieces.encoded(vocab, records, functools.partial(source.written, write),
                        taken, count), taken, settings.length, max_len))

@@ -20,8 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from r1jax import errors
+from r1jax import models
 from r1jax.data import batches
 from r1jax.kernels import kl
+from r1jax.kernels import splash_segments
 from r1jax.models import lora
 from r1jax.models import row_attention
 from r1jax.parallel import distributed
@@ -114,7 +116,7 @@ class Learner:
     experience, measured = self.experience(state, scored)
     kept = scoring.learned_from(scored, self._settings.mask_truncated)
     state, updated = self.update(state, step, experience, measured, kept)
-    metrics = times | scored.seconds | step_metrics(
+    metrics = times | step_metrics(
         scored, self._objective.group, measured, updated)
     if taken is not None:
       state = state._replace(in_flight=taken.in_flight)
@@ -297,6 +299,7 @@ def trained(config, mesh, needs: str | None = None) -> Trained:
   critic = None
   if 'critic' in config:
     critic = ppo.make_critic(config, mesh, longest, placed.model.config.vocab)
+    check_packed(rl, critic.critic.model)
   return Trained(policy, objective, optimizer, critic, abstract_state(
       placed, optimizer, objective, critic, adaptive=rl.kl_target is not None))
 
@@ -362,14 +365,24 @@ def check_policy(section, placed: train_state.PlacedModel) -> None:
   if section.replay_routing and placed.model.config.moe is None:
     raise errors.expected(
         'rl.replay_routing', 'False: the model has no experts', True)
-  if section.packed_rows is not None:
-    model = placed.model
-    whole, packed = (row_attention.kernel(model.config, model.place, packed=x)
-                     for x in (False, True))
-    if packed != whole:
-      raise errors.expected(
-          'rl.packed_rows', f'None, or model.attention_kernel={packed!r}: '
-          f'{whole} has no packed rows', section.packed_rows)
+  check_packed(section, placed.model)
+
+
+def check_packed(section, model: models.Model) -> None:
+  """Raises `ConfigError` where a model's attention takes no packed rows."""
+  if section.packed_rows is None:
+    return
+  whole, packed = (row_attention.kernel(model.config, model.place, packed=x)
+                   for x in (False, True))
+  if packed != whole:
+    raise errors.expected(
+        'rl.packed_rows', f'None, or model.attention_kernel={packed!r}: '
+        f'{whole} has no packed rows', section.packed_rows)
+  most = splash_segments.MAX_TOKENS
+  if packed == 'splash' and section.response_tokens > most:
+    raise errors.expected(
+        'rl.packed_rows', f'None where rl.response_tokens exceeds {most}',
+        section.packed_rows)
 
 
 def make_objective(section) -> grpo.Objective:

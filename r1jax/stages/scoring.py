@@ -357,15 +357,16 @@ def sum_counters(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def scorer_metrics(scored: Scored) -> dict[str, float]:
-  """Counts of verifiers and judges; means of the reward functions' columns.
+  """Counts of verifiers and judges, means of reward functions, seconds.
 
   The counts are of all responses, the means of those that are trained on.
   """
   counts = {f'verifier/{name}': count
             for name, count in scored.counters.items()}
   rows = scored.rows if scored.kept_rows is None else scored.kept_rows
-  return counts | {f'reward/{name}': mean for name, mean in (
-      rewards_lib.column_means(rows).items())}
+  return counts | dict(scored.seconds) | {
+      f'reward/{name}': mean for name, mean in (
+          rewards_lib.column_means(rows).items())}
 
 
 def step_metrics(steps: Steps | None) -> dict[str, float]:

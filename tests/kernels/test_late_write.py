@@ -36,6 +36,12 @@ def test_each_row_has_its_token_at_its_place(dtype, monkeypatch):
       -1, dtype))
 
 
+def test_a_cache_may_have_less_room_than_a_block():
+  for size, token in ((8, -1), (128, -2)):
+    np.testing.assert_array_equal(
+        *_written(6, size, 5, {0: 0, 1: 4}, token, 'bfloat16'))
+
+
 def test_a_token_that_fills_a_line_is_written_alone(monkeypatch):
   """Beyond the 16 lines that lie together, and in layers beyond a block."""
   monkeypatch.setattr(late_write, '_BYTES', 2 * 16 * HEADS * 128 * 2)

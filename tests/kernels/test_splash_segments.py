@@ -122,6 +122,11 @@ def test_the_blocks_that_no_query_sees_are_left_out(prompt, window):
   fwd, dq, dkv = mask.of_rows(kernel, token).tree_flatten()[0]
   assert found(fwd, False) == found(dq, False) == found(dkv, True) == wanted
   assert len(wanted) < 2 * np.sum(kernel.fwd_mask_info.block_mask > 0)
+  # In the order of the grid no other block is copied from memory.
+  for info, by_key in ((fwd, False), (dq, False), (dkv, True)):
+    other = np.asarray(info.data_next)[0]
+    copied = np.count_nonzero(np.diff((other.T if by_key else other).ravel()))
+    assert copied <= len(wanted) + len(other.T if by_key else other)
 
 
 def test_the_mask_is_lowered_for_tpus():

@@ -13,6 +13,7 @@ from r1jax import stages
 from r1jax.parallel import sharding
 from r1jax.rewards import workers
 from r1jax.stages import evaluation
+from r1jax.stages import rollouts
 from r1jax.stages import train_state
 from r1jax.training import files
 from r1jax.training import loop
@@ -235,3 +236,13 @@ def test_rl_takes_the_tests_beside_its_held_out_problems(tmp_path):
   rows = files.read_rows(tmp_path / 'mini_general_0.jsonl')
   assert [row['id'] for row in rows] == [n // 2 for n in range(10)]
   assert {row['task'] for row in rows} != {'mini_reasoning'}
+
+
+def test_tests_are_scored_as_the_config_says(tmp_path, monkeypatch):
+  made, config = [], _config()
+  config.rl.score_while_sampling = True
+  monkeypatch.setattr(
+      rollouts, 'Sampler', lambda placed, settings, in_pieces: made.append(
+          in_pieces))
+  _stage(config, tmp_path)
+  assert made == [True, True]

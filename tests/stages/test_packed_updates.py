@@ -104,7 +104,7 @@ def test_every_attention_is_that_of_a_row_each(switches):
   _assert_alike(BASE, switches)
 
 
-@pytest.mark.parametrize('size, rows', [(6, 3), (8, 4), (None, 2)])
+@pytest.mark.parametrize('size, rows', [(6, 3), (8, 4)])
 def test_any_number_of_rows_is_alike(size, rows):
   _assert_alike(BASE, micro_batch=size, packed_rows=rows)
 
@@ -240,12 +240,31 @@ def test_a_kernel_without_packed_rows_is_refused():
       "rl.packed_rows: .*model.attention_kernel='xla'")):
     rl.check_policy(config.rl, of('cudnn'))
   rl.check_policy(config.rl, of('xla'))
+  rl.check_policy(config.rl, of('splash'))
+  config.rl.response_tokens = 65_537
+  with pytest.raises(errors.ConfigError, match='rl.packed_rows: .* 65536'):
+    rl.check_policy(config.rl, of('splash'))
 
 
-@pytest.mark.parametrize('fields', [
-    dict(micro_batch=None), dict(micro_batch=48, packed_rows=5)])
-def test_rows_at_once_are_a_multiple_of_packed_rows(fields):
+@pytest.mark.parametrize('fields, named', [
+    (dict(micro_batch=None), 'rl.micro_batch'),
+    (dict(micro_batch=48, packed_rows=5), 'rl.micro_batch'),
+    (dict(micro_batch=9, packed_rows=9), 'rl.packed_rows: .*rl.group = 8')])
+def test_rows_at_once_are_a_multiple_of_packed_rows(fields, named):
   config = r1_zero.get_config('mini')
   config.rl.update({'packed_rows': 1} | fields)
-  with pytest.raises(errors.ConfigError, match='rl.micro_batch'):
+  with pytest.raises(errors.ConfigError, match=named):
     config_lib.check(config, 1)
+
+
+def test_rows_divide_over_all_devices_that_the_rules_split_a_batch_over():
+  config = r1_zero.get_config('mini').unlock()
+  config.mesh.update(data=2, context=4)
+  config.rl.update(packed_rows=1, micro_batch=4)
+  config.rules = [('batch', ('data', 'fsdp', 'expert', 'context')),
+                  *[(name, None if name == 'length' else axes)
+                    for name, axes in config.rules if name != 'batch']]
+  with pytest.raises(errors.ConfigError, match='rl.micro_batch: .* 8, '):
+    config_lib.check(config, 8)
+  config.rl.micro_batch = 8
+  config_lib.check(config, 8)

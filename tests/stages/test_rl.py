@@ -234,7 +234,8 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
   config = ppo.get_config('reasoning').unlock()
   config.steps, config.data.num_prompts, config.eval.problems = 7, 5, 3
   config.rl.update(epochs=3, mini_batches=2, sampling_rounds=2, kl='k1',
-                   kl_in='reward', beta=.5, kl_target=2., prompts=4)
+                   kl_in='reward', beta=.5, kl_target=2., prompts=4,
+                   score_while_sampling=True)
   config.eval.update(samples=5, temperature=.6, top_k=7, top_p=.8)
   config.critic.update(gamma=.9, lam=.8, whiten=False, value_clip=.3)
   built = {}
@@ -263,7 +264,8 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
   assert partial is None
   assert critic.critic.model.config.scalar
   assert stage.abstract.beta.dtype == np.float32
-  (_, held_out, _, settings), _ = built['make_evaluator'][0]
+  (_, held_out, _, settings), named = built['make_evaluator'][0]
+  assert named['in_pieces'] is config.rl.score_while_sampling
   assert len(held_out.records) == 3
   assert settings._replace(eos_ids=()) == rollouts.Settings(
       5, 160, (), .6, chunk=80, top_k=7, top_p=.8)

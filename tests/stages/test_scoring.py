@@ -57,7 +57,9 @@ def test_responses_are_decoded_by_their_length():
   np.testing.assert_allclose(scored.reward, [1., .15, 0., 1.], rtol=1e-6)
   np.testing.assert_allclose(scored.parts['accuracy'], [1., .25, 0., 1.])
   assert scored.counters == {'errors': 1}
-  assert scoring.scorer_metrics(scored) == {'verifier/errors': 1}
+  assert scoring.scorer_metrics(scored) == {
+      'verifier/errors': 1, **scored.seconds}
+  assert all(name.startswith('timing/scored_') for name in scored.seconds)
   assert scored.rows[1] == {
       'id': 3, 'task': first['task'], 'prompt': first['prompt'],
       'answer': first['answer'], 'response': '4 3 5 7', 'tokens': 4,
@@ -139,7 +141,8 @@ def test_rows_are_in_their_order_whichever_host_scored_them(monkeypatch):
 
 def test_means_of_columns_are_over_what_is_trained_on():
   rows = [{'length/words': 1.}, {'length/words': 5.}]
-  scored = types.SimpleNamespace(counters={}, rows=rows, kept_rows=None)
+  scored = types.SimpleNamespace(
+      counters={}, rows=rows, kept_rows=None, seconds={})
   assert scoring.scorer_metrics(scored) == {'reward/length/words': 3.}
   scored.kept_rows = rows[1:]
   assert scoring.scorer_metrics(scored) == {'reward/length/words': 5.}

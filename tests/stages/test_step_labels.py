@@ -156,3 +156,13 @@ def test_resumed_it_ends_with_the_same_labels(tmp_path):
 def test_a_model_too_short_for_a_completion_is_refused(tmp_path):
   with pytest.raises(errors.ConfigError, match='2 [*] rl.response_tokens'):
     _stage(tmp_path, response_tokens=120)
+
+
+def test_samples_and_completions_are_scored_as_the_config_says(
+    tmp_path, monkeypatch):
+  made = []
+  monkeypatch.setattr(
+      rollouts, 'Sampler', lambda placed, settings, in_pieces: made.append(
+          (settings.group, in_pieces)))
+  _stage(tmp_path, score_while_sampling=True)
+  assert made == [(2, True), (2, True)]
