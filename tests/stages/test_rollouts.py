@@ -81,7 +81,11 @@ def test_a_policy_is_sampled_as_its_section_says():
 
 
 def test_seed_stream_and_ids_name_the_random_numbers(monkeypatch):
-  monkeypatch.setattr(group_sampling, 'sample_keys', lambda *given: given)
+  class Keys(tuple):
+    size = 8
+
+  monkeypatch.setattr(
+      group_sampling, 'sample_keys', lambda *given: Keys(given))
   monkeypatch.setattr(
       group_sampling, 'sample', lambda *given, **named: (given, named))
   monkeypatch.setattr(
