@@ -6,9 +6,10 @@
     python -m r1jax.main --config=experiments/bench.py:long_prompt
 
 Random weights and prompts, KL to a frozen reference, AdamW, one update per
-rollout. No response ends early but in `tail`, where lengths have a long tail
-and `--config.rl.slots=None` samples without continuous batching. All are sized
-for a CPU of two cores and a few minutes; run nothing else on the machine
+rollout. No response ends early but in `tail`, where lengths have a long tail,
+`--config.rl.slots=None` samples without continuous batching, and
+`--config.rl.packed_rows=None` updates without packed rows. All are sized for a
+CPU of two cores and a few minutes; run nothing else on the machine
 meanwhile. `--config.bench.profile=DIR` traces one more step for a profile
 viewer. There is no workdir: nothing else is written but compiled programs,
 which the next run finds.
