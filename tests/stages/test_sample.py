@@ -106,7 +106,8 @@ def test_each_step_draws_anew_and_the_end_keeps_so_many(tmp_path, monkeypatch):
   config.data.num_prompts, config.rl.prompts = 6, 4
   row = dict(reward=1., tokens=3, accuracy=1., format=1., finished=True,
              prompt='1?', response='<think>a</think> <answer>1</answer>')
-  scored = types.SimpleNamespace(rows=[row], counters={}, kept_rows=None)
+  scored = types.SimpleNamespace(rows=[row], counters={}, kept_rows=None,
+                                 seconds={})
   monkeypatch.setattr(scoring, 'build', lambda *_: lambda *_: scored)
   stage = sample.build(config, sharding.make_mesh({}, jax.devices()[:1]), '')
   rows = [stage.step(stage.init(), index)[2] for index in (0, 1)]
