@@ -154,8 +154,8 @@ def _before(segment_BT: Array, parent_BT: Array) -> Array:
   index = jnp.arange(segment_BT.shape[1])
   is_prompt_BT = segment_BT == parent_BT
   prompt_end_BT = jax.lax.cummax(jnp.where(is_prompt_BT, index, 0), 1)
-  is_first_BT = segment_BT != jnp.roll(segment_BT, 1, 1)
-  return jnp.where(is_first_BT & ~is_prompt_BT, prompt_end_BT, index - 1)
+  return jnp.where(packing.begins(segment_BT) & ~is_prompt_BT, prompt_end_BT,
+                   index - 1)
 
 
 def last_states(hidden_BPD: Array, prompts: Prompts) -> Array:

@@ -86,8 +86,8 @@ def columns_of(start_nC: Array, length_n: Array) -> Columns:
 
 def tokens_of(segment_NR: Array) -> Array:
   """The place of each column in its segment, from 0: i32[N, R]."""
-  return jnp.arange(segment_NR.shape[1]) - lax.cummax(
-      jnp.where(begins(segment_NR), jnp.arange(segment_NR.shape[1]), 0), 1)
+  column = jnp.arange(segment_NR.shape[1])
+  return column - lax.cummax(jnp.where(begins(segment_NR), column, 0), 1)
 
 
 def begins(segment_NR: Array) -> Array:

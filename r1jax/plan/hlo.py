@@ -67,7 +67,7 @@ class Instruction(NamedTuple):
 
   @property
   def scope(self) -> str:
-    """The innermost jax.named_scope around a loop, or what XLA names in it."""
+    """The jax.named_scope directly around a loop, or of what it is a part."""
     found = re.search(r'op_name="(?:[^"]*/)?([^/"]+)/while"', self.attributes)
     return found[1] if found else ''
 

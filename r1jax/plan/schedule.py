@@ -20,9 +20,9 @@ import numpy as np
 
 from r1jax.kernels import attention
 from r1jax.kernels import packing
+from r1jax.stages import ending
 
-_SIGMA = 1.  # of the logarithm of a length
-_HALVINGS = 60  # of the interval in which that one's mean is sought
+_HALVINGS = 60  # of the interval in which the lengths' scale is sought
 
 
 def lengths(count: int, mean: float | None, most: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def lengths(count: int, mean: float | None, most: int) -> np.ndarray:
   """
   if mean is None:
     return np.full(count, most)
-  normal = statistics.NormalDist(sigma=_SIGMA)
+  normal = statistics.NormalDist(sigma=ending.SIGMA)
   spread = np.exp([normal.inv_cdf((n + .5) / count) for n in range(count)])
   cut = lambda scale: np.clip(spread * scale, 1, most)
   # The least and the largest factor that could give such a mean.

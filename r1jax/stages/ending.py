@@ -17,7 +17,7 @@ from r1jax import models
 from r1jax.kernels import packing
 from r1jax.types import Array
 
-_SIGMA = 1.  # of the logarithm of a length
+SIGMA = 1.  # of the logarithm of a length
 
 
 def log_odds(mean: float, most: int) -> np.ndarray:
@@ -26,9 +26,9 @@ def log_odds(mean: float, most: int) -> np.ndarray:
   Lengths are log-normal with this mean, the shortest 1; those longer than
   `most` are cut.
   """
-  center = math.log(mean) - _SIGMA ** 2 / 2
+  center = math.log(mean) - SIGMA ** 2 / 2
   longer = np.array([1.] + [
-      math.erfc((math.log(t) - center) / (_SIGMA * 2 ** .5)) / 2
+      math.erfc((math.log(t) - center) / (SIGMA * 2 ** .5)) / 2
       for t in range(1, most + 1)])
   chance = np.maximum(1 - longer[1:] / longer[:-1], 1e-30)
   return np.float32(np.log(chance) - np.log1p(-chance))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from r1jax.kernels import packing
 from r1jax.parallel import sharding
 from r1jax.training import accumulate
-from r1jax.types import Array, Experience, Prompts, Rollout
+from r1jax.types import Array, Experience, Rollout
 
 
 class MicroBatches(NamedTuple):
@@ -128,8 +128,7 @@ def _packed(rollout: Rollout, known: Any, size: int, packed_rows: int,
     part = part._replace(
         prompts=sharding.pick(place, prompts, of_unit.reshape(-1)),
         mask=segment > 0, segment=segment)
-    part, more = (part, more) if place is None else place.split((part, more))
-    return part, more
+    return (part, more) if place is None else place.split((part, more))
 
   def join(x):
     x = x.reshape(most, devices, -1).swapaxes(0, 1).reshape(devices, -1)
