@@ -312,7 +312,11 @@ def _lengths() -> dict[str, fields.Field]:
                          'holds all'),
       slots=optional(int, 'responses in flight at once, a multiple of mesh '
                      'data*fsdp*expert; the next that waits takes the place of '
-                     'one that has ended; unset: all', '>= 1'))
+                     'one that has ended; unset: all', '>= 1'),
+      cpu_threads=field(
+          1, '>= 1', 'equal parts of a step that are sampled, scored by models '
+          'and learned from at once, each by a thread, where the mesh is one '
+          'CPU; as many as it has cores are fastest'))
 
 
 def critic(**values: Any) -> ConfigDict:

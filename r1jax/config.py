@@ -176,6 +176,9 @@ def _check_multiples(leaves: dict[str, Any], shards: int, sampled: int) -> None:
       ('preference.batch', 'preference.micro_batches * mesh data*fsdp*expert',
        part('preference.micro_batches') * shards),
       ('rl.prompts', 'rl.mini_batches', part('rl.mini_batches')),
+      ('rl.prompts', 'rl.mini_batches * rl.cpu_threads',
+       part('rl.mini_batches') * part('rl.cpu_threads')),
+      ('rl.slots', 'rl.cpu_threads', part('rl.cpu_threads')),
       ('rl.prompts', *spread('rl.group')),
       ('rl.in_flight', *spread('rl.group')),
       ('rl.prompts', 'mesh data*fsdp*expert, each with its own tree,',
@@ -364,7 +367,8 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
   if known is not None and known < prompts:
     raise errors.expected(
         'data.num_prompts', f'at least rl.prompts = {prompts}', known)
-  mini = prompts * group // leaves.get('rl.mini_batches', 1)
+  mini = prompts * group // (
+      leaves.get('rl.mini_batches', 1) * leaves.get('rl.cpu_threads', 1))
   micro, packed = leaves.get('rl.micro_batch'), leaves.get('rl.packed_rows')
   split = "mesh data*fsdp*expert, or the rules' 'batch'"
   if packed is not None:
@@ -379,8 +383,9 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
   micro = micro or mini
   if mini % micro:
     raise errors.expected(
-        'rl.micro_batch', 'a divisor of the responses of a mini-batch, '
-        f'rl.prompts * rl.group / rl.mini_batches = {mini}', micro)
+        'rl.micro_batch', 'a divisor of the responses of a mini-batch (of '
+        'each of rl.cpu_threads), rl.prompts * rl.group / rl.mini_batches = '
+        f'{mini}', micro)
   if micro % shards:
     field = 'rl.mini_batches' if micro == mini else 'rl.micro_batch'
     raise errors.expected(

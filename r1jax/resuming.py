@@ -10,7 +10,8 @@ from r1jax import config as config_lib
 # What a resumed run may change; a parameter sees nothing of it but rounding.
 _CHANGEABLE = ('name', 'distributed', 'hang_seconds', 'plan.*', 'log.*',
                'checkpoint.*', 'rules', 'sampling_rules',
-               'rl.score_while_sampling', 'rl.micro_batch', 'rl.packed_rows')
+               'rl.score_while_sampling', 'rl.micro_batch', 'rl.packed_rows',
+               'rl.cpu_threads')
 
 # What stages of a kind once had and never read, as patterns. Runs that had them
 # resume without; any other field that is gone is a difference.
@@ -42,6 +43,7 @@ ADDED = {
     'rl.correction_cap': 2.0, 'rl.correction_floor': 0.0,
     'rl.ratio': 'token', 'rl.surrogate': 'clip', 'rl.entropy_bonus': 0.0,
     'rl.mask_truncated': False, 'rl.score_while_sampling': False,
+    'rl.cpu_threads': 1,
     'rewards.length_rule': 'kimi',
     'rewards.length_slope': 0.0003, 'rewards.weights.length_rule': 0.0,
     'rl.top_k': 0, 'rl.top_p': 1.0, 'hang_seconds': 0.0, 'sampling_rules': []}

@@ -83,12 +83,12 @@ def step(repeats: int = 2, **sizes: int) -> Mapping[str, Figures]:
 def update_held(**sizes: int) -> Mapping[str, Figures]:
   """The memory of an update, which is compiled and not run."""
   settings, programs, state, prompts = _made(**sizes)
-  rollout, experience, update = programs.values()
+  rollout, measure, experience, update = programs.values()
   number = np.int32(0)
   reward = np.zeros(settings.rl.prompts * settings.rl.group, np.float32)
+  rollout = jax.eval_shape(rollout, state.params, prompts, number, number)
   experience, _ = jax.eval_shape(
-      experience, state.ref,
-      jax.eval_shape(rollout, state.params, prompts, number, number), reward)
+      experience, rollout, reward, jax.eval_shape(measure, state.ref, rollout))
   return {'update': Figures(mib=_held(
       update.lower(state, experience, number).compile()))}
 

@@ -41,11 +41,12 @@ from r1jax.models import lora
 from r1jax.parallel import distributed
 from r1jax.parallel import memory
 from r1jax.parallel import sharding
+from r1jax.parallel import threads
 from r1jax.stages import clock as clock_lib
 from r1jax.stages import ending
-from r1jax.stages import grpo
 from r1jax.stages import rl as rl_lib
 from r1jax.stages import rollouts
+from r1jax.stages import step_programs
 from r1jax.stages import train_state
 from r1jax.types import Prompts, TrainState
 
@@ -116,19 +117,20 @@ def make_programs(config, model: train_state.StageModel
   settings = rollouts.Settings(
       group=rl.group, response_tokens=rl.response_tokens, eos_ids=eos_ids,
       temperature=rl.temperature, chunk=rl.sample_chunk, slots=rl.slots)
+  parts = threads.usable(placed.mesh, rl.cpu_threads)
   optimizer = train_state.optimizer(
       config.optim, config.bench.steps * rl.epochs * rl.mini_batches,
       placed.trained)
   abstract = train_state.abstract_state(
       placed, optimizer, ref=objective.uses_ref)
-  bind = functools.partial
+  jitted = step_programs.jitted(
+      placed, optimizer, abstract, objective, parts=parts)
   programs = {
-      'rollout': jax.jit(bind(rollouts.sample_groups, placed.model, settings)),
-      'reference': jax.jit(bind(grpo.experience, placed.model, objective)),
-      'update': jax.jit(
-          bind(grpo.update, placed.model, optimizer, objective),
-          donate_argnums=0,
-          out_shardings=(train_state.shardings_of(abstract), None))}
+      'rollout': threads.in_parts(functools.partial(
+          rollouts.sample_groups, placed.model,
+          rollouts.of_part(settings, parts)), parts, 1),
+      'reference': jitted.measure, 'advantages': jitted.experience,
+      'update': jitted.update}
   state = train_state.initial_state(
       placed, model.source, optimizer, abstract, config.seed)
   return programs, jax.block_until_ready(state)
@@ -144,8 +146,9 @@ def step(config, programs, state: TrainState, prompts: Prompts, index: int,
   reward_N = jax.block_until_ready(
       sharding.from_host(reward, prompts.id.sharding.mesh))
   clock.add('reward', 'host')
+  measured = programs['reference'](state.ref, rollout)
   experience, metrics = clock.wait(
-      'reference', programs['reference'](state.ref, rollout, reward_N))
+      'reference', programs['advantages'](rollout, reward_N, measured))
   for mini_batch in [*range(config.rl.mini_batches)] * config.rl.epochs:
     state, updated = programs['update'](state, experience, np.int32(mini_batch))
   clock.wait('update', state)

@@ -98,7 +98,7 @@ def sampling_settings(config, vocab: vocabs.Vocab,
         'are all the same', group)
   return rollouts.Settings(
       group=group, eos_ids=vocab.eos_ids, chunk=config.rl.sample_chunk,
-      slots=config.rl.slots, **chosen)
+      slots=config.rl.slots, cpu_threads=config.rl.cpu_threads, **chosen)
 
 
 def _chosen(section, own, name: str) -> Any:

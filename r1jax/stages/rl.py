@@ -28,6 +28,7 @@ from r1jax.models import lora
 from r1jax.models import row_attention
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
+from r1jax.parallel import threads
 from r1jax.reports import rl as rl_report
 from r1jax.stages import dynamic_sampling
 from r1jax.stages import evaluation
@@ -56,6 +57,7 @@ class Settings(NamedTuple):
   kl_target: float | None = None  # nats per response, for an adaptive beta
   seed: int = 0
   mask_truncated: bool = False  # nothing is learned from what was cut
+  cpu_threads: int = 1  # parts of a step that are computed at once
 
 
 class Learner:
@@ -86,7 +88,8 @@ class Learner:
     self._sampler, self._scorer, self._draw = sampler, scorer, draw
     (self._measure, self._experience, self._update,
      self._update_critic) = step_programs.jitted(
-         placed, optimizer, abstract, objective, critic)
+         placed, optimizer, abstract, objective, critic,
+         threads.usable(placed.mesh, settings.cpu_threads))
     self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
   def __call__(self, state: TrainState, step: int
@@ -334,7 +337,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
       placed, optimizer, abstract, objective, Settings(
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
           sampling_rounds=rl.sampling_rounds, kl_target=rl.kl_target,
-          mask_truncated=rl.mask_truncated, seed=seed),
+          mask_truncated=rl.mask_truncated, seed=seed,
+          cpu_threads=rl.cpu_threads),
       rollouts.Sampler(placed, settings, rl.score_while_sampling), scorer,
       draw, critic, partial)
   evaluate = evaluation.build(config, policy, vocab, held_out, scorer, workdir)

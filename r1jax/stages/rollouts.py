@@ -1,6 +1,7 @@
 """Rollouts: groups of responses to prompts, sampled on the mesh."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from r1jax.kernels import continuous_batching
 from r1jax.kernels import group_sampling
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
+from r1jax.parallel import threads
 from r1jax.stages import pieces
 from r1jax.stages import train_state
 from r1jax.types import Prompts, Rollout
@@ -31,6 +33,7 @@ class Settings(NamedTuple):
   keep_support: bool = False  # for an update
   keep_experts: bool = False  # for routing replay
   slots: int | None = None  # responses in flight at once; None: all
+  cpu_threads: int = 1  # parts of a batch that a Sampler draws at once
 
 
 def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
@@ -45,7 +48,7 @@ def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
       uses the number of its batch.
   """
   fields = settings._asdict()
-  slots = fields.pop('slots')
+  slots, _ = fields.pop('slots'), fields.pop('cpu_threads')
   keys = group_sampling.sample_keys(
       seed, stream, prompts.id, fields.pop('group'))
   if not in_slots(settings, keys.size):
@@ -60,11 +63,20 @@ def in_slots(settings: Settings, rows: int) -> bool:
 
 
 @functools.cache
-def jitted_sampling(mesh: jax.sharding.Mesh):
-  """`sample_groups`, jitted: one program for all stages of a pipeline."""
-  return jax.jit(
-      sample_groups, static_argnums=(0, 1), out_shardings=Rollout(
+def jitted_sampling(mesh: jax.sharding.Mesh, parts: int = 1):
+  """`sample_groups`, jitted: one program for all stages of a pipeline.
+
+  In `parts` of the prompts at once, threads.usable ones.
+  """
+  return threads.in_parts(
+      sample_groups, parts, 3, static_argnums=(0, 1), out_shardings=Rollout(
           None, *[sharding.batch_sharding(mesh)] * 5))  # prompts: as given
+
+
+def of_part(settings: Settings, parts: int) -> Settings:
+  """How each of equal parts of a batch is sampled."""
+  slots = settings.slots and settings.slots // parts
+  return settings._replace(slots=slots, cpu_threads=1)
 
 
 def on_mesh(batch: batches.PromptBatch, mesh: jax.sharding.Mesh) -> Prompts:
@@ -80,7 +92,7 @@ class Sampler:
                in_pieces: bool = False):
     """With `in_pieces` it gives rollouts that are still being drawn."""
     self._placed, self._settings = placed, settings
-    self._sample = jitted_sampling(placed.mesh)
+    self._threads = threads.usable(placed.mesh, settings.cpu_threads)
     self._in_pieces = in_pieces
 
   def __call__(self, params, batch: batches.PromptBatch, seed: int,
@@ -90,7 +102,9 @@ class Sampler:
     given = params, prompts, np.uint32(seed), np.uint32(stream)
     if self._in_pieces:
       return pieces.Drawing(self._placed, self._settings, *given)
-    return self._sample(self._placed.sampling, self._settings, *given)
+    parts = math.gcd(self._threads, len(batch.length))
+    return jitted_sampling(self._placed.mesh, parts)(
+        self._placed.sampling, of_part(self._settings, parts), *given)
 
 
 def read_prompts(*args: Any, **fields: Any) -> batches.PromptSet:
@@ -140,4 +154,5 @@ def policy_settings(section, vocab: vocabs.Vocab, top_k: int = 0,
       group=section.group, response_tokens=section.response_tokens,
       eos_ids=vocab.eos_ids, temperature=section.temperature,
       chunk=section.sample_chunk, top_k=top_k, top_p=top_p,
-      keep_support=keep_support, slots=section.slots)
+      keep_support=keep_support, slots=section.slots,
+      cpu_threads=section.cpu_threads)

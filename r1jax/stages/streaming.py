@@ -40,7 +40,7 @@ class Streamer:
     self._params = jax.jit(model.prepare)(params)
     how = settings._asdict()
     for field in ('group', 'chunk', 'response_tokens', 'keep_support',
-                  'keep_experts', 'slots'):
+                  'keep_experts', 'slots', 'cpu_threads'):
       del how[field]
     self._begin = jax.jit(functools.partial(
         _begin, model, rows=1, response_tokens=settings.response_tokens))

@@ -48,7 +48,7 @@ def _without_dropped():
 
 @jax.jit
 def _jitted(params, ref, critic, rollout, reward):
-  experience, measured = grpo.experience(
+  experience, measured = tiny_rl.experience(
       tiny.model(), PPO, ref, rollout, reward, critic,
       estimate=functools.partial(ppo.gae, CRITIC),
       values=functools.partial(ppo.values, CRITIC))

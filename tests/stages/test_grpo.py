@@ -50,7 +50,7 @@ def _rewards():
 
 
 def _learn(objective, reward=None, rollout=None):
-  return _jitted(grpo.experience, objective)(
+  return _jitted(tiny_rl.experience, objective)(
       tiny.params(seed=1), rollout or _rollout(),
       _rewards() if reward is None else reward)
 
@@ -197,7 +197,7 @@ def test_kl_in_the_reward_is_subtracted_from_it():
   np.testing.assert_allclose(experience.reward, expected, atol=1e-5)
   np.testing.assert_allclose(
       metrics['kl/response'], penalty.mean(), rtol=1e-5)
-  adapted, _ = _jitted(grpo.experience, objective)(
+  adapted, _ = _jitted(tiny_rl.experience, objective)(
       tiny.params(seed=1), _rollout(), _rewards(), None, np.float32(.5))
   np.testing.assert_allclose(
       adapted.reward, _rewards() - .5 * penalty, atol=1e-5)
@@ -216,7 +216,7 @@ def test_the_estimate_in_the_reward_is_the_one_that_was_asked_for():
 def test_no_reference_is_asked_without_a_penalty():
   for objective in (PLAIN, OBJECTIVE._replace(beta=0.)):
     experience, _ = jax.eval_shape(
-        functools.partial(grpo.experience, tiny.model(), objective), None,
+        functools.partial(tiny_rl.experience, tiny.model(), objective), None,
         _rollout(), _rewards())
     assert experience.ref_logp.shape == (N, R)
   assert OBJECTIVE._replace(beta=0., measure_kl=True).uses_ref

@@ -70,7 +70,7 @@ def _learned(objective, switches='plain', support=False):
   @jax.jit
   def make(params, rollout, reward):
     ref = jax.tree.map(lambda x: .9 * x, params)
-    experience, measured = grpo.experience(
+    experience, measured = tiny_rl.experience(
         model, objective, ref, rollout, reward, policy=params)
     return experience, measured, accumulate.gradients_of(
         functools.partial(grpo.loss, model, objective), params,
@@ -138,7 +138,7 @@ def test_only_what_has_tokens_is_computed():
 def test_a_batch_without_tokens_has_no_gradient():
   objective = BASE._replace(drop_equal_groups=True, **PACKED)
   experience, _ = jax.jit(functools.partial(
-      grpo.experience, tiny.model(), objective))(
+      tiny_rl.experience, tiny.model(), objective))(
           tiny.params(), _rollout(), np.ones(N, 'f'))
   grads, metrics = jax.jit(lambda params, experience: accumulate.gradients_of(
       functools.partial(grpo.loss, tiny.model(), objective), params,
@@ -155,7 +155,7 @@ def test_a_critics_values_and_gradient_are_those_of_a_row_each():
   def learn(objective):
     @jax.jit
     def make(params, rollout, reward):
-      experience, measured = grpo.experience(
+      experience, measured = tiny_rl.experience(
           tiny.model(), objective, tiny.params(), rollout, reward, params,
           estimate=functools.partial(ppo.gae, critic),
           values=functools.partial(ppo.values, critic))
@@ -179,7 +179,7 @@ def test_replayed_experts_are_those_of_a_row_each():
   def learn(objective):
     @jax.jit
     def make(params, rollout):
-      experience, _ = grpo.experience(
+      experience, _ = tiny_rl.experience(
           model, objective, params, rollout, jnp.arange(12.) % 5)
       return accumulate.gradients_of(
           functools.partial(grpo.loss, model, objective), params,

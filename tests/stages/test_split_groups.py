@@ -84,7 +84,7 @@ def _gradient(sizes, size):
 
   @jax.jit
   def make(params, rollout, reward):
-    experience, _ = grpo.experience(model, objective, params, rollout, reward)
+    experience, _ = tiny_rl.experience(model, objective, params, rollout, reward)
     experience = experience._replace(old_logp=experience.old_logp - .3)
     return experience.ref_logp, accumulate.gradients_of(
         functools.partial(grpo.loss, model, objective), params,

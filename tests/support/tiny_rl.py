@@ -87,7 +87,8 @@ class Run:
     self.learner = rl.Learner(
         self.placed, OPTIMIZER, self.abstract, objective, rl.Settings(
             epochs, ref_every_steps, sampling_rounds,
-            mask_truncated=mask_truncated, kl_target=kl_target),
+            mask_truncated=mask_truncated, kl_target=kl_target,
+            cpu_threads=settings.cpu_threads),
         self.sampler, self.scorer, draw, self.critic, self.partial)
 
   def _make_critic(self, fields, sizes) -> ppo.PlacedCritic:
@@ -126,3 +127,13 @@ def logged(run, count=3):
     rows.append(new)
     history.append(jax.device_get(metrics))
   return jax.device_get(state), rows, history
+
+
+def experience(model, objective, ref, rollout, reward, critic=None, beta=None,
+               steps=None, policy=None, estimate=grpo.group_relative,
+               values=None):
+  """`grpo.measure` and `grpo.estimate_advantages`, as a step has them."""
+  measured = grpo.measure(
+      model, objective, ref, rollout, critic, policy, values)
+  return grpo.estimate_advantages(
+      objective, rollout, reward, measured, beta, steps, estimate=estimate)

@@ -1,0 +1,69 @@
+"""Parts of a step in threads of one CPU: samples and updates stay the same."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+import tiny
+import tiny_rl
+from experiments import r1_zero
+from r1jax import config as config_lib
+from r1jax import errors
+from r1jax.stages import rollouts
+from r1jax.types import Rollout
+
+CRITIC = dict(gamma=1., lam=.95, whiten=True, value_clip=.2)
+
+
+@functools.cache
+def _taken(threads, critic=False, slots=None, **objective):
+  """Two steps: parameters of policy and critic, metrics, rows."""
+  run = tiny_rl.Run(
+      objective=tiny_rl.OBJECTIVE._replace(**objective),
+      settings=tiny_rl.SETTINGS._replace(slots=slots, cpu_threads=threads),
+      critic=CRITIC if critic else None)
+  state, rows, history = tiny_rl.logged(run, 2)
+  return (state.params, critic and state.critic.params), rows, [
+      {name: value for name, value in row.items()
+       if not name.startswith(('time', 'timing', 'began', 'rolled'))}
+      for row in history]
+
+
+@pytest.mark.parametrize('threads, changes', [
+    (2, dict(micro_batch=4, packed_rows=2, slots=8)),
+    (2, dict(critic=True, advantage='gae', mini_batches=2)),
+    (4, dict(aggregate='token_mean', drop_equal_groups=True, micro_batch=8))],
+                         ids=['slots and packed rows', 'PPO', 'four'])
+def test_a_step_in_parts_is_that_of_the_whole(threads, changes):
+  got, want = (_taken(count, **changes) for count in (threads, 1))
+  tiny.assert_near(got[0], want[0], 1e-4)
+  tiny.assert_near(got[2], want[2], 1e-4)
+  assert [[row['response'] for row in rows] for rows in got[1]] == [
+      [row['response'] for row in rows] for rows in want[1]]
+
+
+def test_parts_divide_a_batch_that_the_threads_do_not():
+  """Of six prompts, in four threads: two parts of three."""
+  placed = tiny.setup()
+  batch = tiny_rl.draw(0, 6)
+  got, want = (jax.device_get(rollouts.Sampler(
+      placed, tiny_rl.SETTINGS._replace(cpu_threads=count))(
+          tiny.placed(placed), batch, 0, 0)) for count in (4, 1))
+  assert isinstance(got, Rollout)
+  tiny.assert_near(got.logp, want.logp)
+  jax.tree.map(np.testing.assert_array_equal, got._replace(logp=()),
+               want._replace(logp=()))
+
+
+@pytest.mark.parametrize('fields, field', [
+    (dict(cpu_threads=5), 'rl.prompts'),
+    (dict(cpu_threads=2, slots=33), 'rl.slots'),
+    (dict(cpu_threads=2, packed_rows=None, micro_batch=256), 'rl.micro_batch')])
+def test_parts_are_equal(fields, field):
+  config = r1_zero.get_config('mini').unlock()
+  config.rl.update(prompts=32, group=8)
+  config.rl.update(fields)
+  with pytest.raises(errors.ConfigError, match=f'^config.{field}: '):
+    config_lib.check(config, 1)
