@@ -9,10 +9,11 @@ Random weights and prompts, KL to a frozen reference, AdamW, one update per
 rollout. No response ends early but in `tail`, where lengths have a long tail,
 `--config.rl.slots=None` samples without continuous batching, and
 `--config.rl.packed_rows=None` updates without packed rows. All are sized for a
-CPU of two cores and a few minutes; run nothing else on the machine
-meanwhile. `--config.bench.profile=DIR` traces one more step for a profile
-viewer. There is no workdir: nothing else is written but compiled programs,
-which the next run finds.
+CPU of two cores, a thread for each (`--config.rl.cpu_threads`), and a few
+minutes; run nothing else on the machine meanwhile.
+`--config.bench.profile=DIR` traces one more step for a profile viewer. There is
+no workdir: nothing else is written but compiled programs, which the next run
+finds.
 """
 
 from experiments import common
@@ -35,7 +36,7 @@ def tiny() -> common.ConfigDict:
           param_dtype='float32', remat='none', scan_layers=False),
       rl=sections.timed_rl(
           prompts=16, group=16, prompt_tokens=64, response_tokens=128,
-          micro_batch=16, logp_chunk=32))
+          micro_batch=8, logp_chunk=32, cpu_threads=2))
 
 
 def tail() -> common.ConfigDict:
@@ -52,7 +53,7 @@ def long_prompt() -> common.ConfigDict:
   """`tiny` with prompts of 512 tokens, 16,384 new tokens per step."""
   config = tiny().unlock()
   config.model.max_len = 576
-  config.rl.update(prompt_tokens=512, response_tokens=64)
+  config.rl.update(prompt_tokens=512, response_tokens=64, micro_batch=16)
   return config.lock()
 
 
@@ -65,4 +66,4 @@ def smollm2() -> common.ConfigDict:
           remat='dots'),
       rl=sections.timed_rl(
           prompts=4, group=8, prompt_tokens=64, response_tokens=64,
-          micro_batch=8, logp_chunk=64))
+          micro_batch=8, logp_chunk=64, cpu_threads=2))

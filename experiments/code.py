@@ -41,7 +41,7 @@ def _rl(init_from: str) -> common.ConfigDict:
       data=sections.prompts('mini_code', num_prompts=2048),
       rl=sections.rl(
           prompts=16, group=8, prompt_tokens=64, response_tokens=96,
-          micro_batch=64, sample_chunk=96, logp_chunk=48),
+          micro_batch=64, sample_chunk=96, logp_chunk=48, cpu_threads=2),
       # A right program is all that counts, with thinking or without.
       rewards=reward_sections.rewards(
           weights=dict(format=0.0), form='summary', languages=()),

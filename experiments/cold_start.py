@@ -54,7 +54,7 @@ def helper_samples(task: str, *, group: int, prompt_tokens: int,
       vocab=common.mini_vocab(), data=sections.prompts(task, **prompts),
       rl=sections.sampling(
           prompts=64, group=group, prompt_tokens=prompt_tokens,
-          response_tokens=160, sample_chunk=80),
+          response_tokens=160, sample_chunk=80, cpu_threads=2),
       rewards=rewards or reward_sections.rewards(
           answer='summary', form='summary'),
       keep=sample_sections.keep(per_prompt=2, reflection=reflection))
@@ -81,7 +81,7 @@ def zero_samples() -> common.ConfigDict:
       data=sections.prompts('mini_reasoning', num_prompts=256, seed=5),
       rl=sections.sampling(
           prompts=64, group=2, prompt_tokens=32, response_tokens=160,
-          sample_chunk=80),
+          sample_chunk=80, cpu_threads=2),
       rewards=reward_sections.rewards(
           answer='tags', form='answer', languages=()),
       keep=sample_sections.keep(per_prompt=2))

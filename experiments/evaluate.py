@@ -54,7 +54,7 @@ def of_suites(names, data: str = FOLDER) -> common.ConfigDict:
       'evaluate', model=common.released_model(attention_chunk=256),
       vocab=common.vocab(),
       rl=sections.lengths(prompt_tokens=64, response_tokens=64,
-                          sample_chunk=128),
+                          sample_chunk=128, cpu_threads=2),
       # All but accuracy is measured, too; nothing is trained.
       rewards=reward_sections.rewards(weights=dict(format=0.0), form='summary'),
       tests={_key(name): test(suites.find(name, data)) for name in names},

@@ -23,6 +23,7 @@ def mini(init_from: str | None = None) -> common.ConfigDict:
       vocab=common.mini_vocab(),
       data=sections.prompts('mini_writing', num_prompts=640),
       rl=sections.sampling(
-          prompts=32, group=8, prompt_tokens=40, response_tokens=128),
+          prompts=32, group=8, prompt_tokens=40, response_tokens=128,
+          cpu_threads=2),
       labels=sample_sections.labels(False),
       rewards=reward_sections.rewards(answer='whole', weights=dict(format=0.0)))

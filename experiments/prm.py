@@ -72,7 +72,8 @@ def _reward_model(data, preference, held_out) -> common.ConfigDict:
 
 
 def _lengths() -> dict[str, int]:
-  return dict(prompt_tokens=32, response_tokens=96, sample_chunk=48)
+  return dict(prompt_tokens=32, response_tokens=96, sample_chunk=48,
+              cpu_threads=2)
 
 
 def _models(**names: str) -> dict[str, common.ConfigDict]:

@@ -94,7 +94,7 @@ def rejection() -> common.ConfigDict:
       data=sections.prompts('mini_reasoning', num_prompts=1024, seed=7),
       rl=sections.sampling(
           prompts=64, group=4, prompt_tokens=32, response_tokens=160,
-          sample_chunk=80),
+          sample_chunk=80, cpu_threads=2),
       rewards=reward_sections.rewards(answer='summary', form='summary'),
       keep=sample_sections.keep(per_prompt=2))
 
@@ -111,7 +111,7 @@ def judged() -> common.ConfigDict:
                             options=dict(verifier='judge')),
       rl=sections.sampling(
           prompts=64, group=4, prompt_tokens=32, response_tokens=160,
-          sample_chunk=80),
+          sample_chunk=80, cpu_threads=2),
       rewards=reward_sections.rewards(
           answer='summary', form='summary', judge=dict(
               init_from='mini_helper', template='mini',
@@ -168,7 +168,8 @@ def pairs() -> common.ConfigDict:
           (('mini_writing', 0.6), ('mini_requests', 0.4)), num_prompts=512,
           options={'1': dict(harmful=False)}),
       rl=sections.sampling(
-          prompts=32, group=8, prompt_tokens=40, response_tokens=128),
+          prompts=32, group=8, prompt_tokens=40, response_tokens=128,
+          cpu_threads=2),
       labels=sample_sections.labels(False),
       rewards=reward_sections.rewards(
           answer='summary', weights=dict(format=0.0)))
@@ -182,7 +183,8 @@ def labels() -> common.ConfigDict:
       data=sections.prompts('mini_requests', num_prompts=384,
                             options=dict(safety=True)),
       rl=sections.sampling(
-          prompts=32, group=4, prompt_tokens=40, response_tokens=128),
+          prompts=32, group=4, prompt_tokens=40, response_tokens=128,
+          cpu_threads=2),
       labels=sample_sections.labels(True),
       rewards=reward_sections.rewards(
           answer='summary', weights=dict(format=0.0)))
@@ -254,7 +256,8 @@ def measured(init_from: str, model: common.ConfigDict) -> common.ConfigDict:
   return common.base(
       'evaluate', init_from=init_from, model=model, vocab=common.mini_vocab(),
       rl=sections.lengths(
-          prompt_tokens=48, response_tokens=160, sample_chunk=80),
+          prompt_tokens=48, response_tokens=160, sample_chunk=80,
+          cpu_threads=2),
       rewards=reward_sections.rewards(answer='summary', form='summary'),
       tests={task: sections.test(
           sections.questions(f'mini_{task}', seed=20), problems)
@@ -272,7 +275,8 @@ def shots(init_from: str) -> common.ConfigDict:
       'evaluate', init_from=init_from, model=common.mini_model(max_len=640),
       vocab=common.mini_vocab(),
       rl=sections.lengths(
-          prompt_tokens=400, response_tokens=160, sample_chunk=80),
+          prompt_tokens=400, response_tokens=160, sample_chunk=80,
+          cpu_threads=2),
       rewards=reward_sections.rewards(answer='summary', form='summary'),
       tests={f'shots_{n}': sections.test(
           sections.questions('mini_reasoning', seed=20, shots=n,

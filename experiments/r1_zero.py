@@ -46,7 +46,8 @@ def mini() -> common.ConfigDict:
       vocab=common.mini_vocab(), data=sections.prompts('mini_reasoning'),
       rl=sections.rl(
           prompts=16, group=8, prompt_tokens=32, response_tokens=160,
-          micro_batch=32, packed_rows=2, sample_chunk=80, logp_chunk=40),
+          micro_batch=32, packed_rows=2, sample_chunk=80, logp_chunk=40,
+          cpu_threads=2),
       rewards=reward_sections.rewards(), optim=dict(lr=3e-4, warmup_steps=5))
 
 
@@ -60,7 +61,7 @@ def smollm2() -> common.ConfigDict:
       rl=sections.rl(
           prompts=8, group=8, prompt_tokens=56, response_tokens=32,
           # At temperature 1 half of so small a model's text is noise.
-          temperature=0.7, sample_chunk=32, logp_chunk=16),
+          temperature=0.7, sample_chunk=32, logp_chunk=16, cpu_threads=2),
       # The model was never trained on the tags: its last number is the answer.
       rewards=reward_sections.rewards(
           answer='number', weights=dict(format=0.0)),

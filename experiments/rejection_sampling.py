@@ -29,6 +29,6 @@ def mini() -> common.ConfigDict:
       data=sections.prompts('mini_reasoning', num_prompts=512, seed=1),
       rl=sections.sampling(
           prompts=64, group=4, prompt_tokens=32, response_tokens=160,
-          sample_chunk=80),
+          sample_chunk=80, cpu_threads=2),
       rewards=reward_sections.rewards(),
       keep=sample_sections.keep(per_prompt=2))

@@ -161,7 +161,8 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
         'no response leads', leaves['preference.margin'])
   if 'rl.advantage' in leaves:
     _check_objective(leaves)
-    _check_batch(leaves, _batch_parts(config.get('rules', ()), sizes))
+    _check_batch(leaves, _batch_parts(config.get('rules', ()), sizes),
+                 alone=math.prod(sizes.values()) == 1)
 
 
 def _check_multiples(leaves: dict[str, Any], shards: int, sampled: int) -> None:
@@ -176,9 +177,6 @@ def _check_multiples(leaves: dict[str, Any], shards: int, sampled: int) -> None:
       ('preference.batch', 'preference.micro_batches * mesh data*fsdp*expert',
        part('preference.micro_batches') * shards),
       ('rl.prompts', 'rl.mini_batches', part('rl.mini_batches')),
-      ('rl.prompts', 'rl.mini_batches * rl.cpu_threads',
-       part('rl.mini_batches') * part('rl.cpu_threads')),
-      ('rl.slots', 'rl.cpu_threads', part('rl.cpu_threads')),
       ('rl.prompts', *spread('rl.group')),
       ('rl.in_flight', *spread('rl.group')),
       ('rl.prompts', 'mesh data*fsdp*expert, each with its own tree,',
@@ -360,15 +358,16 @@ def _check_surrogate(leaves: dict[str, Any]) -> None:
         'weight is clipped already', leaves['rl.dual_clip'])
 
 
-def _check_batch(leaves: dict[str, Any], shards: int) -> None:
+def _check_batch(leaves: dict[str, Any], shards: int, alone: bool) -> None:
   """Prompts → mini-batches (one update each) → micro-batches of responses."""
   prompts, group = leaves['rl.prompts'], leaves['rl.group']
   known = leaves.get('data.num_prompts')
   if known is not None and known < prompts:
     raise errors.expected(
         'data.num_prompts', f'at least rl.prompts = {prompts}', known)
-  mini = prompts * group // (
-      leaves.get('rl.mini_batches', 1) * leaves.get('rl.cpu_threads', 1))
+  of_mini_batch = prompts // leaves.get('rl.mini_batches', 1)
+  threads = math.gcd(of_mini_batch, leaves['rl.cpu_threads']) if alone else 1
+  mini = of_mini_batch // threads * group
   micro, packed = leaves.get('rl.micro_batch'), leaves.get('rl.packed_rows')
   split = "mesh data*fsdp*expert, or the rules' 'batch'"
   if packed is not None:
@@ -383,9 +382,10 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
   micro = micro or mini
   if mini % micro:
     raise errors.expected(
-        'rl.micro_batch', 'a divisor of the responses of a mini-batch (of '
-        'each of rl.cpu_threads), rl.prompts * rl.group / rl.mini_batches = '
-        f'{mini}', micro)
+        'rl.micro_batch', 'a divisor of the responses of a mini-batch, '
+        'rl.prompts * rl.group / rl.mini_batches'
+        + f' (in {threads} of rl.cpu_threads)' * (threads > 1)
+        + f' = {mini}', micro)
   if micro % shards:
     field = 'rl.mini_batches' if micro == mini else 'rl.micro_batch'
     raise errors.expected(

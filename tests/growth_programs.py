@@ -23,7 +23,7 @@ def config(**sizes: int):
   made.model.update(vocab=512, width=128, layers=2, heads=4, kv_heads=2,
                     head_size=32, mlp=352, attention_chunk=64, scan_layers=True)
   made.rl.update(prompts=4, group=8, prompt_tokens=64, response_tokens=64,
-                 micro_batch=8, sample_chunk=64, logp_chunk=32)
+                 micro_batch=8, sample_chunk=64, logp_chunk=32, cpu_threads=1)
   for name, value in sizes.items():
     (made.rl if name in made.rl else made.model)[name] = value
   made.model.max_len = made.rl.prompt_tokens + made.rl.response_tokens

@@ -9,6 +9,7 @@ two programs with half of the rows each are done sooner than one with all.
 from collections.abc import Callable
 from concurrent import futures
 import functools
+import math
 from typing import Any
 
 import jax
@@ -17,10 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def usable(mesh: jax.sharding.Mesh, count: int) -> int:
-  """`count` on a mesh of one CPU, whose cores are shared; 1 on any other."""
-  device, = mesh.devices.flat if mesh.size == 1 else (None,)
-  return count if device is not None and device.platform == 'cpu' else 1
+def usable(mesh: jax.sharding.Mesh, count: int, rows: int) -> int:
+  """How many parts a batch of `rows` is cut into: at most `count`, equal ones.
+
+  On a mesh of one CPU, whose cores they share; on any other it is left whole.
+  """
+  platform = mesh.devices.flat[0].platform
+  return math.gcd(count, rows) if (mesh.size, platform) == (1, 'cpu') else 1
 
 
 def at_once(function: Callable[[int], Any], count: int) -> list[Any]:

@@ -117,7 +117,8 @@ def make_programs(config, model: train_state.StageModel
   settings = rollouts.Settings(
       group=rl.group, response_tokens=rl.response_tokens, eos_ids=eos_ids,
       temperature=rl.temperature, chunk=rl.sample_chunk, slots=rl.slots)
-  parts = threads.usable(placed.mesh, rl.cpu_threads)
+  parts = threads.usable(
+      placed.mesh, rl.cpu_threads, rl.prompts // rl.mini_batches)
   optimizer = train_state.optimizer(
       config.optim, config.bench.steps * rl.epochs * rl.mini_batches,
       placed.trained)

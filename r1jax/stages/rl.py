@@ -57,7 +57,7 @@ class Settings(NamedTuple):
   kl_target: float | None = None  # nats per response, for an adaptive beta
   seed: int = 0
   mask_truncated: bool = False  # nothing is learned from what was cut
-  cpu_threads: int = 1  # parts of a step that are computed at once
+  parts: int = 1  # of a rollout, computed at once
 
 
 class Learner:
@@ -89,7 +89,7 @@ class Learner:
     (self._measure, self._experience, self._update,
      self._update_critic) = step_programs.jitted(
          placed, optimizer, abstract, objective, critic,
-         threads.usable(placed.mesh, settings.cpu_threads))
+         settings.parts)
     self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
   def __call__(self, state: TrainState, step: int
@@ -338,7 +338,8 @@ def build(config, mesh, workdir: str) -> loop.Stage:
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
           sampling_rounds=rl.sampling_rounds, kl_target=rl.kl_target,
           mask_truncated=rl.mask_truncated, seed=seed,
-          cpu_threads=rl.cpu_threads),
+          parts=threads.usable(
+              mesh, rl.cpu_threads, rl.prompts // rl.mini_batches)),
       rollouts.Sampler(placed, settings, rl.score_while_sampling), scorer,
       draw, critic, partial)
   evaluate = evaluation.build(config, policy, vocab, held_out, scorer, workdir)

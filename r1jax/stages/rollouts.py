@@ -1,7 +1,6 @@
 """Rollouts: groups of responses to prompts, sampled on the mesh."""
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -75,7 +74,7 @@ def jitted_sampling(mesh: jax.sharding.Mesh, parts: int = 1):
 
 def of_part(settings: Settings, parts: int) -> Settings:
   """How each of equal parts of a batch is sampled."""
-  slots = settings.slots and settings.slots // parts
+  slots = settings.slots and -(-settings.slots // parts)
   return settings._replace(slots=slots, cpu_threads=1)
 
 
@@ -92,7 +91,6 @@ class Sampler:
                in_pieces: bool = False):
     """With `in_pieces` it gives rollouts that are still being drawn."""
     self._placed, self._settings = placed, settings
-    self._threads = threads.usable(placed.mesh, settings.cpu_threads)
     self._in_pieces = in_pieces
 
   def __call__(self, params, batch: batches.PromptBatch, seed: int,
@@ -102,7 +100,8 @@ class Sampler:
     given = params, prompts, np.uint32(seed), np.uint32(stream)
     if self._in_pieces:
       return pieces.Drawing(self._placed, self._settings, *given)
-    parts = math.gcd(self._threads, len(batch.length))
+    parts = threads.usable(
+        self._placed.mesh, self._settings.cpu_threads, len(batch.length))
     return jitted_sampling(self._placed.mesh, parts)(
         self._placed.sampling, of_part(self._settings, parts), *given)
 

@@ -57,13 +57,11 @@ def test_parts_divide_a_batch_that_the_threads_do_not():
                want._replace(logp=()))
 
 
-@pytest.mark.parametrize('fields, field', [
-    (dict(cpu_threads=5), 'rl.prompts'),
-    (dict(cpu_threads=2, slots=33), 'rl.slots'),
-    (dict(cpu_threads=2, packed_rows=None, micro_batch=256), 'rl.micro_batch')])
-def test_parts_are_equal(fields, field):
+def test_a_micro_batch_is_of_one_part():
   config = r1_zero.get_config('mini').unlock()
-  config.rl.update(prompts=32, group=8)
-  config.rl.update(fields)
-  with pytest.raises(errors.ConfigError, match=f'^config.{field}: '):
+  config.rl.update(prompts=6, group=8, cpu_threads=4, packed_rows=None)
+  with pytest.raises(errors.ConfigError, match=r'in 2 of rl.cpu_threads\) = 24'):
+    config.rl.micro_batch = 48
     config_lib.check(config, 1)
+  config.rl.micro_batch = 24
+  config_lib.check(config, 1)

@@ -88,7 +88,7 @@ class Run:
         self.placed, OPTIMIZER, self.abstract, objective, rl.Settings(
             epochs, ref_every_steps, sampling_rounds,
             mask_truncated=mask_truncated, kl_target=kl_target,
-            cpu_threads=settings.cpu_threads),
+            parts=settings.cpu_threads),
         self.sampler, self.scorer, draw, self.critic, self.partial)
 
   def _make_critic(self, fields, sizes) -> ppo.PlacedCritic:
