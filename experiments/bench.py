@@ -36,7 +36,7 @@ def tiny() -> common.ConfigDict:
           param_dtype='float32', remat='none', scan_layers=False),
       rl=sections.timed_rl(
           prompts=16, group=16, prompt_tokens=64, response_tokens=128,
-          micro_batch=8, logp_chunk=32, cpu_threads=2))
+          micro_batch=16, logp_chunk=32, cpu_threads=2))
 
 
 def tail() -> common.ConfigDict:
@@ -53,7 +53,7 @@ def long_prompt() -> common.ConfigDict:
   """`tiny` with prompts of 512 tokens, 16,384 new tokens per step."""
   config = tiny().unlock()
   config.model.max_len = 576
-  config.rl.update(prompt_tokens=512, response_tokens=64, micro_batch=16)
+  config.rl.update(prompt_tokens=512, response_tokens=64)
   return config.lock()
 
 

@@ -32,7 +32,7 @@ def mini(init_from: str | None = None, reward_model: str | None = None,
       data=sections.prompts('mini_writing', num_prompts=640, seed=1),
       rl=sections.rl(
           prompts=32, group=4, prompt_tokens=40, response_tokens=128,
-          micro_batch=32, sample_chunk=64, logp_chunk=64, cpu_threads=2,
+          micro_batch=64, sample_chunk=64, logp_chunk=64, cpu_threads=2,
           advantage='gae', aggregate='token_mean', mini_batches=2, kl='k1',
           kl_in='reward', beta=beta, measure_kl=True),
       critic=sections.critic(init_from=critic),

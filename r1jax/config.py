@@ -161,8 +161,7 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
         'no response leads', leaves['preference.margin'])
   if 'rl.advantage' in leaves:
     _check_objective(leaves)
-    _check_batch(leaves, _batch_parts(config.get('rules', ()), sizes),
-                 alone=math.prod(sizes.values()) == 1)
+    _check_batch(leaves, _batch_parts(config.get('rules', ()), sizes))
 
 
 def _check_multiples(leaves: dict[str, Any], shards: int, sampled: int) -> None:
@@ -358,16 +357,14 @@ def _check_surrogate(leaves: dict[str, Any]) -> None:
         'weight is clipped already', leaves['rl.dual_clip'])
 
 
-def _check_batch(leaves: dict[str, Any], shards: int, alone: bool) -> None:
+def _check_batch(leaves: dict[str, Any], shards: int) -> None:
   """Prompts → mini-batches (one update each) → micro-batches of responses."""
   prompts, group = leaves['rl.prompts'], leaves['rl.group']
   known = leaves.get('data.num_prompts')
   if known is not None and known < prompts:
     raise errors.expected(
         'data.num_prompts', f'at least rl.prompts = {prompts}', known)
-  of_mini_batch = prompts // leaves.get('rl.mini_batches', 1)
-  threads = math.gcd(of_mini_batch, leaves['rl.cpu_threads']) if alone else 1
-  mini = of_mini_batch // threads * group
+  mini = prompts * group // leaves.get('rl.mini_batches', 1)
   micro, packed = leaves.get('rl.micro_batch'), leaves.get('rl.packed_rows')
   split = "mesh data*fsdp*expert, or the rules' 'batch'"
   if packed is not None:
@@ -383,9 +380,7 @@ def _check_batch(leaves: dict[str, Any], shards: int, alone: bool) -> None:
   if mini % micro:
     raise errors.expected(
         'rl.micro_batch', 'a divisor of the responses of a mini-batch, '
-        'rl.prompts * rl.group / rl.mini_batches'
-        + f' (in {threads} of rl.cpu_threads)' * (threads > 1)
-        + f' = {mini}', micro)
+        f'rl.prompts * rl.group / rl.mini_batches = {mini}', micro)
   if micro % shards:
     field = 'rl.mini_batches' if micro == mini else 'rl.micro_batch'
     raise errors.expected(

@@ -117,15 +117,15 @@ def make_programs(config, model: train_state.StageModel
   settings = rollouts.Settings(
       group=rl.group, response_tokens=rl.response_tokens, eos_ids=eos_ids,
       temperature=rl.temperature, chunk=rl.sample_chunk, slots=rl.slots)
-  parts = threads.usable(
-      placed.mesh, rl.cpu_threads, rl.prompts // rl.mini_batches)
+  parts = threads.usable(placed.mesh, rl.cpu_threads, rl.prompts)
   optimizer = train_state.optimizer(
       config.optim, config.bench.steps * rl.epochs * rl.mini_batches,
       placed.trained)
   abstract = train_state.abstract_state(
       placed, optimizer, ref=objective.uses_ref)
   jitted = step_programs.jitted(
-      placed, optimizer, abstract, objective, parts=parts)
+      placed, optimizer, abstract, objective,
+      parts=step_programs.measured_at_once(rl, placed.mesh))
   programs = {
       'rollout': threads.in_parts(functools.partial(
           rollouts.sample_groups, placed.model,

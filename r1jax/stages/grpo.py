@@ -19,7 +19,7 @@ over the policy whose ratio is taken ("keep sampling mask", DeepSeek-V3.2, arXiv
 of those kept, and the gradient would change tokens that could not be drawn.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -301,27 +301,10 @@ def mini_batch(model, objective: Objective, experience: Experience, index
 def update(model, optimizer, objective: Objective, state: TrainState,
            experience: Experience, index) -> tuple[TrainState, dict]:
   """One update on mini-batch number `index` of a rollout; pure."""
-  return apply(optimizer, state, [
-      gradient_sums(model, objective, state, experience, index)])
-
-
-def gradient_sums(model, objective: Objective, state: TrainState,
-                  experience: Experience, index) -> accumulate.Sums:
-  """Of mini-batch number `index`, or of a part of one; pure.
-
-  Of P parts: with P times as many mini-batches, part p of mini-batch m of M is
-  number m + p M.
-  """
-  return accumulate.sums_of(
+  grads, metrics = accumulate.gradients_of(
       lambda params, part: loss(
           model, objective, lora.join(state.ref, params), part), state.params,
       *mini_batch(model, objective, experience, index))
-
-
-def apply(optimizer, state: TrainState, parts: Sequence[accumulate.Sums]
-          ) -> tuple[TrainState, dict]:
-  """The update by the sums of all parts of a mini-batch; pure."""
-  grads, metrics = accumulate.means_of(parts)
   state, more = optim.update(optimizer, grads, state)
   metrics['policy/loss'] = metrics.pop('loss')
   return state, metrics | more

@@ -6,7 +6,7 @@ and InstructGPT, arXiv 2203.02155). The reward is the score of a response at its
 last token, minus beta log(pi / pi_ref) at every token.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import functools
 from typing import NamedTuple
 
@@ -134,23 +134,10 @@ def update(critic: Critic, optimizer, objective: grpo.Objective,
 
   `state` is the critic's own, TrainState.critic of the policy's.
   """
-  return apply(optimizer, state, [
-      gradient_sums(critic, objective, state, experience, index)])
-
-
-def gradient_sums(critic: Critic, objective: grpo.Objective, state: TrainState,
-                  experience: Experience, index) -> accumulate.Sums:
-  """As grpo.gradient_sums, of the critic; pure."""
-  return accumulate.sums_of(
+  grads, metrics = accumulate.gradients_of(
       lambda params, part: loss(critic, lora.join(state.ref, params), part),
       state.params,
       *grpo.mini_batch(critic.model, objective, experience, index))
-
-
-def apply(optimizer, state: TrainState, parts: Sequence[accumulate.Sums]
-          ) -> tuple[TrainState, dict]:
-  """The critic's update by the sums of all parts of a mini-batch; pure."""
-  grads, metrics = accumulate.means_of(parts)
   state, more = optim.update(optimizer, grads, state)
   metrics['critic/loss'] = metrics.pop('loss')
   metrics |= {f'critic/{name.partition("/")[2]}': value

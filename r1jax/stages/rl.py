@@ -28,7 +28,6 @@ from r1jax.models import lora
 from r1jax.models import row_attention
 from r1jax.parallel import distributed
 from r1jax.parallel import sharding
-from r1jax.parallel import threads
 from r1jax.reports import rl as rl_report
 from r1jax.stages import dynamic_sampling
 from r1jax.stages import evaluation
@@ -57,7 +56,7 @@ class Settings(NamedTuple):
   kl_target: float | None = None  # nats per response, for an adaptive beta
   seed: int = 0
   mask_truncated: bool = False  # nothing is learned from what was cut
-  parts: int = 1  # of a rollout, computed at once
+  parts: int = 1  # of a rollout, measured at once
 
 
 class Learner:
@@ -338,8 +337,7 @@ def build(config, mesh, workdir: str) -> loop.Stage:
           epochs=rl.epochs, ref_every_steps=rl.ref_every_steps,
           sampling_rounds=rl.sampling_rounds, kl_target=rl.kl_target,
           mask_truncated=rl.mask_truncated, seed=seed,
-          parts=threads.usable(
-              mesh, rl.cpu_threads, rl.prompts // rl.mini_batches)),
+          parts=step_programs.measured_at_once(rl, mesh)),
       rollouts.Sampler(placed, settings, rl.score_while_sampling), scorer,
       draw, critic, partial)
   evaluate = evaluation.build(config, policy, vocab, held_out, scorer, workdir)

@@ -6,6 +6,7 @@ sampler's is in rollouts.py.
 
 from collections.abc import Callable
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -31,48 +32,39 @@ def jitted(placed: train_state.PlacedModel, optimizer: optim.Optimizer,
            critic: ppo.PlacedCritic | None = None, parts: int = 1) -> Programs:
   """The programs of a step; the arguments are those of rl.Learner.
 
-  Of a rollout in `parts`, threads.usable ones, each is computed at once.
+  A rollout is measured in `parts` at once.
   """
   policy, _, _ = split_state(train_state.shardings_of(abstract))
   estimate, values, update_critic = grpo.group_relative, None, None
   if critic:
     estimate, values = (functools.partial(function, critic.critic)
                         for function in (ppo.gae, ppo.values))
-    update_critic = jitted_update(
-        ppo, critic.critic, critic.optimizer, objective,
-        train_state.shardings_of(critic.abstract), parts)
+    update_critic = jax.jit(
+        functools.partial(
+            ppo.update, critic.critic, critic.optimizer, objective),
+        donate_argnums=0, out_shardings=(
+            train_state.shardings_of(critic.abstract), None))
   return Programs(
       threads.in_parts(functools.partial(
           grpo.measure, placed.model, objective, values=values), parts, 1),
       jax.jit(functools.partial(
           grpo.estimate_advantages, objective, estimate=estimate)),
-      jitted_update(grpo, placed.model, optimizer, objective, policy, parts),
+      jax.jit(
+          functools.partial(grpo.update, placed.model, optimizer, objective),
+          donate_argnums=0, out_shardings=(policy, None)),
       update_critic)
 
 
-def jitted_update(
-    algorithm, model, optimizer: optim.Optimizer, objective: grpo.Objective,
-    shardings: TrainState, parts: int = 1) -> Callable[..., Any]:
-  """The update of `algorithm`, grpo or ppo: (state, experience, mini-batch).
+def measured_at_once(section, mesh: jax.sharding.Mesh) -> int:
+  """The parts of a rollout that a section `config.rl` measures at once.
 
-  In `parts`, the gradients of each part of a mini-batch are summed at once, and
-  there are as many sums of them. The state is donated.
+  Each has whole groups, and whole micro-batches of them.
   """
-  bind, options = functools.partial, dict(
-      donate_argnums=0, out_shardings=(shardings, None))
-  if parts == 1:
-    return jax.jit(
-        bind(algorithm.update, model, optimizer, objective), **options)
-  count = objective.mini_batches
-  sums = jax.jit(bind(algorithm.gradient_sums, model, objective._replace(
-      mini_batches=count * parts)))
-  apply = jax.jit(bind(algorithm.apply, optimizer), **options)
-
-  def update(state, experience, mini_batch):
-    return apply(state, threads.at_once(lambda part: sums(
-        state, experience, mini_batch + count * part), parts))
-
-  return update
+  count = math.gcd(section.cpu_threads, section.prompts)
+  rows = section.prompts * section.group
+  if section.packed_rows is not None:  # in as many micro-batches as it takes
+    return threads.usable(mesh, count, rows)
+  return threads.usable(mesh, count, rows // (section.micro_batch or 1))
 
 
 def split_state(state: TrainState) -> tuple[TrainState, Any, Any]:

@@ -6,7 +6,7 @@ denominators and the gradients of the sums are added, and divided once. So
 the number of micro-batches never changes a loss.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import functools
 from typing import Any
 
@@ -18,8 +18,6 @@ from r1jax.kernels import masked
 from r1jax.types import Array, Params
 
 Pair = tuple[Array, Array]  # sum, denominator
-# Gradients of the loss's sum, and pairs of loss and metrics by name.
-Sums = tuple[Params, dict[str, Pair]]
 
 
 def split(tree: Any, micro_batches: int) -> Any:
@@ -71,14 +69,7 @@ def gradients_of(
     loss: Callable[[Params, Any], tuple[Pair, dict[str, Pair]]],
     params: Params, count: int | Array, take: Callable[[Array], Any],
 ) -> tuple[Params, dict[str, Array]]:
-  """`gradients` over the micro-batches take(0), ..., take(count - 1)."""
-  return means_of([sums_of(loss, params, count, take)])
-
-
-def sums_of(
-    loss: Callable[[Params, Any], tuple[Pair, dict[str, Pair]]],
-    params: Params, count: int | Array, take: Callable[[Array], Any]) -> Sums:
-  """What `gradients_of` divides, of which parts of a batch can be added.
+  """`gradients` over the micro-batches take(0), ..., take(count - 1).
 
   `count` may be known at run time only, and be 0.
   """
@@ -91,19 +82,14 @@ def sums_of(
     return jax.tree.map(lambda g: g.astype(jnp.float32), grads), metrics
 
   if isinstance(count, int) and count == 1:
-    return of_micro_batch(0)  # a sum would hold gradients twice
-  zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
-                      jax.eval_shape(of_micro_batch, 0))
-  with jax.named_scope('micro_batches'):  # plans know it by this
-    return lax.fori_loop(
-        0, count, lambda index, total: jax.tree.map(
-            jnp.add, total, of_micro_batch(index)), zero)
-
-
-def means_of(parts: Sequence[Sums]) -> tuple[Params, dict[str, Array]]:
-  """As `gradients`, from the sums of all parts of a batch."""
-  grads, metrics = functools.reduce(
-      functools.partial(jax.tree.map, jnp.add), parts)
+    grads, metrics = of_micro_batch(0)  # a sum would hold gradients twice
+  else:
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
+                        jax.eval_shape(of_micro_batch, 0))
+    with jax.named_scope('micro_batches'):  # plans know it by this
+      grads, metrics = lax.fori_loop(
+          0, count, lambda index, total: jax.tree.map(
+              jnp.add, total, of_micro_batch(index)), zero)
   total = metrics['loss'][1]
   grads = jax.tree.map(lambda g: masked.divide(g, total), grads)
   return grads, {k: masked.divide(*pair) for k, pair in metrics.items()}

@@ -1,4 +1,4 @@
-"""Parts of a step in threads of one CPU: samples and updates stay the same."""
+"""Parts of a step in threads of one CPU: samples and scores stay the same."""
 
 import functools
 
@@ -8,10 +8,10 @@ import pytest
 
 import tiny
 import tiny_rl
-from experiments import r1_zero
-from r1jax import config as config_lib
-from r1jax import errors
+from experiments import sections
+from r1jax.parallel import sharding
 from r1jax.stages import rollouts
+from r1jax.stages import step_programs
 from r1jax.types import Rollout
 
 CRITIC = dict(gamma=1., lam=.95, whiten=True, value_clip=.2)
@@ -57,11 +57,13 @@ def test_parts_divide_a_batch_that_the_threads_do_not():
                want._replace(logp=()))
 
 
-def test_a_micro_batch_is_of_one_part():
-  config = r1_zero.get_config('mini').unlock()
-  config.rl.update(prompts=6, group=8, cpu_threads=4, packed_rows=None)
-  with pytest.raises(errors.ConfigError, match=r'in 2 of rl.cpu_threads\) = 24'):
-    config.rl.micro_batch = 48
-    config_lib.check(config, 1)
-  config.rl.micro_batch = 24
-  config_lib.check(config, 1)
+@pytest.mark.parametrize('parts, fields', [
+    (2, dict(micro_batch=16)), (1, dict(micro_batch=32)),
+    (2, dict(micro_batch=32, packed_rows=2)), (4, dict(cpu_threads=4)),
+    (1, dict(cpu_threads=3))])
+def test_parts_have_whole_groups_and_whole_micro_batches(parts, fields):
+  section = sections.rl(**dict(prompts=8, group=4, cpu_threads=2) | fields)
+  one, eight = (sharding.make_mesh({'data': n}, jax.devices()[:n])
+                for n in (1, 8))
+  assert step_programs.measured_at_once(section, one) == parts
+  assert step_programs.measured_at_once(section, eight) == 1

@@ -194,8 +194,8 @@ def test_a_critic_of_another_vocabulary_is_refused(size):
 def test_a_critic_s_factors_are_learned_over_their_base(monkeypatch):
   monkeypatch.setattr(ppo, 'loss', lambda critic, params, part: params)
   monkeypatch.setattr(grpo, 'mini_batch', lambda *_: (1, None))
-  monkeypatch.setattr(accumulate, 'sums_of', lambda loss, params, *_: (
-      loss(params, None), {'loss': (0., 1.)}))
+  monkeypatch.setattr(accumulate, 'gradients_of', lambda loss, params, *_: (
+      loss(params, None), {'loss': 0.}))
   monkeypatch.setattr(
       optim, 'update', lambda optimizer, grads, state: (
           state._replace(params=grads), {}))
