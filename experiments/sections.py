@@ -314,9 +314,10 @@ def _lengths() -> dict[str, fields.Field]:
                      'data*fsdp*expert; the next that waits takes the place of '
                      'one that has ended; unset: all', '>= 1'),
       cpu_threads=field(
-          1, '>= 1', 'where the mesh is one CPU, its prompts are sampled, and '
-          'scored by reference and critic, in so many equal parts at once, or '
-          'as many fewer as divide them; best is a thread for each core'))
+          1, '>= 1', 'where the mesh is one CPU, its prompts are sampled (but '
+          'for score_while_sampling and partial_tokens), and scored by '
+          'reference and critic, in so many equal parts at once, or as many '
+          'fewer as divide them; best is a thread for each core'))
 
 
 def critic(**values: Any) -> ConfigDict:

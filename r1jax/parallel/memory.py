@@ -24,6 +24,7 @@ _KEEP = ((-8, 1), (-4, 0), (-1, -1), (-2, 64 << 20))
 _SMALLER = {
     'rl.micro_batch': 'a smaller', 'rl.sample_chunk': 'a smaller',
     'rl.logp_chunk': 'a smaller', 'rl.slots': 'a smaller',
+    'rl.cpu_threads': 'a smaller',
     'lm.micro_batches': 'a larger',
     'lm.logp_chunk': 'a smaller', 'preference.micro_batches': 'a larger',
     'preference.logp_chunk': 'a smaller', 'eval.batch': 'a smaller',

@@ -258,7 +258,7 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
   (_, _, _, objective, settings, _, _, draw, critic, partial), _ = built['Learner'][0]
   assert objective == rl.make_objective(config.rl) and (
       objective.drop_equal_groups and objective.beta == .5)
-  assert settings == rl.Settings(3, 0, 2, 2., config.seed)
+  assert settings == rl.Settings(3, 0, 2, 2., config.seed, parts=2)
   assert {draw(0).id.max(), draw(1).id.max()} <= {3, 4}
   assert critic.critic[1:] == (.9, .8, False, .3)
   assert partial is None
@@ -268,12 +268,12 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
   assert named['in_pieces'] is config.rl.score_while_sampling
   assert len(held_out.records) == 3
   assert settings._replace(eos_ids=()) == rollouts.Settings(
-      5, 160, (), .6, chunk=80, top_k=7, top_p=.8)
+      5, 160, (), .6, chunk=80, top_k=7, top_p=.8, cpu_threads=2)
   assert rollouts.longest_sequence(config.rl)[1] == 32 + 160
   (_, sampled, in_pieces), _ = built['Sampler'][0]
   assert in_pieces is config.rl.score_while_sampling
   assert sampled._replace(eos_ids=()) == rollouts.Settings(
-      8, 160, (), 1., chunk=80)
+      8, 160, (), 1., chunk=80, cpu_threads=2)
   for rounds in (0, 1):
     config.rl.sampling_rounds = rounds
     assert rl.make_objective(config.rl).drop_equal_groups == bool(rounds)

@@ -70,7 +70,7 @@ SETTINGS = rollouts.Settings(2, 6, (1, 4), .7, 3)
 def test_a_policy_is_sampled_as_its_section_says():
   section = types.SimpleNamespace(
       group=2, prompt_tokens=9, response_tokens=6, temperature=.7,
-      sample_chunk=3, slots=None)
+      sample_chunk=3, slots=None, cpu_threads=1)
   vocab = types.SimpleNamespace(eos_ids=(1, 4))
   assert rollouts.policy_settings(section, vocab) == SETTINGS
   assert rollouts.policy_settings(section, vocab, 5, .5) == SETTINGS._replace(
@@ -89,7 +89,7 @@ def test_seed_stream_and_ids_name_the_random_numbers(monkeypatch):
   monkeypatch.setattr(
       group_sampling, 'sample', lambda *given, **named: (given, named))
   monkeypatch.setattr(
-      rollouts, 'jitted_sampling', lambda place: rollouts.sample_groups)
+      rollouts, 'jitted_sampling', lambda mesh, parts: rollouts.sample_groups)
   prompts = tiny.prompts()
   place = types.SimpleNamespace(
       sampling='model', batch=None,

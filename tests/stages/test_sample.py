@@ -86,7 +86,7 @@ def test_sampling_and_filters_are_as_the_config_says(tmp_path, monkeypatch):
   _stage(tmp_path, temperature=.7, top_k=3, top_p=.5, score_while_sampling=True)
   (settings, in_pieces), = made
   assert in_pieces and settings._replace(eos_ids=()) == rollouts.Settings(
-      2, 6, (), .7, chunk=6, top_k=3, top_p=.5)
+      2, 6, (), .7, chunk=6, top_k=3, top_p=.5, cpu_threads=2)
   config = rejection_sampling.get_config('mini').unlock()
   config.rewards.languages = ('en', 'zh')
   keep = dict(min_accuracy=.5, format=False, max_repetition=.25,
