@@ -316,8 +316,9 @@ def _lengths() -> dict[str, fields.Field]:
       cpu_threads=field(
           1, '>= 1', 'where the mesh is one CPU, its prompts are sampled (but '
           'for score_while_sampling and partial_tokens), and scored by '
-          'reference and critic, in so many equal parts at once, or as many '
-          'fewer as divide them; best is a thread for each core'))
+          'reference and critic (but for packed_rows), in so many equal parts '
+          'at once, or as many fewer as divide them; best is a thread for each '
+          'core'))
 
 
 def critic(**values: Any) -> ConfigDict:

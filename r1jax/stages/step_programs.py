@@ -58,12 +58,13 @@ def jitted(placed: train_state.PlacedModel, optimizer: optim.Optimizer,
 def measured_at_once(section, mesh: jax.sharding.Mesh) -> int:
   """The parts of a rollout that a section `config.rl` measures at once.
 
-  Each has whole groups, and whole micro-batches of them.
+  Each has whole groups, and whole micro-batches of them. Packed rows are few,
+  and fill the micro-batches of a whole rollout better than those of parts.
   """
+  if section.packed_rows is not None:
+    return 1
   count = math.gcd(section.cpu_threads, section.prompts)
   rows = section.prompts * section.group
-  if section.packed_rows is not None:  # in as many micro-batches as it takes
-    return threads.usable(mesh, count, rows)
   return threads.usable(mesh, count, rows // (section.micro_batch or 1))
 
 

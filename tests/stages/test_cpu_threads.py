@@ -59,7 +59,7 @@ def test_parts_divide_a_batch_that_the_threads_do_not():
 
 @pytest.mark.parametrize('parts, fields', [
     (2, dict(micro_batch=16)), (1, dict(micro_batch=32)),
-    (2, dict(micro_batch=32, packed_rows=2)), (4, dict(cpu_threads=4)),
+    (1, dict(micro_batch=16, packed_rows=2)), (4, dict(cpu_threads=4)),
     (1, dict(cpu_threads=3))])
 def test_parts_have_whole_groups_and_whole_micro_batches(parts, fields):
   section = sections.rl(**dict(prompts=8, group=4, cpu_threads=2) | fields)

@@ -258,7 +258,7 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
   (_, _, _, objective, settings, _, _, draw, critic, partial), _ = built['Learner'][0]
   assert objective == rl.make_objective(config.rl) and (
       objective.drop_equal_groups and objective.beta == .5)
-  assert settings == rl.Settings(3, 0, 2, 2., config.seed, parts=2)
+  assert settings == rl.Settings(3, 0, 2, 2., config.seed)
   assert {draw(0).id.max(), draw(1).id.max()} <= {3, 4}
   assert critic.critic[1:] == (.9, .8, False, .3)
   assert partial is None
