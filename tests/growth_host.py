@@ -16,6 +16,7 @@ from r1jax import rewards as rewards_lib
 from r1jax import types
 from r1jax.data import batches
 from r1jax.data import overlap
+from r1jax.data import ragged
 from r1jax.data import tasks
 from r1jax.data import vocabs
 from r1jax.reports import evaluation as evaluation_report
@@ -181,7 +182,8 @@ def _rows(count: int) -> Mapping[str, Figures]:
         files.remove(folder / 'cache')))
     found['the first batch'] = timed(_first_batch, prompts, repeats=9)
     found["an evaluation's batches"] = timed(_batches_of_a_test, prompts)
-    documents = [np.ones(n, np.int32) for n in rng.integers(1, 400, count)]
+    documents = ragged.joined([
+        np.ones(n, np.int32) for n in rng.integers(1, 400, count)])
     found['documents, packed'] = timed(
         batches.packed, documents, 512, repeats=9)
     rows = _rows_of_a_run(count)
