@@ -16,7 +16,8 @@ A reward is a weighted sum of named parts, each a number per response:
 The table of parts is in score, that of verifiers in verifiers; whether an
 answer is the reference is up to mathematics. Where no rule can check an answer,
 a model may (judge). Verifiers and users' functions run in processes that can be
-killed (workers, the parent's side; sandbox and function_worker, the child's).
+killed (workers, the parent's side; sandbox and function_worker, the child's);
+what a verifier found is kept (kept).
 """
 
 from r1jax.rewards.functions import column_means

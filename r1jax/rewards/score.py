@@ -16,6 +16,7 @@ from r1jax import errors
 from r1jax.rewards import accuracy
 from r1jax.rewards import answers
 from r1jax.rewards import functions as functions_lib
+from r1jax.rewards import kept
 from r1jax.rewards import language as language_lib
 from r1jax.rewards import lengths
 from r1jax.rewards import text_rules
@@ -169,7 +170,7 @@ class Scorer:
     self._answer = answer
     self._logged = set()  # reasons already logged
     self._restarts = 0  # of workers, already counted
-    self._pool = workers_lib.Pool(workers, timeout_seconds)
+    self._pool = kept.Pool(workers, timeout_seconds)
     self._programs = workers_lib.Pool(
         workers, code.total_seconds + 2 * runner_lib.START_SECONDS,
         load=json.dumps(code._asdict()), serve='r1jax.rewards.code.worker')
