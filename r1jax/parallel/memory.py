@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import errno
 import fnmatch
+import functools
 import platform
 import resource
 import sys
@@ -18,6 +19,8 @@ from r1jax import errors
 _EXHAUSTED = 'RESOURCE_EXHAUSTED'  # of XLA, on any device
 # Of mallopt(3): one arena, no mmap, no trimming, growth by 64 MiB.
 _KEEP = ((-8, 1), (-4, 0), (-1, -1), (-2, 64 << 20))
+_COMPILED = '/jax/core/compile/backend_compile_duration'  # of jax.monitoring
+_LONG_SECONDS = .3  # of a compiler that takes much memory
 
 # Fields by which a stage takes less memory and computes the same; * is a name
 # of the user's.
@@ -91,17 +94,28 @@ def keep_freed() -> bool:
 
   XLA takes a step's buffers from malloc, and glibc returns large ones to the
   system at once: each step on a CPU then faults gigabytes in again, a quarter
-  of its time. The price is that the peak of a run is never given back.
+  of its time. The price is that the peak of a run is never given back; but what
+  the compiler frees is, which lies in pieces that no buffer fits into.
 
   Returns whether this could be set (glibc on Linux).
   """
   if platform.libc_ver()[0] != 'glibc':
     return False
+  _give_back_compiled()
   mallopt = ctypes.CDLL(None).mallopt
   return all(mallopt(option, value) for option, value in _KEEP)
 
 
-def give_back():
+@functools.cache
+def _give_back_compiled() -> None:
+  """From now on memory is given back after each long compilation."""
+  def spent(event: str, seconds: float, **_) -> None:
+    if event == _COMPILED and seconds > _LONG_SECONDS:
+      give_back()
+  jax.monitoring.register_event_duration_secs_listener(spent)
+
+
+def give_back() -> None:
   """Returns free memory to the system, after rare work such as a checkpoint.
 
   Memory that one checkpoint freed is otherwise fragmented before the next,

@@ -25,6 +25,8 @@ _VARIABLES = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'NPROC')  # that XLA reads
 _SETTINGS = ('jax_default_matmul_precision', 'jax_default_prng_impl',
              'jax_enable_x64', 'jax_threefry_partitionable')
 _SHORT = 12  # characters of a digest
+_LEAST = 'jax_persistent_cache_min_compile_time_secs'  # of what is kept
+_WORTHWHILE = .1  # jax's own is 1 s: a step has some that take less
 
 
 def keep_programs() -> None:
@@ -49,6 +51,8 @@ def keep_programs() -> None:
     distributed.say(f'compiled programs are not kept: {problem}')
     return
   jax.config.update('jax_compilation_cache_dir', str(folder))
+  if _LEAST.upper() not in os.environ:
+    jax.config.update(_LEAST, _WORTHWHILE)
 
 
 def note(workdir: pathlib.Path, resumed: bool) -> None:

@@ -32,6 +32,34 @@ for number in range(1, 10):
 saves.close()
 """
 
+COMPILED = """
+import jax
+import jax.numpy as jnp
+from r1jax.parallel import memory
+def held():
+  with open('/proc/self/statm') as file:
+    return int(file.read().split()[1]) / 256
+assert memory.keep_freed()
+jax.jit(jnp.zeros, static_argnums=0)((64, 1024, 1024)).block_until_ready()
+print(held())
+for seconds in (.01, 10.):
+  jax.monitoring.record_event_duration_secs(
+      '/jax/core/compile/backend_compile_duration', seconds)
+  print(held())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='not glibc')
+def test_what_the_compiler_frees_is_given_back():
+  """256 MiB are free: a long compilation returns them, a short one does not.
+  """
+  done = subprocess.run(
+      [sys.executable, '-c', COMPILED], text=True, check=True,
+      stdout=subprocess.PIPE, env=os.environ | {
+          'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''})
+  kept, short, long = map(float, done.stdout.split())
+  assert abs(short - kept) < 16 and kept - long > 200
+
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='not glibc')
 def test_saves_do_not_add_up(tmp_path):

@@ -108,6 +108,18 @@ def test_compiled_programs_are_kept(tmp_path):
   assert _kept('mine', tmp_path) == ('', ['mine'])
 
 
+@pytest.mark.parametrize('told, least', [({}, .1), (
+    {'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '5'}, 5.)])
+def test_programs_are_kept_that_take_a_tenth_of_a_second(tmp_path, told, least):
+  done = subprocess.run(
+      [sys.executable, '-c', KEPT + '''
+print(jax.config.jax_persistent_cache_min_compile_time_secs)
+'''], text=True, check=True, stdout=subprocess.PIPE, env=os.environ | {
+          'PYTHONPATH': str(ROOT), 'R1JAX_CACHE': str(tmp_path),
+          'JAX_ENABLE_COMPILATION_CACHE': 'true'} | told)
+  assert float(done.stdout) == least
+
+
 def test_compiled_programs_are_kept_where_jax_is_told(tmp_path):
   assert _kept('mine', tmp_path, JAX_COMPILATION_CACHE_DIR='theirs') == (
       '', ['theirs'])
