@@ -91,12 +91,14 @@ def of_hidden(unembed: Callable[[Params, Any], Any], head: Params,
     length = jax.tree.leaves(arrays)[0].shape[1]
     size = min(chunk, length)
 
-    @jax.checkpoint
     def measure_chunk(chunk):
       hidden_BCD, token_BC = chunk
       logits = jax.tree.map(
           lambda y: y / temperature, unembed(head, hidden_BCD))
       return measure(logits, token_BC)
+
+    if size == length:  # no less is held if they are computed twice
+      return measure_chunk(arrays)
 
     def split(x):
       x = padding.columns(x, size)
@@ -105,7 +107,8 @@ def of_hidden(unembed: Callable[[Params, Any], Any], head: Params,
     def join(y):
       return y.swapaxes(0, 1).reshape(y.shape[1], -1)[:, :length]
 
-    measured = lax.map(measure_chunk, jax.tree.map(split, arrays))
+    measured = lax.map(
+        jax.checkpoint(measure_chunk), jax.tree.map(split, arrays))
     return jax.tree.map(join, measured)
 
   arrays = hidden_BTD, token_BT
