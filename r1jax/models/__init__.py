@@ -76,6 +76,7 @@ def build(config: architecture.Config,
   """
   module = transformer.Decoder(config, place)
 
+  @functools.partial(jax.jit, inline=True)  # traced once for all its uses
   def variables(key):
     tokens = jnp.zeros((1, 1), jnp.int32)
     return transformer.Decoder(config, None).init(  # one row: no mesh splits it

@@ -134,7 +134,7 @@ def make_programs(config, model: train_state.StageModel
       'update': jitted.update}
   state = train_state.initial_state(
       placed, model.source, optimizer, abstract, config.seed)
-  return programs, jax.block_until_ready(state)
+  return programs, state
 
 
 def step(config, programs, state: TrainState, prompts: Prompts, index: int,

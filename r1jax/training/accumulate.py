@@ -73,6 +73,7 @@ def gradients_of(
 
   `count` may be known at run time only, and be 0.
   """
+  @functools.partial(jax.jit, inline=True)  # traced once for shapes and loop
   def of_micro_batch(index):
     batch = take(index)
     def loss_sum(params):
@@ -85,7 +86,7 @@ def gradients_of(
     grads, metrics = of_micro_batch(0)  # a sum would hold gradients twice
   else:
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
-                        jax.eval_shape(of_micro_batch, 0))
+                        jax.eval_shape(of_micro_batch, count))
     with jax.named_scope('micro_batches'):  # plans know it by this
       grads, metrics = lax.fori_loop(
           0, count, lambda index, total: jax.tree.map(
