@@ -1,6 +1,6 @@
 """Measures how time and memory grow, and fails where they outgrow a bound.
 
-    python -m tests.growth             # six minutes on two idle cores
+    python -m tests.growth             # ten minutes on two idle cores
     python -m tests.growth prompts rows    # the axes named so
 
 in the folder of the clone. It prints a table in Markdown, that of
@@ -124,6 +124,10 @@ def timed(work: Callable[..., Any], *args: Any, repeats: int = 3,
 ###############################################################################
 
 
+def _short(value: float) -> str:
+  return f'{float(f"{value:.2g}"):g}'
+
+
 def table(found: Sequence[Row]) -> str:
   """The rows in Markdown: what was measured, and the exponents of both."""
   lines = ['| axis | part | seconds | grow as | memory, MiB | grows as | why |',
@@ -134,7 +138,7 @@ def table(found: Sequence[Row]) -> str:
       fit, most = getattr(row, name), getattr(row.bound, name)
       values = [getattr(one, name) for one in row.figures]
       cells += ['', ''] if fit is None else [
-          f'{values[0]:.2g} → {values[-1]:.2g}',
+          f'{_short(values[0])} → {_short(values[-1])}',
           f'{round(fit, 2) + 0.:.2f} ≤ {most:g}']  # no -0.00
     sizes = row.axis.sizes
     lines.append('| ' + ' | '.join([

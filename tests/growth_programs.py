@@ -117,7 +117,9 @@ AXES = (
     _axis('prompt_tokens', (128, 256, 512), dict.fromkeys(
         _PARTS, Bound(1.1, 1.1, 'one prompt for its group')),
           response_tokens=128),
-    _axis('group', (16, 32, 64), _WORK, response_tokens=128),
+    # From here on the sampler's cache is larger than a processor's, as it is of
+    # any model that is trained: below, a token's seconds grow with it.
+    _axis('group', (128, 256, 512), _WORK, response_tokens=128),
     _axis('prompts', (8, 16, 32), _WORK),
     _axis('layers', (4, 8, 16), _WORK | {
         'compiling': Bound(.25, None, 'one layer, of a scan')}),

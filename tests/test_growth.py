@@ -46,9 +46,9 @@ def test_a_number_that_is_none_is_a_problem():
 
 
 def test_the_table():
-  row, = growth.rows(_axis((1, 1, 1), 1.2))
+  row, = growth.rows(_axis((3, 3, 3), 3.2))
   assert growth.table([row]).splitlines()[2] == (
-      '| things, 1 to 4 | part | 3 → 12 | 1.00 ≤ 1.2 | 5 → 5 | 0.00 ≤ 0.1 '
+      '| things, 1 to 4 | part | 3 → 190 | 3.00 ≤ 3.2 | 5 → 5 | 0.00 ≤ 0.1 '
       '| why |')
 
 

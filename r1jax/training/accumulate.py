@@ -86,7 +86,7 @@ def gradients_of(
     grads, metrics = of_micro_batch(0)  # a sum would hold gradients twice
   else:
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
-                        jax.eval_shape(of_micro_batch, count))
+                        jax.eval_shape(of_micro_batch, 0))
     with jax.named_scope('micro_batches'):  # plans know it by this
       grads, metrics = lax.fori_loop(
           0, count, lambda index, total: jax.tree.map(

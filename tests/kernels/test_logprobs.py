@@ -67,6 +67,18 @@ def test_chunks_change_neither_values_nor_gradients():
     tiny.assert_near(got, expected)
 
 
+@pytest.mark.parametrize('chunk, products', [(8, 3), (9, 3), (4, 4)])
+def test_logits_are_computed_twice_only_where_that_holds_less(chunk, products):
+  """Forward, and for both gradients; of several chunks once more."""
+  head, hidden = np.ones((5, 7), 'f'), np.ones((2, 8, 5), 'f')
+  def total(head, hidden):
+    return jnp.sum(logprobs.of_hidden(
+        lambda head, x: x @ head, head, hidden, np.zeros((2, 8), int),
+        temperature=1., chunk=chunk)[0])
+  text = str(jax.make_jaxpr(jax.grad(total, (0, 1)))(head, hidden))
+  assert text.count('dot_general[') == products
+
+
 def test_a_value_sits_at_its_token_and_index_0_holds_0():
   model = tiny.model()
   logp, entropy = jax.jit(lambda p: _of_sequences(p, 4, 1.))(tiny.params())

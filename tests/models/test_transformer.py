@@ -9,9 +9,11 @@ import pytest
 
 import numpy_decoder
 import tiny
+from r1jax import models
 from r1jax.kernels import attention
 from r1jax.kernels import group_sampling
 from r1jax.models import architecture
+from r1jax.models import transformer
 from r1jax.types import Cache
 
 QWEN = dict(qkv_bias=True, qk_norm=True, tied=False)
@@ -54,6 +56,18 @@ def _logits(params, tokens, segment, position, **switches):
   model = tiny.model(**switches)
   hidden, _ = model.forward(params, tokens, segment, position)
   return model.unembed(params, hidden)
+
+
+def test_parameters_are_traced_once(monkeypatch):
+  """For their shapes, their axes and themselves."""
+  traced, init = [], transformer.Decoder.init
+  monkeypatch.setattr(transformer.Decoder, 'init', lambda *args: (
+      traced.append(args), init(*args))[1])
+  model = models.build.__wrapped__(tiny.model().config)
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  made = jax.jit(model.init)(jax.random.key(1))
+  assert jax.tree.structure(shapes) == jax.tree.structure(made)
+  assert model.axes().keys() == made.keys() and len(traced) == 1
 
 
 @pytest.mark.parametrize('switch, ground', [({}, {}), *SWITCHES])

@@ -77,6 +77,21 @@ def test_a_mean_of_means_would_be_another_loss():
   assert abs(np.mean(means) - _plain(PARAMS, batch)) > 1e-3
 
 
+@pytest.mark.parametrize('known', [True, False])
+def test_a_loss_is_traced_once(known):
+  """Whether or not the number of micro-batches is known meanwhile."""
+  traced = []
+  def loss(*args):
+    traced.append(args)
+    return _loss(*args)
+  def gradients(params, batches, count):
+    return accumulate.gradients_of(
+        loss, params, 4 if known else count,
+        functools.partial(accumulate.one_of, batches))
+  jax.jit(gradients)(PARAMS, accumulate.split(_batch(), 4), np.int32(4))
+  assert len(traced) == 1
+
+
 def test_a_batch_without_tokens_has_no_gradient():
   batch = _batch() | {'mask': np.zeros((8, 5), bool)}
   grads, figures = accumulate.gradients(_loss, PARAMS,
