@@ -11,9 +11,10 @@ Of the time until the first update, the line says under `first_update` the
 `seconds` since the process began; their kinds (stages/clock.py: what part is
 tracing, compilation, dispatch, waiting and the host's own work); the same for
 its `parts`, which are import (interpreter, imports, devices), weights (the
-model, parameters, moments) and those of the first step; and how many programs
-were `compiled`, and how many `kept` ones were read: a later run finds them,
-one with JAX_ENABLE_COMPILATION_CACHE=false or a fresh R1JAX_CACHE does not.
+model; its parameters are still computed while the sampler is traced) and those
+of the first step; and how many programs were `compiled`, and how many `kept`
+ones were read: a later run finds them, one with
+JAX_ENABLE_COMPILATION_CACHE=false or a fresh R1JAX_CACHE does not.
 
 Of each part of a step, and of `step`, it has the medians after the warm-up:
 `seconds`, their kinds, and `cpu_seconds` of the process on all its cores.
@@ -106,7 +107,7 @@ def _run(config, mesh, clock: clock_lib.Clock) -> None:
 
 def make_programs(config, model: train_state.StageModel
                   ) -> tuple[dict[str, Callable], TrainState]:
-  """The jitted programs of a step, and the state at step 0."""
+  """The jitted programs of a step, and the state at step 0, still computed."""
   rl, objective = config.rl, rl_lib.make_objective(config.rl)
   placed, eos_ids = model.placed, ()
   if config.bench.mean_length is not None:

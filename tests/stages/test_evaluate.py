@@ -158,7 +158,7 @@ def _check_samples(found, rows):
 
 
 def test_a_problem_whose_verifier_times_out_stays_and_is_wrong(monkeypatch):
-  monkeypatch.setattr(workers.Pool, 'run', lambda self, jobs: [
+  monkeypatch.setattr(workers.Pool, 'run', lambda self, jobs, together: [
       workers.Outcome('timeouts', 0., 'late') for _ in jobs])
   records = [dict(prompt='', task='t', verifier='math', answer=answer)
              for answer in ('7', 'x + 1')]
