@@ -1,10 +1,10 @@
 """Log-probabilities and entropies of tokens, a chunk of positions at a time.
 
 The logits of a whole batch, [B, T, V], are never held in memory: those of each
-chunk of positions are computed when needed, and again in the backward pass. On
-a mesh each device goes through the chunks of its own rows, so that the output
-matrix is gathered, and its gradient summed over devices, once and not with
-every chunk.
+chunk of positions are computed when needed and, where there are several, again
+in the backward pass. On a mesh each device goes through the chunks of its own
+rows, so that the output matrix is gathered, and its gradient summed over
+devices, once and not with every chunk.
 """
 
 from collections.abc import Callable
