@@ -5,7 +5,8 @@ A step is a rollout, in which no response ends early unless
 token ids modulo 17, on the host; the reference's log-probabilities and the
 advantages; the updates; and the metrics, on the host. The sampler's
 log-probabilities are the old ones. Each part is waited for before the next
-begins.
+begins; but in the first step, as in training, the update is traced while the
+reference is computed.
 
 Of the time until the first update, the line says under `first_update` the
 `seconds` since the process began; their kinds (stages/clock.py: what part is
@@ -149,8 +150,11 @@ def step(config, programs, state: TrainState, prompts: Prompts, index: int,
       sharding.from_host(reward, prompts.id.sharding.mesh))
   clock.add('reward', 'host')
   measured = programs['reference'](state.ref, rollout)
-  experience, metrics = clock.wait(
-      'reference', programs['advantages'](rollout, reward_N, measured))
+  experience, metrics = programs['advantages'](rollout, reward_N, measured)
+  if index == 0:  # as in training, the update is traced meanwhile
+    clock.add('reference', 'dispatch')
+  else:
+    clock.wait('reference', experience)
   for mini_batch in [*range(config.rl.mini_batches)] * config.rl.epochs:
     state, updated = programs['update'](state, experience, np.int32(mini_batch))
   clock.wait('update', state)
