@@ -139,6 +139,7 @@ def test_the_command_needs_no_workdir_and_finds_kept_programs(tmp_path):
         stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT,
         env=os.environ | {
             'R1JAX_CACHE': str(tmp_path), 'JAX_PLATFORMS': 'cpu',
+            'XLA_FLAGS': '',  # one device
             'JAX_ENABLE_COMPILATION_CACHE': 'true',
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'})
     firsts.append(json.loads(done.stdout)['first_update'])

@@ -15,7 +15,7 @@ from experiments import reward_model
 from experiments import sections
 from experiments import sft
 
-_RL = {'rl.prompts': 8, 'rl.group': 4, 'rl.micro_batch': None,
+_RL = {'rl.prompts': 8, 'rl.group': 4, 'rl.micro_batch': 8,
        'rl.response_tokens': 24, 'rl.sample_chunk': 24, 'rl.logp_chunk': 32}
 # By a smaller epsilon, AdamW takes a step of full length along a gradient that
 # is rounding error, and each split of the devices has its own.
