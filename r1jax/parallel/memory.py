@@ -19,7 +19,7 @@ from r1jax import errors
 _EXHAUSTED = 'RESOURCE_EXHAUSTED'  # of XLA, on any device
 # Of mallopt(3): one arena, no mmap, no trimming, growth by 64 MiB.
 _KEEP = ((-8, 1), (-4, 0), (-1, -1), (-2, 64 << 20))
-_COMPILED = '/jax/core/compile/backend_compile_duration'  # of jax.monitoring
+COMPILED = '/jax/core/compile/backend_compile_duration'  # of jax.monitoring
 _LONG_SECONDS = .3  # of a compiler that takes much memory
 
 # Fields by which a stage takes less memory and computes the same; * is a name
@@ -110,7 +110,7 @@ def keep_freed() -> bool:
 def _give_back_compiled() -> None:
   """From now on memory is given back after each long compilation."""
   def spent(event: str, seconds: float, **_) -> None:
-    if event == _COMPILED and seconds > _LONG_SECONDS:
+    if event == COMPILED and seconds > _LONG_SECONDS:
       give_back()
   jax.monitoring.register_event_duration_secs_listener(spent)
 

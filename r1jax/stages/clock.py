@@ -17,11 +17,13 @@ from typing import Any
 
 import jax
 
+from r1jax.parallel import memory
+
 KINDS = ('trace', 'compile', 'dispatch', 'wait', 'host')
 _KIND_OF_EVENT = {  # of jax.monitoring
     '/jax/core/compile/jaxpr_trace_duration': 'trace',
     '/jax/core/compile/jaxpr_to_mlir_module_duration': 'trace',
-    '/jax/core/compile/backend_compile_duration': 'compile'}
+    memory.COMPILED: 'compile'}
 _KEPT = '/jax/compilation_cache/cache_hits'
 _IMPORTED = time.perf_counter()
 
