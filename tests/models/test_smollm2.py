@@ -92,7 +92,10 @@ def _theirs(path, problems, tmp_path_factory):
   return asked, answers, folder / 'saved'
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# Optimised, as a user's programs are (tests/conftest.py): else a token of the
+# thousand loses 1.2e-4 in sums that are added one by one.
+@functools.partial(jax.jit, static_argnums=0,
+                   compiler_options={'xla_backend_optimization_level': 3})
 def _score(model, params, tokens, length):
   index = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
   real = index < length[:, None]
