@@ -375,7 +375,7 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
       raise errors.expected(
           'rl.micro_batch', f'a multiple of rl.packed_rows * {split}, = '
           f'{packed * shards}', micro)
-    return
+    micro = mini  # rows are made of all its responses
   micro = micro or mini
   if mini % micro:
     raise errors.expected(

@@ -115,6 +115,8 @@ def test_a_micro_batch_may_be_part_of_a_group():
     (dict(rl__micro_batch=4), 'micro_batch'),
     (dict(rl__mini_batches=16, rl__group=4, rl__micro_batch=None),
      'mini_batches'),
+    (dict(rl__prompts=4, rl__group=4, rl__mini_batches=4, rl__micro_batch=8,
+          rl__packed_rows=1), 'mini_batches'),
     (dict(rl__prompts=20, rl__group=3), 'prompts')])
 def test_responses_divide_over_the_devices(changes, field):
   message = _refused(8, **changes)
