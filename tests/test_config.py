@@ -310,6 +310,18 @@ def test_prompts_to_search_for_divide_over_the_mesh():
     config_lib.check(config, 8)
 
 
+@pytest.mark.parametrize('field, unset, value', [
+    ('slots', None, 64), ('cpu_threads', 1, 2)])
+def test_what_a_tree_does_not_read_is_not_set(field, unset, value):
+  config = mcts.search('mini', None, group=8)
+  config.rl[field] = value
+  with pytest.raises(errors.ConfigError, match=f'^config.rl.{field}: expected '
+                     f'{unset}, where config.search.simulations is not 0'):
+    config_lib.check(config, 1)
+  config.search.simulations = 0
+  config_lib.check(config, 1)
+
+
 def test_an_error_of_a_second_section_names_that_section_s_fields():
   with pytest.raises(errors.ConfigError) as caught:
     with errors.section('data', at='tests.a.data'):
