@@ -82,12 +82,14 @@ def tokens(make: Callable[[], Arrays], files: Sequence[pathlib.Path],
     make, files: as of `arrays`.
     vocab, template, more: all that they depend on besides the files.
   """
-  text = vocab.chat_template if template == templates.CHAT else template
-  if files and template and templates.is_path(template):
-    text = pathlib.Path(template).expanduser().read_text('utf-8')
-  # What asks for today's date is another text tomorrow.
-  today = 'strftime_now' in (text or '') and str(datetime.date.today())
-  return arrays(lambda: [vocab.digest(), text, today, *more], files, make)
+  def asked():
+    text, jinja = templates.read(template) if template else ('', False)
+    # What asks for today's date is another text tomorrow.
+    dated = vocab.chat_template if template == templates.CHAT else text
+    today = 'strftime_now' in (dated or '') and str(datetime.date.today())
+    return [vocab.digest(), text, jinja, today, *more]
+
+  return arrays(asked, files, make)
 
 
 def _write(file: pathlib.Path, made: Arrays) -> None:

@@ -118,6 +118,32 @@ def test_what_a_changed_template_file_fills_is_read_anew(path, vocab):
   assert _read(path, vocab, template=str(template)) != before
 
 
+_CHAT = ('{% if messages is defined %}{{ messages[0].content }}!'
+         '{% else %}?{% endif %}')
+
+
+@pytest.mark.parametrize('one, other', [
+    ('a.txt', 'a.jinja'), ('b.txt', 'Q: {prompt}\n'), ('chat', _CHAT)],
+                         ids=['suffix', 'last line', 'chat'])
+def test_a_text_that_is_read_in_two_ways_is_two_templates(
+    path, monkeypatch, one, other):
+  monkeypatch.chdir(path.parent)
+  vocab = vocabs.load_vocab('huggingface', small_vocabs.save(
+      path.with_name('vocab'), small_vocabs.tokenizer(), tokenizer_config={
+          'eos_token': small_vocabs.END, 'chat_template': _CHAT}))
+  for name, end in (('a.txt', ''), ('a.jinja', ''), ('b.txt', '\n')):
+    path.with_name(name).write_text('Q: {prompt}' + end)
+  assert _read(path, vocab, template=one) != _read(path, vocab, template=other)
+
+
+def test_a_template_is_known_wherever_it_lies(path, vocab, encoded):
+  for name in ('a.txt', 'b.txt'):
+    path.with_name(name).write_text('Q: {prompt}')
+    _read(path, vocab, template=str(path.with_name(name)))
+  _read(path, vocab, template='Q: {prompt}')
+  assert len(encoded) == 6
+
+
 def test_another_vocabulary_is_another_digest(tmp_path, vocabulary):
   digest = vocabulary.digest()
   assert digest == vocabulary.digest()
