@@ -98,7 +98,7 @@ def _found(file: pathlib.Path) -> Arrays | None:
     pass  # new, or another process has made room
   except OSError as problem:
     logging.warning('%s is not read, and made anew: %s; set R1JAX_CACHE to a '
-                    'folder of your own', file, problem)
+                    'folder of your own', file, problem.strerror or problem)
   except ValueError as problem:
     logging.warning('%s is damaged, and made anew: %s', file, problem)
   return None

@@ -268,6 +268,17 @@ def _denied(file, mode):
   return open(file, mode)
 
 
+def test_how_many_problems_are_left_out_is_said_again(path, vocab, caplog):
+  tests = [{'input': '1', 'output': '1'}]
+  path.write_text('\n'.join(json.dumps(
+      dict(description=f'Say {n}.', examples=tests * (n > 1)))
+                            for n in range(5)))
+  for number in (1, 2, 3):
+    prompts, _ = tasks.prompt_set(f'codeforces:{path}', vocab, 512)
+    assert len(prompts.records) == 3
+    assert caplog.text.count('2 problems of ') == number
+
+
 @pytest.fixture(name='mixed')
 def _mixed(path, vocab):
   parts = [(f'jsonl:{path}', 1.), (f'jsonl:{path.with_name("more.jsonl")}', 2.)]
