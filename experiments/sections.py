@@ -309,7 +309,8 @@ def _lengths() -> dict[str, fields.Field]:
       response_tokens=field(128, '>= 1', 'responses are cut at this length'),
       sample_chunk=field(64, '>= 1', 'response tokens that the KV cache holds '
                          'at first; it doubles when full, and after 1,024 '
-                         'holds all'),
+                         'holds all; in a tree search it holds all from the '
+                         'start'),
       slots=optional(int, 'responses in flight at once, a multiple of mesh '
                      'data*fsdp*expert; the next that waits takes the place of '
                      'one that has ended; unset: all', '>= 1'),

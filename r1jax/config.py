@@ -150,6 +150,7 @@ def check(config: ml_collections.ConfigDict, device_count: int) -> None:
   check_parts(config)
   _check_work(leaves)
   _check_overlong(leaves)
+  _check_trees(leaves)
   if (leaves.get('lm.prompt_weight', 0.) is None
       and leaves.get('data.template') is not None):
     raise errors.expected('lm.prompt_weight', 'a number, for conversations '
@@ -270,6 +271,15 @@ def _check_overlong(leaves: dict[str, Any]) -> None:
           field, f'at most rl.response_tokens = {tokens}', cache)
 
 
+def _check_trees(leaves: dict[str, Any]) -> None:
+  """Refuses settings of plain samples that a tree search does not use."""
+  for field, unset in (('rl.slots', None), ('rl.cpu_threads', 1)):
+    if leaves.get('search.simulations') and leaves.get(field, unset) != unset:
+      raise errors.expected(
+          field, f'{unset}, where config.search.simulations is not 0: trees do '
+          'not use it', leaves[field])
+
+
 def _check_objective(leaves: dict[str, Any]) -> None:
   if leaves.get('steps') is None and 'steps' in leaves:
     raise errors.expected(
@@ -375,7 +385,7 @@ def _check_batch(leaves: dict[str, Any], shards: int) -> None:
       raise errors.expected(
           'rl.micro_batch', f'a multiple of rl.packed_rows * {split}, = '
           f'{packed * shards}', micro)
-    return
+    micro = mini  # rows are made of all its responses
   micro = micro or mini
   if mini % micro:
     raise errors.expected(

@@ -115,6 +115,8 @@ def test_a_micro_batch_may_be_part_of_a_group():
     (dict(rl__micro_batch=4), 'micro_batch'),
     (dict(rl__mini_batches=16, rl__group=4, rl__micro_batch=None),
      'mini_batches'),
+    (dict(rl__prompts=4, rl__group=4, rl__mini_batches=4, rl__micro_batch=8,
+          rl__packed_rows=1), 'mini_batches'),
     (dict(rl__prompts=20, rl__group=3), 'prompts')])
 def test_responses_divide_over_the_devices(changes, field):
   message = _refused(8, **changes)
@@ -306,6 +308,18 @@ def test_prompts_to_search_for_divide_over_the_mesh():
   config.rl.prompts = 4
   with pytest.raises(errors.ConfigError, match='rl.prompts: .*tree.* = 8,'):
     config_lib.check(config, 8)
+
+
+@pytest.mark.parametrize('field, unset, value', [
+    ('slots', None, 64), ('cpu_threads', 1, 2)])
+def test_what_a_tree_does_not_read_is_not_set(field, unset, value):
+  config = mcts.search('mini', None, group=8)
+  config.rl[field] = value
+  with pytest.raises(errors.ConfigError, match=f'^config.rl.{field}: expected '
+                     f'{unset}, where config.search.simulations is not 0'):
+    config_lib.check(config, 1)
+  config.search.simulations = 0
+  config_lib.check(config, 1)
 
 
 def test_an_error_of_a_second_section_names_that_section_s_fields():

@@ -56,17 +56,28 @@ def _column(name: str, kind: columns.Type = columns.filled) -> columns.Column:
   return columns.Column(kind, (name,))
 
 
+class Records(list[Record]):
+  """The records of a file, and how many of its problems are left out."""
+  left_out = 0
+
+
+def warn(left_out: int, task: Any) -> None:
+  """Says how many problems of a task are left out."""
+  logging.warning('%d problems of %s are left out: no tests, or more than '
+                  'exact outputs to compare', left_out, task)
+
+
 def _records(argument: str, split: str, make: Callable[..., Record | None],
-             task: str | None = None) -> list[Record]:
+             task: str | None = None) -> Records:
   """The records that `make` gives for each row and its place; None: left out.
 
   `task` is their name; None: the file's.
   """
-  task, records, left_out = json_lines.title(argument, split, task), [], 0
+  task, records = json_lines.title(argument, split, task), Records()
   for place, row in json_lines.read_rows(argument, split):
     record = make(row, place)
     if record is None:
-      left_out += 1
+      records.left_out += 1
       continue
     try:
       unit_tests.read(record['tests'])
@@ -75,9 +86,8 @@ def _records(argument: str, split: str, make: Callable[..., Record | None],
     name = next((row[name] for name in _NAMES if row.get(name) is not None), '')
     records.append(dict(answer='', task=task, verifier='code') | record
                    | ({'source': str(name)} if name != '' else {}))
-  if left_out:
-    logging.warning('%d problems of %s are left out: no tests, or more than '
-                    'exact outputs to compare', left_out, argument)
+  if records.left_out:
+    warn(records.left_out, argument)
   return records
 
 

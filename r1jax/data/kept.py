@@ -32,7 +32,8 @@ Arrays = dict[str, np.ndarray]
 
 _LEAST = 1 << 20  # bytes of the files
 _ALIGNED = 64  # bytes, at which an array begins in the file
-_LIBRARIES = ('jinja2', 'numpy', 'pyarrow', 'sentencepiece', 'tokenizers')
+_LIBRARIES = ('jinja2', 'numpy', 'pyarrow', 'sentencepiece', 'seqio',
+              'tensorflow', 'tokenizers')
 
 
 def arrays(asked: Callable[[], Any], files: Sequence[pathlib.Path],
@@ -52,15 +53,9 @@ def arrays(asked: Callable[[], Any], files: Sequence[pathlib.Path],
   if sum(file.stat().st_size for file in files) < _LEAST:
     return make()
   file = cache.folder('tokens') / _digest(asked(), files)
-  if file.is_file():
-    with contextlib.suppress(OSError):  # another user's, read-only, or gone
-      os.utime(file)
-    try:
-      return _read(file)
-    except FileNotFoundError:
-      pass  # another process has made room
-    except ValueError as problem:
-      logging.warning('%s is damaged, and made anew: %s', file, problem)
+  found = _found(file)
+  if found is not None:
+    return found
   gc.freeze()  # the collector leaves JAX's many objects, and walks the new ones
   try:
     made = make()
@@ -82,12 +77,31 @@ def tokens(make: Callable[[], Arrays], files: Sequence[pathlib.Path],
     make, files: as of `arrays`.
     vocab, template, more: all that they depend on besides the files.
   """
-  text = vocab.chat_template if template == templates.CHAT else template
-  if files and template and templates.is_path(template):
-    text = pathlib.Path(template).expanduser().read_text('utf-8')
-  # What asks for today's date is another text tomorrow.
-  today = 'strftime_now' in (text or '') and str(datetime.date.today())
-  return arrays(lambda: [vocab.digest(), text, today, *more], files, make)
+  def asked():
+    text, jinja = templates.read(template) if template else ('', False)
+    # What asks for today's date is another text tomorrow.
+    dated = vocab.chat_template if template == templates.CHAT else text
+    today = 'strftime_now' in (dated or '') and str(datetime.date.today())
+    return [vocab.digest(), text, jinja, today, *more]
+
+  return arrays(asked, files, make)
+
+
+def _found(file: pathlib.Path) -> Arrays | None:
+  """The arrays of a file; None where they must be made anew."""
+  try:
+    found = _read(file)
+    with contextlib.suppress(OSError):  # read-only, or gone
+      os.utime(file)
+    return found
+  except FileNotFoundError:
+    pass  # new, or another process has made room
+  except OSError as problem:
+    logging.warning('%s is not read, and made anew: %s; set R1JAX_CACHE to a '
+                    'folder of your own', file, problem.strerror or problem)
+  except ValueError as problem:
+    logging.warning('%s is damaged, and made anew: %s', file, problem)
+  return None
 
 
 def _write(file: pathlib.Path, made: Arrays) -> None:
@@ -114,11 +128,19 @@ def _write(file: pathlib.Path, made: Arrays) -> None:
 
 
 def _read(file: pathlib.Path) -> Arrays:
-  """The arrays of a file, mapped into memory; ValueError if it is not whole.
+  """The arrays of a file, mapped into memory.
+
+  Raises:
+    ValueError: it is not whole.
+    OSError: it is another user's. Arrays may hold pickles, and to read these is
+      to run what their writer likes.
   """
-  content = np.memmap(file, np.uint8, mode='r')
   with open(file, 'rb') as stream:
+    owner = os.fstat(stream.fileno()).st_uid
+    if hasattr(os, 'getuid') and owner not in (os.getuid(), 0):
+      raise PermissionError(f'it belongs to another user, {owner}')
     header = stream.readline()
+    content = np.memmap(stream, np.uint8, mode='r')
   found, start = {}, len(header)
   for name, (dtype, count) in json.loads(header).items():
     start += -start % _ALIGNED

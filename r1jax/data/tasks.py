@@ -15,6 +15,7 @@ import numpy as np
 from r1jax import errors
 from r1jax.data import batches
 from r1jax.data import chat
+from r1jax.data import code_tasks
 from r1jax.data import json_lines
 from r1jax.data import kept
 from r1jax.data import pieces
@@ -62,6 +63,9 @@ def prompt_set(
   found = rows.tokenised(
       lambda: _prompts(rows, vocab, template, fill, prompt_tokens),
       vocab, template, prompt_tokens, system, examples, instruction)
+  left_out = int(found['left_out'][0])
+  if left_out > rows.left_out:  # they are kept, and no file was read
+    code_tasks.warn(left_out, task)
   tokens = ragged.Ragged(found['ids'], found['ids_end'])
   records = ragged.Records(
       ragged.Ragged(found['records'], found['records_end']))
@@ -99,7 +103,8 @@ def _prompts(rows: '_Rows', vocab: vocabs.Vocab, template: str,
         f'more than {limit} tokens')
   return {**ids.arrays('ids'), **records.arrays('records'),
           'kinds': np.array([*kinds.values()]),
-          'too_long': np.array([too_long])}
+          'too_long': np.array([too_long]),
+          'left_out': np.array([rows.left_out])}
 
 
 def documents(
@@ -178,6 +183,7 @@ class _Rows:
     `column` is what the rows are, a key of _SOURCES.
     """
     self.task, self._count = task, count
+    self.left_out = 0  # problems of what has been read
     self._asked = column, task, split, seed, count, options
     self._parts = [
         (name, rate, *sources.split_task(name, _SOURCES[column]), settings)
@@ -237,9 +243,11 @@ class _Rows:
           ) -> Iterator[Any]:
     """The rows of one task, which is none of TFDS."""
     column, _, split, seed, count, _ = self._asked
+    found = _SOURCES[column][kind](argument, split, seed, count, **options)
+    if isinstance(found, code_tasks.Records):
+      self.left_out += found.left_out
     number = -1
-    for number, row in enumerate(
-        _SOURCES[column][kind](argument, split, seed, count, **options)):
+    for number, row in enumerate(found):
       yield row
     if number < 0:
       raise errors.ConfigError(

@@ -66,9 +66,26 @@ def apply(name: str, prompt: str) -> str:
   return load_template(name)(prompt)
 
 
-def is_path(name: str) -> bool:
-  """Whether a template is named by the path of a file."""
-  return '{' not in name and name not in (*TEMPLATES, CHAT)
+def read(name: str) -> tuple[str, bool]:
+  """The text of a template, and whether its file's suffix says it is Jinja.
+
+  A key of TEMPLATES, and CHAT, stand for themselves.
+
+  Raises:
+    ConfigError: there is no such template.
+  """
+  if '{' in name or name in (*TEMPLATES, CHAT):
+    return name, False
+  path = pathlib.Path(name).expanduser()
+  if not name.endswith(_FILES) and len(path.parts) < 2:
+    errors.check_choice('data.template', name, (*TEMPLATES, CHAT))
+  if not path.is_file():
+    raise errors.ConfigError('data.template', errors.no_file(path))
+  try:
+    text = path.read_text(encoding='utf-8').removesuffix('\n')
+  except UnicodeDecodeError as problem:
+    raise errors.ConfigError('data.template', f'{path}: {problem}') from problem
+  return text, path.suffix in ('.jinja', '.j2')
 
 
 def load_template(name: str) -> Fill:
@@ -85,19 +102,7 @@ def load_template(name: str) -> Fill:
   """
   if name in TEMPLATES:
     return lambda question, record=None: TEMPLATES[name](question)
-  text, jinja = name, False
-  if '{' not in name:
-    path = pathlib.Path(name).expanduser()
-    if not name.endswith(_FILES) and len(path.parts) < 2:
-      errors.check_choice('data.template', name, (*TEMPLATES, CHAT))
-    if not path.is_file():
-      raise errors.ConfigError('data.template', errors.no_file(path))
-    try:
-      text = path.read_text(encoding='utf-8').removesuffix('\n')
-    except UnicodeDecodeError as problem:
-      raise errors.ConfigError('data.template', f'{path}: {problem}'
-                              ) from problem
-    jinja = path.suffix in ('.jinja', '.j2')
+  text, jinja = read(name)
   if not jinja and _PLACE.search(text):
     return lambda question, record=None: _PLACE.sub(lambda _: question, text)
   if jinja or '{{' in text:

@@ -118,6 +118,32 @@ def test_what_a_changed_template_file_fills_is_read_anew(path, vocab):
   assert _read(path, vocab, template=str(template)) != before
 
 
+_CHAT = ('{% if messages is defined %}{{ messages[0].content }}!'
+         '{% else %}?{% endif %}')
+
+
+@pytest.mark.parametrize('one, other', [
+    ('a.txt', 'a.jinja'), ('b.txt', 'Q: {prompt}\n'), ('chat', _CHAT)],
+                         ids=['suffix', 'last line', 'chat'])
+def test_a_text_that_is_read_in_two_ways_is_two_templates(
+    path, monkeypatch, one, other):
+  monkeypatch.chdir(path.parent)
+  vocab = vocabs.load_vocab('huggingface', small_vocabs.save(
+      path.with_name('vocab'), small_vocabs.tokenizer(), tokenizer_config={
+          'eos_token': small_vocabs.END, 'chat_template': _CHAT}))
+  for name, end in (('a.txt', ''), ('a.jinja', ''), ('b.txt', '\n')):
+    path.with_name(name).write_text('Q: {prompt}' + end)
+  assert _read(path, vocab, template=one) != _read(path, vocab, template=other)
+
+
+def test_a_template_is_known_wherever_it_lies(path, vocab, encoded):
+  for name in ('a.txt', 'b.txt'):
+    path.with_name(name).write_text('Q: {prompt}')
+    _read(path, vocab, template=str(path.with_name(name)))
+  _read(path, vocab, template='Q: {prompt}')
+  assert len(encoded) == 6
+
+
 def test_another_vocabulary_is_another_digest(tmp_path, vocabulary):
   digest = vocabulary.digest()
   assert digest == vocabulary.digest()
@@ -211,6 +237,69 @@ def test_a_damaged_file_is_made_anew_and_says_so(
   assert _read(path, vocab) == first and len(encoded) == 12
   assert 'is damaged, and made anew' in caplog.text
   assert _read(path, vocab) == first and len(encoded) == 12
+
+
+@pytest.mark.parametrize('user, owner, is_read', [
+    (5, 5, True), (5, 0, True), (5, 6, False), (0, 6, False)])
+def test_a_file_of_another_user_is_not_read(
+    path, vocab, encoded, monkeypatch, caplog, user, owner, is_read):
+  first, fstat = _read(path, vocab), os.fstat
+  monkeypatch.setattr(os, 'getuid', lambda: user)
+  monkeypatch.setattr(os, 'fstat', lambda file: os.stat_result(
+      (*fstat(file)[:4], owner, *fstat(file)[5:])))
+  assert _read(path, vocab) == first and len(encoded) == (6 if is_read else 12)
+  warned = 'it belongs to another user, 6; set R1JAX_CACHE to a folder of your'
+  assert (warned in caplog.text) == (not is_read)
+
+
+@pytest.mark.parametrize('folder', ['n' * 300, 'cache'])
+def test_what_cannot_be_opened_is_made_anew_and_says_so(
+    path, vocab, encoded, monkeypatch, caplog, folder):
+  first = _read(path, vocab)
+  monkeypatch.setenv('R1JAX_CACHE', str(path.with_name(folder)))
+  monkeypatch.setattr(kept, 'open', _denied, raising=False)
+  assert _read(path, vocab) == first and len(encoded) == 12
+  assert 'is not read, and made anew' in caplog.text
+
+
+def _denied(file, mode):
+  if mode == 'rb':
+    raise PermissionError(13, 'Permission denied')
+  return open(file, mode)
+
+
+def test_how_many_problems_are_left_out_is_said_again(path, vocab, caplog):
+  tests = [{'input': '1', 'output': '1'}]
+  path.write_text('\n'.join(json.dumps(
+      dict(description=f'Say {n}.', examples=tests * (n > 1)))
+                            for n in range(5)))
+  for number in (1, 2, 3):
+    prompts, _ = tasks.prompt_set(f'codeforces:{path}', vocab, 512)
+    assert len(prompts.records) == 3
+    assert caplog.text.count('2 problems of ') == number
+
+
+@pytest.fixture(name='mixed')
+def _mixed(path, vocab):
+  parts = [(f'jsonl:{path}', 1.), (f'jsonl:{path.with_name("more.jsonl")}', 2.)]
+  _write(path.with_name('more.jsonl'), range(6, 20))
+  return lambda: _plain(tasks.prompt_set(parts, vocab, 64, template='plain')[0])
+
+
+def test_a_mixture_is_kept(mixed, encoded, token_cache):
+  first = mixed()
+  done = len(encoded)
+  assert len(first[0]) > 6 and len(list(token_cache.iterdir())) == 1
+  assert mixed() == first and len(encoded) == done
+
+
+@pytest.mark.parametrize('library', ['seqio', 'tensorflow'])
+def test_a_mixture_is_made_anew_where_what_draws_it_is_another(
+    mixed, encoded, monkeypatch, library):
+  first, done, release = mixed(), len(encoded), digests.release
+  monkeypatch.setattr(digests, 'release', lambda name: (
+      None if name == library else release(name)))
+  assert mixed() == first and len(encoded) == 2 * done
 
 
 def test_arrays_of_any_length_come_back(tmp_path):
