@@ -321,7 +321,7 @@ def log(kind: str) -> ConfigDict:
           True, '', 'write TensorBoard events in addition to metrics.jsonl')))
   if kind == 'rl':
     made.rollouts_every_steps = field(
-        1, '>= 0', 'responses are logged every so many steps; 0: never')
+        1, '>= 0', 'steps between logged rollouts; 0: never')
   return made
 
 

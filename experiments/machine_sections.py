@@ -68,8 +68,8 @@ def plan() -> ConfigDict:
       topology=optional(str, 'compile for this machine, print what fits and '
                         'what it costs, and run nothing: v5p:4x4x8, v6e-256, '
                         'h100:64'),
-      sweep=optional(bool, 'plan other meshes, slots, micro-batches and remat, '
-                     'too, and rank those that fit; unset: no'),
+      sweep=optional(bool, 'also plan other meshes, slots, micro-batches and '
+                     'remat, and rank those that fit; unset: no'),
       mean_response_tokens=optional(
           int, 'expected mean tokens of a response; lengths are log-normal '
           '(sigma 1); unset: all have rl.response_tokens', '>= 1'),

@@ -319,8 +319,8 @@ def _lengths() -> dict[str, fields.Field]:
       cpu_threads=field(
           1, '>= 1', 'on a single CPU device: threads, each of which samples '
           'and scores an equal part of the prompts (fewer if they do not '
-          'divide; one with score_while_sampling or partial_tokens, and to '
-          'score packed rows); set it to the number of cores'))
+          'divide; one to sample with score_while_sampling or partial_tokens, '
+          'one to score packed rows); set it to the number of cores'))
 
 
 def critic(**values: Any) -> ConfigDict:
