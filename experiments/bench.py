@@ -6,14 +6,13 @@
     python -m r1jax.main --config=experiments/bench.py:long_prompt
 
 Random weights and prompts, KL to a frozen reference, AdamW, one update per
-rollout. No response ends early but in `tail`, where lengths have a long tail,
-`--config.rl.slots=None` samples without continuous batching, and
-`--config.rl.packed_rows=None` updates without packed rows. All are sized for a
-CPU of two cores, a thread for each (`--config.rl.cpu_threads`), and a few
-minutes; run nothing else on the machine meanwhile.
+rollout. All responses have the longest length, except in `tail`, where lengths
+have a long tail; there `--config.rl.slots=None` samples without continuous
+batching, and `--config.rl.packed_rows=None` updates without packed rows. All
+are sized for a CPU of two cores, a thread for each (`--config.rl.cpu_threads`),
+and take a few minutes; run nothing else on the machine meanwhile.
 `--config.bench.profile=DIR` traces one more step for a profile viewer. There is
-no workdir: nothing else is written but compiled programs, which the next run
-finds.
+no workdir; only compiled programs are cached, for the next run.
 """
 
 from experiments import common
@@ -40,7 +39,7 @@ def tiny() -> common.ConfigDict:
 
 
 def tail() -> common.ConfigDict:
-  """`tiny` with lengths of 1 to 384 tokens, a sixth of that in the mean."""
+  """`tiny` with responses of 1 to 384 tokens, 64 on average."""
   config = tiny().unlock()
   config.bench.mean_length = 64
   config.model.max_len = 448

@@ -3,9 +3,9 @@
     python -m r1jax.main --config=experiments/code.py:mini --workdir=/tmp/code
 
 The mini world's base is fine-tuned on small programs (r1jax/mini/programs.py)
-of which fewer than one in five are right, and then learns by GRPO which of them
-pass their tests. In a quarter of an hour on two busy cores pass@1 rises from
-11.3 to 91.0 % (seed 0). The sandbox is bubblewrap's (`apt-get install
+of which fewer than one in five are correct, and then learns by GRPO which of
+them pass their tests. In a quarter of an hour on two busy cores pass@1 rises
+from 11.3 to 91.0 % (seed 0). The sandbox is bubblewrap's (`apt-get install
 bubblewrap`).
 """
 
@@ -42,7 +42,7 @@ def _rl(init_from: str) -> common.ConfigDict:
       rl=sections.rl(
           prompts=16, group=8, prompt_tokens=64, response_tokens=96,
           micro_batch=64, sample_chunk=96, logp_chunk=48, cpu_threads=2),
-      # A right program is all that counts, with thinking or without.
+      # Only a correct program counts, with thinking or without.
       rewards=reward_sections.rewards(
           weights=dict(format=0.0), form='summary', languages=()),
       optim=dict(lr=3e-4, warmup_steps=5), eval=dict(problems=256))

@@ -74,7 +74,7 @@ def instructed() -> common.ConfigDict:
 
 
 def zero_samples() -> common.ConfigDict:
-  """Correct responses of R1-Zero, in whatever mixture of languages."""
+  """Correct responses of R1-Zero, whatever languages they mix."""
   return common.base(
       'sample', init_from='{zero}', model=common.mini_model(max_len=512),
       vocab=common.mini_vocab(),

@@ -74,7 +74,7 @@ def base(kind: str, **changes: Any) -> ConfigDict:
         optim=optim(), checkpoint=checkpoint(kind), log=log(kind),
         eval=evaluation(kind))
     made['optim'].max_skipped_steps = field(
-        5, '>= 1', 'consecutive non-finite updates that end the run')
+        5, '>= 1', 'the run ends after this many non-finite updates in a row')
   if kind in ('lm', 'preference'):
     made['epochs'] = optional(
         float, 'passes over the data, if config.steps is unset', '> 0, <= 1e6')
@@ -93,8 +93,8 @@ def _run(kind: str) -> dict[str, Any]:
       name=field('', '', 'file and variant of the experiment'),
       plan=machine_sections.plan(),
       stage=field(kind, '', 'kind of stage'),
-      distributed=field(False, '', 'True on a pod whose environment does not '
-                        'tell that there are several hosts'))
+      distributed=field(False, '', 'set True on a pod where JAX cannot detect '
+                        'from the environment that there are several hosts'))
 
 
 OPTIONAL_SECTIONS = {  # by kind of stage; an experiment gives those it needs
@@ -182,7 +182,7 @@ def model(**values: Any) -> ConfigDict:
       rope_theta=(float, 'base of the rotary frequencies'),
       rms_eps=(float, 'epsilon of RMSNorm'),
       tied=(bool, 'the embedding is also the output matrix'),
-      scalar=(bool, 'a score in place of logits: a reward model or a critic'),
+      scalar=(bool, 'a score instead of logits: a reward model or a critic'),
       qkv_bias=(bool, 'biases of queries, keys and values (Qwen2)'),
       qk_norm=(bool, 'norms of queries and keys (Qwen3, Gemma 3)'),
       activation=(str, 'activation of the MLP; gelu: its tanh form'),
@@ -197,14 +197,15 @@ def model(**values: Any) -> ConfigDict:
       global_every=(
           int, 'with a window: every n-th layer attends globally'),
       local_layers=(
-          tuple, 'of each layer, whether it attends within the window alone; '
-          'in place of global_every'),
+          tuple, 'for each layer, whether it attends only within the window; '
+          'instead of global_every'),
       rope_theta_local=(float, 'base of the rotary frequencies of local layers '
                         '(Gemma 3)'),
-      attention_chunk=(int, 'queries at a time, to save memory; unset: all'),
-      attention_kernel=(str, 'what attends to whole rows, and XLA where it '
-                        'cannot; unset: splash on TPUs, cuDNN on GPUs, XLA '
-                        'elsewhere'),
+      attention_chunk=(int, 'queries computed at once, to save memory; unset: '
+                       'all'),
+      attention_kernel=(str, 'kernel of attention to whole rows; XLA where it '
+                        'does not apply; unset: splash on TPUs, cuDNN on GPUs, '
+                        'XLA elsewhere'),
       dtype=(str, 'dtype of computation'),
       param_dtype=(str, 'dtype of the parameters'),
       remat=(str, 'what the backward pass recomputes: nothing, everything, or '
@@ -244,7 +245,7 @@ def vocab(**values: Any) -> ConfigDict:
   return section(dict(
       kind=field(
           'model', ('sentencepiece', 'huggingface', 'gguf', 'model'),
-          'what path is; model: the vocabulary of init_from'),
+          "format of path; model: init_from's own vocabulary, without a path"),
       path=optional(str, 'file or folder; not with kind model', value=''),
       eos=optional(
           str, "token that ends a sequence; unset: the vocabulary's own")),
@@ -295,8 +296,8 @@ def optim(**values: Any) -> ConfigDict:
           'moment is stored; bfloat16 needs b2 <= 0.96875, factored is '
           "Adafactor's (arXiv 1804.04235), rows and columns of matrices"),
       offload=field(
-          False, '', "keep the optimizer's state in the memory of the hosts; a "
-          'layer of it is on the devices while it is updated'),
+          False, '', "keep the optimizer's state in host memory; one layer of "
+          'it at a time is moved to the devices and updated'),
       # DeepSeek-V3, arXiv 2412.19437, sec. 4.2: 0.001, and 0 for the last 500
       # of 14.8 T tokens.
       router_bias_rate=field(
@@ -320,7 +321,7 @@ def log(kind: str) -> ConfigDict:
           True, '', 'write TensorBoard events in addition to metrics.jsonl')))
   if kind == 'rl':
     made.rollouts_every_steps = field(
-        1, '>= 0', 'responses are logged every so many steps; 0: never')
+        1, '>= 0', 'steps between logged rollouts; 0: never')
   return made
 
 
@@ -332,7 +333,7 @@ def evaluation(kind: str) -> ConfigDict:
       value='heldout'))
   if kind != 'evaluate':  # there every test sets its own number of problems
     made |= dict(
-        problems=field(512, '>= 1', 'held-out prompts, or texts'),
+        problems=field(512, '>= 1', 'held-out prompts or texts, at most'),
         every_steps=field(
             0, '>= 0', 'steps between evaluations, in addition to those before '
             'the first step and after the last; 0: only those'))
@@ -340,7 +341,8 @@ def evaluation(kind: str) -> ConfigDict:
     made['shown'] = field(6, '>= 0', 'responses that the report shows')
   if kind in ('rl', 'evaluate'):
     made |= dict(
-        batch=field(128, '>= 1', 'prompts at a time; of tests, responses'),
+        batch=field(
+            128, '>= 1', 'prompts per batch (in `tests`: responses)'),
         samples=field(
             1, '>= 1', 'responses per prompt, k; pass@1 is their mean'),
         temperature=field(

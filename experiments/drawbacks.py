@@ -4,18 +4,18 @@
         --workdir=/tmp/drawbacks
 
 Every model of the recipe takes the same tests: general tasks; reasoning asked
-in English and Chinese, in which RL is paid for thinking, and in Italian, which
-no stage is; reasoning with examples before the problem; and functions to repair
-(arXiv 2501.12948v2, Conclusion and limitations). The recipe is r1.py's, cut
-short, on a base that has read Italian, several problems in a row and repairs
+in English and Chinese, whose thinking RL rewards, and in Italian, which no
+stage trains; reasoning with examples before the problem; and functions to
+repair (arXiv 2501.12948v2, Conclusion and limitations). The recipe is a shorter
+r1.py, on a base that has read Italian, several problems in a row and repairs
 (mini/wider.py). After the two bases, all stages run once per seed; `:one_seed`
-runs the first alone, and `:mini` goes on from its workdir.
+runs the first seed alone, and `:mini` continues in its workdir.
 
-Stages that are cut: the cold start's examples are written by rule; problems
-that need a judge and texts with thoughts are left out; and secondary RL is paid
-by the mini world's own rules in place of reward models.
+What is shorter: the cold start's examples are written by rule; problems that
+need a judge and texts with thoughts are left out; and secondary RL is rewarded
+by the mini world's own rules instead of reward models.
 
-repair.jsonl beside this file has functions to repair for larger models.
+repair.jsonl in this folder has functions to repair for larger models.
 """
 
 import re
@@ -55,7 +55,7 @@ def mini(seeds: tuple[int, ...] = SEEDS) -> common.ConfigDict:
 
 def wider(config: common.ConfigDict, init_from: str, steps: int
          ) -> common.ConfigDict:
-  """A base model that reads on: a wider corpus, in longer rows."""
+  """A base model, trained further: on a wider corpus, in longer rows."""
   config.init_from, config.steps = init_from, steps
   config.model.max_len = ROW
   config.data = sections.texts('mini_wider', options=dict(size=26_000))
@@ -116,7 +116,7 @@ def examples() -> common.ConfigDict:
 
 
 def sft_data() -> common.ConfigDict:
-  """As r1.py's, but for judged problems; translations have no thoughts."""
+  """As r1.py's, without judged problems; translations have no thoughts."""
   config = r1.sft_data()
   del config.collect.judged, config.collect.thoughts
   config.collect.trivial = sections.part('mini_general', 800, tasks=(
@@ -125,7 +125,7 @@ def sft_data() -> common.ConfigDict:
 
 
 def secondary() -> common.ConfigDict:
-  """RL on reasoning and on general prompts, all of them paid by rules."""
+  """RL on reasoning and on general prompts, all of them rewarded by rules."""
   config = r1.rules()
   config.rl.prompt_tokens = 40
   config.data = sections.prompts(

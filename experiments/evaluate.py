@@ -7,13 +7,12 @@ is the command to use; it runs this config as r1jax.main does:
     python -m r1jax.main --config=experiments/evaluate.py:mini --workdir=DIR
 
 `:mini` measures the base model of the mini world, offline, in a minute.
-`:suite` is the five of mathematics and GSM8K; `:gsm8k,math500` any others by
-name, each a test of its own. {data} in a task is the folder with the files as
-they are published; --config.tests.gsm8k.data.task=jsonl:PATH names another.
+`:suite` is GSM8K and five other suites of mathematics; `:gsm8k,math500` are any
+by name, each a test of its own. {data} in a task is the folder with the files
+as they are published; --config.tests.gsm8k.data.task=jsonl:PATH names another.
 
 Responses are sampled as in DeepSeek-R1's evaluation ([v1] arXiv 2501.12948v1,
-3): k samples a problem at temperature 0.6 and top-p 0.95. Where a suite has one
-sample, so it is here.
+3): k samples a problem (suites.py) at temperature 0.6 and top-p 0.95.
 """
 
 from collections.abc import Sequence
@@ -55,7 +54,7 @@ def of_suites(names, data: str = FOLDER) -> common.ConfigDict:
       vocab=common.vocab(),
       rl=sections.lengths(prompt_tokens=64, response_tokens=64,
                           sample_chunk=128, cpu_threads=2),
-      # All but accuracy is measured, too; nothing is trained.
+      # Nothing is trained, and a part of weight 0 is measured as well.
       rewards=reward_sections.rewards(weights=dict(format=0.0), form='summary'),
       tests={_key(name): test(suites.find(name, data)) for name in names},
       eval=dict(split='train', batch=64, temperature=suites.TEMPERATURE,
@@ -63,11 +62,11 @@ def of_suites(names, data: str = FOLDER) -> common.ConfigDict:
 
 
 def add_tests(config: common.ConfigDict, names: Sequence[str]) -> None:
-  """Makes suites the tests of an `rl` stage, beside its held-out problems.
+  """Makes suites the tests of an `rl` stage, in addition to held-out problems.
 
-  The policy is asked, sampled, cut and read as config.data, config.eval,
-  config.rl and config.rewards say; a suite's own form of question and answer
-  stays, as that of a multiple choice.
+  Template, sampling, length limit and where the answer is found are those of
+  config.data, config.eval, config.rl and config.rewards; only a suite that has
+  its own form of question and answer, as a multiple choice, keeps it.
   """
   config.tests = {}
   for name in names:

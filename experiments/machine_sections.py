@@ -37,15 +37,15 @@ def placement(kind: str) -> dict[str, fields.Field]:
       'axis'))
   if kind in ('rl', 'sample', 'search', 'step_labels', 'evaluate'):
     made['sampling_rules'] = field(
-        (), '', 'what sampling has in place of some of these rules; '
-        "(('embed', None), ('table', None)) keeps weights whole over fsdp, "
-        'which are else gathered for every token; a batch may be split over '
-        'more axes, and experts over others')
+        (), '', 'overrides of `rules` while sampling; '
+        "(('embed', None), ('table', None)) replicates weights over fsdp "
+        'instead of gathering them for every token; the batch may be split '
+        'over more axes, and experts over others')
   if kind != 'bench':
     made['hang_seconds'] = field(
-        3600.0, '0 or >= 1', 'several processes: a step of so many seconds, '
-        'and three times the longest before it, hangs, as when a host is lost: '
-        'the run ends, to be started again; 0: never')
+        3600.0, '0 or >= 1', 'several processes: the run ends, to be '
+        'restarted, when a step (after the first) takes longer than this and '
+        'than three times the longest before it; 0: never')
   return made
 
 
@@ -63,16 +63,15 @@ def mesh() -> ConfigDict:
 
 
 def plan() -> ConfigDict:
-  """A plan in place of the run: see r1jax/plan."""
+  """A plan instead of a run: see r1jax/plan."""
   return ConfigDict(dict(
       topology=optional(str, 'compile for this machine, print what fits and '
                         'what it costs, and run nothing: v5p:4x4x8, v6e-256, '
                         'h100:64'),
-      sweep=optional(bool, 'plan other meshes, slots, micro-batches and remat, '
-                     'too, and rank those that fit; unset: no'),
+      sweep=optional(bool, 'also plan other meshes, slots, micro-batches and '
+                     'remat, and rank those that fit; unset: no'),
       mean_response_tokens=optional(
-          int, 'tokens of a response on average, which the plan expects, the '
-          'lengths log-normal (sigma 1); unset: all have rl.response_tokens',
-          '>= 1'),
+          int, 'expected mean tokens of a response; lengths are log-normal '
+          '(sigma 1); unset: all have rl.response_tokens', '>= 1'),
       price=optional(float, 'dollars per chip-hour; unset: its list price',
                      '> 0')))

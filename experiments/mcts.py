@@ -4,21 +4,20 @@
 
 The loop of AlphaZero on the mini world's problems ([v1] arXiv 2501.12948, 4.2):
 a tree of steps is searched for each problem, guided by a value model; the
-policy learns the right responses that were found, the value model which steps
-led to them; and the search begins again with both, for two rounds. The first
-search has no value model: it makes the data of the first one. In each round the
-search is measured on held-out problems beside greedy decoding, the majority,
-and best of N by the same value model, over the tokens that each draws.
+policy learns from the correct responses that were found, the value model which
+steps led to them; and the search begins again with both, for two rounds. The
+first search has no value model: it makes the data of the first one. In each
+round the search is compared on held-out problems with greedy decoding, majority
+vote and best of N by the same value model, over the tokens that each samples.
 
-ReST-MCTS* (arXiv 2406.03816) is the same loop with the process rewards that it
-infers from the trees as the targets of the value model; rejection sampling is
-the loop without trees or values, at about as many tokens. report.html has the
-figures, and what of the paper's reasons is seen in them.
+ReST-MCTS* (arXiv 2406.03816) is the same loop; its targets of the value model
+are process rewards that are inferred from the trees. Rejection sampling is the
+loop without trees or values, with about as many tokens. report.html has the
+figures, and which of the paper's reasons they show.
 
-The policy learns slowly, for greedy decoding takes the step from answering at
-once to reasoning whole: a round at 2.5 times the learning rate brings it from
-14 to 100 %, and leaves nothing to find. Samples at temperature 1 show how far
-it has come.
+The policy's learning rate is low: at 2.5 times this, one round takes greedy
+decoding from answering at once to reasoning throughout, from 14 to 100 %, and
+leaves the next nothing to find. Samples at temperature 1 show the progress.
 """
 
 from experiments import common
@@ -109,8 +108,8 @@ def value(search: str, labels: str) -> common.ConfigDict:
       data=sections.preferences(
           f'jsonl:{search}/steps.jsonl', split='train[:-64]',
           options=dict(labels=labels)),
-      # Rows are split, not prompts: responses to the prompt at the cut may be
-      # on both sides. A step's own end is in its text.
+      # Rows are split, not prompts: responses to the prompt at the boundary
+      # may be on both sides. A step's own end is in its text.
       preference=sections.preference(
           loss='stepwise', separator='', batch=8, length=256,
           balance_length=False),
@@ -119,7 +118,7 @@ def value(search: str, labels: str) -> common.ConfigDict:
 
 
 def policy(init_from: str, search: str) -> common.ConfigDict:
-  """The policy fine-tuned on the responses that are right and readable."""
+  """The policy fine-tuned on the responses that are correct and readable."""
   return common.base(
       'lm', init_from=init_from, epochs=3., model=common.mini_model(),
       vocab=common.mini_vocab(),

@@ -11,11 +11,11 @@ read or trained. After a comma comes another machine; a TPU's needs `pip install
 --config.plan.sweep ranks meshes, micro-batches and remat policies that fit.
 
 The values are the paper's ([v2] arXiv 2501.12948v2, through r1_zero.py,
-r1_paper.py and distill.py); machine, mesh and how the work is cut are ours. All
-responses have the longest length, or as many tokens on average as
---config.plan.mean_response_tokens=N says: then --config.rl.slots and
---config.rl.packed_rows show what they save. `:small` is a check of this file
-that compiles in a minute.
+r1_paper.py and distill.py); machine, mesh and how the work is split are ours.
+All responses have the longest length, or N tokens on average with
+--config.plan.mean_response_tokens=N, which shows what --config.rl.slots and
+--config.rl.packed_rows save. `:small` is a check of this file that compiles in
+a minute.
 """
 
 import functools
@@ -31,9 +31,9 @@ from experiments import sections
 # [v2] B.3.3 and B.4.3: passes over the 804,745 samples, 64 at a time. A sample
 # is a row of its own here: an upper bound, since packed rows hold several.
 SAMPLES, EPOCHS = 804_745, 2
-# Weights that are gathered once a rollout, and not for every token.
+# Weights that are gathered once per rollout, not for every token.
 WHOLE = ('embed', None), ('table', None), ('latent', None)
-# How a variant is cut on other chips than its own, with less memory.
+# How a variant is split on chips with less memory than its own.
 MESHES = {('qwen32b_zero', 'v6e'): dict(tensor=8)}
 
 

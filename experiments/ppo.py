@@ -7,7 +7,7 @@
 `:mini` trains the mini world's writer on a reward model that has learned the
 reader's taste, with a KL penalty to the fine-tuned model. The metric `accuracy`
 is the reader's own verdict, on which nothing is trained.
-`:reasoning` is r1_zero.py:mini with a critic in place of groups, and the same
+`:reasoning` is r1_zero.py:mini with a critic instead of groups, and the same
 prompts, responses and steps: the comparison of [v2] arXiv 2501.12948v2, A.3, in
 miniature; --config.critic.lam=0.95 is the paper's other PPO.
 """

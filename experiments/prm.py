@@ -4,14 +4,14 @@
 
 Steps of the base model's responses are labelled by Monte-Carlo rollouts
 (Math-Shepherd, arXiv 2312.08935), a process reward model learns the labels, and
-an outcome reward model learns from the same responses which are right. Both
-rank the base's samples (best of N, beside the majority); then GRPO maximises
-the process reward model's scores of steps (DeepSeekMath, arXiv 2402.03300,
-4.1.3), beside GRPO on the rule. report.html shows whether the score that is
-maximised and the accuracy that it stands for part: the hacking for which
-DeepSeek-R1 gave process reward models up ([v1] arXiv 2501.12948v1, 4.2).
---config.stages.grpo_process.rl.process=None and .rewards.weights.prm=1.0 reward
-the least score of a response instead.
+an outcome reward model learns from the same responses which are correct. Both
+rank the base's samples (best of N, compared with majority vote); then GRPO
+maximises the process reward model's scores of steps (DeepSeekMath, arXiv
+2402.03300, 4.1.3), compared with GRPO on the rule. report.html shows whether
+the maximised score and the accuracy that it stands for diverge: the reward
+hacking for which DeepSeek-R1 gave up process reward models ([v1] arXiv
+2501.12948v1, 4.2). --config.stages.grpo_process.rl.process=None and
+.rewards.weights.prm=1.0 reward the lowest step score of a response instead.
 """
 
 from experiments import common
@@ -44,8 +44,8 @@ def labels() -> common.ConfigDict:
 
 
 def process_model() -> common.ConfigDict:
-  # Rows are split, not prompts: responses to the prompt at the cut, of which
-  # there are up to four, may be on both sides.
+  # Rows are split, not prompts: responses to the prompt at the boundary, up to
+  # four, may be on both sides.
   return _reward_model(
       sections.preferences(
           'jsonl:{labels}/steps.jsonl', split='train[:-128]',

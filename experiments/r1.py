@@ -100,7 +100,7 @@ def rejection() -> common.ConfigDict:
 
 
 def judged() -> common.ConfigDict:
-  """Problems that a model judges in place of a rule ([v1] 2.3.3).
+  """Problems that a model judges instead of a rule ([v1] 2.3.3).
 
   Here the rule is known, too, and shows how good the judge is.
   """

@@ -208,7 +208,7 @@ def rejection() -> common.ConfigDict:
 
 
 def judged() -> common.ConfigDict:
-  """[v2] B.3.3: problems that a model judges in place of a rule."""
+  """[v2] B.3.3: problems that a model judges instead of a rule."""
   return _samples(
       '{reasoning}', 'jsonl:judged/{split}.jsonl', seed=1,
       options=dict(verifier='judge'))

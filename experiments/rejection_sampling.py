@@ -3,8 +3,8 @@
     python -m r1jax.main --config=experiments/rejection_sampling.py:mini \\
         --config.init_from=/tmp/r1_zero --workdir=/tmp/rejection
 
-Of several responses to each prompt it keeps the correct ones that are in the
-prompt's language alone and have no code block and no loop; with
+Of several responses to each prompt it keeps the correct ones that use only the
+prompt's language and have no code block and no repetition loop; with
 --config.keep.max_paragraph no long paragraph either ([v1] arXiv 2501.12948v1,
 2.3.3). It writes kept-*.jsonl, each line with its source, and kept.json, which
 counts the responses dropped for each reason. The verifier 'judge'

@@ -1,4 +1,4 @@
-"""Sections of what rewards a response: rules, reward models, a judge, programs.
+"""Sections of rewards: rules, reward models, a judge, programs run on tests.
 
 As in sections.py, one function per section, which takes other values for its
 fields by name.
@@ -46,13 +46,14 @@ def rewards(weights: dict[str, float] | None = None,
       code=code(),
       # DAPO: the penalty's ramp below rl.response_tokens.
       overlong_cache_tokens=optional(
-          int, 'tokens below response_tokens from which the overlong penalty '
-          'rises; unset: a fifth of them', '>= 1'),
-      length_rule=field('kimi', lengths.RULES, 'what a reward of the length is '
-                        "for: short responses (Kimi k1.5), or L1's budget"),
+          int, 'the overlong penalty (DAPO) grows over this many tokens before '
+          'response_tokens; unset: a fifth of response_tokens', '>= 1'),
+      length_rule=field('kimi', lengths.RULES, 'what the length reward '
+                        'favours: short responses (Kimi k1.5), or a budget '
+                        '(L1)'),
       target_tokens=optional(
-          int, "budget of the length rules l1_exact and l1_max; unset: a row's "
-          'own column target_tokens', '>= 1'),
+          int, "budget of the length rules l1_exact and l1_max; unset: each "
+          "row's own column target_tokens", '>= 1'),
       length_slope=field(
           0.0003, '> 0', 'slope of the length rule l1_max per token'),
       workers=field(2, '>= 1', 'processes that verify answers, and as many for '
@@ -70,14 +71,14 @@ def rewards(weights: dict[str, float] | None = None,
                  values)
 
 
-_WEIGHTS = {  # at weight 0 the last three are not computed, the others logged
-    'accuracy': 'the answer is right, 0 or 1',
-    'format': 'the response has the form, 0 or 1',
+_WEIGHTS = {  # with weight 0 the last three are not computed; others are logged
+    'accuracy': 'the answer is correct, 0 or 1',
+    'format': 'the response follows rewards.form, 0 or 1',
     'language': 'share of the thinking in the required language',
     'mixed': 'languages are mixed, 0 or 1; give it a weight below 0',
     'overlong': 'penalty near the limit of tokens, -1 to 0 (DAPO)',
     'repetition': 'penalty of repeated 4-grams, -1 to 0',
-    'length_rule': 'by rewards.length_rule, for short responses or a budget',
+    'length_rule': 'the length reward of rewards.length_rule',
 }
 
 
@@ -91,9 +92,9 @@ def reward_model(**values: Any) -> ConfigDict:
       template=optional(str, 'prompt template; unset: as in its training'),
       cut=optional(str, 'of a process reward model, what ends a step; unset: '
                    'lines', cutting.CUTS),
-      combine=optional(str, "the steps' scores as one; unset: min",
+      combine=optional(str, 'how the scores of steps become one; unset: min',
                        tuple(process.COMBINATIONS)),
-      batch=field(64, '>= 1', 'responses at a time')), values)
+      batch=field(64, '>= 1', 'responses per batch')), values)
 
 
 def judge(**values: Any) -> ConfigDict:
@@ -114,23 +115,25 @@ def judge(**values: Any) -> ConfigDict:
       response_tokens=field(256, '>= 1', 'longest verdict'),
       temperature=field(0.0, common.OR_GREEDY, 'of verdicts; 0: greedy'),
       batch=field(
-          32, '>= 1', 'prompts at a time; with url, concurrent requests'),
+          32, '>= 1', 'prompts per batch; with url, concurrent requests'),
       retries=field(2, '>= 0', 'further attempts after a malformed verdict'),
       timeout_seconds=field(
           120.0, SECONDS, 'time limit of a request to url')), values)
 
 
 def code(**values: Any) -> ConfigDict:
-  """What a program may use that is run on tests, in a sandbox."""
+  """Limits of a program that is run on tests, in a sandbox."""
   return section(dict(
       seconds=field(5.0, SECONDS, "wall-clock time of a test, or of a suite's "
                     'test code; a problem may have its own'),
-      total_seconds=field(30.0, SECONDS, 'of all tests of a program'),
+      total_seconds=field(
+          30.0, SECONDS, 'wall-clock time of all tests of a program'),
       memory_mib=field(512, '>= 64', 'address space, the interpreter included; '
                        'a problem may have its own'),
       output_kib=field(
-          256, '>= 1', 'what a test may print, write or return'),
-      tests=optional(int, 'only the first so many tests; unset: all', '>= 1'),
+          256, '>= 1', 'the most that a test may print, write or return'),
+      tests=optional(
+          int, 'number of tests that are run, the first; unset: all', '>= 1'),
       unsafe_subprocess=field(
           False, '', 'run programs without a sandbox where bubblewrap cannot '
           'make one: they can then read and change what this user can')),

@@ -17,8 +17,8 @@ field, optional = fields.field, fields.optional
 def keep(**values: Any) -> ConfigDict:
   """What rejection sampling keeps; see rewards/filters.py."""
   return section(dict(
-      min_accuracy=field(1.0, '>= 0, <= 1', 'least accuracy that is kept'),
-      format=field(True, '', 'keep only responses that have the form'),
+      min_accuracy=field(1.0, '>= 0, <= 1', 'lowest accuracy that is kept'),
+      format=field(True, '', 'keep only responses that follow rewards.form'),
       max_repetition=optional(float, 'largest share of repeated 4-grams; '
                               'unset: any', '>= 0, <= 1', 0.5),
       max_paragraph=optional(
@@ -27,7 +27,7 @@ def keep(**values: Any) -> ConfigDict:
       reflection=field(False, '', 'keep only responses that reflect: "wait", '
                        '"let me check"'),
       per_prompt=optional(
-          int, 'at most so many responses per prompt; unset: all', '>= 1'),
+          int, 'the most responses kept per prompt; unset: all', '>= 1'),
       shard_rows=field(10_000, '>= 1', 'lines of each kept-*.jsonl')), values)
 
 
@@ -35,24 +35,23 @@ def search(**values: Any) -> ConfigDict:
   """Tree search over the steps of a response; see r1jax/stages/search.py."""
   return section(dict(
       init_from=optional(str, 'the value model, a workdir of a preference '
-                         'stage (loss stepwise); unset: the policy alone leads'
-                         ),
+                         'stage (loss stepwise); unset: the policy alone '
+                         'guides the search'),
       simulations=field(32, '>= 0', 'steps that a search adds to a tree; 0: '
                         'plain samples, no tree'),
-      width=field(4, '>= 1', 'samples of the next step at a node: the cap on '
-                  'its extensions'),
-      ends=field(('\n',), '', 'a step ends with a token that has one of these '
-                 'texts in it'),
-      step_tokens=field(64, '>= 1', 'the longest step'),
+      width=field(4, '>= 1', 'children of a node: samples of the next step'),
+      ends=field(('\n',), '', 'a step ends with a token that contains one of '
+                 'these texts'),
+      step_tokens=field(64, '>= 1', 'longest step, in tokens'),
       # MuZero, arXiv 1911.08265, appendix B.
       exploration=field(1.25, '>= 0', "c of PUCT, weight of the prior's term"),
       least_visits=field(4, '>= 1', 'a search takes its most visited step, and '
-                         'further ones of at least so many visits')),
+                         'the ones after it with at least this many visits')),
                  values)
 
 
 def labels(value: bool) -> fields.Field:
-  """In place of `keep`, in a stage that grades responses."""
+  """Instead of `keep`, in a stage that grades responses."""
   return field(value, '', 'whether grades are absolute labels (for a '
                'point-wise model): prompts of equal grades are kept')
 
@@ -62,5 +61,5 @@ def labelling(**values: Any) -> ConfigDict:
   return section(dict(
       cut=field('lines', cutting.CUTS, 'what ends a step'),
       completions=field(
-          8, '>= 1', 'sampled after each step, N of Math-Shepherd'),
-      batch=field(64, '>= 1', 'steps at a time')), values)
+          8, '>= 1', 'completions per step, N of Math-Shepherd'),
+      batch=field(64, '>= 1', 'steps per batch')), values)

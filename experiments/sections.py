@@ -61,7 +61,7 @@ def prompts(task: Task, **values: Any) -> ConfigDict:
   """The prompts of a stage that samples, and their template."""
   return section(dict(
       **_questions(task), split=field('train', '', _SPLIT),
-      num_prompts=field(4096, '>= 1', 'at most so many prompts')), values)
+      num_prompts=field(4096, '>= 1', 'the most that are read')), values)
 
 
 def questions(task: Task, **values: Any) -> ConfigDict:
@@ -89,8 +89,8 @@ def _questions(task: Task) -> dict[str, Any]:
 
 
 def _micro_batches() -> fields.Field:
-  return field(
-      1, '>= 1', 'parts of a batch, computed in turn, to save memory')
+  return field(1, '>= 1', 'gradient accumulation: parts of a batch, computed '
+               'one after the other to save memory')
 
 
 def lm(**values: Any) -> ConfigDict:
@@ -111,22 +111,22 @@ def distill(**values: Any) -> ConfigDict:
   return section(dict(
       init_from=optional(str, "the teacher; it has the student's vocabulary"),
       kind=field('forward', ('forward', 'reverse'), 'KL(teacher || student), '
-                 'or the reverse'),
-      weight=field(1.0, '> 0, <= 1', "weight of the divergence; the data's "
-                   "cross-entropy has the rest"),
+                 'or KL(student || teacher)'),
+      weight=field(1.0, '> 0, <= 1', 'weight of the KL in the loss; the '
+                   "data's cross-entropy has weight 1 - this"),
       temperature=field(1.0, TEMPERATURE, 'temperature of both distributions'),
       top_k=field(0, '>= 0', "the KL is over the teacher's k most likely "
-                  'tokens, all others as one; 0: over all tokens')), values)
+                  'tokens and the rest as one; 0: over all tokens')), values)
 
 
 def preference(**values: Any) -> ConfigDict:
   """How a reward model learns from grades or labels, or a policy by DPO."""
   return section(dict(
       loss=field('pairwise', ('pairwise', 'pointwise', 'stepwise', 'dpo'),
-                 'Bradley-Terry on pairs; safe or unsafe, one by one; each '
-                 'step of a response; or DPO of a policy'),
+                 'a reward model on pairs (Bradley-Terry), on responses (safe '
+                 'or not), or on their steps; or DPO of a policy'),
       scores=field('response', _PARTS, 'what is scored: all of a response, or '
-                   'what follows its thinking'),
+                   'only what follows the thinking'),
       margin=field(
           0.0, '>= 0', 'score by which the better response should lead'),
       batch=field(8, '>= 1', 'rows per step'),
@@ -135,10 +135,10 @@ def preference(**values: Any) -> ConfigDict:
                    'prompts, each with all its responses'),
       balance_length=field(True, '', 'leave prompts out until the better '
                            'response is the longer one in half of them'),
-      reference=field(512, '>= 1', 'prompts over whose responses the mean '
-                      'score is made 0 after training'),
-      separator=optional(str, 'stepwise: ends each step, whose score is read '
-                         'there; unset: a line break'),
+      reference=field(512, '>= 1', 'after training, scores are shifted to mean '
+                      '0 over the responses to this many prompts'),
+      separator=optional(str, 'stepwise: text at the end of each step, where '
+                         'its score is read; unset: a line break'),
       # Of DPO, arXiv 2305.18290: 0.1 to 0.5.
       beta=field(0.1, '> 0', 'dpo: beta, weight of the KL to the reference'),
       logp_chunk=field(
@@ -167,20 +167,22 @@ def timed_rl(**values: Any) -> ConfigDict:
 
 def _rl() -> dict[str, fields.Field]:
   return dict(
-      prompts=field(32, '>= 1', 'prompts per step, each with its group; their '
-                    'responses divide over mesh data*fsdp*expert'),
+      prompts=field(32, '>= 1', 'prompts per step; prompts * group responses '
+                    'are divided over mesh data*fsdp*expert'),
       group=field(16, '>= 1', 'responses per prompt, G'),
       **_lengths(),
       mini_batches=field(1, '>= 1', 'parts of a rollout, one update each'),
-      micro_batch=optional(int, 'rows of responses at a time in scoring and '
-                           'updates, to save memory, a multiple of mesh '
-                           'data*fsdp*expert (times packed_rows, which need '
-                           'it); unset: all', '>= 1'),
+      micro_batch=optional(int, 'responses computed at once, over all devices, '
+                           'in scoring and updates, to save memory: a multiple '
+                           'of mesh data*fsdp*expert (times packed_rows); '
+                           'unset: scoring takes the whole rollout, an update '
+                           'its mini-batch', '>= 1'),
       packed_rows=optional(
-          int, 'reference, critic and update put several whole responses to a '
-          'prompt into a row of response_tokens; so many rows share a copy of '
-          'their prompt, and micro_batch counts rows; 1 where responses are '
-          'much shorter; unset: a row for each response', '>= 1'),
+          int, 'sequence packing in reference, critic and update: whole '
+          'responses to one prompt share rows of response_tokens, and this '
+          'many rows share one copy of the prompt; micro_batch, which must be '
+          'set, then counts rows; 1 if responses are much shorter than the '
+          'limit; unset: one row per response', '>= 1'),
       epochs=field(1, '>= 1', 'passes over a rollout, mu of DeepSeekMath'),
       temperature=field(1.0, TEMPERATURE, 'temperature of the policy, in '
                         'sampling and in the loss'),
@@ -188,15 +190,15 @@ def _rl() -> dict[str, fields.Field]:
       top_k=field(0, '>= 0, <= 512', 'the policy is a softmax over its k most '
                   'likely tokens, in sampling and, over the same ones, in the '
                   'loss; 0: over all'),
-      top_p=field(1.0, '> 0, <= 1', 'of these, over the most likely of this '
-                  'total probability; needs top_k; 1: over all k'),
+      top_p=field(1.0, '> 0, <= 1', 'of these k tokens, over the most likely '
+                  'of this total probability; needs top_k; 1: over all k'),
       advantage=field('grpo', ('grpo', 'rloo', 'gae'), 'estimator of the '
-                      'advantage, A; gae with a section critic'),
+                      'advantage, A; gae needs a section critic'),
       # DeepSeekMath, 4.1.3.
-      process=optional(str, 'process supervision: the name of a model of '
-                       'rewards.models that was trained on steps; the '
-                       'advantages of its rewards of steps are added; unset: '
-                       'none'),
+      process=optional(
+          str, 'process supervision: the name of a process reward model in '
+          'rewards.models, whose step advantages are added; only with '
+          'advantage=grpo and sampling_rounds=0; unset: none'),
       # The papers write std and leave its divisor open. Population keeps a
       # group's advantages at mean square 1 whatever its size.
       std=field(
@@ -208,21 +210,20 @@ def _rl() -> dict[str, fields.Field]:
           'the loss is averaged over responses (GRPO), over tokens (DAPO), or '
           'divided by a constant (Dr. GRPO)'),
       # GSPO, arXiv 2507.18071; CISPO, arXiv 2506.13585.
-      ratio=field('token', ('token', 'sequence'), 'what is compared with the '
-                  'policy that sampled: each token, or the mean of its '
-                  'response (GSPO)'),
-      surrogate=field('clip', ('clip', 'cispo'), "PPO's clipped surrogate, or "
-                      'a clipped weight that stops no gradient (CISPO)'),
-      clip_low=field(
-          0.2, '> 0', 'epsilon: the ratio is clipped below 1 - clip_low'),
-      clip_high=field(
-          0.2, '> 0', 'epsilon: the ratio is clipped above 1 + clip_high'),
+      ratio=field('token', ('token', 'sequence'), 'importance ratio to the '
+                  'policy that sampled: of each token, or its geometric mean '
+                  'over the response (GSPO)'),
+      surrogate=field('clip', ('clip', 'cispo'), "PPO's clipped surrogate; or "
+                      'the clipped ratio as a constant weight, so that every '
+                      'token has a gradient (CISPO, without dual_clip)'),
+      clip_low=field(0.2, '> 0', 'the ratio is clipped below 1 - clip_low'),
+      clip_high=field(0.2, '> 0', 'the ratio is clipped above 1 + clip_high'),
       # As TRL names them; TIS: token_truncate at 2; IcePop, arXiv 2510.18855:
       # token_mask from 0.5 to 5.
       correction=optional(
-          str, 'importance weights of tokens or sequences, for a sampler whose '
-          'probabilities differ from those of the update (bfloat16, experts): '
-          'truncated at the cap, or 0 outside floor and cap; unset: none',
+          str, 'importance-sampling correction for the mismatch of sampler and '
+          'trainer (TIS, IcePop): weights of tokens or sequences, truncated at '
+          'correction_cap, or 0 outside correction_floor and _cap; unset: none',
           ('token_truncate', 'token_mask', 'sequence_truncate',
            'sequence_mask')),
       correction_cap=field(2.0, '>= 1', 'largest weight of a correction'),
@@ -230,55 +231,55 @@ def _rl() -> dict[str, fields.Field]:
           0.0, '>= 0, <= 1', 'smallest weight of a correction that masks'),
       # R3, arXiv 2510.11370.
       replay_routing=field(
-          False, '', 'of a mixture of experts: the update uses those that were '
-          'chosen for each token when it was sampled'),
+          False, '', 'mixture of experts: the update uses the experts that '
+          'were chosen for each token when it was sampled'),
       dual_clip=optional(float, 'largest ratio where the advantage is negative '
                          '(arXiv 1912.09729); unset: no bound', '> 1'),
       entropy_bonus=field(
           0.0, '>= 0', "weight of the policy's entropy in the objective"),
       # DAPO, arXiv 2503.14476, 3.4.
       mask_truncated=field(
-          False, '', 'learn nothing from responses that were cut'),
+          False, '', 'leave truncated responses out of the loss'),
       kl=field('k3', ('none', 'k1', 'k2', 'k3'), 'estimator of the KL to the '
                'reference'),
       kl_in=field('loss', ('loss', 'reward'), 'where the KL is: in the loss '
                   '(GRPO) or in the reward (PPO)'),
       beta=field(0.001, '>= 0', 'beta, weight of the KL'),
-      measure_kl=field(False, '', 'measure the KL where beta is 0, too, which '
-                       'keeps a reference'),
+      measure_kl=field(False, '', 'measure the KL even if beta is 0; this '
+                       'keeps a reference model'),
       # arXiv 1909.08593, 2.2.
-      kl_target=optional(float, 'KL in nats per response that beta adapts to; '
-                         'unset: beta is constant', '> 0'),
-      ref_every_steps=field(0, '>= 0', 'the policy becomes the reference every '
-                            'so many steps; 0: never'),
+      kl_target=optional(float, 'beta adapts to hold the KL at this many nats '
+                         'per response; unset: beta is constant', '> 0'),
+      ref_every_steps=field(0, '>= 0', 'the policy becomes the reference once '
+                            'in this many steps; 0: never'),
       # DAPO, arXiv 2503.14476, eq. 11.
       sampling_rounds=field(
-          0, '>= 0', 'dynamic sampling (DAPO): a step samples up to so many '
+          0, '>= 0', 'dynamic sampling (DAPO): a step samples up to this many '
           'batches of prompts to replace groups of equal rewards; 0: off'),
       **_early(),
       # Kimi k1.5, arXiv 2501.12599, 2.6.2; AReaL, arXiv 2505.24298.
       partial_tokens=optional(
-          int, 'partial rollouts: a step draws at most so many tokens of a '
-          'response, C, but for groups that must end now, and goes on once it '
-          'has prompts complete groups; what is unfinished goes on in the '
-          'next, and is at most ceil(response_tokens / C) + '
-          'ceil(in_flight / prompts) - 2 steps old when trained on; unset: off',
+          int, 'partial rollouts: a step samples at most this many tokens of a '
+          'response, C (all of a group that is due), until enough groups are '
+          'complete to train on; the others go on in the next step; tokens '
+          'trained on are at most ceil(response_tokens / C) + '
+          'ceil(in_flight / prompts) - 2 steps old; not with sampling_rounds, '
+          'replay_routing, score_while_sampling or in a plan; unset: off',
           '>= 1'),
       in_flight=optional(
-          int, 'with partial_tokens: prompts that are being sampled, each with '
-          'its group; unset: twice prompts', '>= 1'),
+          int, 'with partial_tokens: prompts whose groups are being sampled; '
+          'unset: twice prompts', '>= 1'),
       logp_chunk=field(
           128, '>= 1', 'tokens whose logits are held at once, to save memory'))
 
 
 def sampling(**values: Any) -> ConfigDict:
-  """The section `rl` of a stage that samples and scores, and trains nothing.
-  """
+  """The section `rl` of a stage that samples and scores but does not train."""
   return section(_sampling() | _early(), values)
 
 
 def searched(**values: Any) -> ConfigDict:
-  """That of a search, whose responses are there all at once."""
+  """The same for a search, which finishes all responses at once."""
   return section(_sampling(), values)
 
 
@@ -292,9 +293,9 @@ def _sampling() -> dict[str, fields.Field]:
 
 def _early() -> dict[str, fields.Field]:
   return dict(score_while_sampling=field(
-      False, '', 'responses that have ended are scored by rule while the '
-      'others are sampled, in pieces, also in evaluations; the same results, '
-      'sooner where rewards take time'))
+      False, '', 'score finished responses by rule while others are still '
+      'being sampled, in evaluations as well; the same results, sooner if '
+      'rewards are slow'))
 
 
 def lengths(**values: Any) -> ConfigDict:
@@ -306,20 +307,20 @@ def _lengths() -> dict[str, fields.Field]:
   return dict(
       prompt_tokens=field(
           64, '>= 1', 'longest prompt; longer ones are left out and counted'),
-      response_tokens=field(128, '>= 1', 'responses are cut at this length'),
-      sample_chunk=field(64, '>= 1', 'response tokens that the KV cache holds '
-                         'at first; it doubles when full, and after 1,024 '
-                         'holds all; in a tree search it holds all from the '
-                         'start'),
-      slots=optional(int, 'responses in flight at once, a multiple of mesh '
-                     'data*fsdp*expert; the next that waits takes the place of '
-                     'one that has ended; unset: all', '>= 1'),
+      response_tokens=field(128, '>= 1', 'a longer response is truncated'),
+      sample_chunk=field(64, '>= 1', 'response tokens that the KV cache has '
+                         'room for at first; the room doubles when full, and '
+                         'beyond 1,024, or in a tree, is for response_tokens'),
+      slots=optional(int, 'continuous batching: responses in flight at once, '
+                      'each replaced by the next when it ends; a multiple of '
+                      'the devices that split the batch while sampling (mesh '
+                      "data*fsdp*expert, and the axes that sampling_rules have "
+                      "for 'batch'); unset: all", '>= 1'),
       cpu_threads=field(
-          1, '>= 1', 'where the mesh is one CPU, its prompts are sampled (but '
-          'for score_while_sampling and partial_tokens), and scored by '
-          'reference and critic (but for packed_rows), in so many equal parts '
-          'at once, or as many fewer as divide them; best is a thread for each '
-          'core'))
+          1, '>= 1', 'on a single CPU device: threads, each of which samples '
+          'and scores an equal part of the prompts (fewer if they do not '
+          'divide; one to sample with score_while_sampling or partial_tokens, '
+          'one to score packed rows); set it to the number of cores'))
 
 
 def critic(**values: Any) -> ConfigDict:
@@ -330,7 +331,7 @@ def critic(**values: Any) -> ConfigDict:
       gamma=field(1.0, '>= 0, <= 1', 'gamma, discount of later rewards'),
       # 0.95 was far worse in the paper's comparison ([v2] A.3).
       lam=field(1.0, '>= 0, <= 1', 'lambda of GAE'),
-      whiten=field(True, '', 'give advantages mean 0 and variance 1'),
+      whiten=field(True, '', 'normalise advantages to mean 0 and variance 1'),
       value_clip=optional(float, 'how far the updates of a rollout may move a '
                           'value (PPO); unset: no bound', '> 0', 0.2),
       lora=common.lora(), optim=common.optim(lr=1e-3, warmup_steps=3)), values)
@@ -347,7 +348,7 @@ def part(task: str, rows: int | None = None, order: str = 'random',
   return section(dict(
       task=field(task, '', 'source of prompts with responses: jsonl:PATH, '
                  'mini_general, ...'),
-      rows=optional(int, 'at most so many responses; unset: all', '>= 1'),
+      rows=optional(int, 'the most responses it has; unset: all', '>= 1'),
       order=field('random', ('random', 'curated'), 'which are taken first; '
                   'curated: diverse and reflective ones'),
       options={}), dict(rows=rows, order=order, options=options))
@@ -360,12 +361,12 @@ def test(data: ConfigDict, problems: int,
 
   Args:
     data: `questions`.
-    problems: at most so many.
-    settings: of its sampling, in place of config.eval's and config.rl's.
+    problems: the most that are read.
+    settings: of its sampling, instead of config.eval's and config.rl's.
     **changed: fields of its rewards, which override those of the stage.
   """
   other = lambda kind, name, bound='': optional(
-      kind, f'in place of config.{name}', bound)
+      kind, f'instead of config.{name}', bound)
   own = reward_sections.rewards(**changed)
   for name in set(own) - set(changed):
     del own[name]
@@ -380,7 +381,7 @@ def test(data: ConfigDict, problems: int,
       top_p=other(float, 'eval.top_p', '> 0, <= 1'),
       prompt_tokens=other(int, 'rl.prompt_tokens', '>= 1'),
       response_tokens=optional(
-          int, 'in place of config.rl.response_tokens; at most what the model '
+          int, 'instead of config.rl.response_tokens; at most what the model '
           'has room for', '>= 1'),
       rewards=own), settings or {})
 
@@ -391,8 +392,9 @@ def bench(**values: Any) -> ConfigDict:
       steps=field(7, '>= 1', 'steps in total'),
       warmup=field(2, '>= 1', 'first steps, left out of the medians'),
       mean_length=optional(
-          int, 'of responses, which end by a token, log-normal, and are cut at '
-          'rl.response_tokens; unset: none ends before', '>= 1'),
-      matmul=field(2048, '>= 1', 'size of the square product: the yardstick'),
+          int, 'mean tokens of a response; lengths are log-normal, truncated '
+          'at rl.response_tokens; unset: all have that length', '>= 1'),
+      matmul=field(2048, '>= 1', 'size n of the n x n matrix product that is '
+                   'timed as a yardstick'),
       profile=optional(str, 'directory for the trace of one more step; unset: '
                        'none')), values)

@@ -1,11 +1,12 @@
 r"""The benchmarks: where a suite's problems are, how it is asked and checked.
 
-    python -m r1jax.evaluate --model=smollm2 --suite=gsm8k,math500
-    python -m r1jax.contamination --train=jsonl:MY_DATA.jsonl --suite=gsm8k
+    python -m r1jax.evaluate --model=smollm2 --suite=gsm8k,math500 --data=FOLDER
+    python -m r1jax.contamination --train=jsonl:MY_DATA.jsonl --suite=gsm8k \
+        --data=FOLDER
 
-`{data}` stands for the folder that the user names; below it lie the files as
-their authors publish them, under their names. A suite can also be read from
-TFDS or any other source of data/sources.py: only its task changes.
+`{data}` stands for that folder; below it lie the files as their authors publish
+them, under their names. A suite can also be read from TFDS or any other source
+of data/sources.py: only its task changes.
 
 Samples and lengths are those of DeepSeek-R1's evaluation: temperature 0.6,
 top-p 0.95, 32,768 tokens; 64 samples a problem for AIME and GPQA, 16 for MATH
