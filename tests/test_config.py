@@ -1,5 +1,10 @@
 """Every refusal names the field, and a valid config passes."""
 
+import ast
+import itertools
+import pathlib
+import re
+
 import ml_collections
 import pytest
 
@@ -9,6 +14,7 @@ from experiments import mcts
 from experiments import ppo
 from experiments import preferences
 from experiments import r1_zero
+from experiments import reward_sections
 from experiments import sections
 from r1jax import config as config_lib
 from r1jax import errors
@@ -290,6 +296,50 @@ def test_what_ppo_cannot_do_is_refused(changes, match):
   config.update_from_flattened_dict(changes)
   with pytest.raises(errors.ConfigError, match=match):
     config_lib.check(config, 1)
+
+
+def _objectives():
+  """[(algorithm, words of its fields)] of the table in r1jax/README.md."""
+  text = pathlib.Path(config_lib.__file__).with_name('README.md').read_text(
+      'utf-8')
+  table = text.partition('| algorithm |')[2].partition('\n\n')[0]
+  rows = [row.split(' | ') for row in table.splitlines()[2:]]
+  assert rows
+  return [(name.removeprefix('| '), words) for name, _, words, _ in rows]
+
+
+# What the letters of the table stand for, and names that are no fields of rl.
+_LETTERS = dict(NAME='prm', C=8, w=.5)
+_BESIDES = {'critic', 'target_tokens', 'rewards.models'}
+
+
+def _value(word):
+  try:
+    return ast.literal_eval(word)
+  except ValueError:
+    return _LETTERS.get(word, word)
+
+
+@pytest.mark.parametrize('name, words', _objectives())
+def test_each_objective_of_the_table_is_a_config_that_passes(name, words):
+  leaf = lambda field: field if '.' in field else f'rl.{field}'
+  known = {*config_lib.flatten(_config())}
+  assert '=' in words, name
+  for way in words.split('; or '):
+    said = ' '.join(re.findall('`([^`]+)`', way)).split()
+    set_ = [word.split('=') for word in said if '=' in word]
+    others = {word for word in said if '=' not in word}
+    assert {*map(leaf, others - _BESIDES)} <= known
+    for values in itertools.product(*(v.split(r'\|') for _, v in set_)):
+      config = _config().unlock()
+      config.rewards.models.prm = reward_sections.reward_model(init_from='a')
+      if 'critic' in others:
+        config.critic = sections.critic()
+      config.lock().update_from_flattened_dict({
+          leaf(field): _value(word) for (field, _), word in zip(set_, values)})
+      if values == ('k1', 'loss'):  # refused, as the row says
+        continue
+      config_lib.check(config, 1)
 
 
 def test_prompts_to_sample_divide_over_the_mesh():

@@ -171,8 +171,9 @@ def estimate_advantages(
       objective's.
     steps: rewards of steps, whose advantages are added to those of responses
       (process supervision).
-    finished: bool[N], which responses are learned from; None: all. The others
-      count in the mean of their group alone (DAPO, arXiv 2503.14476, sec. 3.4).
+    finished: bool[N], which responses are learned from; None: all. The rewards
+      of the others and of their steps count in the statistics of their group
+      alone (DAPO, arXiv 2503.14476, sec. 3.4, masks their loss).
     estimate: the advantage estimator, `group_relative` or ppo.gae; static.
 
   Returns:
@@ -204,7 +205,7 @@ def estimate_advantages(
   if steps is not None:
     estimated = estimated._replace(
         advantage=estimated.advantage + advantages.process(
-            steps.reward, steps.end & mask, objective.group, objective.std))
+            steps.reward, steps.end, objective.group, objective.std))
   return Experience(
       rollout, estimated.reward, estimated.advantage, logp, ref_logp, weight_N,
       estimated.value, estimated.target, correction), metrics | critic_metrics

@@ -13,7 +13,9 @@ import tiny_rl
 from experiments import r1_zero
 from r1jax import config as config_lib
 from r1jax import errors
+from r1jax.parallel import sharding
 from r1jax.stages import partial
+from r1jax.stages import rl
 from r1jax.training import checkpoint
 from r1jax.training import files
 from r1jax.training import loop
@@ -118,6 +120,69 @@ def test_it_is_off_where_nothing_can_be_left(tokens, in_flight, expected):
 # Whole steps
 ###############################################################################
 
+
+def _built(workdir):
+  """C = 8 of R = 24, P = 2 of M = 4 in flight; each update goes a long way."""
+  config = r1_zero.get_config('mini').unlock()
+  config.data.num_prompts, config.eval.problems = 8, 2
+  config.rl.update(
+      prompts=2, group=2, response_tokens=24, sample_chunk=24, logp_chunk=24,
+      partial_tokens=8, micro_batch=None, packed_rows=None, beta=0.,
+      entropy_bonus=1., cpu_threads=1)
+  config.optim.update(lr=1e-2, warmup_steps=0)
+  return rl.build(
+      config, sharding.make_mesh({}, jax.devices()[:1]), str(workdir))
+
+
+def _assert_goes_on(before, after, step):
+  """What was there is as it was; counts of new tokens, of responses gone on."""
+  old = ~np.repeat(before.free, 2)[:, None]
+  had, drawn = before.drawn.mask & old, after.drawn
+  new = drawn.mask & ~had
+  assert drawn.mask[had].all() and (after.step[new] == step).all()
+  for got, expected in (
+      (drawn.tokens, before.drawn.tokens), (drawn.logp, before.drawn.logp),
+      (after.step, before.step)):
+    np.testing.assert_array_equal(got[had], expected[had])
+  return new.sum(), (had.any(1) & new.any(1)).sum()
+
+
+def test_a_built_stage_leaves_responses_to_the_steps_after(
+    tmp_path, monkeypatch):
+  """What is learned from has the log p and the age of each token's drawing."""
+  stage, experiences = _built(tmp_path), []
+  make = stage.step.experience
+  monkeypatch.setattr(stage.step, 'experience', lambda *args: (
+      experiences.append(make(*args)) or experiences[-1]))
+  state, taken, ages, went_on = stage.init(), set(), [], []
+  for step in range(5):
+    before = jax.device_get(state.in_flight)
+    state, metrics, rows = stage.step(state, step)
+    after, metrics = jax.device_get((state.in_flight, metrics))
+    tokens, gone_on = _assert_goes_on(before, after, step)
+    assert metrics['perf/tokens'] == tokens > 0
+    if step:  # all go on; or none, where enough groups are complete
+      assert gone_on in (0, carried)
+    went_on.append(gone_on)
+    carried = metrics['sampling/carried']
+    places = sorted(np.flatnonzero(after.free), key=after.number.__getitem__)
+    taken |= {*after.number[places].tolist()}
+    assert taken >= {*range(2 * (step - 1))}  # what is due: C is a third of R
+    of = np.array([2 * place + n for place in places for n in (0, 1)], int)
+    mask = after.drawn.mask[of]
+    experience = jax.device_get(experiences[step][0])
+    assert experience.rollout.mask.sum() == mask.sum()
+    np.testing.assert_array_equal(
+        experience.old_logp[:len(of)][mask], after.drawn.logp[of][mask])
+    age = np.where(mask, step - after.step[of], 0)
+    assert [row['age'] for row in rows] == age.max(1).tolist()
+    ages += age.max(1).tolist()
+    assert metrics['staleness/max'] == age.max(initial=0)
+    np.testing.assert_allclose(
+        metrics['staleness/mean'], age[mask].mean() if of.size else 0)
+  assert sum(went_on) > 2 and 0 < max(ages) <= 3 + 2 - 2
+  # The policy has moved since: log p of the present one would be others.
+  assert metrics['sampling/logp_difference'] > .1
 
 def _run(settings=SETTINGS, sizes=None, sampling=SLOTS, **fields):
   return tiny_rl.Run(sizes, settings=sampling, partial=settings, **fields)

@@ -47,10 +47,9 @@ def _experience(run):
   return scored, run.learner.experience(state, scored)[0]
 
 
-def test_a_token_has_the_rewards_of_the_steps_that_end_at_it_or_later():
-  scored, experience = _experience(_run(scorer=Nothing()))
-  tokens, mask = map(np.asarray, (
-      scored.rollout.tokens, scored.rollout.mask))
+def _plain(rollout):
+  """The advantages of steps, of all tokens, in a plain loop."""
+  tokens, mask = map(np.asarray, (rollout.tokens, rollout.mask))
   expected = np.zeros(tokens.shape)
   for first in range(0, len(tokens), tiny_rl.GROUP):
     rows = range(first, first + tiny_rl.GROUP)
@@ -64,6 +63,14 @@ def test_a_token_has_the_rewards_of_the_steps_that_end_at_it_or_later():
             steps[n][-1:])
         expected[n, t] = sum((x - np.mean(every)) / (np.std(every) + 1e-6)
                              for x in later)
+  return expected
+
+
+def test_a_token_has_the_rewards_of_the_steps_that_end_at_it_or_later():
+  scored, experience = _experience(_run(scorer=Nothing()))
+  tokens, mask = map(np.asarray, (
+      scored.rollout.tokens, scored.rollout.mask))
+  expected = _plain(scored.rollout)
   np.testing.assert_allclose(experience.advantage, expected, atol=1e-5)
   assert np.any(expected[mask & (tokens == 1)])
   assert np.any(expected)
@@ -77,6 +84,24 @@ def test_the_advantages_of_responses_are_added():
   _, outcome = _experience(tiny_rl.Run())
   np.testing.assert_allclose(
       both.advantage, steps.advantage + outcome.advantage, atol=1e-5)
+
+
+def test_responses_that_were_cut_count_in_their_group_with_their_steps():
+  """Rewards of responses and of steps: both are in mean and std."""
+  run = _run(mask_truncated=True)
+  state = run.init()
+  scored = run.learner.score(*run.learner.sample(state, 0))
+  finished = np.arange(len(scored.reward)) % 3 > 0
+  experience, _ = run.learner.experience(
+      state, scored._replace(finished=finished))
+  reward = scored.reward.reshape(-1, tiny_rl.GROUP)
+  outcome = (reward - reward.mean(1, keepdims=True)) / (
+      reward.std(1, keepdims=True) + 1e-6)
+  expected = _plain(scored.rollout) + outcome.reshape(-1, 1)
+  np.testing.assert_array_equal(
+      np.asarray(experience.rollout.mask).any(1), finished)
+  np.testing.assert_allclose(
+      experience.advantage[finished], expected[finished], atol=1e-4)
 
 
 def test_it_learns_what_the_steps_reward():

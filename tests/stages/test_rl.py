@@ -235,7 +235,7 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
   config.steps, config.data.num_prompts, config.eval.problems = 7, 5, 3
   config.rl.update(epochs=3, mini_batches=2, sampling_rounds=2, kl='k1',
                    kl_in='reward', beta=.5, kl_target=2., prompts=4,
-                   score_while_sampling=True)
+                   score_while_sampling=True, slots=12)
   config.eval.update(samples=5, temperature=.6, top_k=7, top_p=.8)
   config.critic.update(gamma=.9, lam=.8, whiten=False, value_clip=.3)
   built = {}
@@ -268,12 +268,12 @@ def test_a_stage_is_built_as_its_config_says(tmp_path, monkeypatch):
   assert named['in_pieces'] is config.rl.score_while_sampling
   assert len(held_out.records) == 3
   assert settings._replace(eos_ids=()) == rollouts.Settings(
-      5, 160, (), .6, chunk=80, top_k=7, top_p=.8, cpu_threads=2)
+      5, 160, (), .6, chunk=80, top_k=7, top_p=.8, slots=12, cpu_threads=2)
   assert rollouts.longest_sequence(config.rl)[1] == 32 + 160
   (_, sampled, in_pieces), _ = built['Sampler'][0]
   assert in_pieces is config.rl.score_while_sampling
   assert sampled._replace(eos_ids=()) == rollouts.Settings(
-      8, 160, (), 1., chunk=80, cpu_threads=2)
+      8, 160, (), 1., chunk=80, slots=12, cpu_threads=2)
   for rounds in (0, 1):
     config.rl.sampling_rounds = rounds
     assert rl.make_objective(config.rl).drop_equal_groups == bool(rounds)

@@ -83,10 +83,11 @@ def test_sampling_and_filters_are_as_the_config_says(tmp_path, monkeypatch):
   made = []
   monkeypatch.setattr(
       rollouts, 'Sampler', lambda placed, *given: made.append(given))
-  _stage(tmp_path, temperature=.7, top_k=3, top_p=.5, score_while_sampling=True)
+  _stage(tmp_path, temperature=.7, top_k=3, top_p=.5, score_while_sampling=True,
+         slots=5)
   (settings, in_pieces), = made
   assert in_pieces and settings._replace(eos_ids=()) == rollouts.Settings(
-      2, 6, (), .7, chunk=6, top_k=3, top_p=.5, cpu_threads=2)
+      2, 6, (), .7, chunk=6, top_k=3, top_p=.5, slots=5, cpu_threads=2)
   config = rejection_sampling.get_config('mini').unlock()
   config.rewards.languages = ('en', 'zh')
   keep = dict(min_accuracy=.5, format=False, max_repetition=.25,
@@ -149,6 +150,19 @@ def test_rejection_sampling_ends_the_same_however_it_was_stopped(
   assert 0 < len(lines) < 24 and lines[0]['source'].items() >= dict(
       stage=config.name, init_from='mini', seed=config.seed).items()
   assert '\nall ' in capsys.readouterr().out
+
+
+def test_what_is_kept_does_not_depend_on_the_slots(tmp_path):
+  kept = []
+  for slots in (None, 5):  # of 16 responses a step
+    folder = tmp_path / str(slots)
+    stage, config = _stage(
+        folder, rejection_sampling, group=4, response_tokens=64, slots=slots,
+        sample_chunk=64, cpu_threads=1)
+    loop.train(stage, loop.Settings(1, 2), str(folder), config)
+    kept.append((files.read_rows(folder / 'rollouts.jsonl'),
+                 files.read_rows(folder / 'kept-00000.jsonl')))
+  assert kept[0] == kept[1] and 0 < len(kept[0][1]) < len(kept[0][0])
 
 
 def _broken(self, records, responses):

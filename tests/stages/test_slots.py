@@ -9,8 +9,6 @@ import tiny_rl
 from r1jax.stages import evaluation
 from r1jax.stages import rollouts
 
-pytestmark = pytest.mark.slow
-
 PROGRAM = """
 import tiny, tiny_rl
 from r1jax.parallel import sharding
@@ -23,6 +21,7 @@ said = sharding.to_host(rollout.tokens).tolist()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sizes, slots', [({}, 5), (dict(data=2, fsdp=4), 8)])
 def test_training_takes_the_same_steps(sizes, slots):
   plain, history = tiny_rl.steps(tiny_rl.Run(), 3)
@@ -43,6 +42,7 @@ def test_an_evaluation_reads_the_same_responses():
   assert rows(6, 16) == rows(None, 4)
 
 
+@pytest.mark.slow
 def test_two_processes_draw_the_samples_of_one():
   placed = tiny.setup()
   rollout = rollouts.Sampler(placed, tiny_rl.SETTINGS)(
