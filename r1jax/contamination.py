@@ -132,7 +132,8 @@ def _parser() -> command.Parser:
       'config.data.task: jsonl:PATH, ...; may be given several times')
   add('--suite', required=True, help='one or several, by comma: gsm8k, aime, '
       '... (experiments/suites.py), or sources: jsonl:PATH')
-  add('--data', default='.', help='folder with the files of the suites')
+  add('--data', default='data', help='folder with the files of the suites; '
+      'left out: ./data')
   add('--split', default='train', help='split of the training set')
   add('--rows', type=int, default=ROWS, help='rows of a training set that is '
       'generated (mini_reasoning, reasoning_gym:NAME, ...); %(default)s')

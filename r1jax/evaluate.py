@@ -47,7 +47,7 @@ def parser() -> command.Parser:
       'GGUF file, or a name: smollm2, mini')
   add('--suite', required=True, help='one or several, by comma: gsm8k, aime, '
       '... (experiments/suites.py); suite: the six of mathematics; mini')
-  add('--data', help='folder with the files of the suites')
+  add('--data', help='folder with the files of the suites; left out: ./data')
   add('--workdir', help='of the evaluation; left out: beside the model')
   add('--samples', type=int, help='responses to each problem, k')
   add('--temperature', type=float, help='0: greedy, one response')
