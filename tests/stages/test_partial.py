@@ -184,6 +184,7 @@ def test_a_built_stage_leaves_responses_to_the_steps_after(
   # The policy has moved since: log p of the present one would be others.
   assert metrics['sampling/logp_difference'] > .1
 
+
 def _run(settings=SETTINGS, sizes=None, sampling=SLOTS, **fields):
   return tiny_rl.Run(sizes, settings=sampling, partial=settings, **fields)
 
