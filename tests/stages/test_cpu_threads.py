@@ -68,3 +68,13 @@ def test_parts_have_whole_groups_and_whole_micro_batches(parts, fields):
                 for n in (1, 8))
   assert step_programs.measured_at_once(section, one) == parts
   assert step_programs.measured_at_once(section, eight) == 1
+
+
+@pytest.mark.parametrize('slots, threads, parts, each', [
+    (1, 2, 1, 1), (3, 2, 2, 1), (3, 4, 2, 1), (8, 2, 2, 4), (None, 3, 2, None)])
+def test_parts_have_no_more_slots_than_there_are(slots, threads, parts, each):
+  """Of eight prompts."""
+  settings = tiny_rl.SETTINGS._replace(slots=slots, cpu_threads=threads)
+  one = sharding.make_mesh({'data': 1}, jax.devices()[:1])
+  assert rollouts.sampled_at_once(settings, one, 8) == (
+      parts, settings._replace(slots=each, cpu_threads=1))
