@@ -32,7 +32,8 @@ RETIRED = {
 
 RENAMED = {'measure': 'evaluate'}  # kinds of stages
 
-# Fields that a config of an older version lacks, and what was done then.
+# Fields that a config of an older version lacks, and what was done then, if a
+# resumed run may not change them.
 ADDED = {
     **{f'{at}optim.{name}': value for at in ('', 'critic.') for name, value in (
         ('master_weights', False), ('first_moment', 'float32'),
@@ -42,11 +43,9 @@ ADDED = {
     'rewards.code.unsafe_subprocess': False, 'rl.replay_routing': False,
     'rl.correction_cap': 2.0, 'rl.correction_floor': 0.0,
     'rl.ratio': 'token', 'rl.surrogate': 'clip', 'rl.entropy_bonus': 0.0,
-    'rl.mask_truncated': False, 'rl.score_while_sampling': False,
-    'rl.cpu_threads': 1,
-    'rewards.length_rule': 'kimi',
+    'rl.mask_truncated': False, 'rewards.length_rule': 'kimi',
     'rewards.length_slope': 0.0003, 'rewards.weights.length_rule': 0.0,
-    'rl.top_k': 0, 'rl.top_p': 1.0, 'hang_seconds': 0.0, 'sampling_rules': []}
+    'rl.top_k': 0, 'rl.top_p': 1.0}
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any],

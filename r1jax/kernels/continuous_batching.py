@@ -57,7 +57,8 @@ class State(NamedTuple):
 
 
 class Begun(NamedTuple):
-  """What stays while N responses are drawn; four arguments of `stepper`."""
+  """What stays while N responses are drawn; `stepper` takes all but `experts`.
+  """
   prompts: Prompts  # of the rows, sharding.repeat
   prompt_kv: group_sampling.KeysValues
   keys: Array  # key[N]

@@ -258,12 +258,14 @@ def states_before(model, params: Params, prompts: Prompts, tokens_NR: Array,
 def _inputs(x_NR: Array) -> Array:
   """The columns of the tokens that pass through the model.
 
-  Nothing comes after the last token. But a TPU's tiles are of 128 columns, and
-  long rows of another length take longer to compute and, by far, to compile.
+  Nothing comes after the last token, which passes only if it is alone: a fused
+  attention takes no row without columns. But a TPU's tiles are of 128 columns,
+  and long rows of another length take longer to compute and, by far, to
+  compile.
   """
   length = x_NR.shape[1]
   if length % _TILE and length < _LONG:
-    return x_NR[:, :length - 1]
+    return x_NR[:, :max(length - 1, 1)]
   return padding.columns(x_NR, _TILE)
 
 

@@ -36,6 +36,7 @@ _SMALLER = {
     'model.attention_chunk': 'a smaller',
     'model.remat': "'full' as", '*optim.offload': 'True as',
 }
+_LAST = {'a smaller': 1, "'full' as": 'full', 'True as': True}  # values of them
 
 
 @contextlib.contextmanager
@@ -69,16 +70,21 @@ def smaller(config: Mapping[str, Any]) -> list[str]:
   """What to change in a config for less memory, of the fields that it has."""
   fields = config_lib.flatten(config)
   return [f'{how} config.{name}' for pattern, how in _SMALLER.items()
-          for name in fnmatch.filter(fields, pattern) if _is_used(name, fields)]
+          for name in fnmatch.filter(fields, pattern)
+          if _helps(name, how, fields)]
 
 
-def _is_used(field: str, fields: Mapping[str, Any]) -> bool:
-  """Whether a field helps here: there is a model behind its section, as behind
-  a judge's, and the host has memory of its own for what is offloaded.
+def _helps(field: str, how: str, fields: Mapping[str, Any]) -> bool:
+  """Whether such a change of a field is possible, and lowers the memory.
+
+  A section without a model takes none, as where there is no judge. Threads are
+  of CPUs, and these have no other memory to offload to.
   """
-  if field.endswith('.offload'):
-    return jax.default_backend() != 'cpu'
-  section = field.rpartition('.')[0]
+  section, _, name = field.rpartition('.')
+  if fields[field] == _LAST.get(how, fields.get(f'{section}.batch')):
+    return False
+  if name in ('offload', 'cpu_threads'):
+    return (name == 'cpu_threads') == (jax.default_backend() == 'cpu')
   return fields.get(f'{section}.init_from', '') is not None
 
 

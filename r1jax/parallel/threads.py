@@ -9,7 +9,6 @@ two programs with half of the rows each are done sooner than one with all.
 from collections.abc import Callable
 from concurrent import futures
 import functools
-import math
 from typing import Any
 
 import jax
@@ -19,12 +18,13 @@ import numpy as np
 
 
 def usable(mesh: jax.sharding.Mesh, count: int, rows: int) -> int:
-  """How many parts a batch of `rows` is cut into: at most `count`, equal ones.
+  """The largest number of equal parts of a batch of `rows` up to `count`.
 
-  On a mesh of one CPU, whose cores they share; on any other it is left whole.
+  It is 1 where the mesh is not one CPU, whose cores they share.
   """
   platform = mesh.devices.flat[0].platform
-  return math.gcd(count, rows) if (mesh.size, platform) == (1, 'cpu') else 1
+  most = min(count, rows) if (mesh.size, platform) == (1, 'cpu') else 1
+  return next(parts for parts in range(most, 0, -1) if rows % parts == 0)
 
 
 def at_once(function: Callable[[int], Any], count: int) -> list[Any]:

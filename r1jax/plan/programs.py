@@ -106,10 +106,10 @@ def _sampling(placed: train_state.PlacedModel, section, lengths: np.ndarray,
                     *[_array(placed, jnp.int32, rows)] * 2)
   prefill, decode = work.responses(placed, rows, section.prompt_tokens, lengths)
   place = placed.sampling.place
-  if rollouts.in_slots(settings, lengths.size):
+  slots = settings.slots_of(lengths.size)
+  if slots is not None:
     trips = schedule.in_slots(lengths, place.batch_shards, (
-        continuous_batching.sizes(
-            place, settings.slots, most, settings.chunk)))
+        continuous_batching.sizes(place, slots, most, settings.chunk)))
   else:
     trips = schedule.together(
         lengths, group_sampling.cache_sizes(most, settings.chunk))

@@ -118,8 +118,9 @@ def make_programs(config, model: train_state.StageModel
         rl.response_tokens, *eos_ids))
   settings = rollouts.Settings(
       group=rl.group, response_tokens=rl.response_tokens, eos_ids=eos_ids,
-      temperature=rl.temperature, chunk=rl.sample_chunk, slots=rl.slots)
-  parts = threads.usable(placed.mesh, rl.cpu_threads, rl.prompts)
+      temperature=rl.temperature, chunk=rl.sample_chunk, slots=rl.slots,
+      cpu_threads=rl.cpu_threads)
+  parts, settings = rollouts.sampled_at_once(settings, placed.mesh, rl.prompts)
   optimizer = train_state.optimizer(
       config.optim, config.bench.steps * rl.epochs * rl.mini_batches,
       placed.trained)
@@ -130,8 +131,7 @@ def make_programs(config, model: train_state.StageModel
       parts=step_programs.measured_at_once(rl, placed.mesh))
   programs = {
       'rollout': threads.in_parts(functools.partial(
-          rollouts.sample_groups, placed.model,
-          rollouts.of_part(settings, parts)), parts, 1),
+          rollouts.sample_groups, placed.model, settings), parts, 1),
       'reference': jitted.measure, 'advantages': jitted.experience,
       'update': jitted.update}
   state = train_state.initial_state(

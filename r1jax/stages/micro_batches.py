@@ -39,7 +39,7 @@ def make(rollout: Rollout, known: Any, size: int | None,
     rollout: the rollout.
     known: a tree of arrays, [N] or [N, R, ...]. In packed rows a number of
       each response, [N], becomes [n, R]: that number at each of its tokens.
-    size: rows of tokens in each; None: all, where rows are not packed.
+    size: rows of tokens in each; None: all, which packed rows do not allow.
     packed_rows: how many share a copy of their prompt; None: not packed, each
       row is a response.
     place: `Model.place`.
@@ -84,7 +84,8 @@ def _packed(rollout: Rollout, known: Any, size: int, packed_rows: int,
   """`make`, whole responses in rows.
 
   In here d devices split the batch. On each lie b prompts with g responses;
-  b g = n of these in all. A unit is a prompt and `packed_rows` rows.
+  b g = n of these in all. A unit is a prompt and `packed_rows` rows; `size` is
+  a multiple of the rows of d units.
   """
   responses, columns = rollout.tokens.shape
   prompts = sharding.repeat(rollout.prompts, responses, place)

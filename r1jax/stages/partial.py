@@ -120,7 +120,7 @@ def sample(model, sampling: rollouts.Settings, partial: Settings, params,
       model, params, prompts, partial_sampling.keys(
           seed, batch_B, prompts.id, sampling.group),
       held.number, batch_B + partial.late <= step, before,
-      slots=min(sampling.slots or clear_N.size, clear_N.size),
+      slots=sampling.slots_of(clear_N.size) or clear_N.size,
       tokens=partial.tokens, wanted=partial.prompts, block=sampling.chunk,
       eos_ids=sampling.eos_ids, temperature=sampling.temperature,
       top_k=sampling.top_k, top_p=sampling.top_p)

@@ -159,8 +159,7 @@ class Drawing:
       params, prompts, seed, stream: as of `rollouts.sample_groups`.
     """
     count = len(prompts.id) * settings.group
-    if settings.slots is not None and settings.slots >= count:
-      settings = settings._replace(slots=None)
+    settings = settings._replace(slots=settings.slots_of(count))
     self.group, self._count = settings.group, count
     self.rollout = None  # when the iteration has ended
     self._pieces = self._draw(

@@ -34,6 +34,10 @@ class Settings(NamedTuple):
   slots: int | None = None  # responses in flight at once; None: all
   cpu_threads: int = 1  # parts of a batch that a Sampler draws at once
 
+  def slots_of(self, rows: int) -> int | None:
+    """The slots of so many responses; None: each has one of its own."""
+    return None if self.slots is None or self.slots >= rows else self.slots
+
 
 def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
                   stream) -> Rollout:
@@ -47,35 +51,36 @@ def sample_groups(model, settings: Settings, params, prompts: Prompts, seed,
       uses the number of its batch.
   """
   fields = settings._asdict()
-  slots, _ = fields.pop('slots'), fields.pop('cpu_threads')
+  del fields['slots'], fields['cpu_threads']
   keys = group_sampling.sample_keys(
       seed, stream, prompts.id, fields.pop('group'))
-  if not in_slots(settings, keys.size):
+  slots = settings.slots_of(keys.size)
+  if slots is None:
     return group_sampling.sample(model, params, prompts, keys, **fields)
   return continuous_batching.sample(
       model, params, prompts, keys, slots=slots, **fields)
-
-
-def in_slots(settings: Settings, rows: int) -> bool:
-  """Whether so many responses are more than there are slots."""
-  return settings.slots is not None and settings.slots < rows
 
 
 @functools.cache
 def jitted_sampling(mesh: jax.sharding.Mesh, parts: int = 1):
   """`sample_groups`, jitted: one program for all stages of a pipeline.
 
-  In `parts` of the prompts at once, threads.usable ones.
+  In `parts` of the prompts at once, as `sampled_at_once` says.
   """
   return threads.in_parts(
       sample_groups, parts, 3, static_argnums=(0, 1), out_shardings=Rollout(
           None, *[sharding.batch_sharding(mesh)] * 5))  # prompts: as given
 
 
-def of_part(settings: Settings, parts: int) -> Settings:
-  """How each of equal parts of a batch is sampled."""
-  slots = settings.slots and -(-settings.slots // parts)
-  return settings._replace(slots=slots, cpu_threads=1)
+def sampled_at_once(settings: Settings, mesh: jax.sharding.Mesh, prompts: int
+                    ) -> tuple[int, Settings]:
+  """How many parts of a batch of prompts are sampled at once, and how each is.
+
+  All of them together have no more slots than the batch has.
+  """
+  count, slots = settings.cpu_threads, settings.slots
+  parts = threads.usable(mesh, min(count, slots or count), prompts)
+  return parts, settings._replace(slots=slots and slots // parts, cpu_threads=1)
 
 
 def on_mesh(batch: batches.PromptBatch, mesh: jax.sharding.Mesh) -> Prompts:
@@ -100,10 +105,10 @@ class Sampler:
     given = params, prompts, np.uint32(seed), np.uint32(stream)
     if self._in_pieces:
       return pieces.Drawing(self._placed, self._settings, *given)
-    parts = threads.usable(
-        self._placed.mesh, self._settings.cpu_threads, len(batch.length))
-    return jitted_sampling(self._placed.mesh, parts)(
-        self._placed.sampling, of_part(self._settings, parts), *given)
+    mesh = self._placed.mesh
+    parts, settings = sampled_at_once(self._settings, mesh, len(batch.length))
+    return jitted_sampling(mesh, parts)(
+        self._placed.sampling, settings, *given)
 
 
 def read_prompts(*args: Any, **fields: Any) -> batches.PromptSet:

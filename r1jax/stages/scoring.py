@@ -20,6 +20,7 @@ from r1jax.data import batches
 from r1jax.data import thinking
 from r1jax.data import vocabs
 from r1jax.parallel import distributed
+from r1jax.parallel import roll_call
 from r1jax.parallel import sharding
 from r1jax.rewards import accuracy
 from r1jax.rewards import cutting
@@ -93,7 +94,7 @@ class RolloutScorer:
     """
     drawing = isinstance(rollout, pieces.Drawing)
     group = rollout.group if drawing else len(rollout.tokens) // len(batch.id)
-    with early_scores.EarlyScores(
+    with roll_call.alone(), early_scores.EarlyScores(
         functools.partial(self._by_rule, batch, group)) as scores:
       if drawing:
         for ended in rollout:

@@ -63,9 +63,9 @@ def measured_at_once(section, mesh: jax.sharding.Mesh) -> int:
   """
   if section.packed_rows is not None:
     return 1
-  count = math.gcd(section.cpu_threads, section.prompts)
   rows = section.prompts * section.group
-  return threads.usable(mesh, count, rows // (section.micro_batch or 1))
+  return threads.usable(mesh, section.cpu_threads, math.gcd(
+      section.prompts, rows // (section.micro_batch or 1)))
 
 
 def split_state(state: TrainState) -> tuple[TrainState, Any, Any]:

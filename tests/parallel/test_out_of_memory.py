@@ -72,6 +72,35 @@ def test_models_of_the_rewards_are_among_what_helps():
     assert f'a smaller config.rewards.{field}.batch' in str(caught.value)
 
 
+def test_a_field_with_its_last_value_is_not_named():
+  config = r1_zero.get_config('mini')
+  config.rl.update(micro_batch=1, cpu_threads=1, slots=1)
+  config.model.remat = 'full'
+  named = ' '.join(memory.smaller(config))
+  assert 'config.rl.sample_chunk' in named and 'config.eval.batch' in named
+  for field in ('rl.micro_batch', 'rl.cpu_threads', 'rl.slots', 'model.remat'):
+    assert field not in named
+  for module, section in ((sft, 'lm'), (dpo, 'preference')):
+    config = module.get_config('mini')
+    assert f'{section}.micro_batches' in ' '.join(memory.smaller(config))
+    config[section].micro_batches = config[section].batch
+    assert f'{section}.micro_batches' not in ' '.join(memory.smaller(config))
+
+
+@pytest.mark.parametrize('backend, field, other', [
+    ('cpu', 'rl.cpu_threads', 'optim.offload'),
+    ('gpu', 'optim.offload', 'rl.cpu_threads')])
+def test_threads_are_of_cpus_and_offloading_of_others(
+    monkeypatch, backend, field, other):
+  monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+  config = r1_zero.get_config('mini')
+  assert config.rl.cpu_threads > 1 and not config.optim.offload
+  named = ' '.join(memory.smaller(config))
+  assert f'config.{field}' in named and f'config.{other}' not in named
+  config.optim.offload = True
+  assert 'optim.offload' not in ' '.join(memory.smaller(config))
+
+
 # Sizes by which a stage learns otherwise: no one is advised to change them.
 LEARNING = {'lm.batch', 'preference.batch', 'rl.mini_batches'}
 

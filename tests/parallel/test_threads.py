@@ -56,6 +56,7 @@ def test_parts_are_joined_in_their_order(parts):
 
 def test_cores_are_shared_on_one_cpu_alone():
   devices = jax.devices()
-  for count, rows, parts in ((1, 9, 3), (1, 8, 1), (2, 9, 1)):
+  for count, rows, parts in (
+      (1, 9, 3), (1, 8, 2), (1, 7, 1), (1, 2, 2), (2, 9, 1)):
     mesh = sharding.make_mesh({'data': count}, devices[:count])
     assert threads.usable(mesh, 3, rows) == parts

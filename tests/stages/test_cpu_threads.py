@@ -45,7 +45,7 @@ def test_a_step_in_parts_is_that_of_the_whole(threads, changes):
 
 
 def test_parts_divide_a_batch_that_the_threads_do_not():
-  """Of six prompts, in four threads: two parts of three."""
+  """Of six prompts, in four threads: three parts of two."""
   placed = tiny.setup()
   batch = tiny_rl.draw(0, 6)
   got, want = (jax.device_get(rollouts.Sampler(
@@ -60,10 +60,21 @@ def test_parts_divide_a_batch_that_the_threads_do_not():
 @pytest.mark.parametrize('parts, fields', [
     (2, dict(micro_batch=16)), (1, dict(micro_batch=32)),
     (1, dict(micro_batch=16, packed_rows=2)), (4, dict(cpu_threads=4)),
-    (1, dict(cpu_threads=3))])
+    (2, dict(cpu_threads=3)),
+    (2, dict(prompts=6, micro_batch=3, cpu_threads=4))])
 def test_parts_have_whole_groups_and_whole_micro_batches(parts, fields):
   section = sections.rl(**dict(prompts=8, group=4, cpu_threads=2) | fields)
   one, eight = (sharding.make_mesh({'data': n}, jax.devices()[:n])
                 for n in (1, 8))
   assert step_programs.measured_at_once(section, one) == parts
   assert step_programs.measured_at_once(section, eight) == 1
+
+
+@pytest.mark.parametrize('slots, threads, parts, each', [
+    (1, 2, 1, 1), (3, 2, 2, 1), (3, 4, 2, 1), (8, 2, 2, 4), (None, 3, 2, None)])
+def test_parts_have_no_more_slots_than_there_are(slots, threads, parts, each):
+  """Of eight prompts."""
+  settings = tiny_rl.SETTINGS._replace(slots=slots, cpu_threads=threads)
+  one = sharding.make_mesh({'data': 1}, jax.devices()[:1])
+  assert rollouts.sampled_at_once(settings, one, 8) == (
+      parts, settings._replace(slots=each, cpu_threads=1))

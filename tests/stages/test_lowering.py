@@ -58,10 +58,13 @@ def _planned(platform, monkeypatch):
       {}, jax.devices()[:1]))
 
 
-@pytest.mark.parametrize('platform', KERNELS)
-def test_a_step_is_lowered(platform, planned):
+@pytest.mark.parametrize('platform, tokens', [
+    ('cuda', 15), ('tpu', 15), ('tpu', 1)])
+def test_a_step_is_lowered(platform, tokens, planned):
   _, forward, backward = KERNELS[platform]
-  parts, results, seen = planned(_config()), None, []
+  config = _config()
+  config.rl.response_tokens = tokens
+  parts, results, seen = planned(config), None, []
   while True:
     try:
       part = parts.send(results)

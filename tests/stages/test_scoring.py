@@ -12,6 +12,7 @@ from experiments import reward_sections
 from r1jax import errors
 from r1jax import rewards as rewards_lib
 from r1jax.data import batches
+from r1jax.parallel import roll_call
 from r1jax.parallel import sharding
 from r1jax.rewards import lengths
 from r1jax.stages import rollouts
@@ -137,6 +138,23 @@ def test_rows_are_in_their_order_whichever_host_scored_them(monkeypatch):
       scoring.distributed, 'gather', lambda found: [(found[0][::-1], found[1])])
   assert scored().rows == alone.rows
   np.testing.assert_array_equal(scored().reward, alone.reward)
+
+
+class _Broken(tiny_rl.Scorer):
+
+  def score(self, records, responses):
+    raise errors.RunError('no verifier starts')
+
+
+def test_where_one_process_cannot_verify_the_others_end(monkeypatch):
+  """They would wait for its rewards."""
+  said = []
+  monkeypatch.setattr(roll_call, 'hold', lambda why, trace: said.append(why))
+  monkeypatch.setattr(
+      roll_call, 'jax', types.SimpleNamespace(process_count=lambda: 2))
+  with pytest.raises(errors.RunError):
+    _scored(tiny.setup(), _Broken(), tiny_rl.draw(0), 5)
+  assert said == ['no verifier starts']
 
 
 def test_means_of_columns_are_over_what_is_trained_on():
