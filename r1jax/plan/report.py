@@ -231,7 +231,7 @@ def _cost_lines(plan: Mapping[str, Any]) -> list[str]:
         'dollars'] else ''
     lines.append(
         f'{run["steps"]:,} steps: at least {run["hours"]:,.1f} hours, '
-        f'{run["chip_hours"]:,.0f} chip-hours{cost}')
+        f'{run["chip_hours"]:,.1f} chip-hours{cost}')
     if cost:
       lines.append(f'price of a chip-hour: {plan["sources"]["price"]}')
   else:

@@ -260,13 +260,16 @@ def test_the_largest_buffers_are_read_from_the_compilers_table():
   assert found[0][0] == 13.42 * 2**30 and found[2][0] == 236 * 2**10
 
 
-def test_parameters_that_lie_whole_on_every_device_are_named():
-  mesh = sharding.make_mesh(dict(fsdp=8))
+@pytest.mark.parametrize('sizes, named', [
+    (dict(data=8), True), (dict(fsdp=8), False), (None, False)])
+def test_parameters_that_lie_whole_on_every_device_are_named(sizes, named):
+  mesh = (sharding.make_mesh({}, jax.devices()[:1]) if sizes is None
+          else sharding.make_mesh(sizes))
   placed = train_state.place_model(
       presets.PRESETS['smollm2_135m'], mesh, machine_sections.RULES)
   size = 49_152 * 576 * 4
-  assert compiled.whole_parameters(placed.params, size) in (
-      [('embedding', size)], [])
+  assert compiled.whole_parameters(placed.params, size) == (
+      [('embedding', size)] if named else [])
   assert compiled.whole_parameters(placed.params, size + 1) == []
 
 
