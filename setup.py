@@ -18,7 +18,6 @@ CORE = [
     'orbax-checkpoint>=0.11',
 ]
 DATA = [
-    'clu',
     'gguf',
     'gin-config',
     'importlib_resources',  # tensorflow-datasets imports it undeclared
@@ -30,7 +29,7 @@ DATA = [
     'simplemma>=1.1',  # is_known(word, lang)
     'seqio',
     'tensorflow',
-    'tensorboard',  # clu imports its protocol undeclared
+    'tensorboard',
     'tensorflow-datasets',
     'tokenizers',
 ]

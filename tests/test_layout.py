@@ -23,8 +23,9 @@ JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'chex'}
 # Not needed to import and train; jax, flax, optax, orbax, ml-collections,
 # numpy and absl are.
 OPTIONAL = TENSORFLOW | {
-    'clu', 'gcsfs', 'gguf', 'gin', 'jinja2', 'mctx', 'mpmath', 'reasoning_gym',
-    'pyarrow', 's3fs', 'safetensors', 'sentencepiece', 'simplemma', 'tokenizers'}
+    'gcsfs', 'gguf', 'gin', 'jinja2', 'mctx', 'mpmath', 'reasoning_gym',
+    'pyarrow', 's3fs', 'safetensors', 'sentencepiece', 'simplemma',
+    'tensorboard', 'tokenizers'}
 TASKS = {'r1jax.data.seqio_tasks', 'r1jax.data.tfds_source'}
 MATHEMATICS = 'r1jax.rewards.mathematics'  # which verifying workers import
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_COLUMNS = 400, 60, 80

@@ -9,7 +9,9 @@ import contextlib
 import math
 import os
 import pathlib
+import socket
 import sys
+import time
 from typing import Any, NamedTuple, TextIO
 
 from absl import logging
@@ -204,52 +206,72 @@ class MetricWriter:
     scalars = {name: _scalar(name, value) for name, value in metrics.items()}
     files.append_rows(self._path, [{'step': step, **scalars}])
     if self._tensorboard is not None:
-      self._tensorboard('write_scalars', step, scalars)
+      self._tensorboard.write(step, scalars)
 
   def flush(self):
     """Puts on disk what TensorBoard's writer still holds."""
     if self._tensorboard is not None:
-      self._tensorboard('flush')
+      self._tensorboard.flush()
 
   def close(self):
     if self._tensorboard is not None:
-      self._tensorboard('close')
+      self._tensorboard.close()
 
 
 class _TensorBoard:
-  """clu's writer, until it cannot write.
+  """A file of TensorBoard's events, until it cannot be written.
 
-  It needs TensorFlow, which this imports (seconds).
+  It needs the package `tensorboard` alone: a writer of TensorFlow's would take
+  seconds to import, and half a gigabyte.
   """
 
   def __init__(self, directory: pathlib.Path):
     try:
-      from clu import metric_writers
+      from tensorboard.compat.proto import event_pb2
+      from tensorboard.summary.writer import record_writer
     except ModuleNotFoundError as error:
       raise errors.ConfigError(
           'log.tensorboard', f'the package {error.name!r} is not installed; '
-          'pip install clu tensorboard tensorflow, or set '
-          '--config.log.tensorboard=False to keep metrics.jsonl alone'
-      ) from error
-    # clu has imported TensorFlow; the accelerator is JAX's.
-    tensorflow = sys.modules['tensorflow']
-    tensorflow.config.set_visible_devices([], 'GPU')
-    self._errors = OSError, tensorflow.errors.OpError
-    self._directory, self._writer = directory, None
-    self._writer = self._try(metric_writers.SummaryWriter, str(directory))
+          'pip install tensorboard, or set --config.log.tensorboard=False to '
+          'keep metrics.jsonl alone') from error
+    self._event, self._writer = event_pb2.Event, None
+    self._path = directory / (  # TensorBoard reads them in the order of names
+        f'events.out.tfevents.{time.time():.6f}.{socket.gethostname()}')
+    with self._until_it_fails():
+      directory.mkdir(parents=True, exist_ok=True)
+      self._writer = record_writer.RecordWriter(open(self._path, 'xb'))
+      self._write(file_version='brain.Event:2')
 
-  def __call__(self, method: str, *args):
+  def write(self, step: int, scalars: Mapping[str, int | float]):
+    """Adds the values of a step."""
+    with self._until_it_fails():
+      self._write(step=step, summary=dict(value=[
+          dict(tag=name, simple_value=value)
+          for name, value in scalars.items()]))
+
+  def flush(self):
     if self._writer is not None:
-      self._try(getattr(self._writer, method), *args)
+      with self._until_it_fails():
+        self._writer.flush()
 
-  def _try(self, function, *args):
+  def close(self):
+    if self._writer is not None:
+      with self._until_it_fails():
+        self._writer.close()
+
+  def _write(self, **fields):
+    if self._writer is not None:
+      self._writer.write(self._event(
+          wall_time=time.time(), **fields).SerializeToString())
+
+  @contextlib.contextmanager
+  def _until_it_fails(self):
     try:
-      return function(*args)
-    except self._errors as error:
+      yield
+    except OSError as problem:
       self._writer = None
-      line = str(error).strip().partition('\n')[0]
-      logging.warning('TensorBoard in %s ends here, metrics.jsonl goes on: %s',
-                      self._directory, line)
+      logging.warning('%s ends here, metrics.jsonl goes on: %s', self._path,
+                      problem)
 
 
 def _scalar(name: str, value: Any) -> int | float:

@@ -1,6 +1,7 @@
 """Metrics of a run: when they are fetched, their rows, the progress line."""
 
 import contextlib
+import errno
 import fcntl
 import io
 import os
@@ -9,7 +10,6 @@ import struct
 import subprocess
 import sys
 import termios
-import types
 
 import jax
 import jax.numpy as jnp
@@ -284,36 +284,48 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch, capsys):
   assert not capsys.readouterr().err
 
 
-@pytest.mark.slow  # imports TensorFlow
+def _events(workdir):
+  """{name: [(step, value)]}, as TensorBoard reads them."""
+  events = pytest.importorskip(
+      'tensorboard.backend.event_processing.event_accumulator'
+  ).EventAccumulator(str(workdir / 'tensorboard'))
+  events.Reload()
+  return {name: [(event.step, event.value) for event in events.Scalars(name)]
+          for name in events.Tags()['scalars']}
+
+
 def test_tensorboard_holds_the_same_values(tmp_path):
-  pytest.importorskip('clu')
-  pytest.importorskip('tensorboard')
-  from tensorboard.backend.event_processing import event_accumulator
-  from tensorboard.util import tensor_util
   writer = logger.MetricWriter(tmp_path, tensorboard=True)
   for step in range(3):
     writer.write(step, _row(step))
   writer.flush()  # enough for a reader, without a close
-  events = event_accumulator.EventAccumulator(str(tmp_path / 'tensorboard'))
-  events.Reload()
+  found = _events(tmp_path)
   writer.close()
-  assert sorted(events.Tags()['tensors']) == [
-      'loss', 'reward', 'share', 'tokens']
-  found = events.Tensors('loss')
-  assert [event.step for event in found] == [0, 1, 2]
-  np.testing.assert_allclose(
-      [tensor_util.make_ndarray(event.tensor_proto) for event in found],
-      [0, 1 / 3, 2 / 3], rtol=1e-6)
+  assert sorted(found) == ['loss', 'reward', 'share', 'tokens']
+  for name, values in found.items():
+    np.testing.assert_allclose(
+        values, [(n, np.float32(_row(n)[name])) for n in range(3)], rtol=1e-7)
+
+
+def test_a_resumed_run_goes_on_in_another_file(tmp_path):
+  for start in (0, 2, 1):
+    writer = logger.MetricWriter(tmp_path, tensorboard=True)
+    writer.write(start, {'loss': start})
+    writer.close()
+  assert len(list((tmp_path / 'tensorboard').iterdir())) == 3
+  assert _events(tmp_path)['loss'] == [(0, 0), (2, 2), (1, 1)]
 
 
 PROGRAM = """
 import sys
-sys.modules['clu'] = None  # as if it were not installed
 from r1jax import errors
 from r1jax.training import logger
-logger.MetricWriter(sys.argv[1], tensorboard=False).write(
-    0, {'loss': 1.})
-assert 'tensorflow' not in sys.modules
+logger.MetricWriter(sys.argv[1], tensorboard=True).write(0, {'loss': 1.})
+assert 'tensorboard' in sys.modules and 'tensorflow' not in sys.modules
+for name in [name for name in sys.modules if name.startswith('tensorboard')]:
+  del sys.modules[name]
+sys.modules['tensorboard'] = None  # as if it were not installed
+logger.MetricWriter(sys.argv[1], tensorboard=False).write(1, {'loss': 1.})
 try:
   logger.MetricWriter(sys.argv[1], tensorboard=True)
 except errors.ConfigError as error:
@@ -321,49 +333,56 @@ except errors.ConfigError as error:
 """
 
 
-def test_without_tensorboard_nothing_of_it_is_needed(tmp_path):
+def test_tensorboard_needs_no_tensorflow_and_nothing_needs_tensorboard(
+    tmp_path):
   done = subprocess.run(
       [sys.executable, '-c', PROGRAM, str(tmp_path)], text=True, check=True,
       capture_output=True)
   assert done.stdout.startswith('config.log.tensorboard: the package ')
-  assert 'pip install clu tensorboard' in done.stdout
+  assert 'pip install tensorboard' in done.stdout
   assert '--config.log.tensorboard=False' in done.stdout
 
 
-class _Refused(Exception):
-  """Stands for TensorFlow's errors."""
+class _Full(io.BytesIO):
+  """A file whose `method` finds no space."""
+
+  def __init__(self, method):
+    super().__init__()
+    self._method = method
+
+  def _do(self, name, *args):
+    if name == self._method:
+      raise OSError(errno.ENOSPC, 'no space')
+    return getattr(io.BytesIO, name)(self, *args)
+
+  def write(self, data):
+    return self._do('write', data)
+
+  def flush(self):
+    return self._do('flush')
+
+  def close(self):
+    return self._do('close')
 
 
-@pytest.mark.parametrize('fails', ['SummaryWriter', 'write_scalars', 'flush',
-                                   'close', None])
+@pytest.mark.parametrize('fails', ['open', 'write', 'flush', 'close', None])
 def test_tensorboard_ends_with_a_warning_and_the_run_goes_on(
     tmp_path, monkeypatch, caplog, fails):
-  done = []
-  def act(name):
-    def method(*args):
-      del args
-      done.append(name)
-      if name == fails:
-        raise _Refused('RESOURCE_EXHAUSTED: no space\nmore')
-      return types.SimpleNamespace(
-          **{name: act(name) for name in ('write_scalars', 'flush', 'close')})
-    return method
-  monkeypatch.setitem(sys.modules, 'clu', types.SimpleNamespace(
-      metric_writers=types.SimpleNamespace(SummaryWriter=act('SummaryWriter'))))
-  monkeypatch.setitem(sys.modules, 'tensorflow', types.SimpleNamespace(
-      config=types.SimpleNamespace(set_visible_devices=lambda *args: None),
-      errors=types.SimpleNamespace(OpError=_Refused)))
+  opened = []
+  def open_(path, mode):
+    opened.append((path, mode))
+    if fails == 'open':
+      raise OSError(errno.ENOSPC, 'no space')
+    return _Full(fails)
+  monkeypatch.setattr(logger, 'open', open_, raising=False)
   writer = logger.MetricWriter(tmp_path, tensorboard=True)
   for step in range(2):
     writer.write(step, {'loss': 1.})
     writer.flush()
   writer.close()
-  assert len(_rows(tmp_path)) == 2
-  assert len(caplog.records) == (fails is not None)
-  assert done[-1] == fails or fails is None and done[-1] == 'close'
-  for record in caplog.records:
-    assert str(tmp_path) in record.getMessage() and 'no space' in (
-        record.getMessage()) and '\n' not in record.getMessage()
+  assert len(_rows(tmp_path)) == 2 and len(opened) == 1
+  assert [(str(tmp_path) in text, 'no space' in text)
+          for text in caplog.messages] == (fails is not None) * [(True, True)]
 
 
 VALUES = {'reward': 0.51234, 'length': 104.4, 'tokens/s': 12345.6}
