@@ -92,16 +92,18 @@ def _theirs(path, problems, tmp_path_factory):
   return asked, answers, folder / 'saved'
 
 
-# Optimised, as a user's programs are (tests/conftest.py): else a token of the
-# thousand loses 1.2e-4 in sums that are added one by one.
-@functools.partial(jax.jit, static_argnums=0,
-                   compiler_options={'xla_backend_optimization_level': 3})
-def _score(model, params, tokens, length):
+def _logp(model, params, tokens, length):
   index = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
   real = index < length[:, None]
   logp, _ = logprobs.of_sequences(model, params, tokens, real.astype(jnp.int32),
                                   index, chunk=64)
   return jnp.where(real, logp, 0)
+
+
+# Optimised, as a user's programs are (tests/conftest.py): else a token of the
+# thousand loses 1.2e-4 in sums that are added one by one.
+_score = jax.jit(_logp, static_argnums=0,
+                 compiler_options={'xla_backend_optimization_level': 3})
 
 
 def test_log_probabilities_of_the_gguf_file(path, theirs):
@@ -136,7 +138,7 @@ def test_likeliest_continuations_of_chats(path, theirs):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _step(model, optimizer, state, tokens, length):
   def loss(params):
-    return -jnp.sum(_score(model, params, tokens, length)) / jnp.sum(length)
+    return -jnp.sum(_logp(model, params, tokens, length)) / jnp.sum(length)
 
   value, grads = jax.value_and_grad(loss)(state.params)
   return value, optim.update(optimizer, grads, state)[0]
