@@ -1,6 +1,6 @@
 """Measures how time and memory grow, and fails where they outgrow a bound.
 
-    python -m tests.growth             # twelve minutes on two idle cores
+    python -m tests.growth             # eight minutes on two idle cores
     python -m tests.growth prompts rows    # the axes named so
 
 in the folder of the clone. It prints a table in Markdown, that of
