@@ -34,7 +34,8 @@ def get_config(arg: str = 'mini') -> common.ConfigDict:
   name, *names = arg.split(',')
   if names and name in made:
     made[arg] = functools.partial(tested, made[name], names)
-  return common.variant(__file__, arg, made)
+    name = arg
+  return common.variant(__file__, name, made)
 
 
 def tested(variant, names: list[str]) -> common.ConfigDict:
