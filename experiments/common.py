@@ -39,7 +39,7 @@ def variant(file: str, arg: str, variants: dict[str, Callable[[], ConfigDict]]
   if arg not in variants:
     raise errors.ConfigError(
         '', f'--config=...:{arg}: no such variant'
-        + errors.nearest(arg, variants, ':'))
+        + errors.nearest(arg.partition(',')[0], variants, ':'))
   config = variants[arg]()
   name = f'{os.path.basename(file)}:{arg}'
   config.name = name

@@ -34,8 +34,7 @@ def get_config(arg: str = 'mini') -> common.ConfigDict:
   name, *names = arg.split(',')
   if names and name in made:
     made[arg] = functools.partial(tested, made[name], names)
-    name = arg
-  return common.variant(__file__, name, made)
+  return common.variant(__file__, arg, made)
 
 
 def tested(variant, names: list[str]) -> common.ConfigDict:
