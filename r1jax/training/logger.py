@@ -240,29 +240,27 @@ class _TensorBoard:
     with self._until_it_fails():
       directory.mkdir(parents=True, exist_ok=True)
       self._writer = record_writer.RecordWriter(open(self._path, 'xb'))
-      self._write(file_version='brain.Event:2')
+    self._write(file_version='brain.Event:2')
 
   def write(self, step: int, scalars: Mapping[str, int | float]):
     """Adds the values of a step."""
-    with self._until_it_fails():
-      self._write(step=step, summary=dict(value=[
-          dict(tag=name, simple_value=value)
-          for name, value in scalars.items()]))
+    self._write(step=step, summary=dict(value=[
+        dict(tag=name, simple_value=value) for name, value in scalars.items()]))
 
   def flush(self):
-    if self._writer is not None:
-      with self._until_it_fails():
-        self._writer.flush()
+    self._do('flush')
 
   def close(self):
-    if self._writer is not None:
-      with self._until_it_fails():
-        self._writer.close()
+    self._do('close')
 
   def _write(self, **fields):
+    event = self._event(wall_time=time.time(), **fields)
+    self._do('write', event.SerializeToString())
+
+  def _do(self, method: str, *args):
     if self._writer is not None:
-      self._writer.write(self._event(
-          wall_time=time.time(), **fields).SerializeToString())
+      with self._until_it_fails():
+        getattr(self._writer, method)(*args)
 
   @contextlib.contextmanager
   def _until_it_fails(self):
